@@ -1,0 +1,75 @@
+"""What can go wrong, as one tree.
+
+::
+
+    AsteriskError                  exit status 1
+    ├── UsageError                 2  an argument that cannot be meant
+    │   └── UnknownName            2  a format, recipe or runtime nobody registered
+    ├── MissingExtra               3  an optional package that is not installed
+    ├── InputError                 4  text that cannot be embedded
+    ├── ArtifactError              5  an artifact or checkpoint that cannot be trusted
+    ├── FidelityError              6  vectors too far from the FP32 ones
+    ├── OutputError                7  a result that could not be written
+    └── EngineError                8  an engine that failed after its input was checked
+
+Every message is one line that a person can act on; commands print it and exit with the status.
+"""
+
+from __future__ import annotations
+
+
+class AsteriskError(Exception):
+    """Anything this package raises on purpose."""
+
+    status = 1
+
+
+class UsageError(AsteriskError):
+    """An argument that cannot be meant."""
+
+    status = 2
+
+
+class UnknownName(UsageError):
+    """A format, recipe or runtime that nobody registered."""
+
+
+class MissingExtra(AsteriskError):
+    """An optional package that is not installed."""
+
+    status = 3
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is not installed; install it with: pip install 'asterisk-edge[{extra}]'"
+        )
+
+
+class InputError(AsteriskError):
+    """Text that cannot be embedded under the caller's rules."""
+
+    status = 4
+
+
+class ArtifactError(AsteriskError):
+    """An artifact or checkpoint that is damaged, unknown or unsafe."""
+
+    status = 5
+
+
+class FidelityError(AsteriskError):
+    """Vectors further from the FP32 ones than the recipe allows."""
+
+    status = 6
+
+
+class OutputError(AsteriskError):
+    """A result that could not be written."""
+
+    status = 7
+
+
+class EngineError(AsteriskError):
+    """An engine that failed although its input was checked."""
+
+    status = 8

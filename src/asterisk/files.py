@@ -1,0 +1,82 @@
+"""Writing that leaves either the whole new thing or the old one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from asterisk.errors import OutputError
+
+
+@contextlib.contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Give a fresh folder beside ``target`` that takes its place, durably, on a clean exit.
+
+    On any failure the fresh folder is removed and ``target`` stays as it was; OutputError when
+    the file system is what failed.
+    """
+    target = Path(os.path.abspath(target))  # noqa: PTH100 - a link given as target stays a link
+    staging: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        yield staging
+        staging.chmod(0o755)
+        for path in staging.rglob("*"):
+            _sync(path)
+        _sync(staging)
+        _swap(staging, target)
+        _sync(target.parent)
+    except OSError as failure:
+        raise OutputError(f"cannot write {target}: {failure.strerror or failure}") from failure
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replacing_file(target: Path) -> Iterator[Path]:
+    """Give a path beside ``target`` to write to; it takes its place, durably, on a clean exit."""
+    target = Path(os.path.abspath(target))  # noqa: PTH100
+    staging: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+        staging = Path(name)
+        yield staging
+        staging.chmod(0o644)
+        _sync(staging)
+        staging.replace(target)
+        _sync(target.parent)
+    except OSError as failure:
+        raise OutputError(f"cannot write {target}: {failure.strerror or failure}") from failure
+    finally:
+        if staging is not None:
+            staging.unlink(missing_ok=True)
+
+
+def _swap(staging: Path, target: Path) -> None:
+    """Put ``staging`` where ``target`` is, and put it back if that fails half way."""
+    if not target.exists():
+        staging.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    target.rename(old)  # an empty folder may be renamed onto
+    try:
+        staging.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
