@@ -1,0 +1,169 @@
+"""The encoder as a PyTorch module, attention written out.
+
+Parameter names are those of Hugging Face's ``BertModel``, so a state dict needs no translation.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from asterisk.model.config import ModelConfig
+
+
+class SelfAttention(nn.Module):
+    """Bidirectional multi-head attention: softmax(QKᵀ/√d + mask) V."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.num_heads
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Attend within each row of ``x`` [B, T, H] under an additive ``bias`` [B, 1, 1, T]."""
+        batch, length, hidden = x.shape
+
+        def split(y: Tensor) -> Tensor:
+            return y.view(batch, length, self.heads, -1).transpose(1, 2)
+
+        q, k, v = split(self.query(x)), split(self.key(x)), split(self.value(x))
+        scores = q @ k.transpose(-1, -2) / math.sqrt(hidden // self.heads)
+        if bias is not None:
+            scores = scores + bias
+        mixed = scores.softmax(-1) @ v
+        return mixed.transpose(1, 2).reshape(batch, length, hidden)
+
+
+class Output(nn.Module):
+    """A linear map and the LayerNorm that belongs to its residual."""
+
+    def __init__(self, inputs: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(inputs, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+
+class Attention(nn.Module):
+    """Self-attention and its output map."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.self = SelfAttention(config)
+        self.output = Output(config.hidden_size, config)
+
+
+class Intermediate(nn.Module):
+    """The feed-forward network's widening map."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+
+
+class Block(nn.Module):
+    """One transformer block, post-norm as in BERT or pre-norm as in the original project."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm_first = config.norm_first
+        self.attention = Attention(config)
+        self.intermediate = Intermediate(config)
+        self.output = Output(config.intermediate_size, config)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Map hidden states [B, T, H] to hidden states [B, T, H]."""
+        attend, attended = self.attention.self, self.attention.output
+        widen, narrowed = self.intermediate.dense, self.output
+        if self.norm_first:
+            x = x + attended.dense(attend(attended.LayerNorm(x), bias))
+            inner = nn.functional.gelu(widen(narrowed.LayerNorm(x)))
+            return x + cast(Tensor, narrowed.dense(inner))
+        x = attended.LayerNorm(x + attended.dense(attend(x, bias)))
+        inner = nn.functional.gelu(widen(x))
+        return cast(Tensor, narrowed.LayerNorm(x + narrowed.dense(inner)))
+
+
+class Embeddings(nn.Module):
+    """Token and position vectors, summed and normalised."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.max_positions, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(1, config.hidden_size)
+        self.LayerNorm: nn.Module = (
+            nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+            if config.embedding_norm
+            else nn.Identity()
+        )
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Map ids [B, T] to vectors [B, T, H]."""
+        positions = self.position_embeddings.weight[: ids.shape[1]]
+        x = self.word_embeddings(ids) + positions + self.token_type_embeddings.weight[0]
+        return cast(Tensor, self.LayerNorm(x))
+
+
+class Blocks(nn.Module):
+    """The stack of blocks."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+
+
+class Encoder(nn.Module):
+    """Token ids to one vector a text.
+
+    Padding never reaches a vector: it is masked in attention and left out of the mean.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.encoder = Blocks(config)
+        if config.projection_size:
+            self.projection = nn.Linear(config.hidden_size, config.projection_size)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The transformer blocks, first to last."""
+        return [cast(Block, block) for block in self.encoder.layer]
+
+    def tokens(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the last hidden states, float [B, T, H].
+
+        ``ids`` is int64 [B, T]; ``mask`` is bool [B, T], true at tokens; None means no padding.
+        """
+        x: Tensor = self.embeddings(ids)
+        bias = None
+        if mask is not None:
+            lowest = torch.finfo(x.dtype).min
+            bias = (~mask)[:, None, None, :].to(x.dtype) * lowest
+        for block in self.blocks:
+            x = block(x, bias)
+        return x
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return one vector a text, float [B, embedding_size], not normalised.
+
+        Arguments are those of `tokens`; every text has at least one token.
+        """
+        pooled = mean_pool(self.tokens(ids, mask), mask)
+        if self.config.projection_size:
+            return cast(Tensor, self.projection(pooled))
+        return pooled
+
+
+def mean_pool(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the tokens of each text: [B, T, H] to [B, H]."""
+    if mask is None:
+        return x.mean(1)
+    weights = mask.to(x.dtype)
+    return (x * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
