@@ -1,0 +1,3 @@
+"""Distillation: a corpus and a teacher in, a checkpoint out."""
+
+from __future__ import annotations
