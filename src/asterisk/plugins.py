@@ -1,0 +1,74 @@
+"""Exporters and runtimes by entry point, the built-in ones through the same door.
+
+Entry points are read from the installed distributions' ``entry_points.txt`` directly (PyPA entry
+points specification): `importlib.metadata` would cost a device 3 MB and several times the time
+for the same few lines.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from asterisk.errors import MissingExtra, UnknownName
+
+GROUPS = ("asterisk.exporters", "asterisk.runtimes")
+
+
+def names(group: str) -> tuple[str, ...]:
+    """Return the names registered in ``group``, sorted; imports none of them."""
+    return tuple(sorted(_found()[group]))
+
+
+def find(group: str, name: str) -> Any:
+    """Import and return what is registered as ``name``.
+
+    UnknownName if nothing is; MissingExtra if its own package is not installed.
+    """
+    known = _found()[group]
+    if name not in known:
+        kind = group.removeprefix("asterisk.").removesuffix("s")
+        raise UnknownName(f"no {kind} named {name!r}; there are: {', '.join(sorted(known))}")
+    module, _, attribute = known[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+@cache
+def _found() -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {group: {} for group in GROUPS}
+    for entry in sys.path:
+        root = Path(entry)
+        for path in (
+            *root.glob("*.dist-info/entry_points.txt"),
+            *root.glob("*.egg-info/entry_points.txt"),
+        ):
+            try:
+                text = path.read_text("utf-8")
+            except (OSError, UnicodeDecodeError):
+                continue
+            if "[asterisk." in text:
+                _read(text, found)
+    return found
+
+
+def _read(text: str, found: dict[str, dict[str, str]]) -> None:
+    section: dict[str, str] | None = None
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("["):
+            section = found.get(line.strip("[]"))
+        elif section is not None and "=" in line and not line.startswith(("#", ";")):
+            name, _, target = line.partition("=")
+            section.setdefault(name.strip(), target.split("[")[0].strip())
+
+
+def require(module: str, extra: str) -> Any:
+    """Import ``module`` or say which extra brings it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as failure:
+        if failure.name and module.split(".", maxsplit=1)[0] == failure.name.split(".")[0]:
+            raise MissingExtra(failure.name, extra) from None
+        raise

@@ -1,0 +1,3 @@
+"""One adapter an engine, all behind one `Runtime`."""
+
+from __future__ import annotations

@@ -1,0 +1,44 @@
+"""What an adapter provides: one native session, token ids in, one vector out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from asterisk.artifact import Artifact
+
+Vector = npt.NDArray[np.float32]
+
+
+class Engine(ABC):
+    """One session of a native engine, single-threaded inside, called by one thread at a time.
+
+    A runtime gives it only ids that it has checked: 1 to ``max_positions`` of them, each within
+    the vocabulary.
+    """
+
+    format: ClassVar[str]
+
+    @abstractmethod
+    def run(self, ids: Sequence[int]) -> Vector:
+        """Return the pooled vector of one text, float32 [embedding_size], not normalised."""
+
+    def close(self) -> None:  # noqa: B027 - most engines have nothing to release
+        """Release the session; it is not used again."""
+
+
+class ArtifactEngine(Engine):
+    """An engine that reads an artifact: what the entry points of `asterisk.runtimes` name."""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, artifact: Artifact, lanes: int) -> list[Self]:
+        """Open ``lanes`` sessions that may run at once, sharing what the engine can share.
+
+        Raises MissingExtra where the engine is not installed, ArtifactError where it refuses the
+        file.
+        """

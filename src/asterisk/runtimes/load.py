@@ -1,0 +1,40 @@
+"""From a folder to a runtime."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from asterisk import plugins
+from asterisk.artifact import Artifact, is_artifact, open_artifact
+from asterisk.errors import ArtifactError, UsageError
+from asterisk.runtimes.engine import ArtifactEngine
+from asterisk.runtimes.runtime import Runtime
+from asterisk.tokenizer import Tokenizer
+
+GROUP = "asterisk.runtimes"
+
+
+def load(path: str | os.PathLike[str], *, threads: int = 1) -> Runtime:
+    """Open an artifact or a checkpoint folder; see `asterisk.load`."""
+    if threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}")
+    folder = Path(path)
+    if is_artifact(folder):
+        return open_runtime(open_artifact(folder), threads=threads)
+    if (folder / "model.safetensors").exists():
+        # The declared exception: PyTorch opens the checkpoint itself.
+        reference: Runtime = plugins.find(GROUP, "torch")(folder, threads)
+        return reference
+    raise ArtifactError(f"{folder} is neither an artifact nor a checkpoint")
+
+
+def open_runtime(artifact: Artifact, *, threads: int = 1) -> Runtime:
+    """Open an artifact that has been checked."""
+    engine: type[ArtifactEngine] = plugins.find(GROUP, artifact.manifest.format)
+    return Runtime(
+        engine.open(artifact, threads),
+        Tokenizer.open(artifact.tokenizer),
+        artifact.config,
+        artifact.manifest.fingerprint,
+    )

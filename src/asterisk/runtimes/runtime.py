@@ -1,0 +1,160 @@
+"""Text to vectors, the same for every engine."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from asterisk.errors import InputError, UsageError
+from asterisk.model.config import ModelConfig
+from asterisk.runtimes.engine import Engine
+from asterisk.tokenizer import Tokenizer
+
+Vectors = npt.NDArray[np.float32]
+OnLong = Literal["truncate", "error"]
+
+
+class Runtime:
+    """An opened model. Safe to call from several threads.
+
+    ``format`` names the engine's format, ``config`` the model's shape, ``fingerprint`` its
+    embedding space; ``truncated`` counts the texts cut to ``config.max_positions`` tokens so far.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        tokenizer: Tokenizer,
+        config: ModelConfig,
+        fingerprint: str,
+    ) -> None:
+        self.format = engines[0].format
+        self.tokenizer = tokenizer
+        self.config = config
+        self.fingerprint = fingerprint
+        self.truncated = 0
+        self._engines = engines
+        self._free: SimpleQueue[Engine] = SimpleQueue()
+        for engine in engines:
+            self._free.put(engine)
+        self._counting = threading.Lock()
+
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        *,
+        normalize: bool = True,
+        dim: int | None = None,
+        show_progress: bool = False,
+        on_long: OnLong = "truncate",
+    ) -> Vectors:
+        """Embed one text, float32 [d], or a list of n, float32 [n, d].
+
+        ``dim`` keeps the first dimensions only; ``normalize`` makes what is kept unit length.
+        A text beyond ``config.max_positions`` tokens is truncated and counted, or refused.
+        Raises InputError for an empty text, UsageError for arguments that cannot be meant.
+        """
+        size = self.config.embedding_size
+        if dim is not None and not 1 <= dim <= size:
+            raise UsageError(f"dim must be 1 to {size}, not {dim}")
+        if on_long not in ("truncate", "error"):
+            raise UsageError(f"on_long must be 'truncate' or 'error', not {on_long!r}")
+        many = [texts] if isinstance(texts, str) else list(texts)
+        kept = size if dim is None else dim
+        out = np.empty((len(many), kept), np.float32)
+
+        def embed(index: int) -> None:
+            out[index] = self.embed_ids(self.tokenize(many[index], on_long))[:kept]
+
+        with _progress(len(many), show_progress) as advance:
+            self._each(embed, len(many), advance)
+        if normalize:
+            # Row by row, so that a vector's last bit cannot depend on its neighbours.
+            for index, row in enumerate(out):
+                out[index] = row / max(float(np.sqrt(row @ row)), 1e-12)
+        return out[0] if isinstance(texts, str) else out
+
+    def tokenize(self, text: str, on_long: OnLong = "truncate") -> list[int]:
+        """Return the ids that `encode` gives the engine, at most ``config.max_positions``."""
+        if not isinstance(text, str):
+            raise UsageError(f"a text must be a string, not {type(text).__name__}")
+        most = self.config.max_positions
+        ids = self.tokenizer.encode(text, most + 1)
+        if not ids:
+            raise InputError("an empty text has no vector")
+        if len(ids) > most:
+            if on_long == "error":
+                raise InputError(f"a text has more than {most} tokens")
+            with self._counting:
+                self.truncated += 1
+            ids = ids[:most]
+        return ids
+
+    def embed_ids(self, ids: Sequence[int]) -> Vectors:
+        """Embed token ids, float32 [embedding_size], not normalised; InputError unless valid."""
+        if not 1 <= len(ids) <= self.config.max_positions:
+            raise InputError(f"{len(ids)} tokens; 1 to {self.config.max_positions} are possible")
+        if min(ids) < 0 or max(ids) >= self.config.vocab_size:
+            raise InputError(f"a token id lies outside 0 to {self.config.vocab_size - 1}")
+        engine = self._free.get()
+        try:
+            return engine.run(ids)
+        finally:
+            self._free.put(engine)
+
+    def close(self) -> None:
+        """Release the engine; the runtime is not used again."""
+        for engine in self._engines:
+            engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _each(self, work: Callable[[int], None], count: int, advance: Callable[[], None]) -> None:
+        lanes = min(len(self._engines), count)
+        if lanes < 2:
+            for index in range(count):
+                work(index)
+                advance()
+            return
+        with ThreadPoolExecutor(lanes) as pool:
+            # Strided slices: neighbours in a sorted list are of one length, which keeps lanes even.
+            jobs = [
+                pool.submit(_all, work, range(lane, count, lanes), advance) for lane in range(lanes)
+            ]
+            for job in jobs:
+                job.result()
+
+
+def _all(work: Callable[[int], None], indices: Iterable[int], advance: Callable[[], None]) -> None:
+    for index in indices:
+        work(index)
+        advance()
+
+
+@contextlib.contextmanager
+def _progress(total: int, wanted: bool) -> Iterator[Callable[[], None]]:
+    """Give a function to call after each text; it draws on stderr if that is wanted."""
+    if not wanted:
+        yield lambda: None
+        return
+    from asterisk.progress import Bar
+
+    with Bar(total, "texts") as bar:
+        yield bar.advance
