@@ -1,0 +1,3 @@
+"""How good vectors are."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""From a checkpoint to an artifact, one module a format."""
+
+from __future__ import annotations

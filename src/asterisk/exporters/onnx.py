@@ -1,0 +1,133 @@
+"""ONNX: a graph of standard operators with a dynamic length, weights in a mapped file beside it.
+
+The graph is written node by node rather than traced, so that query, key and value are one product,
+the products are quantised where and how the recipe says, and the bytes are the same every time.
+One text at a time at its exact length: dynamic quantisation takes one scale for a whole tensor, so
+a padded or batched text would get another vector.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from asterisk import plugins
+from asterisk.exporters.exporter import EXACT, QUANTISED, Recipe, Written
+from asterisk.exporters.onnx_graph import Graph
+from asterisk.model.checkpoint import Array, Checkpoint
+from asterisk.model.config import ModelConfig
+
+ENTRY = "model.onnx"
+WEIGHTS = "weights.bin"
+
+
+class OnnxExporter:
+    """Writes ``model.onnx`` and ``weights.bin``."""
+
+    format: ClassVar[str] = "onnx"
+    recipes: ClassVar[tuple[Recipe, ...]] = (
+        Recipe(
+            "int8",
+            "int8 weights by output channel and table by row, products in int8",
+            QUANTISED,
+        ),
+        Recipe("fp32", "weights and products in float32: the control", EXACT),
+    )
+
+    def write(self, checkpoint: Checkpoint, recipe: Recipe, folder: Path) -> Written:
+        """Write the model under ``recipe``; see `Exporter.write`."""
+        onnx = plugins.require("onnx", "export")
+        graph = Graph(quantised=recipe.name == "int8")
+        _encoder(graph, checkpoint.config, dict(checkpoint.tensors))
+        model, weights = graph.finish(
+            f"{checkpoint.name} {recipe.name}",
+            inputs={"input_ids": (np.int64, [1, "tokens"])},
+            outputs={"sentence_embedding": (np.float32, [1, checkpoint.config.embedding_size])},
+            location=WEIGHTS,
+        )
+        (folder / ENTRY).write_bytes(model)
+        (folder / WEIGHTS).write_bytes(weights)
+        return Written(ENTRY, {"onnx": str(onnx.__version__)})
+
+
+def _encoder(graph: Graph, config: ModelConfig, tensors: dict[str, Array]) -> None:
+    """Lay out the forward pass of `asterisk.model.encoder.Encoder` for a batch of one."""
+
+    def norm(x: str, name: str) -> str:
+        return graph.node(
+            "LayerNormalization",
+            x,
+            graph.tensor(tensors[f"{name}.weight"]),
+            graph.tensor(tensors[f"{name}.bias"]),
+            axis=-1,
+            epsilon=config.layer_norm_eps,
+        )
+
+    def linear(x: str, *names: str, scales: tuple[float, ...] = ()) -> str:
+        """Apply the linear maps ``names`` side by side, each times its scale."""
+        factors = scales or (1.0,) * len(names)
+        weight = np.concatenate(
+            [tensors[f"{n}.weight"] * np.float32(f) for n, f in zip(names, factors, strict=True)]
+        )
+        bias = np.concatenate(
+            [tensors[f"{n}.bias"] * np.float32(f) for n, f in zip(names, factors, strict=True)]
+        )
+        return graph.node("Add", graph.product(x, weight), graph.tensor(bias))
+
+    def attention(x: str, block: str) -> str:
+        # The softmax's 1/sqrt(d) is folded into the query.
+        root = config.head_size**-0.5
+        parts = [f"{block}.attention.self.{part}" for part in ("query", "key", "value")]
+        mixed = graph.node(
+            "Reshape",
+            linear(x, *parts, scales=(root, 1.0, 1.0)),
+            graph.integers(0, -1, 3 * config.num_heads, config.head_size),
+        )
+        heads = graph.node("Transpose", mixed, perm=[0, 2, 1, 3])
+        q, k, v = graph.nodes("Split", 3, heads, axis=1, num_outputs=3)
+        scores = graph.node("MatMul", q, graph.node("Transpose", k, perm=[0, 1, 3, 2]))
+        read = graph.node("MatMul", graph.node("Softmax", scores, axis=-1), v)
+        merged = graph.node(
+            "Reshape",
+            graph.node("Transpose", read, perm=[0, 2, 1, 3]),
+            graph.integers(0, -1, config.hidden_size),
+        )
+        return linear(merged, f"{block}.attention.output.dense")
+
+    def feed_forward(x: str, block: str) -> str:
+        inner = graph.node("Gelu", linear(x, f"{block}.intermediate.dense"))
+        return linear(inner, f"{block}.output.dense")
+
+    x = graph.node(
+        "Add", graph.rows(tensors["embeddings.word_embeddings.weight"]), _positions(graph, tensors)
+    )
+    if config.embedding_norm:
+        x = norm(x, "embeddings.LayerNorm")
+    for index in range(config.num_layers):
+        block = f"encoder.layer.{index}"
+        first, second = f"{block}.attention.output.LayerNorm", f"{block}.output.LayerNorm"
+        if config.norm_first:
+            x = graph.node("Add", x, attention(norm(x, first), block))
+            x = graph.node("Add", x, feed_forward(norm(x, second), block))
+        else:
+            x = norm(graph.node("Add", x, attention(x, block)), first)
+            x = norm(graph.node("Add", x, feed_forward(x, block)), second)
+    x = graph.node("ReduceMean", x, graph.integers(1), keepdims=0)
+    if config.projection_size:
+        weight = graph.tensor(tensors["projection.weight"].T.copy())
+        x = graph.node(
+            "Add", graph.node("MatMul", x, weight), graph.tensor(tensors["projection.bias"])
+        )
+    graph.name_output(x, "sentence_embedding")
+
+
+def _positions(graph: Graph, tensors: dict[str, Array]) -> str:
+    # There is one token type only: it rides on the positions.
+    table = (
+        tensors["embeddings.position_embeddings.weight"]
+        + tensors["embeddings.token_type_embeddings.weight"]
+    )
+    length = graph.node("Shape", "input_ids", start=1, end=2)
+    return graph.node("Slice", graph.tensor(table), graph.integers(0), length, graph.integers(0))

@@ -1,0 +1,22 @@
+"""Where a user's things are when no path is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from asterisk.errors import UsageError
+
+ARTIFACTS = Path("artifacts")
+_NAME = "asterisk-256"
+
+
+def shipped_checkpoint() -> Path:
+    """Return the checkpoint that comes with the project; UsageError outside a clone of it."""
+    here = Path(__file__).resolve()
+    for folder in (Path.cwd(), here.parents[2]):
+        candidate = folder / "checkpoints" / _NAME
+        if (candidate / "model.safetensors").is_file():
+            return candidate
+    raise UsageError(
+        f"no checkpoint given, and no checkpoints/{_NAME} here: name a checkpoint folder"
+    )
