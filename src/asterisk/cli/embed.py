@@ -1,0 +1,141 @@
+"""`asterisk-embed`: texts in, vectors out."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asterisk.cli.common import positive, run
+from asterisk.errors import InputError, UsageError
+from asterisk.progress import Bar
+from asterisk.streams.reading import Record, read
+
+if TYPE_CHECKING:
+    from asterisk.runtimes.runtime import Runtime, Vectors
+
+BLOCK = 64  # texts
+FORMATS = ("jsonl", "csv", "npy")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    it = argparse.ArgumentParser(
+        prog="asterisk-embed",
+        description="Embed texts, one a line, from files or standard input.",
+    )
+    it.add_argument("artifact", type=Path, help="artifact or checkpoint folder")
+    it.add_argument("files", nargs="*", type=Path, help="text files; - or none: standard input")
+    it.add_argument(
+        "--json",
+        action=argparse.BooleanOptionalAction,
+        help="input is JSON lines (default: by the file's name)",
+    )
+    it.add_argument("--field", default="text", help="where a JSON object's text is (text)")
+    it.add_argument("--out", type=Path, help="file to write (default: standard output)")
+    it.add_argument("--format", choices=FORMATS, help="default: by --out's name, else jsonl")
+    it.add_argument("--dim", type=positive, help="keep the first DIM dimensions")
+    it.add_argument("--no-normalize", action="store_true", help="keep the vectors' lengths")
+    it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
+    it.add_argument("--on-long", choices=("truncate", "error"), default="truncate")
+    it.add_argument("--on-empty", choices=("error", "skip", "null"), default="error")
+    return it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    return run(parser(), _embed, argv)
+
+
+def _embed(arguments: argparse.Namespace) -> None:
+    import asterisk
+    from asterisk.streams.writing import opened
+
+    format = arguments.format or _format_of(arguments.out)
+    records = read(arguments.files, json_lines=arguments.json, field=arguments.field)
+    with asterisk.load(arguments.artifact, threads=arguments.threads) as runtime:
+        size = runtime.config.embedding_size
+        if arguments.dim and arguments.dim > size:
+            raise UsageError(f"--dim must be 1 to {size}")
+        empty = 0
+        dim = arguments.dim or size
+        with opened(arguments.out, format, dim) as sink, Bar(0, "texts") as bar:
+            for block in _blocks(_kept(records, arguments.on_empty)):
+                full = [record for record in block if record.text.strip()]
+                vectors = iter(_vectors(runtime, full, arguments))
+                for record in block:
+                    sink.write(record, next(vectors) if record.text.strip() else None)
+                empty += len(block) - len(full)
+                bar.advance(len(block))
+        if format == "npy":
+            _sidecar(arguments, runtime, sink.rows, dim, empty)
+        if runtime.truncated:
+            most = runtime.config.max_positions
+            print(
+                f"asterisk-embed: {runtime.truncated} texts truncated to {most} tokens",
+                file=sys.stderr,
+            )
+
+
+def _format_of(out: Path | None) -> str:
+    suffix = "jsonl" if out is None else out.suffix.removeprefix(".")
+    return suffix if suffix in FORMATS else "jsonl"
+
+
+def _kept(records: Iterator[Record], on_empty: str) -> Iterator[Record]:
+    for record in records:
+        if not record.text.strip():
+            if on_empty == "error":
+                raise InputError(f"{record.place}: empty text; see --on-empty")
+            if on_empty == "skip":
+                continue
+        yield record
+
+
+def _blocks(records: Iterator[Record]) -> Iterator[list[Record]]:
+    while block := list(itertools.islice(records, BLOCK)):
+        yield block
+
+
+def _vectors(runtime: Runtime, records: list[Record], arguments: argparse.Namespace) -> Vectors:
+    try:
+        return runtime.encode(
+            [record.text for record in records],
+            normalize=not arguments.no_normalize,
+            dim=arguments.dim,
+            on_long=arguments.on_long,
+        )
+    except InputError as failure:
+        for record in records:  # name the text that was refused
+            try:
+                runtime.tokenize(record.text, arguments.on_long)
+            except InputError:
+                raise InputError(f"{record.place}: {failure}") from None
+        raise
+
+
+def _sidecar(
+    arguments: argparse.Namespace, runtime: Runtime, rows: int, dim: int, empty: int
+) -> None:
+    from asterisk.files import replacing_file
+
+    facts = {
+        "artifact": arguments.artifact.name,
+        "format": runtime.format,
+        "fingerprint": runtime.fingerprint,
+        "rows": rows,
+        "dim": dim,
+        "normalized": not arguments.no_normalize,
+        "truncated": runtime.truncated,
+        "empty_as_nan": empty,
+    }
+    with replacing_file(arguments.out.with_name(arguments.out.name + ".json")) as staging:
+        staging.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

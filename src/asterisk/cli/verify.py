@@ -1,0 +1,41 @@
+"""`asterisk-verify`: whether an artifact gives the right vectors on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from asterisk.cli.common import run
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    it = argparse.ArgumentParser(
+        prog="asterisk-verify",
+        description="Check an artifact's files and compare its vectors with the FP32 ones it "
+        "carries. Needs no PyTorch.",
+    )
+    it.add_argument("artifact", nargs="+", type=Path, help="artifact folder")
+    return it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    return run(parser(), _verify, argv)
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from asterisk.verify import verify
+
+    for folder in arguments.artifact:
+        verdict = verify(folder)
+        print(
+            f"{folder}: files intact, {verdict.texts} golden texts, cosine to FP32 mean "
+            f"{verdict.cosine_mean:.5f} min {verdict.cosine_min:.5f}"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Vectors to a file or standard output, as JSON lines, CSV or `.npy`."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from asterisk.errors import OutputError, UsageError
+from asterisk.files import replacing_file
+from asterisk.streams.reading import Record
+
+Vector = npt.NDArray[np.float32]
+
+
+class Sink(ABC):
+    """Takes vectors of ``dim`` elements in order; None stands for a text without one."""
+
+    def __init__(self, file: BinaryIO, dim: int) -> None:
+        self.file, self.dim, self.rows = file, dim, 0
+
+    def write(self, record: Record, vector: Vector | None) -> None:
+        """Write one row."""
+        self.row(record, vector)
+        self.rows += 1
+
+    @abstractmethod
+    def row(self, record: Record, vector: Vector | None) -> None:
+        """Write one row in this format."""
+
+    def finish(self) -> None:
+        """Complete the file."""
+        self.file.flush()
+
+
+class JsonLines(Sink):
+    """``{"index": …, "id": …, "embedding": […]}`` a line; shortest digits that read back alike."""
+
+    def row(self, record: Record, vector: Vector | None) -> None:
+        """Write an object; its embedding is null where there is no vector."""
+        values: dict[str, Any] = {"index": self.rows}
+        if record.id is not None:
+            values["id"] = record.id
+        told = "null" if vector is None else f"[{', '.join(str(value) for value in vector)}]"
+        start = json.dumps(values, ensure_ascii=False)[:-1]
+        self.file.write(f'{start}, "embedding": {told}}}\n'.encode())
+
+
+class Csv(Sink):
+    """A header and a row a text: index, id, then the vector's elements, empty without one."""
+
+    def row(self, record: Record, vector: Vector | None) -> None:
+        """Write a row, after the header if it is the first."""
+        if not self.rows:
+            self._line(["index", "id", *(f"d{index}" for index in range(self.dim))])
+        cells = [""] * self.dim if vector is None else [str(value) for value in vector]
+        self._line([str(self.rows), "" if record.id is None else str(record.id), *cells])
+
+    def _line(self, cells: list[str]) -> None:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(cells)
+        self.file.write(line.getvalue().encode())
+
+
+class Npy(Sink):
+    """A float32 array [n, dim]; a text without a vector is a row of NaN."""
+
+    def __init__(self, file: BinaryIO, dim: int) -> None:
+        super().__init__(file, dim)
+        self._header()
+
+    def row(self, record: Record, vector: Vector | None) -> None:
+        """Append a row of little-endian floats."""
+        values = np.full(self.dim, np.nan) if vector is None else vector
+        self.file.write(values.astype("<f4").tobytes())
+
+    def finish(self) -> None:
+        """Put the true number of rows into the header."""
+        self.file.seek(0)
+        self._header()
+        super().finish()
+
+    def _header(self) -> None:
+        # NumPy pads its headers so that the first axis may grow in place.
+        shape = {"descr": "<f4", "fortran_order": False, "shape": (self.rows, self.dim)}
+        np.lib.format.write_array_header_1_0(self.file, shape)
+
+
+SINKS: Mapping[str, type[Sink]] = {"jsonl": JsonLines, "csv": Csv, "npy": Npy}
+
+
+@contextlib.contextmanager
+def opened(path: Path | None, format: str, dim: int) -> Iterator[Sink]:
+    """Give a sink for ``path``, or for standard output if it is None.
+
+    A file appears whole or not at all. UsageError for `.npy` on standard output.
+    """
+    if path is None:
+        if format == "npy":
+            raise UsageError("npy needs --out FILE: it cannot be written to standard output")
+        sink = SINKS[format](sys.stdout.buffer, dim)
+        yield sink
+        sink.finish()
+        return
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: no such folder")
+    with replacing_file(path) as staging, staging.open("wb") as file:
+        sink = SINKS[format](file, dim)
+        yield sink
+        sink.finish()
