@@ -78,22 +78,16 @@ def _encoder(graph: Graph, config: ModelConfig, tensors: dict[str, Array]) -> No
 
     def attention(x: str, block: str) -> str:
         # The softmax's 1/sqrt(d) is folded into the query.
-        root = config.head_size**-0.5
+        heads, root = config.num_heads, config.head_size**-0.5
         parts = [f"{block}.attention.self.{part}" for part in ("query", "key", "value")]
-        mixed = graph.node(
-            "Reshape",
-            linear(x, *parts, scales=(root, 1.0, 1.0)),
-            graph.integers(0, -1, 3 * config.num_heads, config.head_size),
-        )
-        heads = graph.node("Transpose", mixed, perm=[0, 2, 1, 3])
-        q, k, v = graph.nodes("Split", 3, heads, axis=1, num_outputs=3)
-        scores = graph.node("MatMul", q, graph.node("Transpose", k, perm=[0, 1, 3, 2]))
-        read = graph.node("MatMul", graph.node("Softmax", scores, axis=-1), v)
-        merged = graph.node(
-            "Reshape",
-            graph.node("Transpose", read, perm=[0, 2, 1, 3]),
-            graph.integers(0, -1, config.hidden_size),
-        )
+        mixed = linear(x, *parts, scales=(root, 1.0, 1.0))
+        # Heads as column slices: no reshape, and the only transpose fuses into its product.
+        slices = graph.nodes("Split", 3 * heads, mixed, axis=-1, num_outputs=3 * heads)
+        read = []
+        for q, k, v in zip(slices[:heads], slices[heads : 2 * heads], slices[2 * heads :], strict=True):
+            scores = graph.node("MatMul", q, graph.node("Transpose", k, perm=[0, 2, 1]))
+            read.append(graph.node("MatMul", graph.node("Softmax", scores, axis=-1), v))
+        merged = graph.node("Concat", *read, axis=-1) if heads > 1 else read[0]
         return linear(merged, f"{block}.attention.output.dense")
 
     def feed_forward(x: str, block: str) -> str:

@@ -1,0 +1,102 @@
+"""What is measured, how long and in which order. Standard library only."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["memory", "latency", "throughput"]
+BUCKETS = (8, 20, 128)  # tokens of the GPT-2 tokenizer
+STEADY = 20  # tokens of the texts that memory is measured with
+LONG = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: a model, how a worker opens it and what is known beforehand.
+
+    ``opener`` is ``module:function``, called with ``path`` and ``threads``; ``modules`` are
+    imported before it, so that importing an engine and loading a model are timed apart.
+    ``distributions`` are the installed packages it needs and ``size`` the bytes of its files.
+    ``reference`` is the .npy file of FP32 vectors of the first texts, or empty: the vectors of the
+    row called ``torch``, or none for a peer. ``thresholds`` are those of the artifact's recipe.
+    """
+
+    name: str
+    title: str
+    recipe: str
+    opener: str
+    path: str
+    modules: tuple[str, ...]
+    distributions: tuple[str, ...]
+    size: int
+    peer: bool = False
+    reference: str = ""
+    thresholds: Mapping[str, float] | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Row:
+        """Build from what ``dataclasses.asdict`` and JSON made of one."""
+        lists = {name: tuple(values[name]) for name in ("modules", "distributions")}
+        return cls(**{**values, **lists})
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long a cell is measured.
+
+    A loop of timed calls ends once it has both ``calls`` and ``seconds``, and in any case after
+    ``most_seconds`` or ``cap`` samples; it is warm after both ``warm_calls`` and ``warm_seconds``.
+    """
+
+    processes: int = 3
+    warm_calls: int = 10
+    warm_seconds: float = 0.5
+    calls: int = 200
+    seconds: float = 0.5
+    most_seconds: float = 1.0
+    cap: int = 2_000
+
+
+QUICK = Effort()
+THOROUGH = Effort(processes=5, seconds=2.0, most_seconds=30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One worker process: what it measures of which row, with how many threads, for the nth time."""
+
+    row: str
+    kind: Kind
+    threads: int
+    repetition: int
+
+    def __str__(self) -> str:
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.row} {self.kind}, {threads}, process {self.repetition + 1}"
+
+
+def cells(rows: Sequence[str], threads: Sequence[int], processes: int, seed: int) -> list[Cell]:
+    """Return every cell in the order of measurement, the same for the same ``seed``.
+
+    Memory comes first, one process a row. Then ``processes`` rounds over row x threads, each round
+    in an order of its own, so that a machine that warms up or throttles is shared out evenly.
+    Latency is measured at the smallest number of threads only: one text is never split, so more
+    threads change throughput alone.
+    """
+    order = random.Random(seed)  # noqa: S311 - an order, not a secret
+    least = min(threads)
+    memory = [Cell(row, "memory", 1, 0) for row in rows]
+    order.shuffle(memory)
+    planned = memory
+    for repetition in range(processes):
+        round_: list[Cell] = []
+        for row in rows:
+            for count in sorted(set(threads)):
+                kind: Kind = "latency" if count == least else "throughput"
+                round_.append(Cell(row, kind, count, repetition))
+        order.shuffle(round_)
+        planned += round_
+    return planned

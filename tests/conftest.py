@@ -1,0 +1,108 @@
+"""What the tests share: a seeded toy checkpoint, its artifacts, and the places of real data."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asterisk import texts
+from asterisk.exporters.export import export, exporter, formats
+from asterisk.model.checkpoint import Checkpoint, save
+from asterisk.model.config import ModelConfig
+from asterisk.model.layout import tensor_shapes
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+SHIPPED = ROOT / "checkpoints" / "asterisk-256"
+
+
+def random_checkpoint(config: ModelConfig, name: str = "toy") -> Checkpoint:
+    """Return seeded random weights at a realistic scale, as they read back from 16 bits."""
+    random = np.random.default_rng(0)
+    tensors = {}
+    for tensor, shape in tensor_shapes(config).items():
+        if "LayerNorm.weight" in tensor:
+            values = random.normal(1.0, 0.1, shape)
+        elif tensor.endswith("bias"):
+            values = random.normal(0.0, 0.02, shape)
+        elif "embeddings" in tensor:
+            values = random.normal(0.0, 0.5, shape)
+        else:
+            values = random.normal(0.0, shape[-1] ** -0.5, shape)
+        tensors[tensor] = values.astype("f4")
+    return Checkpoint(name, config, tensors).stored()
+
+
+@pytest.fixture(scope="session")
+def toy() -> Checkpoint:
+    """A checkpoint of the shipped shape."""
+    return random_checkpoint(ModelConfig())
+
+
+@pytest.fixture(scope="session")
+def toy_folder(toy, tmp_path_factory) -> Path:
+    """The toy checkpoint, saved."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "toy"
+    save(toy, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lines() -> list[str]:
+    """The texts that ship."""
+    return [text.text for text in texts.load()]
+
+
+ALL = [(name, recipe.name) for name in formats() for recipe in exporter(name).recipes]
+
+
+@pytest.fixture(scope="session")
+def artifact_of(toy, tmp_path_factory):
+    """Export the toy checkpoint once a format and recipe, when first asked for."""
+    made = {}
+    root = tmp_path_factory.mktemp("artifacts")
+
+    def get(name: str, recipe: str) -> Path:
+        if (name, recipe) not in made:
+            out = root / f"toy-{name}-{recipe}"
+            export(toy, name, recipe, out)
+            made[name, recipe] = out
+        return made[name, recipe]
+
+    return get
+
+
+@pytest.fixture
+def python():
+    """Run a piece of Python in a process of its own and return it, finished."""
+
+    def call(code: str, *args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, *map(str, args)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return call
+
+
+@pytest.fixture
+def command():
+    """Run one of the commands in a process of its own and return it, finished."""
+
+    def call(name: str, *args: object, **options) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, "-m", f"asterisk.cli.{name}", *map(str, args)],
+            capture_output=True,
+            timeout=600,
+            check=False,
+            **options,
+        )
+
+    return call

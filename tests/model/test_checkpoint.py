@@ -1,0 +1,127 @@
+"""The checkpoint folder against outside truth: transformers and sentence-transformers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import SHIPPED
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asterisk.errors import ArtifactError
+from asterisk.model.checkpoint import load
+from asterisk.model.config import ModelConfig
+from asterisk.runtimes.torch import reference
+
+
+def cosines(a, b):
+    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+@pytest.fixture(params=["toy", "shipped"])
+def folder(request, toy_folder):
+    return toy_folder if request.param == "toy" else SHIPPED
+
+
+def test_transformers_gives_our_vectors(folder, lines):
+    import torch
+    from transformers import AutoTokenizer, BertModel
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model, told = BertModel.from_pretrained(folder, output_loading_info=True)
+    assert not told["missing_keys"]
+    assert not told["unexpected_keys"]
+    some = [*lines[:64], "[PAD] and [MASK] are text"]
+    encoded = tokenizer(some, padding=True, truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        states = model.eval()(**encoded).last_hidden_state
+    mask = encoded["attention_mask"][..., None]
+    theirs = ((states * mask).sum(1) / mask.sum(1)).numpy()
+    with reference(load(folder)) as ours:
+        assert cosines(ours.encode(some), theirs).min() > 0.99999
+
+
+def test_sentence_transformers_gives_our_vectors(folder, lines):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), device="cpu")
+    assert model.max_seq_length == 512
+    some = [*lines[:64], "[PAD] and [MASK] are text", "long " * 2_000]
+    theirs = model.encode(some)
+    assert np.allclose(np.linalg.norm(theirs, axis=1), 1, atol=1e-5)
+    with reference(load(folder)) as ours:
+        assert cosines(ours.encode(some), theirs).min() > 0.99999
+
+
+def test_reads_back_what_it_wrote(toy, toy_folder):
+    again = load(toy_folder)
+    assert again.fingerprint == toy.fingerprint
+    for name, values in toy.tensors.items():
+        assert np.array_equal(again.tensors[name], values)
+
+
+def test_another_weight_is_another_space(toy):
+    from dataclasses import replace
+
+    tensors = dict(toy.tensors)
+    name = "encoder.layer.1.output.LayerNorm.bias"
+    tensors[name] = tensors[name] + np.float32(1e-3)
+    assert replace(toy, tensors=tensors).fingerprint != toy.fingerprint
+
+
+@pytest.mark.parametrize("damage", ["truncated", "config", "tokenizer", "missing", "shape"])
+def test_damaged_folders(toy_folder, tmp_path, damage):
+    copy = tmp_path / "copy"
+    shutil.copytree(toy_folder, copy)
+    if damage == "truncated":
+        data = (copy / "model.safetensors").read_bytes()
+        (copy / "model.safetensors").write_bytes(data[: len(data) // 2])
+    elif damage == "config":
+        (copy / "config.json").write_text("{")
+    elif damage == "tokenizer":
+        (copy / "tokenizer.json").write_text("{}")
+    elif damage == "missing":
+        (copy / "model.safetensors").unlink()
+    else:
+        values = json.loads((copy / "config.json").read_text())
+        (copy / "config.json").write_text(json.dumps(values | {"hidden_size": 128}))
+    with pytest.raises(ArtifactError) as caught:
+        load(copy)
+    assert str(caught.value)
+
+
+@given(
+    values=st.dictionaries(
+        st.sampled_from([*ModelConfig().to_dict(), "other"]),
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    )
+)
+def test_any_configuration_is_sound_or_refused(values):
+    try:
+        config = ModelConfig.from_dict(values)
+    except ArtifactError:
+        return
+    assert config.head_size * config.num_heads == config.hidden_size
+    assert ModelConfig.from_dict(config.to_dict()) == config
+
+
+def test_the_shipped_checkpoint_is_small_and_alive(lines):
+    """Both blocks matter: without either, the vectors are others."""
+    import torch
+
+    checkpoint = load(SHIPPED)
+    assert (SHIPPED / "model.safetensors").stat().st_size < 35e6
+    assert checkpoint.teacher_projection.shape == (256, 384)
+    with reference(checkpoint) as ours:
+        whole = ours.encode(lines[:200])
+        encoder = ours._engines[0].encoder
+        for index, block in enumerate(encoder.blocks):
+            kept = block.forward
+            block.forward = lambda x, bias=None: x
+            assert cosines(ours.encode(lines[:200]), whole).mean() < 0.97, index
+            block.forward = kept
+        with torch.inference_mode():
+            assert np.array_equal(ours.encode(lines[:200]), whole)
