@@ -19,6 +19,7 @@ import torch
 
 from asterisk.files import replacing_folder
 from asterisk.tokenizer import Tokenizer
+from asterisk.tokenizer.offsets import encode_with_offsets
 from asterisk.training.teacher import Teacher
 
 SHARD = 10_000
@@ -99,8 +100,8 @@ def _targets(
     limit: int,
 ) -> dict[str, npt.NDArray[Any]]:
     size = len(projection)
-    widths = np.array([len(tokenizer.token_bytes(t)) for t in range(tokenizer.vocab_size)])
-    ids = [np.array(tokenizer.encode(text, limit), "u2") for text in texts]
+    encoded = [encode_with_offsets(tokenizer, text) for text in texts]
+    ids = [np.array(tokens[:limit], "u2") for tokens, _ in encoded]
     ends = np.cumsum([len(tokens) for tokens in ids])
     sentences = np.empty((len(texts), size), "f2")
     tokens = np.empty((int(ends[-1]), size), "i1")
@@ -112,7 +113,7 @@ def _targets(
         states = seen.states @ projection.T
         for row, index in enumerate(batch):
             count = len(ids[index])
-            spans = _spans(texts[index], widths[ids[index]])
+            spans = np.array(encoded[index][1][:count])
             mixed, found = _align(spans, seen.spans[row].numpy(), len(texts[index]))
             wanted = (torch.from_numpy(mixed) @ states[row]).numpy()
             scale = np.abs(wanted).max(1) / 127
@@ -129,14 +130,6 @@ def _targets(
         "tokens": tokens,
         "scales": scales,
     }
-
-
-def _spans(text: str, widths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the characters [start, end) of each token, int64 [n, 2], from the tokens' bytes."""
-    raw = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
-    character = np.cumsum((raw & 0xC0) != 0x80) - 1
-    ends = np.cumsum(widths)
-    return np.stack([character[ends - widths], character[ends - 1] + 1], axis=1)
 
 
 def _align(

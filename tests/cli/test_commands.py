@@ -1,0 +1,360 @@
+"""The commands as a user types them, and what bad input gets: one line, a status, nothing left."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import asterisk
+
+
+@pytest.fixture(scope="module")
+def folder(artifact_of):
+    return artifact_of("onnx", "int8")
+
+
+def one_line(done, status):
+    assert done.returncode == status, done.stderr.decode()
+    told = done.stderr.decode()
+    assert told.count("\n") == 1, told
+    assert "Traceback" not in told
+    return told
+
+
+# --- embed
+
+
+def test_lines_in_json_lines_out(command, folder):
+    done = command("embed", folder, input="one text\nein zweiter, größer\n".encode())
+    assert done.returncode == 0
+    assert done.stderr == b""
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["index"] for row in rows] == [0, 1]
+    with asterisk.load(folder) as runtime:
+        expected = runtime.encode(["one text", "ein zweiter, größer"])
+    assert np.array_equal(np.array([row["embedding"] for row in rows], "f4"), expected)
+
+
+def test_json_lines_in_csv_out(command, folder, tmp_path):
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"id": "a", "text": "one"}\n"two"\n{"id": 3, "text": "three\\nlines"}\n')
+    out = tmp_path / "out.csv"
+    done = command("embed", folder, source, "--out", out, "--dim", 8)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(",") for line in out.read_text().splitlines()]
+    assert rows[0] == ["index", "id", *(f"d{i}" for i in range(8))]
+    assert [row[:2] for row in rows[1:]] == [["0", "a"], ["1", ""], ["2", "3"]]
+    with asterisk.load(folder) as runtime:
+        expected = runtime.encode(["one", "two", "three\nlines"], dim=8)
+    assert np.array_equal(np.array([row[2:] for row in rows[1:]], "f4"), expected)
+
+
+def test_npy_with_its_sidecar(command, folder, tmp_path, lines):
+    source = tmp_path / "in.txt"
+    source.write_text("\n".join(lines[:150]) + "\n")
+    out = tmp_path / "out.npy"
+    done = command("embed", folder, source, "--out", out, "--threads", 2)
+    assert done.returncode == 0, done.stderr
+    vectors = np.load(out, allow_pickle=False)
+    with asterisk.load(folder) as runtime:
+        assert np.array_equal(vectors, runtime.encode(lines[:150]))
+        facts = json.loads((tmp_path / "out.npy.json").read_text())
+        assert facts["fingerprint"] == runtime.fingerprint
+    assert facts["rows"] == 150
+    assert facts["dim"] == 256
+
+
+def test_a_checkpoint_is_embedded_with_pytorch(command, toy_folder):
+    done = command("embed", toy_folder, input=b"one text\n")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["embedding"]) == 256
+
+
+@pytest.mark.parametrize("rule", ["error", "skip", "null"])
+def test_empty_texts(command, folder, tmp_path, rule):
+    text = b"full\n\n   \nfull again\n"
+    done = command("embed", folder, "--on-empty", rule, input=text)
+    if rule == "error":
+        assert "standard input, line 2: empty text" in one_line(done, 4)
+        return
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == (2 if rule == "skip" else 4)
+    assert [row["embedding"] is None for row in rows].count(True) == (0 if rule == "skip" else 2)
+    out = tmp_path / "out.npy"
+    assert command("embed", folder, "--on-empty", rule, "--out", out, input=text).returncode == 0
+    empty = np.isnan(np.load(out)).all(axis=1)
+    assert empty.tolist() == ([False] * 2 if rule == "skip" else [False, True, True, False])
+
+
+def test_long_texts(command, folder):
+    text = b"short\n" + b"word " * 600 + b"\n"
+    done = command("embed", folder, input=text)
+    assert done.returncode == 0
+    assert b"1 texts truncated to 512 tokens" in done.stderr
+    done = command("embed", folder, "--on-long", "error", input=text)
+    assert "line 2: a text has more than 512 tokens" in one_line(done, 4)
+
+
+def test_ten_megabytes_in_one_line(command, folder):
+    done = command("embed", folder, input=b"x" * 10_000_000 + b"\n")
+    assert done.returncode == 0
+    assert b"1 texts truncated" in done.stderr
+
+
+def test_invalid_utf8(command, folder):
+    done = command("embed", folder, input=b"good\nbad \xff\xfe\n")
+    assert "standard input, line 2: not UTF-8 (byte 5)" in one_line(done, 4)
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "1", '{"other": "text"}', '{"text": 1}', "null", "[" * 9_999]
+)
+def test_json_lines_without_a_text(command, folder, line):
+    done = command("embed", folder, "--json", input=line.encode() + b"\n")
+    assert "line 1" in one_line(done, 4)
+
+
+def test_nothing_is_left_of_a_failed_run(command, folder, tmp_path):
+    out = tmp_path / "out.npy"
+    out.write_bytes(b"old")
+    done = command("embed", folder, "--out", out, input=b"good\n" * 200 + b"\xff\n")
+    one_line(done, 4)
+    assert out.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.npy"]
+
+
+def test_where_nothing_can_be_written(command, folder, tmp_path):
+    done = command("embed", folder, "--out", tmp_path / "none" / "out.npy", input=b"text\n")
+    one_line(done, 7)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "asterisk.cli.embed", folder],
+            input=b"text\n" * 500,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert "No space left" in one_line(done, 7)
+
+
+def test_a_reader_that_leaves(folder):
+    done = subprocess.run(
+        f"yes text | head -3000 | {sys.executable} -m asterisk.cli.embed {folder} | head -1",
+        shell=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.stdout.startswith(b'{"index": 0')
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nowhere"],
+        ["{folder}", "nofile.txt"],
+        ["{folder}", "--dim", "0"],
+        ["{folder}", "--dim", "257"],
+        ["{folder}", "--dim", "x"],
+        ["{folder}", "--format", "npy"],
+        ["{folder}", "--threads", "-1"],
+        ["{folder}", "--on-long", "perhaps"],
+        [],
+    ],
+)
+def test_arguments_that_cannot_be_meant(command, folder, arguments):
+    done = command("embed", *(a.format(folder=folder) for a in arguments), input=b"text\n")
+    assert done.returncode in {2, 4, 5}
+    assert b"Traceback" not in done.stderr
+    assert done.stderr
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.binary(max_size=200))
+def test_any_bytes_on_standard_input(folder, data):
+    """Run in this process, for speed: any input ends with a status and never an exception."""
+    import io
+    from unittest import mock
+
+    from asterisk.cli import embed
+
+    stdin = mock.Mock(buffer=io.BytesIO(data))
+    stdout = mock.Mock(buffer=io.BytesIO())
+    with mock.patch("sys.stdin", stdin), mock.patch("sys.stdout", stdout):
+        status = embed.main([str(folder), "--on-empty", "skip"])
+    assert status in {0, 4}
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        assert status == 4
+    else:
+        assert status == 0
+
+
+# --- export
+
+
+def test_what_there_is(command):
+    done = command("export", "--list")
+    assert done.returncode == 0
+    listed = {tuple(line.split()[:2]) for line in done.stdout.decode().splitlines()}
+    assert {("onnx", "int8"), ("onnx", "fp32"), ("gguf", "q8_0"), ("tflite", "int8")} <= listed
+
+
+def test_listing_imports_no_engine(python):
+    done = python(
+        "import sys\n"
+        "from asterisk.cli.export import main\n"
+        "main(['--list'])\n"
+        "print(sorted({m.split('.')[0] for m in sys.modules}), file=sys.stderr)"
+    )
+    assert done.returncode == 0
+    for engine in ("torch", "onnx", "onnxruntime", "ai_edge_litert", "xllamacpp", "gguf"):
+        assert f"'{engine}'" not in done.stderr
+
+
+def test_exports_where_it_says(command, toy_folder, tmp_path):
+    done = command("export", toy_folder, "--format", "onnx", "--out", tmp_path / "new" / "out")
+    assert done.returncode == 0, done.stderr.decode()
+    folder = tmp_path / "new" / "out" / "toy-onnx-int8"
+    assert str(folder) in done.stdout.decode()
+    assert command("verify", folder).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (["--format", "pdf"], 2, "no exporter named 'pdf'; there are: gguf, onnx, tflite"),
+        (["--format", "onnx", "--recipe", "int2"], 2, "there are: int8, fp32"),
+        (["--recipe", "int8"], 2, "--recipe needs one --format"),
+    ],
+)
+def test_unknown_formats_and_recipes(  # noqa: PLR0917
+    command, toy_folder, tmp_path, arguments, status, told
+):
+    done = command("export", toy_folder, *arguments, "--out", tmp_path)
+    assert told in one_line(done, status)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_checkpoint(command, tmp_path):
+    assert "is not a checkpoint" in one_line(command("export", tmp_path, "--format", "onnx"), 5)
+
+
+def test_below_its_gate_nothing_is_left(command, toy, tmp_path):
+    """Weights that int8 cannot hold: one huge value in each row drowns the others."""
+    from dataclasses import replace
+
+    from asterisk.model.checkpoint import save
+
+    tensors = {name: values.copy() for name, values in toy.tensors.items()}
+    for name, values in tensors.items():
+        if values.ndim == 2 and "layer" in name:
+            values[:, 0] = 60.0
+    save(replace(toy, tensors=tensors), tmp_path / "bad")
+    done = command("export", tmp_path / "bad", "--format", "onnx", "--out", tmp_path / "out")
+    assert done.returncode == 6
+    assert done.stderr.decode().splitlines()[-1].startswith("asterisk-export: cosine")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_unwritable_folder(command, toy_folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = command("export", toy_folder, "--format", "onnx", "--out", tmp_path / "file")
+    assert "cannot write" in one_line(done, 7)
+
+
+def test_a_full_disk(toy_folder, tmp_path):
+    """A file may grow to 1 MB only: what fails half way leaves nothing behind."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "asterisk.cli.export",
+            toy_folder,
+            "--format",
+            "onnx",
+            "--out",
+            tmp_path,
+        ],
+        capture_output=True,
+        preexec_fn=limit,
+        check=False,
+    )
+    assert done.returncode == 7
+    assert "cannot write" in done.stderr.decode().splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
+def test_a_missing_extra(toy_folder, tmp_path, python, missing):
+    done = python(
+        "import sys\n"
+        "sys.modules[sys.argv[1]] = None\n"
+        "from asterisk.cli.export import main\n"
+        "sys.exit(main([sys.argv[2], '--format', 'onnx', '--out', sys.argv[3]]))",
+        missing,
+        toy_folder,
+        tmp_path,
+    )
+    assert done.returncode == 3
+    last = done.stderr.splitlines()[-1]
+    assert f"{missing} is not installed; install it with: pip install 'asterisk-edge[" in last
+    assert not list(tmp_path.iterdir())
+
+
+# --- verify
+
+
+def test_verify_finds_damage(command, folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    done = command("verify", folder, copy)
+    assert done.returncode == 0
+    assert done.stdout.decode().count("files intact") == 2
+    with (copy / "weights.bin").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"\xff")
+    assert "sha256" in one_line(command("verify", copy), 5)
+
+
+def test_verify_finds_wrong_vectors(command, artifact_of, tmp_path):
+    """A weight's exponent bit flipped and re-hashed passes every hash and fails on its vectors."""
+    import onnx
+
+    from asterisk.artifact import MANIFEST, sha256
+
+    copy = tmp_path / "copy"
+    shutil.copytree(artifact_of("onnx", "fp32"), copy)
+    graph = onnx.load(copy / "model.onnx", load_external_data=False).graph
+    matrix = next(t for t in graph.initializer if list(t.dims) == [256, 768])
+    offset = next(int(e.value) for e in matrix.external_data if e.key == "offset")
+    data = bytearray((copy / "weights.bin").read_bytes())
+    data[offset + 3] ^= 0x40  # the highest exponent bit of a little-endian float
+    (copy / "weights.bin").write_bytes(data)
+    manifest = json.loads((copy / MANIFEST).read_text())
+    manifest["files"]["weights.bin"] = sha256(copy / "weights.bin")
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    assert "cosine to FP32" in one_line(command("verify", copy), 6)
+
+
+@pytest.mark.parametrize("name", ["embed", "export", "verify", "train", "bench"])
+def test_help(command, name):
+    done = command(name, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: asterisk-{name}".encode())
