@@ -1,0 +1,233 @@
+"""llama.cpp's C functions, called directly in xllamacpp's shared library.
+
+xllamacpp's own interface is llama-server: JSON in and out of threads and slots, and 25 MB that an
+embedding never needs. The same file exports all of ``llama.h``, and `ctypes` reaches that without
+importing the package. What that costs is care: the layout of two structures belongs to one
+release, so another release is refused, and so is a library whose defaults read back wrong.
+
+Source: ``include/llama.h`` of llama.cpp as of the pinned release.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import c_bool, c_char, c_float, c_int8, c_int32, c_int64, c_size_t, c_uint32, c_void_p
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+from asterisk.errors import EngineError, MissingExtra
+
+VERSION = "2026.10.11549"
+LOAD_MMAP = 1  # llama_load_mode
+POOL_MEAN = 1  # llama_pooling_type
+FLASH_ATTENTION = 1  # llama_flash_attn_type
+CPU_NEEDS = {"avx2", "bmi2", "f16c", "fma"}  # what the x86-64 wheel is compiled for
+_LOG_ERROR = 4  # ggml_log_level
+# Both structures pass by value. Room behind them keeps a larger one from overrunning ours: the
+# callee finds its fields from the front, whatever follows.
+_ROOM = ("reserved", ctypes.c_uint8 * 256)
+
+
+class ModelParams(ctypes.Structure):
+    """``llama_model_params``."""
+
+    _fields_: ClassVar = [
+        ("devices", c_void_p),
+        ("tensor_buft_overrides", c_void_p),
+        ("n_gpu_layers", c_int32),
+        ("split_mode", c_int32),
+        ("load_mode", c_int32),
+        ("lazy_mode", c_int32),
+        ("main_gpu", c_int32),
+        ("tensor_split", c_void_p),
+        ("progress_callback", c_void_p),
+        ("progress_callback_user_data", c_void_p),
+        ("kv_overrides", c_void_p),
+        ("vocab_only", c_bool),
+        ("check_tensors", c_bool),
+        ("use_extra_bufts", c_bool),
+        ("no_host", c_bool),
+        ("no_alloc", c_bool),
+        ("load_mtp", c_bool),
+        _ROOM,
+    ]
+
+
+class ContextParams(ctypes.Structure):
+    """``llama_context_params``."""
+
+    _fields_: ClassVar = [
+        *((f"n_{name}", c_uint32) for name in ("ctx", "batch", "ubatch", "seq_max", "rs_seq")),
+        ("n_outputs_max", c_uint32),
+        ("n_outputs_max_per_seq", c_uint32),
+        ("n_threads", c_int32),
+        ("n_threads_batch", c_int32),
+        ("ctx_type", c_int32),
+        ("rope_scaling_type", c_int32),
+        ("pooling_type", c_int32),
+        ("attention_type", c_int32),
+        ("flash_attn_type", c_int32),
+        ("rope_freq_base", c_float),
+        ("rope_freq_scale", c_float),
+        ("yarn_ext_factor", c_float),
+        ("yarn_attn_factor", c_float),
+        ("yarn_beta_fast", c_float),
+        ("yarn_beta_slow", c_float),
+        ("yarn_orig_ctx", c_uint32),
+        ("defrag_thold", c_float),
+        ("callbacks", c_void_p * 2),
+        ("type_k", c_int32),
+        ("type_v", c_int32),
+        ("abort", c_void_p * 3),
+        ("embeddings", c_bool),
+        ("offload_kqv", c_bool),
+        ("no_perf", c_bool),
+        ("op_offload", c_bool),
+        ("swa_full", c_bool),
+        ("kv_unified", c_bool),
+        ("samplers", c_void_p),
+        ("n_samplers", c_size_t),
+        ("ctx_other", c_void_p),
+        _ROOM,
+    ]
+
+
+class Batch(ctypes.Structure):
+    """``llama_batch``; null pointers mean positions 0, 1, ... of one sequence, all put out."""
+
+    _fields_: ClassVar = [
+        ("n_tokens", c_int32),
+        ("token", ctypes.POINTER(c_int32)),
+        ("embd", ctypes.POINTER(c_float)),
+        ("pos", ctypes.POINTER(c_int32)),
+        ("n_seq_id", ctypes.POINTER(c_int32)),
+        ("seq_id", c_void_p),
+        ("logits", ctypes.POINTER(c_int8)),
+    ]
+
+
+class _Value(ctypes.Union):
+    _fields_: ClassVar = [("int", c_int64), ("str", c_char * 128)]
+
+
+class Override(ctypes.Structure):
+    """``llama_model_kv_override``: a key to be read as if the file held this value."""
+
+    _fields_: ClassVar = [("tag", c_int32), ("key", c_char * 128), ("value", _Value)]
+
+    @classmethod
+    def of(cls, key: str, value: int | str) -> Override:
+        """Return one for an integer or a string."""
+        if isinstance(value, int):
+            return cls(0, key.encode(), _Value(int=value))
+        return cls(3, key.encode(), _Value(str=value.encode()))
+
+
+# Defaults that only the expected layout reads back.
+_MODEL_DEFAULTS: dict[str, int | None] = {
+    **{"devices": None, "tensor_buft_overrides": None, "n_gpu_layers": -1, "split_mode": 1},
+    **{"load_mode": -1, "lazy_mode": 1, "main_gpu": 0, "kv_overrides": None, "vocab_only": 0},
+    **{"check_tensors": 0, "use_extra_bufts": 1, "no_host": 0, "no_alloc": 0, "load_mtp": 0},
+}
+_CONTEXT_DEFAULTS: dict[str, int | None] = {
+    **{"n_ctx": 512, "n_batch": 2048, "n_ubatch": 512, "n_seq_max": 1, "n_outputs_max": 0},
+    **{"n_outputs_max_per_seq": 1, "n_threads": 4, "n_threads_batch": 4, "pooling_type": -1},
+    **{"attention_type": -1, "flash_attn_type": -1, "yarn_ext_factor": -1, "yarn_orig_ctx": 0},
+    **{"defrag_thold": -1, "type_k": 1, "type_v": 1, "embeddings": 0, "offload_kqv": 1},
+    **{"no_perf": 1, "op_offload": 1, "swa_full": 1, "kv_unified": 0, "n_samplers": 0},
+    **{"samplers": None, "ctx_other": None},
+}
+
+_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "llama_backend_init": (None, ()),
+    "llama_model_default_params": (ModelParams, ()),
+    "llama_context_default_params": (ContextParams, ()),
+    "llama_model_load_from_file": (c_void_p, (ctypes.c_char_p, ModelParams)),
+    "llama_model_free": (None, (c_void_p,)),
+    "llama_init_from_model": (c_void_p, (c_void_p, ContextParams)),
+    "llama_free": (None, (c_void_p,)),
+    "llama_encode": (c_int32, (c_void_p, Batch)),
+    "llama_get_embeddings_seq": (c_void_p, (c_void_p, c_int32)),
+    "llama_get_logits": (c_void_p, (c_void_p,)),
+}
+
+
+class Library:
+    """The loaded library: ``dll.llama_*``, declared and silent on standard error."""
+
+    def __init__(self, path: Path) -> None:
+        self._complaint = ""
+        try:
+            self.dll = ctypes.CDLL(str(path))
+        except OSError as failure:
+            if "libgomp" in str(failure):
+                raise EngineError(
+                    "llama.cpp needs the system's libgomp; install it with: "
+                    "apt-get install libgomp1"
+                ) from None
+            raise EngineError(f"llama.cpp cannot be loaded: {failure}") from None
+        for name, (result, arguments) in _FUNCTIONS.items():
+            function = getattr(self.dll, name, None)
+            if function is None:
+                raise EngineError(f"{path} has no {name}; {_cure()}")
+            function.restype, function.argtypes = result, arguments
+        _check(self.dll.llama_model_default_params(), _MODEL_DEFAULTS)
+        _check(self.dll.llama_context_default_params(), _CONTEXT_DEFAULTS)
+        # Kept alive here: the library calls it as long as the process lasts.
+        self._log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, c_void_p)(self._hear)
+        self.dll.llama_log_set(self._log, None)
+        self.dll.llama_backend_init()
+
+    def complaint(self) -> str:
+        """Return the first error that it has logged since the last call, as one line."""
+        said, self._complaint = self._complaint, ""
+        return said or "no reason given"
+
+    def _hear(self, level: int, text: bytes, _: object) -> None:
+        # The first line says what is wrong; those that follow, that something was.
+        if level == _LOG_ERROR and not self._complaint:
+            self._complaint = " ".join(text.decode(errors="replace").split())
+
+
+@cache
+def library() -> Library:
+    """Return the library, loaded once.
+
+    Raises MissingExtra where xllamacpp is not installed, EngineError where another release is, or
+    where this machine cannot run it.
+    """
+    spec = find_spec("xllamacpp")
+    if spec is None or spec.origin is None:
+        raise MissingExtra("xllamacpp", "gguf")
+    package = Path(spec.origin).parent
+    # The directory's name tells the version; importlib.metadata would cost a device 3 MB.
+    if not (package.parent / f"xllamacpp-{VERSION}.dist-info").is_dir():
+        raise EngineError(f"xllamacpp is not version {VERSION}; {_cure()}")
+    _check_cpu()
+    return Library(package / "xllamacpp.abi3.so")
+
+
+def _cure() -> str:
+    return "install the right one with: pip install 'asterisk-edge[gguf]'"
+
+
+def _check(values: ctypes.Structure, expected: dict[str, int | None]) -> None:
+    for name, default in expected.items():
+        if (found := getattr(values, name)) != default:
+            raise EngineError(f"llama.cpp's {name} reads {found}, not {default}; {_cure()}")
+
+
+def _check_cpu() -> None:
+    """Refuse a processor on which the library would end the process with SIGILL."""
+    if os.uname().machine != "x86_64":
+        return
+    try:
+        with Path("/proc/cpuinfo").open() as lines:
+            flags = next(line for line in lines if line.startswith("flags"))
+    except (OSError, StopIteration):
+        return
+    if missing := CPU_NEEDS - set(flags.split()):
+        raise EngineError(f"llama.cpp needs a processor with {', '.join(sorted(missing))}")
