@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import stat
@@ -20,6 +19,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from asterisk.digest import sha256 as digest_sha256
 from asterisk.errors import ArtifactError
 from asterisk.model.config import ModelConfig
 
@@ -118,11 +118,12 @@ def open_artifact(folder: Path) -> Artifact:
 
 def sha256(path: Path) -> str:
     """Return the hexadecimal sha256 of a file, reading it piece by piece."""
-    digest = hashlib.sha256()
+    digest = digest_sha256()
     with path.open("rb", buffering=0) as file:
         while block := file.read(1 << 16):
             digest.update(block)
-    return digest.hexdigest()
+    found: str = digest.hexdigest()
+    return found
 
 
 def _plain(folder: Path, name: str) -> Path:

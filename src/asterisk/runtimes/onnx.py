@@ -11,6 +11,7 @@ import numpy as np
 from asterisk import plugins
 from asterisk.artifact import Artifact
 from asterisk.errors import ArtifactError, EngineError
+from asterisk.runtimes import pages
 from asterisk.runtimes.engine import ArtifactEngine, Vector
 
 INPUT, OUTPUT = "input_ids", "sentence_embedding"
@@ -52,7 +53,11 @@ class OnnxEngine(ArtifactEngine):
     @classmethod
     def open(cls, artifact: Artifact, lanes: int) -> list[Self]:
         """Open one session for all lanes; see `ArtifactEngine.open`."""
-        return [cls(artifact)] * lanes
+        engine = cls(artifact)
+        engine.run([0])  # what only the first call needs is over when its code is unloaded
+        pages.forget_code("onnxruntime_pybind11_state")
+        pages.trim_heap()
+        return [engine] * lanes
 
     def run(self, ids: Sequence[int]) -> Vector:
         """Return the pooled vector of one text, float32 [embedding_size], not normalised."""

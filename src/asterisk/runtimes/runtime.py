@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Literal, Self
@@ -133,6 +132,8 @@ class Runtime:
                 work(index)
                 advance()
             return
+        from concurrent.futures import ThreadPoolExecutor  # it brings logging: only if needed
+
         with ThreadPoolExecutor(lanes) as pool:
             # Strided slices: neighbours in a sorted list are of one length, which keeps lanes even.
             jobs = [
