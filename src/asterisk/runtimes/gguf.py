@@ -46,7 +46,7 @@ class _Model:
         self._free.atexit = False  # the process's end frees it anyway
         # Loading reads the whole file in, of which texts need some rows and the two layers, and
         # leaves the header's strings behind it.
-        pages.forget_file(artifact.entry)
+        pages.forget_file(str(artifact.entry.resolve()))
         pages.trim_heap()
 
 

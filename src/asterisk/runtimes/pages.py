@@ -11,7 +11,9 @@ import sys
 from functools import cache
 from pathlib import Path
 
-_MAPS = Path("/proc/self/maps")
+_MAPS = Path("/proc/self/smaps")
+_OWN = {"Anonymous:", "Swap:"}  # pages that were written to before the mapping was closed
+_LAST = "VmFlags:"  # ends the description of a mapping
 
 
 @cache
@@ -35,32 +37,26 @@ def forget(start: int, length: int) -> None:
             libc.madvise(first, last - first, mmap.MADV_DONTNEED)
 
 
-def forget_file(path: Path) -> None:
-    """Unload the pages of every read-only shared mapping of ``path``; each comes back when read.
+def forget_file(name: str) -> None:
+    """Unload what is mapped of the files whose path ends in ``name``; it comes back when read.
 
-    Only pages that are read again then count as this process's memory.
+    For a weight file, and for an engine's library: its start runs through megabytes of code,
+    registering every operator it knows, of which a model calls a tenth. Only mappings that cannot
+    be written to and hold no page of their own are touched: of those the file has every byte.
     """
-    _forget_mapped(str(path.resolve()), "r--s")
-
-
-def forget_code(library: str) -> None:
-    """Unload the code of the loaded libraries whose file name starts with ``library``.
-
-    An engine's start runs through megabytes of code, registering every operator it knows; a
-    model calls a tenth of it, which comes back page by page. Code is never written to, so the
-    file still holds every byte.
-    """
-    _forget_mapped(f"/{library}", "r-xp")
-
-
-def _forget_mapped(name: str, mode: str) -> None:
     if not _libc():
         return
+    start = end = 0
     with _MAPS.open() as lines:
         for line in lines:
-            addresses, found, *_, path = line.rstrip("\n").split(maxsplit=5)
-            if found == mode and name in f"{path} ":
-                start, end = (int(part, 16) for part in addresses.split("-"))
+            first, *rest = line.split(maxsplit=5)
+            if not first.endswith(":"):
+                mode, path = rest[0], rest[-1].rstrip("\n")
+                wanted = "w" not in mode and len(rest) == 5 and path.endswith(name)
+                start, end = (int(part, 16) for part in first.split("-")) if wanted else (0, 0)
+            elif first in _OWN and rest[0] != "0":
+                end = 0
+            elif first == _LAST and end:
                 forget(start, end - start)
 
 
