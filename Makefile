@@ -2,7 +2,7 @@
 # make test    set up and run everything CI runs
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off
 
 .PHONY: help install bench export test lint clean
 
@@ -18,6 +18,7 @@ export: install
 	@$(BIN)/asterisk-export --format all
 
 test: .venv/.tox
+	@echo "tox makes environments with engines and PyTorch: once, a few minutes"
 	@$(BIN)/tox run --skip-missing-interpreters false
 
 lint: .venv/.tox

@@ -1,0 +1,160 @@
+"""LiteRT on a TFLite file that is mapped, not read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from asterisk.artifact import Artifact
+from asterisk.errors import ArtifactError, EngineError, MissingExtra
+from asterisk.runtimes import pages
+from asterisk.runtimes.engine import ArtifactEngine, Vector
+
+INPUT, OUTPUT = "input_ids", "sentence_embedding"
+IDENTIFIER = b"TFL3"  # at byte 4; before it, where the root table begins
+SMALLEST_FILE = 12
+LIBRARIES = ("/libpywrap_litert_common.so", "/libLiteRt.so")
+_NOTICE = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
+_one_at_a_time = threading.Lock()
+
+
+class TfliteEngine(ArtifactEngine):
+    """An interpreter of its own, with its own copy of the layers' weights in packed form.
+
+    Interpreters share nothing but the mapped file: two threads in one would mix up their texts.
+    """
+
+    format: ClassVar[str] = "tflite"
+
+    def __init__(self, artifact: Artifact) -> None:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ModuleNotFoundError:
+            raise MissingExtra("ai-edge-litert", "tflite") from None
+        except (ImportError, OSError) as failure:  # its libraries do not fit this system
+            raise EngineError(f"LiteRT cannot start: {_one_line(failure)}") from None
+        path = artifact.entry
+        _check_file(path)
+        self._length = 0
+        try:
+            with _without_notice():
+                self._interpreter: Any = Interpreter(str(path), num_threads=1)
+                self._input, self._output = self._check_graph(artifact)
+                # Packs the weights, and refuses now what would be refused at the first text.
+                vector = self._run([artifact.config.vocab_size - 1])
+        except ArtifactError:
+            raise
+        except Exception as failure:
+            raise ArtifactError(f"LiteRT refuses {path}: {_one_line(failure)}") from None
+        if vector.shape != (artifact.config.embedding_size,) or not np.isfinite(vector).all():
+            raise ArtifactError(f"{path} gives no vector of {artifact.config.embedding_size}")
+
+    @classmethod
+    def open(cls, artifact: Artifact, lanes: int) -> list[Self]:
+        """Open one interpreter a lane; see `ArtifactEngine.open`."""
+        engines = [cls(artifact) for _ in range(lanes)]
+        # The layers' weights are packed and not read again; of the token table texts need rows,
+        # of the engine a few operators.
+        for name in (str(artifact.entry.resolve()), *LIBRARIES):
+            pages.forget_file(name)
+        pages.trim_heap()
+        return engines
+
+    def run(self, ids: Sequence[int]) -> Vector:
+        """Return the pooled vector of one text, float32 [embedding_size], not normalised."""
+        try:
+            return self._run(ids)
+        except Exception as failure:
+            raise EngineError(f"LiteRT: {_one_line(failure)}") from None
+
+    def close(self) -> None:
+        """Release the interpreter and, with the last one, the mapped file."""
+        self._interpreter = None
+
+    def _run(self, ids: Sequence[int]) -> Vector:
+        interpreter = self._interpreter
+        if interpreter is None:
+            raise EngineError("the session is closed")
+        if len(ids) != self._length:
+            self._length = 0  # in case the next lines fail
+            interpreter.resize_tensor_input(self._input, [1, len(ids)])
+            interpreter.allocate_tensors()
+            self._length = len(ids)
+        interpreter.set_tensor(self._input, np.array([ids], np.int32))
+        interpreter.invoke()
+        vector: Vector = interpreter.get_tensor(self._output)[0]
+        return vector
+
+    def _check_graph(self, artifact: Artifact) -> tuple[int, int]:
+        """Return the input's and the output's index if they are an encoder's."""
+        given, result = (
+            self._interpreter.get_input_details(),
+            self._interpreter.get_output_details(),
+        )
+        found = [
+            (side["name"], side["dtype"], list(side["shape_signature"]))
+            for side in (*given, *result)
+        ]
+        if found != [
+            (INPUT, np.int32, [1, -1]),
+            (OUTPUT, np.float32, [1, artifact.config.embedding_size]),
+        ]:
+            raise ArtifactError(f"{artifact.entry} has other inputs or outputs than an encoder")
+        return given[0]["index"], result[0]["index"]
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no TFLite file, before the engine maps it; it checks the inside itself."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(SMALLEST_FILE)
+    root = int.from_bytes(head[:4], "little")
+    if len(head) < SMALLEST_FILE or head[4:8] != IDENTIFIER or not 8 <= root <= size - 4:
+        raise ArtifactError(f"{path} is not a TFLite file")
+
+
+@contextlib.contextmanager
+def _without_notice() -> Iterator[None]:
+    """Keep the engine's one line about its delegate off stderr; it has no switch for that.
+
+    Meanwhile stderr goes to a file in memory, and what others wrote there is passed on afterwards.
+    """
+    with _one_at_a_time:
+        try:
+            stderr = os.dup(2)
+        except OSError:  # there is no stderr to keep clean
+            yield
+            return
+        aside = _unnamed_file()
+        os.dup2(aside, 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            os.lseek(aside, 0, os.SEEK_SET)
+            with open(aside, "rb") as file:  # noqa: PTH123 - a descriptor
+                for line in file:
+                    if line.rstrip() != _NOTICE:
+                        os.write(2, line)
+
+
+def _unnamed_file() -> int:
+    if sys.platform == "linux":
+        return os.memfd_create("stderr")
+    else:  # noqa: RET505 - mypy sees one platform's branch only
+        import tempfile
+
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
+
+
+def _one_line(failure: Exception) -> str:
+    return " ".join(str(failure).split())
