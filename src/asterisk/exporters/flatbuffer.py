@@ -46,7 +46,7 @@ class Graph:
 
     def __init__(self) -> None:
         try:
-            import flatbuffers  # type: ignore[import-untyped]
+            import flatbuffers
             from ai_edge_litert import schema_py_generated
         except ImportError:
             raise MissingExtra("ai-edge-litert", "export") from None

@@ -84,7 +84,9 @@ def _encoder(graph: Graph, config: ModelConfig, tensors: dict[str, Array]) -> No
         # Heads as column slices: no reshape, and the only transpose fuses into its product.
         slices = graph.nodes("Split", 3 * heads, mixed, axis=-1, num_outputs=3 * heads)
         read = []
-        for q, k, v in zip(slices[:heads], slices[heads : 2 * heads], slices[2 * heads :], strict=True):
+        for q, k, v in zip(
+            slices[:heads], slices[heads : 2 * heads], slices[2 * heads :], strict=True
+        ):
             scores = graph.node("MatMul", q, graph.node("Transpose", k, perm=[0, 2, 1]))
             read.append(graph.node("MatMul", graph.node("Softmax", scores, axis=-1), v))
         merged = graph.node("Concat", *read, axis=-1) if heads > 1 else read[0]

@@ -78,7 +78,7 @@ class Npy(Sink):
         super().__init__(file, dim)
         self._header()
 
-    def row(self, record: Record, vector: Vector | None) -> None:
+    def row(self, record: Record, vector: Vector | None) -> None:  # noqa: ARG002
         """Append a row of little-endian floats."""
         values = np.full(self.dim, np.nan) if vector is None else vector
         self.file.write(values.astype("<f4").tobytes())
