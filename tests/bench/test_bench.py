@@ -1,0 +1,145 @@
+"""The command, from a checkpoint to a table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from asterisk.bench import collect
+from asterisk.bench.plan import Cell, Row
+from asterisk.bench.prepare import Prepared, _is_current
+from asterisk.cli.bench import choose, main
+from asterisk.errors import UnknownName, UsageError
+
+TEXTS = 12
+
+
+def test_names_of_runtimes():
+    runtimes, peers = choose("all", without_peers=False)
+    assert runtimes[:4] == ("torch", "onnx", "tflite", "gguf")
+    assert peers == ("original", "minilm")
+    assert choose("gguf,onnx", without_peers=False) == (("onnx", "gguf"), ())
+    assert choose("minilm,torch", without_peers=False) == (("torch",), ("minilm",))
+    assert choose("all", without_peers=True)[1] == ()
+    with pytest.raises(UnknownName, match="no runtime named 'tensorrt'"):
+        choose("onnx,tensorrt", without_peers=False)
+    with pytest.raises(UsageError):
+        choose("peers", without_peers=True)
+
+
+def row(name, **changed):
+    return Row(name, name, "r", "m:f", "p", (), (), 1, **changed)
+
+
+def timed(ms):
+    return {
+        "phases": {"import": 1_000_000, "load": 2_000_000, "first": 3_000_000},
+        "latency": {"20": [ms * 1_000_000] * 5},
+        "parts": {"tokenize": [1000] * 3},
+        "passes": [10_000_000, 30_000_000],
+    }
+
+
+def test_answers_become_a_row_and_rows_are_compared():
+    rows = [row("ours"), row("theirs", peer=True)]
+    results = [
+        collect.collect(some, [(Cell(some.name, "latency", 1, n), timed(ms)) for n in range(2)], 4)
+        for some, ms in zip(rows, (2, 10), strict=True)
+    ]
+    collect.compare(results)
+    assert results[0].latency["20"].p50 == 2
+    assert results[0].throughput == {"1": pytest.approx(200)}
+    assert results[0].start_ms == {"import": 1, "load": 2, "first": 3}
+    assert results[0].parts_ms == {"tokenize": 0.001}
+    assert results[0].faster == {"theirs": {"20": 5}}
+    assert results[1].faster == {}
+
+
+def test_a_row_without_an_answer_is_empty():
+    assert collect.collect(row("ours"), [], 4).latency == {}
+
+
+def test_fidelity_is_against_the_row_s_own_fp32(tmp_path):
+    random = np.random.default_rng(0)
+    vectors = {}
+    for name in ("torch", "exact", "poor", "peer", "random", "short"):
+        vectors[name] = tmp_path / f"{name}.npy"
+        np.save(vectors[name], random.normal(size=(TEXTS, 8)).astype("f4"))
+    np.save(vectors["exact"], np.load(vectors["torch"]))
+    np.save(vectors["short"], np.zeros((3, 8), "f4"))
+    own = tmp_path / "own.npy"
+    np.save(own, np.load(vectors["peer"]))
+    rows = [
+        row("torch"),
+        row("exact", thresholds={"cosine_mean": 0.9}),
+        row("poor", thresholds={"cosine_mean": 0.9, "overlap_at_10": 0.0}),
+        row("peer", peer=True, reference=str(own)),
+        row("random", peer=True),
+        row("short"),
+    ]
+    results = [collect.collect(some, [], 4) for some in rows]
+    collect.judge(rows, results, vectors)
+    torch, exact, poor, peer, seeded, short = results
+    assert torch.fidelity["cosine_min"] == exact.fidelity["cosine_min"] == pytest.approx(1)
+    assert exact.below == []
+    assert len(poor.below) == 1
+    assert "is below 0.9" in poor.below[0]
+    assert peer.fidelity["cosine_min"] == pytest.approx(1)
+    assert seeded.fidelity is None
+    assert short.fidelity is None
+    assert "are no embeddings" in short.failures[0]
+
+
+@pytest.mark.slow
+def test_from_a_checkpoint_to_a_table(toy_folder, tmp_path, command):
+    arguments = ["--checkpoint", toy_folder, "--artifacts", tmp_path / "a", "--out", tmp_path / "o"]
+    done = command("bench", "--runtime", "onnx", *arguments, "--processes", 1, "--seed", 3)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"onnx int8: writing" in done.stderr
+    written = (tmp_path / "o" / "latest.md").read_text("utf-8")
+    assert done.stdout.decode() == written
+    report = json.loads((tmp_path / "o" / "latest.json").read_text("utf-8"))
+    assert report["settings"]["seed"] == 3
+    (found,) = report["rows"]
+    assert found["name"] == "onnx"
+    assert found["fidelity"]["cosine_mean"] > 0.998
+    assert found["below"] == []
+    assert set(found["latency"]) == {"8", "20", "128"}
+    assert set(found["throughput"]) == {"1", "2"}
+
+
+def test_an_artifact_is_used_again_only_for_its_own_checkpoint(toy, artifact_of, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(artifact_of("onnx", "int8"), folder)
+    assert _is_current(folder, toy.fingerprint)
+    assert not _is_current(folder, "0" * 64)
+    assert not _is_current(tmp_path, toy.fingerprint)
+    (folder / "weights.bin").write_bytes(b"")
+    assert not _is_current(folder, toy.fingerprint)
+    assert "exporting it again" in capsys.readouterr().err
+
+
+def test_what_cannot_be_prepared_is_one_line(capsys):
+    def fail():
+        raise RuntimeError("a converter\nbroke")
+
+    prepared = Prepared()
+    prepared.attempt("onnx", fail)
+    prepared.attempt("gguf", lambda: row("gguf"))
+    assert prepared.failed == {"onnx": "RuntimeError: a converter broke"}
+    assert [some.name for some in prepared.rows] == ["gguf"]
+
+
+def test_a_wrong_name_is_refused_before_anything_is_done(capsys):
+    assert main(["--runtime", "tensorrt"]) == 2
+    assert "no runtime named 'tensorrt'" in capsys.readouterr().err
+
+
+def test_a_missing_checkpoint_is_one_line(tmp_path, command):
+    done = command("bench", "--checkpoint", tmp_path, "--out", tmp_path / "o", "--no-peers")
+    assert done.returncode == 5
+    assert done.stderr.decode().count("\n") == 1
+    assert not (tmp_path / "o").exists()
