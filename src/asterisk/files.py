@@ -28,6 +28,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         yield staging
         staging.chmod(0o755)
         for path in staging.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)  # some libraries write for the owner only
             _sync(path)
         _sync(staging)
         _swap(staging, target)

@@ -44,10 +44,6 @@ class _Model:
             raise ArtifactError(f"llama.cpp refuses {artifact.entry}: {self.library.complaint()}")
         self._free = weakref.finalize(self, dll.llama_model_free, self.handle)
         self._free.atexit = False  # the process's end frees it anyway
-        # Loading reads the whole file in, of which texts need some rows and the two layers, and
-        # leaves the header's strings behind it.
-        pages.forget_file(str(artifact.entry.resolve()))
-        pages.trim_heap()
 
 
 class GgufEngine(ArtifactEngine):

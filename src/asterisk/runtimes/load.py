@@ -8,6 +8,7 @@ from pathlib import Path
 from asterisk import plugins
 from asterisk.artifact import Artifact, is_artifact, open_artifact
 from asterisk.errors import ArtifactError, UsageError
+from asterisk.runtimes import pages
 from asterisk.runtimes.engine import ArtifactEngine
 from asterisk.runtimes.runtime import Runtime
 from asterisk.tokenizer import Tokenizer
@@ -32,9 +33,13 @@ def load(path: str | os.PathLike[str], *, threads: int = 1) -> Runtime:
 def open_runtime(artifact: Artifact, *, threads: int = 1) -> Runtime:
     """Open an artifact that has been checked."""
     engine: type[ArtifactEngine] = plugins.find(GROUP, artifact.manifest.format)
-    return Runtime(
+    runtime = Runtime(
         engine.open(artifact, threads),
         Tokenizer.open(artifact.tokenizer),
         artifact.config,
         artifact.manifest.fingerprint,
     )
+    runtime.embed_ids([0])  # what only a start and a first call need is over now
+    pages.forget_files()
+    pages.trim_heap()
+    return runtime

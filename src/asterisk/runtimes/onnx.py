@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,13 +11,9 @@ import numpy as np
 from asterisk import plugins
 from asterisk.artifact import Artifact
 from asterisk.errors import ArtifactError, EngineError
-from asterisk.runtimes import pages
 from asterisk.runtimes.engine import ArtifactEngine, Vector
 
 INPUT, OUTPUT = "input_ids", "sentence_embedding"
-WEIGHTS = "weights.bin"
-LIBRARY = f"onnxruntime_pybind11_state{EXTENSION_SUFFIXES[0]}"
-LONG = 256  # tokens
 LARGEST_GRAPH = 16 << 20
 # One external-data entry, serialised whole: field 13 of TensorProto, 23 bytes long, key and value.
 _LOCATION = b"location"
@@ -36,9 +31,10 @@ class OnnxEngine(ArtifactEngine):
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Lengths vary, so a remembered memory pattern never fits and an arena only grows.
+        # One text at a time fills an arena of 6 MB at most; without one, activations are mapped
+        # and unmapped at every call. A remembered pattern would need the lengths to repeat.
+        options.enable_cpu_mem_arena = True
         options.enable_mem_pattern = False
-        options.enable_cpu_mem_arena = False
         options.log_severity_level = 4
         try:
             self.session: Any = ort.InferenceSession(
@@ -57,12 +53,7 @@ class OnnxEngine(ArtifactEngine):
     @classmethod
     def open(cls, artifact: Artifact, lanes: int) -> list[Self]:
         """Open one session for all lanes; see `ArtifactEngine.open`."""
-        engine = cls(artifact)
-        engine.run([0])  # so that what only a first call needs is over
-        pages.forget_file(LIBRARY)
-        pages.forget_file(str(artifact.folder.resolve() / WEIGHTS))
-        pages.trim_heap()
-        return [engine] * lanes
+        return [cls(artifact)] * lanes
 
     def run(self, ids: Sequence[int]) -> Vector:
         """Return the pooled vector of one text, float32 [embedding_size], not normalised."""
@@ -70,8 +61,6 @@ class OnnxEngine(ArtifactEngine):
             vector: Vector = self.session.run([OUTPUT], {INPUT: np.array([ids], np.int64)})[0][0]
         except Exception as failure:
             raise EngineError(f"ONNX Runtime: {failure}") from None
-        if len(ids) > LONG:
-            pages.trim_heap()  # megabytes of activations; a hundredth of the time they took
         return vector
 
 

@@ -37,12 +37,13 @@ def forget(start: int, length: int) -> None:
             libc.madvise(first, last - first, mmap.MADV_DONTNEED)
 
 
-def forget_file(name: str) -> None:
-    """Unload what is mapped of the files whose path ends in ``name``; it comes back when read.
+def forget_files() -> None:
+    """Unload every page that is the same in a file; each comes back when it is read.
 
-    For a weight file, and for an engine's library: its start runs through megabytes of code,
-    registering every operator it knows, of which a model calls a tenth. Only mappings that cannot
-    be written to and hold no page of their own are touched: of those the file has every byte.
+    An engine's start runs through megabytes of code, registering every operator it knows, and
+    through a whole model file; texts then need a tenth of the one and some rows of the other.
+    Only mappings that cannot be written to and hold no page of their own are touched: of those
+    the files have every byte.
     """
     if not _libc():
         return
@@ -51,8 +52,7 @@ def forget_file(name: str) -> None:
         for line in lines:
             first, *rest = line.split(maxsplit=5)
             if not first.endswith(":"):
-                mode, path = rest[0], rest[-1].rstrip("\n")
-                wanted = "w" not in mode and len(rest) == 5 and path.endswith(name)
+                wanted = "w" not in rest[0] and len(rest) == 5 and rest[-1].startswith("/")
                 start, end = (int(part, 16) for part in first.split("-")) if wanted else (0, 0)
             elif first in _OWN and rest[0] != "0":
                 end = 0

@@ -14,13 +14,11 @@ import numpy as np
 
 from asterisk.artifact import Artifact
 from asterisk.errors import ArtifactError, EngineError, MissingExtra
-from asterisk.runtimes import pages
 from asterisk.runtimes.engine import ArtifactEngine, Vector
 
 INPUT, OUTPUT = "input_ids", "sentence_embedding"
 IDENTIFIER = b"TFL3"  # at byte 4; before it, where the root table begins
 SMALLEST_FILE = 12
-LIBRARIES = ("/libpywrap_litert_common.so", "/libLiteRt.so")
 _NOTICE = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
 _one_at_a_time = threading.Lock()
 
@@ -59,13 +57,7 @@ class TfliteEngine(ArtifactEngine):
     @classmethod
     def open(cls, artifact: Artifact, lanes: int) -> list[Self]:
         """Open one interpreter a lane; see `ArtifactEngine.open`."""
-        engines = [cls(artifact) for _ in range(lanes)]
-        # The layers' weights are packed and not read again; of the token table texts need rows,
-        # of the engine a few operators.
-        for name in (str(artifact.entry.resolve()), *LIBRARIES):
-            pages.forget_file(name)
-        pages.trim_heap()
-        return engines
+        return [cls(artifact) for _ in range(lanes)]
 
     def run(self, ids: Sequence[int]) -> Vector:
         """Return the pooled vector of one text, float32 [embedding_size], not normalised."""
