@@ -12,7 +12,7 @@ from pathlib import Path
 PROC = Path("/proc")
 KIB = 1_024
 _LINE = re.compile(r"^(\w+):\s+(\d+) kB$", re.MULTILINE)
-_LIBRARY = re.compile(r"\S*/site-packages/\S+\.so[.\d]*$")
+_LIBRARY = re.compile(r"\S*/site-packages/([^/.]+)\S*\.so[.\d]*$")
 Snapshot = dict[str, int | None]
 
 
@@ -34,24 +34,29 @@ def parse(text: str) -> dict[str, int]:
 
 
 def sharers(proc: Path = PROC, own: int | None = None) -> list[str]:
-    """Return the libraries of installed packages that this and another process both map.
+    """Return the installed packages of which this and another process map the same library.
 
-    Their pages are divided among the processes in PSS, which then understates what this one would
+    Its pages are divided among the processes in PSS, which then understates what this one would
     occupy alone. Processes of other users cannot be seen.
     """
     pid = os.getpid() if own is None else own
     ours = libraries(_read(proc / str(pid) / "maps"))
-    shared: set[str] = set()
+    shared: dict[str, str] = {}
     for folder in proc.glob("[0-9]*"):
         if folder.name != str(pid):
-            shared |= ours & libraries(_read(folder / "maps"))
-    return sorted(Path(path).name for path in shared)
+            theirs = libraries(_read(folder / "maps"))
+            shared |= {path: package for path, package in ours.items() if path in theirs}
+    return sorted(set(shared.values()))
 
 
-def libraries(maps: str) -> set[str]:
-    """Return the paths of shared objects under ``site-packages`` in a ``maps`` file's text."""
+def libraries(maps: str) -> dict[str, str]:
+    """Return the package of each shared object under ``site-packages`` in a ``maps`` file's text.
+
+    By its path; of ``numpy.libs`` and the like, the package is the part before the dot.
+    """
     lines = (line.split(maxsplit=5) for line in maps.splitlines())
-    return {line[5] for line in lines if len(line) == 6 and _LIBRARY.fullmatch(line[5])}
+    found = (_LIBRARY.fullmatch(line[5].strip()) for line in lines if len(line) == 6)
+    return {match.group(): match.group(1) for match in found if match}
 
 
 def _read(path: Path) -> str:

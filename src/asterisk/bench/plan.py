@@ -11,6 +11,7 @@ Kind = Literal["memory", "latency", "throughput"]
 BUCKETS = (8, 20, 128)  # tokens of the GPT-2 tokenizer
 STEADY = 20  # tokens of the texts that memory is measured with
 LONG = 512
+REFERENCE = "torch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +21,9 @@ class Row:
     ``opener`` is ``module:function``, called with ``path`` and ``threads``; ``modules`` are
     imported before it, so that importing an engine and loading a model are timed apart.
     ``distributions`` are the installed packages it needs and ``size`` the bytes of its files.
-    ``reference`` is the .npy file of FP32 vectors of the first texts, or empty: the vectors of the
-    row called ``torch``, or none for a peer. ``thresholds`` are those of the artifact's recipe.
+    ``reference`` is the .npy file with FP32 vectors of the first ``compared`` texts; empty for all
+    texts as the row `REFERENCE` embeds them, or for a peer that has none. ``thresholds`` are those
+    of the artifact's recipe.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Row:
     size: int
     peer: bool = False
     reference: str = ""
+    compared: int = 0
     thresholds: Mapping[str, float] | None = None
 
     @classmethod
@@ -56,17 +59,17 @@ class Effort:
     warm_seconds: float = 0.5
     calls: int = 200
     seconds: float = 0.5
-    most_seconds: float = 1.0
+    most_seconds: float = 0.75
     cap: int = 2_000
 
 
 QUICK = Effort()
-THOROUGH = Effort(processes=5, seconds=2.0, most_seconds=30.0)
+THOROUGH = Effort(processes=5, seconds=2.0, most_seconds=30.0, cap=5_000)
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One worker process: what it measures of which row, with how many threads, for the nth time."""
+    """One worker process: what of which row, with how many threads, for the nth time."""
 
     row: str
     kind: Kind

@@ -7,13 +7,13 @@ stdout this process was given; whatever an engine prints goes to stderr.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from asterisk.bench import measure, memory
+from asterisk.bench.answer import answer
 
 Spec = Mapping[str, Any]
 
@@ -69,17 +69,19 @@ KINDS: Mapping[str, Callable[[Spec], dict[str, Any]]] = {
 }
 
 
+def attempt(spec: Spec) -> dict[str, Any]:
+    """Measure what ``spec`` says, or say in one line why not."""
+    try:
+        return KINDS[spec["kind"]](spec)
+    except Exception as failure:
+        told = " ".join(str(failure).split())
+        return {"error": f"{type(failure).__name__}: {told}" if told else repr(failure)}
+
+
 def main() -> int:
     """Read a spec, measure, answer."""
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
-        os.dup2(2, 1)
-        spec = json.load(sys.stdin)
-        try:
-            answer = KINDS[spec["kind"]](spec)
-        except Exception as failure:
-            told = " ".join(str(failure).split())
-            answer = {"error": f"{type(failure).__name__}: {told}" if told else repr(failure)}
-        print(json.dumps(answer), file=channel)
+    spec = json.load(sys.stdin)
+    answer(lambda: attempt(spec))
     return 0
 
 

@@ -22,6 +22,7 @@ from asterisk.places import ARTIFACTS, shipped_checkpoint
 
 RESULTS = Path("bench-results")
 TIMEOUT = 180
+ORDER = ("torch", "onnx", "tflite", "gguf")  # of the table; formats of others follow
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,7 +88,10 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 def choose(names: str, *, without_peers: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the runtimes and the peers that ``names`` means; UnknownName for any other."""
-    known = ("torch", *plugins.names("asterisk.exporters"))
+    formats = plugins.names("asterisk.exporters")
+    known = tuple(
+        dict.fromkeys((*(name for name in ORDER if name in ("torch", *formats)), *formats))
+    )
     groups = {"all": (*known, *PEERS), "peers": PEERS}
     chosen = [name for part in names.split(",") for name in groups.get(part, (part,))]
     for name in chosen:

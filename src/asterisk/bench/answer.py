@@ -1,0 +1,15 @@
+"""How a child answers: one JSON line on the stdout it was given, which nothing else can reach."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def answer(make: Callable[[], Mapping[str, Any]]) -> None:
+    """Print what ``make`` returns; whatever is printed meanwhile, by C too, goes to stderr."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
+        os.dup2(2, 1)
+        print(json.dumps(make()), file=channel)

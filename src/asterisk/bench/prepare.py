@@ -1,0 +1,184 @@
+"""What there is to measure: exports what is missing, builds the peers, chooses the texts.
+
+A process of its own, ``python -m asterisk.bench.prepare``, because exporting maps every engine:
+pages that the parent shared with a worker would count half in the worker's PSS.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asterisk import plugins, texts
+from asterisk.artifact import is_artifact, open_artifact
+from asterisk.bench import peers
+from asterisk.bench.answer import answer
+from asterisk.bench.plan import REFERENCE, Row
+from asterisk.bench.texts import choose
+from asterisk.errors import ArtifactError, AsteriskError
+from asterisk.exporters import export as exporting
+from asterisk.files import replacing_folder
+from asterisk.model.checkpoint import Checkpoint, load
+from asterisk.tokenizer import BUILTIN, Tokenizer
+
+OPENER = "asterisk.runtimes.load:load"
+TITLES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "tflite": "LiteRT", "gguf": "llama.cpp"}
+# What an engine's own packages are; an adapter of somebody else's is measured without its size.
+DISTRIBUTIONS = {
+    "torch": ("torch", "safetensors", "numpy"),
+    "onnx": ("onnxruntime", "numpy"),
+    "tflite": ("ai-edge-litert", "numpy"),
+    "gguf": ("xllamacpp", "numpy"),
+}
+# What an adapter imports only when it opens something.
+ENGINES = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert.interpreter",)}
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+@dataclass(slots=True)
+class Prepared:
+    """Rows in the order of the table, and one line for each that could not be prepared."""
+
+    rows: list[Row] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def attempt(self, name: str, make: Callable[[], Row]) -> None:
+        """Add what ``make`` returns, or say why it does not."""
+        try:
+            self.rows.append(make())
+        except Exception as failure:  # converters of others raise what they like
+            known = isinstance(failure, AsteriskError)
+            told = str(failure) if known else f"{type(failure).__name__}: {failure}"
+            self.failed[name] = " ".join(told.split())
+            _tell(f"{name}: {self.failed[name]}")
+
+
+def main() -> int:
+    """Read a request from stdin, prepare, print the answer."""
+    request = json.load(sys.stdin)
+    answer(lambda: _attempt(request))
+    return 0
+
+
+def _attempt(request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return prepare(request)
+    except AsteriskError as failure:
+        return {"refused": " ".join(str(failure).split()), "status": failure.status}
+
+
+def prepare(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the rows, the failures, the texts and the checkpoint's name and fingerprint.
+
+    ``request``: ``runtimes`` and ``peers``, names; ``checkpoint``, ``artifacts``, ``work``,
+    folders. ArtifactError if the checkpoint itself cannot be read.
+    """
+    checkpoint = load(request["checkpoint"])
+    prepared = Prepared()
+    for name in request["runtimes"]:
+        if name == REFERENCE:
+            prepared.rows.append(_reference(Path(request["checkpoint"])))
+        else:
+            prepared.attempt(name, partial(_artifact, checkpoint, name, Path(request["artifacts"])))
+    for name in request["peers"]:
+        prepared.attempt(name, partial(_peer, name, Path(request["work"])))
+    chosen = choose(Tokenizer.open(BUILTIN))
+    return {
+        "checkpoint": {"name": checkpoint.name, "fingerprint": checkpoint.fingerprint},
+        "rows": [asdict(row) for row in prepared.rows],
+        "failed": prepared.failed,
+        "buckets": chosen.buckets,
+        "mixed": chosen.mixed,
+        "long": chosen.long,
+        "texts": [text.text for text in texts.load()],
+    }
+
+
+def _reference(folder: Path) -> Row:
+    return Row(
+        name=REFERENCE,
+        title=TITLES[REFERENCE],
+        recipe="fp32",
+        opener=OPENER,
+        path=str(folder),
+        modules=("asterisk.runtimes.load", "asterisk.runtimes.torch"),
+        distributions=DISTRIBUTIONS[REFERENCE],
+        size=sum((folder / name).stat().st_size for name in MODEL_FILES),
+    )
+
+
+def _artifact(checkpoint: Checkpoint, format: str, artifacts: Path) -> Row:
+    recipe = exporting.choose(exporting.exporter(format), None)
+    folder = artifacts / f"{checkpoint.name}-{format}-{recipe.name}"
+    if not _is_current(folder, checkpoint.fingerprint):
+        exporting.export(checkpoint, format, recipe.name, folder, _tell)
+    artifact = open_artifact(folder)
+    adapter = plugins.find("asterisk.runtimes", format).__module__
+    return Row(
+        name=format,
+        title=TITLES.get(format, format),
+        recipe=recipe.name,
+        opener=OPENER,
+        path=str(folder),
+        modules=("asterisk.runtimes.load", adapter, *ENGINES.get(format, ())),
+        distributions=DISTRIBUTIONS.get(format, ()),
+        size=artifact.size,
+        thresholds=asdict(artifact.manifest.thresholds),
+    )
+
+
+def _is_current(folder: Path, fingerprint: str) -> bool:
+    if not is_artifact(folder):
+        return False
+    try:
+        return open_artifact(folder).manifest.fingerprint == fingerprint
+    except ArtifactError as failure:
+        _tell(f"{failure}: exporting it again")
+        return False
+
+
+def _peer(name: str, work: Path) -> Row:
+    peer = importlib.import_module(f"{peers.__name__}.{name}")
+    folder = work / _edition(peer)
+    if not folder.is_dir():
+        _tell(f"{name}: building its model")
+        with replacing_folder(folder) as staging:
+            peer.prepare(staging)
+    files = {path.name: path.stat().st_size for path in folder.iterdir()}
+    reference = folder / "reference.npy"
+    known: Row = peer.ROW
+    return replace(
+        known,
+        path=str(folder),
+        size=sum(files.values()) - files.get(reference.name, 0),
+        reference=str(reference) if reference.name in files else "",
+        compared=len(np.load(reference)) if reference.name in files else 0,
+    )
+
+
+def _edition(peer: Any) -> str:
+    """Name the folder of what ``peer`` prepares: another code or another engine, another name."""
+    digest = hashlib.sha256(Path(peer.__file__).read_bytes())
+    for needed in ("onnxruntime", "torch"):
+        digest.update(version(needed).encode())
+    for text in texts.load():
+        digest.update(text.text.encode())
+    return f"{peer.ROW.name}-{digest.hexdigest()[:12]}"
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

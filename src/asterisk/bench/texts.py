@@ -1,0 +1,55 @@
+"""The texts that are timed: real ones, cut at a word's end to an exact number of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from asterisk import texts
+from asterisk.bench.plan import BUCKETS, LONG
+from asterisk.tokenizer import Tokenizer
+
+PROSE = ("news", "note", "question", "definition", "passage")
+EACH = 128  # texts a bucket, at most
+MIXED = 64
+LONGEST_MIXED = 128  # tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """``buckets`` by number of tokens, a ``mixed`` list as the texts come, one ``long`` text."""
+
+    buckets: dict[int, list[str]]
+    mixed: list[str]
+    long: str
+
+
+def choose(tokenizer: Tokenizer) -> Chosen:
+    """Choose among the texts that ship; the same every time."""
+    prose = [text.text for text in texts.load() if text.kind in PROSE]
+    buckets = {tokens: cut_all(tokenizer, prose, tokens, EACH) for tokens in BUCKETS}
+    mixed = [text for text in prose if len(tokenizer.encode(text)) <= LONGEST_MIXED][:MIXED]
+    return Chosen(buckets, mixed, cut_all(tokenizer, prose, LONG, 1)[0])
+
+
+def cut_all(tokenizer: Tokenizer, some: Iterable[str], tokens: int, most: int) -> list[str]:
+    """Return up to ``most`` beginnings of ``some`` that have exactly ``tokens`` tokens."""
+    found: list[str] = []
+    for text in some:
+        start = cut(tokenizer, text, tokens)
+        if start is not None and start not in found:
+            found.append(start)
+            if len(found) == most:
+                break
+    return found
+
+
+def cut(tokenizer: Tokenizer, text: str, tokens: int) -> str | None:
+    """Return the beginning of ``text`` of exactly ``tokens`` tokens, if a word ends there."""
+    count, size = 0, 0
+    for word, ids in tokenizer.words(text):
+        count, size = count + len(ids), size + len(word)
+        if count >= tokens:
+            break
+    start = text[:size]
+    return start if count == tokens and len(tokenizer.encode(start)) == tokens else None
