@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 
 from asterisk import texts
+from asterisk.artifact import Artifact, Manifest, Thresholds
 from asterisk.exporters.export import export, exporter, formats
+from asterisk.exporters.exporter import Exporter, Recipe
 from asterisk.model.checkpoint import Checkpoint, save
 from asterisk.model.config import ModelConfig
 from asterisk.model.layout import tensor_shapes
+from asterisk.runtimes.engine import ArtifactEngine
+from asterisk.runtimes.runtime import Runtime
+from asterisk.tokenizer import BUILTIN, Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -35,6 +40,33 @@ def random_checkpoint(config: ModelConfig, name: str = "toy") -> Checkpoint:
             values = random.normal(0.0, shape[-1] ** -0.5, shape)
         tensors[tensor] = values.astype("f4")
     return Checkpoint(name, config, tensors).stored()
+
+
+def bare_artifact(
+    writer: Exporter, checkpoint: Checkpoint, recipe: Recipe, folder: Path
+) -> Artifact:
+    """Write the engine's files alone, without the gate that needs the real vocabulary."""
+    written = writer.write(checkpoint, recipe, folder)
+    manifest = Manifest(
+        format=writer.format,
+        recipe=recipe.name,
+        name=checkpoint.name,
+        entry=written.entry,
+        model=checkpoint.config,
+        fingerprint=checkpoint.fingerprint,
+        compatible_with=(),
+        files={},
+        thresholds=Thresholds(0, 0, 0),
+        fidelity={},
+        versions={},
+    )
+    return Artifact(folder, manifest)
+
+
+def bare_runtime(engine: type[ArtifactEngine], artifact: Artifact, lanes: int = 1) -> Runtime:
+    """Open what `bare_artifact` wrote."""
+    tokenizer = Tokenizer.open(BUILTIN)
+    return Runtime(engine.open(artifact, lanes), tokenizer, artifact.config, "0")
 
 
 @pytest.fixture(scope="session")

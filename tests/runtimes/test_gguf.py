@@ -5,20 +5,19 @@ from __future__ import annotations
 import ctypes
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
-from conftest import random_checkpoint
+from conftest import bare_artifact, bare_runtime, random_checkpoint
 
-from asterisk.artifact import Artifact, Manifest, Thresholds
+from asterisk.artifact import Artifact
 from asterisk.errors import ArtifactError, EngineError, MissingExtra
 from asterisk.exporters.gguf import ENTRY, GgufExporter
 from asterisk.model.config import ModelConfig
 from asterisk.runtimes import llama_cpp
 from asterisk.runtimes.gguf import GgufEngine
 from asterisk.runtimes.gguf_header import check_header
-from asterisk.runtimes.runtime import Runtime
 from asterisk.runtimes.torch import reference
 from asterisk.tokenizer import BUILTIN, Tokenizer
 
@@ -39,27 +38,8 @@ AWKWARD = [
 ]
 
 
-def _artifact(checkpoint, recipe, folder: Path) -> Artifact:
-    written = GgufExporter().write(checkpoint, recipe, folder)
-    manifest = Manifest(
-        format="gguf",
-        recipe=recipe.name,
-        name=checkpoint.name,
-        entry=written.entry,
-        model=checkpoint.config,
-        fingerprint=checkpoint.fingerprint,
-        compatible_with=(),
-        files={},
-        thresholds=Thresholds(0, 0, 0),
-        fidelity={},
-        versions={},
-    )
-    return Artifact(folder, manifest)
-
-
-def _runtime(artifact: Artifact, lanes: int = 1) -> Runtime:
-    engines = GgufEngine.open(artifact, lanes)
-    return Runtime(engines, Tokenizer.open(BUILTIN), artifact.config, "0")
+_artifact = partial(bare_artifact, GgufExporter())
+_runtime = partial(bare_runtime, GgufEngine)
 
 
 @pytest.fixture(scope="module")

@@ -5,20 +5,19 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import random_checkpoint
+from conftest import bare_artifact, bare_runtime, random_checkpoint
 
-from asterisk.artifact import Artifact, Manifest, Thresholds
+from asterisk.artifact import Artifact
 from asterisk.errors import ArtifactError, EngineError, MissingExtra
 from asterisk.exporters.tflite import TfliteExporter
 from asterisk.model.config import ModelConfig
-from asterisk.runtimes.runtime import Runtime
 from asterisk.runtimes.tflite import TfliteEngine
 from asterisk.runtimes.torch import reference
-from asterisk.tokenizer import BUILTIN, Tokenizer
 
 INT8, FP32 = TfliteExporter.recipes
 SMALL = ModelConfig(hidden_size=32, num_layers=1, intermediate_size=64, vocab_size=500)
@@ -28,27 +27,8 @@ ORIGINAL = replace(
 LENGTHS = (1, 2, 3, 5, 17, 64, 127, 128, 129, 256, 511, 512)
 
 
-def _artifact(checkpoint, recipe, folder: Path) -> Artifact:
-    written = TfliteExporter().write(checkpoint, recipe, folder)
-    manifest = Manifest(
-        format="tflite",
-        recipe=recipe.name,
-        name=checkpoint.name,
-        entry=written.entry,
-        model=checkpoint.config,
-        fingerprint=checkpoint.fingerprint,
-        compatible_with=(),
-        files={},
-        thresholds=Thresholds(0, 0, 0),
-        fidelity={},
-        versions={},
-    )
-    return Artifact(folder, manifest)
-
-
-def _runtime(artifact: Artifact, lanes: int = 1) -> Runtime:
-    engines = TfliteEngine.open(artifact, lanes)
-    return Runtime(engines, Tokenizer.open(BUILTIN), artifact.config, "0")
+_artifact = partial(bare_artifact, TfliteExporter())
+_runtime = partial(bare_runtime, TfliteEngine)
 
 
 @pytest.fixture(scope="module")
