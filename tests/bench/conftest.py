@@ -28,7 +28,7 @@ def crash(path, threads):
     os.abort()
 
 def leave(path, threads):
-    print("its last words")
+    print("its last words", flush=True)
     os._exit(3)
 
 def hang(path, threads):

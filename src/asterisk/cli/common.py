@@ -25,14 +25,19 @@ def run(parser: argparse.ArgumentParser, command: Command, argv: Sequence[str] |
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader has left; a second complaint from the interpreter's own flush helps nobody.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_stdout()
         return 141
     except OSError as failure:
         what = f"{failure.filename}: " if failure.filename else ""
         print(f"{parser.prog}: {what}{failure.strerror or failure}", file=sys.stderr)
+        _abandon_stdout()
         return 7
     return status
+
+
+def _abandon_stdout() -> None:
+    """Leave nothing for the interpreter's own flush to complain about a second time."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def one_line(failure: BaseException) -> str:
