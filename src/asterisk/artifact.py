@@ -116,6 +116,11 @@ def open_artifact(folder: Path) -> Artifact:
     return Artifact(folder, manifest)
 
 
+def is_plain_name(name: str) -> bool:
+    """Tell whether ``name`` may name an artifact or a file in it."""
+    return _NAME.fullmatch(name) is not None
+
+
 def sha256(path: Path) -> str:
     """Return the hexadecimal sha256 of a file, reading it piece by piece."""
     digest = digest_sha256()
@@ -154,7 +159,7 @@ def _manifest(path: Path) -> Manifest:
 
 
 def _parse(values: Any) -> Manifest:
-    if not isinstance(values, dict) or not isinstance(values.get("schema"), int):
+    if not isinstance(values, dict) or type(values.get("schema")) is not int:
         raise ArtifactError("not a manifest")
     if values["schema"] != SCHEMA:
         raise ArtifactError(

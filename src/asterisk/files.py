@@ -7,28 +7,40 @@ import ctypes
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from asterisk.errors import OutputError
 
 
+def check_replaceable(target: Path, ours: Callable[[Path], bool]) -> None:
+    """Raise OutputError unless ``target`` is free, an empty folder, or one that is ``ours``."""
+    if not os.path.lexists(target):
+        return
+    if not target.is_dir():
+        raise OutputError(f"cannot write {target}: it is not a folder")
+    if any(target.iterdir()) and not ours(target):
+        raise OutputError(f"cannot write {target}: it holds something else, which is left alone")
+
+
 @contextlib.contextmanager
-def replacing_folder(target: Path) -> Iterator[Path]:
+def replacing_folder(target: Path, ours: Callable[[Path], bool]) -> Iterator[Path]:
     """Give a fresh folder beside ``target`` that takes its place, durably, on a clean exit.
 
-    On any failure the fresh folder is removed and ``target`` stays as it was; OutputError when
-    the file system is what failed.
+    Only a folder that is ``ours`` is replaced. On any failure the fresh folder is removed and
+    ``target`` stays as it was; OutputError when the file system is what failed.
     """
-    target = Path(os.path.abspath(target))  # noqa: PTH100 - a link given as target stays a link
+    target = Path(os.path.realpath(target))
     staging: Path | None = None
     try:
+        check_replaceable(target, ours)
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}.", dir=target.parent))
         yield staging
-        staging.chmod(0o755)
-        for path in staging.rglob("*"):
-            path.chmod(0o755 if path.is_dir() else 0o644)  # some libraries write for the owner only
+        mask = _mask()
+        staging.chmod(0o777 & ~mask)
+        for path in staging.rglob("*"):  # some libraries write for the owner only
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
             _sync(path)
         _sync(staging)
         _swap(staging, target)
@@ -42,15 +54,20 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_file(target: Path) -> Iterator[Path]:
-    """Give a path beside ``target`` to write to; it takes its place, durably, on a clean exit."""
-    target = Path(os.path.abspath(target))  # noqa: PTH100
+    """Give a path beside ``target`` to write to; it takes its place, durably, on a clean exit.
+
+    A link is followed; what is neither free nor a plain file is refused with OutputError.
+    """
+    target = Path(os.path.realpath(target))
     staging: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        if target.exists() and not target.is_file():
+            raise OutputError(f"cannot write {target}: it is not a plain file")
+        handle, name = tempfile.mkstemp(prefix=f".{target.name[:100]}.", dir=target.parent)
         os.close(handle)
         staging = Path(name)
         yield staging
-        staging.chmod(0o644)
+        staging.chmod(0o666 & ~_mask())
         _sync(staging)
         staging.replace(target)
         _sync(target.parent)
@@ -61,21 +78,33 @@ def replacing_file(target: Path) -> Iterator[Path]:
             staging.unlink(missing_ok=True)
 
 
+def _mask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def _swap(staging: Path, target: Path) -> None:
-    """Put ``staging`` where ``target`` is, in one step where the system can exchange names."""
-    if not target.exists():
-        staging.rename(target)
-        return
+    """Put ``staging`` where ``target`` is, in one step where the system can exchange names.
+
+    After an exchange, what was the target is the staging folder, and removed with it.
+    """
     if _exchange(staging, target):
-        return  # what was the target is now the staging folder, and removed with it
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    target.rename(old)  # an empty folder may be renamed onto
+        return
     try:
-        staging.rename(target)
+        staging.rename(target)  # free, or an empty folder
     except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        # Another writer was first, or the system cannot exchange names.
+        if _exchange(staging, target):
+            return
+        old = Path(tempfile.mkdtemp(prefix=f".{target.name[:90]}.old.", dir=target.parent))
+        target.rename(old)
+        try:
+            staging.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -33,7 +33,8 @@ def find(group: str, name: str) -> Any:
         kind = group.removeprefix("asterisk.").removesuffix("s")
         raise UnknownName(f"no {kind} named {name!r}; there are: {', '.join(sorted(known))}")
     module, _, attribute = known[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    extra = name if group == "asterisk.runtimes" else "export"
+    return getattr(require(module, extra), attribute)
 
 
 @cache
@@ -65,10 +66,11 @@ def _read(text: str, found: dict[str, dict[str, str]]) -> None:
 
 
 def require(module: str, extra: str) -> Any:
-    """Import ``module`` or say which extra brings it."""
+    """Import ``module``; MissingExtra names what it lacks and the extra that brings it."""
     try:
         return importlib.import_module(module)
-    except ImportError as failure:
-        if failure.name and module.split(".", maxsplit=1)[0] == failure.name.split(".")[0]:
-            raise MissingExtra(failure.name, extra) from None
-        raise
+    except ModuleNotFoundError as failure:
+        missing = (failure.name or module).split(".")[0]
+        if missing == "asterisk":
+            raise
+        raise MissingExtra(missing, extra) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -10,6 +11,12 @@ from typing import Self
 
 WIDTH = 30
 REDRAW = 0.1  # seconds
+
+
+def tell(line: str) -> None:
+    """Print a line of progress; nobody has to be there to read it."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 class Bar:

@@ -170,9 +170,27 @@ def test_learns_and_resumes_to_the_same_weights(made, teacher, tmp_path):
     second.finish()
     for a, b in zip(whole.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(a, b)
-    changed = TrainingRecipe(passes=3_000, batch_tokens=256)
+
+
+def test_a_working_folder_belongs_to_one_recipe_and_its_data(data, tmp_path):
+    from asterisk.training.pipeline import Job, _claim
+
+    _claim(Job(data, tmp_path), TrainingRecipe())
+    _claim(Job(data, tmp_path), TrainingRecipe())
     with pytest.raises(ArtifactError, match="another recipe"):
-        Distillation(second.model, changed, collected, collected, tmp_path / "cut")
+        _claim(Job(data, tmp_path), TrainingRecipe(seed=1))
+    (tmp_path / "less").mkdir()
+    (tmp_path / "less" / "single.txt.zst").write_bytes(zstandard.compress(b"a line"))
+    with pytest.raises(ArtifactError, match="other data"):
+        _claim(Job(tmp_path / "less", tmp_path), TrainingRecipe())
+
+
+def test_training_leaves_a_folder_of_other_things_alone(data, command, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    done = command("train", data, "--out", tmp_path)
+    assert done.returncode == 7
+    assert b"left alone" in done.stderr
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from asterisk.errors import ArtifactError, AsteriskError
 from asterisk.exporters import export as exporting
 from asterisk.files import replacing_folder
 from asterisk.model.checkpoint import Checkpoint, load
+from asterisk.progress import tell
 from asterisk.tokenizer import BUILTIN, Tokenizer
 
 OPENER = "asterisk.runtimes.load:load"
@@ -60,7 +61,7 @@ class Prepared:
             known = isinstance(failure, AsteriskError)
             told = str(failure) if known else f"{type(failure).__name__}: {failure}"
             self.failed[name] = " ".join(told.split())
-            _tell(f"{name}: {self.failed[name]}")
+            tell(f"{name}: {self.failed[name]}")
 
 
 def main() -> int:
@@ -75,6 +76,9 @@ def _attempt(request: dict[str, Any]) -> dict[str, Any]:
         return prepare(request)
     except AsteriskError as failure:
         return {"refused": " ".join(str(failure).split()), "status": failure.status}
+    except Exception as failure:
+        told = " ".join(str(failure).split())
+        return {"refused": f"{type(failure).__name__}: {told}", "status": AsteriskError.status}
 
 
 def prepare(request: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +125,7 @@ def _artifact(checkpoint: Checkpoint, format: str, artifacts: Path) -> Row:
     recipe = exporting.choose(exporting.exporter(format), None)
     folder = artifacts / f"{checkpoint.name}-{format}-{recipe.name}"
     if not _is_current(folder, checkpoint.fingerprint):
-        exporting.export(checkpoint, format, recipe.name, folder, _tell)
+        exporting.export(checkpoint, format, recipe.name, folder, tell)
     artifact = open_artifact(folder)
     adapter = plugins.find("asterisk.runtimes", format).__module__
     return Row(
@@ -143,7 +147,7 @@ def _is_current(folder: Path, fingerprint: str) -> bool:
     try:
         return open_artifact(folder).manifest.fingerprint == fingerprint
     except ArtifactError as failure:
-        _tell(f"{failure}: exporting it again")
+        tell(f"{failure}: exporting it again")
         return False
 
 
@@ -151,8 +155,8 @@ def _peer(name: str, work: Path) -> Row:
     peer = importlib.import_module(f"{peers.__name__}.{name}")
     folder = work / _edition(peer)
     if not folder.is_dir():
-        _tell(f"{name}: building its model")
-        with replacing_folder(folder) as staging:
+        tell(f"{name}: building its model")
+        with replacing_folder(folder, lambda _: False) as staging:
             peer.prepare(staging)
     files = {path.name: path.stat().st_size for path in folder.iterdir()}
     reference = folder / "reference.npy"
@@ -174,10 +178,6 @@ def _edition(peer: Any) -> str:
     for text in texts.load():
         digest.update(text.text.encode())
     return f"{peer.ROW.name}-{digest.hexdigest()[:12]}"
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ from asterisk.bench.peers import NAMES as PEERS
 from asterisk.bench.render import markdown
 from asterisk.bench.results import Report
 from asterisk.bench.run import Request, bench
-from asterisk.cli.common import positive, run
+from asterisk.cli.common import Parser, positive, run
 from asterisk.errors import EngineError, OutputError, UnknownName, UsageError
 from asterisk.files import replacing_file
 from asterisk.places import ARTIFACTS, shipped_checkpoint
+from asterisk.progress import tell
 
 RESULTS = Path("bench-results")
 TIMEOUT = 180
@@ -27,7 +28,7 @@ ORDER = ("torch", "onnx", "tflite", "gguf")  # of the table; formats of others f
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    it = argparse.ArgumentParser(
+    it = Parser(
         prog="asterisk-bench",
         description="Measure speed, memory, size and fidelity of every runtime in one table. "
         "Artifacts that are missing or of another checkpoint are exported first.",
@@ -78,11 +79,12 @@ def _bench(arguments: argparse.Namespace) -> int:
         seed=random.SystemRandom().randrange(1 << 32) if seed is None else seed,
         timeout=arguments.timeout,
     )
-    report = bench(request, _tell)
+    _make(arguments.out)
+    report = bench(request, tell)
+    print(markdown(report), end="", flush=True)
     _write(report, arguments.out)
-    print(markdown(report), end="")
     for line in report.failures:
-        _tell(f"failed: {line}")
+        tell(f"failed: {line}")
     return EngineError.status if report.failures else 0
 
 
@@ -105,11 +107,14 @@ def choose(names: str, *, without_peers: bool) -> tuple[tuple[str, ...], tuple[s
     return runtimes, peers
 
 
-def _write(report: Report, out: Path) -> None:
+def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as failure:
         raise OutputError(f"cannot write {out}: {failure.strerror}") from None
+
+
+def _write(report: Report, out: Path) -> None:
     for name, text in (("latest.json", report.to_json()), ("latest.md", markdown(report))):
         with replacing_file(out / name) as staging:
             staging.write_text(text, "utf-8")
@@ -117,10 +122,6 @@ def _write(report: Report, out: Path) -> None:
 
 def _counts(text: str) -> tuple[int, ...]:
     return tuple(sorted({positive(part) for part in text.split(",")}))
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

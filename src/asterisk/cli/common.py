@@ -1,20 +1,34 @@
-"""How every command ends: one line on failure, and the failure's own exit status."""
+"""How every command begins and ends: one line on failure, and the failure's own exit status."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
-from asterisk.errors import AsteriskError
+from asterisk.errors import AsteriskError, UsageError
 
 Command = Callable[[argparse.Namespace], int | None]
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print ``message`` and exit."""
+        print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(UsageError.status)
+
+
 def run(parser: argparse.ArgumentParser, command: Command, argv: Sequence[str] | None) -> int:
     """Parse ``argv``, carry out ``command`` and return the exit status."""
-    arguments = parser.parse_args(argv)
+    _open_streams()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)  # as an exception, so that staging files are removed
+    arguments = parser.parse_intermixed_args(argv)
     try:
         status = command(arguments) or 0
         sys.stdout.flush()
@@ -35,11 +49,6 @@ def run(parser: argparse.ArgumentParser, command: Command, argv: Sequence[str] |
     return status
 
 
-def _abandon_stdout() -> None:
-    """Leave nothing for the interpreter's own flush to complain about a second time."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def one_line(failure: BaseException) -> str:
     """Return the message of ``failure`` without line breaks."""
     return " ".join(str(failure).split()) or type(failure).__name__
@@ -50,3 +59,19 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:10]) <= 10**9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
+
+
+def _open_streams() -> None:
+    """Give a stream that the caller closed somewhere to lead: Python leaves None in its place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
+def _abandon_stdout() -> None:
+    """Leave nothing for the interpreter's own flush to complain about a second time."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _leave(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import sys
@@ -10,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asterisk.cli.common import positive, run
+from asterisk.cli.common import Parser, positive, run
 from asterisk.errors import InputError, UsageError
-from asterisk.progress import Bar
+from asterisk.progress import Bar, tell
 from asterisk.streams.reading import Record, read
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ FORMATS = ("jsonl", "csv", "npy")
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    it = argparse.ArgumentParser(
+    it = Parser(
         prog="asterisk-embed",
         description="Embed texts, one a line, from files or standard input.",
     )
@@ -63,7 +64,11 @@ def _embed(arguments: argparse.Namespace) -> None:
             raise UsageError(f"--dim must be 1 to {size}")
         empty = 0
         dim = arguments.dim or size
-        with opened(arguments.out, format, dim) as sink, Bar(0, "texts") as bar:
+        with (
+            _sidecar(arguments, runtime, format) as facts,
+            opened(arguments.out, format, dim) as sink,
+            Bar(0, "texts") as bar,
+        ):
             for block in _blocks(_kept(records, arguments.on_empty)):
                 full = [record for record in block if record.text.strip()]
                 vectors = iter(_vectors(runtime, full, arguments))
@@ -71,14 +76,10 @@ def _embed(arguments: argparse.Namespace) -> None:
                     sink.write(record, next(vectors) if record.text.strip() else None)
                 empty += len(block) - len(full)
                 bar.advance(len(block))
-        if format == "npy":
-            _sidecar(arguments, runtime, sink.rows, dim, empty)
+            facts |= {"rows": sink.rows, "dim": dim, "empty_as_nan": empty}
         if runtime.truncated:
-            most = runtime.config.max_positions
-            print(
-                f"asterisk-embed: {runtime.truncated} texts truncated to {most} tokens",
-                file=sys.stderr,
-            )
+            many = "1 text" if runtime.truncated == 1 else f"{runtime.truncated} texts"
+            tell(f"asterisk-embed: {many} truncated to {runtime.config.max_positions} tokens")
 
 
 def _format_of(out: Path | None) -> str:
@@ -118,22 +119,26 @@ def _vectors(runtime: Runtime, records: list[Record], arguments: argparse.Namesp
         raise
 
 
+@contextlib.contextmanager
 def _sidecar(
-    arguments: argparse.Namespace, runtime: Runtime, rows: int, dim: int, empty: int
-) -> None:
+    arguments: argparse.Namespace, runtime: Runtime, format: str
+) -> Iterator[dict[str, object]]:
+    """Give a dictionary that is written beside an `.npy` file, right after it."""
+    facts: dict[str, object] = {}
+    if format != "npy" or arguments.out is None:
+        yield facts
+        return
     from asterisk.files import replacing_file
 
-    facts = {
-        "artifact": arguments.artifact.name,
-        "format": runtime.format,
-        "fingerprint": runtime.fingerprint,
-        "rows": rows,
-        "dim": dim,
-        "normalized": not arguments.no_normalize,
-        "truncated": runtime.truncated,
-        "empty_as_nan": empty,
-    }
     with replacing_file(arguments.out.with_name(arguments.out.name + ".json")) as staging:
+        yield facts
+        facts |= {
+            "artifact": arguments.artifact.name,
+            "format": runtime.format,
+            "fingerprint": runtime.fingerprint,
+            "normalized": not arguments.no_normalize,
+            "truncated": runtime.truncated,
+        }
         staging.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
 
 

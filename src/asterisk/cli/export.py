@@ -7,14 +7,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from asterisk.cli.common import run
+from asterisk.cli.common import Parser, run
 from asterisk.errors import UsageError
 from asterisk.places import ARTIFACTS, shipped_checkpoint
+from asterisk.progress import tell
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    it = argparse.ArgumentParser(
+    it = Parser(
         prog="asterisk-export",
         description="Export a checkpoint. Every export is compared with FP32 PyTorch in its own "
         "runtime; one that falls short leaves nothing.",
@@ -55,17 +56,13 @@ def _export(arguments: argparse.Namespace) -> None:
     for name in chosen:
         recipe = exporting.choose(exporting.exporter(name), arguments.recipe)
         out = arguments.out / f"{checkpoint.name}-{name}-{recipe.name}"
-        artifact = exporting.export(checkpoint, name, recipe.name, out, _tell)
+        artifact = exporting.export(checkpoint, name, recipe.name, out, tell)
         figures = artifact.manifest.fidelity
         print(
             f"{out}  {artifact.size / 1e6:.1f} MB  "
             f"cosine mean {figures['cosine_mean']:.5f} min {figures['cosine_min']:.5f}  "
             f"overlap@10 {figures['overlap_at_10']:.3f}"
         )
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from asterisk.cli.common import positive, run
+from asterisk.cli.common import Parser, positive, run
 from asterisk.errors import MissingExtra
 from asterisk.training.recipe import TrainingRecipe
 
@@ -23,13 +23,13 @@ _READERS: dict[str, Callable[[str], object]] = {
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    it = argparse.ArgumentParser(
+    it = Parser(
         prog="asterisk-train",
         description="Distil a checkpoint from a teacher. Run it again to go on where it stopped.",
     )
     it.add_argument("data", type=Path, help="folder of .txt.zst and .tsv.zst files")
-    it.add_argument("--out", type=Path, default=Path("checkpoints/asterisk-256"))
-    it.add_argument("--run", type=Path, default=Path("runs/asterisk-256"), help="working folder")
+    it.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
+    it.add_argument("--run", type=Path, help="working folder (default: runs/ and --out's name)")
     it.add_argument("--threads", type=positive, default=1)
     choices = it.add_argument_group("recipe")
     for field in fields(TrainingRecipe):
@@ -55,13 +55,16 @@ def _train(arguments: argparse.Namespace) -> None:
         from asterisk.training.pipeline import Job, train
     except ImportError as missing:
         raise MissingExtra(missing.name or "torch", "train") from None
-    from asterisk.model.checkpoint import save
+    from asterisk.files import check_replaceable
+    from asterisk.model.checkpoint import is_checkpoint, save
     from asterisk.model.config import ModelConfig
 
+    check_replaceable(arguments.out, is_checkpoint)
     torch.set_num_threads(arguments.threads)
     names = [field.name for field in fields(TrainingRecipe)]
     recipe = TrainingRecipe(**{name: getattr(arguments, name) for name in names})
-    job = Job(arguments.data, arguments.run, arguments.out.name)
+    run = arguments.run or Path("runs") / arguments.out.name
+    job = Job(arguments.data, run, arguments.out.name)
     checkpoint = train(job, recipe, ModelConfig(), _Display())
     save(replace(checkpoint, name=arguments.out.name), arguments.out)
     print(f"wrote {arguments.out}")

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from asterisk.cli.common import run
+from asterisk.cli.common import Parser, run
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    it = argparse.ArgumentParser(
+    it = Parser(
         prog="asterisk-verify",
         description="Check an artifact's files and compare its vectors with the FP32 ones it "
         "carries. Needs no PyTorch.",

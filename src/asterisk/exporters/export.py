@@ -18,10 +18,12 @@ from asterisk.artifact import (
     TOKENIZER,
     Artifact,
     Manifest,
+    is_artifact,
+    is_plain_name,
     open_artifact,
     sha256,
 )
-from asterisk.errors import UnknownName
+from asterisk.errors import UnknownName, UsageError
 from asterisk.exporters.exporter import Exporter, Recipe
 from asterisk.exporters.gate import gate
 from asterisk.files import replacing_folder
@@ -69,11 +71,15 @@ def export(
     FidelityError otherwise. OutputError where it cannot be written, MissingExtra where a converter
     or the engine is not installed.
     """
-    from asterisk.runtimes.torch import reference
-
+    reference = plugins.require("asterisk.runtimes.torch", "export").reference
+    if not is_plain_name(checkpoint.name):
+        raise UsageError(
+            f"a checkpoint called {checkpoint.name!r} cannot be exported: "
+            "rename its folder to letters, digits, '.', '_' and '-', 100 at most"
+        )
     writer = exporter(format)
     recipe = choose(writer, recipe_name)
-    with replacing_folder(out) as staging, reference(checkpoint) as truth:
+    with replacing_folder(out, is_artifact) as staging, reference(checkpoint) as truth:
         progress(f"{format} {recipe.name}: writing")
         written = writer.write(checkpoint, recipe, staging)
         copyfile(BUILTIN, staging / TOKENIZER)

@@ -32,12 +32,12 @@ def gate(
     progress(f"comparing {len(shipped)} texts with FP32")
     _same_tokens(candidate, reference, shipped)
     ours, theirs = candidate.encode(shipped), reference.encode(shipped)
-    if not np.isfinite(ours).all():
-        raise FidelityError("a vector is not finite")
+    if not (np.isfinite(ours).all() and ours.any(axis=1).all()):
+        raise FidelityError("a vector is not finite, or all zeros")
     figures = compare(ours, theirs)
     _within(figures, limits)
     shortest = _lengths(candidate, reference, shipped)
-    if shortest < limits.cosine_min:
+    if not shortest >= limits.cosine_min:  # also when it is not a number
         raise FidelityError(
             f"cosine at some length from 1 to 512 is {shortest:.5f}, below {limits.cosine_min}"
         )
@@ -54,26 +54,27 @@ def _same_tokens(candidate: Runtime, reference: Runtime, shipped: Sequence[str])
 def _within(figures: Fidelity, limits: Thresholds) -> None:
     for name in ("cosine_mean", "cosine_min", "overlap_at_10"):
         found, least = getattr(figures, name), getattr(limits, name)
-        if found < least:
+        if not found >= least:
             raise FidelityError(f"{name} {found:.5f} is below the recipe's {least}")
 
 
 def _lengths(candidate: Runtime, reference: Runtime, shipped: Sequence[str]) -> float:
     """Return the lowest cosine over texts cut to each length, read on across texts if short."""
     stream = [token for text in shipped for token in reference.tokenize(text)]
-    lowest = 1.0
+    cosines = []
     for index, length in enumerate(LENGTHS):
         if length > reference.config.max_positions:
             break
         ids = stream[index * 97 :][:length]
         a, b = candidate.embed_ids(ids), reference.embed_ids(ids)
-        lowest = min(lowest, _cosine(a, b))
-    return lowest
+        cosines.append(_cosine(a, b))
+    return float(np.min(cosines))  # numpy's minimum keeps what is not a number
 
 
 def _cosine(a: Vectors, b: Vectors) -> float:
     x, y = a.astype("f8"), b.astype("f8")
-    return float(x @ y / np.sqrt((x @ x) * (y @ y)))
+    lengths = np.sqrt((x @ x) * (y @ y))
+    return float(x @ y / lengths) if lengths else 0.0
 
 
 def _stable(candidate: Runtime, shipped: Sequence[str], together: Vectors) -> None:

@@ -102,7 +102,7 @@ def load(folder: str | Path) -> Checkpoint:
         config=config,
         tensors={k: v.astype("f4") for k, v in tensors.items() if not k.startswith(POOLER)},
         teacher_projection=None if mapped is None else mapped.astype("f4"),
-        card=card.read_text("utf-8") if card.is_file() else "",
+        card=card.read_text("utf-8", "replace") if card.is_file() else "",
     )
 
 
@@ -117,7 +117,7 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> None:
     # BertModel always builds a pooler; zeros keep it from reporting a missing tensor.
     weights[f"{POOLER}.weight"] = np.zeros((config.hidden_size, config.hidden_size), "f2")
     weights[f"{POOLER}.bias"] = np.zeros(config.hidden_size, "f2")
-    with replacing_folder(Path(folder)) as staging:
+    with replacing_folder(Path(folder), is_checkpoint) as staging:
         save_file(weights, staging / "model.safetensors", metadata={"format": "pt"})
         if checkpoint.teacher_projection is not None:
             save_file(

@@ -50,6 +50,9 @@ class ModelConfig:
                 raise ArtifactError(
                     f"model configuration: {name} must be {least} to {most}, not {value!r}"
                 )
+        for name in ("norm_first", "embedding_norm"):
+            if not isinstance(getattr(self, name), bool):
+                raise ArtifactError(f"model configuration: {name} must be true or false")
         if self.hidden_size % self.num_heads:
             raise ArtifactError("model configuration: hidden_size must divide into num_heads")
         if not isinstance(self.layer_norm_eps, float) or not 0 < self.layer_norm_eps < 1:
@@ -123,3 +126,5 @@ def from_huggingface(values: dict[str, Any]) -> ModelConfig:
         )
     except KeyError as missing:
         raise ArtifactError(f"config.json: {missing.args[0]} is missing") from None
+    except (TypeError, ValueError):
+        raise ArtifactError("config.json: layer_norm_eps is not a number") from None

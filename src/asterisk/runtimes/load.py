@@ -14,12 +14,13 @@ from asterisk.runtimes.runtime import Runtime
 from asterisk.tokenizer import Tokenizer
 
 GROUP = "asterisk.runtimes"
+MOST_THREADS = 256
 
 
 def load(path: str | os.PathLike[str], *, threads: int = 1) -> Runtime:
     """Open an artifact or a checkpoint folder; see `asterisk.load`."""
-    if threads < 1:
-        raise UsageError(f"threads must be at least 1, not {threads}")
+    if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
+        raise UsageError(f"threads must be 1 to {MOST_THREADS}, not {threads}")
     folder = Path(path)
     if is_artifact(folder):
         return open_runtime(open_artifact(folder), threads=threads)
@@ -32,7 +33,9 @@ def load(path: str | os.PathLike[str], *, threads: int = 1) -> Runtime:
 
 def open_runtime(artifact: Artifact, *, threads: int = 1) -> Runtime:
     """Open an artifact that has been checked."""
-    engine: type[ArtifactEngine] = plugins.find(GROUP, artifact.manifest.format)
+    engine = plugins.find(GROUP, artifact.manifest.format)
+    if not (isinstance(engine, type) and issubclass(engine, ArtifactEngine)):
+        raise ArtifactError(f"{artifact.manifest.format} is no format of artifacts")
     runtime = Runtime(
         engine.open(artifact, threads),
         Tokenizer.open(artifact.tokenizer),

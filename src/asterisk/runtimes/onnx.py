@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -12,12 +11,10 @@ from asterisk import plugins
 from asterisk.artifact import Artifact
 from asterisk.errors import ArtifactError, EngineError
 from asterisk.runtimes.engine import ArtifactEngine, Vector
+from asterisk.runtimes.onnx_header import check_graph
 
 INPUT, OUTPUT = "input_ids", "sentence_embedding"
-LARGEST_GRAPH = 16 << 20
-# One external-data entry, serialised whole: field 13 of TensorProto, 23 bytes long, key and value.
-_LOCATION = b"location"
-_ENTRY = b"\x6a\x17\x0a\x08location\x12\x0bweights.bin"
+WEIGHTS = "weights.bin"
 
 
 class OnnxEngine(ArtifactEngine):
@@ -27,7 +24,9 @@ class OnnxEngine(ArtifactEngine):
 
     def __init__(self, artifact: Artifact) -> None:
         ort = plugins.require("onnxruntime", "onnx")
-        _check_graph(artifact.entry)
+        if WEIGHTS not in artifact.manifest.files:
+            raise ArtifactError(f"{artifact.folder}: no hash for {WEIGHTS}")
+        check_graph(artifact.entry, WEIGHTS)
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -62,12 +61,3 @@ class OnnxEngine(ArtifactEngine):
         except Exception as failure:
             raise EngineError(f"ONNX Runtime: {failure}") from None
         return vector
-
-
-def _check_graph(path: Path) -> None:
-    """Refuse a graph whose weights would be read from anywhere but the file beside it."""
-    if path.stat().st_size > LARGEST_GRAPH:
-        raise ArtifactError(f"{path} is too large: weights belong into a file of their own")
-    graph = path.read_bytes()
-    if graph.count(_LOCATION) != graph.count(_ENTRY):
-        raise ArtifactError(f"{path} refers to data outside its artifact")

@@ -5,6 +5,7 @@ Sources: madvise(2), malloc_trim(3), proc_pid_maps(5).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import sys
@@ -12,8 +13,8 @@ from functools import cache
 from pathlib import Path
 
 _MAPS = Path("/proc/self/smaps")
-_OWN = {"Anonymous:", "Swap:"}  # pages that were written to before the mapping was closed
-_LAST = "VmFlags:"  # ends the description of a mapping
+_OWN = {b"Anonymous:", b"Swap:"}  # pages that were written to before the mapping was closed
+_LAST = b"VmFlags:"  # ends the description of a mapping
 
 
 @cache
@@ -43,18 +44,18 @@ def forget_files() -> None:
     An engine's start runs through megabytes of code, registering every operator it knows, and
     through a whole model file; texts then need a tenth of the one and some rows of the other.
     Only mappings that cannot be written to and hold no page of their own are touched: of those
-    the files have every byte.
+    the files have every byte. It is the whole process's pages, the caller's too, once at a load.
     """
     if not _libc():
         return
     start = end = 0
-    with _MAPS.open() as lines:
+    with contextlib.suppress(OSError), _MAPS.open("rb") as lines:  # not every kernel has it
         for line in lines:
             first, *rest = line.split(maxsplit=5)
-            if not first.endswith(":"):
-                wanted = "w" not in rest[0] and len(rest) == 5 and rest[-1].startswith("/")
-                start, end = (int(part, 16) for part in first.split("-")) if wanted else (0, 0)
-            elif first in _OWN and rest[0] != "0":
+            if not first.endswith(b":"):
+                wanted = b"w" not in rest[0] and len(rest) == 5 and rest[-1].startswith(b"/")
+                start, end = (int(part, 16) for part in first.split(b"-")) if wanted else (0, 0)
+            elif first in _OWN and rest[0] != b"0":
                 end = 0
             elif first == _LAST and end:
                 forget(start, end - start)

@@ -12,7 +12,7 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.errors import InputError, UsageError
+from asterisk.errors import EngineError, InputError, UsageError
 from asterisk.model.config import ModelConfig
 from asterisk.runtimes.engine import Engine
 from asterisk.tokenizer import Tokenizer
@@ -41,7 +41,7 @@ class Runtime:
         self.fingerprint = fingerprint
         self.truncated = 0
         self._engines = engines
-        self._free: SimpleQueue[Engine] = SimpleQueue()
+        self._free: SimpleQueue[Engine | None] = SimpleQueue()  # None: closed
         for engine in engines:
             self._free.put(engine)
         self._counting = threading.Lock()
@@ -62,10 +62,12 @@ class Runtime:
         Raises InputError for an empty text, UsageError for arguments that cannot be meant.
         """
         size = self.config.embedding_size
-        if dim is not None and not 1 <= dim <= size:
+        if dim is not None and not (isinstance(dim, int) and 1 <= dim <= size):
             raise UsageError(f"dim must be 1 to {size}, not {dim}")
         if on_long not in ("truncate", "error"):
             raise UsageError(f"on_long must be 'truncate' or 'error', not {on_long!r}")
+        if texts is None:
+            raise UsageError("texts must be a string or a list of strings, not None")
         many = [texts] if isinstance(texts, str) else list(texts)
         kept = size if dim is None else dim
         out = np.empty((len(many), kept), np.float32)
@@ -104,15 +106,22 @@ class Runtime:
         if min(ids) < 0 or max(ids) >= self.config.vocab_size:
             raise InputError(f"a token id lies outside 0 to {self.config.vocab_size - 1}")
         engine = self._free.get()
+        if engine is None:
+            self._free.put(None)
+            raise EngineError("the runtime has been closed")
         try:
             return engine.run(ids)
         finally:
             self._free.put(engine)
 
     def close(self) -> None:
-        """Release the engine; the runtime is not used again."""
-        for engine in self._engines:
+        """Release the engine, once the texts under way are done; later ones get EngineError."""
+        for _ in self._engines:
+            engine = self._free.get()
+            if engine is None:
+                break
             engine.close()
+        self._free.put(None)
 
     def __enter__(self) -> Self:
         return self

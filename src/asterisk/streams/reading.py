@@ -51,12 +51,16 @@ def _lines(file: BinaryIO, name: str, as_json: bool, field: str) -> Iterator[Rec
             raise InputError(f"{place}: longer than {LONGEST_LINE >> 20} MB")
         try:
             line = raw.decode("utf-8").rstrip("\r\n")
+            if number == 1:
+                line = line.removeprefix("\ufeff")  # a byte order mark is no text
         except UnicodeDecodeError as failure:
             raise InputError(f"{place}: not UTF-8 (byte {failure.start + 1})") from None
         yield _record(line, place, field) if as_json else Record(line, place)
 
 
 def _record(line: str, place: str, field: str) -> Record:
+    if not line.strip():
+        return Record("", place)
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):

@@ -51,7 +51,7 @@ class JsonLines(Sink):
         if record.id is not None:
             values["id"] = record.id
         told = "null" if vector is None else f"[{', '.join(str(value) for value in vector)}]"
-        start = json.dumps(values, ensure_ascii=False)[:-1]
+        start = json.dumps(values)[:-1]
         self.file.write(f'{start}, "embedding": {told}}}\n'.encode())
 
 
@@ -68,7 +68,7 @@ class Csv(Sink):
     def _line(self, cells: list[str]) -> None:
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow(cells)
-        self.file.write(line.getvalue().encode())
+        self.file.write(line.getvalue().encode("utf-8", "replace"))
 
 
 class Npy(Sink):

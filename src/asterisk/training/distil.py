@@ -7,7 +7,6 @@ import itertools
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from asterisk.errors import ArtifactError
 from asterisk.files import replacing_file
 from asterisk.model.encoder import Encoder, mean_pool
 from asterisk.training.batches import Batch, Targets, plan
@@ -142,7 +140,6 @@ class Distillation:
 
     def _save(self) -> None:
         state = {
-            "recipe": asdict(self.recipe),
             "step": self.step,
             "seen": self.seen,
             "model": self.model.state_dict(),
@@ -153,8 +150,6 @@ class Distillation:
 
     def _load(self) -> None:
         state: dict[str, Any] = torch.load(self.state, weights_only=True)
-        if state["recipe"] != asdict(self.recipe):
-            raise ArtifactError(f"{self.run} was begun with another recipe; use another folder")
         self.step, self.seen = state["step"], state["seen"]
         self.model.load_state_dict(state["model"])
         for optimiser, values in zip(self.optimisers, state["optimisers"], strict=True):

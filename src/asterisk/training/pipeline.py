@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from asterisk.errors import ArtifactError
 from asterisk.files import replacing_file
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.config import ModelConfig
@@ -40,7 +42,7 @@ def train(job: Job, recipe: TrainingRecipe, config: ModelConfig, stage: Stage) -
 
     ``stage`` is told the name of each stage, how far it is and its figures.
     """
-    job.run.mkdir(parents=True, exist_ok=True)
+    _claim(job, recipe)
     tokenizer = Tokenizer.open(BUILTIN)
     teacher = Teacher(find(recipe.teacher))
     texts = corpus.sample(job.data, recipe.texts, seed=recipe.seed)
@@ -70,6 +72,19 @@ def train(job: Job, recipe: TrainingRecipe, config: ModelConfig, stage: Stage) -
     tensors = {name: value.detach().numpy() for name, value in model.state_dict().items()}
     card = write_card(job.name, recipe, [path.name for path in corpus.files(job.data)], facts)
     return Checkpoint(job.name, config, tensors, projection, card)
+
+
+def _claim(job: Job, recipe: TrainingRecipe) -> None:
+    """Make ``job.run`` this run's own; ArtifactError if another recipe or data began there."""
+    sizes = {path.name: path.stat().st_size for path in corpus.files(job.data)}
+    ours = json.dumps({"recipe": asdict(recipe), "data": sizes}, indent=1) + "\n"
+    job.run.mkdir(parents=True, exist_ok=True)
+    claim = job.run / "run.json"
+    if not claim.exists():
+        with replacing_file(claim) as staging:
+            staging.write_text(ours, "utf-8")
+    elif claim.read_text("utf-8") != ours:
+        raise ArtifactError(f"{job.run} was begun with another recipe or other data")
 
 
 def _projection(

@@ -84,7 +84,7 @@ def build(
         if not target.is_dir():
             part = texts[start : start + SHARD]
             fields = _targets(part, teacher, tokenizer, torch.from_numpy(projection), limit)
-            with replacing_folder(target) as staging:
+            with replacing_folder(target, lambda _: False) as staging:
                 for name, values in fields.items():
                     np.save(staging / f"{name}.npy", values)
         shards.append(Shard.open(target))
