@@ -99,7 +99,7 @@ def test_long_texts(command, folder):
     text = b"short\n" + b"word " * 600 + b"\n"
     done = command("embed", folder, input=text)
     assert done.returncode == 0
-    assert b"1 texts truncated to 512 tokens" in done.stderr
+    assert b"1 text truncated to 512 tokens" in done.stderr
     done = command("embed", folder, "--on-long", "error", input=text)
     assert "line 2: a text has more than 512 tokens" in one_line(done, 4)
 
@@ -107,7 +107,7 @@ def test_long_texts(command, folder):
 def test_ten_megabytes_in_one_line(command, folder):
     done = command("embed", folder, input=b"x" * 10_000_000 + b"\n")
     assert done.returncode == 0
-    assert b"1 texts truncated" in done.stderr
+    assert b"1 text truncated" in done.stderr
 
 
 def test_invalid_utf8(command, folder):
@@ -358,3 +358,113 @@ def test_help(command, name):
     done = command(name, "--help")
     assert done.returncode == 0
     assert done.stdout.startswith(f"usage: asterisk-{name}".encode())
+
+
+# --- what a careless user does
+
+
+def test_options_may_stand_between(command, folder, tmp_path):
+    source = tmp_path / "in.txt"
+    source.write_text("\ufefffirst\nsecond\n")
+    done = command("embed", folder, "--out", tmp_path / "out.npy", source)
+    assert done.returncode == 0, done.stderr
+    with asterisk.load(folder) as runtime:
+        expected = runtime.encode(["first", "second"])  # the byte order mark is no text
+    assert np.array_equal(np.load(tmp_path / "out.npy"), expected)
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", ">&- 2>&- <&-", "2> >(true)"])
+@pytest.mark.parametrize("name", ["embed", "verify", "export"])
+def test_closed_streams(folder, tmp_path, name, closed):
+    arguments = {
+        "embed": f"{folder} {__file__} --on-empty skip",
+        "verify": folder,
+        "export": "--list",
+    }[name]
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m asterisk.cli.{name} {arguments} {closed}"],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_terminated_export_leaves_nothing(toy_folder, tmp_path):
+    import signal
+    import time
+
+    arguments = [toy_folder, "--format", "onnx", "--out", tmp_path]
+    with subprocess.Popen(
+        [sys.executable, "-m", "asterisk.cli.export", *arguments], stderr=subprocess.PIPE
+    ) as process:
+        while not list(tmp_path.iterdir()):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_without_pytorch(toy_folder, python):
+    done = python(
+        "import sys\n"
+        "sys.modules['torch'] = None\n"
+        "from asterisk.cli.embed import main\n"
+        "sys.exit(main([sys.argv[1], '--json']))",
+        toy_folder,
+    )
+    assert done.returncode == 3
+    assert "torch is not installed; install it with: pip install 'asterisk-edge[torch]'" in (
+        done.stderr
+    )
+
+
+def test_names_that_no_artifact_can_have(command, toy_folder, tmp_path):
+    copy = tmp_path / "my checkpoint é"
+    shutil.copytree(toy_folder, copy)
+    done = command("export", copy, "--format", "onnx", "--out", tmp_path / "out")
+    assert "rename its folder" in one_line(done, 2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_does_not_replace_what_is_no_artifact(command, toy_folder, tmp_path):
+    target = tmp_path / "toy-onnx-int8"
+    target.mkdir()
+    (target / "notes.txt").write_text("mine")
+    done = command("export", toy_folder, "--format", "onnx", "--out", tmp_path)
+    assert "left alone" in one_line(done, 7)
+    assert (target / "notes.txt").read_text() == "mine"
+
+
+def test_a_surrogate_in_an_id(command, folder):
+    line = b'{"id": "\\ud800", "text": "a"}\n'
+    for format in ("jsonl", "csv"):
+        done = command("embed", folder, "--json", "--format", format, input=line)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "golden",
+    [b"", b"PK\x03\x04" + bytes(40), b"\x93NUMPY\x01\x00\x10\x00((((((((((((((((", b"\x93NUMPY"],
+)
+def test_golden_vectors_that_are_none(command, folder, tmp_path, golden):
+    from asterisk.artifact import MANIFEST, sha256
+
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "golden.npy").write_bytes(golden)
+    manifest = json.loads((copy / MANIFEST).read_text())
+    manifest["files"]["golden.npy"] = sha256(copy / "golden.npy")
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    assert "golden" in one_line(command("verify", copy), 5)
+
+
+def test_a_format_that_is_no_artifacts(command, folder, tmp_path):
+    from asterisk.artifact import MANIFEST
+
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    manifest = json.loads((copy / MANIFEST).read_text())
+    (copy / MANIFEST).write_text(json.dumps(manifest | {"format": "torch"}))
+    assert "no format of artifacts" in one_line(command("verify", copy), 5)

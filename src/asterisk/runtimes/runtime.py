@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from queue import SimpleQueue
 from types import TracebackType
 from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.errors import EngineError, InputError, UsageError
+from asterisk.errors import InputError, UsageError
 from asterisk.model.config import ModelConfig
 from asterisk.runtimes.engine import Engine
+from asterisk.runtimes.lanes import Lanes
 from asterisk.tokenizer import Tokenizer
 
 Vectors = npt.NDArray[np.float32]
@@ -40,10 +40,8 @@ class Runtime:
         self.config = config
         self.fingerprint = fingerprint
         self.truncated = 0
-        self._engines = engines
-        self._free: SimpleQueue[Engine | None] = SimpleQueue()  # None: closed
-        for engine in engines:
-            self._free.put(engine)
+        self._engines = tuple(engines)
+        self._lanes = Lanes(engines)
         self._counting = threading.Lock()
 
     def encode(
@@ -105,23 +103,15 @@ class Runtime:
             raise InputError(f"{len(ids)} tokens; 1 to {self.config.max_positions} are possible")
         if min(ids) < 0 or max(ids) >= self.config.vocab_size:
             raise InputError(f"a token id lies outside 0 to {self.config.vocab_size - 1}")
-        engine = self._free.get()
-        if engine is None:
-            self._free.put(None)
-            raise EngineError("the runtime has been closed")
+        engine = self._lanes.take()
         try:
             return engine.run(ids)
         finally:
-            self._free.put(engine)
+            self._lanes.give(engine)
 
     def close(self) -> None:
         """Release the engine, once the texts under way are done; later ones get EngineError."""
-        for _ in self._engines:
-            engine = self._free.get()
-            if engine is None:
-                break
-            engine.close()
-        self._free.put(None)
+        self._lanes.close()
 
     def __enter__(self) -> Self:
         return self
