@@ -54,8 +54,8 @@ or `asterisk-export` to ONNX, TFLite and GGUF.
 
 ## Measured
 
-Mean cosines on {facts.texts} texts that were never trained on, to the teacher's projected vectors and
-to the whole model's own; a block that could be bypassed unnoticed would have learned nothing:
+Mean cosines on {facts.texts} texts that were never trained on, to the teacher's projected vectors
+and to the whole model's own; a block that could be bypassed unnoticed would have learned nothing:
 
 | | to the teacher | to the whole model |
 |---|--:|--:|
@@ -75,6 +75,6 @@ CC BY-SA, CC BY, CC0, the WordNet licence, Apache-2.0, or in the public domain.
 ## Limits
 
 English; trained on texts of up to {recipe.limit} tokens, so that later positions are untrained. No
-retrieval or classification has been measured yet. The weights are under the MIT licence; the texts they
-were distilled on have licences of their own, and none of them is here.
+retrieval or classification has been measured yet. The weights are under the MIT licence; the
+texts they were distilled on have licences of their own, and none of them is here.
 """
