@@ -49,7 +49,7 @@ def _golden(artifact: Artifact) -> tuple[list[str], Vectors]:
     try:
         texts: Any = json.loads((artifact.folder / GOLDEN_TEXTS).read_bytes())
         # Mapped, so that a header that lies about its size cannot ask for memory.
-        vectors: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+        vectors: Any = np.lib.format.open_memmap(path, mode="r")
         fits = vectors.shape == (len(texts), artifact.config.embedding_size)
     except Exception:  # whatever json and numpy raise for what is neither
         raise ArtifactError(f"{artifact.folder}: golden texts or vectors cannot be read") from None

@@ -79,7 +79,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         seed=random.SystemRandom().randrange(1 << 32) if seed is None else seed,
         timeout=arguments.timeout,
     )
-    _make(arguments.out)
+    _check(arguments.out)
     report = bench(request, tell)
     print(markdown(report), end="", flush=True)
     _write(report, arguments.out)
@@ -107,14 +107,15 @@ def choose(names: str, *, without_peers: bool) -> tuple[tuple[str, ...], tuple[s
     return runtimes, peers
 
 
-def _make(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as failure:
-        raise OutputError(f"cannot write {out}: {failure.strerror}") from None
+def _check(out: Path) -> None:
+    """Refuse a folder that could not be made, before two minutes are spent."""
+    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise OutputError(f"cannot write {out}: {nearest} is not a folder")
 
 
 def _write(report: Report, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     for name, text in (("latest.json", report.to_json()), ("latest.md", markdown(report))):
         with replacing_file(out / name) as staging:
             staging.write_text(text, "utf-8")

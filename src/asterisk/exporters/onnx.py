@@ -21,6 +21,7 @@ from asterisk.model.config import ModelConfig
 
 ENTRY = "model.onnx"
 WEIGHTS = "weights.bin"
+FLOAT = 1  # onnx.TensorProto.FLOAT
 
 
 class OnnxExporter:
@@ -87,7 +88,7 @@ def _encoder(graph: Graph, config: ModelConfig, tensors: dict[str, Array]) -> No
         for q, k, v in zip(
             slices[:heads], slices[heads : 2 * heads], slices[2 * heads :], strict=True
         ):
-            scores = graph.node("MatMul", q, graph.node("Transpose", k, perm=[0, 2, 1]))
+            scores = graph.node("MatMul", q, graph.node("Transpose", k, perm=[1, 0]))
             read.append(graph.node("MatMul", graph.node("Softmax", scores, axis=-1), v))
         merged = graph.node("Concat", *read, axis=-1) if heads > 1 else read[0]
         return linear(merged, f"{block}.attention.output.dense")
@@ -96,9 +97,10 @@ def _encoder(graph: Graph, config: ModelConfig, tensors: dict[str, Array]) -> No
         inner = graph.node("Gelu", linear(x, f"{block}.intermediate.dense"))
         return linear(inner, f"{block}.output.dense")
 
-    x = graph.node(
-        "Add", graph.rows(tensors["embeddings.word_embeddings.weight"]), _positions(graph, tensors)
-    )
+    length = graph.node("Shape", "input_ids", start=1, end=2)
+    ids = graph.node("Reshape", "input_ids", graph.integers(-1))
+    words = graph.rows(tensors["embeddings.word_embeddings.weight"], ids)
+    x = graph.node("Add", words, _positions(graph, tensors, length))
     if config.embedding_norm:
         x = norm(x, "embeddings.LayerNorm")
     for index in range(config.num_layers):
@@ -110,7 +112,7 @@ def _encoder(graph: Graph, config: ModelConfig, tensors: dict[str, Array]) -> No
         else:
             x = norm(graph.node("Add", x, attention(x, block)), first)
             x = norm(graph.node("Add", x, feed_forward(x, block)), second)
-    x = graph.node("ReduceMean", x, graph.integers(1), keepdims=0)
+    x = graph.node("MatMul", _mean_weights(graph, config, length), x)
     if config.projection_size:
         weight = graph.tensor(tensors["projection.weight"].T.copy())
         x = graph.node(
@@ -119,11 +121,17 @@ def _encoder(graph: Graph, config: ModelConfig, tensors: dict[str, Array]) -> No
     graph.name_output(x, "sentence_embedding")
 
 
-def _positions(graph: Graph, tensors: dict[str, Array]) -> str:
+def _positions(graph: Graph, tensors: dict[str, Array], length: str) -> str:
     # There is one token type only: it rides on the positions.
     table = (
         tensors["embeddings.position_embeddings.weight"]
         + tensors["embeddings.token_type_embeddings.weight"]
     )
-    length = graph.node("Shape", "input_ids", start=1, end=2)
     return graph.node("Slice", graph.tensor(table), graph.integers(0), length, graph.integers(0))
+
+
+def _mean_weights(graph: Graph, config: ModelConfig, length: str) -> str:
+    # A product with a row of 1/length: several times as fast as ReduceMean down the columns.
+    ones = graph.tensor(np.ones((1, config.max_positions), np.float32))
+    row = graph.node("Slice", ones, graph.integers(0), length, graph.integers(1))
+    return graph.node("Div", row, graph.node("Cast", length, to=FLOAT))

@@ -8,7 +8,7 @@ import zlib
 from asterisk.tokenizer.merge import Merger
 from asterisk.tokenizer.table import Table
 
-_KEPT = 2048  # words, about 200 bytes each
+_KEPT = 8192  # words, about 200 bytes each
 _KEPT_LENGTH = 24  # longer words seldom come back
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
