@@ -73,3 +73,8 @@ class EngineError(AsteriskError):
     """An engine that failed although its input was checked."""
 
     status = 8
+
+
+def one_line(failure: BaseException) -> str:
+    """Return the message of ``failure`` without line breaks."""
+    return " ".join(str(failure).split()) or type(failure).__name__

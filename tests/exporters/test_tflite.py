@@ -10,8 +10,9 @@ from conftest import random_checkpoint
 
 from asterisk.errors import MissingExtra
 from asterisk.exporters.flatbuffer import ALIGNMENT, ANY, Graph, Operator
+from asterisk.exporters.rounding import quantise_rows
 from asterisk.exporters.tflite import ENTRY, TfliteExporter
-from asterisk.exporters.tflite_graph import INPUT, OUTPUT, SIGNATURE, quantise
+from asterisk.exporters.tflite_graph import INPUT, OUTPUT, SIGNATURE
 from asterisk.model.config import ModelConfig
 
 INT8, FP32 = TfliteExporter.recipes
@@ -127,7 +128,7 @@ def test_rounds_each_row_to_its_own_scale():
     values = np.random.default_rng(0).normal(size=(50, 33)).astype("f4")
     values *= np.logspace(-45, 30, 50, dtype="f8")[:, None]
     values[7] = 0
-    rounded, scales = quantise(values.astype("f4"))
+    rounded, scales = quantise_rows(values.astype("f4"))
     assert rounded.dtype == np.int8
     assert rounded.min() >= -127
     assert not rounded[7].any()

@@ -25,7 +25,7 @@ from asterisk.bench import peers
 from asterisk.bench.answer import answer
 from asterisk.bench.plan import REFERENCE, Row
 from asterisk.bench.texts import choose
-from asterisk.errors import ArtifactError, AsteriskError
+from asterisk.errors import ArtifactError, AsteriskError, one_line
 from asterisk.exporters import export as exporting
 from asterisk.files import replacing_folder
 from asterisk.model.checkpoint import Checkpoint, load
@@ -75,7 +75,7 @@ def _attempt(request: dict[str, Any]) -> dict[str, Any]:
     try:
         return prepare(request)
     except AsteriskError as failure:
-        return {"refused": " ".join(str(failure).split()), "status": failure.status}
+        return {"refused": one_line(failure), "status": failure.status}
     except Exception as failure:
         told = " ".join(str(failure).split())
         return {"refused": f"{type(failure).__name__}: {told}", "status": AsteriskError.status}

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from asterisk.errors import AsteriskError, UsageError
+from asterisk.errors import AsteriskError, UsageError, one_line
 
 Command = Callable[[argparse.Namespace], int | None]
 
@@ -47,11 +47,6 @@ def run(parser: argparse.ArgumentParser, command: Command, argv: Sequence[str] |
         _abandon_stdout()
         return 7
     return status
-
-
-def one_line(failure: BaseException) -> str:
-    """Return the message of ``failure`` without line breaks."""
-    return " ".join(str(failure).split()) or type(failure).__name__
 
 
 def positive(text: str) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk import plugins
+from asterisk.exporters.rounding import quantise_rows
 
 OPSET = 20
 IR_VERSION = 10
@@ -140,12 +141,3 @@ class Graph:
             proto.external_data.add(key=field, value=value)
         weights.extend(values.tobytes())
         return proto
-
-
-def quantise_rows(
-    matrix: npt.NDArray[np.float32],
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Return int8 codes [n, d] and float32 scales [n]: symmetric, one scale a row."""
-    scale = np.abs(matrix).max(1) / 127
-    safe = np.where(scale > 0, scale, 1).astype(np.float32)
-    return np.rint(matrix / safe[:, None]).astype(np.int8), safe

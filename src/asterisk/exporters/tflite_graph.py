@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from asterisk.exporters.flatbuffer import ANY, Graph, Operator
+from asterisk.exporters.rounding import quantise_rows
 from asterisk.model.checkpoint import Array, Checkpoint
 
 SIGNATURE = "serving_default"
 INPUT, OUTPUT = "input_ids", "sentence_embedding"
-LARGEST_INT8 = 127  # symmetric
 
 ADD = Operator("ADD", "AddOptions")
 BATCH_MATMUL = Operator("BATCH_MATMUL", "BatchMatMulOptions")
@@ -102,7 +102,7 @@ class _EncoderGraph:
         Plain arrays, not a quantised tensor: EMBEDDING_LOOKUP would copy a scale and a zero point
         for each row of the vocabulary to the heap, and is slower.
         """
-        quantised, scales = quantise(table)
+        quantised, scales = quantise_rows(table)
         width = table.shape[1]
         inputs = [self.graph.constant(name, quantised), ids]
         picked = self.apply(GATHER_INT8, inputs, (ANY, width), "int8")
@@ -187,7 +187,7 @@ class _EncoderGraph:
         """
         if output is None:
             output = self.new((ANY, len(bias)))
-        parameters = quantise(weight) if self.int8 else (weight, None)
+        parameters = quantise_rows(weight) if self.int8 else (weight, None)
         matrix = self.graph.constant(f"{name}.weight", *parameters)
         inputs = [x, matrix, self.graph.constant(f"{name}.bias", bias)]
         options = {"keepNumDims": True, "asymmetricQuantizeInputs": self.int8}
@@ -221,11 +221,3 @@ class _EncoderGraph:
         """Add a numbered tensor."""
         self.computed += 1
         return self.graph.tensor(f"t{self.computed}", shape, dtype)
-
-
-def quantise(matrix: Array) -> tuple[np.ndarray[Any, np.dtype[np.int8]], Array]:
-    """Round each row to int8 with a scale of its own: [rows, columns] and [rows]."""
-    scales = np.abs(matrix).max(1) / np.float32(LARGEST_INT8)
-    scales[scales == 0] = 1  # a row of zeros; any scale will do
-    rounded = np.rint(matrix / scales[:, None]).clip(-LARGEST_INT8, LARGEST_INT8)
-    return rounded.astype(np.int8), scales

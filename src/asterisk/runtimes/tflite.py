@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from asterisk.artifact import Artifact
-from asterisk.errors import ArtifactError, EngineError, MissingExtra
+from asterisk.errors import ArtifactError, EngineError, MissingExtra, one_line
 from asterisk.runtimes.engine import ArtifactEngine, Vector
 
 INPUT, OUTPUT = "input_ids", "sentence_embedding"
@@ -37,7 +37,7 @@ class TfliteEngine(ArtifactEngine):
         except ModuleNotFoundError:
             raise MissingExtra("ai-edge-litert", "tflite") from None
         except (ImportError, OSError) as failure:  # its libraries do not fit this system
-            raise EngineError(f"LiteRT cannot start: {_one_line(failure)}") from None
+            raise EngineError(f"LiteRT cannot start: {one_line(failure)}") from None
         path = artifact.entry
         _check_file(path)
         self._length = 0
@@ -50,7 +50,7 @@ class TfliteEngine(ArtifactEngine):
         except ArtifactError:
             raise
         except Exception as failure:
-            raise ArtifactError(f"LiteRT refuses {path}: {_one_line(failure)}") from None
+            raise ArtifactError(f"LiteRT refuses {path}: {one_line(failure)}") from None
         if vector.shape != (artifact.config.embedding_size,) or not np.isfinite(vector).all():
             raise ArtifactError(f"{path} gives no vector of {artifact.config.embedding_size}")
 
@@ -64,7 +64,7 @@ class TfliteEngine(ArtifactEngine):
         try:
             return self._run(ids)
         except Exception as failure:
-            raise EngineError(f"LiteRT: {_one_line(failure)}") from None
+            raise EngineError(f"LiteRT: {one_line(failure)}") from None
 
     def close(self) -> None:
         """Release the interpreter and, with the last one, the mapped file."""
@@ -146,7 +146,3 @@ def _unnamed_file() -> int:
 
         with tempfile.TemporaryFile() as file:
             return os.dup(file.fileno())
-
-
-def _one_line(failure: Exception) -> str:
-    return " ".join(str(failure).split())
