@@ -1,0 +1,1 @@
+"""Classification over frozen embeddings: a trained head, or label names alone."""

@@ -1,0 +1,241 @@
+"""`asterisk-classify`: labels for texts, by a trained head or by the labels' names."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asterisk.classify.recipe import HeadRecipe
+from asterisk.cli.common import Parser, positive, run
+from asterisk.errors import InputError, MissingExtra, OutputError, UsageError
+from asterisk.progress import Bar, tell
+
+if TYPE_CHECKING:
+    from asterisk.classify.head import Floats, Head
+    from asterisk.classify.labelled import Labelled
+    from asterisk.classify.opening import Opened
+
+HELD_OUT = 10  # one text in so many
+
+
+@dataclass(frozen=True, slots=True)
+class Sub:
+    """A subcommand: what it is for, its arguments, and what it does."""
+
+    help: str
+    describe: Callable[[argparse.ArgumentParser], None]
+    command: Callable[[argparse.Namespace], None]
+
+
+def parser(name: str = "") -> argparse.ArgumentParser:
+    """Describe the command line of a subcommand, or of them all."""
+    if not name:
+        it = Parser(
+            prog="asterisk-classify",
+            description="Classify texts over frozen embeddings.",
+            epilog="\n".join(f"  {sub:10} {SUBS[sub].help}" for sub in SUBS),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        it.add_argument("command", choices=tuple(SUBS), help="then: COMMAND --help")
+        return it
+    it = Parser(prog=f"asterisk-classify {name}", description=SUBS[name].help)
+    SUBS[name].describe(it)
+    return it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    # Options may stand between arguments here, which argparse's own subparsers cannot do.
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given and given[0] in SUBS:
+        return run(parser(given[0]), SUBS[given[0]].command, given[1:])
+    return run(parser(), lambda _: None, given)
+
+
+def _model_arguments(it: argparse.ArgumentParser) -> None:
+    it.add_argument("--model", type=Path, required=True, help="artifact or checkpoint folder")
+    it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
+
+
+def _train_arguments(it: argparse.ArgumentParser) -> None:
+    it.add_argument("labelled", type=Path, help="label TAB text a line; - for standard input")
+    it.add_argument("--out", type=Path, required=True, help="file to write the head to")
+    _model_arguments(it)
+    it.add_argument("--dim", type=positive, help="use the first DIM dimensions only")
+    it.add_argument("--dev", type=Path, help="labelled texts to test on (default: a tenth, apart)")
+    choices = it.add_argument_group("recipe")
+    for field in fields(HeadRecipe):
+        choices.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=float if isinstance(field.default, float) else int,
+            default=field.default,
+            help="default: %(default)s",
+        )
+
+
+def _evaluate_arguments(it: argparse.ArgumentParser) -> None:
+    it.add_argument("head", type=Path, help="file that train wrote")
+    it.add_argument("labelled", type=Path, help="label TAB text a line; - for standard input")
+    _model_arguments(it)
+    it.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _predict_arguments(it: argparse.ArgumentParser) -> None:
+    it.add_argument("head", type=Path, help="file that train wrote")
+    _text_arguments(it)
+
+
+def _zero_shot_arguments(it: argparse.ArgumentParser) -> None:
+    from asterisk.classify.zero_shot import TEMPERATURE, TEMPLATE
+
+    it.add_argument("--labels", required=True, help="names, separated by commas")
+    it.add_argument("--template", default=TEMPLATE, help='e.g. "This text is about {}."')
+    it.add_argument("--temperature", type=float, default=TEMPERATURE, help="default: %(default)s")
+    _text_arguments(it)
+
+
+def _text_arguments(it: argparse.ArgumentParser) -> None:
+    it.add_argument("texts", nargs="*", help="texts; none and no --file: standard input")
+    _model_arguments(it)
+    it.add_argument("--file", type=Path, action="append", help="a text a line; may be repeated")
+    it.add_argument(
+        "--json",
+        action=argparse.BooleanOptionalAction,
+        help="input is JSON lines (default: by the file's name)",
+    )
+    it.add_argument("--field", default="text", help="where a JSON object's text is (text)")
+    it.add_argument("--out", type=Path, help="file to write (default: standard output)")
+    it.add_argument("--format", choices=("tsv", "jsonl"), help="default: by --out's name, else tsv")
+    it.add_argument("--top", type=positive, default=1, help="labels a text gets in JSON lines (1)")
+    it.add_argument("--on-long", choices=("truncate", "error"), default="truncate")
+    it.add_argument("--on-empty", choices=("error", "skip", "null"), default="error")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from asterisk.classify.labelled import held_out, load
+    from asterisk.classify.opening import opened
+    from asterisk.classify.score import score
+
+    try:
+        import torch
+
+        from asterisk.classify.fit import fit
+    except ImportError as missing:
+        raise MissingExtra(missing.name or "torch", "train") from None
+    recipe = HeadRecipe(
+        **{field.name: getattr(arguments, field.name) for field in fields(HeadRecipe)}
+    )
+    if not arguments.out.parent.is_dir() or arguments.out.is_dir():
+        raise OutputError(f"cannot write {arguments.out}: no such folder, or one of that name")
+    given = load(arguments.labelled)
+    apart = load(arguments.dev) if arguments.dev else None
+    torch.set_num_threads(1)  # the order of sums, and so the head, must not depend on the cores
+    with opened(arguments.model, arguments.threads) as model:
+        vectors = _embedded(model, given, arguments.dim)
+        fingerprint = model.runtime.fingerprint
+
+        def fitted(rows: Floats, labels: Sequence[str]) -> Head:
+            with Bar(0, "steps") as bar:
+                return fit(rows, labels, fingerprint, recipe, progress=bar.advance)
+
+        if apart is not None:
+            head = fitted(vectors, given.labels)
+            told = score(head, _embedded(model, apart, arguments.dim), apart.labels)
+        else:
+            kept, aside = held_out(given, HELD_OUT)
+            trial = fitted(vectors[kept], [given.labels[i] for i in kept])
+            told = score(trial, vectors[aside], [given.labels[i] for i in aside])
+            head = fitted(vectors, given.labels)
+    head.save(arguments.out)
+    print(
+        f"wrote {arguments.out}: {len(head.labels)} labels from {len(given.texts):,} texts; "
+        f"accuracy {told.accuracy:.4f} on {told.texts:,} texts apart"
+    )
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from asterisk.classify.head import Head
+    from asterisk.classify.labelled import load
+    from asterisk.classify.opening import opened
+    from asterisk.classify.score import score
+
+    head, given = Head.open(arguments.head), load(arguments.labelled)
+    with opened(arguments.model, arguments.threads) as model:
+        model.check(head)
+        told = score(head, _embedded(model, given, head.dim), given.labels)
+    if arguments.json:
+        print(json.dumps(asdict(told)))
+        return
+    print(f"texts {told.texts:,}  accuracy {told.accuracy:.4f}  macro F1 {told.macro_f1:.4f}")
+    if told.unknown:
+        tell(f"asterisk-classify evaluate: {told.unknown} texts have labels the head does not know")
+
+
+def _embedded(model: Opened, given: Labelled, dim: int | None) -> Floats:
+    from asterisk.classify.labelling import embed
+
+    try:
+        return model.runtime.encode(given.texts, dim=dim, show_progress=sys.stderr.isatty())
+    except InputError:
+        return embed(model.runtime, given.texts, given.places, dim, "truncate")
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    from asterisk.classify.head import Head
+    from asterisk.classify.opening import opened
+
+    head = Head.open(arguments.head)
+    with opened(arguments.model, arguments.threads) as model:
+        model.check(head)
+        _label(arguments, model, head)
+
+
+def _zero_shot(arguments: argparse.Namespace) -> None:
+    from asterisk.classify import zero_shot
+    from asterisk.classify.opening import opened
+
+    with opened(arguments.model, arguments.threads) as model:
+        head = zero_shot.head(
+            model.runtime,
+            arguments.labels.split(","),
+            template=arguments.template,
+            temperature=arguments.temperature,
+        )
+        _label(arguments, model, head)
+
+
+def _label(arguments: argparse.Namespace, model: Opened, head: Head) -> None:
+    from asterisk.classify.labelling import Rules, label
+    from asterisk.streams.reading import Record, read
+
+    if arguments.texts and (arguments.file or arguments.json is not None):
+        raise UsageError("texts on the command line exclude --file and --json")
+    suffix = arguments.out.suffix if arguments.out else ""
+    format = arguments.format or ("jsonl" if suffix in {".jsonl", ".ndjson"} else "tsv")
+    records: Iterator[Record]
+    if arguments.texts:
+        told = enumerate(arguments.texts, 1)
+        records = (Record(text, f"text {number}") for number, text in told)
+    else:
+        records = read(arguments.file or [], json_lines=arguments.json, field=arguments.field)
+    rules = Rules(format, arguments.top, arguments.on_long, arguments.on_empty)
+    label(model.runtime, head, records, rules, arguments.out)
+    if model.runtime.truncated:
+        many = "1 text" if model.runtime.truncated == 1 else f"{model.runtime.truncated} texts"
+        tell(f"asterisk-classify: {many} truncated to {model.runtime.config.max_positions} tokens")
+
+
+SUBS = {
+    "train": Sub("train a head on labelled texts", _train_arguments, _train),
+    "predict": Sub("label texts with a head", _predict_arguments, _predict),
+    "evaluate": Sub("measure a head on labelled texts", _evaluate_arguments, _evaluate),
+    "zero-shot": Sub("label texts by the labels' names", _zero_shot_arguments, _zero_shot),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""The safetensors format by numpy alone, for the small files that a device or a server opens.
+
+::
+
+    8 bytes            the header's length, little-endian
+    header             JSON: name -> dtype, shape, data_offsets; "__metadata__" -> strings
+    everything else    the tensors' bytes, row-major, little-endian, without gaps
+
+A file from outside is data to be checked, so everything here is bounded and nothing is guessed:
+only floats, only tensors that fill the file exactly. The format: huggingface/safetensors, README.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from asterisk.errors import ArtifactError
+from asterisk.files import replacing_file
+
+Array = npt.NDArray[np.float32]
+METADATA = "__metadata__"
+LARGEST_HEADER = 4 << 20  # bytes
+_DTYPES: Mapping[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_FIELDS = {"dtype", "shape", "data_offsets"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """The contents of a file: ``arrays`` float32, whatever their stored width, and ``metadata``."""
+
+    arrays: Mapping[str, Array]
+    metadata: Mapping[str, str]
+
+
+def read(path: Path, *, largest: int) -> Tensors:
+    """Read a file of at most ``largest`` bytes; ArtifactError unless all of it makes sense."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > largest:
+            raise ArtifactError(f"{path} is not a plain file of at most {largest:,} bytes")
+        data = path.read_bytes()
+    except (OSError, ValueError) as failure:
+        told = getattr(failure, "strerror", None) or failure
+        raise ArtifactError(f"cannot read {path}: {told}") from None
+    try:
+        return _parse(data)
+    except ArtifactError as failure:
+        raise ArtifactError(f"{path}: {failure}") from None
+
+
+def write(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+    """Write float32 ``arrays`` whole or not at all; the same contents give the same bytes."""
+    header: dict[str, Any] = {METADATA: dict(sorted(metadata.items()))}
+    blocks, end = [], 0
+    for name, array in sorted(arrays.items()):
+        block = np.ascontiguousarray(array, "<f4").tobytes()
+        offsets = [end, end := end + len(block)]
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": offsets}
+        blocks.append(block)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing_file(path) as staging:
+        staging.write_bytes(b"".join([len(text).to_bytes(8, "little"), text, *blocks]))
+
+
+def _parse(data: bytes) -> Tensors:
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > min(LARGEST_HEADER, len(data) - 8):
+        raise ArtifactError("not a safetensors file")
+    try:
+        header = json.loads(data[8 : 8 + length], object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        raise ArtifactError("its header is not JSON") from None
+    if not isinstance(header, dict):
+        raise ArtifactError("its header is not a JSON object")
+    metadata = header.pop(METADATA, {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ArtifactError("its metadata are not strings")
+    body = memoryview(data)[8 + length :]
+    arrays, end = {}, 0
+    for name, entry in sorted(header.items(), key=_start):
+        arrays[name] = _array(name, entry, body, end)
+        end = entry["data_offsets"][1]
+    if end != len(body):
+        raise ArtifactError(f"{len(body) - end} bytes belong to no tensor")
+    return Tensors(arrays, metadata)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a name stands twice")
+    return values
+
+
+def _start(item: tuple[str, Any]) -> tuple[int, int]:
+    """Return where a tensor lies; ArtifactError unless its entry has the format's three fields."""
+    name, entry = item
+    if isinstance(entry, dict) and set(entry) == _FIELDS:
+        offsets = entry["data_offsets"]
+        if isinstance(offsets, list) and len(offsets) == 2 and all(map(_is_count, offsets)):
+            return offsets[0], offsets[1]
+    raise ArtifactError(f"tensor {name[:100]!r} is malformed")
+
+
+def _array(name: str, entry: dict[str, Any], body: memoryview, begin: int) -> Array:
+    dtype = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
+    if dtype is None:
+        raise ArtifactError(f"tensor {name[:100]!r} is neither F32 nor F16")
+    shape, (start, end) = entry["shape"], entry["data_offsets"]
+    if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_count, shape)):
+        raise ArtifactError(f"tensor {name[:100]!r} has no shape")
+    if start != begin or end > len(body) or end - start != math.prod(shape) * dtype.itemsize:
+        raise ArtifactError(f"tensor {name[:100]!r} does not lie where it should")
+    array: Array = np.frombuffer(body[start:end], dtype).astype(np.float32).reshape(shape)
+    if not np.isfinite(array).all():
+        raise ArtifactError(f"tensor {name[:100]!r} holds values that are not finite")
+    return array
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 40
