@@ -1,21 +1,47 @@
 # make bench   set up, export every format from the shipped checkpoint, benchmark, print the table
 # make test    set up and run everything CI runs
+# make data teacher train export eval   DATA=folder with train/ and eval/: from raw text to a measured model
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off
 
-.PHONY: help install bench export test lint clean
+.PHONY: help install install-train bench data teacher train export eval test lint clean
+
+# Folders of raw text and of evaluation sets, laid out as docs/training-data.md and
+# docs/evaluating.md say; what is made of them; and the model that comes out.
+DATA ?= data
+RUNS ?= runs
+NAME ?= my-model
+THREADS ?= 1
 
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
 
 install: .venv/.installed
 
+install-train: .venv/.trained
+
 bench: install
 	@$(BIN)/asterisk-bench --runtime all
 
+data: install-train
+	@$(BIN)/asterisk-data $(DATA)/train --evaluation $(DATA)/eval --out $(RUNS)/corpus
+
+teacher: install-train
+	@$(BIN)/asterisk-teacher $(RUNS)/corpus --out $(RUNS)/targets --threads $(THREADS)
+
+train: install-train
+	@$(BIN)/asterisk-train $(RUNS)/corpus $(RUNS)/targets --run $(RUNS)/$(NAME) --out checkpoints/$(NAME)
+
+# The newly trained model where there is one, else the shipped one.
+MODEL = $(firstword $(wildcard checkpoints/$(NAME)) checkpoints/asterisk-256)
+
 export: install
-	@$(BIN)/asterisk-export --format all
+	@$(BIN)/asterisk-export $(MODEL) --format all
+
+eval: install-train
+	@$(BIN)/asterisk-eval all-MiniLM-L6-v2 $(MODEL) tfidf --data $(DATA)/eval --split test \
+	  --teacher all-MiniLM-L6-v2 --out $(RUNS)/$(notdir $(MODEL))-eval.json
 
 test: .venv/.tox
 	@echo "tox makes environments with engines and PyTorch: once, a few minutes"
@@ -38,6 +64,11 @@ $(BIN)/python:
 .venv/.installed: pyproject.toml | $(BIN)/python
 	@echo "installing engines, converters and PyTorch into .venv (once, a few minutes)"
 	@$(PIP) --editable '.[bench]'
+	@touch $@
+
+.venv/.trained: pyproject.toml | $(BIN)/python
+	@echo "installing what training and evaluation need into .venv (once, a few minutes)"
+	@$(PIP) --editable '.[train,eval,export]'
 	@touch $@
 
 .venv/.tox: tox.ini | $(BIN)/python

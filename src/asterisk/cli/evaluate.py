@@ -1,0 +1,199 @@
+"""`asterisk-eval`: how good a model's vectors are."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asterisk.cli.common import Parser, positive, run
+from asterisk.errors import InputError, OutputError, UsageError
+from asterisk.progress import tell
+
+if TYPE_CHECKING:
+    from asterisk.evaluation.report import Report
+
+PRECISIONS = ("float32", "int8", "binary")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    it = Parser(
+        prog="asterisk-eval",
+        description="Measure similarity, classification, retrieval and clustering in one table, "
+        "with intervals of each model's difference to the baseline.",
+    )
+    it.add_argument(
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="checkpoint, artifact or sentence-transformers folder; all-MiniLM-L6-v2; tfidf",
+    )
+    it.add_argument(
+        "--data", type=Path, action="append", help="folder of sets; may be given several times"
+    )
+    it.add_argument("--sets", type=_names, default=(), help="some sets only, commas between")
+    it.add_argument("--split", choices=("dev", "test"), default="test", help="default: test")
+    it.add_argument("--teacher", help="measured too; asked for documents where a model can")
+    it.add_argument("--teacher-length", type=positive, help="tokens the teacher reads")
+    it.add_argument("--dim", type=_counts, default=(), help="first dimensions kept: 128 or 128,64")
+    it.add_argument(
+        "--precision",
+        type=_precisions,
+        default=("float32",),
+        help="of output vectors: float32, int8, binary, commas between",
+    )
+    it.add_argument("--baseline", metavar="MODEL", help="compared with; default: the first")
+    it.add_argument("--resamples", type=positive, default=1_000, help="default: 1000")
+    it.add_argument("--seed", type=_seed, default=0, help="of resamples and --make-long (0)")
+    it.add_argument("--threads", type=positive, default=1, help="to encode with")
+    it.add_argument("--out", type=Path, help="JSON file to write beside printing the table")
+    others = it.add_argument_group("instead of that")
+    one = others.add_mutually_exclusive_group()
+    one.add_argument("--render", type=Path, metavar="JSON", help="print the table of a past run")
+    one.add_argument("--mteb", type=_names, metavar="TASKS", help="run tasks of the mteb package")
+    one.add_argument("--make-long", type=Path, metavar="OUT", help="make sets of long texts")
+    one.add_argument("--make-dev", type=Path, metavar="OUT", help="make dev sets of --corpus")
+    others.add_argument(
+        "--corpus", type=Path, help="training folder whose held-out slice those two use"
+    )
+    return it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    return run(parser(), _evaluate, argv)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    if arguments.render is not None:
+        print(_rendered(_read(arguments.render)), end="")
+        return
+    if arguments.make_long is not None:
+        _make_long(arguments)
+        return
+    if arguments.make_dev is not None:
+        _make_dev(arguments)
+        return
+    if not arguments.models:
+        raise UsageError("name at least one model")
+    _check(arguments.out)
+    report = _with_mteb(arguments) if arguments.mteb else _with_sets(arguments)
+    print(_rendered(report), end="", flush=True)
+    if arguments.out is not None:
+        from asterisk.files import replacing_file
+
+        with replacing_file(arguments.out) as staging:
+            staging.write_text(report.to_json(), "utf-8")
+
+
+def _with_sets(arguments: argparse.Namespace) -> Report:
+    from asterisk.evaluation.run import Request, evaluate
+
+    _need(arguments.data, "--data")
+    request = Request(
+        models=arguments.models,
+        data=arguments.data,
+        sets=arguments.sets,
+        split=arguments.split,
+        teacher=arguments.teacher,
+        teacher_length=arguments.teacher_length,
+        dims=arguments.dim,
+        precisions=arguments.precision,
+        baseline=arguments.baseline,
+        resamples=arguments.resamples,
+        seed=arguments.seed,
+        threads=arguments.threads,
+    )
+    return evaluate(request, tell)
+
+
+def _with_mteb(arguments: argparse.Namespace) -> Report:
+    from asterisk.evaluation import mteb
+
+    return mteb.evaluate(arguments.models, mteb.tasks_named(arguments.mteb))
+
+
+def _make_long(arguments: argparse.Namespace) -> None:
+    from asterisk.evaluation.long import make_long
+
+    _need(arguments.data, "--data")
+    sizes = make_long(
+        arguments.make_long,
+        arguments.data,
+        split=arguments.split,
+        corpus=arguments.corpus,
+        seed=arguments.seed,
+        tell=tell,
+    )
+    print(f"{arguments.make_long}: " + ", ".join(f"{name} {n:,}" for name, n in sizes.items()))
+
+
+def _make_dev(arguments: argparse.Namespace) -> None:
+    from asterisk.evaluation.heldout import make_dev
+
+    _need(arguments.corpus, "--corpus")
+    sizes = make_dev(arguments.make_dev, arguments.corpus, tell=tell)
+    print(f"{arguments.make_dev}: " + ", ".join(f"{name} {n:,}" for name, n in sizes.items()))
+
+
+def _need(value: object, option: str) -> None:
+    if not value:
+        raise UsageError(f"{option} is needed")
+
+
+def _check(out: Path | None) -> None:
+    """Refuse a file that could not be written before minutes are spent."""
+    if out is None:
+        return
+    if not out.absolute().parent.is_dir():
+        raise OutputError(f"cannot write {out}: its folder is not there")
+    if out.exists() and not out.is_file():
+        raise OutputError(f"cannot write {out}: it is not a plain file")
+
+
+def _read(path: Path) -> Report:
+    from asterisk.evaluation.report import Report
+
+    try:
+        return Report.from_json(path.read_text("utf-8"))
+    except OSError as failure:
+        raise InputError(f"{path}: {failure.strerror}") from None
+    except (ValueError, RecursionError) as failure:
+        raise InputError(f"{path}: {failure}") from None
+
+
+def _rendered(report: Report) -> str:
+    from asterisk.evaluation.render import markdown
+
+    return markdown(report)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise argparse.ArgumentTypeError("no name given")
+    return names
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(positive(part) for part in text.split(",")))
+
+
+def _precisions(text: str) -> tuple[str, ...]:
+    for name in _names(text):
+        if name not in PRECISIONS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of: {', '.join(PRECISIONS)}")
+    return _names(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed of 0 to 999999999")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

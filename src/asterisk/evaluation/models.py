@@ -1,0 +1,174 @@
+"""Whatever gives vectors, opened by what a user calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asterisk.errors import ArtifactError, InputError, MissingExtra, one_line
+from asterisk.evaluation.spaces import PrecisionName, Rows, Space, Vectors, shortened, tfidf, unit
+from asterisk.plugins import require
+
+TFIDF = "tfidf"
+
+
+@dataclass
+class Model:
+    """A model that encodes each text once.
+
+    ``name`` is what it was opened as, ``opened_by`` what runs it, ``size`` the number of its
+    dimensions, ``longest`` the tokens it reads; ``projection`` float32 [size, teacher's size] maps
+    its teacher's vectors into its space. ``note`` says how it was opened if that may surprise.
+    """
+
+    name: str
+    opened_by: str
+    size: int
+    longest: int | None
+    encode: Callable[[list[str]], Vectors]
+    projection: Vectors | None = None
+    fingerprint: str | None = None
+    note: str = ""
+    known: dict[str, Vectors] = field(default_factory=dict, repr=False)
+
+    def vectors(self, texts: Sequence[str]) -> Vectors:
+        """Return unit vectors, float32 [n, size]."""
+        new = [text for text in dict.fromkeys(texts) if text not in self.known]
+        if new:
+            made = np.asarray(self.encode(new), np.float32)
+            if not np.isfinite(made).all():
+                raise ArtifactError(f"{self.name} gives values that are not finite")
+            self.known.update(zip(new, unit(made), strict=True))
+        return np.stack([self.known[text] for text in texts])
+
+    def space(self, dim: int | None = None, precision: PrecisionName = "float32") -> Space:
+        """Return this model's vectors as tasks see them."""
+
+        def rows(_: Sequence[str], /, *lists: Sequence[str]) -> tuple[Rows, ...]:
+            return tuple(shortened(self.vectors(texts), dim, precision) for texts in lists)
+
+        return rows
+
+    def documents(
+        self, teacher: Model, dim: int | None = None, precision: PrecisionName = "float32"
+    ) -> Space | None:
+        """Return the teacher's vectors in this model's space; None without a projection to it."""
+        projection = self.projection
+        if projection is None:
+            return None
+        if projection.shape[1] != teacher.size:
+            raise InputError(
+                f"{self.name} was distilled from a teacher of {projection.shape[1]} dimensions, "
+                f"{teacher.name} has {teacher.size}"
+            )
+
+        def rows(_: Sequence[str], /, *lists: Sequence[str]) -> tuple[Rows, ...]:
+            return tuple(
+                shortened(unit(teacher.vectors(texts) @ projection.T), dim, precision)
+                for texts in lists
+            )
+
+        return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """TF-IDF, which has no vectors of its own before it has seen a set's texts."""
+
+    name: str = TFIDF
+    opened_by: str = "scikit-learn"
+
+    def space(self) -> Space:
+        """Return the space that each task fits anew."""
+        return tfidf
+
+
+def open_model(name: str, *, threads: int = 1, longest: int | None = None) -> Model:
+    """Open an artifact or a checkpoint of ours, a sentence-transformers folder, or a known name.
+
+    A folder that is both is opened as ours. ``longest`` limits the tokens that a
+    sentence-transformers model reads. ArtifactError if it is none of these or is damaged.
+    """
+    from asterisk.artifact import is_artifact
+    from asterisk.training.teacher import PACKAGED, find
+
+    if name in PACKAGED:
+        return _sentence_transformer(name, find(name), threads, longest)
+    folder = Path(name)
+    if not folder.exists():
+        return _sentence_transformer(name, name, threads, longest)
+    transformer = (folder / "modules.json").is_file() or (folder / "config.json").is_file()
+    try:
+        return _ours(name, folder, threads)
+    except ArtifactError as failure:
+        if is_artifact(folder) or not transformer:
+            raise
+        model = _sentence_transformer(name, folder, threads, longest)
+        model.note = f"{name} is opened by sentence-transformers: {one_line(failure)}"
+        return model
+
+
+def _ours(name: str, folder: Path, threads: int) -> Model:
+    import asterisk
+    from asterisk.model.checkpoint import is_checkpoint
+    from asterisk.model.checkpoint import load as load_checkpoint
+
+    runtime = asterisk.load(folder, threads=threads)
+    projection = load_checkpoint(folder).teacher_projection if is_checkpoint(folder) else None
+    return Model(
+        name=name,
+        opened_by=f"asterisk {runtime.format}",
+        size=runtime.config.embedding_size,
+        longest=runtime.config.max_positions,
+        encode=lambda texts: runtime.encode(texts, show_progress=True),
+        projection=projection,
+        fingerprint=runtime.fingerprint,
+    )
+
+
+def _sentence_transformer(
+    name: str, source: str | Path, threads: int, longest: int | None
+) -> Model:
+    try:
+        torch: Any = require("torch", "eval")
+        library: Any = require("sentence_transformers", "eval")
+    except MissingExtra:
+        if not Path(source).exists():  # more likely a name that was mistyped
+            raise ArtifactError(f"{name} is neither a folder nor a known model") from None
+        raise
+    torch.set_num_threads(threads)
+    # The only bar is the command's own.
+    require("transformers.utils.logging", "eval").disable_progress_bar()
+    try:
+        opened: Any = library.SentenceTransformer(str(source), device="cpu")
+    except Exception as failure:
+        # Whatever the library and those below it raise for a folder or a name they cannot open.
+        raise ArtifactError(
+            f"{name} is no artifact, checkpoint or sentence-transformers model: {one_line(failure)}"
+        ) from None
+    if longest is not None:
+        _lengthen(opened, longest, name)
+
+    def encode(texts: list[str]) -> Vectors:
+        made: Vectors = opened.encode(texts, convert_to_numpy=True, show_progress_bar=False)
+        return made
+
+    return Model(
+        name=name,
+        opened_by="sentence-transformers",
+        size=int(encode(["size"]).shape[1]),
+        longest=getattr(opened, "max_seq_length", None),
+        encode=encode,
+    )
+
+
+def _lengthen(opened: Any, longest: int, name: str) -> None:
+    config = getattr(getattr(opened[0], "auto_model", None), "config", None)
+    most = getattr(config, "max_position_embeddings", None)
+    if most is not None and longest > most:
+        raise InputError(f"{name} reads at most {most} tokens, not {longest}")
+    opened.max_seq_length = longest

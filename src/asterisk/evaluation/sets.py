@@ -1,0 +1,214 @@
+"""Evaluation sets as folders of TSV files; what kind a set is, is read from its files.
+
+::
+
+    SET/{train,dev,test}.tsv    score<TAB>text<TAB>text    pairs (scores 0 and 1 alone: paraphrase)
+                                label<TAB>text             classification; without train: clusters
+    SET/{corpus,queries,qrels}.tsv                         retrieval; queries_X with qrels_X beside
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from asterisk.errors import InputError, UnknownName, UsageError
+
+Split = Literal["dev", "test"]
+DEV_IN = 10
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Pairs of texts with a score each; ``graded`` unless every score is 0 or 1."""
+
+    name: str
+    first: list[str]
+    second: list[str]
+    scores: list[float]
+    graded: bool
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Texts with a label each; ``train`` is empty where there is nothing to learn from."""
+
+    name: str
+    texts: list[str]
+    labels: list[str]
+    train: list[str]
+    train_labels: list[str]
+
+    def __len__(self) -> int:
+        """Return the number of texts to judge."""
+        return len(self.texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """Queries, documents, and for each query the gain of its relevant documents by position."""
+
+    name: str
+    queries: list[str]
+    documents: list[str]
+    relevant: list[dict[int, float]]
+
+    def __len__(self) -> int:
+        """Return the number of queries."""
+        return len(self.queries)
+
+
+EvaluationSet = Pairs | Labelled | Retrieval
+
+
+@dataclass(slots=True)
+class Found:
+    """What a folder had for a split, and a line for what it had not."""
+
+    sets: list[EvaluationSet] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def folders(data: Sequence[Path], wanted: Sequence[str] = ()) -> list[Path]:
+    """Return the folders of the sets under each of ``data``, all or those ``wanted`` by name.
+
+    UnknownName if one is nowhere, UsageError if two have one name, InputError if nothing is there.
+    """
+    found: dict[str, Path] = {}
+    for root in data:
+        if not root.is_dir():
+            raise InputError(f"{root} is not a folder of evaluation sets")
+        for path in sorted(path for path in root.iterdir() if path.is_dir()):
+            if wanted and path.name not in wanted:
+                continue
+            if path.name in found:
+                raise UsageError(f"two sets are named {path.name}: {found[path.name]} and {path}")
+            found[path.name] = path
+    for name in wanted:
+        if name not in found:
+            raise UnknownName(f"no set named {name!r} in {', '.join(map(str, data))}")
+    if not found:
+        raise InputError(f"{', '.join(map(str, data))}: no evaluation sets there")
+    return list(found.values())
+
+
+def load(folder: Path, split: Split) -> Found:
+    """Read what ``folder`` has for ``split``; InputError for an unknown layout or a damaged line.
+
+    Without a ``dev.tsv``, a hashed tenth of the train split is the dev split and leaves train.
+    """
+    if (folder / "corpus.tsv").is_file():
+        return _retrieval(folder, split)
+    files = {name: folder / f"{name}.tsv" for name in ("train", "dev", "test")}
+    there = [path for path in files.values() if path.is_file()]
+    if not there:
+        raise InputError(f"{folder}: unknown layout, neither corpus.tsv nor train, dev or test.tsv")
+    width = _width(there[0])
+    parts = {name: read(path, width) if path.is_file() else [] for name, path in files.items()}
+    if split == "dev" and not parts["dev"]:
+        parts["dev"] = [row for row in parts["train"] if in_dev(row)]
+        parts["train"] = [row for row in parts["train"] if not in_dev(row)]
+    if not parts[split]:
+        return Found(notes=[f"{folder.name} has no {split} split"])
+    make = _pairs if width == 3 else _labelled
+    return Found([make(folder, parts[split], parts["train"])])
+
+
+def in_dev(row: Row) -> bool:
+    """Tell whether a train row belongs to the fixed tenth that serves as dev split."""
+    digest = hashlib.blake2b("\t".join(row[1:]).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % DEV_IN == 0
+
+
+def read(path: Path, width: int) -> list[Row]:
+    """Read a TSV of ``width`` columns, none empty; InputError names the line that is not."""
+    try:
+        lines = path.read_text("utf-8").split("\n")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        row = tuple(line.rstrip("\r").split("\t"))
+        if len(row) == width and all(map(str.strip, row)):
+            rows.append(row)
+        elif line or number < len(lines):
+            raise InputError(f"{path}, line {number}: not {width} columns with text in each")
+    if not rows:
+        raise InputError(f"{path} is empty")
+    return rows
+
+
+def _width(path: Path) -> int:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        width = file.readline().count("\t") + 1
+    if width not in (2, 3):
+        raise InputError(f"{path}: unknown layout, {width} columns where 2 or 3 are known")
+    return width
+
+
+def _pairs(folder: Path, rows: list[Row], _: list[Row]) -> Pairs:
+    try:
+        scores = [float(row[0]) for row in rows]
+    except ValueError:
+        raise InputError(f"{folder}: unknown layout, a pair's first column is no number") from None
+    graded = not set(scores) <= {0.0, 1.0}
+    return Pairs(folder.name, [r[1] for r in rows], [r[2] for r in rows], scores, graded)
+
+
+def _labelled(folder: Path, rows: list[Row], train: list[Row]) -> Labelled:
+    return Labelled(
+        folder.name,
+        [row[1] for row in rows],
+        [row[0] for row in rows],
+        [row[1] for row in train],
+        [row[0] for row in train],
+    )
+
+
+def _retrieval(folder: Path, split: Split) -> Found:
+    is_dev = any("dev" in re.split(r"[_\-.]", name) for name in (folder.name, folder.parent.name))
+    if is_dev != (split == "dev"):
+        return Found(notes=[f"{folder.name} is a {'dev' if is_dev else 'test'} set"])
+    positions, documents = _by_id(folder / "corpus.tsv")
+    found = Found()
+    for path in sorted(folder.glob("queries*.tsv")):
+        suffix = path.stem.removeprefix("queries")
+        qrels = folder / f"qrels{suffix}.tsv"
+        if not qrels.is_file():
+            raise InputError(f"{folder}: unknown layout, {path.name} without {qrels.name}")
+        asked, queries = _by_id(path)
+        relevant: list[dict[int, float]] = [{} for _ in queries]
+        for query, document, relevance in read(qrels, 3):
+            try:
+                gain = float(relevance)
+                if gain > 0:
+                    relevant[asked[query]][positions[document]] = gain
+            except (KeyError, ValueError):
+                raise InputError(f"{qrels}: {query} {document} {relevance} means nothing") from None
+        kept = [index for index, gains in enumerate(relevant) if gains]
+        if not kept:
+            raise InputError(f"{qrels}: no query has a relevant document")
+        name = folder.name + suffix.replace("_", ":", 1)
+        found.sets.append(
+            Retrieval(name, [queries[i] for i in kept], documents, [relevant[i] for i in kept])
+        )
+    if not found.sets:
+        raise InputError(f"{folder}: unknown layout, corpus.tsv without queries.tsv")
+    return found
+
+
+def _by_id(path: Path) -> tuple[dict[str, int], list[str]]:
+    rows = read(path, 2)
+    positions = {row[0]: index for index, row in enumerate(rows)}
+    if len(positions) != len(rows):
+        raise InputError(f"{path}: an id stands there twice")
+    return positions, [row[1] for row in rows]

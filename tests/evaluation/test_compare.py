@@ -1,0 +1,74 @@
+"""Intervals of differences: nothing where nothing differs, and right as often as they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from asterisk.evaluation.compare import Measured, averages, compare, difference
+from asterisk.evaluation.items import Means, draw
+
+
+def measured(task="a", group="g", symmetric=None, **values) -> Measured:
+    it = Measured(task, "m", group, len(next(iter(values.values()))), symmetric)
+    counts = draw(symmetric or task, it.items, resamples=400, seed=0)
+    for column, own in values.items():
+        items = Means(np.array(own, float))
+        it.add(column, items.score(), items.resampled(counts))
+    return it
+
+
+RANDOM = np.random.default_rng(0)
+BASE = (RANDOM.random(300) < 0.5).astype(float)
+BETTER = np.maximum(BASE, RANDOM.random(300) < 0.3)
+
+
+def test_identical_models_differ_by_exactly_nothing():
+    row = compare([measured(x=BASE, y=BASE)], baseline="x")[0]
+    found = row.cells["y"].difference
+    assert (found.value, found.low, found.high) == (0, 0, 0)
+    assert not found.significant
+    assert row.cells["x"].difference is None
+
+
+def test_a_better_model_is_seen_and_averaged():
+    some = [measured("a", x=BASE, y=BETTER), measured("b", x=BASE, y=BETTER, z=BASE)]
+    for row in (*compare(some, baseline="x"), *averages(some, baseline="x")):
+        assert row.cells["y"].difference.significant
+        assert row.cells["y"].difference.low > 0
+    (mean,) = averages(some, baseline="x")
+    assert mean.cells["y"].score == pytest.approx(100 * BETTER.mean())
+    assert "z" not in mean.cells  # it has not all of the group's tasks
+    assert mean.items == 2
+    alone = compare(some, baseline="x")[0].cells["y"].difference
+    both = mean.cells["y"].difference
+    assert both.high - both.low < alone.high - alone.low  # two sets say more than one
+
+
+def test_intervals_cover_as_often_as_they_say():
+    """Each of 200 samples of a population whose models differ by 0.1; a fixed share must miss."""
+    random = np.random.default_rng(1)
+    covered = 0
+    for number in range(200):
+        x = (random.random(200) < 0.5).astype(float)
+        y = np.where(random.random(200) < 0.2, np.maximum(x, 1.0), x)  # +0.1 on average
+        counts = draw(str(number), 200, resamples=300, seed=0)
+        found = difference(
+            100 * y.mean(), Means(y).resampled(counts), 100 * x.mean(), Means(x).resampled(counts)
+        )
+        covered += found.low <= 10 <= found.high
+    assert 0.89 <= covered / 200 <= 0.99
+
+
+def test_asymmetric_is_compared_with_symmetric_and_with_the_teacher_alone():
+    some = [
+        measured("r", "retrieval", x=BASE, teacher=BETTER),
+        measured("r, asymmetric", "retrieval, asymmetric", symmetric="r", x=BETTER),
+    ]
+    rows = compare(some, baseline="x", teacher="teacher")
+    assert rows[1].cells["x"].asymmetric.significant
+    assert rows[1].cells["x"].retention == pytest.approx(100)
+    assert rows[0].cells["x"].retention == pytest.approx(100 * BASE.mean() / BETTER.mean())
+    assert rows[0].cells["x"].asymmetric is None
+    means = averages(some, baseline="x", teacher="teacher")
+    assert means[1].cells["x"].asymmetric == rows[1].cells["x"].asymmetric
