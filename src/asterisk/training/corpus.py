@@ -1,74 +1,80 @@
-"""Texts to train on, sampled from a folder of compressed files."""
+"""Texts to train on: one file of bytes and where each text ends in it, never loaded whole."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-from collections.abc import Iterator
+import json
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 
-from asterisk.errors import InputError, MissingExtra
+from asterisk.errors import ArtifactError
 
-HELD_OUT_IN = 100
-LONGEST_TEXT = 1_200  # characters; the teacher reads 256 word pieces
-
-
-def files(folder: Path) -> list[Path]:
-    """Return the corpus files of ``folder``: ``*.txt.zst`` and ``*.tsv.zst``."""
-    found = sorted([*folder.glob("*.txt.zst"), *folder.glob("*.tsv.zst")])
-    if not found:
-        raise InputError(f"{folder} holds no .txt.zst or .tsv.zst file")
-    return found
+SCHEMA = 1
+PARTS = ("train", "held-out")
 
 
-def texts(path: Path) -> Iterator[str]:
-    """Yield every text of one file: a line, or each column of a line."""
-    try:
-        import zstandard
-    except ImportError:
-        raise MissingExtra("zstandard", "train") from None
-    with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as plain:
-        for line in io.TextIOWrapper(plain, encoding="utf-8", errors="replace"):
-            for text in line.rstrip("\n").split("\t"):
-                if len(text) > 1:
-                    yield text[:LONGEST_TEXT]
+@dataclass(frozen=True)
+class Corpus(Sequence[str]):
+    """n texts in shuffled order, read from a mapped file as they are asked for.
 
-
-def held_out(text: str) -> bool:
-    """Tell whether ``text`` belongs to the fixed slice that is never trained on."""
-    digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
-    return int.from_bytes(digest, "little") % HELD_OUT_IN == 0
-
-
-def sample(folder: Path, count: int, *, seed: int, balance: float = 0.75) -> list[str]:
-    """Draw ``count`` distinct training texts, shuffled.
-
-    A file of r rows gives a share proportional to r**balance, so that large files do not drown
-    small ones.
+    ``ends`` int64 [n], where each text's UTF-8 ends; ``sources`` uint16 [n], an index into
+    ``names``; ``pairs`` int64 [m, 2], texts that mean the same thing.
     """
-    return _draw(folder, count, seed, balance, want_held_out=False)
+
+    names: Sequence[str]
+    ends: npt.NDArray[np.int64]
+    sources: npt.NDArray[np.uint16]
+    pairs: npt.NDArray[np.int64]
+    blob: mmap.mmap | bytes
+
+    @classmethod
+    def open(cls, folder: Path, part: str = "train") -> Corpus:
+        """Map one part of a corpus that `prepare` wrote; ArtifactError if it is not one."""
+        names = describe(folder)["sources"]
+        try:
+            ends, sources, pairs = (
+                np.load(folder / part / f"{field}.npy", mmap_mode="r", allow_pickle=False)
+                for field in ("ends", "sources", "pairs")
+            )
+            with (folder / part / "texts.bin").open("rb") as file:
+                size = file.seek(0, 2)
+                blob = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+        except (OSError, ValueError) as failure:
+            raise ArtifactError(f"{folder / part} is not a corpus: {failure}") from None
+        if len(ends) != len(sources) or (int(ends[-1]) if len(ends) else 0) != size:
+            raise ArtifactError(f"{folder / part} is damaged: its index and its texts disagree")
+        return cls(list(names), ends, sources, pairs, blob)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self._text(i) for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self._text(index % len(self))
+
+    def _text(self, index: int) -> str:
+        start = int(self.ends[index - 1]) if index else 0
+        return str(self.blob[start : int(self.ends[index])], "utf-8")
 
 
-def sample_held_out(folder: Path, count: int, *, seed: int = 0, balance: float = 0.75) -> list[str]:
-    """Draw ``count`` distinct texts of the held-out slice, in the same mixture."""
-    return _draw(folder, count, seed, balance, want_held_out=True)
-
-
-def _draw(folder: Path, count: int, seed: int, balance: float, *, want_held_out: bool) -> list[str]:
-    pools = [
-        [text for text in dict.fromkeys(texts(path)) if held_out(text) == want_held_out]
-        for path in files(folder)
-    ]
-    weights = np.array([len(pool) ** balance for pool in pools])
-    shares = np.minimum(
-        np.ceil(count * weights / weights.sum()).astype(int), [len(pool) for pool in pools]
-    )
-    random = np.random.default_rng(seed)
-    drawn: dict[str, None] = {}
-    for pool, share in zip(pools, shares, strict=True):
-        chosen = random.choice(len(pool), size=share, replace=False)
-        drawn.update(dict.fromkeys(pool[index] for index in chosen))
-    mixed = list(drawn)
-    return [mixed[index] for index in random.permutation(len(mixed))[:count]]
+def describe(folder: Path) -> dict[str, Any]:
+    """Return what ``corpus.json`` says; ArtifactError if ``folder`` holds no corpus of ours."""
+    try:
+        told = json.loads((folder / "corpus.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        raise ArtifactError(f"{folder} is no corpus: run asterisk-data first") from None
+    if not isinstance(told, dict) or told.get("schema") != SCHEMA:
+        raise ArtifactError(f"{folder} is a corpus of another version")
+    return told

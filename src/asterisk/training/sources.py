@@ -1,0 +1,126 @@
+"""Rows of text out of files: lines, columns, or fields of JSON lines, plain or compressed."""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from asterisk.errors import InputError, one_line
+from asterisk.training.packed import open_packed
+
+LINES = (".txt", ".tsv")
+RECORDS = (".jsonl", ".ndjson")
+PACKINGS = ("", ".zst", ".gz")
+LONGEST_LINE = 1 << 20  # characters; a file from outside may be one endless line
+LONGEST_RECORD = 16 << 20  # characters; a record cannot be cut
+Row = tuple[str, ...]
+Pick = Callable[[dict[str, Any]], Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Rows that can be read once, under a name."""
+
+    name: str
+    read: Callable[[], Iterable[Row]]
+
+    def first(self, count: int | None) -> Source:
+        """Return the same with ``count`` rows at most."""
+        return self if count is None else Source(self.name, lambda: islice(self.read(), count))
+
+
+def files(folder: Path, kinds: tuple[str, ...] = LINES) -> list[Path]:
+    """Return the corpus files of ``folder``, in order; InputError if there is none."""
+    endings = tuple(kind + packing for kind in kinds for packing in PACKINGS)
+    found = sorted(path for path in folder.glob("*") if path.name.endswith(endings))
+    if not found:
+        raise InputError(f"{folder} holds no {' or '.join(kinds)} file, plain, .zst or .gz")
+    return found
+
+
+def name(path: Path) -> str:
+    """Return a source's name: the file's, without its endings."""
+    return path.name.split(".")[0]
+
+
+def file_source(path: Path, pick: Pick | None = None) -> Source:
+    """Return the source that a file is; JSON lines need ``pick`` to make rows of records."""
+    if any(ending in path.suffixes for ending in RECORDS):
+        if pick is None:
+            raise InputError(f"{path} is JSON lines: name the fields that are text by --columns")
+        return Source(name(path), lambda: picked(records(path), pick, str(path)))
+    return Source(name(path), lambda: rows(path))
+
+
+def rows(path: Path) -> Iterator[Row]:
+    """Yield each line of a file as its texts: one, or the columns of a .tsv line.
+
+    InputError if the file cannot be read to its end.
+    """
+    columns = ".tsv" in path.suffixes
+    with _reading(path) as stream:
+        while line := stream.readline(LONGEST_LINE):
+            plain = line.rstrip("\r\n")
+            yield tuple(plain.split("\t")) if columns else (plain,)
+
+
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield each object of a JSON lines file; InputError names the line of what is none."""
+    with _reading(path) as stream:
+        number = 0
+        while line := stream.readline(LONGEST_RECORD):
+            number += 1
+            if len(line) == LONGEST_RECORD:
+                raise InputError(f"{path}, line {number}: longer than {LONGEST_RECORD:,} bytes")
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line.removeprefix("\ufeff"))
+            except (ValueError, RecursionError):
+                raise InputError(f"{path}, line {number}: not JSON") from None
+            if not isinstance(value, dict):
+                raise InputError(f"{path}, line {number}: no JSON object")
+            yield value
+
+
+def columns(names: tuple[str, ...]) -> Pick:
+    """Return what makes a row of a record's fields; what lacks one of them gives no row."""
+
+    def pick(record: dict[str, Any]) -> Row:
+        values = [record.get(field) for field in names]
+        texts = tuple(value for value in values if isinstance(value, str))
+        return texts if len(texts) == len(names) else ()
+
+    return pick
+
+
+def picked(found: Iterable[dict[str, Any]], pick: Pick, place: str) -> Iterator[Row]:
+    """Yield the row of each record; InputError if records were found, but never a row."""
+    seen, known = False, ""
+    for record in found:
+        row = pick(record)
+        seen = seen or bool(row)
+        known = known or ", ".join(list(record)[:8])
+        yield row
+    if known and not seen:
+        raise InputError(f"{place}: no record has the fields asked for; the first has {known}")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[TextIO]:
+    """Give a file's text; InputError for whatever keeps it from being read to its end."""
+    try:
+        with ExitStack() as stack:
+            raw = open_packed(path, stack)
+            yield io.TextIOWrapper(raw, encoding="utf-8", errors="replace")
+    except (EOFError, zlib.error) as failure:
+        raise InputError(f"{path} is damaged: {one_line(failure)}") from None
+    except OSError as failure:
+        raise InputError(f"cannot read {path}: {failure.strerror or one_line(failure)}") from None
