@@ -1,208 +1,433 @@
-"""The pipeline on a corpus of its own: it learns, and a cut run resumes to the same weights."""
+"""The pipeline: it learns, uses its blocks, and a run that is cut resumes to the same weights."""
 
 from __future__ import annotations
 
-import csv
+import signal
+import subprocess
+import sys
+import time
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import zstandard
-from conftest import SHARED
+import torch
 
-from asterisk import texts
+import asterisk
 from asterisk.errors import ArtifactError, InputError
 from asterisk.model.config import ModelConfig
 from asterisk.tokenizer import BUILTIN, Tokenizer
-from asterisk.tokenizer.offsets import encode_with_offsets
-from asterisk.training import corpus, targets
-from asterisk.training.batches import Targets, plan
-from asterisk.training.distil import Distillation, cosine_to_teacher
+from asterisk.training import curve, initialise, licences, pipeline, static
+from asterisk.training.agreement import cosine_to_teacher, vectors
+from asterisk.training.batches import Targets
+from asterisk.training.claim import claim
+from asterisk.training.distil import Distillation
 from asterisk.training.initialise import student
-from asterisk.training.recipe import TrainingRecipe
+from asterisk.training.material import open_material
+from asterisk.training.recipe import PRESETS, TrainingRecipe
 from asterisk.training.teacher import Teacher, find
+from training.toy import rows, texts, write_corpus, write_targets
 
 CONFIG = ModelConfig(hidden_size=32, intermediate_size=64)
+RECIPE = TrainingRecipe(
+    passes=2_000, batch_tokens=128, evaluate_every=25, relation_weight=0.5, relation_after=0.5
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
+    """A corpus, its targets, and the start that a real teacher would take minutes for."""
     folder = tmp_path_factory.mktemp("data")
-    some = texts.load()
-    lines = "\n".join(text.text for text in some[:600])
-    pairs = "\n".join(
-        f"{a.text}\t{b.text}" for a, b in zip(some[600:700], some[700:800], strict=True)
-    )
-    (folder / "single.txt.zst").write_bytes(zstandard.compress(lines.encode()))
-    (folder / "pairs.tsv.zst").write_bytes(zstandard.compress(pairs.encode()))
+    train, held_out = texts(400, 0), texts(80, 1)
+    pairs = np.stack([np.arange(100), np.arange(100) + 100], axis=1)
+    write_corpus(folder / "corpus", train, held_out, pairs)
+    write_targets(folder / "targets", train, held_out)
+    write_targets(folder / "black-box", train, held_out, tokens=False)
     return folder
 
 
-def test_corpus_is_sampled_from_every_file_and_held_out_stays_out(data):
-    drawn = corpus.sample(data, 300, seed=0)
-    assert len(drawn) == len(set(drawn)) == 300
-    assert drawn == corpus.sample(data, 300, seed=0)
-    assert drawn != corpus.sample(data, 300, seed=1)
-    apart = corpus.sample_held_out(data, 1_000)
-    assert apart
-    assert not set(apart) & set(corpus.sample(data, 10_000, seed=0))
-    pairs = {text for line in (data / "pairs.tsv.zst",) for text in corpus.texts(line)}
-    assert len(pairs) == 200
-    assert pairs & set(drawn)
-
-
-def test_no_corpus(tmp_path):
-    with pytest.raises(InputError, match="holds no"):
-        corpus.sample(tmp_path, 10, seed=0)
-
-
-def test_no_teacher(tmp_path):
-    with pytest.raises(ArtifactError, match="neither a model folder"):
-        find(str(tmp_path))
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
-def test_shared_corpus_gives_a_mixture():
-    drawn = corpus.sample(SHARED / "train", 2_000, seed=0)
-    assert len(drawn) == 2_000
+@pytest.fixture(scope="module")
+def known(data):
+    projection = np.load(data / "targets" / "projection.npy")
+    folder = data / "targets"
+    return Targets(folder / "train", 400, projection), Targets(folder / "held-out", 80, projection)
 
 
 @pytest.fixture(scope="module")
-def teacher():
-    return Teacher(find("all-MiniLM-L6-v2"))
+def begun():
+    return student(CONFIG, rows(), seed=0)
+
+
+def begin(folder, begun, known, recipe=RECIPE, **options):
+    folder.mkdir(exist_ok=True)
+    return Distillation(deepcopy(begun), recipe, *known, folder, **options)
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
 @pytest.fixture(scope="module")
-def made(data, teacher, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("targets")
+def whole(tmp_path_factory, begun, known):
+    run = begin(tmp_path_factory.mktemp("whole"), begun, known)
+    run.finish()
+    return run
+
+
+def test_it_learns_and_uses_both_blocks(whole, begun, known):
+    before = cosine_to_teacher(begun, known[1])
+    after, theirs = vectors(whole.model, known[1])
+    cosine = torch.nn.functional.cosine_similarity
+    assert cosine(after, theirs).mean() > before + 0.03
+    for block in range(2):
+        without, _ = vectors(whole.model, known[1], skip=block)
+        assert cosine(after, without).mean() < 0.999
+
+
+def test_a_seed_gives_one_run(tmp_path, whole, begun, known):
+    again = begin(tmp_path, begun, known)
+    again.finish()
+    assert same(whole.model, again.model)
+    assert (tmp_path / "curve.csv").read_bytes() == (whole.run / "curve.csv").read_bytes()
+
+
+class Cut(Exception):
+    pass
+
+
+@pytest.mark.parametrize("lost", [0, 7, 40])
+def test_a_run_that_is_cut_resumes_to_the_same_weights(tmp_path, whole, begun, known, lost):
+    """The last save is ``lost`` steps before the cut; looks at held-out texts lie between."""
+    run = begin(tmp_path, begun, known)
+
+    def watch(seen, figures):
+        if run.step == 60:
+            run._save()
+        if run.step == 60 + lost:
+            raise Cut
+
+    with pytest.raises(Cut):
+        run.finish(watch)
+    second = begin(tmp_path, begun, known)
+    assert second.step == 60
+    second.finish()
+    assert same(whole.model, second.model)
+    assert (tmp_path / "curve.csv").read_bytes() == (whole.run / "curve.csv").read_bytes()
+
+
+def test_state_of_an_earlier_version_is_read(tmp_path, whole, begun, known):
+    state = torch.load(whole.state, weights_only=True)
+    kept = {name: state[name] for name in ("step", "seen", "model", "optimisers")}
+    torch.save(kept, tmp_path / "state.pt")
+    (tmp_path / "curve.csv").write_text(
+        "texts,sentence_loss,token_loss,held_out_cosine\n"
+        "10,0.5,0.6,0.7,0.01\n99999999,0.5,0.6,0.9\n"
+    )
+    run = begin(tmp_path, begun, known)
+    assert run.finished
+    assert same(run.model, whole.model)
+    assert [row["passes"] for row in run.curve] == [10]
+    assert run.curve[0]["cosine_loss"] == 0.5
+
+
+def test_patience_stops_and_keeps_the_best(tmp_path, begun, known):
+    recipe = replace(RECIPE, patience=2, evaluate_every=5, learning_rate=0.5, passes=100_000)
+    recipe = replace(recipe, matrix_learning_rate=0.5, table_learning_rate=0.5)
+    run = begin(tmp_path, begun, known, recipe)
+    run.finish()
+    assert run.misses == 2
+    assert run.seen < 20_000
+    best = max(row["held_out_cosine"] for row in run.curve)
+    assert cosine_to_teacher(run.model, known[1], 1_000) == pytest.approx(best, abs=1e-6)
+    assert begin(tmp_path, begun, known, recipe).finished
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_every_preset_runs(tmp_path, data, begun, preset):
+    recipe = replace(PRESETS[preset], passes=200, epochs=0, batch_tokens=128, pairs=8, patience=0)
+    for folder in ("targets", "black-box"):
+        material = open_material(data / "corpus", data / folder, recipe)
+        run = begin(
+            tmp_path / folder,
+            begun,
+            (material.train, material.held_out),
+            material.recipe,
+            pairs=material.pairs,
+            looked_at=material.looked_at,
+        )
+        run.finish()
+        assert run.seen >= 200
+        assert not same(run.model, begun)
+
+
+def test_material(data):
+    material = open_material(data / "corpus", data / "targets", PRESETS["original"])
+    assert len(material.train) == 360
+    assert material.looked_at == range(360, 400)
+    assert material.pairs.max() < 360
+    assert material.recipe.passes == 5 * 2 * len(material.pairs)
+    with pytest.raises(InputError, match="too few for a batch"):
+        open_material(data / "corpus", data / "targets", TrainingRecipe(pair_weight=1, pairs=500))
+
+
+def test_targets_of_another_corpus(data, tmp_path):
+    some = texts(400, 0), texts(80, 1)
+    write_targets(tmp_path / "targets", *some, corpus={"train": "0" * 64})
+    with pytest.raises(ArtifactError, match="another corpus"):
+        open_material(data / "corpus", tmp_path / "targets", RECIPE)
+    (tmp_path / "targets" / "targets.json").unlink()
+    with pytest.raises(ArtifactError, match="--teacher"):
+        open_material(data / "corpus", tmp_path / "targets", RECIPE)
+    named = open_material(data / "corpus", tmp_path / "targets", RECIPE, teacher="all-MiniLM-L6-v2")
+    assert named.told.uncased
+
+
+def test_case_is_folded_only_where_the_teacher_sees_none(data, tmp_path):
+    assert open_material(data / "corpus", data / "targets", RECIPE).train.fold is not None
+    write_targets(tmp_path / "cased", texts(400, 0), texts(80, 1), uncased=False)
+    material = open_material(data / "corpus", tmp_path / "cased", RECIPE)
+    assert material.train.fold is None
+    assert not material.recipe.fold_case
+
+
+def test_a_folder_belongs_to_one_recipe(tmp_path, whole):
+    def choices(recipe):
+        return {"recipe": {"passes": recipe.passes, "seed": recipe.seed}, "model": {"layers": 2}}
+
+    claim(tmp_path, RECIPE, choices(RECIPE))
+    claim(tmp_path, RECIPE, choices(RECIPE))
+    with pytest.raises(ArtifactError, match="begun with seed 0, not 1"):
+        claim(tmp_path, RECIPE, choices(replace(RECIPE, seed=1)))
+    with pytest.raises(ArtifactError, match="passes 2000, not 1000"):
+        claim(tmp_path, RECIPE, choices(replace(RECIPE, passes=1_000)))
+    longer = replace(RECIPE, passes=4_000)
+    claim(tmp_path, longer, choices(longer))
+    torch.save({"seen": 2_001}, tmp_path / "state.pt")  # the third loss begins at 2,000
+    with pytest.raises(ArtifactError, match="until the decay"):
+        claim(tmp_path, longer, choices(replace(RECIPE, passes=8_000)))
+
+
+def test_a_run_made_longer_is_the_longer_run(tmp_path, begun, known):
+    """Apart from its warm-up, nothing before the decay depends on the length."""
+    longer = replace(RECIPE, warmup=0.0, passes=3_000, relation_weight=0.0)
+    expected = begin(tmp_path / "expected", begun, known, longer)
+    expected.finish()
+    run = begin(tmp_path / "run", begun, known, replace(longer, passes=2_000))
+
+    def cut(seen, figures):
+        if seen > 1_000:
+            run._save()
+            raise Cut
+
+    with pytest.raises(Cut):
+        run.finish(cut)
+    run = begin(tmp_path / "run", begun, known, longer)
+    run.finish()
+    assert same(run.model, expected.model)
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_fewer_layers(tmp_path, known, layers):
+    start = student(replace(CONFIG, num_layers=layers), rows(), seed=0)
+    run = begin(tmp_path, start, known, replace(RECIPE, passes=300))
+    run.finish()
+    assert run.best > 0.3
+
+
+def test_a_wider_student_starts_at_the_same_vectors(known, begun):
+    wide = student(
+        replace(CONFIG, hidden_size=64, projection_size=32, intermediate_size=64), rows(), seed=0
+    )
+    ours, _ = vectors(wide, known[1])
+    narrow, _ = vectors(begun, known[1])
+    cosine = torch.nn.functional.cosine_similarity
+    assert cosine(ours, narrow).mean() > 0.95
+    ratio = ours.norm(dim=-1) / narrow.norm(dim=-1)
+    assert ratio.mean().item() == pytest.approx(1, abs=0.1)
+
+
+def test_token_means_are_the_targets(data, known):
+    """A frequent token's row is near the mean of its targets; the real teacher reads the rest."""
+    try:
+        teacher = Teacher(find("all-MiniLM-L6-v2"))
+    except asterisk.errors.MissingExtra:
+        pytest.skip("the packaged teacher is not installed")
+
+    class Few:
+        size = teacher.size
+
+        def look(self, some):
+            return teacher.look(some[:1]) * len(some)
+
+    projection = np.ones((32, teacher.size), "f4")
+    means = initialise.token_means(
+        ModelConfig(), known[0], Few(), Tokenizer.open(BUILTIN), projection
+    )
+    shard = known[0].shard(0)
+    token = int(np.bincount(shard.ids).argmax())
+    there = shard.ids == token
+    expected = (shard.tokens[there] * shard.scales[there, None]).mean(0)
+    assert np.corrcoef(means[token], expected)[0, 1] > 0.95
+
+
+def test_licences_of_known_sources():
+    assert "CC BY-SA" in licences.table(["wiki_sentences", "mine"])
+    assert "your own" in licences.table(["mine"])
+
+
+def test_the_picture_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    some = [{"passes": n, "cosine_loss": 1 / (n + 1), "held_out_cosine": n / 9} for n in range(9)]
+    curve.draw(tmp_path / "a.png", some, 0.8)
+    curve.draw(tmp_path / "b.png", [], None)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def seeded(run):
+    """Save the start that a teacher would be asked for."""
+    run.mkdir(parents=True, exist_ok=True)
+    np.save(run / "rows.npy", rows())
+    return run
+
+
+@pytest.fixture(scope="module")
+def command_run(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("command")
+    seeded(folder / "run")
+    done = _call(data, folder, "targets")
+    assert done.returncode == 0, done.stderr.decode()
+    return folder, done
+
+
+OPTIONS = ("--passes", "1500", "--batch-tokens", "128", "--evaluate-every", "20", "--seed", "3")
+
+
+def _call(data, folder, targets, *options):
+    line = [sys.executable, "-m", "asterisk.cli.train", data / "corpus", data / targets]
+    line += ["--out", folder / "out", "--run", folder / "run", *OPTIONS, *options]
+    return subprocess.run(list(map(str, line)), capture_output=True, timeout=500, check=False)
+
+
+def test_the_command_makes_a_checkpoint(command_run, data):
+    folder, done = command_run
+    assert b"distil: " in done.stderr
+    assert b"left" in done.stderr
+    card = (folder / "out" / "README.md").read_text()
+    assert "block 2 bypassed" in card
+    assert "best static token table" in card
+    assert "CC BY-SA 3.0" in card
+    assert (folder / "out" / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert static.facts_of(folder / "run" / "bag")["line"] > 0
+    looks = [row["held_out_cosine"] for row in curve.read(folder / "run" / "curve.csv")]
+    assert looks[-1] > looks[0] + 0.01
+
+
+def test_the_checkpoint_gives_the_vectors_of_training(command_run, data):
+    """On mixed case too, although training renamed every token to its lower-case twin."""
+    folder, _ = command_run
+    material = open_material(data / "corpus", data / "targets", RECIPE)
+    state = torch.load(folder / "run" / "state.pt", weights_only=True)
+    model = pipeline.Encoder(replace(ModelConfig(), hidden_size=32, intermediate_size=128))
+    model.load_state_dict(state["model"])
+    mixed = [text.title() for text in texts(20, 5)] + texts(20, 6)
     tokenizer = Tokenizer.open(BUILTIN)
-    some = corpus.sample(data, 400, seed=0)
-    projection = targets.fit_projection(teacher, some, 32)
-    shards = targets.build(folder, some, teacher, tokenizer, projection, limit=64)
-    return some, projection, shards, tokenizer
+    with asterisk.load(folder / "out") as runtime, torch.inference_mode():
+        for text in mixed:
+            ids = material.train.fold[tokenizer.encode(text)]
+            trained = torch.nn.functional.normalize(model(torch.from_numpy(ids)[None])[0], dim=0)
+            assert np.allclose(runtime.encode(text), trained, atol=3e-3)  # stored in 16 bits
 
 
-def test_teacher_agrees_with_sentence_transformers(teacher, lines):
-    from sentence_transformers import SentenceTransformer
-
-    theirs = SentenceTransformer(str(find("all-MiniLM-L6-v2")), device="cpu").encode(lines[:32])
-    ours = teacher.look(lines[:32]).sentences.numpy()
-    assert (ours * theirs).sum(1).min() > 0.999  # ours is bfloat16
-
-
-def test_projection_is_orthonormal_and_ordered(made, teacher, lines):
-    _, projection, _, _ = made
-    assert np.allclose(projection @ projection.T, np.eye(32), atol=1e-5)
-    vectors = teacher.look(lines[:200]).sentences.numpy() @ projection.T
-    power = np.square(vectors).mean(0)
-    assert power[:8].sum() > power[8:16].sum() > power[24:].sum()
-
-
-def test_token_targets_are_the_teachers_own_states(made, teacher):
-    """A token's target, worked out again the slow way for one text."""
-    some, projection, shards, tokenizer = made
-    index = 5
-    ids, spans = encode_with_offsets(tokenizer, some[index])
-    seen = teacher.look([some[index]])
-    end = shards[0].ends[index]
-    start = shards[0].ends[index - 1]
-    assert shards[0].ids[start:end].tolist() == ids[:64]
-    for position, (first, last) in enumerate(spans[:64]):
-        states = [
-            seen.states[0, piece]
-            for character in range(first, last)
-            for piece, (a, b) in enumerate(seen.spans[0].tolist())
-            if a <= character < b
-        ]
-        stored = shards[0].tokens[start + position] * shards[0].scales[start + position]
-        if not states:
-            assert not stored.any()
-            continue
-        expected = projection @ np.mean([state.numpy() for state in states], axis=0)
-        cosine = stored @ expected / np.linalg.norm(stored) / np.linalg.norm(expected)
-        assert cosine > 0.99
-
-
-def test_batches_cover_every_text_once_an_epoch(made):
-    collected = Targets(made[2])
-    batches, seen = plan(collected, 512, seed=3), []
-    while len(seen) < len(collected):
-        batch = next(batches)
-        assert len(batch) * collected.lengths[batch].max() <= max(512, collected.lengths.max())
-        seen += batch
-    assert sorted(seen) == list(range(len(collected)))
-    assert next(plan(collected, 512, seed=3)) == next(plan(collected, 512, seed=3))
+def test_a_finished_run_is_described_again(command_run, data):
+    folder, _ = command_run
+    before = (folder / "run" / "state.pt").read_bytes()
+    done = _call(data, folder, "targets")
+    assert done.returncode == 0
+    assert len((folder / "run" / "state.pt").read_bytes()) == len(before)
+    done = _call(data, folder, "targets", "--seed", "4")
+    assert done.returncode == ArtifactError.status
+    assert b"begun with seed 3, not 4" in done.stderr
+    assert done.stderr.count(b"\n") == 1
 
 
 @pytest.mark.slow
-def test_learns_and_resumes_to_the_same_weights(made, teacher, tmp_path):
-    import torch
-
-    torch.set_num_threads(1)
-    _, projection, shards, tokenizer = made
-    collected = Targets(shards)
-    recipe = TrainingRecipe(passes=3_000, batch_tokens=512)
-
-    start = student(CONFIG, shards, teacher, tokenizer, projection, seed=0)
-
-    def begin(folder):
-        folder.mkdir(exist_ok=True)
-        return Distillation(deepcopy(start), recipe, collected, collected, folder)
-
-    whole = begin(tmp_path / "whole")
-    before = cosine_to_teacher(whole.model, collected)
-    whole.finish()
-    assert cosine_to_teacher(whole.model, collected) > before + 0.1
-
-    class Cut(Exception):
-        pass
-
-    def cut(seen, figures):
-        if seen > 1_200:
-            raise Cut
-
-    first = begin(tmp_path / "cut")
-    with pytest.raises(Cut):
-        first.finish(cut)
-    first._save()
-    second = begin(tmp_path / "cut")
-    assert second.seen > 1_200
-    second.finish()
-    for a, b in zip(whole.model.parameters(), second.model.parameters(), strict=True):
-        assert torch.equal(a, b)
+def test_killed_at_any_moment(command_run, data, tmp_path):
+    folder, _ = command_run
+    seeded(tmp_path / "run")
+    line = [sys.executable, "-c", _OFTEN, data / "corpus", data / "targets"]
+    line += ["--out", tmp_path / "out", "--run", tmp_path / "run", *OPTIONS]
+    for wait in (1.0, 2.0):
+        process = subprocess.Popen(list(map(str, line)), stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 200
+        while not (tmp_path / "run" / "state.pt").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = _call(data, tmp_path, "targets")
+    assert done.returncode == 0, done.stderr.decode()
+    one, two = (
+        torch.load(where / "run" / "state.pt", weights_only=True) for where in (folder, tmp_path)
+    )
+    assert one["step"] == two["step"]
+    assert all(torch.equal(one["model"][name], two["model"][name]) for name in one["model"])
 
 
-def test_a_working_folder_belongs_to_one_recipe_and_its_data(data, tmp_path):
-    from asterisk.training.pipeline import Job, _claim
-
-    _claim(Job(data, tmp_path), TrainingRecipe())
-    _claim(Job(data, tmp_path), TrainingRecipe())
-    with pytest.raises(ArtifactError, match="another recipe"):
-        _claim(Job(data, tmp_path), TrainingRecipe(seed=1))
-    (tmp_path / "less").mkdir()
-    (tmp_path / "less" / "single.txt.zst").write_bytes(zstandard.compress(b"a line"))
-    with pytest.raises(ArtifactError, match="other data"):
-        _claim(Job(tmp_path / "less", tmp_path), TrainingRecipe())
+_OFTEN = """
+import sys
+from asterisk.cli import train
+from asterisk.training import distil
+distil.SAVE_EVERY = 0.2
+sys.exit(train.main(sys.argv[1:]))
+"""
 
 
-def test_training_leaves_a_folder_of_other_things_alone(data, command, tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [("--bag", "only"), ("--hidden", "64", "--bag", "no"), ("--preset", "leaf")]
+)
+def test_other_commands(data, tmp_path, options):
+    from sentence_transformers import SentenceTransformer
+
+    if "only" not in options:
+        seeded(tmp_path / "run")
+    done = _call(data, tmp_path, "black-box", *options)
+    assert done.returncode == 0, done.stderr.decode()
+    opened = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    made = opened.encode(["The River bank", "the river bank"])
+    assert made.shape == (2, 32)
+    assert np.allclose(made[0], made[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--temperature", "0"), b"--temperature must be"),
+        (("--preset", "nothing"), b"invalid choice"),
+        (("--learning-rate", "nan"), b"not a finite number"),
+        (("--texts", "-1"), b"not a positive number"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line(command, data, tmp_path, options, told):
+    done = command("train", data / "corpus", data / "targets", "--out", tmp_path / "o", *options)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert done.stderr.count(b"\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_what_is_not_ours_is_left_alone(command, data, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    done = command("train", data, "--out", tmp_path)
+    done = command("train", data / "corpus", data / "targets", "--out", tmp_path)
     assert done.returncode == 7
     assert b"left alone" in done.stderr
     assert (tmp_path / "thesis.txt").read_text() == "mine"
-
-
-@pytest.mark.slow
-def test_the_command_makes_a_checkpoint(data, command, tmp_path):
-    import asterisk
-
-    options = ("--texts", 200, "--passes", 400, "--held-out", 50, "--limit", 64)
-    done = command("train", data, "--out", tmp_path / "out", "--run", tmp_path / "run", *options)
-    assert done.returncode == 0, done.stderr.decode()
-    with asterisk.load(tmp_path / "out") as runtime:
-        assert runtime.encode("a text").shape == (256,)
-    card = (tmp_path / "out" / "README.md").read_text()
-    assert "block 2 bypassed" in card
-    curve = tmp_path / "run" / "curve.csv"
-    assert not curve.exists() or list(csv.DictReader(curve.open()))
+    done = command("train", tmp_path, data / "targets", "--out", tmp_path / "out")
+    assert done.returncode == 5
+    assert b"asterisk-data" in done.stderr
+    assert not (tmp_path / "out").exists()

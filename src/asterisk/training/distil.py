@@ -1,156 +1,230 @@
-"""The training loop: sentence and token distillation, resumable at any moment."""
+"""The training loop, resumable at any moment."""
 
 from __future__ import annotations
 
-import csv
 import itertools
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from asterisk.errors import ArtifactError, one_line
 from asterisk.files import replacing_file
-from asterisk.model.encoder import Encoder, mean_pool
-from asterisk.training.batches import Batch, Targets, plan
+from asterisk.model.encoder import Encoder
+from asterisk.training import curve, losses
+from asterisk.training.agreement import cosine_to_teacher
+from asterisk.training.batches import Batch, Targets, plan, plan_pairs
+from asterisk.training.distributed import Processes
+from asterisk.training.optimisers import optimisers, set_rates, share_of_peak
 from asterisk.training.recipe import TrainingRecipe
 
 SAVE_EVERY = 180.0  # seconds
-EVALUATE_EVERY = 500  # steps
-SENTENCE_ONLY = 0.8
-CURVE = ("texts", "sentence_loss", "token_loss", "held_out_cosine")
+EVALUATED = 1_000  # held-out texts
+BANK_SHARDS, BANK_DRAWN = 16, 8_192
 Report = Callable[[int, dict[str, float]], None]
 
 
-def losses(model: Encoder, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return the sentence loss, 1 - cosine, and the token loss, error over power; scalars."""
-    with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16):
-        states = model.tokens(batch.ids, batch.mask)
-    states = states.float()
-    pooled = mean_pool(states, batch.mask)
-    sentence = 1 - functional.cosine_similarity(pooled, batch.sentences).mean()
-    wanted = batch.tokens[batch.asked]
-    token = (states[batch.asked] - wanted).square().mean() / wanted.square().mean()
-    return sentence, token
-
-
-@torch.inference_mode()
-def cosine_to_teacher(model: Encoder, targets: Targets, skip: int | None = None) -> float:
-    """Return the mean cosine to the teacher's vectors, bypassing block ``skip`` if given."""
-    return float(functional.cosine_similarity(*vectors(model, targets, skip)).mean())
-
-
-@torch.inference_mode()
-def vectors(model: Encoder, targets: Targets, skip: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return the student's and the teacher's vectors of every text, float32 [n, d] each."""
-    ours, theirs = [], []
-    order = targets.lengths.argsort(kind="stable")
-    for start in range(0, len(order), 64):
-        batch = targets.gather(order[start : start + 64].tolist())
-        x = model.embeddings(batch.ids)
-        bias = (~batch.mask)[:, None, None, :] * torch.finfo(x.dtype).min
-        for index, block in enumerate(model.blocks):
-            x = x if index == skip else block(x, bias)
-        ours.append(mean_pool(x, batch.mask))
-        theirs.append(batch.sentences)
-    return torch.cat(ours), torch.cat(theirs)
-
-
 class Distillation:
-    """One run in one folder: its model, its optimisers and where it stands."""
+    """One run in one folder: its model, its optimisers and where it stands.
+
+    ``pairs`` int64 [m, 2] are texts of ``train`` that mean the same. Held-out texts are the first
+    of ``held_out``, or its ``looked_at``. ArtifactError if the folder's state is damaged.
+    """
 
     def __init__(
-        self, model: Encoder, recipe: TrainingRecipe, train: Targets, held_out: Targets, run: Path
+        self,
+        model: Encoder,
+        recipe: TrainingRecipe,
+        train: Targets,
+        held_out: Targets,
+        run: Path,
+        *,
+        pairs: npt.NDArray[np.int64] | None = None,
+        looked_at: range | None = None,
+        processes: Processes | None = None,
     ) -> None:
-        self.model, self.recipe, self.run = model, recipe, run
+        if not train.show_tokens:
+            recipe = replace(recipe, token_weight=0.0)
+        self.processes = processes or Processes()
+        self.model, self.recipe, self.run = model.to(self.processes.device), recipe, run
         self.train, self.held_out = train, held_out
-        table = model.embeddings.word_embeddings
-        table.sparse = True  # a step touches a few hundred of 50,259 rows
-        rest = [p for p in model.parameters() if p is not table.weight]
-        matrices: dict[str, Any] = {"params": [p for p in rest if p.ndim > 1]}
-        scales: dict[str, Any] = {"params": [p for p in rest if p.ndim == 1], "weight_decay": 0.0}
-        self.optimisers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(
-                [matrices, scales],
-                lr=recipe.learning_rate,
-                betas=(0.9, 0.98),
-                weight_decay=recipe.weight_decay,
-            ),
-            torch.optim.SparseAdam([table.weight], lr=recipe.table_learning_rate),
-        ]
-        self.dense = rest
+        self.pairs = np.empty((0, 2), "i8") if pairs is None else pairs
+        self.looked_at = looked_at or range(min(EVALUATED, len(held_out)))
+        self.optimisers = optimisers(model, recipe)
+        self.table = model.embeddings.word_embeddings.weight
+        self.dense = [p for p in model.parameters() if p is not self.table]
         self.step = self.seen = 0
-        self.state = run / "state.pt"
-        if self.state.is_file():
+        self.best, self.misses = -1.0, 0
+        self.vectors: Tensor | None = None
+        self.sums: dict[str, float] = {}
+        self.curve: list[dict[str, float]] = []
+        self.state, self.kept = run / "state.pt", run / "best.pt"
+        # The first process decides: it may have saved before another comes to look.
+        self.fresh = not self.processes.agree(lambda: float(self.state.is_file()))
+        if self.fresh:
+            self.processes.spread(self.model)
+        else:
             self._load()
+        self.processes.wait()
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether nothing is left to do."""
+        patience = self.recipe.patience
+        return self.seen >= self.recipe.passes or 0 < patience <= self.misses
 
     def finish(self, report: Report = lambda seen, figures: None) -> None:
         """Train to the end of the recipe, saving on the way; raises nothing of its own."""
-        batches = plan(self.train, self.recipe.batch_tokens, self.recipe.seed)
+        if self.fresh:
+            self._look()
+            self._save()
+            self.fresh = False
         saved = time.monotonic()
-        for indices in itertools.islice(batches, self.step, None):
-            if self.seen >= self.recipe.passes:
-                break
-            figures = self._advance(self.train.gather(indices))
-            if self.step % EVALUATE_EVERY == 0:
-                figures["held_out_cosine"] = self._evaluate()
-                self._log(figures)
+        steps = () if self.finished else itertools.islice(self._plan(), self.step, None)
+        for indices, paired in steps:
+            figures = self._advance(indices, paired=paired)
+            if self.step % self.recipe.evaluate_every == 0 or self.finished:
+                figures["held_out_cosine"] = self._look()
             report(self.seen, figures)
             if time.monotonic() - saved > SAVE_EVERY:
                 self._save()
                 saved = time.monotonic()
-        self._save()
+            if self.finished:
+                self._save()
+                break
+        self.processes.wait()
+        if self.recipe.patience and self.kept.is_file():
+            self.model.load_state_dict(_read(self.kept, self.processes.device))
 
-    def _advance(self, batch: Batch) -> dict[str, float]:
+    def _plan(self) -> Iterator[tuple[list[int], bool]]:
+        """Yield each step's texts, and whether they are pairs, for ever."""
+        recipe = self.recipe
+        texts = plan(self.train, recipe.batch_tokens, recipe.seed, recipe.replay)
+        pairs = plan_pairs(self.pairs, recipe.pairs, recipe.seed)
+        every = recipe.pair_every if recipe.pair_weight else 0
+        for step in itertools.count(1):
+            paired = bool(every) and step % every == 0
+            yield next(pairs if paired else texts), paired
+
+    def _advance(self, indices: list[int], *, paired: bool) -> dict[str, float]:
         done = self.seen / self.recipe.passes
-        rate = min(done / self.recipe.warmup, 1.0) * 0.5 * (1 + math.cos(math.pi * done))
-        rates = (self.recipe.learning_rate, self.recipe.table_learning_rate)
-        for optimiser, peak in zip(self.optimisers, rates, strict=True):
-            for group in optimiser.param_groups:
-                group["lr"] = max(rate, 1e-3) * peak
+        set_rates(self.optimisers, self.recipe, done)
+        for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
-        sentence, token = losses(self.model, batch)
-        weight = self.recipe.token_weight * (1.0 if done < SENTENCE_ONLY else 0.1)
-        (sentence + weight * token).backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.dense, 1.0)
+        own = self.processes.share(indices, paired=paired)
+        batch = self.train.gather(own or indices[:1], paired=paired).to(self.processes.device)
+        figures = self._backward(batch, done, empty=not own)
+        self.processes.average(self.dense, [self.table])
+        torch.nn.utils.clip_grad_norm_(self.dense, self.recipe.clip)
         for optimiser in self.optimisers:
             optimiser.step()
         self.step += 1
-        self.seen += len(batch)
-        return {"sentence_loss": sentence.item(), "token_loss": token.item()}
+        self.seen += len(indices)
+        for name, value in figures.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.sums[f"{name} steps"] = self.sums.get(f"{name} steps", 0.0) + 1
+        return figures
 
-    def _evaluate(self) -> float:
+    def _backward(self, batch: Batch, done: float, *, empty: bool) -> dict[str, float]:
+        """Leave the gradient of the weighed losses; return the losses, of this process's texts."""
+        found = losses.terms(self.model, batch, self.recipe, self.processes, self._bank(done))
+        weights = losses.weights(self.recipe, done)
+        counts = torch.stack([term.counts for term in found.values()]) * (0.0 if empty else 1.0)
+        scales = self.processes.scales(counts)
+        parts = [
+            weights[name] * (term.value * scale)
+            for (name, term), scale in zip(found.items(), scales, strict=True)
+        ]
+        sum(parts[1:], parts[0]).backward()
+        return {f"{name}_loss": term.value.item() for name, term in found.items()}
+
+    def _bank(self, done: float) -> Tensor | None:
+        """Return this step's draw of the teacher's vectors, float32 [n, d], where one is needed."""
+        if not self.recipe.relation_weight or done < self.recipe.relation_after:
+            return None
+        if self.vectors is None:
+            shards = range(min(BANK_SHARDS, self.train.size))
+            some = [torch.from_numpy(self.train.sentences(number)) for number in shards]
+            self.vectors = torch.cat(some)
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
+        drawn = torch.randint(len(self.vectors), (BANK_DRAWN,), generator=generator)
+        return self.vectors[drawn].to(self.processes.device)
+
+    def _look(self) -> float:
+        """Note where the run stands on held-out texts; return their mean cosine."""
         self.model.eval()
-        cosine = cosine_to_teacher(self.model, self.held_out)
+        cosine = self.processes.agree(
+            lambda: cosine_to_teacher(self.model, self.held_out, indices=self.looked_at)
+        )
         self.model.train()
+        names = [name for name in self.sums if not name.endswith(" steps")]
+        row = {name: self.sums[name] / self.sums[f"{name} steps"] for name in names}
+        rate = share_of_peak(self.recipe, self.seen / self.recipe.passes)
+        row |= {"passes": self.seen, "learning_rate": rate, "held_out_cosine": cosine}
+        self.curve.append(row)
+        self.sums = {}
+        if self.processes.first:
+            curve.write(self.run / "curve.csv", self.curve)
+        self.misses = 0 if cosine > self.best else self.misses + 1
+        if cosine > self.best:
+            self.best = cosine
+            if self.recipe.patience and self.processes.first:
+                with replacing_file(self.kept) as staging:
+                    torch.save(self.model.state_dict(), staging)
         return cosine
 
-    def _log(self, figures: dict[str, float]) -> None:
-        path = self.run / "curve.csv"
-        fresh = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, CURVE)
-            if fresh:
-                writer.writeheader()
-            writer.writerow({"texts": self.seen} | figures)
-
     def _save(self) -> None:
+        if not self.processes.first:
+            return
         state = {
             "step": self.step,
             "seen": self.seen,
             "model": self.model.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "best": self.best,
+            "misses": self.misses,
+            "sums": self.sums,
         }
         with replacing_file(self.state) as staging:
             torch.save(state, staging)
 
     def _load(self) -> None:
-        state: dict[str, Any] = torch.load(self.state, weights_only=True)
-        self.step, self.seen = state["step"], state["seen"]
-        self.model.load_state_dict(state["model"])
-        for optimiser, values in zip(self.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(values)
+        state = _read(self.state, self.processes.device)
+        try:
+            self.step, self.seen = state["step"], state["seen"]
+            self.model.load_state_dict(state["model"])
+            for optimiser, values in zip(self.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(values)
+        except (KeyError, TypeError, ValueError, RuntimeError) as failure:
+            raise ArtifactError(f"{self.state} is of another model: {one_line(failure)}") from None
+        self.best, self.misses = state.get("best", -1.0), state.get("misses", 0)
+        self.sums = state.get("sums", {})
+        # What a run that was cut noted after its last save will be noted again.
+        rows = curve.read(self.run / "curve.csv")
+        self.curve = [row for row in rows if row["passes"] <= self.seen]
+
+
+def state_of(run: Path) -> int | None:
+    """Return how many texts the run in a folder has passed; None where it has not begun."""
+    state = run / "state.pt"
+    if not state.is_file():
+        return None
+    seen: int = _read(state, torch.device("cpu"), mapped=True)["seen"]
+    return seen
+
+
+def _read(path: Path, device: torch.device, *, mapped: bool = False) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = torch.load(
+            path, weights_only=True, map_location=device, mmap=mapped
+        )
+    except Exception as failure:
+        # Whatever a file that is no checkpoint makes the unpickler raise.
+        raise ArtifactError(f"{path} cannot be read: {one_line(failure)}") from None
+    return found

@@ -1,113 +1,157 @@
-"""From raw text to a checkpoint: sample, ask the teacher, initialise, distil, describe."""
+"""From a corpus and a teacher's targets to a checkpoint: initialise, distil, draw, describe."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch.nn import functional
 
-from asterisk.errors import ArtifactError
 from asterisk.files import replacing_file
-from asterisk.model.checkpoint import Checkpoint
+from asterisk.model.checkpoint import Array
 from asterisk.model.config import ModelConfig
 from asterisk.model.encoder import Encoder
 from asterisk.tokenizer import BUILTIN, Tokenizer
-from asterisk.training import corpus, initialise, targets
-from asterisk.training.batches import Targets
-from asterisk.training.card import Facts, write_card
-from asterisk.training.distil import Distillation, cosine_to_teacher, vectors
+from asterisk.training import bag, initialise, static
+from asterisk.training.bag import Bag, BagRecipe
+from asterisk.training.claim import claim
+from asterisk.training.distil import Distillation, state_of
+from asterisk.training.distributed import Processes
+from asterisk.training.material import Material, open_material
+from asterisk.training.outcome import evaluation, write
 from asterisk.training.recipe import TrainingRecipe
 from asterisk.training.teacher import Teacher, find
 
-PROJECTION_TEXTS = 10_000
 Stage = Callable[[str, int, int, dict[str, float]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Where a run reads and writes."""
+    """What a run reads and writes.
 
-    data: Path
-    run: Path
-    name: str = "asterisk-256"
-
-
-def train(job: Job, recipe: TrainingRecipe, config: ModelConfig, stage: Stage) -> Checkpoint:
-    """Carry out ``recipe`` and return its checkpoint; what ``job.run`` already holds is reused.
-
-    ``stage`` is told the name of each stage, how far it is and its figures.
+    ``corpus``, ``targets``, ``texts``, ``teacher`` and ``follow`` are `open_material`'s. ``out`` is
+    the checkpoint to write, ``run`` the working folder. ``bag`` says whether the static baseline is
+    trained too, for its "line" in the curve, "only" it, or "no". ``evaluation`` is JSON that
+    `asterisk-eval` wrote, for the card.
     """
-    _claim(job, recipe)
-    tokenizer = Tokenizer.open(BUILTIN)
-    teacher = Teacher(find(recipe.teacher))
-    texts = corpus.sample(job.data, recipe.texts, seed=recipe.seed)
-    apart = corpus.sample_held_out(job.data, recipe.held_out)
-    projection = _projection(job.run / "projection.npy", teacher, texts, config.embedding_size)
 
-    def ask(folder: str, some: list[str]) -> Targets:
-        shards = targets.build(
-            job.run / folder,
-            some,
-            teacher,
-            tokenizer,
-            projection,
-            limit=recipe.limit,
-            progress=lambda done, total: stage("teacher", done, total, {}),
-        )
-        return Targets(shards)
+    corpus: Path
+    targets: Path
+    out: Path
+    run: Path
+    texts: int | None = None
+    teacher: str | None = None
+    follow: bool = False
+    bag: Literal["line", "only", "no"] = "line"
+    bag_recipe: BagRecipe = field(default_factory=BagRecipe)
+    evaluation: Path | None = None
 
-    held_out, asked = ask("held-out", apart), ask("train", texts)
-    model = initialise.student(
-        config, asked.shards, teacher, tokenizer, projection, seed=recipe.seed
+
+def train(
+    job: Job,
+    recipe: TrainingRecipe,
+    shape: dict[str, int],
+    processes: Processes,
+    stage: Stage = lambda name, done, total, figures: None,
+) -> None:
+    """Carry out ``recipe`` and write ``job.out``; what ``job.run`` already holds is reused.
+
+    ``shape`` are `ModelConfig`'s fields other than the default's. ``stage`` is told the name of
+    each stage, how far it is and its figures.
+    """
+    evaluated = None if job.evaluation is None else evaluation(job.evaluation)
+    material = open_material(
+        job.corpus,
+        job.targets,
+        recipe,
+        texts=job.texts,
+        teacher=job.teacher,
+        follow=job.follow,
     )
-    start = cosine_to_teacher(model, held_out)
-    run = Distillation(model, recipe, asked, held_out, job.run)
+    recipe, config = material.recipe, configure(shape, material.train.dimensions)
+    if processes.first:
+        claim(job.run, recipe, _choices(material, config))
+    if job.bag == "only":
+        if processes.first:
+            found = _bag(job, _start(job, material, config), material, stage)
+            static.save(found, job.out, material.train.fold)
+        return
+    known = state_of(job.run) is not None or not processes.first
+    model = Encoder(config) if known else _begin(job, material, config, stage)
+    if job.bag == "line" and not job.follow and processes.first:
+        _line(job, material, config, stage)
+    run = Distillation(
+        model,
+        recipe,
+        material.train,
+        material.held_out,
+        job.run,
+        pairs=material.pairs,
+        looked_at=material.looked_at,
+        processes=processes,
+    )
     run.finish(lambda seen, figures: stage("distil", seen, recipe.passes, figures))
-    facts = _facts(model.eval(), held_out, start)
-    tensors = {name: value.detach().numpy() for name, value in model.state_dict().items()}
-    card = write_card(job.name, recipe, [path.name for path in corpus.files(job.data)], facts)
-    return Checkpoint(job.name, config, tensors, projection, card)
+    if processes.first:
+        if job.bag == "line":
+            _line(job, material, config, stage)
+        write(run, material, job.out, job.run, evaluated)
 
 
-def _claim(job: Job, recipe: TrainingRecipe) -> None:
-    """Make ``job.run`` this run's own; ArtifactError if another recipe or data began there."""
-    sizes = {path.name: path.stat().st_size for path in corpus.files(job.data)}
-    ours = json.dumps({"recipe": asdict(recipe), "data": sizes}, indent=1) + "\n"
-    job.run.mkdir(parents=True, exist_ok=True)
-    claim = job.run / "run.json"
-    if not claim.exists():
-        with replacing_file(claim) as staging:
-            staging.write_text(ours, "utf-8")
-    elif claim.read_text("utf-8") != ours:
-        raise ArtifactError(f"{job.run} was begun with another recipe or other data")
+def configure(shape: dict[str, int], size: int) -> ModelConfig:
+    """Return the student's configuration: a projection where it is wider than its vectors."""
+    hidden = shape.get("hidden_size", size)
+    known: dict[str, Any] = {"hidden_size": hidden, "intermediate_size": 4 * hidden} | shape
+    return replace(ModelConfig(), **known, projection_size=0 if hidden == size else size)
 
 
-def _projection(
-    path: Path, teacher: Teacher, texts: list[str], size: int
-) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    if not path.is_file():
-        with replacing_file(path) as staging, staging.open("wb") as file:
-            np.save(file, targets.fit_projection(teacher, texts[:PROJECTION_TEXTS], size))
-    loaded: np.ndarray[tuple[int, int], np.dtype[np.float32]] = np.load(path)
-    return loaded
+def _choices(material: Material, config: ModelConfig) -> dict[str, dict[str, Any]]:
+    told = {name: value for name, value in asdict(material.told).items() if name != "teacher"}
+    return {
+        "recipe": asdict(material.recipe),
+        "model": config.to_dict(),
+        "targets": told | {"texts": len(material.train), "pairs": len(material.pairs)},
+    }
 
 
-def _facts(model: Encoder, held_out: Targets, start: float) -> Facts:
-    whole, theirs = vectors(model, held_out)
-    bypassed = []
-    for index in range(model.config.num_layers):
-        without, _ = vectors(model, held_out, skip=index)
-        bypassed.append(
-            (
-                float(functional.cosine_similarity(whole, without).mean()),
-                float(functional.cosine_similarity(without, theirs).mean()),
-            )
+def _begin(job: Job, material: Material, config: ModelConfig, stage: Stage) -> Encoder:
+    stage("initialise", 0, 1, {})
+    rows = _start(job, material, config)
+    if not material.train.show_tokens:
+        # The mean of a token's texts says little of the token; a quick bag says more.
+        some = material.train.first(initialise.SHARDS)
+        rows = bag.fit(rows, some, material.apart, BagRecipe(epochs=3)).rows
+    return initialise.student(config, rows, seed=material.recipe.seed)
+
+
+def _start(job: Job, material: Material, config: ModelConfig) -> Array:
+    """Return the mean target of each token, made once a run."""
+    path = job.run / "rows.npy"
+    if path.is_file():
+        found: Array = np.load(path, allow_pickle=False)
+        return found
+    if material.train.show_tokens:
+        teacher, tokenizer = Teacher(find(material.told.teacher)), Tokenizer.open(BUILTIN)
+        rows = initialise.token_means(
+            config, material.train, teacher, tokenizer, material.projection
         )
-    with torch.inference_mode():
-        cosine = float(functional.cosine_similarity(whole, theirs).mean())
-    return Facts(len(held_out), start, cosine, bypassed)
+    else:
+        rows = initialise.text_means(config, material.train)
+    job.run.mkdir(parents=True, exist_ok=True)
+    with replacing_file(path) as staging, staging.open("wb") as file:
+        np.save(file, rows)
+    return rows
+
+
+def _bag(job: Job, start: Array, material: Material, stage: Stage) -> Bag:
+    def told(epoch: int, cosine: float) -> None:
+        stage("bag", epoch, job.bag_recipe.epochs, {"held_out_cosine": cosine})
+
+    return bag.fit(start, material.train, material.apart, job.bag_recipe, told)
+
+
+def _line(job: Job, material: Material, config: ModelConfig, stage: Stage) -> None:
+    if static.facts_of(job.run / "bag") is None:
+        found = _bag(job, _start(job, material, config), material, stage)
+        static.save(found, job.run / "bag", material.train.fold)

@@ -1,0 +1,152 @@
+"""One process or several, started by torch's own launcher, that make one step together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from asterisk.errors import UsageError
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """This process's place among ``size``: its ``rank``, and the ``device`` it computes on.
+
+    Each reads its share of a step's texts and leaves every process with the gradient of the whole.
+    """
+
+    size: int = 1
+    rank: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def first(self) -> bool:
+        """Tell whether this is the process that writes."""
+        return self.rank == 0
+
+    def share(self, indices: list[int], *, paired: bool) -> list[int]:
+        """Return this process's part of a batch, halves staying together; perhaps empty."""
+        if not paired:
+            return indices[self.rank :: self.size]
+        half = len(indices) // 2
+        return [*indices[:half][self.rank :: self.size], *indices[half:][self.rank :: self.size]]
+
+    def scales(self, counts: Tensor) -> Tensor:
+        """Return what makes means over shares, counting for ``counts`` [n], one mean."""
+        if self.size == 1:
+            return torch.ones_like(counts)
+        total = counts.clone()
+        dist.all_reduce(total)
+        return counts * self.size / total.clamp_min(1e-30)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Return every process's ``rows`` [n, d] under one another, with this one's gradient."""
+        if self.size == 1:
+            return rows
+        found: Tensor = _Gather.apply(rows, self)  # type: ignore[no-untyped-call]
+        return found
+
+    def average(self, dense: Iterable[Tensor], sparse: Iterable[Tensor]) -> None:
+        """Replace the gradients of parameters by their mean over processes."""
+        if self.size == 1:
+            return
+        told = [p.grad for p in dense if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in told])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for gradient, mean in zip(told, torch.split(flat, [g.numel() for g in told]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+        for parameter in sparse:
+            if parameter.grad is not None:
+                parameter.grad = self._sparse_mean(parameter.grad.coalesce())
+
+    def agree(self, find: Callable[[], float]) -> float:
+        """Return what the first process finds; the others wait for it."""
+        told = torch.zeros((), dtype=torch.float64, device=self.device)
+        if self.first:
+            told.fill_(find())
+        if self.size > 1:
+            dist.broadcast(told, 0)
+        return told.item()
+
+    def wait(self) -> None:
+        """Return when every process is here."""
+        if self.size > 1:
+            dist.all_reduce(torch.zeros((), device=self.device))
+
+    def spread(self, model: torch.nn.Module) -> None:
+        """Give every process the first one's parameters."""
+        if self.size > 1:
+            for parameter in model.parameters():
+                dist.broadcast(parameter.data, 0)
+
+    def stack(self, rows: Tensor) -> list[Tensor]:
+        """Return each process's ``rows`` [n, ...]; n may differ."""
+        count = torch.tensor([len(rows)], device=rows.device)
+        counts = [torch.zeros_like(count) for _ in range(self.size)]
+        dist.all_gather(counts, count)
+        longest = max(int(n) for n in counts)
+        padded = rows.new_zeros(longest, *rows.shape[1:])
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(parts, padded)
+        return [part[: int(n)] for part, n in zip(parts, counts, strict=True)]
+
+    def _sparse_mean(self, gradient: Tensor) -> Tensor:
+        indices = torch.cat(self.stack(gradient.indices()[0]))
+        values = torch.cat(self.stack(gradient.values())) / self.size
+        return torch.sparse_coo_tensor(
+            indices[None], values, gradient.shape, check_invariants=False
+        ).coalesce()
+
+
+class _Gather(torch.autograd.Function):
+    """Every process computes the same loss of all rows, so each keeps its own rows' gradient.
+
+    Times the number of processes, because parameters' gradients are averaged afterwards.
+    """
+
+    @staticmethod
+    def forward(context: Any, rows: Tensor, processes: Processes) -> Tensor:
+        parts = processes.stack(rows.detach())
+        context.start = sum(len(part) for part in parts[: processes.rank])
+        context.count, context.size = len(rows), processes.size
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        own = gradients[0][context.start : context.start + context.count]
+        return own * context.size, None
+
+
+@contextmanager
+def processes(device: Literal["auto", "cpu", "cuda"]) -> Iterator[Processes]:
+    """Join the processes that torchrun started, if it did: NCCL on GPUs, Gloo on CPUs.
+
+    UsageError where a GPU is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: PyTorch sees no GPU here")
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    gpu = device != "cpu" and torch.cuda.is_available()
+    place = torch.device("cuda", local) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(place)
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Processes(device=place)
+        return
+    dist.init_process_group("nccl" if gpu else "gloo")
+    try:
+        yield Processes(size, dist.get_rank(), place)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,135 @@
+"""What a student can be asked for, as small losses that are added up.
+
+Each gives a `Term`: its value over this process's texts and what that value counts for, so that
+the shares of several processes add up to the loss of the whole batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from asterisk.model.encoder import Encoder, mean_pool
+from asterisk.training.batches import Batch
+from asterisk.training.distributed import Processes
+from asterisk.training.recipe import TrainingRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a student made of a batch: ``tokens`` float32 [B, T, d], their means [B, d]."""
+
+    tokens: Tensor
+    sentences: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A loss, a scalar, and ``counts``, a scalar: its share in a mean over processes."""
+
+    value: Tensor
+    counts: Tensor
+
+
+def read(model: Encoder, batch: Batch, amp: str) -> Reading:
+    """Run the student; matrix products in bfloat16 where ``amp`` says so."""
+    with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=amp == "bf16"):
+        states = model.tokens(batch.ids, batch.mask)
+        if model.config.projection_size:
+            states = model.projection(states)
+    states = states.float()
+    return Reading(states, mean_pool(states, batch.mask))
+
+
+def cosine(reading: Reading, batch: Batch) -> Term:
+    """1 - cosine to the teacher's vector, mean over texts."""
+    value = 1 - functional.cosine_similarity(reading.sentences, batch.sentences).mean()
+    return Term(value, _texts(batch))
+
+
+def l2(reading: Reading, batch: Batch) -> Term:
+    """Squared distance of unit vectors (LEAF, arXiv 2509.12539), mean over texts."""
+    ours = functional.normalize(reading.sentences, dim=-1)
+    return Term((ours - batch.sentences).square().sum(-1).mean(), _texts(batch))
+
+
+def token(reading: Reading, batch: Batch) -> Term:
+    """Squared error of the tokens that have a target, over the power of the targets."""
+    wanted = batch.tokens[batch.asked]
+    if not len(wanted):
+        return Term(reading.tokens.sum() * 0.0, torch.zeros((), device=wanted.device))
+    power = wanted.square().mean()
+    value = (reading.tokens[batch.asked] - wanted).square().mean() / power
+    return Term(value, power * len(wanted))
+
+
+def infonce(reading: Reading, processes: Processes, temperature: float) -> Term:
+    """Cross entropy of finding each text's other half among the batch's, both ways.
+
+    Row i of the first half of ``reading`` belongs to row i of the second; every other pair of the
+    batch, of all processes, is a negative.
+    """
+    ours = functional.normalize(reading.sentences, dim=-1)
+    first, second = (processes.gather(half) for half in ours.chunk(2))
+    scores = first @ second.T / temperature
+    own = torch.arange(len(scores), device=scores.device)
+    there, back = functional.cross_entropy(scores, own), functional.cross_entropy(scores.T, own)
+    # Every process has the whole batch's loss, its gradient for its own texts alone.
+    return Term((there + back) / 2, torch.ones((), device=scores.device))
+
+
+def relation(
+    reading: Reading, batch: Batch, bank: Tensor, processes: Processes, temperature: float
+) -> Term:
+    """KL divergence from the teacher's distribution over texts that are near, to the student's.
+
+    Both are softmax over cosines to the teacher's vectors of the batch and of ``bank``, float32
+    [n, d], as SEED does with a queue (Fang et al., arXiv 2101.04731).
+    """
+    keys = torch.cat([processes.gather(batch.sentences), bank])
+    ours = functional.normalize(reading.sentences, dim=-1)
+    wanted = functional.log_softmax(batch.sentences @ keys.T / temperature, 1)
+    found = functional.log_softmax(ours @ keys.T / temperature, 1)
+    value = functional.kl_div(found, wanted, log_target=True, reduction="batchmean")
+    return Term(value, _texts(batch))
+
+
+def terms(
+    model: Encoder,
+    batch: Batch,
+    recipe: TrainingRecipe,
+    processes: Processes,
+    bank: Tensor | None = None,
+) -> dict[str, Term]:
+    """Return the losses that ``recipe`` gives a weight, by name; `relation` needs a ``bank``."""
+    reading = read(model, batch, recipe.amp)
+    found = {}
+    if recipe.cosine_weight:
+        found["cosine"] = cosine(reading, batch)
+    if recipe.l2_weight:
+        found["l2"] = l2(reading, batch)
+    if recipe.token_weight:
+        found["token"] = token(reading, batch)
+    if bank is not None:
+        found["relation"] = relation(reading, batch, bank, processes, recipe.relation_temperature)
+    if recipe.pair_weight and batch.paired:
+        found["pair"] = infonce(reading, processes, recipe.temperature)
+    return found
+
+
+def weights(recipe: TrainingRecipe, done: float) -> dict[str, float]:
+    """Return each loss's weight when ``done``, 0 to 1, of the run is behind it."""
+    return {
+        "cosine": recipe.cosine_weight,
+        "l2": recipe.l2_weight,
+        "token": recipe.token_weight_at(done),
+        "relation": recipe.relation_weight,
+        "pair": recipe.pair_weight,
+    }
+
+
+def _texts(batch: Batch) -> Tensor:
+    return torch.tensor(float(len(batch)), device=batch.ids.device)

@@ -1,0 +1,92 @@
+"""Two real processes make the steps that one makes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from asterisk.training import curve
+from asterisk.training.distributed import Processes
+from training.toy import texts, write_targets
+
+WORKER = """
+import sys
+from pathlib import Path
+import numpy as np
+import torch
+from training.toy import rows
+from asterisk.model.config import ModelConfig
+from asterisk.training.batches import Targets
+from asterisk.training.distil import Distillation
+from asterisk.training.distributed import processes
+from asterisk.training.initialise import student
+from asterisk.training.recipe import TrainingRecipe
+
+torch.set_num_threads(1)
+targets, out = map(Path, sys.argv[1:])
+projection = np.load(targets / "projection.npy")
+config = ModelConfig(hidden_size=32, intermediate_size=64)
+recipe = TrainingRecipe(passes=400, batch_tokens=128, pair_weight=0.5, pair_every=3, pairs=5,
+                        amp="off", evaluate_every=4, relation_weight=0.5, relation_after=0.5)
+pairs = np.stack([np.arange(50), np.arange(50) + 50], axis=1)
+with processes("cpu") as these:
+    run = Distillation(
+        student(config, rows(), seed=these.rank),  # the first one's must win
+        recipe,
+        Targets(targets / "train", 200, projection),
+        Targets(targets / "held-out", 40, projection),
+        out,
+        pairs=pairs,
+        processes=these,
+    )
+    run.finish()
+"""
+
+
+def start(code, *arguments, count):
+    launch = ["-m", "torch.distributed.run", f"--nproc-per-node={count}", "--standalone"]
+    return subprocess.run(
+        [sys.executable, *(launch if count > 1 else []), code, *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        timeout=500,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_make_one_run(tmp_path):
+    write_targets(tmp_path / "targets", texts(200, 0), texts(40, 1))
+    worker = tmp_path / "worker.py"
+    worker.write_text(WORKER)
+    states = []
+    for count in (1, 2):
+        out = tmp_path / str(count)
+        out.mkdir()
+        done = start(worker, tmp_path / "targets", out, count=count)
+        assert done.returncode == 0, done.stderr.decode()[-3_000:]
+        states.append(torch.load(out / "state.pt", weights_only=True))
+    one, two = states
+    assert one["step"] == two["step"]
+    assert one["seen"] == two["seen"]
+    looks = [row["held_out_cosine"] for row in curve.read(tmp_path / "1" / "curve.csv")]
+    assert one["best"] == max(looks) > looks[0] + 0.01
+    for name, value in two["model"].items():
+        assert np.allclose(value, one["model"][name], atol=2e-3), name
+    assert two["best"] == pytest.approx(one["best"], abs=1e-3)
+
+
+def test_shares_make_the_batch_and_keep_pairs():
+    batch = list(range(10))
+    shares = [Processes(3, rank).share(batch, paired=False) for rank in range(3)]
+    assert sorted(n for share in shares for n in share) == batch
+    for rank in range(3):
+        share = Processes(3, rank).share(batch, paired=True)
+        half = len(share) // 2
+        assert [n + 5 for n in share[:half]] == share[half:]
+    assert Processes(4, 3).share([1], paired=False) == []
