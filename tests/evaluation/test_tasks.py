@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, ndcg_score
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import KNeighborsClassifier
 
+from asterisk.classify.fit import fit
 from asterisk.evaluation import classification, clustering, retrieval, sets, similarity
 from asterisk.evaluation.sets import Labelled, Pairs, Retrieval
 from asterisk.evaluation.spaces import nearest, paired, shortened, tfidf, unit
@@ -59,6 +60,20 @@ def test_probe_and_neighbours_are_scikit_learn_s():
         expected = judge.fit(train, labels).predict(rows) == np.array(truth)
         assert found[name].values.tolist() == expected.tolist()
         assert 40 < found[name].score() < 100
+
+
+def test_head_is_that_of_asterisk_classify():
+    texts, labels = labelled(120, seed=0)
+    asked, truth = labelled(60, seed=1)
+    model = toy(noise=2.0)
+    each = Labelled("c", asked, truth, texts, labels)
+    assert "head" not in classification.measure(each, model.space())
+    found = classification.measure(each, model.space(), with_head=True)
+    train, rows = model.vectors(texts), model.vectors(asked)
+    expected = np.array(fit(train, labels, "any").predict(rows)) == np.array(truth)
+    assert found["head"].values.tolist() == expected.tolist()
+    assert found["head"].score() > 50
+    assert "head" not in classification.measure(each, tfidf, with_head=True)
 
 
 def test_a_label_that_was_never_seen_is_wrong():

@@ -17,8 +17,11 @@ from asterisk.training import losses
 from asterisk.training.batches import Batch
 from asterisk.training.distributed import Processes
 from asterisk.training.losses import Reading
+from asterisk.training.memory import Partners
 from asterisk.training.optimisers import share_of_peak
 from asterisk.training.recipe import PRESETS, TrainingRecipe
+
+WEIGHTS = ("cosine_weight", "token_weight", "relation_weight", "contrast_weight")
 
 
 @pytest.fixture
@@ -77,6 +80,26 @@ def test_relation(reading, batch):
     assert found == pytest.approx(entropy(theirs, ours, axis=1).mean(), rel=1e-4)
 
 
+def test_contrast(reading, batch):
+    torch.manual_seed(3)
+    bank = torch.nn.functional.normalize(torch.randn(6, 8), dim=-1)
+    there = torch.nn.functional.normalize(torch.randn(2, 8), dim=-1)
+    partners = Partners(torch.tensor([1, 3]), there)
+    unit = reading.sentences.numpy()[[1, 3]]
+    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    scores = unit @ torch.cat([there, bank]).numpy().T / 0.05
+    expected = -np.diag(log_softmax(scores, axis=1)).sum() / 4  # of four texts two have partners
+    found = losses.contrast(reading, batch, bank, partners, processes=Processes(), temperature=0.05)
+    assert found.value.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_contrast_without_partners_adds_nothing(reading, batch):
+    nobody = Partners(torch.empty(0, dtype=torch.int64), torch.empty(0, 8))
+    bank = torch.randn(6, 8)
+    found = losses.contrast(reading, batch, bank, nobody, processes=Processes(), temperature=0.05)
+    assert found.value.item() == 0
+
+
 def test_presets_are_what_they_say():
     original = PRESETS["original"]
     assert (original.epochs, original.pairs, original.learning_rate) == (5, 32, 2e-4)
@@ -110,8 +133,8 @@ def test_learning_rate_rises_stays_and_falls(done, warmup, decay):
         {"warmup": 1.0},
         {"amp": "fp8"},
         {"optimiser": "sgd"},
-        {"cosine_weight": 0.0, "token_weight": 0.0},
-        {"cosine_weight": 0.0, "token_weight": 0.0, "pair_weight": 1.0, "patience": 1},
+        dict.fromkeys(WEIGHTS, 0.0),
+        dict.fromkeys(WEIGHTS, 0.0) | {"pair_weight": 1.0, "patience": 1},
         {"learning_rate": float("nan")},
     ],
 )

@@ -30,7 +30,13 @@ from training.toy import rows, texts, write_corpus, write_targets
 
 CONFIG = ModelConfig(hidden_size=32, intermediate_size=64)
 RECIPE = TrainingRecipe(
-    passes=2_000, batch_tokens=128, evaluate_every=25, relation_weight=0.5, relation_after=0.5
+    passes=2_000,
+    batch_tokens=128,
+    evaluate_every=25,
+    relation_weight=0.5,
+    relation_after=0.5,
+    contrast_weight=0.2,
+    contrast_after=0.6,
 )
 
 
@@ -214,7 +220,9 @@ def test_a_folder_belongs_to_one_recipe(tmp_path, whole):
 
 def test_a_run_made_longer_is_the_longer_run(tmp_path, begun, known):
     """Apart from its warm-up, nothing before the decay depends on the length."""
-    longer = replace(RECIPE, warmup=0.0, passes=3_000, relation_weight=0.0)
+    longer = replace(
+        RECIPE, warmup=0.0, passes=3_000, decay=0.25, relation_weight=0.0, contrast_weight=0.0
+    )
     expected = begin(tmp_path / "expected", begun, known, longer)
     expected.finish()
     run = begin(tmp_path / "run", begun, known, replace(longer, passes=2_000))
@@ -304,7 +312,11 @@ def command_run(data, tmp_path_factory):
     return folder, done
 
 
-OPTIONS = ("--passes", "1500", "--batch-tokens", "128", "--evaluate-every", "20", "--seed", "3")
+# Neighbours and partners among a few hundred texts would cost the cosine that is looked at.
+OPTIONS = (
+    *("--passes", "1500", "--batch-tokens", "128", "--evaluate-every", "20", "--seed", "3"),
+    *("--relation-weight", "0", "--contrast-weight", "0", "--decay", "0.25"),
+)
 
 
 def _call(data, folder, targets, *options):

@@ -49,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--resamples", type=positive, default=1_000, help="default: 1000")
     it.add_argument("--seed", type=_seed, default=0, help="of resamples and --make-long (0)")
     it.add_argument("--threads", type=positive, default=1, help="to encode with")
+    it.add_argument(
+        "--head", action="store_true", help="also train asterisk-classify's head on each set"
+    )
     it.add_argument("--out", type=Path, help="JSON file to write beside printing the table")
     others = it.add_argument_group("instead of that")
     one = others.add_mutually_exclusive_group()
@@ -106,6 +109,7 @@ def _with_sets(arguments: argparse.Namespace) -> Report:
         resamples=arguments.resamples,
         seed=arguments.seed,
         threads=arguments.threads,
+        heads=arguments.head,
     )
     return evaluate(request, tell)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -16,20 +18,36 @@ NEIGHBOURS = 10
 PENALTY = 10.0  # scikit-learn's C, on unit rows
 ITERATIONS = 200
 Labels = npt.NDArray[np.int64]
+Dense = npt.NDArray[np.float32]
 
 
-def measure(labelled: Labelled, space: Space) -> dict[str, Items]:
-    """Return the accuracy of a linear probe and of ten nearest neighbours, text by text."""
+def measure(labelled: Labelled, space: Space, *, with_head: bool = False) -> dict[str, Items]:
+    """Return the accuracy of a linear probe and of ten nearest neighbours, text by text.
+
+    ``with_head`` adds that of `asterisk-classify`'s head, for dense float32 rows.
+    """
     train, rows = space(labelled.train, labelled.train, labelled.texts)
     known, numbers = np.unique(labelled.train_labels, return_inverse=True)
     if len(known) < 2:
         return {}
     by_name = {name: number for number, name in enumerate(known.tolist())}
     truth = np.array([by_name.get(label, -1) for label in labelled.labels])
-    return {
+    found: dict[str, Items] = {
         "probe": Means((probe(train, numbers, rows) == truth).astype(float)),
         "kNN": Means((neighbours(train, numbers, rows) == truth).astype(float)),
     }
+    if with_head and _is_dense(train) and _is_dense(rows):
+        told = head(train, labelled.train_labels, rows)
+        right = [ours == theirs for ours, theirs in zip(told, labelled.labels, strict=True)]
+        found["head"] = Means(np.array(right, float))
+    return found
+
+
+def head(train: Dense, labels: Sequence[str], rows: Dense) -> list[str]:
+    """Train the fully-connected head of `asterisk-classify` and return its labels for ``rows``."""
+    from asterisk.classify.fit import fit
+
+    return fit(train, labels, "evaluation").predict(rows)
 
 
 def probe(train: Rows, labels: Labels, rows: Rows) -> Labels:
@@ -53,3 +71,7 @@ def neighbours(train: Rows, labels: Labels, rows: Rows) -> Labels:
         tally = np.bincount(votes.ravel(), minlength=classes * len(near))
         found.append(tally.reshape(len(near), classes).argmax(1))
     return np.concatenate(found)
+
+
+def _is_dense(rows: Rows) -> TypeGuard[Dense]:
+    return isinstance(rows, np.ndarray) and rows.dtype == np.float32

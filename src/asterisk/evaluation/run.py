@@ -23,6 +23,7 @@ GROUPS = {
     "average precision": "STS",
     "probe": "classification, probe",
     "kNN": "classification, kNN",
+    "head": "classification, head",
     "nDCG@10": "retrieval",
     "V-measure": "clustering",
 }
@@ -44,6 +45,7 @@ class Request:
     resamples: int = 1_000
     seed: int = 0
     threads: int = 1
+    heads: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,8 @@ def _measure(each: EvaluationSet, seen: Sequence[Seen], request: Request) -> lis
             add(each.name, "", label, similarity.measure(each, it.space))
         elif isinstance(each, Labelled):
             if each.train:
-                add(each.name, "", label, classification.measure(each, it.space))
+                found = classification.measure(each, it.space, with_head=request.heads)
+                add(each.name, "", label, found)
             if clustering.worthwhile(each):
                 add(each.name, "", label, clustering.measure(each, it.space))
         else:
@@ -184,6 +187,7 @@ def _settings(request: Request, baseline: str, teacher: str | None) -> dict[str,
         "resamples": request.resamples,
         "seed": request.seed,
         "neighbours": classification.NEIGHBOURS,
+        "heads": request.heads,
         "probe_c": classification.PENALTY,
         "probe_iterations": classification.ITERATIONS,
         "kmeans_seeds": list(clustering.SEEDS),

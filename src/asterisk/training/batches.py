@@ -111,6 +111,13 @@ class Targets:
         found: npt.NDArray[np.float32] = torch.nn.functional.normalize(projected, dim=-1).numpy()
         return found
 
+    def sentences_of(self, indices: Sequence[int]) -> Tensor:
+        """Return the sentence vectors of texts, float32 [n, d], L2-normalised."""
+        places = [divmod(index, SHARD) for index in indices]
+        wide = np.array([self.shard(number).sentences[local] for number, local in places], "f4")
+        wide = wide.reshape(len(places), self._projection.shape[1])
+        return torch.nn.functional.normalize(torch.from_numpy(wide) @ self._projection.T, dim=-1)
+
     def lengths(self, number: int) -> Indices:
         """Return how many tokens each text in use of shard ``number`` has."""
         self.shard(number)

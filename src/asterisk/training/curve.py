@@ -17,6 +17,7 @@ FIELDS = (
     "l2_loss",
     "token_loss",
     "relation_loss",
+    "contrast_loss",
     "pair_loss",
     "held_out_cosine",
 )

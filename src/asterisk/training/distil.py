@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from asterisk.errors import ArtifactError, one_line
 from asterisk.files import replacing_file
@@ -21,12 +20,12 @@ from asterisk.training import curve, losses
 from asterisk.training.agreement import cosine_to_teacher
 from asterisk.training.batches import Batch, Targets, plan, plan_pairs
 from asterisk.training.distributed import Processes
+from asterisk.training.memory import Memory
 from asterisk.training.optimisers import optimisers, set_rates, share_of_peak
 from asterisk.training.recipe import TrainingRecipe
 
 SAVE_EVERY = 180.0  # seconds
 EVALUATED = 1_000  # held-out texts
-BANK_SHARDS, BANK_DRAWN = 16, 8_192
 Report = Callable[[int, dict[str, float]], None]
 
 
@@ -61,7 +60,7 @@ class Distillation:
         self.dense = [p for p in model.parameters() if p is not self.table]
         self.step = self.seen = 0
         self.best, self.misses = -1.0, 0
-        self.vectors: Tensor | None = None
+        self.memory = Memory(train, self.pairs, recipe.seed)
         self.sums: dict[str, float] = {}
         self.curve: list[dict[str, float]] = []
         self.state, self.kept = run / "state.pt", run / "best.pt"
@@ -119,7 +118,7 @@ class Distillation:
             optimiser.zero_grad(set_to_none=True)
         own = self.processes.share(indices, paired=paired)
         batch = self.train.gather(own or indices[:1], paired=paired).to(self.processes.device)
-        figures = self._backward(batch, done, empty=not own)
+        figures = self._backward(batch, own or indices[:1], done, empty=not own)
         self.processes.average(self.dense, [self.table])
         torch.nn.utils.clip_grad_norm_(self.dense, self.recipe.clip)
         for optimiser in self.optimisers:
@@ -131,10 +130,25 @@ class Distillation:
             self.sums[f"{name} steps"] = self.sums.get(f"{name} steps", 0.0) + 1
         return figures
 
-    def _backward(self, batch: Batch, done: float, *, empty: bool) -> dict[str, float]:
+    def _backward(
+        self, batch: Batch, indices: list[int], done: float, *, empty: bool
+    ) -> dict[str, float]:
         """Leave the gradient of the weighed losses; return the losses, of this process's texts."""
-        found = losses.terms(self.model, batch, self.recipe, self.processes, self._bank(done))
         weights = losses.weights(self.recipe, done)
+        bank = partners = None
+        if weights["relation"] or weights["contrast"]:
+            bank = self.memory.draw(self.step).to(self.processes.device)
+        if weights["contrast"]:
+            partners = self.memory.partners(indices, self.processes.device)
+        found = losses.terms(
+            self.model,
+            batch,
+            self.recipe,
+            weights,
+            processes=self.processes,
+            bank=bank,
+            partners=partners,
+        )
         counts = torch.stack([term.counts for term in found.values()]) * (0.0 if empty else 1.0)
         scales = self.processes.scales(counts)
         parts = [
@@ -143,18 +157,6 @@ class Distillation:
         ]
         sum(parts[1:], parts[0]).backward()
         return {f"{name}_loss": term.value.item() for name, term in found.items()}
-
-    def _bank(self, done: float) -> Tensor | None:
-        """Return this step's draw of the teacher's vectors, float32 [n, d], where one is needed."""
-        if not self.recipe.relation_weight or done < self.recipe.relation_after:
-            return None
-        if self.vectors is None:
-            shards = range(min(BANK_SHARDS, self.train.size))
-            some = [torch.from_numpy(self.train.sentences(number)) for number in shards]
-            self.vectors = torch.cat(some)
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
-        drawn = torch.randint(len(self.vectors), (BANK_DRAWN,), generator=generator)
-        return self.vectors[drawn].to(self.processes.device)
 
     def _look(self) -> float:
         """Note where the run stands on held-out texts; return their mean cosine."""

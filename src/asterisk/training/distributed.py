@@ -55,6 +55,13 @@ class Processes:
         found: Tensor = _Gather.apply(rows, self)  # type: ignore[no-untyped-call]
         return found
 
+    def start(self, rows: Tensor) -> int:
+        """Return where this process's ``rows`` begin in what `gather` returns."""
+        if self.size == 1:
+            return 0
+        counts = torch.cat(self.stack(torch.tensor([len(rows)], device=rows.device)))
+        return int(counts[: self.rank].sum())
+
     def average(self, dense: Iterable[Tensor], sparse: Iterable[Tensor]) -> None:
         """Replace the gradients of parameters by their mean over processes."""
         if self.size == 1:

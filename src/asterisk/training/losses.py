@@ -6,6 +6,7 @@ the shares of several processes add up to the loss of the whole batch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional
 from asterisk.model.encoder import Encoder, mean_pool
 from asterisk.training.batches import Batch
 from asterisk.training.distributed import Processes
+from asterisk.training.memory import Partners
 from asterisk.training.recipe import TrainingRecipe
 
 
@@ -97,25 +99,66 @@ def relation(
     return Term(value, _texts(batch))
 
 
+def contrast(
+    reading: Reading,
+    batch: Batch,
+    bank: Tensor,
+    partners: Partners,
+    *,
+    processes: Processes,
+    temperature: float,
+) -> Term:
+    """Cross entropy of finding a text's partner, as the teacher sees it, among many texts.
+
+    InfoNCE from the student's query to the teacher's documents, which is how LEAF's asymmetric
+    retrieval uses them (arXiv 2509.12539); negatives are the batch's other partners and ``bank``,
+    float32 [n, d]. The mean is over all texts; those without a partner add nothing.
+    """
+    wanted = processes.gather(partners.sentences)
+    first = processes.start(partners.sentences)
+    own = torch.arange(len(partners.rows), device=bank.device) + first
+    if not len(own) or len(wanted) < 2:
+        return Term(reading.sentences.sum() * 0.0, _texts(batch))
+    ours = functional.normalize(reading.sentences, dim=-1)[partners.rows]
+    scores = ours @ torch.cat([wanted, bank]).T / temperature
+    value = functional.cross_entropy(scores, own) * len(own) / len(batch)
+    return Term(value, _texts(batch))
+
+
 def terms(
     model: Encoder,
     batch: Batch,
     recipe: TrainingRecipe,
+    weights: Mapping[str, float],
+    *,
     processes: Processes,
     bank: Tensor | None = None,
+    partners: Partners | None = None,
 ) -> dict[str, Term]:
-    """Return the losses that ``recipe`` gives a weight, by name; `relation` needs a ``bank``."""
+    """Return the losses that have a weight, by name.
+
+    `relation` and `contrast` need a ``bank``, `contrast` ``partners``, too.
+    """
     reading = read(model, batch, recipe.amp)
     found = {}
-    if recipe.cosine_weight:
+    if weights["cosine"]:
         found["cosine"] = cosine(reading, batch)
-    if recipe.l2_weight:
+    if weights["l2"]:
         found["l2"] = l2(reading, batch)
-    if recipe.token_weight:
+    if weights["token"]:
         found["token"] = token(reading, batch)
-    if bank is not None:
+    if weights["relation"] and bank is not None:
         found["relation"] = relation(reading, batch, bank, processes, recipe.relation_temperature)
-    if recipe.pair_weight and batch.paired:
+    if weights["contrast"] and bank is not None and partners is not None:
+        found["contrast"] = contrast(
+            reading,
+            batch,
+            bank,
+            partners,
+            processes=processes,
+            temperature=recipe.contrast_temperature,
+        )
+    if weights["pair"] and batch.paired:
         found["pair"] = infonce(reading, processes, recipe.temperature)
     return found
 
@@ -126,7 +169,8 @@ def weights(recipe: TrainingRecipe, done: float) -> dict[str, float]:
         "cosine": recipe.cosine_weight,
         "l2": recipe.l2_weight,
         "token": recipe.token_weight_at(done),
-        "relation": recipe.relation_weight,
+        "relation": recipe.relation_weight * (done >= recipe.relation_after),
+        "contrast": recipe.contrast_weight * (done >= recipe.contrast_after),
         "pair": recipe.pair_weight,
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from asterisk.errors import UsageError
@@ -28,7 +28,9 @@ class TrainingRecipe:
     the sentences decide. ``pair_weight`` is InfoNCE's at ``temperature``: each ``pair_every``-th
     step reads ``pairs`` pairs instead of texts, which get the other losses as well.
     ``relation_weight`` is for the teacher's similarities to many texts, at
-    ``relation_temperature``, once the share ``relation_after`` of the run is done.
+    ``relation_temperature``, once the share ``relation_after`` of the run is done;
+    ``contrast_weight`` for finding the partner of a pair among them, at ``contrast_temperature``,
+    after ``contrast_after``.
 
     The first pass takes the shards as they come, and with each, those that came ``replay``, one and
     a half times ``replay`` and so on before it: a student learns faster than a teacher speaks.
@@ -47,7 +49,7 @@ class TrainingRecipe:
     ``amp`` is the precision of the student's matrix products, "bf16" or "off".
     """
 
-    passes: int = 2_400_000
+    passes: int = 2_300_000
     batch_tokens: int = 2_048
     token_weight: float = 3.0
     matrix_learning_rate: float = 1e-3
@@ -55,7 +57,7 @@ class TrainingRecipe:
     table_learning_rate: float = 2e-3
     weight_decay: float = 0.01
     warmup: float = 0.01
-    decay: float = 0.25
+    decay: float = 0.75
     fold_case: bool = True
     seed: int = 0
     epochs: int = 0
@@ -71,9 +73,12 @@ class TrainingRecipe:
     patience: int = 0
     validation: float = 0.0
     amp: Literal["bf16", "off"] = "bf16"
-    relation_weight: float = 0.0
-    relation_after: float = 0.3
+    relation_weight: float = 2.0
+    relation_after: float = 0.34352
     relation_temperature: float = 0.03
+    contrast_weight: float = 0.2
+    contrast_after: float = 0.48605
+    contrast_temperature: float = 0.05
     replay: int = 40
 
     def __post_init__(self) -> None:
@@ -81,13 +86,13 @@ class TrainingRecipe:
             _check(name, getattr(self, name) >= 1, "at least 1")
         for name in ("epochs", "patience", "seed", "token_weight", "cosine_weight", "l2_weight"):
             _check(name, getattr(self, name) >= 0, "0 or more")
-        for name in ("pair_weight", "relation_weight", "weight_decay", "replay"):
+        for name in ("pair_weight", "relation_weight", "contrast_weight", "weight_decay", "replay"):
             _check(name, getattr(self, name) >= 0, "0 or more")
         for name in ("matrix_learning_rate", "learning_rate", "table_learning_rate"):
             _check(name, 0 < getattr(self, name) < 10, "above 0 and below 10")
-        for name in ("temperature", "relation_temperature", "clip"):
+        for name in ("temperature", "relation_temperature", "contrast_temperature", "clip"):
             _check(name, 0 < getattr(self, name) < float("inf"), "above 0")
-        for name in ("warmup", "decay", "validation", "relation_after"):
+        for name in ("warmup", "decay", "validation", "relation_after", "contrast_after"):
             _check(name, 0 <= getattr(self, name) < 1, "a share of 0 or more, below 1")
         _check("amp", self.amp in AMP, "bf16 or off")
         _check("optimiser", self.optimiser in OPTIMISERS, "muon or adamw")
@@ -96,6 +101,7 @@ class TrainingRecipe:
             self.l2_weight,
             self.token_weight,
             self.relation_weight,
+            self.contrast_weight,
         )
         if not any(to_teacher) and not self.pair_weight:
             raise UsageError("every loss has the weight 0: nothing would be learnt")
@@ -113,20 +119,23 @@ class TrainingRecipe:
             1 - self.decay,
             SENTENCE_ONLY if self.token_weight else 1.0,
             self.relation_after if self.relation_weight else 1.0,
+            self.contrast_after if self.contrast_weight else 1.0,
         )
 
 
+_PLAIN = TrainingRecipe(relation_weight=0.0, contrast_weight=0.0)
 PRESETS = {
     "asterisk": TrainingRecipe(),
     # Vujanic and Rueckstiess, LEAF (arXiv 2509.12539): nothing but the distance to the teacher's
     # normalised vector, in small batches.
-    "leaf": TrainingRecipe(cosine_weight=0.0, l2_weight=1.0, token_weight=0.0),
+    "leaf": replace(_PLAIN, cosine_weight=0.0, l2_weight=1.0, token_weight=0.0),
     # van den Oord et al. (arXiv 1807.03748), both ways as CLIP (arXiv 2103.00020).
-    "infonce": TrainingRecipe(
-        cosine_weight=0.0, token_weight=0.0, pair_weight=1.0, pair_every=1, pairs=64
+    "infonce": replace(
+        _PLAIN, cosine_weight=0.0, token_weight=0.0, pair_weight=1.0, pair_every=1, pairs=64
     ),
     # (1 - a) InfoNCE + a distillation, a = 0.5, as the original asterisk-embedding-model.
-    "original": TrainingRecipe(
+    "original": replace(
+        _PLAIN,
         epochs=5,
         cosine_weight=0.5,
         token_weight=0.0,
