@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asterisk.errors import ArtifactError
-from asterisk.model.checkpoint import load
+from asterisk.model.checkpoint import load, save
 from asterisk.model.config import ModelConfig
 from asterisk.runtimes.torch import reference
 
@@ -61,6 +62,16 @@ def test_reads_back_what_it_wrote(toy, toy_folder):
     assert again.fingerprint == toy.fingerprint
     for name, values in toy.tensors.items():
         assert np.array_equal(again.tensors[name], values)
+
+
+def test_transposed_arrays_are_written_in_their_own_order(toy, tmp_path):
+    rows = np.random.default_rng(0).normal(size=(384, toy.config.hidden_size)).astype("f4")
+    name = "encoder.layer.0.attention.self.query.weight"
+    tensors = toy.tensors | {name: np.asfortranarray(toy.tensors[name])}
+    save(replace(toy, tensors=tensors, teacher_projection=rows.T), tmp_path / "out")
+    read = load(tmp_path / "out")
+    np.testing.assert_array_equal(read.teacher_projection, rows.T)
+    np.testing.assert_allclose(read.tensors[name], toy.tensors[name], atol=1e-3)
 
 
 def test_another_weight_is_another_space(toy):

@@ -120,8 +120,9 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> None:
     with replacing_folder(Path(folder), is_checkpoint) as staging:
         save_file(weights, staging / "model.safetensors", metadata={"format": "pt"})
         if checkpoint.teacher_projection is not None:
+            # safetensors writes an array's memory as it lies, transposed or not.
             save_file(
-                {"weight": checkpoint.teacher_projection.astype("f4")},
+                {"weight": checkpoint.teacher_projection.astype("f4", order="C")},
                 staging / "teacher_projection.safetensors",
             )
         (staging / "tokenizer.json").write_text(
@@ -159,7 +160,7 @@ def _write_sentence_transformers(folder: Path, config: ModelConfig) -> None:
 
 
 def _half(value: Array) -> npt.NDArray[np.float16]:
-    half = value.astype("f2")
+    half = value.astype("f2", order="C")
     if not np.isfinite(half).all():
         raise ArtifactError("checkpoint: a weight does not fit into 16 bits")
     return half
