@@ -18,7 +18,7 @@ from asterisk.errors import InputError, OutputError
 from asterisk.files import replacing_file
 from asterisk.progress import Bar
 from asterisk.runtimes.runtime import OnLong, Runtime
-from asterisk.streams.reading import Record
+from asterisk.streams.reading import Record, kept
 
 BLOCK = 64  # texts
 _SPACES = str.maketrans(dict.fromkeys("\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029", " "))
@@ -40,7 +40,7 @@ def label(
     """Write a line for each record to ``out``, whole or not at all, or to standard output."""
     with _opened(out) as file, Bar(0, "texts") as bar:
         index = 0
-        while block := list(itertools.islice(_kept(records, rules.on_empty), BLOCK)):
+        while block := list(itertools.islice(kept(records, rules.on_empty), BLOCK)):
             full = [record for record in block if record.text.strip()]
             vectors = embed(
                 runtime,
@@ -75,16 +75,6 @@ def embed(
             except InputError:
                 raise InputError(f"{place}: {failure}") from None
         raise
-
-
-def _kept(records: Iterator[Record], on_empty: str) -> Iterator[Record]:
-    for record in records:
-        if not record.text.strip():
-            if on_empty == "error":
-                raise InputError(f"{record.place}: empty text; see --on-empty")
-            if on_empty == "skip":
-                continue
-        yield record
 
 
 def _line(head: Head, record: Record, shares: Floats | None, rules: Rules, index: int) -> str:

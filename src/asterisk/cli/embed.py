@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from asterisk.cli.common import Parser, positive, run
 from asterisk.errors import InputError, UsageError
 from asterisk.progress import Bar, tell
-from asterisk.streams.reading import Record, read
+from asterisk.streams.reading import Record, kept, read
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime, Vectors
@@ -69,7 +69,7 @@ def _embed(arguments: argparse.Namespace) -> None:
             opened(arguments.out, format, dim) as sink,
             Bar(0, "texts") as bar,
         ):
-            for block in _blocks(_kept(records, arguments.on_empty)):
+            for block in _blocks(kept(records, arguments.on_empty)):
                 full = [record for record in block if record.text.strip()]
                 vectors = iter(_vectors(runtime, full, arguments))
                 for record in block:
@@ -85,16 +85,6 @@ def _embed(arguments: argparse.Namespace) -> None:
 def _format_of(out: Path | None) -> str:
     suffix = "jsonl" if out is None else out.suffix.removeprefix(".")
     return suffix if suffix in FORMATS else "jsonl"
-
-
-def _kept(records: Iterator[Record], on_empty: str) -> Iterator[Record]:
-    for record in records:
-        if not record.text.strip():
-            if on_empty == "error":
-                raise InputError(f"{record.place}: empty text; see --on-empty")
-            if on_empty == "skip":
-                continue
-        yield record
 
 
 def _blocks(records: Iterator[Record]) -> Iterator[list[Record]]:

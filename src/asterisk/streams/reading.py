@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -71,3 +71,14 @@ def _record(line: str, place: str, field: str) -> Record:
         given = value.get("id")
         return Record(value[field], place, given if isinstance(given, (str, int)) else None)
     raise InputError(f"{place}: neither a string nor an object with a string in {field!r}")
+
+
+def kept(records: Iterable[Record], on_empty: str) -> Iterator[Record]:
+    """Yield the records to be encoded; ``on_empty`` is "error", "skip" or anything that keeps."""
+    for record in records:
+        if not record.text.strip():
+            if on_empty == "error":
+                raise InputError(f"{record.place}: empty text; see --on-empty")
+            if on_empty == "skip":
+                continue
+        yield record
