@@ -13,6 +13,11 @@ DATA ?= data
 RUNS ?= runs
 NAME ?= my-model
 THREADS ?= 1
+# Choose on dev; touch test once a candidate.
+SPLIT ?= dev
+
+# Each step needs the one before.
+.NOTPARALLEL:
 
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
@@ -40,7 +45,7 @@ export: install
 	@$(BIN)/asterisk-export $(MODEL) --format all
 
 eval: install-train
-	@$(BIN)/asterisk-eval all-MiniLM-L6-v2 $(MODEL) tfidf --data $(DATA)/eval --split test \
+	@$(BIN)/asterisk-eval all-MiniLM-L6-v2 $(MODEL) tfidf --data $(DATA)/eval --split $(SPLIT) \
 	  --teacher all-MiniLM-L6-v2 --out $(RUNS)/$(notdir $(MODEL))-eval.json
 
 test: .venv/.tox

@@ -76,10 +76,19 @@ def test_a_recipe_gives_the_same_bytes_as_it_always_did(corpus):
         "train/ends.npy": "2cca3e800a1ca2b7",
         "train/pairs.npy": "ea9773a2ec535454",
         "train/sources.npy": "ba0e4d3fd3db2158",
-        "held-out/texts.bin": "60f654fccd05fbbd",
+        "held-out/texts.bin": "5a3db57cff287938",
     }
     for name, wanted in hashes.items():
         assert hashlib.sha256((corpus / name).read_bytes()).hexdigest()[:16] == wanted, name
+
+
+def test_a_small_corpus_is_joined_no_more_densely(tmp_path):
+    one = Source("one", lambda: [(text,) for text in SOME[:100]])
+    recipe = DataRecipe(texts=1_000, joined=1_000, held_out=10)
+    prepare([one], recipe, tmp_path / "c", evaluated=Evaluated())
+    train = Corpus.open(tmp_path / "c")
+    joined = int((np.asarray(train.sources) == 1).sum())
+    assert 0 < joined <= len(train) - joined
 
 
 def test_what_is_in_a_corpus(corpus):

@@ -84,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _data(arguments: argparse.Namespace) -> None:
     if arguments.print_texts is not None:
+        if arguments.source or arguments.out:
+            raise UsageError("--print-texts goes with --part alone")
         _print(arguments.print_texts, arguments.part)
         return
     if arguments.out is None:

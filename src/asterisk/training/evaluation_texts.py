@@ -20,6 +20,8 @@ def evaluation_texts(folder: Path) -> Iterator[str]:
     """
     kinds = ("*.tsv", "*/*.tsv", "*.txt", "*/*.txt")
     found = sorted(path for kind in kinds for path in folder.glob(kind) if path.name != NO_TEXTS)
+    if not folder.is_dir():
+        raise InputError(f"{folder} holds no evaluation set: there is no such folder")
     if not found:
         raise InputError(f"{folder} holds no evaluation set: no .tsv or .txt file")
     for path in found:

@@ -111,11 +111,12 @@ def _part(
 ) -> int:
     """Write one part, shuffled, and return how many texts it holds."""
     wanted = recipe.held_out if apart else recipe.texts
-    joined = round(recipe.joined * wanted / recipe.texts)
     kept = [spool.rows(source, apart=apart) for source in range(spool.sources)]
     drawn = np.concatenate([*_draw(spool, kept, wanted, recipe.balance, random), NONE])
     chosen = spool.texts_of(drawn)
-    long = list(_join(spool, kept, joined, recipe, random))
+    # A corpus smaller than was asked for is joined no more densely.
+    share = wanted / recipe.texts * min(1.0, len(chosen) / max(wanted, 1))
+    long = list(_join(spool, kept, round(recipe.joined * share), recipe, random))
     order = random.permutation(len(chosen) + len(long))
     place = np.empty(len(order), "i8")
     place[order] = np.arange(len(order))

@@ -56,6 +56,8 @@ def file_source(path: Path, pick: Pick | None = None) -> Source:
         if pick is None:
             raise InputError(f"{path} is JSON lines: name the fields that are text by --columns")
         return Source(name(path), lambda: picked(records(path), pick, str(path)))
+    if not any(kind in path.suffixes for kind in LINES):
+        raise InputError(f"{path} is none of: {', '.join((*LINES, *RECORDS))}")
     return Source(name(path), lambda: rows(path))
 
 
