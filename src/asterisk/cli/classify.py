@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asterisk.classify.recipe import HeadRecipe
-from asterisk.cli.common import Parser, positive, run
+from asterisk.cli.common import Parser, positive, record_arguments, run
 from asterisk.errors import InputError, MissingExtra, OutputError, UsageError
 from asterisk.progress import Bar, tell
 
@@ -103,12 +103,7 @@ def _text_arguments(it: argparse.ArgumentParser) -> None:
     it.add_argument("texts", nargs="*", help="texts; none and no --file: standard input")
     _model_arguments(it)
     it.add_argument("--file", type=Path, action="append", help="a text a line; may be repeated")
-    it.add_argument(
-        "--json",
-        action=argparse.BooleanOptionalAction,
-        help="input is JSON lines (default: by the file's name)",
-    )
-    it.add_argument("--field", default="text", help="where a JSON object's text is (text)")
+    record_arguments(it)
     it.add_argument("--out", type=Path, help="file to write (default: standard output)")
     it.add_argument("--format", choices=("tsv", "jsonl"), help="default: by --out's name, else tsv")
     it.add_argument("--top", type=positive, default=1, help="labels a text gets in JSON lines (1)")

@@ -49,6 +49,16 @@ def run(parser: argparse.ArgumentParser, command: Command, argv: Sequence[str] |
     return status
 
 
+def record_arguments(it: argparse.ArgumentParser) -> None:
+    """Add what says how `streams` finds texts in its input."""
+    it.add_argument(
+        "--json",
+        action=argparse.BooleanOptionalAction,
+        help="input is JSON lines (default: by the file's name)",
+    )
+    it.add_argument("--field", default="text", help="where a JSON object's text is (text)")
+
+
 def positive(text: str) -> int:
     """Read a count of at least one."""
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:10]) <= 10**9:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asterisk.cli.common import Parser, positive, run
+from asterisk.cli.common import Parser, positive, record_arguments, run
 from asterisk.errors import InputError, UsageError
 from asterisk.progress import Bar, tell
 from asterisk.streams.reading import Record, kept, read
@@ -31,12 +31,7 @@ def parser() -> argparse.ArgumentParser:
     )
     it.add_argument("artifact", type=Path, help="artifact or checkpoint folder")
     it.add_argument("files", nargs="*", type=Path, help="text files; - or none: standard input")
-    it.add_argument(
-        "--json",
-        action=argparse.BooleanOptionalAction,
-        help="input is JSON lines (default: by the file's name)",
-    )
-    it.add_argument("--field", default="text", help="where a JSON object's text is (text)")
+    record_arguments(it)
     it.add_argument("--out", type=Path, help="file to write (default: standard output)")
     it.add_argument("--format", choices=FORMATS, help="default: by --out's name, else jsonl")
     it.add_argument("--dim", type=positive, help="keep the first DIM dimensions")

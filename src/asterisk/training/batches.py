@@ -106,16 +106,17 @@ class Targets:
 
     def sentences(self, number: int) -> npt.NDArray[np.float32]:
         """Return the sentence vectors of shard ``number``, float32 [n, d], L2-normalised."""
-        wide = np.asarray(self.shard(number).sentences[: len(self.lengths(number))], "f4")
-        projected = torch.from_numpy(wide) @ self._projection.T
-        found: npt.NDArray[np.float32] = torch.nn.functional.normalize(projected, dim=-1).numpy()
+        wide = self.shard(number).sentences[: len(self.lengths(number))]
+        found: npt.NDArray[np.float32] = self._projected(np.asarray(wide, "f4")).numpy()
         return found
 
     def sentences_of(self, indices: Sequence[int]) -> Tensor:
         """Return the sentence vectors of texts, float32 [n, d], L2-normalised."""
         places = [divmod(index, SHARD) for index in indices]
         wide = np.array([self.shard(number).sentences[local] for number, local in places], "f4")
-        wide = wide.reshape(len(places), self._projection.shape[1])
+        return self._projected(wide.reshape(len(places), self._projection.shape[1]))
+
+    def _projected(self, wide: npt.NDArray[np.float32]) -> Tensor:
         return torch.nn.functional.normalize(torch.from_numpy(wide) @ self._projection.T, dim=-1)
 
     def lengths(self, number: int) -> Indices:
@@ -157,13 +158,11 @@ class Targets:
             if shard.tokens is not None and shard.scales is not None:
                 tokens[row, :count] = shard.tokens[where]
                 scales[row, :count] = shard.scales[where]
-        wide = np.stack([shard.sentences[local] for shard, _, local in places])
-        sentences = torch.from_numpy(wide).float() @ self._projection.T
         scale = torch.from_numpy(scales)
         return Batch(
             torch.from_numpy(ids if self._fold is None else self._fold[ids]),
             torch.from_numpy(mask),
-            torch.nn.functional.normalize(sentences, dim=-1),
+            self.sentences_of(indices),
             torch.from_numpy(tokens).float() * scale[..., None],
             scale > 0,
             paired,
