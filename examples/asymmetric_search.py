@@ -62,7 +62,7 @@ def build(arguments: argparse.Namespace) -> None:
     from sentence_transformers import SentenceTransformer
 
     from asterisk.alignment import Alignment
-    from asterisk.training.teacher import find as find_teacher
+    from asterisk.teachers.teacher import find as find_teacher
 
     alignment = Alignment.open(arguments.checkpoint)
     teacher = SentenceTransformer(str(find_teacher(arguments.teacher)), device="cpu")

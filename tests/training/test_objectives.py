@@ -74,8 +74,12 @@ def test_relation(reading, batch):
     keys = torch.cat([batch.sentences, bank]).numpy()
     unit = reading.sentences.numpy()
     unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
-    theirs = softmax(batch.sentences.numpy() @ keys.T / 0.1, axis=1)
-    ours = softmax(unit @ keys.T / 0.1, axis=1)
+    others = ~np.eye(4, 10, dtype=bool)  # a text is not its own neighbour
+
+    def over_others(vectors):
+        return softmax((vectors @ keys.T / 0.1)[others].reshape(4, 9), axis=1)
+
+    theirs, ours = over_others(batch.sentences.numpy()), over_others(unit)
     found = losses.relation(reading, batch, bank, Processes(), 0.1).value.item()
     assert found == pytest.approx(entropy(theirs, ours, axis=1).mean(), rel=1e-4)
 
@@ -125,6 +129,13 @@ def test_learning_rate_rises_stays_and_falls(done, warmup, decay):
         assert share == pytest.approx(1)
 
 
+def test_the_token_loss_is_cut_once_its_share_is_done():
+    kept, cut = TrainingRecipe(), TrainingRecipe(token_until=0.8, relation_weight=0, decay=0.1)
+    assert [losses.weights(kept, done)["token"] for done in (0.0, 0.99, 1.0)] == [3.0] * 3
+    assert [losses.weights(cut, done)["token"] for done in (0.79, 0.8)] == [3.0, pytest.approx(0.3)]
+    assert replace(cut, contrast_weight=0).settled == 0.8  # a longer run would cut it later
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -132,6 +143,7 @@ def test_learning_rate_rises_stays_and_falls(done, warmup, decay):
         {"temperature": 0.0},
         {"warmup": 1.0},
         {"amp": "fp8"},
+        {"token_until": 0.0},
         {"optimiser": "sgd"},
         dict.fromkeys(WEIGHTS, 0.0),
         dict.fromkeys(WEIGHTS, 0.0) | {"pair_weight": 1.0, "patience": 1},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +15,12 @@ import pytest
 import torch
 
 import asterisk
+from asterisk.corpora import licences
 from asterisk.errors import ArtifactError, InputError
 from asterisk.model.config import ModelConfig
+from asterisk.teachers.teacher import Teacher, find
 from asterisk.tokenizer import BUILTIN, Tokenizer
-from asterisk.training import curve, initialise, licences, pipeline, static
+from asterisk.training import curve, initialise, pipeline, static
 from asterisk.training.agreement import cosine_to_teacher, vectors
 from asterisk.training.batches import Targets
 from asterisk.training.claim import claim
@@ -25,7 +28,6 @@ from asterisk.training.distil import Distillation
 from asterisk.training.initialise import student
 from asterisk.training.material import open_material
 from asterisk.training.recipe import PRESETS, TrainingRecipe
-from asterisk.training.teacher import Teacher, find
 from training.toy import rows, texts, write_corpus, write_targets
 
 CONFIG = ModelConfig(hidden_size=32, intermediate_size=64)
@@ -365,6 +367,42 @@ def test_a_finished_run_is_described_again(command_run, data):
     assert done.returncode == ArtifactError.status
     assert b"begun with seed 3, not 4" in done.stderr
     assert done.stderr.count(b"\n") == 1
+
+
+def test_a_run_from_a_checkpoint_begins_where_it_ended(command_run, data, tmp_path):
+    folder, _ = command_run
+    start = ("--from", folder / "out", "--bag", "no")
+    done = _call(data, tmp_path, "targets", *start, "--passes", "200")
+    assert done.returncode == 0, done.stderr.decode()
+    before, after = (curve.read(where / "run" / "curve.csv") for where in (folder, tmp_path))
+    assert before[-1]["held_out_cosine"] == pytest.approx(after[0]["held_out_cosine"], abs=1e-3)
+    assert "after what the checkpoint it began with" in " ".join(
+        (tmp_path / "out" / "README.md").read_text().split()
+    )
+    other = _call(data, tmp_path, "targets", "--bag", "no", "--passes", "200")
+    assert b"begun with fingerprint" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--layers", "3"), b"has another shape than the options ask for"),
+        ((), b"was trained in another space"),
+    ],
+)
+def test_a_checkpoint_that_is_no_start(command_run, data, tmp_path, options, told):
+    folder, _ = command_run
+    targets = data / "targets"
+    if not options:
+        targets = tmp_path / "turned"
+        shutil.copytree(data / "targets", targets)
+        projection = np.load(targets / "projection.npy")
+        np.save(targets / "projection.npy", projection[::-1].copy())
+    done = _call(data, tmp_path, targets, "--from", folder / "out", *options)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert done.stderr.count(b"\n") == 1
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 @pytest.mark.slow

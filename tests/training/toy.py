@@ -10,8 +10,8 @@ import json
 
 import numpy as np
 
+from asterisk.corpora import corpus
 from asterisk.tokenizer import BUILTIN, Tokenizer
-from asterisk.training import corpus
 
 SIZE, WIDE = 32, 48
 TOPICS = """

@@ -14,8 +14,8 @@ from asterisk.errors import UsageError
 from asterisk.progress import Bar, tell
 
 if TYPE_CHECKING:
-    from asterisk.training.sources import Row, Source
-    from asterisk.training.spool import Removed
+    from asterisk.corpora.sources import Row, Source
+    from asterisk.corpora.spool import Removed
 
 PRESETS = ("newsroom",)
 PARTS = ("train", "held-out")
@@ -90,11 +90,11 @@ def _data(arguments: argparse.Namespace) -> None:
         return
     if arguments.out is None:
         raise UsageError("--out is needed")
+    from asterisk.corpora.clean import Evaluated
+    from asterisk.corpora.evaluation_texts import evaluation_texts
+    from asterisk.corpora.prepare import DataRecipe, is_corpus, prepare
+    from asterisk.corpora.presets import PRESETS as PREPARATIONS
     from asterisk.files import check_replaceable
-    from asterisk.training.clean import Evaluated
-    from asterisk.training.evaluation_texts import evaluation_texts
-    from asterisk.training.prepare import DataRecipe, is_corpus, prepare
-    from asterisk.training.presets import PRESETS as PREPARATIONS
 
     check_replaceable(arguments.out, is_corpus)
     sources = list(_sources(arguments))
@@ -124,9 +124,9 @@ def _data(arguments: argparse.Namespace) -> None:
 
 
 def _sources(arguments: argparse.Namespace) -> Iterator[Source]:
-    from asterisk.training.hugging_face import dataset_source
-    from asterisk.training.presets import PRESETS as PREPARATIONS
-    from asterisk.training.sources import LINES, RECORDS, columns, file_source, files
+    from asterisk.corpora.hugging_face import dataset_source
+    from asterisk.corpora.presets import PRESETS as PREPARATIONS
+    from asterisk.corpora.sources import LINES, RECORDS, columns, file_source, files
 
     pick = None
     if arguments.preset is not None and arguments.columns is not None:
@@ -148,7 +148,7 @@ def _sources(arguments: argparse.Namespace) -> Iterator[Source]:
 
 
 def _watched(source: Source, bar: Bar) -> Source:
-    from asterisk.training.sources import Source
+    from asterisk.corpora.sources import Source
 
     def read() -> Iterator[Row]:
         for number, row in enumerate(source.read(), 1):
@@ -169,7 +169,7 @@ def _report(told: dict[str, Removed]) -> str:
 
 
 def _print(folder: Path, part: str) -> None:
-    from asterisk.training.corpus import Corpus
+    from asterisk.corpora.corpus import Corpus
 
     for text in Corpus.open(folder, part):
         sys.stdout.buffer.write(text.encode() + b"\n")

@@ -68,9 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _teach(arguments: argparse.Namespace) -> None:
-    from asterisk.training.corpus import PARTS, Corpus
-    from asterisk.training.teach import teach
-    from asterisk.training.teachers import Choice, open_teachers
+    from asterisk.corpora.corpus import PARTS, Corpus
+    from asterisk.teachers.teach import teach
+    from asterisk.teachers.teachers import Choice, open_teachers
 
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UsageError(f"--out {arguments.out} is not a folder")

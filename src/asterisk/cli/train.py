@@ -47,6 +47,13 @@ def parser() -> argparse.ArgumentParser:
     )
     it.add_argument("--texts", type=positive, help="only the first texts, in whole shards of 8192")
     it.add_argument("--follow", action="store_true", help="wait for a teacher that is at work")
+    it.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="begin with its weights instead of the teacher's reading of each token",
+    )
     it.add_argument("--teacher", help="the teacher's name, where the targets do not say")
     it.add_argument("--threads", type=positive, default=1, help="a process (default: 1)")
     it.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -111,6 +118,7 @@ def _train(arguments: argparse.Namespace) -> None:
         texts=arguments.texts,
         teacher=arguments.teacher,
         follow=arguments.follow,
+        start=arguments.start,
         bag=arguments.bag,
         evaluation=arguments.evaluation,
     )

@@ -184,8 +184,8 @@ def _digest(
 def _distractors(
     corpus: Path, length: _Lengths, random: np.random.Generator, tell: Callable[[str], None]
 ) -> Iterator[Joined]:
+    from asterisk.corpora.sources import files
     from asterisk.evaluation.heldout import passages
-    from asterisk.training.sources import files
 
     for path in files(corpus):
         tell(path.name)

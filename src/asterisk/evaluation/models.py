@@ -94,7 +94,7 @@ def open_model(name: str, *, threads: int = 1, longest: int | None = None) -> Mo
     sentence-transformers model reads. ArtifactError if it is none of these or is damaged.
     """
     from asterisk.artifact import is_artifact
-    from asterisk.training.teacher import PACKAGED, find
+    from asterisk.teachers.teacher import PACKAGED, find
 
     if name in PACKAGED:
         return _sentence_transformer(name, find(name), threads, longest)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from asterisk.errors import ArtifactError
-from asterisk.training.targets import SHARD, Shard, shard_folder
+from asterisk.teachers.targets import SHARD, Shard, shard_folder
 
 Indices = npt.NDArray[np.int64]
 

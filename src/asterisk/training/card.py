@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from asterisk.corpora import licences
 from asterisk.model.config import ModelConfig
-from asterisk.training import licences
 from asterisk.training.material import Told
 from asterisk.training.recipe import TrainingRecipe
 
@@ -20,7 +20,8 @@ class Facts:
     ``passes`` were made over ``texts``; ``start`` and ``cosine`` are mean cosines to the teacher
     before and after training, ``bag`` the best static table's; a pair of ``bypassed`` is, without
     that block, the mean cosine to the whole model and to the teacher. ``evaluation`` is the
-    Markdown of an evaluation; ``curve`` tells whether a picture of the curve stands beside.
+    Markdown of an evaluation; ``curve`` tells whether a picture of the curve stands beside,
+    ``continued`` whether the run began with another checkpoint's weights.
     """
 
     texts: int
@@ -32,6 +33,7 @@ class Facts:
     bypassed: Sequence[tuple[float, float]]
     evaluation: str | None = None
     curve: bool = True
+    continued: bool = False
 
 
 def write_card(
@@ -47,6 +49,7 @@ def write_card(
     size = config.embedding_size
     choices = "\n".join(f"| {field} | {value} |" for field, value in asdict(recipe).items())
     picture = "![The curve of this run](curve.png)\n\n" if facts.curve else ""
+    before = ", after what the checkpoint it began with had seen" if facts.continued else ""
     return f"""---
 language: en
 license: mit
@@ -88,9 +91,9 @@ nothing:
 
 {picture}## Data
 
-{facts.texts:,} texts, up to {told.limit} tokens of each, passed {facts.passes:,} times in all;
-`asterisk-data` drew them from the sources below, without duplicates and without any text of the
-evaluation sets.
+{facts.texts:,} texts, up to {told.limit} tokens of each, passed {facts.passes:,} times in
+all{before}; `asterisk-data` drew them from the sources below, without duplicates and without
+any text of the evaluation sets.
 
 | source | what it is, licence |
 |---|---|

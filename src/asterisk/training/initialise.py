@@ -7,11 +7,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.config import ModelConfig
 from asterisk.model.encoder import Encoder
+from asterisk.teachers.teacher import Teacher
 from asterisk.tokenizer import Tokenizer
 from asterisk.training.batches import Targets
-from asterisk.training.teacher import Teacher
 
 ROW_RMS = 0.5
 PRIOR = 2.0  # how many sightings a token's reading on its own is worth
@@ -46,6 +47,13 @@ def student(config: ModelConfig, rows: Array, *, seed: int) -> Encoder:
         last = model.blocks[-1].output.LayerNorm if model.blocks else model.embeddings.LayerNorm
         if isinstance(last, nn.LayerNorm):
             last.weight.fill_(scale)
+    return model
+
+
+def again(checkpoint: Checkpoint) -> Encoder:
+    """Return an encoder with the weights of ``checkpoint``, to be trained on."""
+    model = Encoder(checkpoint.config)
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in checkpoint.tensors.items()})
     return model
 
 

@@ -19,6 +19,8 @@ from asterisk.training.distributed import Processes
 from asterisk.training.memory import Partners
 from asterisk.training.recipe import TrainingRecipe
 
+SAME = 0.999  # the teacher's cosine of a text and itself, or of what says the same
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -89,12 +91,16 @@ def relation(
     """KL divergence from the teacher's distribution over texts that are near, to the student's.
 
     Both are softmax over cosines to the teacher's vectors of the batch and of ``bank``, float32
-    [n, d], as SEED does with a queue (Fang et al., arXiv 2101.04731).
+    [n, d], as SEED does with a queue (Fang et al., arXiv 2101.04731). Unlike SEED's, a text is not
+    among its own neighbours: it would take nearly all of the teacher's distribution.
     """
     keys = torch.cat([processes.gather(batch.sentences), bank])
     ours = functional.normalize(reading.sentences, dim=-1)
-    wanted = functional.log_softmax(batch.sentences @ keys.T / temperature, 1)
-    found = functional.log_softmax(ours @ keys.T / temperature, 1)
+    there = batch.sentences @ keys.T
+    itself = there > SAME
+    far = torch.finfo(there.dtype).min
+    wanted = functional.log_softmax((there / temperature).masked_fill(itself, far), 1)
+    found = functional.log_softmax((ours @ keys.T / temperature).masked_fill(itself, far), 1)
     value = functional.kl_div(found, wanted, log_target=True, reduction="batchmean")
     return Term(value, _texts(batch))
 

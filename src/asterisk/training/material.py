@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from asterisk.corpora.corpus import Corpus, describe
 from asterisk.errors import ArtifactError, InputError
+from asterisk.teachers.target_facts import FILE, corpus_digest
+from asterisk.teachers.targets import SHARD, read_projection
+from asterisk.teachers.teacher import PACKAGED
 from asterisk.tokenizer import BUILTIN, Tokenizer
 from asterisk.training.batches import Targets
 from asterisk.training.caseless import fold
-from asterisk.training.corpus import Corpus, describe
 from asterisk.training.distil import EVALUATED
 from asterisk.training.recipe import TrainingRecipe
-from asterisk.training.target_facts import FILE, corpus_digest
-from asterisk.training.targets import SHARD, read_projection
-from asterisk.training.teacher import PACKAGED
 
 PATIENCE = 3_600.0  # seconds without a new shard after which a teacher is given up
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,13 +24,23 @@ TABLE = "embeddings.word_embeddings.weight"
 
 
 def write(
-    run: Distillation, material: Material, out: Path, folder: Path, evaluated: str | None
+    run: Distillation,
+    material: Material,
+    out: Path,
+    folder: Path,
+    evaluated: str | None,
+    *,
+    continued: bool = False,
 ) -> None:
-    """Write a finished run's checkpoint to ``out``; its curve is drawn in ``folder``."""
+    """Write a finished run's checkpoint to ``out``; its curve is drawn in ``folder``.
+
+    ``continued`` tells whether it began with another checkpoint's weights.
+    """
     model = run.model.eval()
     line = static.facts_of(folder / "bag") or {}
     curve.draw(folder / "curve.png", run.curve, line.get("line"))
     facts = _facts(model, material, run, line.get("held_out_cosine"), evaluated)
+    facts = replace(facts, continued=continued)
     name = out.resolve().name
     config = model.config
     card = write_card(name, config, run.recipe, facts, told=material.told, sources=material.sources)

@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from asterisk.errors import UsageError
 from asterisk.files import replacing_file
-from asterisk.model.checkpoint import Array
+from asterisk.model.checkpoint import Array, Checkpoint, load
 from asterisk.model.config import ModelConfig
 from asterisk.model.encoder import Encoder
+from asterisk.teachers.teacher import Teacher, find
 from asterisk.tokenizer import BUILTIN, Tokenizer
 from asterisk.training import bag, initialise, static
 from asterisk.training.bag import Bag, BagRecipe
@@ -22,7 +24,6 @@ from asterisk.training.distributed import Processes
 from asterisk.training.material import Material, open_material
 from asterisk.training.outcome import evaluation, write
 from asterisk.training.recipe import TrainingRecipe
-from asterisk.training.teacher import Teacher, find
 
 Stage = Callable[[str, int, int, dict[str, float]], None]
 
@@ -32,9 +33,10 @@ class Job:
     """What a run reads and writes.
 
     ``corpus``, ``targets``, ``texts``, ``teacher`` and ``follow`` are `open_material`'s. ``out`` is
-    the checkpoint to write, ``run`` the working folder. ``bag`` says whether the static baseline is
-    trained too, for its "line" in the curve, "only" it, or "no". ``evaluation`` is JSON that
-    `asterisk-eval` wrote, for the card.
+    the checkpoint to write, ``run`` the working folder. ``start`` is a checkpoint whose weights the
+    run begins with instead of what the teacher makes of each token. ``bag`` says whether the static
+    baseline is trained too, for its "line" in the curve, "only" it, or "no". ``evaluation`` is JSON
+    that `asterisk-eval` wrote, for the card.
     """
 
     corpus: Path
@@ -44,6 +46,7 @@ class Job:
     texts: int | None = None
     teacher: str | None = None
     follow: bool = False
+    start: Path | None = None
     bag: Literal["line", "only", "no"] = "line"
     bag_recipe: BagRecipe = field(default_factory=BagRecipe)
     evaluation: Path | None = None
@@ -71,15 +74,22 @@ def train(
         follow=job.follow,
     )
     recipe, config = material.recipe, configure(shape, material.train.dimensions)
+    begun = None if job.start is None else _open_start(job.start, material)
+    if begun is not None:
+        if any(begun.config.to_dict()[name] != value for name, value in shape.items()):
+            raise UsageError(f"{job.start} has another shape than the options ask for")
+        config = begun.config
     if processes.first:
-        claim(job.run, recipe, _choices(material, config))
+        claim(job.run, recipe, _choices(material, config, begun))
     if job.bag == "only":
         if processes.first:
             found = _bag(job, _start(job, material, config), material, stage)
             static.save(found, job.out, material.train.fold)
         return
     known = state_of(job.run) is not None or not processes.first
-    model = Encoder(config) if known else _begin(job, material, config, stage)
+    model = Encoder(config)
+    if not known:
+        model = _begin(job, material, config, stage) if begun is None else initialise.again(begun)
     if job.bag == "line" and not job.follow and processes.first:
         _line(job, material, config, stage)
     run = Distillation(
@@ -96,7 +106,7 @@ def train(
     if processes.first:
         if job.bag == "line":
             _line(job, material, config, stage)
-        write(run, material, job.out, job.run, evaluated)
+        write(run, material, job.out, job.run, evaluated, continued=begun is not None)
 
 
 def configure(shape: dict[str, int], size: int) -> ModelConfig:
@@ -106,12 +116,24 @@ def configure(shape: dict[str, int], size: int) -> ModelConfig:
     return replace(ModelConfig(), **known, projection_size=0 if hidden == size else size)
 
 
-def _choices(material: Material, config: ModelConfig) -> dict[str, dict[str, Any]]:
+def _open_start(path: Path, material: Material) -> Checkpoint:
+    """Read the checkpoint that a run begins with, if its space is that of the targets."""
+    begun = load(path)
+    axes = begun.teacher_projection
+    if axes is None or not np.array_equal(axes, material.projection.astype("f4")):
+        raise UsageError(f"{path} was trained in another space than that of these targets")
+    return begun
+
+
+def _choices(
+    material: Material, config: ModelConfig, begun: Checkpoint | None
+) -> dict[str, dict[str, Any]]:
     told = {name: value for name, value in asdict(material.told).items() if name != "teacher"}
     return {
         "recipe": asdict(material.recipe),
         "model": config.to_dict(),
         "targets": told | {"texts": len(material.train), "pairs": len(material.pairs)},
+        "start": {"fingerprint": "" if begun is None else begun.fingerprint},
     }
 
 

@@ -9,7 +9,6 @@ from asterisk.errors import UsageError
 
 AMP = ("bf16", "off")
 OPTIMISERS = ("muon", "adamw")
-SENTENCE_ONLY = 0.8
 
 
 def _check(name: str, holds: bool, told: str) -> None:
@@ -24,9 +23,9 @@ class TrainingRecipe:
     Texts are seen ``passes`` times in all, or ``epochs`` times each where that is not 0, in batches
     of at most ``batch_tokens`` padded tokens. Every weight multiplies one loss of
     `asterisk.training.losses`, and 0 leaves it out: ``cosine_weight`` and ``l2_weight`` the
-    sentences', ``token_weight`` the tokens', cut to a tenth for the last fifth of the run, so that
-    the sentences decide. ``pair_weight`` is InfoNCE's at ``temperature``: each ``pair_every``-th
-    step reads ``pairs`` pairs instead of texts, which get the other losses as well.
+    sentences', ``token_weight`` the tokens', cut to a tenth once the share ``token_until`` of the
+    run is done. ``pair_weight`` is InfoNCE's at ``temperature``: each ``pair_every``-th step reads
+    ``pairs`` pairs instead of texts, which get the other losses as well.
     ``relation_weight`` is for the teacher's similarities to many texts, at
     ``relation_temperature``, once the share ``relation_after`` of the run is done;
     ``contrast_weight`` for finding the partner of a pair among them, at ``contrast_temperature``,
@@ -52,6 +51,7 @@ class TrainingRecipe:
     passes: int = 2_300_000
     batch_tokens: int = 2_048
     token_weight: float = 3.0
+    token_until: float = 1.0
     matrix_learning_rate: float = 1e-3
     learning_rate: float = 1e-3
     table_learning_rate: float = 2e-3
@@ -74,10 +74,10 @@ class TrainingRecipe:
     validation: float = 0.0
     amp: Literal["bf16", "off"] = "bf16"
     relation_weight: float = 2.0
-    relation_after: float = 0.34352
-    relation_temperature: float = 0.03
+    relation_after: float = 0.35
+    relation_temperature: float = 0.05
     contrast_weight: float = 0.2
-    contrast_after: float = 0.48605
+    contrast_after: float = 0.5
     contrast_temperature: float = 0.05
     replay: int = 40
 
@@ -94,6 +94,7 @@ class TrainingRecipe:
             _check(name, 0 < getattr(self, name) < float("inf"), "above 0")
         for name in ("warmup", "decay", "validation", "relation_after", "contrast_after"):
             _check(name, 0 <= getattr(self, name) < 1, "a share of 0 or more, below 1")
+        _check("token_until", 0 < self.token_until <= 1, "a share above 0, at most 1")
         _check("amp", self.amp in AMP, "bf16 or off")
         _check("optimiser", self.optimiser in OPTIMISERS, "muon or adamw")
         to_teacher = (
@@ -110,14 +111,14 @@ class TrainingRecipe:
 
     def token_weight_at(self, done: float) -> float:
         """Return the token loss's weight when ``done``, 0 to 1, of the run is behind it."""
-        return self.token_weight * (1.0 if done < SENTENCE_ONLY else 0.1)
+        return self.token_weight * (0.1 if done >= self.token_until < 1 else 1.0)
 
     @property
     def settled(self) -> float:
         """The share of the run until which nothing depends on how long the run will be."""
         return min(
             1 - self.decay,
-            SENTENCE_ONLY if self.token_weight else 1.0,
+            self.token_until if self.token_weight else 1.0,
             self.relation_after if self.relation_weight else 1.0,
             self.contrast_after if self.contrast_weight else 1.0,
         )

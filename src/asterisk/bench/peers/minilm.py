@@ -46,7 +46,7 @@ def prepare(folder: Path) -> None:
 
     from asterisk.bench.peers.quiet import quiet
     from asterisk.exporters.bert_graph import Shape, lay_out
-    from asterisk.training.teacher import find
+    from asterisk.teachers.teacher import find
 
     source = find("all-MiniLM-L6-v2")
     tensors = load_file(source / "model.safetensors")

@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from asterisk.corpora.packed import open_packed
 from asterisk.errors import InputError, one_line
-from asterisk.training.packed import open_packed
 
 LINES = (".txt", ".tsv")
 RECORDS = (".jsonl", ".ndjson")

@@ -11,8 +11,8 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.training.clean import Evaluated, digest
-from asterisk.training.known import Known
+from asterisk.corpora.clean import Evaluated, digest
+from asterisk.corpora.known import Known
 
 HELD_OUT_IN = 100
 

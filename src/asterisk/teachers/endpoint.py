@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from asterisk.errors import EngineError, UsageError, one_line
 from asterisk.plugins import require
-from asterisk.training.blackbox import BudgetSpent, unit_rows
-from asterisk.training.throttle import LONGEST_ASKED, Budget, Pace, back_off, retry_after
-from asterisk.training.vector_files import is_vector
+from asterisk.teachers.blackbox import BudgetSpent, unit_rows
+from asterisk.teachers.throttle import LONGEST_ASKED, Budget, Pace, back_off, retry_after
+from asterisk.teachers.vector_files import is_vector
 
 KEY = "ASTERISK_API_KEY"  # the environment variable that a key is read from
 ATTEMPTS = 7

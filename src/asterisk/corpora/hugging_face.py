@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+from asterisk.corpora.sources import Pick, Row, Source, picked
 from asterisk.errors import InputError, one_line
 from asterisk.plugins import require
-from asterisk.training.sources import Pick, Row, Source, picked
 
 
 def dataset_source(name: str, split: str, pick: Pick, configuration: str | None = None) -> Source:

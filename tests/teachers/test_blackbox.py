@@ -15,17 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asterisk.cli import teacher as command
+from asterisk.corpora.clean import Evaluated
+from asterisk.corpora.corpus import Corpus
+from asterisk.corpora.prepare import DataRecipe, prepare
+from asterisk.corpora.sources import Source
 from asterisk.errors import EngineError, InputError, UsageError
-from asterisk.training import endpoint, target_facts, targets
-from asterisk.training.blackbox import BudgetSpent, Vectors
-from asterisk.training.clean import Evaluated
-from asterisk.training.corpus import Corpus
-from asterisk.training.endpoint import KEY, Asking, Endpoint, check_address
-from asterisk.training.prepare import DataRecipe, prepare
-from asterisk.training.sources import Source
-from asterisk.training.targets import Shard, shard_folder
-from asterisk.training.throttle import Budget, Pace, back_off, retry_after
-from asterisk.training.vector_files import JsonLines, Rows
+from asterisk.teachers import endpoint, target_facts, targets
+from asterisk.teachers.blackbox import BudgetSpent, Vectors
+from asterisk.teachers.endpoint import KEY, Asking, Endpoint, check_address
+from asterisk.teachers.targets import Shard, shard_folder
+from asterisk.teachers.throttle import Budget, Pace, back_off, retry_after
+from asterisk.teachers.vector_files import JsonLines, Rows
 
 pytest.importorskip("httpx")
 SIZE = 24

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.training.teacher import Seen
+from asterisk.teachers.teacher import Seen
 
 Array = npt.NDArray[np.float32]
 

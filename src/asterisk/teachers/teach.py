@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from asterisk.corpora.corpus import PARTS, Corpus
 from asterisk.errors import ArtifactError, InputError
+from asterisk.teachers import targets
+from asterisk.teachers.blackbox import BudgetSpent, Vectors
+from asterisk.teachers.target_facts import claim, facts
 from asterisk.tokenizer import BUILTIN, Tokenizer
-from asterisk.training import targets
-from asterisk.training.blackbox import BudgetSpent, Vectors
-from asterisk.training.corpus import PARTS, Corpus
-from asterisk.training.target_facts import claim, facts
 
 Progress = Callable[[str, int, int], None]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from asterisk.corpora.sources import rows
 from asterisk.errors import InputError
-from asterisk.training.sources import rows
 
 NO_TEXTS = "qrels.tsv"
 

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from asterisk.corpora.corpus import Corpus
 from asterisk.errors import ArtifactError, EngineError
 from asterisk.files import replacing_file, replacing_folder
+from asterisk.teachers.align import token_targets
+from asterisk.teachers.blackbox import TokenStates, Vectors
+from asterisk.teachers.teacher import Seen
 from asterisk.tokenizer import Tokenizer
 from asterisk.tokenizer.offsets import encode_with_offsets
-from asterisk.training.align import token_targets
-from asterisk.training.blackbox import TokenStates, Vectors
-from asterisk.training.corpus import Corpus
-from asterisk.training.teacher import Seen
 
 SHARD = 8_192
 PROJECTION_TEXTS = 10_000

@@ -12,9 +12,9 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from asterisk.corpora.clean import digest
 from asterisk.errors import InputError, one_line
-from asterisk.training.blackbox import unit_rows
-from asterisk.training.clean import digest
+from asterisk.teachers.blackbox import unit_rows
 
 LONGEST_LINE = 16 << 20  # bytes
 Array = npt.NDArray[np.float32]

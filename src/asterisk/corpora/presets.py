@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from asterisk.training.sources import Pick, Row
+from asterisk.corpora.sources import Pick, Row
 
 _PARAGRAPH = re.compile(r"\n\s*\n")
 

@@ -1,6 +1,6 @@
 """What a teacher must answer at least: a vector for each text.
 
-`asterisk.training.teacher.Teacher` shows its token states as well; a black box does not.
+`asterisk.teachers.teacher.Teacher` shows its token states as well; a black box does not.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.errors import AsteriskError
-from asterisk.training.teacher import Seen
+from asterisk.teachers.teacher import Seen
 
 Array = npt.NDArray[np.float32]
 

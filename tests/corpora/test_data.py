@@ -18,14 +18,13 @@ from hypothesis import strategies as st
 
 from asterisk import texts
 from asterisk.cli import data
-from asterisk.errors import InputError
-from asterisk.training.clean import LONGEST, Cleaner, Evaluated, digest
-from asterisk.training.corpus import Corpus, describe
-from asterisk.training.known import Known
-from asterisk.training.packed import open_packed
-from asterisk.training.prepare import DataRecipe, prepare
-from asterisk.training.presets import newsroom
-from asterisk.training.sources import (
+from asterisk.corpora.clean import LONGEST, Cleaner, Evaluated, digest
+from asterisk.corpora.corpus import Corpus, describe
+from asterisk.corpora.known import Known
+from asterisk.corpora.packed import open_packed
+from asterisk.corpora.prepare import DataRecipe, prepare
+from asterisk.corpora.presets import newsroom
+from asterisk.corpora.sources import (
     LONGEST_LINE,
     Source,
     columns,
@@ -34,6 +33,7 @@ from asterisk.training.sources import (
     records,
     rows,
 )
+from asterisk.errors import InputError
 
 SOME = [text.text for text in texts.load()]
 SMALL = DataRecipe(texts=500, joined=30, held_out=40)

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from asterisk.corpora.known import Known
 from asterisk.plugins import require
-from asterisk.training.known import Known
 
 RUN = 16  # words in a row that no training text shares with an evaluation text
 STRIDE = 4

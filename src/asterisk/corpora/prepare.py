@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from asterisk.corpora import corpus
+from asterisk.corpora.clean import Cleaner, Evaluated
+from asterisk.corpora.sources import Row, Source, file_source
+from asterisk.corpora.spool import Removed, Spool
 from asterisk.errors import InputError
 from asterisk.files import replacing_folder
 from asterisk.tokenizer import BUILTIN, Tokenizer
-from asterisk.training import corpus
-from asterisk.training.clean import Cleaner, Evaluated
-from asterisk.training.sources import Row, Source, file_source
-from asterisk.training.spool import Removed, Spool
 
 LONG_ENOUGH = 80  # mean bytes of a source's texts, from which on they are joined
 MOST_SOURCES = 0xFFFE

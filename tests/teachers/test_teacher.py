@@ -11,15 +11,15 @@ import pytest
 
 from asterisk import texts
 from asterisk.cli import teacher as command
+from asterisk.corpora.clean import Evaluated
+from asterisk.corpora.corpus import Corpus
+from asterisk.corpora.prepare import DataRecipe, prepare
+from asterisk.corpora.sources import Source
 from asterisk.errors import ArtifactError
+from asterisk.teachers import target_facts, targets
+from asterisk.teachers.targets import Shard, shard_folder
+from asterisk.teachers.teacher import Teacher, find
 from asterisk.tokenizer import BUILTIN, Tokenizer
-from asterisk.training import target_facts, targets
-from asterisk.training.clean import Evaluated
-from asterisk.training.corpus import Corpus
-from asterisk.training.prepare import DataRecipe, prepare
-from asterisk.training.sources import Source
-from asterisk.training.targets import Shard, shard_folder
-from asterisk.training.teacher import Teacher, find
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

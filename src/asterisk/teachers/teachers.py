@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from asterisk.corpora.corpus import Corpus
 from asterisk.errors import UsageError
-from asterisk.training.blackbox import Vectors
-from asterisk.training.corpus import Corpus
-from asterisk.training.endpoint import Asking, Endpoint
-from asterisk.training.teacher import LONGEST, Teacher, find
-from asterisk.training.throttle import Budget, Pace
-from asterisk.training.vector_files import JsonLines, Rows
+from asterisk.teachers.blackbox import Vectors
+from asterisk.teachers.endpoint import Asking, Endpoint
+from asterisk.teachers.teacher import LONGEST, Teacher, find
+from asterisk.teachers.throttle import Budget, Pace
+from asterisk.teachers.vector_files import JsonLines, Rows
 
 RECORDS = (".jsonl", ".ndjson")
 

@@ -1,0 +1,1 @@
+"""Raw texts into a corpus: read, cleaned, deduplicated, decontaminated, indexed."""

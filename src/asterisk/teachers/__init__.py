@@ -1,0 +1,1 @@
+"""What a teacher makes of a corpus: sentence vectors, and token states where it shows them."""
