@@ -384,6 +384,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, arguments, s
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_corpus_with_nothing_held_out_says_so(tmp_path, capsys):
+    (tmp_path / "few.txt").write_text("one text of a few words\nand another one\n")
+    assert data.main([str(tmp_path / "few.txt"), "--out", str(tmp_path / "few")]) == 0
+    assert "no text is held out" in capsys.readouterr().err
+
+
 def test_a_folder_of_others_is_left_alone(raw, capsys):
     assert "left alone" in one_line(capsys, 7, raw, "--out", raw)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from asterisk.evaluation.compare import Measured, averages, compare, difference
-from asterisk.evaluation.items import Means, draw
+from asterisk.evaluation.items import Clusters, Means, draw
 
 
 def measured(task="a", group="g", symmetric=None, **values) -> Measured:
@@ -58,6 +58,22 @@ def test_intervals_cover_as_often_as_they_say():
         )
         covered += found.low <= 10 <= found.high
     assert 0.89 <= covered / 200 <= 0.99
+
+
+def test_an_interval_holds_its_estimate_where_resamples_are_biased():
+    """V-measure of a resample is too high: repeated items agree with themselves."""
+    random = np.random.default_rng(2)
+    labels = random.integers(0, 60, 120)
+    counts = draw("v", 120, resamples=300, seed=0)
+    some = Measured("v", "V-measure", None, 120)
+    for column, share in (("y", 0.8), ("x", 0.1)):
+        own = np.where(random.random(120) < share, labels, random.integers(0, 60, 120))
+        items = Clusters(labels, (own,))
+        some.add(column, items.score(), items.resampled(counts))
+    gap = compare([some], baseline="x")[0].cells["y"].difference
+    gaps = some.draws["y"] - some.draws["x"]
+    assert np.percentile(gaps, 97.5) < gap.value  # what moving the interval is for
+    assert gap.low < gap.value < gap.high
 
 
 def test_asymmetric_is_compared_with_symmetric_and_with_the_teacher_alone():

@@ -120,6 +120,10 @@ def _data(arguments: argparse.Namespace) -> None:
             progress=tell,
         )
     print(_report(told), end="")
+    from asterisk.corpora.corpus import Corpus
+
+    if not len(Corpus.open(arguments.out, "held-out")):
+        tell("no text is held out, so nothing would tell how training goes: give it more rows")
     print(f"wrote {arguments.out}")
 
 
