@@ -15,6 +15,14 @@ NAME ?= my-model
 THREADS ?= 1
 # Choose on dev; touch test once a candidate.
 SPLIT ?= dev
+# More options of a step: make train TRAIN_OPTIONS='--passes 100000'
+DATA_OPTIONS ?=
+TEACHER_OPTIONS ?=
+TRAIN_OPTIONS ?=
+EVAL_OPTIONS ?=
+
+# Other Pythons than the one in use are tried where they are: on PATH, or where pyenv keeps them.
+PYTHONS := $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.1[123].*/bin/python)
 
 # Each step needs the one before.
 .NOTPARALLEL:
@@ -30,13 +38,13 @@ bench: install
 	@$(BIN)/asterisk-bench --runtime all
 
 data: install-train
-	@$(BIN)/asterisk-data $(DATA)/train --evaluation $(DATA)/eval --out $(RUNS)/corpus
+	@$(BIN)/asterisk-data $(DATA)/train --evaluation $(DATA)/eval --out $(RUNS)/corpus $(DATA_OPTIONS)
 
 teacher: install-train
-	@$(BIN)/asterisk-teacher $(RUNS)/corpus --out $(RUNS)/targets --threads $(THREADS)
+	@$(BIN)/asterisk-teacher $(RUNS)/corpus --out $(RUNS)/targets --threads $(THREADS) $(TEACHER_OPTIONS)
 
 train: install-train
-	@$(BIN)/asterisk-train $(RUNS)/corpus $(RUNS)/targets --run $(RUNS)/$(NAME) --out checkpoints/$(NAME)
+	@$(BIN)/asterisk-train $(RUNS)/corpus $(RUNS)/targets --run $(RUNS)/$(NAME) --out checkpoints/$(NAME) $(TRAIN_OPTIONS)
 
 # The newly trained model where there is one, else the shipped one.
 MODEL = $(firstword $(wildcard checkpoints/$(NAME)) checkpoints/asterisk-256)
@@ -46,11 +54,11 @@ export: install
 
 eval: install-train
 	@$(BIN)/asterisk-eval all-MiniLM-L6-v2 $(MODEL) tfidf --data $(DATA)/eval --split $(SPLIT) \
-	  --teacher all-MiniLM-L6-v2 --out $(RUNS)/$(notdir $(MODEL))-eval.json
+	  --teacher all-MiniLM-L6-v2 --out $(RUNS)/$(notdir $(MODEL))-eval.json $(EVAL_OPTIONS)
 
 test: .venv/.tox
 	@echo "tox makes environments with engines and PyTorch: once, a few minutes"
-	@$(BIN)/tox run --skip-missing-interpreters false
+	@$(BIN)/tox run --skip-missing-interpreters true $(if $(PYTHONS),--discover $(PYTHONS))
 
 lint: .venv/.tox
 	@$(BIN)/tox run -e lint
