@@ -127,3 +127,74 @@ def test_weights_may_not_be_read_from_elsewhere(copy, tmp_path):
     change(copy, files=files | {"model.onnx": sha256(path)})
     with pytest.raises(ArtifactError, match="outside its artifact"):
         asterisk.load(copy)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "link", "link in a circle", "device", "socket"])
+def test_only_plain_files_are_opened(copy, kind):
+    """Reading a pipe would wait for ever; a device has no end."""
+    import os
+    import socket
+
+    for name in ("weights.bin", MANIFEST):
+        path = copy / name
+        path.unlink()
+        if kind == "fifo":
+            os.mkfifo(path)
+        elif kind == "folder":
+            path.mkdir()
+        elif kind == "link":
+            path.symlink_to("/dev/zero")
+        elif kind == "link in a circle":
+            path.symlink_to(path)
+        elif kind == "device":
+            try:
+                os.mknod(path, 0o600 | 0o020000, os.makedev(1, 5))  # /dev/zero
+            except OSError:
+                pytest.skip("only root makes devices")
+        else:
+            socket.socket(socket.AF_UNIX).bind(os.path.relpath(path))
+        with pytest.raises(ArtifactError):
+            open_artifact(copy)
+
+
+def test_hard_links_are_plain_files(copy, tmp_path):
+    """How a file came to its name cannot be told; what is in it, its hash tells."""
+    import os
+
+    os.link(copy / "weights.bin", tmp_path / "elsewhere")
+    open_artifact(copy)
+    (tmp_path / "elsewhere").write_bytes(b"changed")
+    with pytest.raises(ArtifactError, match="sha256"):
+        open_artifact(copy)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"cosine_min": 0.5},
+        {"cosine_min": -1},
+        {"cosine_mean": 1.5},
+        {"overlap_at_10": -0.1},
+        {"cosine_min": True},
+        {"cosine_min": 10**400},
+    ],
+)
+def test_thresholds_that_let_anything_pass(copy, limits):
+    before = json.loads((copy / MANIFEST).read_text())["thresholds"]
+    change(copy, thresholds=before | limits)
+    with pytest.raises(ArtifactError, match=r"anything would pass|malformed"):
+        open_artifact(copy)
+
+
+def test_numbers_that_are_none_and_names_that_stand_twice(copy):
+    text = (copy / MANIFEST).read_text()
+    for wrong in (
+        text.replace('"cosine_min": 0', '"cosine_min": NaN, "other": 0', 1),
+        text.replace('"cosine_min": 0', '"cosine_min": Infinity, "other": 0', 1),
+        text.replace('"schema": 1', '"schema": 1, "schema": 1'),
+        text.replace('"files": {', '"files": {"x": "y"}, "files": {'),
+    ):
+        assert wrong != text
+        (copy / MANIFEST).write_text(wrong)
+        with pytest.raises(ArtifactError, match="is not JSON"):
+            open_artifact(copy)

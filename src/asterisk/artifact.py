@@ -14,13 +14,13 @@ from __future__ import annotations
 import json
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from asterisk.digest import sha256 as digest_sha256
-from asterisk.errors import ArtifactError
+from asterisk.errors import ArtifactError, AsteriskError
 from asterisk.model.config import ModelConfig
 
 MANIFEST = "artifact.json"
@@ -31,7 +31,10 @@ SCHEMA = 1
 LARGEST_MANIFEST = 1 << 20
 LARGEST_FILE = 2 << 30
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LEAST_COSINE = 0.8  # of any recipe: a manifest that asks for less would have nothing verified
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_ATTEMPTS = 5
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,39 @@ def open_artifact(folder: Path) -> Artifact:
     ArtifactError unless the manifest is of a known schema, names only plain files inside the
     folder, and every file is there, is no link and has the recorded sha256.
     """
+    return opened(folder, lambda artifact: artifact)
+
+
+def opened(folder: Path, use: Callable[[Artifact], _T]) -> _T:
+    """Return ``use(artifact)`` of the artifact in ``folder``, all of it of one and the same export.
+
+    An export replaces the folder as a whole: whoever reads it file by file may see the old one
+    first and the new one then. If that happened, everything is done again. ArtifactError as for
+    `open_artifact`.
+    """
+    for _ in range(_ATTEMPTS):
+        before = _identity(folder)
+        try:
+            result = use(_open(folder))
+        except AsteriskError:
+            if _identity(folder) == before:
+                raise
+        else:
+            if _identity(folder) == before:
+                return result
+    raise ArtifactError(f"{folder} is replaced again and again while it is read")
+
+
+def _identity(folder: Path) -> tuple[int, int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    # The time too: a removed folder's number is given to the next one.
+    return status.st_dev, status.st_ino, status.st_ctime_ns
+
+
+def _open(folder: Path) -> Artifact:
     manifest = _manifest(folder / MANIFEST)
     for name, expected in manifest.files.items():
         if sha256(_plain(folder, name)) != expected:
@@ -149,13 +185,26 @@ def _manifest(path: Path) -> Manifest:
     if path.stat().st_size > LARGEST_MANIFEST:
         raise ArtifactError(f"{path} is too large to be a manifest")
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(
+            path.read_bytes(), object_pairs_hook=_unambiguous, parse_constant=_no_number
+        )
     except (ValueError, RecursionError):
         raise ArtifactError(f"{path} is not JSON") from None
     try:
         return _parse(values)
     except ArtifactError as failure:
         raise ArtifactError(f"{path}: {failure}") from None
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):  # readers differ in which one they believe
+        raise ValueError("a name that stands twice")
+    return values
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(name)
 
 
 def _parse(values: Any) -> Manifest:
@@ -187,6 +236,8 @@ def _parse(values: Any) -> Manifest:
     limits = _mapping(values, "thresholds", (int, float))
     if set(limits) != {field.name for field in fields(Thresholds)}:
         raise ArtifactError("wrong thresholds")
+    if not all(0 <= limit <= 1 for limit in limits.values()) or limits["cosine_min"] < LEAST_COSINE:
+        raise ArtifactError("thresholds under which anything would pass")
     return Manifest(
         **{name: values[name] for name in ("format", "recipe", "name", "entry", "fingerprint")},
         model=ModelConfig.from_dict(values["model"]),
@@ -200,6 +251,8 @@ def _parse(values: Any) -> Manifest:
 
 def _mapping(values: dict[str, Any], name: str, kind: type | tuple[type, ...]) -> dict[str, Any]:
     mapping = values[name]
-    if not isinstance(mapping, dict) or not all(isinstance(v, kind) for v in mapping.values()):
+    if not isinstance(mapping, dict) or not all(
+        isinstance(v, kind) and not isinstance(v, bool) for v in mapping.values()
+    ):
         raise ArtifactError(f"{name} is malformed")
     return mapping

@@ -6,11 +6,11 @@ import contextlib
 import ctypes
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from asterisk.errors import OutputError
+from asterisk.staging import Staging
 
 
 def check_replaceable(target: Path, ours: Callable[[Path], bool]) -> None:
@@ -28,28 +28,29 @@ def replacing_folder(target: Path, ours: Callable[[Path], bool]) -> Iterator[Pat
     """Give a fresh folder beside ``target`` that takes its place, durably, on a clean exit.
 
     Only a folder that is ``ours`` is replaced. On any failure the fresh folder is removed and
-    ``target`` stays as it was; OutputError when the file system is what failed.
+    ``target`` stays as it was; OutputError when the file system is what failed. What a killed
+    writer has left beside ``target`` is removed first.
     """
     target = Path(os.path.realpath(target))
-    staging: Path | None = None
+    staging: Staging | None = None
     try:
-        check_replaceable(target, ours)
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}.", dir=target.parent))
-        yield staging
+        staging = Staging.folder(target)
+        check_replaceable(target, ours)
+        yield staging.path
         mask = _mask()
-        staging.chmod(0o777 & ~mask)
-        for path in staging.rglob("*"):  # some libraries write for the owner only
+        staging.path.chmod(0o777 & ~mask)
+        for path in staging.path.rglob("*"):  # some libraries write for the owner only
             path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
             _sync(path)
-        _sync(staging)
+        _sync(staging.path)
         _swap(staging, target)
         _sync(target.parent)
     except OSError as failure:
         raise OutputError(f"cannot write {target}: {failure.strerror or failure}") from failure
     finally:
         if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
+            staging.remove()
 
 
 @contextlib.contextmanager
@@ -59,23 +60,21 @@ def replacing_file(target: Path) -> Iterator[Path]:
     A link is followed; what is neither free nor a plain file is refused with OutputError.
     """
     target = Path(os.path.realpath(target))
-    staging: Path | None = None
+    staging: Staging | None = None
     try:
         if target.exists() and not target.is_file():
             raise OutputError(f"cannot write {target}: it is not a plain file")
-        handle, name = tempfile.mkstemp(prefix=f".{target.name[:100]}.", dir=target.parent)
-        os.close(handle)
-        staging = Path(name)
-        yield staging
-        staging.chmod(0o666 & ~_mask())
-        _sync(staging)
-        staging.replace(target)
+        staging = Staging.file(target)
+        yield staging.path
+        staging.path.chmod(0o666 & ~_mask())
+        _sync(staging.path)
+        staging.path.replace(target)
         _sync(target.parent)
     except OSError as failure:
         raise OutputError(f"cannot write {target}: {failure.strerror or failure}") from failure
     finally:
         if staging is not None:
-            staging.unlink(missing_ok=True)
+            staging.remove()
 
 
 def _mask() -> int:
@@ -84,23 +83,23 @@ def _mask() -> int:
     return mask
 
 
-def _swap(staging: Path, target: Path) -> None:
-    """Put ``staging`` where ``target`` is, in one step where the system can exchange names.
+def _swap(staging: Staging, target: Path) -> None:
+    """Put the staged folder where ``target`` is, in one step where the system can exchange names.
 
-    After an exchange, what was the target is the staging folder, and removed with it.
+    After an exchange, what was the target has the staging folder's name, and is removed with it.
     """
-    if _exchange(staging, target):
+    new = staging.path
+    if _exchange(new, target):
         return
     try:
-        staging.rename(target)  # free, or an empty folder
+        new.rename(target)  # free, or an empty folder
     except OSError:
         # Another writer was first, or the system cannot exchange names.
-        if _exchange(staging, target):
+        if _exchange(new, target):
             return
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name[:90]}.old.", dir=target.parent))
-        target.rename(old)
+        old = staging.put_aside(target)
         try:
-            staging.rename(target)
+            new.rename(target)
         except OSError:
             old.rename(target)
             raise

@@ -27,6 +27,7 @@ from asterisk.errors import ArtifactError
 from asterisk.files import replacing_file
 
 Array = npt.NDArray[np.float32]
+Half = npt.NDArray[np.float16]
 METADATA = "__metadata__"
 LARGEST_HEADER = 4 << 20  # bytes
 _DTYPES: Mapping[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
@@ -57,19 +58,28 @@ def read(path: Path, *, largest: int) -> Tensors:
         raise ArtifactError(f"{path}: {failure}") from None
 
 
-def write(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
-    """Write float32 ``arrays`` whole or not at all; the same contents give the same bytes."""
+def write(path: Path, arrays: Mapping[str, Array | Half], metadata: Mapping[str, str]) -> None:
+    """Write ``arrays`` whole or not at all; the same contents give the same bytes.
+
+    float16 stays float16, everything else becomes float32.
+    """
     header: dict[str, Any] = {METADATA: dict(sorted(metadata.items()))}
     blocks, end = [], 0
-    for name, array in sorted(arrays.items()):
-        block = np.ascontiguousarray(array, "<f4").tobytes()
+    # Wide ones first, as the format's own writer has them: all are aligned then.
+    for name in sorted(arrays, key=lambda name: (arrays[name].dtype == np.float16, name)):
+        array, kind = arrays[name], _kind(arrays[name])
+        block = np.ascontiguousarray(array, _DTYPES[kind]).tobytes()
         offsets = [end, end := end + len(block)]
-        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": offsets}
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": offsets}
         blocks.append(block)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with replacing_file(path) as staging:
         staging.write_bytes(b"".join([len(text).to_bytes(8, "little"), text, *blocks]))
+
+
+def _kind(array: Array | Half) -> str:
+    return "F16" if array.dtype == np.float16 else "F32"
 
 
 def _parse(data: bytes) -> Tensors:

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from asterisk.artifact import GOLDEN_TEXTS, GOLDEN_VECTORS, Artifact, open_artifact
+from asterisk.artifact import GOLDEN_TEXTS, GOLDEN_VECTORS, Artifact, opened
 from asterisk.errors import ArtifactError, FidelityError
 from asterisk.runtimes.load import open_runtime
 from asterisk.runtimes.runtime import Vectors
 
 MOST_TEXTS = 10_000
+UNIT = 1e-3  # how far a golden vector's length may be from one
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +34,17 @@ def verify(folder: Path) -> Verdict:
     ArtifactError if the folder cannot be trusted, FidelityError if a vector is further from FP32
     than the recipe allows.
     """
-    artifact = open_artifact(folder)
+    return opened(folder, _verify)
+
+
+def _verify(artifact: Artifact) -> Verdict:
     texts, expected = _golden(artifact)
     with open_runtime(artifact) as runtime:
         found = runtime.encode(texts)
     cosines = np.einsum("ij,ij->i", found.astype("f8"), expected.astype("f8"))
     lowest, least = float(cosines.min()), artifact.manifest.thresholds.cosine_min
     if not lowest >= least:  # also when it is not a number
-        raise FidelityError(f"{folder}: cosine to FP32 is {lowest:.5f}, below {least}")
+        raise FidelityError(f"{artifact.folder}: cosine to FP32 is {lowest:.5f}, below {least}")
     return Verdict(artifact, len(texts), float(cosines.mean()), lowest)
 
 
@@ -61,4 +65,8 @@ def _golden(artifact: Artifact) -> tuple[list[str], Vectors]:
         or vectors.dtype != np.float32
     ):
         raise ArtifactError(f"{artifact.folder}: golden texts and vectors do not belong together")
-    return texts, np.array(vectors)
+    expected = np.array(vectors)
+    # A longer vector would have a cosine above one, and anything would be near enough to it.
+    if not np.abs(np.linalg.norm(expected.astype("f8"), axis=1) - 1).max() < UNIT:
+        raise ArtifactError(f"{artifact.folder}: golden vectors are not of unit length")
+    return texts, expected

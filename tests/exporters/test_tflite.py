@@ -15,7 +15,7 @@ from asterisk.exporters.tflite import ENTRY, TfliteExporter
 from asterisk.exporters.tflite_graph import INPUT, OUTPUT, SIGNATURE
 from asterisk.model.config import ModelConfig
 
-INT8, FP32 = TfliteExporter.recipes
+INT8, *_, FP32 = TfliteExporter.recipes
 SMALL = ModelConfig(hidden_size=32, num_layers=1, intermediate_size=64, vocab_size=500)
 
 

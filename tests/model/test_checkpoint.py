@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import SHIPPED
+from conftest import SHIPPED, random_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asterisk.errors import ArtifactError
+from asterisk.errors import ArtifactError, OutputError
 from asterisk.model.checkpoint import load, save
 from asterisk.model.config import ModelConfig
 from asterisk.runtimes.torch import reference
@@ -136,3 +136,106 @@ def test_the_shipped_checkpoint_is_small_and_alive(lines):
             block.forward = kept
         with torch.inference_mode():
             assert np.array_equal(ours.encode(lines[:200]), whole)
+
+
+OTHERS = {
+    "original": {"norm_first": True, "embedding_norm": False, "projection_size": 24},
+    "pre-norm": {"norm_first": True},
+    "projected": {"projection_size": 24},
+    "no embedding norm": {"embedding_norm": False},
+}
+# A width that BertModel's twelve heads divide: it must fail on the names.
+SMALL = ModelConfig(hidden_size=48, intermediate_size=64, num_layers=1, vocab_size=50_258)
+
+
+@pytest.fixture(params=OTHERS)
+def other(request):
+    """A checkpoint that is no BertModel."""
+    return random_checkpoint(replace(SMALL, **OTHERS[request.param]), "other")
+
+
+def test_other_shapes_read_back_to_the_bit(other, tmp_path):
+    exact = {name: value + np.float32(1e-6) for name, value in other.tensors.items()}
+    other = replace(other, tensors=exact, teacher_projection=np.eye(24, 48, dtype="f4"))
+    save(other, tmp_path / "other")
+    again = load(tmp_path / "other")
+    assert (again.config, again.name) == (other.config, "other")
+    assert again.fingerprint == other.fingerprint == other.stored().fingerprint
+    np.testing.assert_array_equal(again.teacher_projection, other.teacher_projection)
+    assert not list(tmp_path.rglob("modules.json"))
+
+
+def test_nothing_else_opens_other_shapes(other, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from transformers import AutoModel, BertModel
+
+    save(other, tmp_path / "other")
+    with pytest.raises(ValueError, match="asterisk"):
+        AutoModel.from_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match="asterisk"):
+        SentenceTransformer(str(tmp_path / "other"), device="cpu")
+    # Asked for by name it takes any folder; then nothing in it may fit.
+    _, told = BertModel.from_pretrained(tmp_path / "other", output_loading_info=True)
+    assert len(told["unexpected_keys"]) == len(other.tensors)
+
+
+@pytest.mark.parametrize("damage", ["type", "field", "unknown", "stranger", "plain names", "shape"])
+def test_damaged_folders_of_other_shapes(tmp_path, damage):
+    from safetensors.numpy import load_file, save_file
+
+    folder = tmp_path / "other"
+    save(random_checkpoint(replace(SMALL, **OTHERS["original"])), folder)
+    config, weights = folder / "config.json", folder / "model.safetensors"
+    values, arrays = json.loads(config.read_text()), load_file(weights)
+    change = {
+        "type": {"model_type": "other"},
+        "unknown": {"colour": 1},
+        "shape": {"projection_size": 12},
+    }
+    values |= change.get(damage, {})
+    if damage == "field":
+        del values["layer_norm_eps"]
+    elif damage == "stranger":
+        arrays["stranger"] = np.ones(1, "f4")
+    elif damage == "plain names":
+        arrays = {name.removeprefix("asterisk."): value for name, value in arrays.items()}
+    config.write_text(json.dumps(values))
+    save_file(arrays, weights)
+    with pytest.raises(ArtifactError) as caught:
+        load(folder)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_import_never_replaces_a_checkpoint_of_the_other_layout(toy_folder, tmp_path):
+    shutil.copytree(toy_folder, tmp_path / "kept")
+    before = load(tmp_path / "kept").fingerprint
+    with pytest.raises(OutputError, match="left alone"):
+        save(random_checkpoint(replace(SMALL, **OTHERS["original"])), tmp_path / "kept")
+    assert load(tmp_path / "kept").fingerprint == before
+    save(random_checkpoint(replace(SMALL, **OTHERS["original"])), tmp_path / "other")
+    save(random_checkpoint(replace(SMALL, **OTHERS["projected"])), tmp_path / "other")
+    assert load(tmp_path / "other").config.projection_size == 24
+
+
+def test_the_bytes_are_those_that_safetensors_writes(toy, toy_folder, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    arrays = load_file(toy_folder / "model.safetensors")
+    save_file(arrays, tmp_path / "theirs", metadata={"format": "pt"})
+    ours = (toy_folder / "model.safetensors").read_bytes()
+    assert ours == (tmp_path / "theirs").read_bytes()
+    assert {str(value.dtype) for value in arrays.values()} == {"float16"}
+    assert arrays.keys() - toy.tensors.keys() == {"pooler.dense.weight", "pooler.dense.bias"}
+
+
+def test_needs_no_package_but_numpy(python, toy_folder, tmp_path):
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'safetensors', 'transformers'): sys.modules[name] = None\n"
+        "from asterisk.model.checkpoint import load, save\n"
+        "save(load(sys.argv[1]), sys.argv[2])\n"
+    )
+    done = python(code, toy_folder, tmp_path / "copy")
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in ("model.safetensors", "config.json", "modules.json"):
+        assert (tmp_path / "copy" / name).read_bytes() == (toy_folder / name).read_bytes()

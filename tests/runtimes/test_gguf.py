@@ -21,7 +21,8 @@ from asterisk.runtimes.gguf_header import check_header
 from asterisk.runtimes.torch import reference
 from asterisk.tokenizer import BUILTIN, Tokenizer
 
-Q8_0, FP32 = GgufExporter.recipes
+RECIPES = {recipe.name: recipe for recipe in GgufExporter.recipes}
+Q8_0, FP32 = RECIPES["q8_0"], RECIPES["fp32"]
 SMALL = ModelConfig(hidden_size=32, num_heads=1, num_layers=1, intermediate_size=32)
 
 AWKWARD = [
@@ -40,11 +41,6 @@ AWKWARD = [
 
 _artifact = partial(bare_artifact, GgufExporter())
 _runtime = partial(bare_runtime, GgufEngine)
-
-
-@pytest.fixture(scope="module")
-def fp32(toy, tmp_path_factory) -> Artifact:
-    return _artifact(toy, FP32, tmp_path_factory.mktemp("fp32"))
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +64,13 @@ def _cosine(a, b) -> float:
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
-@pytest.mark.parametrize(("recipe", "least"), [("fp32", 0.99999), ("q8_0", 0.999)])
-def test_agrees_with_pytorch(request, toy, recipe, least):
+@pytest.mark.parametrize(
+    ("recipe", "least"),
+    [("fp32", 0.99999), ("f16", 0.99999), ("q8_0", 0.999), ("q6_k", 0.998), ("q4_k_m", 0.98)],
+)
+def test_agrees_with_pytorch(toy, tmp_path, recipe, least):
     truth = reference(toy)
-    with _runtime(request.getfixturevalue(recipe)) as runtime:
+    with _runtime(_artifact(toy, RECIPES[recipe], tmp_path)) as runtime:
         for ids in _texts():
             ours, theirs = runtime.embed_ids(ids), truth.embed_ids(ids)
             assert ours.dtype == np.float32

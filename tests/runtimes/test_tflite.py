@@ -19,7 +19,7 @@ from asterisk.model.config import ModelConfig
 from asterisk.runtimes.tflite import TfliteEngine
 from asterisk.runtimes.torch import reference
 
-INT8, FP32 = TfliteExporter.recipes
+INT8, *_, FP32 = TfliteExporter.recipes
 SMALL = ModelConfig(hidden_size=32, num_layers=1, intermediate_size=64, vocab_size=500)
 ORIGINAL = replace(
     SMALL, layer_norm_eps=1e-5, norm_first=True, embedding_norm=False, projection_size=24

@@ -85,15 +85,20 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     """Return the rows, the failures, the texts and the checkpoint's name and fingerprint.
 
     ``request``: ``runtimes`` and ``peers``, names; ``checkpoint``, ``artifacts``, ``work``,
-    folders. ArtifactError if the checkpoint itself cannot be read.
+    folders; ``every_recipe`` for a row each instead of the default one's. ArtifactError if the
+    checkpoint itself cannot be read.
     """
     checkpoint = load(request["checkpoint"])
     prepared = Prepared()
     for name in request["runtimes"]:
         if name == REFERENCE:
             prepared.rows.append(_reference(Path(request["checkpoint"])))
+            continue
+        make = partial(_artifact, checkpoint, name, Path(request["artifacts"]))
+        if request["every_recipe"]:
+            _attempt_each(prepared, name, make)
         else:
-            prepared.attempt(name, partial(_artifact, checkpoint, name, Path(request["artifacts"])))
+            prepared.attempt(name, make)
     for name in request["peers"]:
         prepared.attempt(name, partial(_peer, name, Path(request["work"])))
     chosen = choose(Tokenizer.open(BUILTIN))
@@ -121,8 +126,25 @@ def _reference(folder: Path) -> Row:
     )
 
 
-def _artifact(checkpoint: Checkpoint, format: str, artifacts: Path) -> Row:
-    recipe = exporting.choose(exporting.exporter(format), None)
+def _attempt_each(prepared: Prepared, format: str, make: Callable[[str], Row]) -> None:
+    try:
+        recipes = exporting.exporter(format).recipes
+    except AsteriskError as failure:
+        prepared.failed[format] = one_line(failure)
+        return
+
+    def named(name: str, recipe: str) -> Row:
+        return replace(make(recipe), name=name)
+
+    for recipe in recipes:
+        name = f"{format}-{recipe.name}"
+        prepared.attempt(name, partial(named, name, recipe.name))
+
+
+def _artifact(
+    checkpoint: Checkpoint, format: str, artifacts: Path, recipe_name: str | None = None
+) -> Row:
+    recipe = exporting.choose(exporting.exporter(format), recipe_name)
     folder = artifacts / f"{checkpoint.name}-{format}-{recipe.name}"
     if not _is_current(folder, checkpoint.fingerprint):
         exporting.export(checkpoint, format, recipe.name, folder, tell)

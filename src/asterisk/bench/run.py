@@ -50,7 +50,7 @@ def bench(request: Request, progress: Progress) -> Report:
     Rows and processes that fail are lines of the report, and the others go on.
     """
     before = machine.state()
-    prepared = _prepare(request)
+    prepared = prepare(request)
     every = [Row.from_dict(values) for values in prepared["rows"]]
     rows = [row for row in every if row.name in (*request.runtimes, *request.peers)]
     failed: dict[str, str] = prepared["failed"]
@@ -159,11 +159,17 @@ def measure(
     return answers, failures
 
 
-def _prepare(request: Request) -> dict[str, Any]:
+def prepare(request: Request, *, every_recipe: bool = False) -> dict[str, Any]:
+    """Have `asterisk.bench.prepare` export and choose; the reference comes along for its vectors.
+
+    Not with ``every_recipe``: each row is then named after its format and recipe. AsteriskError if
+    the checkpoint itself cannot be read.
+    """
     names = list(request.runtimes)
-    if names and REFERENCE not in names:
+    if names and REFERENCE not in names and not every_recipe:
         names.insert(0, REFERENCE)
     wanted = {
+        "every_recipe": every_recipe,
         "runtimes": names,
         "peers": request.peers,
         "checkpoint": str(request.checkpoint),

@@ -12,11 +12,12 @@ from pathlib import Path
 from asterisk import plugins
 from asterisk.bench import plan
 from asterisk.bench.peers import NAMES as PEERS
+from asterisk.bench.plan import REFERENCE
 from asterisk.bench.render import markdown
 from asterisk.bench.results import Report
 from asterisk.bench.run import Request, bench
 from asterisk.cli.common import Parser, positive, run
-from asterisk.errors import EngineError, OutputError, UnknownName, UsageError
+from asterisk.errors import EngineError, InputError, OutputError, UnknownName, UsageError
 from asterisk.files import replacing_file
 from asterisk.places import ARTIFACTS, shipped_checkpoint
 from asterisk.progress import tell
@@ -56,6 +57,22 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument(
         "--timeout", type=positive, default=TIMEOUT, help="seconds a process (default: %(default)s)"
     )
+    pareto = it.add_argument_group("instead of that")
+    pareto.add_argument(
+        "--pareto",
+        type=Path,
+        metavar="PAGE",
+        help="measure every recipe of every format and write this Markdown page, its JSON and, "
+        "with matplotlib, its plot",
+    )
+    pareto.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        default=[],
+        help="folder of evaluation sets, for the page's quality; may be given several times",
+    )
+    pareto.add_argument("--split", choices=("dev", "test"), default="test", help="default: test")
     return it
 
 
@@ -65,7 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    runtimes, peers = choose(arguments.runtime, without_peers=arguments.no_peers)
+    page = arguments.pareto
+    if arguments.data and page is None:
+        raise UsageError("--data needs --pareto")
+    without_peers = arguments.no_peers or page is not None
+    runtimes, peers = choose(arguments.runtime, without_peers=without_peers)
     effort = plan.THOROUGH if arguments.thorough else plan.QUICK
     seed = arguments.seed
     request = Request(
@@ -79,6 +100,8 @@ def _bench(arguments: argparse.Namespace) -> int:
         seed=random.SystemRandom().randrange(1 << 32) if seed is None else seed,
         timeout=arguments.timeout,
     )
+    if page is not None:
+        return _pareto(arguments, request)
     _check(arguments.out)
     report = bench(request, tell)
     print(markdown(report), end="", flush=True)
@@ -86,6 +109,33 @@ def _bench(arguments: argparse.Namespace) -> int:
     for line in report.failures:
         tell(f"failed: {line}")
     return EngineError.status if report.failures else 0
+
+
+def _pareto(arguments: argparse.Namespace, request: Request) -> int:
+    from asterisk.bench.pareto_page import page, plot
+    from asterisk.bench.pareto_run import measure_recipes
+
+    target: Path = arguments.pareto
+    if target.suffix != ".md":
+        raise UsageError(f"a page ends in .md: {target}")
+    for folder in arguments.data:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder of evaluation sets")
+    _check(target.parent)
+    formats = tuple(name for name in request.runtimes if name != REFERENCE)
+    if not formats:
+        raise UsageError("no format is left to measure")
+    run = measure_recipes(replace(request, runtimes=formats), arguments.data, arguments.split, tell)
+    picture = plot(run)
+    text = page(run, target.with_suffix(".png").name if picture else None)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    files = {".json": run.to_json().encode(), ".png": picture, ".md": text.encode()}
+    for suffix, data in files.items():
+        if data is not None:
+            with replacing_file(target.with_suffix(suffix)) as staging:
+                staging.write_bytes(data)
+    print(text, end="", flush=True)
+    return 0
 
 
 def choose(names: str, *, without_peers: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -22,7 +22,13 @@ ANY = -1
 SCHEMA_VERSION = 3
 IDENTIFIER = b"TFL3"
 ALIGNMENT = 16  # bytes; what the schema demands of a buffer's data
-_TYPES = {"float32": "FLOAT32", "int32": "INT32", "int8": "INT8"}
+_TYPES = {
+    "float32": "FLOAT32",
+    "float16": "FLOAT16",
+    "int32": "INT32",
+    "int8": "INT8",
+    "uint8": "UINT8",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk import plugins
+from asterisk.exporters.nf4 import BLOCK, pairs, quantise_nf4
 from asterisk.exporters.rounding import quantise_rows
 
 OPSET = 20
 IR_VERSION = 10
 INLINE = 1_024  # bytes; smaller tensors stay in the model file
 PAGE = 4_096
+GROUPS = 3  # of narrow columns in a mixed product, each with scales of its own
 Shape = Sequence[int | str]
 
 
@@ -57,9 +59,9 @@ class Graph:
         """Add a constant int64 vector."""
         return self.tensor(np.array(values, np.int64))
 
-    def product(self, x: str, weight: npt.NDArray[np.float32]) -> str:
-        """Multiply ``x`` [..., in] by ``weight`` [out, in], transposed."""
-        if not self.quantised:
+    def product(self, x: str, weight: npt.NDArray[np.float32], *, exact: bool = False) -> str:
+        """Multiply ``x`` [..., in] by ``weight`` [out, in], transposed; ``exact`` in float32."""
+        if exact or not self.quantised:
             return self.node("MatMul", x, self.tensor(weight.T))
         narrow, scale = quantise_rows(weight)
         codes, x_scale, zero = self.nodes("DynamicQuantizeLinear", 3, x)
@@ -74,6 +76,21 @@ class Graph:
         floats = self.node("Cast", whole, to=self.onnx.TensorProto.FLOAT)
         return self.node("Mul", floats, factor)
 
+    def mixed_product(self, x: str, weight: npt.NDArray[np.float32], wide: int) -> str:
+        """Multiply as `product` does, but the last ``wide`` columns of ``weight`` in float32.
+
+        LLM.int8()'s decomposition (arXiv:2208.07339, section 3.2): a few columns of large values
+        would set the scale of all others. Those others are taken in groups, for the same reason.
+        """
+        narrow = np.array_split(np.arange(weight.shape[1] - wide), GROUPS)
+        sizes = [*map(len, narrow), wide]
+        parts = self.nodes("Split", len(sizes), x, self.integers(*sizes), axis=-1)
+        columns = np.split(weight, np.cumsum(sizes)[:-1], axis=1)
+        total = self.product(parts[-1], columns[-1], exact=True)
+        for part, column in zip(parts[:-1], columns[:-1], strict=True):
+            total = self.node("Add", total, self.product(part, column))
+        return total
+
     def rows(self, table: npt.NDArray[np.float32], ids: str = "input_ids") -> str:
         """Look up the rows of ``table`` [n, d] at ``ids``."""
         if not self.quantised:
@@ -82,6 +99,18 @@ class Graph:
         codes = self.node("Gather", self.tensor(narrow), ids)
         floats = self.node("Cast", codes, to=self.onnx.TensorProto.FLOAT)
         return self.node("Mul", floats, self.node("Gather", self.tensor(scale[:, None]), ids))
+
+    def rows_nf4(self, table: npt.NDArray[np.float32], ids: str) -> str:
+        """Look up the rows of ``table`` [n, d], stored in NF4, at ``ids`` [tokens]."""
+        packed, scales = quantise_nf4(table)
+        width, kinds = table.shape[1], self.onnx.TensorProto
+        codes = self.node("Gather", self.tensor(packed), ids)
+        indices = self.node("Cast", codes, to=kinds.INT32)
+        values = self.node("Gather", self.tensor(pairs()), indices)
+        blocks = self.node("Reshape", values, self.integers(-1, width // BLOCK, BLOCK))
+        picked = self.node("Gather", self.tensor(scales[:, :, None]), ids)
+        scaled = self.node("Mul", blocks, self.node("Cast", picked, to=kinds.FLOAT))
+        return self.node("Reshape", scaled, self.integers(-1, width))
 
     def name_output(self, value: str, name: str) -> None:
         """Give the last node's output ``value`` its public name."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from asterisk.exporters.flatbuffer import ANY, Graph, Operator
+from asterisk.exporters.nf4 import BLOCK, pairs, quantise_nf4
 from asterisk.exporters.rounding import quantise_rows
 from asterisk.model.checkpoint import Array, Checkpoint
 
@@ -37,21 +38,23 @@ SPLIT = Operator("SPLIT", "SplitOptions")
 SUB = Operator("SUB", "SubOptions")
 
 ROWS, COLUMNS = 0, 1
+_TYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int8": 9}  # numbers of the schema
 
 
-def encoder_graph(checkpoint: Checkpoint, *, int8: bool) -> bytes:
-    """Return the file's bytes; see `asterisk.exporters.tflite` for what ``int8`` means."""
-    return _EncoderGraph(checkpoint, int8).build()
+def encoder_graph(checkpoint: Checkpoint, *, int8: bool, nf4_table: bool = False) -> bytes:
+    """Return the file's bytes; see `asterisk.exporters.tflite` for what is stored how."""
+    return _EncoderGraph(checkpoint, int8, nf4_table).build()
 
 
 class _EncoderGraph:
     """One encoder under construction; methods take and return tensors by index."""
 
-    def __init__(self, checkpoint: Checkpoint, int8: bool) -> None:
+    def __init__(self, checkpoint: Checkpoint, int8: bool, nf4_table: bool) -> None:
         self.config = checkpoint.config
         self.tensors = checkpoint.tensors
         self.name = checkpoint.name
         self.int8 = int8
+        self.look_up = self.rows_nf4 if nf4_table else self.rows if int8 else self.gather
         self.graph = Graph()
         self.computed = 0
         self.shared: dict[str, int] = {}
@@ -86,7 +89,7 @@ class _EncoderGraph:
         axis = self.integers("tokens", 0)
         positions = self.apply(CUMSUM, [ones, axis], (ANY,), "int32", exclusive=True)
 
-        token = self.rows("word", words, flat) if self.int8 else self.gather("word", words, flat)
+        token = self.look_up("word", words, flat)
         place = self.gather("position", places + types, positions)
         x = self.apply(ADD, [token, place], (ANY, hidden))
         return self.norm("embeddings.LayerNorm", x) if self.config.embedding_norm else x
@@ -106,10 +109,34 @@ class _EncoderGraph:
         width = table.shape[1]
         inputs = [self.graph.constant(name, quantised), ids]
         picked = self.apply(GATHER_INT8, inputs, (ANY, width), "int8")
-        # The schema's numbers of INT8 and FLOAT32.
-        values = self.apply(CAST, [picked], (ANY, width), inDataType=9, outDataType=0)
+        values = self.cast(picked, (ANY, width), "int8", "float32")
         scale = self.gather(f"{name}.scale", scales[:, None], ids)
         return self.apply(MUL, [values, scale], (ANY, width))
+
+    def rows_nf4(self, name: str, table: Array, ids: int) -> int:
+        """Pick rows of a table in NF4, and only those are unpacked: ids [T] to [T, columns]."""
+        packed, scales = quantise_nf4(table)
+        width, halves = table.shape[1], (ANY, packed.shape[1])
+        blocks, each = scales.shape[1], (ANY, scales.shape[1], 1)
+        picked = self.apply(GATHER, [self.graph.constant(name, packed), ids], halves, "uint8")
+        codes = self.cast(picked, halves, "uint8", "int32")
+        levels = [self.graph.constant(f"{name}.levels", pairs()), codes]
+        values = self.apply(GATHER, levels, (*halves, 2))
+        stored = [self.graph.constant(f"{name}.scale", scales[:, :, None]), ids]
+        scale = self.cast(self.apply(GATHER, stored, each, "float16"), each, "float16", "float32")
+        split = self.reshape(values, (ANY, blocks, BLOCK))
+        scaled = self.apply(MUL, [split, scale], (ANY, blocks, BLOCK))
+        return self.reshape(scaled, (ANY, width))
+
+    def cast(self, x: int, shape: tuple[int, ...], given: str, wanted: str) -> int:
+        """Convert ``x`` from one type of number to another."""
+        kinds = {"inDataType": _TYPES[given], "outDataType": _TYPES[wanted]}
+        return self.apply(CAST, [x], shape, wanted, **kinds)
+
+    def reshape(self, x: int, shape: tuple[int, ...]) -> int:
+        """Lay out the float values of ``x`` in another shape."""
+        wanted = self.integers("shape" + "x".join(map(str, shape)), list(shape))
+        return self.apply(RESHAPE, [x, wanted], shape, newShape=list(shape))
 
     def block(self, name: str, x: int) -> int:
         """Map hidden states [T, H] to hidden states [T, H]."""

@@ -1,4 +1,9 @@
-"""A checkpoint: a folder in Hugging Face's layout, read and written without PyTorch."""
+"""A checkpoint: a folder of weights and tokenizer, read and written by numpy alone.
+
+A BERT-shaped encoder lives in Hugging Face's layout, weights in 16 bits: `transformers` and
+sentence-transformers open it. Any other has a layout of its own, which they refuse: a
+``config.json`` with a ``model_type`` of ours, weights in 32 bits under names of ours, no modules.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +18,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.errors import ArtifactError, MissingExtra
+from asterisk.errors import ArtifactError
 from asterisk.files import replacing_folder
-from asterisk.model.config import ModelConfig, from_huggingface, to_huggingface
+from asterisk.model.config import MODEL_TYPE, ModelConfig, from_json, to_json
 from asterisk.model.layout import tensor_shapes
+from asterisk.tensors import Half
+from asterisk.tensors import read as read_tensors
+from asterisk.tensors import write as write_tensors
 from asterisk.tokenizer import BUILTIN, Tokenizer, huggingface
 
 Array = npt.NDArray[np.float32]
 LARGEST_FILE = 2 << 30
 POOLER = "pooler.dense"
+OWN = f"{MODEL_TYPE}."  # before each tensor's name where BertModel must not find it
+PROJECTION = "teacher_projection.safetensors"
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,9 @@ class Checkpoint:
         return digest.hexdigest()
 
     def stored(self) -> Checkpoint:
-        """Return this checkpoint as it will read back: weights rounded to 16 bits."""
+        """Return this checkpoint as it will read back: BERT's weights rounded to 16 bits."""
+        if not self.config.bert_shaped:
+            return self
         rounded = {name: _half(value).astype("f4") for name, value in self.tensors.items()}
         return replace(self, tensors=rounded)
 
@@ -75,63 +87,82 @@ def is_checkpoint(folder: Path) -> bool:
 
 def load(folder: str | Path) -> Checkpoint:
     """Read a checkpoint folder; ArtifactError if it is damaged or of another architecture."""
-    try:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-    except ImportError:
-        raise MissingExtra("safetensors", "torch") from None
     folder = Path(folder)
     if not is_checkpoint(folder):
         raise ArtifactError(f"{folder} is not a checkpoint: no config.json with model.safetensors")
-    config = from_huggingface(_json(folder / "config.json"))
+    config = from_json(_json(folder / "config.json"))
     tokenizer = folder / "tokenizer.json"
     if (
         not tokenizer.is_file()
         or _read(tokenizer) != huggingface.to_json(Tokenizer.open(BUILTIN)).encode()
     ):
         raise ArtifactError(f"{tokenizer}: not the GPT-2 tokenizer this version knows")
-    try:
-        tensors = load_file(_bounded(folder / "model.safetensors"))
-        projection = folder / "teacher_projection.safetensors"
-        mapped = load_file(_bounded(projection))["weight"] if projection.is_file() else None
-    except (SafetensorError, KeyError, ValueError, OSError) as failure:
-        raise ArtifactError(f"{folder}: weights cannot be read: {failure}") from None
-    card = folder / "README.md"
+    projection, card = folder / PROJECTION, folder / "README.md"
     return Checkpoint(
         name=folder.resolve().name,
         config=config,
-        tensors={k: v.astype("f4") for k, v in tensors.items() if not k.startswith(POOLER)},
-        teacher_projection=None if mapped is None else mapped.astype("f4"),
+        tensors=_weights(folder / "model.safetensors", config),
+        teacher_projection=_teacher_projection(projection) if projection.is_file() else None,
         card=card.read_text("utf-8", "replace") if card.is_file() else "",
     )
 
 
 def save(checkpoint: Checkpoint, folder: str | Path) -> None:
-    """Write ``checkpoint`` to ``folder`` whole or not at all, weights in 16 bits."""
-    from safetensors.numpy import save_file
+    """Write ``checkpoint`` to ``folder`` whole or not at all, in the layout of its shape.
 
+    A checkpoint there is replaced, but one of Hugging Face's layout by none of the other.
+    """
     config = checkpoint.config
-    if config.norm_first or config.projection_size:
-        raise ArtifactError("only BERT-shaped encoders have a Hugging Face layout")
-    weights = {name: _half(value) for name, value in checkpoint.tensors.items()}
-    # BertModel always builds a pooler; zeros keep it from reporting a missing tensor.
-    weights[f"{POOLER}.weight"] = np.zeros((config.hidden_size, config.hidden_size), "f2")
-    weights[f"{POOLER}.bias"] = np.zeros(config.hidden_size, "f2")
-    with replacing_folder(Path(folder), is_checkpoint) as staging:
-        save_file(weights, staging / "model.safetensors", metadata={"format": "pt"})
+    with replacing_folder(
+        Path(folder), is_checkpoint if config.bert_shaped else _is_own
+    ) as staging:
+        write_tensors(staging / "model.safetensors", _named(checkpoint), {"format": "pt"})
         if checkpoint.teacher_projection is not None:
-            # safetensors writes an array's memory as it lies, transposed or not.
-            save_file(
-                {"weight": checkpoint.teacher_projection.astype("f4", order="C")},
-                staging / "teacher_projection.safetensors",
-            )
+            write_tensors(staging / PROJECTION, {"weight": checkpoint.teacher_projection}, {})
         (staging / "tokenizer.json").write_text(
             huggingface.to_json(Tokenizer.open(BUILTIN)), "utf-8"
         )
-        _write_json(staging / "config.json", to_huggingface(config))
-        _write_json(staging / "tokenizer_config.json", huggingface.config(config.max_positions))
+        _write_json(staging / "config.json", to_json(config))
         (staging / "README.md").write_text(checkpoint.card, "utf-8")
-        _write_sentence_transformers(staging, config)
+        if config.bert_shaped:
+            _write_json(staging / "tokenizer_config.json", huggingface.config(config.max_positions))
+            _write_sentence_transformers(staging, config)
+
+
+def _is_own(folder: Path) -> bool:
+    """Tell whether ``folder`` is a checkpoint that only this package opens."""
+    return is_checkpoint(folder) and _json(folder / "config.json").get("model_type") == MODEL_TYPE
+
+
+def _weights(path: Path, config: ModelConfig) -> dict[str, Array]:
+    """Return the file's tensors under the names of `tensor_shapes`."""
+    found = read_tensors(path, largest=LARGEST_FILE).arrays
+    if config.bert_shaped:
+        return {name: value for name, value in found.items() if not name.startswith(POOLER)}
+    strangers = [name for name in found if not name.startswith(OWN)]
+    if strangers:
+        raise ArtifactError(f"{path}: unexpected tensor {min(strangers)[:100]!r}")
+    return {name.removeprefix(OWN): value for name, value in found.items()}
+
+
+def _teacher_projection(path: Path) -> Array:
+    found = read_tensors(path, largest=LARGEST_FILE).arrays
+    if set(found) != {"weight"}:
+        raise ArtifactError(f"{path} does not hold one matrix named 'weight'")
+    return found["weight"]
+
+
+def _named(checkpoint: Checkpoint) -> dict[str, Array | Half]:
+    """Return the tensors as their file names and stores them."""
+    if not checkpoint.config.bert_shaped:
+        return {f"{OWN}{name}": value for name, value in checkpoint.tensors.items()}
+    hidden = checkpoint.config.hidden_size
+    return {
+        **{name: _half(value) for name, value in checkpoint.tensors.items()},
+        # BertModel always builds a pooler; zeros keep it from reporting a missing tensor.
+        f"{POOLER}.weight": np.zeros((hidden, hidden), "f2"),
+        f"{POOLER}.bias": np.zeros(hidden, "f2"),
+    }
 
 
 def _write_sentence_transformers(folder: Path, config: ModelConfig) -> None:
@@ -159,8 +190,8 @@ def _write_sentence_transformers(folder: Path, config: ModelConfig) -> None:
     _write_json(folder / "2_Normalize" / "config.json", {})
 
 
-def _half(value: Array) -> npt.NDArray[np.float16]:
-    half = value.astype("f2", order="C")
+def _half(value: Array) -> Half:
+    half: Half = value.astype("f2")
     if not np.isfinite(half).all():
         raise ArtifactError("checkpoint: a weight does not fit into 16 bits")
     return half

@@ -7,6 +7,7 @@ from typing import Any
 
 from asterisk.errors import ArtifactError
 
+MODEL_TYPE = "asterisk"  # of encoders that are no BertModel
 LIMITS = {
     "vocab_size": 65_535,  # the tokenizer's table stores ids in 16 bits
     "hidden_size": 4_096,
@@ -64,6 +65,11 @@ class ModelConfig:
         return self.projection_size or self.hidden_size
 
     @property
+    def bert_shaped(self) -> bool:
+        """Whether Hugging Face's BertModel with masked mean pooling is the same encoder."""
+        return self.embedding_norm and not self.norm_first and not self.projection_size
+
+    @property
     def head_size(self) -> int:
         """Elements of one attention head's query, key and value."""
         return self.hidden_size // self.num_heads
@@ -79,6 +85,27 @@ class ModelConfig:
         if not isinstance(values, dict) or not set(values) <= known:
             raise ArtifactError("model configuration: unknown fields")
         return cls(**values)
+
+
+def to_json(config: ModelConfig) -> dict[str, Any]:
+    """Return a checkpoint's `config.json`: BertModel's own, or one that only this package knows.
+
+    The second has a ``model_type`` of its own, so that nothing else takes the weights for BERT's.
+    """
+    if config.bert_shaped:
+        return to_huggingface(config)
+    return {"model_type": MODEL_TYPE, **config.to_dict()}
+
+
+def from_json(values: dict[str, Any]) -> ModelConfig:
+    """Read what `to_json` writes; ArtifactError if it is another architecture."""
+    if values.get("model_type") != MODEL_TYPE:
+        return from_huggingface(values)
+    values = {name: value for name, value in values.items() if name != "model_type"}
+    missing = {field.name for field in fields(ModelConfig)} - set(values)
+    if missing:  # a default would be a guess at another model's shape
+        raise ArtifactError(f"config.json: {min(missing)} is missing")
+    return ModelConfig.from_dict(values)
 
 
 def to_huggingface(config: ModelConfig) -> dict[str, Any]:

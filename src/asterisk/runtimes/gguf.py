@@ -1,7 +1,9 @@
-"""llama.cpp on a BERT-shaped GGUF: ids in, the pooled vector out, no server in between.
+"""llama.cpp on a GGUF: ids in, the pooled vector out, no server in between.
 
 The file stands alone, with its vocabulary; this runtime brings its own tokenizer, so it has
-llama.cpp skip that part: 18 MB and two thirds of the time to load.
+llama.cpp skip that part: 18 MB and two thirds of the time to load. A ``bert`` is encoded. A
+``gpt2``, which is what the original project's encoder is widened to, is decoded, without causal
+mask and with an emptied cache, and the embedding is the first part of what comes out.
 """
 
 from __future__ import annotations
@@ -28,12 +30,12 @@ class _Model:
     """Weights, mapped once and shared by every lane; freed with the last of them."""
 
     def __init__(self, artifact: Artifact) -> None:
-        check_header(artifact.entry, artifact.config)
+        shape = check_header(artifact.entry, artifact.config)
         self.library = llama_cpp.library()
         dll = self.library.dll
         overrides = (llama_cpp.Override * 3)(
             llama_cpp.Override.of("tokenizer.ggml.model", "no_vocab"),
-            llama_cpp.Override.of("bert.vocab_size", artifact.config.vocab_size),
+            llama_cpp.Override.of(f"{shape.architecture}.vocab_size", artifact.config.vocab_size),
         )  # the third stays empty and ends the list
         params = dll.llama_model_default_params()
         params.n_gpu_layers = 0
@@ -60,11 +62,15 @@ class GgufEngine(ArtifactEngine):
         params.embeddings = True
         params.pooling_type = llama_cpp.POOL_MEAN
         params.flash_attn_type = llama_cpp.FLASH_ATTENTION
+        params.type_k = params.type_v = llama_cpp.FLOAT32  # of a cache, where there is one
         context = library.dll.llama_init_from_model(model.handle, params)
         if not context:
             raise EngineError(f"llama.cpp: {library.complaint()}")
         self._library = library
         self._context = context
+        # An encoder has no memory to empty.
+        self._memory = library.dll.llama_get_memory(context)
+        self._call = library.dll.llama_decode if self._memory else library.dll.llama_encode
         self._free = weakref.finalize(self, _free, model, context)
         self._free.atexit = False
         self._config = config
@@ -93,7 +99,7 @@ class GgufEngine(ArtifactEngine):
         if not pooled:
             raise EngineError("llama.cpp: no embedding came out")
         # A copy: the next call overwrites what `pooled` points at.
-        data = bytearray(ctypes.string_at(pooled, 4 * self._config.hidden_size))
+        data = bytearray(ctypes.string_at(pooled, 4 * self._config.embedding_size))
         vector: Vector = np.frombuffer(data, np.float32)
         return vector
 
@@ -103,7 +109,9 @@ class GgufEngine(ArtifactEngine):
 
     def _encode(self, count: int) -> None:
         self._batch.n_tokens = count
-        if status := self._library.dll.llama_encode(self._context, self._batch):
+        if self._memory:
+            self._library.dll.llama_memory_clear(self._memory, False)
+        if status := self._call(self._context, self._batch):
             complaint = self._library.complaint()
             raise EngineError(f"llama.cpp cannot encode: {complaint} (status {status})")
 

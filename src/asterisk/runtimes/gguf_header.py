@@ -14,6 +14,7 @@ from typing import Any
 
 from asterisk.errors import ArtifactError
 from asterisk.model.config import ModelConfig
+from asterisk.runtimes.gguf_shape import Shape, shape_of
 
 _COUNT = struct.Struct("<Q")
 _KIND = struct.Struct("<I")
@@ -21,10 +22,12 @@ _STRING, _ARRAY = 8, 9
 _SCALARS = dict(enumerate(map(struct.Struct, ("<B", "<b", "<H", "<h", "<I", "<i", "<f", "<?"))))
 _SCALARS |= {10: struct.Struct("<Q"), 11: struct.Struct("<q"), 12: struct.Struct("<d")}
 _LARGEST = 1 << 32  # of any count: products of two still mean something
-_MOST = 4_096  # keys or tensors; a string that is shown or compared
+_MOST = 4_096  # keys or tensors; bytes of a string
+_MOST_ELEMENTS = 1 << 20  # of an array: the vocabulary has 50,259 tokens and as many merges
 _ALIGNMENT = 32
-_F32, _Q8_0 = 0, 8
-_BLOCKS = {_F32: (1, 4), _Q8_0: (32, 34)}  # tensor kind: elements and bytes of a block
+_F32 = 0
+# Tensor kind: elements and bytes of a block. F32, F16, Q8_0, Q4_K, Q6_K.
+_BLOCKS = {_F32: (1, 4), 1: (1, 2), 8: (32, 34), 12: (256, 144), 14: (256, 210)}
 _ALWAYS_F32 = {"position_embd.weight", "token_types.weight"}
 _TOKENIZER = {
     *("model", "pre", "tokens", "token_type", "merges", "token_type_count"),
@@ -37,19 +40,23 @@ _KEYS = {
 }
 
 
-def check_header(path: Path, config: ModelConfig) -> None:
-    """Raise ArtifactError unless ``path`` holds the whole of a model of this shape."""
+def check_header(path: Path, config: ModelConfig) -> Shape:
+    """Return the model's shape; ArtifactError unless ``path`` holds the whole of such a model."""
+    shape = shape_of(config)
+    if shape is None:
+        raise ArtifactError(f"{path}: llama.cpp has no architecture of the manifest's shape")
     try:
         with (
             path.open("rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
-            _check(_Reader(data), config)
+            _check(_Reader(data), _expected(shape, config))
     except (OSError, ValueError, struct.error) as failure:
         # struct.error: a read beyond the end; ValueError: an empty file
         raise ArtifactError(f"{path} is truncated or altered: {failure}") from None
     except ArtifactError as failure:
         raise ArtifactError(f"{path}: {failure}") from None
+    return shape
 
 
 class _Reader:
@@ -88,13 +95,16 @@ class _Reader:
         return self.scalar(self._layout(kind))
 
     def _skip_array(self) -> int:
-        kind, count = self.scalar(_KIND), self.count()
+        kind, count = self.scalar(_KIND), self.count(_MOST_ELEMENTS)
         if kind != _STRING:
             self.at += count * self._layout(kind).size
             return count
         at, data, length = self.at, self.data, _COUNT.unpack_from
         for _ in range(count):
-            at += 8 + length(data, at)[0]
+            size = length(data, at)[0]
+            if size > _MOST:
+                raise ArtifactError(f"a string of {size} bytes where {_MOST} are the most")
+            at += 8 + size
         self.at = at
         return count
 
@@ -104,12 +114,11 @@ class _Reader:
         return _SCALARS[kind]
 
 
-def _check(reader: _Reader, config: ModelConfig) -> None:
+def _check(reader: _Reader, expected: dict[str, Any]) -> None:
     if reader.data[:8] != b"GGUF\x03\0\0\0":
         raise ArtifactError("not a GGUF file of version 3")
     reader.at = 8
     tensors, keys = reader.count(_MOST), reader.count(_MOST)
-    expected = _expected(config)
     found: dict[str, Any] = {}
     for _ in range(keys):
         key = reader.string()
@@ -119,39 +128,50 @@ def _check(reader: _Reader, config: ModelConfig) -> None:
     for key, value in expected.items():
         if found.get(key) != value:
             raise ArtifactError(f"{key} is {found.get(key)!r}, the manifest says {value!r}")
-    ends = [_tensor(reader) for _ in range(tensors)]
+    spans = sorted(_tensor(reader) for _ in range(tensors))
     start = -(-reader.at // _ALIGNMENT) * _ALIGNMENT
-    if start + max(ends, default=0) > len(reader.data):
+    end = 0
+    for first, last in spans:
+        if first < end:
+            raise ArtifactError("tensors that overlap")
+        end = last
+    if start + end > len(reader.data):
         raise ArtifactError("the file ends before its tensors do")
 
 
-def _expected(config: ModelConfig) -> dict[str, Any]:
-    (epsilon,) = struct.unpack("<f", struct.pack("<f", config.layer_norm_eps))
+def _expected(shape: Shape, config: ModelConfig) -> dict[str, Any]:
+    (epsilon,) = struct.unpack("<f", struct.pack("<f", shape.epsilon))
+    own = {
+        "context_length": config.max_positions,
+        "embedding_length": shape.width,
+        "block_count": shape.blocks,
+        "feed_forward_length": shape.inner,
+        "attention.head_count": shape.heads,
+        "attention.layer_norm_epsilon": epsilon,
+        "attention.causal": False,
+        "pooling_type": 1,
+    }
     return {
-        "general.architecture": "bert",
-        "bert.context_length": config.max_positions,
-        "bert.embedding_length": config.hidden_size,
-        "bert.block_count": config.num_layers,
-        "bert.feed_forward_length": config.intermediate_size,
-        "bert.attention.head_count": config.num_heads,
-        "bert.attention.layer_norm_epsilon": epsilon,
-        "bert.attention.causal": False,
-        "bert.pooling_type": 1,
+        "general.architecture": shape.architecture,
+        **{f"{shape.architecture}.{name}": value for name, value in own.items()},
         "tokenizer.ggml.tokens": config.vocab_size,
     }
 
 
-def _tensor(reader: _Reader) -> int:
-    """Read one tensor's description and return where its bytes end, counted from the first's."""
+def _tensor(reader: _Reader) -> tuple[int, int]:
+    """Read one tensor's description and return where its bytes begin and end, after the header."""
     name = reader.string()
-    sizes = [reader.count() for _ in range(reader.scalar(_KIND) & 7)]
+    rank = reader.scalar(_KIND)
+    if not 1 <= rank <= 2:
+        raise ArtifactError(f"tensor {name!r} has {rank} dimensions")
+    sizes = [reader.count() for _ in range(rank)]
     kind, offset = reader.scalar(_KIND), reader.count()
-    if not 1 <= len(sizes) <= 2 or kind not in _BLOCKS:
-        raise ArtifactError(f"tensor {name!r} is neither float32 nor Q8_0")
+    if kind not in _BLOCKS:
+        raise ArtifactError(f"tensor {name!r} is of a kind that is not written here")
     if kind != _F32 and (len(sizes) == 1 or name in _ALWAYS_F32):
         raise ArtifactError(f"tensor {name!r} is not float32")
     elements, size = _BLOCKS[kind]
     if sizes[0] % elements or offset % _ALIGNMENT:
         raise ArtifactError(f"tensor {name!r} is misaligned")
     rows = sizes[1] if len(sizes) > 1 else 1
-    return offset + sizes[0] // elements * size * rows
+    return offset, offset + sizes[0] // elements * size * rows

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from asterisk import plugins
-from asterisk.artifact import Artifact, is_artifact, open_artifact
+from asterisk.artifact import Artifact, is_artifact, opened
 from asterisk.errors import ArtifactError, UsageError
 from asterisk.runtimes import pages
 from asterisk.runtimes.engine import ArtifactEngine
@@ -23,7 +23,7 @@ def load(path: str | os.PathLike[str], *, threads: int = 1) -> Runtime:
         raise UsageError(f"threads must be 1 to {MOST_THREADS}, not {threads}")
     folder = Path(path)
     if is_artifact(folder):
-        return open_runtime(open_artifact(folder), threads=threads)
+        return opened(folder, lambda artifact: open_runtime(artifact, threads=threads))
     if (folder / "model.safetensors").exists():
         # The declared exception: PyTorch opens the checkpoint itself.
         reference: Runtime = plugins.find(GROUP, "torch")(folder, threads)
@@ -43,6 +43,7 @@ def open_runtime(artifact: Artifact, *, threads: int = 1) -> Runtime:
         artifact.manifest.fingerprint,
     )
     runtime.embed_ids([0])  # what only a start and a first call need is over now
+    pages.map_alone(artifact.folder)
     pages.forget_files()
     pages.trim_heap()
     return runtime

@@ -9,7 +9,7 @@ import numpy as np
 
 from asterisk import plugins
 from asterisk.artifact import Artifact
-from asterisk.errors import ArtifactError, EngineError
+from asterisk.errors import ArtifactError, EngineError, one_line
 from asterisk.runtimes.engine import ArtifactEngine, Vector
 from asterisk.runtimes.onnx_header import check_graph
 
@@ -42,7 +42,9 @@ class OnnxEngine(ArtifactEngine):
             shapes = [(v.name, v.type, v.shape) for v in self.session.get_inputs()]
             shapes += [(v.name, v.type, v.shape) for v in self.session.get_outputs()]
         except Exception as failure:
-            raise ArtifactError(f"ONNX Runtime refuses {artifact.entry}: {failure}") from None
+            raise ArtifactError(
+                f"ONNX Runtime refuses {artifact.entry}: {one_line(failure)}"
+            ) from None
         if shapes != [
             (INPUT, "tensor(int64)", [1, "tokens"]),
             (OUTPUT, "tensor(float)", [1, artifact.config.embedding_size]),
@@ -59,5 +61,5 @@ class OnnxEngine(ArtifactEngine):
         try:
             vector: Vector = self.session.run([OUTPUT], {INPUT: np.array([ids], np.int64)})[0][0]
         except Exception as failure:
-            raise EngineError(f"ONNX Runtime: {failure}") from None
+            raise EngineError(f"ONNX Runtime: {one_line(failure)}") from None
         return vector

@@ -1,47 +1,230 @@
-"""Look through an ONNX graph for where its weights would be read from, before an engine does.
+"""Look through an ONNX graph before an engine does.
 
-A tensor may name any file as the place of its data. Those of the graph's own initializers are read
-here field by field (protocol buffers' wire format; ``onnx.proto``); the word that begins such an
-entry may then stand nowhere else in the file, so that no other tensor can have one.
+An engine reads weights from any file that a tensor names, runs a loop that never ends, and
+believes counts. Here the file is read field by field (protocol buffers' wire format;
+``onnx.proto``): only messages and operators that `asterisk.exporters.onnx` has a use for may stand
+in it, and a tensor's data lies in the graph or within the one weight file, beside all others'.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 from asterisk.errors import ArtifactError
 
 LARGEST_GRAPH = 16 << 20  # bytes; weights do not belong into it
+MOST_NODES = 10_000
+# What a graph may compute with, by domain. None of them runs a graph of its own or takes a size
+# from what it computes: that is what endless loops and endless memory are made of.
+OPERATORS: dict[str, frozenset[str]] = {
+    "": frozenset(
+        [
+            "Add",
+            "Cast",
+            "CastLike",
+            "Clip",
+            "Concat",
+            "Constant",
+            "DequantizeLinear",
+            "Div",
+            "DynamicQuantizeLinear",
+            "Erf",
+            "Flatten",
+            "Gather",
+            "GatherElements",
+            "GatherND",
+            "Gelu",
+            "Gemm",
+            "Identity",
+            "LayerNormalization",
+            "MatMul",
+            "MatMulInteger",
+            "Max",
+            "Mean",
+            "Min",
+            "Mul",
+            "Neg",
+            "Pow",
+            "QLinearMatMul",
+            "QuantizeLinear",
+            "Reciprocal",
+            "ReduceMean",
+            "ReduceSum",
+            "Reshape",
+            "Round",
+            "Shape",
+            "Sigmoid",
+            "Size",
+            "Slice",
+            "Softmax",
+            "Split",
+            "Sqrt",
+            "Squeeze",
+            "Sub",
+            "Tanh",
+            "Transpose",
+            "Unsqueeze",
+            "Where",
+        ]
+    ),
+    "com.microsoft": frozenset(
+        [
+            "BiasGelu",
+            "BiasSplitGelu",
+            "DynamicQuantizeMatMul",
+            "FastGelu",
+            "FusedGemm",
+            "FusedMatMul",
+            "GatherBlockQuantized",
+            "Gelu",
+            "MatMulInteger16",
+            "MatMulIntegerToFloat",
+            "MatMulNBits",
+            "QuickGelu",
+            "SkipLayerNormalization",
+        ]
+    ),
+}
+OPERATORS["ai.onnx"] = OPERATORS[""]
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_GRAPH, _INITIALIZER, _EXTERNAL_DATA = 7, 5, 13  # of ModelProto, GraphProto, TensorProto
+# The fields that may stand in ModelProto, GraphProto, NodeProto, AttributeProto and TensorProto.
+_GRAPH, _NODE, _INITIALIZER, _ATTRIBUTE, _TENSOR, _EXTERNAL_DATA = 7, 1, 5, 5, 5, 13
+_OPERATOR, _DOMAIN, _DIMS, _TYPE, _LOCATION_FIELD = 4, 7, 1, 2, 14
+_IN_MODEL = {*range(1, 9), 14}  # no training, no functions
+_IN_GRAPH = {_NODE, 2, _INITIALIZER, 10, 11, 12, 13}  # no sparse tensors
+_IN_NODE = {1, 2, 3, _OPERATOR, _ATTRIBUTE, 6, _DOMAIN}
+_IN_ATTRIBUTE = {1, 2, 3, 4, _TENSOR, 7, 8, 9, 13, 20}  # no graphs
 _KEY, _VALUE = 1, 2  # of StringStringEntryProto
 _LOCATION = b"location"
+_PLACE = (b"offset", b"length")
+# Bits of an element, by TensorProto.DataType; any other is left to the engine.
+_BITS = {1: 32, 2: 8, 3: 8, 6: 32, 7: 64, 9: 8, 10: 16, 16: 16, 21: 4, 22: 4}
+_OUTSIDE = "refers to data outside its artifact"
 
 
 def check_graph(path: Path, weights: str) -> None:
-    """Raise ArtifactError if ``path`` is no graph or refers to a file other than ``weights``."""
+    """Raise ArtifactError if ``path`` is no graph that is safe to open.
+
+    ``weights`` names the one file beside it that its tensors may lie in.
+    """
     if path.stat().st_size > LARGEST_GRAPH:
         raise ArtifactError(f"{path} is too large: weights belong into a file of their own")
     model = path.read_bytes()
-    expected = [(_KEY, _LOCATION), (_VALUE, weights.encode())]
-    found = 0
+    beside = path.with_name(weights)
     try:
-        for graph in _inside(model, _GRAPH):
-            for tensor in _inside(graph, _INITIALIZER):
-                for entry in _inside(tensor, _EXTERNAL_DATA):
-                    if _LOCATION in entry:
-                        found += 1
-                        if list(_fields(entry)) != expected:
-                            raise ArtifactError(f"{path} refers to data outside its artifact")
+        size = beside.stat().st_size if beside.exists() else 0
+        found = _check_model(model, weights.encode(), size)
     except (IndexError, ValueError):
         raise ArtifactError(f"{path} is not an ONNX file") from None
+    except ArtifactError as failure:
+        raise ArtifactError(f"{path} {failure}") from None
     if model.count(_LOCATION) != found:
-        raise ArtifactError(f"{path} refers to data outside its artifact")
+        raise ArtifactError(f"{path} {_OUTSIDE}")
 
 
-def _inside(message: bytes, number: int) -> Iterator[bytes]:
-    return (value for found, value in _fields(message) if found == number)
+def _check_model(model: bytes, weights: bytes, size: int) -> int:
+    """Return how many tensors lie in the weight file of ``size`` bytes."""
+    spans = []
+    nodes = 0
+    for graph in _inside(_only(model, _IN_MODEL), _GRAPH):
+        for field, value in _only(graph, _IN_GRAPH):
+            if field == _NODE:
+                nodes += 1
+                _check_node(value)
+            elif field == _INITIALIZER and (span := _span(value, weights)):
+                spans.append(span)
+    if nodes > MOST_NODES:
+        raise ArtifactError(f"has {nodes} nodes; {MOST_NODES} are the most")
+    free = 0
+    for start, end in sorted(spans):
+        if start < free:
+            raise ArtifactError("has tensors that overlap")
+        free = end
+    if free > size:
+        raise ArtifactError(f"has tensors that end at byte {free} of a weight file of {size}")
+    return len(spans)
+
+
+def _check_node(node: bytes) -> None:
+    name = domain = b""
+    for field, value in _only(node, _IN_NODE):
+        if field == _OPERATOR:
+            name = value
+        elif field == _DOMAIN:
+            domain = value
+        elif field == _ATTRIBUTE:
+            for tensor in _inside(_only(value, _IN_ATTRIBUTE), _TENSOR):
+                if any(
+                    number in (_EXTERNAL_DATA, _LOCATION_FIELD) for number, _ in _fields(tensor)
+                ):
+                    raise ArtifactError(_OUTSIDE)
+    if name.decode() not in OPERATORS.get(domain.decode(), ()):
+        raise ArtifactError(f"has an operator that does not belong: {name.decode()[:100]!r}")
+
+
+def _span(tensor: bytes, weights: bytes) -> tuple[int, int] | None:
+    """Return where in the weight file a tensor begins and ends; None if it is in the graph."""
+    elements, bits = 1, None
+    place: dict[bytes, bytes] = {}
+    for field, value in _fields(tensor):
+        if field == _DIMS:
+            elements *= _dimensions(value)
+        elif field == _TYPE:
+            bits = _BITS.get(_varint(value, 0)[0])
+        elif field == _EXTERNAL_DATA:
+            _check_entry(value, weights, place)
+    if not place:
+        return None
+    if _LOCATION not in place:
+        raise ArtifactError(_OUTSIDE)
+    start, length = (_decimal(place.get(key, b"0")) for key in _PLACE)
+    expected = -(-elements * bits // 8) if bits else length
+    if expected != (length if b"length" in place else expected):
+        raise ArtifactError(f"has a tensor of {expected} bytes that is given {length}")
+    return start, start + expected
+
+
+def _check_entry(entry: bytes, weights: bytes, place: dict[bytes, bytes]) -> None:
+    fields = list(_fields(entry))
+    if [number for number, _ in fields] != [_KEY, _VALUE]:
+        raise ArtifactError(_OUTSIDE)
+    key, value = fields[0][1], fields[1][1]
+    if key in place or key not in (_LOCATION, *_PLACE):
+        raise ArtifactError(_OUTSIDE)
+    if key == _LOCATION and value != weights:
+        raise ArtifactError(_OUTSIDE)
+    place[key] = value
+
+
+def _dimensions(packed: bytes) -> int:
+    """Return the product of one or several dimensions, as they are stored."""
+    sizes, at = [], 0
+    while at < len(packed):
+        size, at = _varint(packed, at)
+        if size >> 32:
+            raise ArtifactError(f"has a dimension of {size}")
+        sizes.append(size)
+    return math.prod(sizes)
+
+
+def _decimal(text: bytes) -> int:
+    if not text.isdigit() or len(text) > 18:
+        raise ArtifactError("has a place in the weight file that is no number")
+    return int(text)
+
+
+def _only(message: bytes, allowed: set[int]) -> Iterator[tuple[int, bytes]]:
+    for field, value in _fields(message):
+        if field not in allowed:
+            raise ArtifactError(f"has a field that does not belong ({field})")
+        yield field, value
+
+
+def _inside(fields: Iterator[tuple[int, bytes]], number: int) -> Iterator[bytes]:
+    return (value for found, value in fields if found == number)
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:

@@ -12,7 +12,10 @@ import sys
 from functools import cache
 from pathlib import Path
 
+MOST_MAPPINGS = 20_000  # Linux allows a process 65,530 (vm.max_map_count); others need some
 _MAPS = Path("/proc/self/smaps")
+_ADDRESSES = Path("/proc/self/maps")
+_RANDOM = 1  # advice: MADV_RANDOM
 _OWN = {b"Anonymous:", b"Swap:"}  # pages that were written to before the mapping was closed
 _LAST = b"VmFlags:"  # ends the description of a mapping
 
@@ -59,6 +62,34 @@ def forget_files() -> None:
                 end = 0
             elif first == _LAST and end:
                 forget(start, end - start)
+
+
+def map_alone(folder: Path) -> None:
+    """Have each page of a file in ``folder`` come alone when it is read.
+
+    Linux maps sixteen pages around the one that is read, which after some hundred texts is the
+    whole token table, for rows of a quarter of a kilobyte. It does not reach beyond a mapping, and
+    advice that differs from page to page divides one mapping into many. Left alone where the
+    process would come to have more than `MOST_MAPPINGS`.
+    """
+    if not (libc := _libc()):
+        return
+    with contextlib.suppress(OSError):
+        mappings = _ADDRESSES.read_bytes().splitlines()
+        inside = bytes(folder.resolve()) + b"/"
+        count = len(mappings)
+        for mapping in mappings:
+            addresses, *_, name = mapping.split(maxsplit=5)
+            if not name.startswith(inside):
+                continue
+            start, end = (int(part, 16) for part in addresses.split(b"-"))
+            parts = (end - start) // mmap.PAGESIZE
+            if count + parts > MOST_MAPPINGS:
+                return
+            count += parts
+            # Even pages by their address, so that doing it again changes nothing.
+            for page in range(start + start % (2 * mmap.PAGESIZE), end, 2 * mmap.PAGESIZE):
+                libc.madvise(page, mmap.PAGESIZE, _RANDOM)
 
 
 def trim_heap() -> None:

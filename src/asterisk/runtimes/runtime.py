@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
@@ -11,8 +12,9 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.errors import InputError, UsageError
+from asterisk.errors import EngineError, InputError, UsageError
 from asterisk.model.config import ModelConfig
+from asterisk.runtimes import forks
 from asterisk.runtimes.engine import Engine
 from asterisk.runtimes.lanes import Lanes
 from asterisk.tokenizer import Tokenizer
@@ -43,6 +45,7 @@ class Runtime:
         self._engines = tuple(engines)
         self._lanes = Lanes(engines)
         self._counting = threading.Lock()
+        forks.follow(self)
 
     def encode(
         self,
@@ -57,7 +60,8 @@ class Runtime:
 
         ``dim`` keeps the first dimensions only; ``normalize`` makes what is kept unit length.
         A text beyond ``config.max_positions`` tokens is truncated and counted, or refused.
-        Raises InputError for an empty text, UsageError for arguments that cannot be meant.
+        Raises InputError for an empty text, UsageError for arguments that cannot be meant,
+        EngineError for a vector that is not finite, which only damaged weights give.
         """
         size = self.config.embedding_size
         if dim is not None and not (isinstance(dim, int) and 1 <= dim <= size):
@@ -75,10 +79,13 @@ class Runtime:
 
         with _progress(len(many), show_progress) as advance:
             self._each(embed, len(many), advance)
-        if normalize:
-            # Row by row, so that a vector's last bit cannot depend on its neighbours.
-            for index, row in enumerate(out):
-                out[index] = row / max(float(np.sqrt(row @ row)), 1e-12)
+        # Row by row, so that a vector's last bit cannot depend on its neighbours.
+        for index, row in enumerate(out):
+            length = math.sqrt(row @ row)
+            if not length < math.inf:  # also when it is not a number
+                raise EngineError("the engine gave a vector that is not finite")
+            if normalize:
+                out[index] = row / max(length, 1e-12)
         return out[0] if isinstance(texts, str) else out
 
     def tokenize(self, text: str, on_long: OnLong = "truncate") -> list[int]:
@@ -112,6 +119,10 @@ class Runtime:
     def close(self) -> None:
         """Release the engine, once the texts under way are done; later ones get EngineError."""
         self._lanes.close()
+
+    def after_fork(self) -> None:
+        """Make what other threads may have locked anew; see `asterisk.runtimes.forks`."""
+        self._counting = threading.Lock()
 
     def __enter__(self) -> Self:
         return self

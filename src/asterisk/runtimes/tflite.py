@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,12 +14,13 @@ import numpy as np
 from asterisk.artifact import Artifact
 from asterisk.errors import ArtifactError, EngineError, MissingExtra, one_line
 from asterisk.runtimes.engine import ArtifactEngine, Vector
+from asterisk.runtimes.tflite_header import check_file
 
 INPUT, OUTPUT = "input_ids", "sentence_embedding"
-IDENTIFIER = b"TFL3"  # at byte 4; before it, where the root table begins
-SMALLEST_FILE = 12
 _NOTICE = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
 _one_at_a_time = threading.Lock()
+if hasattr(os, "register_at_fork"):  # another thread may hold it, which the child has not
+    os.register_at_fork(after_in_child=_one_at_a_time._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 class TfliteEngine(ArtifactEngine):
@@ -39,7 +39,7 @@ class TfliteEngine(ArtifactEngine):
         except (ImportError, OSError) as failure:  # its libraries do not fit this system
             raise EngineError(f"LiteRT cannot start: {one_line(failure)}") from None
         path = artifact.entry
-        _check_file(path)
+        check_file(path)
         self._length = 0
         try:
             with _without_notice():
@@ -100,16 +100,6 @@ class TfliteEngine(ArtifactEngine):
         ]:
             raise ArtifactError(f"{artifact.entry} has other inputs or outputs than an encoder")
         return given[0]["index"], result[0]["index"]
-
-
-def _check_file(path: Path) -> None:
-    """Refuse what is no TFLite file, before the engine maps it; it checks the inside itself."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(SMALLEST_FILE)
-    root = int.from_bytes(head[:4], "little")
-    if len(head) < SMALLEST_FILE or head[4:8] != IDENTIFIER or not 8 <= root <= size - 4:
-        raise ArtifactError(f"{path} is not a TFLite file")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""Formats for asterisk-edge: ``npz``, by numpy alone, and ``onnx-equalised``, a recipe for ONNX."""

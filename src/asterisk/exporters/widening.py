@@ -1,0 +1,173 @@
+"""The original project's encoder as a ``gpt2`` that stock llama.cpp runs, by algebra alone.
+
+llama.cpp has no pre-norm encoder with learned positions and biases but ``gpt2``, which normalises
+once more at the end and knows no projection behind the mean. Both are undone here. The stream of
+H channels is widened to W, the next multiple of 32 that the heads divide with 32 to spare, and to
+L + 1 blocks; the mean over tokens and the first channels of the result are the embedding, all
+other channels zero.
+
+*Norms over W channels that equal those over H.* A LayerNorm forgets its input's mean, so every
+write into the stream (tables, attention outputs, feed-forward outputs) is centred over its H
+channels beforehand. With zeros in the spare channels the mean is 0 and the variance H/W of the
+true one: ``eps * H/W`` and weights times ``sqrt(H/W)`` restore it exactly.
+
+*The mean that centring takes away* matters to the projection. It is linear in the same writes, and
+travels in two spare channels as ``+SMALL`` and ``-SMALL`` times itself: their sum is 0, and they
+add ``2 * SMALL**2`` to a sum of squares that has about H. Much less would be lost in Q8_0, whose
+scales are float16.
+
+*Norms that are linear.* From the last true block on, two more spare channels hold ``+LARGE`` and
+``-LARGE``, put there by a bias. Then the deviation that a norm divides by is
+``LARGE * sqrt(2/W)`` for every token, up to ``|x|**2 / (4 * LARGE**2)``, and weights undo it.
+
+*The projection P* is the last block: queries and keys of zero make attention the mean over tokens
+m(x), its output matrix is ``P - I`` on the first channels, and a fifth spare channel takes what
+keeps the sum at 0. The stream holds ``x + P m(x) - m(x)``, whose mean over tokens is ``P m(x)``.
+That block's feed-forward part is zero.
+
+*Heads* of W/n channels hold the H/n true ones and zeros; queries make up for the other divisor.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from asterisk.model.checkpoint import Array, Checkpoint
+from asterisk.runtimes.gguf_shape import Shape
+
+SMALL = 2.0**-3
+LARGE = 2.0**16
+Wide = npt.NDArray[np.float64]
+# Spare channels, counted from H.
+_MEAN, _LESS_MEAN, _UP, _DOWN, _BALANCE = range(5)
+
+
+def widen(checkpoint: Checkpoint, shape: Shape) -> dict[str, Array]:
+    """Return the tensors of ``checkpoint`` as a ``gpt2`` of ``shape``, under llama.cpp's names.
+
+    Matrices are float32 ``[out, in]``. ``checkpoint`` is pre-norm, without embedding norm.
+    """
+    widening = _Widening(checkpoint, shape)
+    tensors = widening.embeddings()
+    last = checkpoint.config.num_layers
+    for index in range(last):
+        tensors |= widening.block(index)
+    # Only the last true block's bias raises the two large channels; all norms after see them.
+    down = tensors[f"blk.{last - 1}.ffn_down.bias"]
+    down[widening.hidden + _UP] = LARGE
+    down[widening.hidden + _DOWN] = -LARGE
+    tensors |= widening.projection()
+    return {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
+
+
+class _Widening:
+    def __init__(self, checkpoint: Checkpoint, shape: Shape) -> None:
+        self.config = checkpoint.config
+        self.tensors = checkpoint.tensors
+        self.shape = shape
+        self.hidden = checkpoint.config.hidden_size
+        self.restore = np.sqrt(self.hidden / shape.width)
+        self.flat = LARGE * np.sqrt(2 / shape.width)  # what a linear norm divides by
+        head = np.arange(self.hidden) // self.config.head_size
+        within = np.arange(self.hidden) % self.config.head_size
+        self.heads = head * (shape.width // shape.heads) + within  # a true channel's place
+
+    def get(self, name: str) -> Wide:
+        return self.tensors[name].astype(np.float64)
+
+    def written(self, values: Wide) -> Wide:
+        """Centre what is written into the stream, ``[..., H]``, and widen it to ``[..., W]``."""
+        mean = values.mean(-1, keepdims=True)
+        wide = np.zeros((*values.shape[:-1], self.shape.width))
+        wide[..., : self.hidden] = values - mean
+        wide[..., self.hidden + _MEAN] = SMALL * mean[..., 0]
+        wide[..., self.hidden + _LESS_MEAN] = -SMALL * mean[..., 0]
+        return wide
+
+    def vector(self, values: Wide) -> Wide:
+        wide = np.zeros(self.shape.width)
+        wide[: len(values)] = values
+        return wide
+
+    def embeddings(self) -> dict[str, Wide]:
+        positions = self.get("embeddings.position_embeddings.weight")
+        positions = positions + self.get("embeddings.token_type_embeddings.weight")
+        return {
+            "token_embd.weight": self.written(self.get("embeddings.word_embeddings.weight")),
+            "position_embd.weight": self.written(positions),
+        }
+
+    def norm(self, ours: str, theirs: str) -> dict[str, Wide]:
+        return {
+            f"{theirs}.weight": self.vector(self.get(f"{ours}.weight") * self.restore),
+            f"{theirs}.bias": self.vector(self.get(f"{ours}.bias")),
+        }
+
+    def read(self, matrix: Wide) -> Wide:
+        """Let a matrix ``[out, H]`` read the stream: zeros for the spare channels."""
+        return np.pad(matrix, ((0, 0), (0, self.shape.width - self.hidden)))
+
+    def block(self, index: int) -> dict[str, Wide]:
+        ours, theirs = f"encoder.layer.{index}", f"blk.{index}"
+        width = self.shape.width
+        qkv, qkv_bias = np.zeros((3, width, width)), np.zeros((3, width))
+        for part, name in enumerate(("query", "key", "value")):
+            # llama.cpp divides by the root of the wider head.
+            scale = np.sqrt(width / self.hidden) if name == "query" else 1.0
+            linear = f"{ours}.attention.self.{name}"
+            qkv[part, self.heads] = scale * self.read(self.get(f"{linear}.weight"))
+            qkv_bias[part, self.heads] = scale * self.get(f"{linear}.bias")
+        output = self.written(self.get(f"{ours}.attention.output.dense.weight").T).T
+        placed = np.zeros((width, width))
+        placed[:, self.heads] = output
+        return {
+            **self.norm(f"{ours}.attention.output.LayerNorm", f"{theirs}.attn_norm"),
+            f"{theirs}.attn_qkv.weight": qkv.reshape(-1, width),
+            f"{theirs}.attn_qkv.bias": qkv_bias.ravel(),
+            f"{theirs}.attn_output.weight": placed,
+            f"{theirs}.attn_output.bias": self.written(
+                self.get(f"{ours}.attention.output.dense.bias")
+            ),
+            **self.norm(f"{ours}.output.LayerNorm", f"{theirs}.ffn_norm"),
+            f"{theirs}.ffn_up.weight": self.read(self.get(f"{ours}.intermediate.dense.weight")),
+            f"{theirs}.ffn_up.bias": self.get(f"{ours}.intermediate.dense.bias"),
+            f"{theirs}.ffn_down.weight": self.written(self.get(f"{ours}.output.dense.weight").T).T,
+            f"{theirs}.ffn_down.bias": self.written(self.get(f"{ours}.output.dense.bias")),
+        }
+
+    def projection(self) -> dict[str, Wide]:
+        width, hidden, inner = self.shape.width, self.hidden, self.shape.inner
+        size = self.config.embedding_size
+        matrix, bias = np.eye(hidden), np.zeros(hidden)
+        if self.config.projection_size:
+            matrix, bias = self.get("projection.weight"), self.get("projection.bias")
+        value = np.zeros((width, width))
+        read = [*range(hidden), hidden + _MEAN]
+        value[read, read] = 1.0
+        value[hidden + _MEAN, hidden + _MEAN] = 1 / SMALL
+        output, output_bias = np.zeros((width, width)), np.zeros(width)
+        output[:size, :hidden] = matrix - np.eye(size, hidden)
+        output[:size, hidden + _MEAN] = matrix.sum(1)
+        output_bias[:size] = bias[:size]
+        output[hidden + _BALANCE] = -output[:size].sum(0)
+        output_bias[hidden + _BALANCE] = -output_bias[:size].sum()
+        linear = self.vector(np.full(hidden + 1, self.flat))
+        kept = self.vector(np.full(size, self.flat))
+        nothing, block = np.zeros(width), f"blk.{self.config.num_layers}"
+        return {
+            f"{block}.attn_norm.weight": linear,
+            f"{block}.attn_norm.bias": nothing,
+            f"{block}.attn_qkv.weight": np.concatenate([np.zeros((2 * width, width)), value]),
+            f"{block}.attn_qkv.bias": np.zeros(3 * width),
+            f"{block}.attn_output.weight": output,
+            f"{block}.attn_output.bias": output_bias,
+            f"{block}.ffn_norm.weight": nothing,
+            f"{block}.ffn_norm.bias": nothing,
+            f"{block}.ffn_up.weight": np.zeros((inner, width)),
+            f"{block}.ffn_up.bias": np.zeros(inner),
+            f"{block}.ffn_down.weight": np.zeros((width, inner)),
+            f"{block}.ffn_down.bias": nothing,
+            "output_norm.weight": kept,
+            "output_norm.bias": nothing,
+        }
