@@ -20,7 +20,8 @@ from hardening.campaign import texts as texts_campaign
 from hardening.conftest import RECIPES
 
 every = pytest.mark.parametrize("name", sorted(RECIPES))
-GROWTH = 3_000  # kB
+# kB. Not a leak's rate: a rare long text can leave the heap one step of 3 MB larger.
+GROWTH = 5_000
 
 
 @pytest.fixture(scope="module")
