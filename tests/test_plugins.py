@@ -7,7 +7,7 @@ import importlib.metadata
 import pytest
 
 from asterisk import plugins
-from asterisk.errors import MissingExtra, UnknownName
+from asterisk.errors import MissingExtra, MissingPackage, UnknownName
 
 
 @pytest.mark.parametrize("group", plugins.GROUPS)
@@ -23,10 +23,12 @@ def test_a_strangers_format_is_listed_and_loaded(tmp_path, monkeypatch):
     (info / "entry_points.txt").write_text(
         "[console_scripts]\nonnx = other:main\n\n"
         "[asterisk.exporters]\n# a comment\nnumpy = strange.format:Exporter [fast]\n"
+        "[asterisk.runtimes]\nlame = strange.engine:Engine\n"
     )
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "__init__.py").write_text("")
     (tmp_path / "strange" / "format.py").write_text("class Exporter:\n    format = 'numpy'\n")
+    (tmp_path / "strange" / "engine.py").write_text("import surely_not_installed\n")
     monkeypatch.syspath_prepend(tmp_path)
     plugins._found.cache_clear()
     try:
@@ -34,6 +36,9 @@ def test_a_strangers_format_is_listed_and_loaded(tmp_path, monkeypatch):
         assert plugins.find("asterisk.exporters", "numpy").format == "numpy"
         assert "numpy" not in plugins.names("asterisk.runtimes")
         assert "onnx" in plugins.names("asterisk.exporters")
+        # Nothing of this project would bring it.
+        with pytest.raises(MissingPackage, match=r"^surely_not_installed is not installed$"):
+            plugins.find("asterisk.runtimes", "lame")
     finally:
         plugins._found.cache_clear()
 

@@ -7,7 +7,6 @@ and a device search that index with the student. numpy is all this needs.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +15,12 @@ import numpy as np
 from asterisk import tensors
 from asterisk.artifact import is_artifact, open_artifact
 from asterisk.errors import ArtifactError, UsageError
-from asterisk.model.checkpoint import LARGEST_FILE, POOLER, Checkpoint, is_checkpoint
-from asterisk.model.config import from_huggingface
+from asterisk.model.checkpoint import is_checkpoint, load
 from asterisk.vectors import Floats, truncate
 
 FILE = "teacher_projection.safetensors"
 TENSOR = "weight"
 LARGEST = 256 << 20  # bytes
-LARGEST_CONFIG = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,7 @@ class Alignment:
             return cls(*_read(path))
         if not is_checkpoint(path) or not (path / FILE).is_file():
             raise ArtifactError(f"{path} is no checkpoint with a {FILE}")
-        return cls(_read(path / FILE)[0], _fingerprint(path))
+        return cls(_read(path / FILE)[0], load(path).fingerprint)
 
     @property
     def dim(self) -> int:
@@ -105,19 +102,3 @@ def _read(path: Path) -> tuple[Floats, str | None]:
     if not 0 < weight.shape[0] <= weight.shape[1]:
         raise ArtifactError(f"{path}: shape {list(weight.shape)} is no projection of a teacher")
     return weight, read.metadata.get("fingerprint")
-
-
-def _fingerprint(folder: Path) -> str:
-    """Name a checkpoint's space without the package that usually reads its weights."""
-    path = folder / "config.json"
-    try:
-        if path.stat().st_size > LARGEST_CONFIG:
-            raise ArtifactError(f"{path} is too large to be a configuration")
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        raise ArtifactError(f"{path} is not JSON") from None
-    if not isinstance(values, dict):
-        raise ArtifactError(f"{path} is not a JSON object")
-    weights = tensors.read(folder / "model.safetensors", largest=LARGEST_FILE).arrays
-    kept = {name: array for name, array in weights.items() if not name.startswith(POOLER)}
-    return Checkpoint(folder.name, from_huggingface(values), kept).fingerprint

@@ -34,15 +34,20 @@ class UnknownName(UsageError):
     """A format, recipe or runtime that nobody registered."""
 
 
-class MissingExtra(AsteriskError):
-    """An optional package that is not installed."""
+class MissingPackage(AsteriskError):
+    """A package that is needed and not installed."""
 
     status = 3
 
+    def __init__(self, package: str, advice: str = "") -> None:
+        super().__init__(f"{package} is not installed{advice}")
+
+
+class MissingExtra(MissingPackage):
+    """One that an extra of this project brings."""
+
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(
-            f"{package} is not installed; install it with: pip install 'asterisk-edge[{extra}]'"
-        )
+        super().__init__(package, f"; install it with: pip install 'asterisk-edge[{extra}]'")
 
 
 class InputError(AsteriskError):

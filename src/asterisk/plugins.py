@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from asterisk.errors import MissingExtra, UnknownName
+from asterisk.errors import AsteriskError, MissingExtra, MissingPackage, UnknownName
 
 GROUPS = ("asterisk.exporters", "asterisk.runtimes")
 
@@ -26,13 +27,16 @@ def names(group: str) -> tuple[str, ...]:
 def find(group: str, name: str) -> Any:
     """Import and return what is registered as ``name``.
 
-    UnknownName if nothing is; MissingExtra if its own package is not installed.
+    UnknownName if nothing is; MissingPackage, for this project's own MissingExtra, if a package is
+    missing.
     """
     known = _found()[group]
     if name not in known:
         kind = group.removeprefix("asterisk.").removesuffix("s")
         raise UnknownName(f"no {kind} named {name!r}; there are: {', '.join(sorted(known))}")
     module, _, attribute = known[name].partition(":")
+    if module.partition(".")[0] != "asterisk":  # of a third party, which has no extra of ours
+        return getattr(_import(module, MissingPackage), attribute)
     extra = name if group == "asterisk.runtimes" else "export"
     return getattr(require(module, extra), attribute)
 
@@ -67,10 +71,14 @@ def _read(text: str, found: dict[str, dict[str, str]]) -> None:
 
 def require(module: str, extra: str) -> Any:
     """Import ``module``; MissingExtra names what it lacks and the extra that brings it."""
+    return _import(module, partial(MissingExtra, extra=extra))
+
+
+def _import(module: str, lacking: Callable[[str], AsteriskError]) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as failure:
         missing = (failure.name or module).split(".")[0]
         if missing == "asterisk":
             raise
-        raise MissingExtra(missing, extra) from None
+        raise lacking(missing) from None

@@ -28,7 +28,7 @@ def test_sixty_mutants(small_artifact, name):
 
 
 @every
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.timeout(3_000)
 def test_a_thousand_mutants(small_artifact, name):
     check(campaign.artifacts(small_artifact(name), 2, 1_000), 1_000)

@@ -66,7 +66,7 @@ def test_two_thousand_hostile_texts(shipped_artifact, truth, name):
 
 
 @every
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.timeout(3_000)
 def test_a_hundred_thousand_hostile_texts(shipped_artifact, truth, name):
     check(name, shipped_artifact(name), truth, count=100_000, seed=2, timeout=2_900)
@@ -142,7 +142,7 @@ def test_memory_over_three_thousand_texts(child, small_artifact, name):
 
 
 @every
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.timeout(3_000)
 def test_memory_over_fifty_thousand_texts(child, shipped_artifact, name):
     told = child("memory_child.py", shipped_artifact(name), 50_000, timeout=2_900)

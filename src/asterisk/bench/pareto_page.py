@@ -115,7 +115,7 @@ def plot(run: Pareto) -> bytes | None:
     if not known:
         return None
     mpl.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     nines = [-math.log10(max(1 - it.fidelity["cosine_mean"], 1e-7)) for it in known]
@@ -129,9 +129,21 @@ def plot(run: Pareto) -> bytes | None:
     for it in known:
         where = (it.size / MB, it.ms[TIMED[0]])
         name = f"{it.format} {it.recipe}"
-        axes.annotate(name, where, xytext=(5, 5), textcoords="offset points", fontsize=8)
-    axes.set(xlabel="size, MB", ylabel=f"{TIMED[0]} tokens, ms")
-    axes.margins(0.12)
+        axes.annotate(
+            name,
+            where,
+            xytext=(6, 2),
+            textcoords="offset points",
+            fontsize=8,
+            rotation=15,
+            rotation_mode="anchor",
+        )
+    axes.set(xlabel="size, MB", ylabel=f"{TIMED[0]} tokens, ms", xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_minor_locator(ticker.NullLocator())
+        axis.set_major_formatter("{x:g}")
+    axes.margins(0.15)  # of labels too
     figure.colorbar(dots, label="nines of mean cosine to FP32: -log10(1 - cosine)")
     out = BytesIO()
     figure.savefig(out, format="png", dpi=120, metadata={"Software": None})

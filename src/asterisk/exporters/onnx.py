@@ -53,7 +53,7 @@ class OnnxExporter:
         """Write the model under ``recipe``; see `Exporter.write`."""
         onnx = plugins.require("onnx", "export")
         graph = Graph(quantised=recipe.name != "fp32")
-        _encoder(graph, checkpoint.config, dict(checkpoint.tensors), recipe.name)
+        lay_out(graph, checkpoint.config, dict(checkpoint.tensors), recipe.name)
         model, weights = graph.finish(
             f"{checkpoint.name} {recipe.name}",
             inputs={"input_ids": (np.int64, [1, "tokens"])},
@@ -65,7 +65,7 @@ class OnnxExporter:
         return Written(ENTRY, {"onnx": str(onnx.__version__)})
 
 
-def _encoder(graph: Graph, config: ModelConfig, tensors: dict[str, Array], recipe: str) -> None:
+def lay_out(graph: Graph, config: ModelConfig, tensors: dict[str, Array], recipe: str) -> None:
     """Lay out the forward pass of `asterisk.model.encoder.Encoder` for a batch of one."""
     product: Callable[[str, Array], str] = graph.product
     attending = narrowing = product

@@ -43,10 +43,10 @@ _TYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int8": 9}  # numb
 
 def encoder_graph(checkpoint: Checkpoint, *, int8: bool, nf4_table: bool = False) -> bytes:
     """Return the file's bytes; see `asterisk.exporters.tflite` for what is stored how."""
-    return _EncoderGraph(checkpoint, int8, nf4_table).build()
+    return EncoderGraph(checkpoint, int8, nf4_table).build()
 
 
-class _EncoderGraph:
+class EncoderGraph:
     """One encoder under construction; methods take and return tensors by index."""
 
     def __init__(self, checkpoint: Checkpoint, int8: bool, nf4_table: bool) -> None:
@@ -170,10 +170,14 @@ class _EncoderGraph:
             joined = self.linear(f"{name}.{head}", x, weight, bias)
             query, key, value = (self.new((ANY, size)) for _ in range(3))
             self.graph.add(SPLIT, [axis, joined], [query, key, value], numSplits=3)
-            scores = self.apply(BATCH_MATMUL, [query, key], (ANY, ANY), adjY=True)
-            shares = self.apply(SOFTMAX, [scores], (ANY, ANY), beta=1.0)
-            heads.append(self.apply(BATCH_MATMUL, [shares, value], (ANY, size)))
+            heads.append(self.attend(query, key, value))
         return self.apply(CONCATENATION, heads, (ANY, self.config.hidden_size), axis=COLUMNS)
+
+    def attend(self, query: int, key: int, value: int) -> int:
+        """Average ``value`` by what ``query`` finds in ``key``: all of them [T, H / heads]."""
+        scores = self.apply(BATCH_MATMUL, [query, key], (ANY, ANY), adjY=True)
+        shares = self.apply(SOFTMAX, [scores], (ANY, ANY), beta=1.0)
+        return self.apply(BATCH_MATMUL, [shares, value], (ANY, self.config.head_size))
 
     def head(self, name: str, index: int) -> tuple[Array, Array]:
         """Return one head's weights [3·size, H] and biases [3·size]: query, key, value."""

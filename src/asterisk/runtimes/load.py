@@ -43,7 +43,9 @@ def open_runtime(artifact: Artifact, *, threads: int = 1) -> Runtime:
         artifact.manifest.fingerprint,
     )
     runtime.embed_ids([0])  # what only a start and a first call need is over now
-    pages.map_alone(artifact.folder)
     pages.forget_files()
+    pages.map_alone(
+        artifact.folder
+    )  # last: it makes thousands of mappings, which take time to list
     pages.trim_heap()
     return runtime

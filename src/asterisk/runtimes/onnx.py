@@ -27,17 +27,9 @@ class OnnxEngine(ArtifactEngine):
         if WEIGHTS not in artifact.manifest.files:
             raise ArtifactError(f"{artifact.folder}: no hash for {WEIGHTS}")
         check_graph(artifact.entry, WEIGHTS)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # One text at a time fills an arena of 6 MB at most; without one, activations are mapped
-        # and unmapped at every call. A remembered pattern would need the lengths to repeat.
-        options.enable_cpu_mem_arena = True
-        options.enable_mem_pattern = False
-        options.log_severity_level = 4
         try:
             self.session: Any = ort.InferenceSession(
-                str(artifact.entry), options, providers=["CPUExecutionProvider"]
+                str(artifact.entry), session_options(ort), providers=["CPUExecutionProvider"]
             )
             shapes = [(v.name, v.type, v.shape) for v in self.session.get_inputs()]
             shapes += [(v.name, v.type, v.shape) for v in self.session.get_outputs()]
@@ -63,3 +55,16 @@ class OnnxEngine(ArtifactEngine):
         except Exception as failure:
             raise EngineError(f"ONNX Runtime: {one_line(failure)}") from None
         return vector
+
+
+def session_options(ort: Any) -> Any:
+    """Return the options of one text at a time on one thread, for the module ``onnxruntime``."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # One text at a time fills an arena of 6 MB at most; without one, activations are mapped
+    # and unmapped at every call. A remembered pattern would need the lengths to repeat.
+    options.enable_cpu_mem_arena = True
+    options.enable_mem_pattern = False
+    options.log_severity_level = 4
+    return options

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
@@ -77,8 +78,11 @@ class Runtime:
         def embed(index: int) -> None:
             out[index] = self.embed_ids(self.tokenize(many[index], on_long))[:kept]
 
-        with _progress(len(many), show_progress) as advance:
-            self._each(embed, len(many), advance)
+        if len(many) == 1 and not show_progress:  # where ten microseconds are a share
+            embed(0)
+        else:
+            with _progress(len(many), show_progress) as advance:
+                self._each(embed, _longest_first(many), advance)
         # Row by row, so that a vector's last bit cannot depend on its neighbours.
         for index, row in enumerate(out):
             length = math.sqrt(row @ row)
@@ -135,28 +139,44 @@ class Runtime:
     ) -> None:
         self.close()
 
-    def _each(self, work: Callable[[int], None], count: int, advance: Callable[[], None]) -> None:
-        lanes = min(len(self._engines), count)
+    def _each(
+        self, work: Callable[[int], None], order: deque[int], advance: Callable[[], None]
+    ) -> None:
+        lanes = min(len(self._engines), len(order))
         if lanes < 2:
-            for index in range(count):
-                work(index)
-                advance()
+            _all(work, order, advance)
             return
         from concurrent.futures import ThreadPoolExecutor  # it brings logging: only if needed
 
-        with ThreadPoolExecutor(lanes) as pool:
-            # Strided slices: neighbours in a sorted list are of one length, which keeps lanes even.
-            jobs = [
-                pool.submit(_all, work, range(lane, count, lanes), advance) for lane in range(lanes)
-            ]
+        # This thread is a lane too: a waiting one would keep a new one from its core for a while.
+        with ThreadPoolExecutor(lanes - 1) as pool:
+            jobs = [pool.submit(_all, work, order, advance) for _ in range(lanes - 1)]
+            _all(work, order, advance)
             for job in jobs:
                 job.result()
 
 
-def _all(work: Callable[[int], None], indices: Iterable[int], advance: Callable[[], None]) -> None:
-    for index in indices:
-        work(index)
-        advance()
+def _longest_first(texts: Sequence[str]) -> deque[int]:
+    """Order for lanes that each take the next: they end together, and lengths seldom change.
+
+    A new length costs LiteRT a new plan of its memory.
+    """
+    sizes = [len(text) if isinstance(text, str) else 0 for text in texts]
+    return deque(sorted(range(len(texts)), key=sizes.__getitem__, reverse=True))
+
+
+def _all(work: Callable[[int], None], order: deque[int], advance: Callable[[], None]) -> None:
+    while True:
+        try:
+            index = order.popleft()
+        except IndexError:
+            return
+        try:
+            work(index)
+            advance()
+        except BaseException:
+            order.clear()  # for all lanes: the list has no vectors any more
+            raise
 
 
 @contextlib.contextmanager

@@ -119,7 +119,11 @@ texts have not been measured.
 
 
 def _rows(facts: Facts) -> str:
-    start = [] if facts.start is None else [f"| before training | {facts.start:.4f} | |"]
+    start = (
+        []
+        if facts.start is None
+        else [f"| before training, where the curve of 1,000 of them begins | {facts.start:.4f} | |"]
+    )
     bag = [] if facts.bag is None else [f"| the best static token table | {facts.bag:.4f} | |"]
     blocks = [
         f"| block {index + 1} bypassed | {teacher:.4f} | {whole:.4f} |"

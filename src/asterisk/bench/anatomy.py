@@ -1,0 +1,272 @@
+"""Where an encoding's microseconds and a process's megabytes go.
+
+``python -m asterisk.bench.anatomy``, after `asterisk-export`, prints both as tables.
+
+An engine does not say what its fused operators cost. So the int8 graph is written again without
+one part after another and timed beside the whole, in turns: what a part costs is what is missing
+without it. The graphs without parts give no meaningful vectors and leave the folder they are in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+
+import asterisk
+from asterisk.bench import texts
+from asterisk.exporters.flatbuffer import Operator
+from asterisk.exporters.onnx import WEIGHTS, lay_out
+from asterisk.exporters.onnx_graph import Graph
+from asterisk.exporters.tflite_graph import GELU, SOFTMAX, EncoderGraph
+from asterisk.model.checkpoint import Checkpoint
+from asterisk.model.checkpoint import load as load_checkpoint
+from asterisk.places import ARTIFACTS, shipped_checkpoint
+from asterisk.runtimes.onnx import INPUT, OUTPUT, session_options
+from asterisk.runtimes.runtime import Runtime
+
+ROUNDS, CALLS = 40, 25
+WHOLE = frozenset[str]()
+PARTS = ("attention", "GELU", "LayerNorm")
+PRODUCTS = frozenset(PARTS)
+KINDS = {
+    "the model's file": r"artifacts?/|/model\.|weights\.bin",
+    "the engine's code": r"onnxruntime|ai_edge_litert|xllamacpp",
+    "numpy's code": r"/numpy|openblas|gfortran|quadmath",
+    "Python, the C library": r"\.so|python|/lib|locale|gconv",
+}
+WRITTEN = "heap and stacks: written"
+Call = Callable[[], object]
+
+
+class _TfliteGraph(EncoderGraph):
+    def __init__(self, checkpoint: Checkpoint, without: frozenset[str]) -> None:
+        super().__init__(checkpoint, True, False)
+        self.without = without
+
+    def norm(self, name: str, x: int) -> int:
+        return x if "LayerNorm" in self.without else super().norm(name, x)
+
+    def apply(
+        self,
+        operator: Operator,
+        inputs: list[int],
+        shape: tuple[int, ...],
+        dtype: str = "float32",
+        **options: Any,
+    ) -> int:
+        if operator is GELU and "GELU" in self.without:
+            return inputs[0]
+        if operator is SOFTMAX and "softmax" in self.without:
+            return inputs[0]
+        return super().apply(operator, inputs, shape, dtype, **options)
+
+    def attend(self, query: int, key: int, value: int) -> int:
+        return value if "attention" in self.without else super().attend(query, key, value)
+
+
+class _OnnxGraph(Graph):
+    def __init__(self, without: frozenset[str]) -> None:
+        super().__init__(quantised=True)
+        self.without = without
+
+    def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        if kind == "LayerNormalization" and "LayerNorm" in self.without:
+            return inputs[0]
+        if kind == "Gelu" and "GELU" in self.without:
+            return inputs[0]
+        pooling = inputs[0].startswith("Div")
+        if kind == "MatMul" and "attention" in self.without and not pooling:
+            return inputs[1]
+        if kind == "Softmax" and self.without & {"softmax", "attention"}:
+            return inputs[0]
+        return super().node(kind, *inputs, **attributes)
+
+
+def tflite_call(checkpoint: Checkpoint, without: frozenset[str], folder: Path) -> Any:
+    """Return a function of the number of tokens that returns one call of LiteRT to time."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    path = folder / "model.tflite"
+    path.write_bytes(_TfliteGraph(checkpoint, without).build())
+    interpreter: Any = Interpreter(str(path), num_threads=1)
+    place = interpreter.get_input_details()[0]["index"]
+
+    def at(tokens: int) -> Call:
+        interpreter.resize_tensor_input(place, [1, tokens])
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(place, np.arange(tokens, dtype=np.int32)[None])
+        invoke: Call = interpreter.invoke
+        return invoke
+
+    return at
+
+
+def onnx_call(checkpoint: Checkpoint, without: frozenset[str], folder: Path) -> Any:
+    """Return a function of the number of tokens that returns one call of ONNX Runtime to time."""
+    import onnxruntime as ort
+
+    graph = _OnnxGraph(without)
+    lay_out(graph, checkpoint.config, dict(checkpoint.tensors), "int8")
+    model, weights = graph.finish(
+        "part",
+        inputs={INPUT: (np.int64, [1, "tokens"])},
+        outputs={OUTPUT: (np.float32, [1, checkpoint.config.embedding_size])},
+        location=WEIGHTS,
+    )
+    (folder / "model.onnx").write_bytes(model)
+    (folder / WEIGHTS).write_bytes(weights)
+    session = ort.InferenceSession(str(folder / "model.onnx"), session_options(ort))
+
+    def at(tokens: int) -> Call:
+        given = {INPUT: np.arange(tokens, dtype=np.int64)[None]}
+        return lambda: session.run([OUTPUT], given)
+
+    return at
+
+
+CALLS_OF = {"tflite": tflite_call, "onnx": onnx_call}
+
+
+def in_turns(calls: Mapping[str, Sequence[Call]]) -> dict[str, float]:
+    """Return each name's median time in µs, its calls in turns with all others'."""
+    taken: dict[str, list[int]] = {name: [] for name in calls}
+    for turn in range(ROUNDS + 2):
+        for name, each in calls.items():
+            for index in range(CALLS):
+                call = each[index % len(each)]
+                before = perf_counter_ns()
+                call()
+                if turn > 1:  # the first two warm up
+                    taken[name].append(perf_counter_ns() - before)
+    return {name: median(samples) / 1_000 for name, samples in taken.items()}
+
+
+def times(format: str, checkpoint: Checkpoint, runtime: Runtime, folder: Path) -> str:
+    """Return a Markdown table of one format's microseconds by part and number of tokens."""
+    variants = {
+        "whole": (checkpoint, WHOLE),
+        "products": (checkpoint, PRODUCTS),
+        "shell": (_without_blocks(checkpoint), PRODUCTS),
+        **{part: (checkpoint, frozenset([part])) for part in (*PARTS, "softmax")},
+    }
+    engines = {}
+    for name, (given, without) in variants.items():
+        (folder / name).mkdir()
+        engines[name] = CALLS_OF[format](given, without, folder / name)
+    buckets = texts.choose(runtime.tokenizer).buckets
+    columns = {}
+    for tokens, chosen in buckets.items():
+        ids = [runtime.tokenize(text) for text in chosen]
+        calls: dict[str, Sequence[Call]] = {name: [at(tokens)] for name, at in engines.items()}
+        calls["encode"] = [_bound(runtime.encode, text) for text in chosen]
+        calls["tokenize"] = [_bound(runtime.tokenize, text) for text in chosen]
+        calls["embed_ids"] = [_bound(runtime.embed_ids, each) for each in ids]
+        columns[tokens] = _shares(in_turns(calls))
+    rows = [
+        f"| {part} | " + " | ".join(f"{column[part]:.1f}" for column in columns.values()) + " |"
+        for part in next(iter(columns.values()))
+    ]
+    heads = " | ".join(f"{tokens} tokens, µs" for tokens in columns)
+    return "\n".join([f"| {format} int8 | {heads} |", "|---|" + "--:|" * len(columns), *rows])
+
+
+def _shares(took: Mapping[str, float]) -> dict[str, float]:
+    whole = took["whole"]
+    parts = {part: whole - took[part] for part in PARTS}
+    products = took["products"] - took["shell"]
+    return {
+        "the tokenizer": took["tokenize"],
+        "Python: checks, arrays, unit length": took["encode"] - took["tokenize"] - whole,
+        "the engine: a call, looking up, mean": took["shell"],
+        "products in int8": products,
+        "attention between them": parts["attention"],
+        "of which softmax": whole - took["softmax"],
+        "GELU": parts["GELU"],
+        "LayerNorm": parts["LayerNorm"],
+        "what is left": whole - took["shell"] - products - sum(parts.values()),
+        "**text to vector**": took["encode"],
+    }
+
+
+def _without_blocks(checkpoint: Checkpoint) -> Checkpoint:
+    kept = {k: v for k, v in checkpoint.tensors.items() if not k.startswith("encoder.")}
+    config = replace(checkpoint.config, num_layers=0)
+    return replace(checkpoint, config=config, tensors=kept)
+
+
+def _bound(function: Callable[[Any], object], given: Any) -> Call:
+    return lambda: function(given)
+
+
+def memory(artifact: Path) -> dict[str, float]:
+    """Return the PSS of a process of its own by what it is for, MB, after 200 texts. Linux only."""
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD, str(artifact)], capture_output=True, check=True, text=True
+    )
+    told: dict[str, float] = json.loads(done.stdout)
+    return told
+
+
+_CHILD = """
+import json, sys
+import asterisk
+from asterisk.bench import texts
+runtime = asterisk.load(sys.argv[1])
+for text in (texts.choose(runtime.tokenizer).buckets[20] * 2)[:200]:
+    runtime.encode(text)
+lines = open("/proc/self/smaps").read()
+from asterisk.bench.anatomy import by_kind
+print(json.dumps(by_kind(lines)))
+"""
+
+
+def by_kind(smaps: str) -> dict[str, float]:
+    """Sum ``Pss`` of a ``/proc/PID/smaps`` by what each mapping is for, in MB."""
+    found = dict.fromkeys((*KINDS, "other files", WRITTEN), 0)
+    kind = ""
+    for line in smaps.splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            parts = line.split(maxsplit=5)
+            path = parts[5] if len(parts) == 6 else ""
+            named = (name for name, pattern in KINDS.items() if re.search(pattern, path))
+            kind = next(named, "other files") if path.startswith("/") else WRITTEN
+        elif line.startswith("Pss:"):
+            found[kind] += int(line.split()[1]) * 1_024
+    return {name: size / 1e6 for name, size in found.items()}
+
+
+def main() -> int:
+    """Print both tables for the shipped checkpoint, or the one given."""
+    parser = argparse.ArgumentParser(prog="python -m asterisk.bench.anatomy", description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, default=shipped_checkpoint())
+    parser.add_argument("--artifacts", type=Path, default=ARTIFACTS)
+    chosen = parser.parse_args()
+    checkpoint = load_checkpoint(chosen.checkpoint)
+    occupied = {}
+    for format in CALLS_OF:
+        artifact = chosen.artifacts / f"{checkpoint.name}-{format}-int8"
+        occupied[format] = memory(artifact)
+        with asterisk.load(artifact) as runtime, tempfile.TemporaryDirectory() as folder:
+            print(times(format, checkpoint, runtime, Path(folder)), end="\n\n", flush=True)
+    names = list(next(iter(occupied.values())))
+    print("| PSS, MB | " + " | ".join(occupied) + " |\n|---|" + "--:|" * len(occupied))
+    for name in names:
+        print(f"| {name} | " + " | ".join(f"{each[name]:.1f}" for each in occupied.values()) + " |")
+    print("| **sum** | " + " | ".join(f"{sum(m.values()):.1f}" for m in occupied.values()) + " |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
