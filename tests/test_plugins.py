@@ -14,7 +14,8 @@ from asterisk.errors import MissingExtra, MissingPackage, UnknownName
 def test_finds_what_importlib_metadata_finds(group):
     truth = {entry.name for entry in importlib.metadata.entry_points(group=group)}
     assert set(plugins.names(group)) == truth
-    assert {"onnx", "tflite", "gguf"} <= truth
+    if group != "asterisk.peers":  # those that come along are no entry points
+        assert {"onnx", "tflite", "gguf"} <= truth
 
 
 def test_a_strangers_format_is_listed_and_loaded(tmp_path, monkeypatch):

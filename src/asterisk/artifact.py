@@ -52,7 +52,8 @@ class Manifest:
 
     ``entry`` is the file that the engine opens; ``files`` maps every other file of the folder to
     its sha256; ``fingerprint`` names the checkpoint's embedding space and ``compatible_with`` the
-    spaces whose vectors these may be compared with; ``fidelity`` holds the gate's figures.
+    spaces whose vectors these may be compared with, a promise that the benchmark's interchange
+    table is held against; ``fidelity`` holds the gate's figures.
     """
 
     format: str

@@ -10,7 +10,8 @@
     ├── ArtifactError              5  an artifact or checkpoint that cannot be trusted
     ├── FidelityError              6  vectors too far from the FP32 ones
     ├── OutputError                7  a result that could not be written
-    └── EngineError                8  an engine that failed after its input was checked
+    ├── EngineError                8  an engine that failed after its input was checked
+    └── RegressionError            9  a benchmark with a figure worse than allowed
 
 Every message is one line that a person can act on; commands print it and exit with the status.
 """
@@ -78,6 +79,12 @@ class EngineError(AsteriskError):
     """An engine that failed although its input was checked."""
 
     status = 8
+
+
+class RegressionError(AsteriskError):
+    """A figure of a benchmark that is worse than an earlier one by more than allowed."""
+
+    status = 9
 
 
 def one_line(failure: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Exporters and runtimes by entry point, the built-in ones through the same door.
+"""Exporters, runtimes and peers by entry point, the built-in ones through the same door.
 
 Entry points are read from the installed distributions' ``entry_points.txt`` directly (PyPA entry
 points specification): `importlib.metadata` would cost a device 3 MB and several times the time
@@ -16,7 +16,7 @@ from typing import Any
 
 from asterisk.errors import AsteriskError, MissingExtra, MissingPackage, UnknownName
 
-GROUPS = ("asterisk.exporters", "asterisk.runtimes")
+GROUPS = ("asterisk.exporters", "asterisk.runtimes", "asterisk.peers")
 
 
 def names(group: str) -> tuple[str, ...]:
@@ -25,7 +25,7 @@ def names(group: str) -> tuple[str, ...]:
 
 
 def find(group: str, name: str) -> Any:
-    """Import and return what is registered as ``name``.
+    """Import and return what is registered as ``name``: an object, or a module named alone.
 
     UnknownName if nothing is; MissingPackage, for this project's own MissingExtra, if a package is
     missing.
@@ -36,9 +36,10 @@ def find(group: str, name: str) -> Any:
         raise UnknownName(f"no {kind} named {name!r}; there are: {', '.join(sorted(known))}")
     module, _, attribute = known[name].partition(":")
     if module.partition(".")[0] != "asterisk":  # of a third party, which has no extra of ours
-        return getattr(_import(module, MissingPackage), attribute)
-    extra = name if group == "asterisk.runtimes" else "export"
-    return getattr(require(module, extra), attribute)
+        found = _import(module, MissingPackage)
+    else:
+        found = require(module, name if group == "asterisk.runtimes" else "export")
+    return getattr(found, attribute) if attribute else found
 
 
 @cache

@@ -24,6 +24,9 @@ def test_names_of_runtimes():
     assert choose("gguf,onnx", without_peers=False) == (("onnx", "gguf"), ())
     assert choose("minilm,torch", without_peers=False) == (("torch",), ("minilm",))
     assert choose("all", without_peers=True)[1] == ()
+    every = ("original", "minilm", "minilm-fp32", "minilm-st", "model2vec", "fastembed")
+    assert choose("all,peers", without_peers=False) == (runtimes, every)
+    assert choose("fastembed,minilm-st", without_peers=False) == ((), ("minilm-st", "fastembed"))
     with pytest.raises(UnknownName, match="no runtime named 'tensorrt'"):
         choose("onnx,tensorrt", without_peers=False)
     with pytest.raises(UsageError):
@@ -38,7 +41,7 @@ def timed(ms):
     return {
         "phases": {"import": 1_000_000, "load": 2_000_000, "first": 3_000_000},
         "latency": {"20": [ms * 1_000_000] * 5},
-        "parts": {"tokenize": [1000] * 3},
+        "parts": {"20": {"tokenize": [1000, 3000, 1000]}},
         "passes": [10_000_000, 30_000_000],
     }
 
@@ -53,7 +56,9 @@ def test_answers_become_a_row_and_rows_are_compared():
     assert results[0].latency["20"].p50 == 2
     assert results[0].throughput == {"1": pytest.approx(200)}
     assert results[0].start_ms == {"import": 1, "load": 2, "first": 3}
-    assert results[0].parts_ms == {"tokenize": 0.001}
+    assert results[0].starts_ns["load"] == [2_000_000] * 2
+    assert results[0].parts_ms == {"20": {"tokenize": 0.001}}
+    assert results[0].parts_ns == {"20": {"tokenize": [[1000, 3000, 1000]] * 2}}
     assert results[0].faster == {"theirs": {"20": 5}}
     assert results[1].faster == {}
 
@@ -91,6 +96,39 @@ def test_fidelity_is_against_the_row_s_own_fp32(tmp_path):
     assert seeded.fidelity is None
     assert short.fidelity is None
     assert "are no embeddings" in short.failures[0]
+    assert short.below
+    assert torch.fidelity["spearman"] == pytest.approx(1)
+    assert torch.fidelity["flipped"] == 0
+    assert poor.fidelity["spearman"] < 0.5
+
+
+def test_a_vector_of_zeros_is_no_embedding(tmp_path):
+    """Its cosine would be no number, and no number is below any threshold."""
+    paths = {name: tmp_path / f"{name}.npy" for name in ("torch", "ours")}
+    vectors = np.random.default_rng(0).normal(size=(TEXTS, 8)).astype("f4")
+    np.save(paths["torch"], vectors)
+    vectors[3] = 0
+    np.save(paths["ours"], vectors)
+    rows = [row("ours", thresholds={"cosine_mean": 0.5})]
+    results = [collect.collect(rows[0], [], 4)]
+    collect.judge(rows, results, paths)
+    assert results[0].fidelity is None
+    assert results[0].below
+    assert results[0].failures
+
+
+def test_memory_is_the_median_of_its_processes():
+    answers = [
+        (
+            Cell("ours", "memory", 1, number),
+            {"memory": {"steady": {"pss": pss, "peak": peak}}, "shared": shared},
+        )
+        for number, (pss, peak, shared) in enumerate([(5, 1, []), (9, None, ["e"]), (7, 2, [])])
+    ]
+    found = collect.collect(row("ours"), answers, 4)
+    assert found.memory == {"steady": {"pss": 7, "peak": None}}
+    assert [weighing["steady"]["pss"] for weighing in found.weighings] == [5, 9, 7]
+    assert found.shared == ["e"]
 
 
 @pytest.mark.slow
@@ -107,6 +145,11 @@ def test_from_a_checkpoint_to_a_table(toy_folder, tmp_path, command):
     assert found["name"] == "onnx"
     assert found["fidelity"]["cosine_mean"] > 0.998
     assert found["below"] == []
+    assert 0.9 < found["fidelity"]["spearman"] <= 1
+    assert 0 <= found["fidelity"]["flipped"] < 0.5
+    mixed = report["interchange"]["onnx"]["torch"]
+    assert mixed["cosine_mean"] == pytest.approx(found["fidelity"]["cosine_mean"])
+    assert report["interchange"]["torch"]["torch"]["overlap_at_10"] == 1
     assert set(found["latency"]) == {"8", "20", "128"}
     assert set(found["throughput"]) == {"1", "2"}
 

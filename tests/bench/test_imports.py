@@ -42,7 +42,7 @@ def test_a_worker_imports_only_its_engine(python, toy, artifact_of, name):
 
 
 def test_the_reference_imports_pytorch_only(python, toy_folder):
-    modules = loaded(python, _reference(toy_folder))
+    modules = loaded(python, _reference(toy_folder, ""))
     assert "torch" in modules
     assert not modules & ({"onnxruntime", "ai_edge_litert", "xllamacpp"} | OTHERS)
 

@@ -63,5 +63,10 @@ def test_parts_are_measured_where_there_are_any():
         def embed_ids(self, ids):
             return ids
 
-    assert parts(Whole(), ["a"], effort()) == {}
-    assert set(parts(Split(), ["a"], effort())) == {"tokenize", "embed_ids"}
+    spec = {"effort": effort(cap=7), "buckets": {"8": ["a"], "128": ["b", "c"]}}
+    assert parts(Whole(), spec) == {}
+    found = parts(Split(), spec)
+    assert list(found) == ["8", "128"]
+    assert {
+        (part, len(samples)) for taken in found.values() for part, samples in taken.items()
+    } == {("tokenize", 7), ("embed_ids", 7)}

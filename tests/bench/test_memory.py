@@ -70,3 +70,39 @@ def test_parts_of_a_package_count_as_one():
 def test_this_process():
     found = memory.snapshot()
     assert 0 < found["private"] <= found["pss"] <= found["rss"] <= found["peak"]
+
+
+def test_linux_needs_no_psutil(python):
+    done = python(
+        "import sys\nfrom asterisk.bench import memory\nmemory.snapshot()\n"
+        "print('psutil' in sys.modules, 'resource' in sys.modules)"
+    )
+    assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.fixture
+def without_proc(tmp_path, monkeypatch):
+    """A system that has no /proc, such as macOS."""
+    monkeypatch.setattr(memory, "PROC", tmp_path)
+
+
+def test_without_proc_psutil_gives_what_it_can(without_proc):
+    psutil = pytest.importorskip("psutil")
+    resource = pytest.importorskip("resource")
+    found = memory.snapshot()
+    assert found["pss"] is found["private"] is None
+    assert abs(found["rss"] - psutil.Process().memory_info().rss) < 50_000_000
+    assert found["peak"] == resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def test_macos_counts_its_peak_in_bytes(without_proc, monkeypatch):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert peak <= memory.snapshot()["peak"] < peak * 2
+
+
+def test_without_psutil_the_rest_is_unknown(without_proc, monkeypatch):
+    monkeypatch.setitem(memory.sys.modules, "psutil", None)
+    monkeypatch.setitem(memory.sys.modules, "resource", None)
+    assert set(memory.snapshot().values()) == {None}

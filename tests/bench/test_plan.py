@@ -27,6 +27,14 @@ def test_every_round_has_every_cell_once_and_memory_comes_first():
     assert len({tuple((cell.row, cell.threads) for cell in some) for some in rounds}) > 1
 
 
+def test_memory_is_read_in_as_many_processes_as_asked_for():
+    planned = cells(ROWS, (1,), 1, 1, weighings=9)
+    memory = [(cell.row, cell.repetition) for cell in planned[:27]]
+    assert Counter(memory) == Counter((row, number) for row in ROWS for number in range(9))
+    assert {cell.kind for cell in planned[:27]} == {"memory"}
+    assert len(planned) == 30
+
+
 def test_latency_is_measured_at_the_fewest_threads_only():
     kinds = {cell.threads: cell.kind for cell in cells(ROWS, (4, 2), 1, 1)[3:]}
     assert kinds == {2: "latency", 4: "throughput"}

@@ -1,21 +1,38 @@
-"""The table, from a recorded report."""
+"""The tables as Markdown, from a recorded report."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
-from asterisk.bench.fields import Field, fields, ms
-from asterisk.bench.render import markdown, table
+from asterisk.bench.cells import Field, ms
+from asterisk.bench.fields import fields
+from asterisk.bench.render import markdown
 from asterisk.bench.results import SCHEMA, Report
+from tests.bench.reports import HOSTILE, full, odd
+
+
+def grids(text: str) -> list[list[dict[str, str]]]:
+    found = []
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in block.splitlines()]
+        heading, _, *rows = [[cell.strip() for cell in line] for line in lines]
+        found.append([dict(zip(heading, row, strict=True)) for row in rows])
+    return found
 
 
 def cells(report: Report) -> list[dict[str, str]]:
-    lines = [line.strip("|").split("|") for line in table(report).splitlines()]
-    heading, _, *rows = [[cell.strip() for cell in line] for line in lines]
-    return [dict(zip(heading, row, strict=True)) for row in rows]
+    """Return each row of the report over all tables that hold it."""
+    every = grids(markdown(report))
+    return [
+        {key: text for grid in every for row in grid if row["runtime"] == some.title
+         for key, text in row.items()}
+        for some in report.rows
+    ]  # fmt: skip
 
 
 def test_json_comes_back_as_it_was(report):
@@ -35,7 +52,9 @@ def test_a_row_says_what_was_measured(report):
     assert onnx["runtime"] == "ONNX Runtime"
     assert onnx["20 tokens, ms"] == "0.205 / 0.210 / 0.210"
     assert onnx["texts/s, 2 threads"] == "2,176"
-    assert onnx["x original at 8/20/128"] == "33.6 / 18.9 / 2.4"
+    assert onnx["x original"] == "33.6 / 18.9 / 2.4"
+    assert onnx["start, ms"] == "227"
+    assert onnx["import / load / first, ms"] == "152.3 / 73.0 / 1.30"
     assert onnx["PSS, MB"] == "54.6"
     assert onnx["installed, MB"] == "144"
     assert (onnx["cosine mean"], onnx["min"]) == ("0.99990", "0.9989")
@@ -44,7 +63,18 @@ def test_a_row_says_what_was_measured(report):
 def test_a_row_below_its_thresholds_is_struck_out(report):
     tflite = cells(report)[2]
     assert tflite["8 tokens, ms"] == "~~0.069 / 0.074 / 0.088~~"
-    assert "LiteRT: cosine_min 0.9000 is below 0.985" in markdown(report)
+    assert tflite["texts/s, 1 thread"] == "~~3,656~~"
+    assert tflite["PSS, MB"] == "43.3"
+    assert tflite["state"] == "below"
+    assert "LiteRT int8: cosine_min 0.9000 is below 0.985" in markdown(report)
+
+
+def test_void_times_are_struck_out_with_the_reason(report):
+    report.rows[1].invalid = ["throttled in process 2"]
+    onnx = cells(report)[1]
+    assert onnx["20 tokens, ms"] == "~~0.205 / 0.210 / 0.210~~"
+    assert onnx["cosine mean"] == "0.99990"
+    assert "Void times:\n\n- ONNX Runtime int8: throttled in process 2" in markdown(report)
 
 
 def test_what_failed_is_said_and_what_is_unknown_not_guessed(report):
@@ -59,20 +89,98 @@ def test_what_failed_is_said_and_what_is_unknown_not_guessed(report):
 
 
 def test_a_column_without_a_figure_is_left_out(report):
-    assert "overlap@10" in table(report)
+    assert "overlap@10" in markdown(report)
     bare = replace(report, rows=[replace(row, fidelity=None) for row in report.rows])
-    assert "overlap@10" not in table(bare)
-    assert "x minilm" not in table(report)
+    assert "overlap@10" not in markdown(bare)
+    assert "x minilm" not in markdown(report)
 
 
-def test_all_lines_of_the_table_are_of_one_width(report):
-    assert len({len(line) for line in table(report).splitlines()}) == 1
+def test_what_is_the_same_in_every_row_is_told_once(report):
+    assert "target" not in markdown(report)
+    for row in report.rows:
+        row.size, row.target = 5_000_000, "ssh://pi@pi5"
+    text = markdown(report)
+    assert "In every row: target ssh://pi@pi5; model, MB 5.0." in text
+    assert all("model, MB" not in row for row in cells(report))
+    report.rows[0].size = 6_000_000
+    assert cells(report)[0]["model, MB"] == "6.0"
+
+
+def test_a_lone_row_keeps_its_columns(report):
+    report.rows = report.rows[:1]
+    assert cells(report)[0]["cosine mean"] == "1.00000"
+
+
+def test_emulated_rows_have_instructions_and_never_times():
+    report = full()
+    for row in report.rows:
+        if row.target == "emu:cortex-a53":  # even if something measured them
+            row.latency, row.throughput = report.rows[0].latency, {"1": 123456.0}
+    text = markdown(report)
+    assert "123,456" not in text
+    timed = [grid for grid in grids(text) if any("tokens, ms" in name for name in grid[0])]
+    assert timed
+    assert all(not row["target"].startswith("emu") for grid in timed for row in grid)
+    (counted,) = (grid for grid in grids(text) if "20 tokens, M instr." in grid[0])
+    assert [row["128 tokens, M instr."] for row in counted] == ["22.00", "44.00"]
+
+
+def test_every_field_is_in_the_tables():
+    text = markdown(full())
+    for field in fields(full()):
+        assert field.heading in text, field.heading
+
+
+def test_threads_of_a_target_of_its_own_have_a_column(report):
+    report.rows[0].throughput = {"8": 999.0}
+    torch, onnx = cells(report)[:2]
+    assert torch["texts/s, 8 threads"] == "999"
+    assert torch["texts/s, 1 thread"] == onnx["texts/s, 8 threads"] == "-"
+
+
+def test_interchange_is_a_table():
+    (grid,) = (grid for grid in grids(markdown(full())) if "query by" in grid[0])
+    assert grid[0] == {
+        "query by": "torch",
+        "index by torch": "-",
+        **{key: text for key, text in grid[0].items() if "script" in key},
+        "index by onnx": "0.9995 / 0.987",
+        "index by gguf": "0.9995 / 0.987",
+    }
+
+
+def test_no_table_is_wider_than_half_of_the_old_one():
+    columns = [len(grid[0]) for grid in grids(markdown(full()))]
+    assert max(columns) <= 13
+
+
+def test_all_lines_of_a_table_are_of_one_width(report):
+    for block in re.findall(r"(?:^\|.*\n)+", markdown(report), re.MULTILINE):
+        assert len({len(line) for line in block.splitlines()}) == 1
 
 
 def test_headings_are_unique(report):
-    headings = [field.heading for field in fields(report)]
-    assert len(set(headings)) == len(headings)
-    assert all(isinstance(field, Field) for field in fields(report))
+    for group in {field.group for field in fields(report)}:
+        headings = [field.heading for field in fields(report) if field.group in (None, group)]
+        assert len(set(headings)) == len(headings)
+    assert all(isinstance(field, Field) and field.about for field in fields(report))
+
+
+def test_names_cannot_leave_their_cell_or_move_the_cursor(report):
+    report.rows[0].title = f"a|b\n\x1b[2J{HOSTILE}"
+    text = markdown(report)
+    assert "<script" not in text
+    assert "\x1b" not in text
+    assert r"a\|b ?[2J" in text
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(odd())
+def test_odd_reports_have_tables_too(report):
+    text = markdown(report)
+    text.encode("utf-8")
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({len(line) for line in block.splitlines()}) == 1
 
 
 def test_milliseconds_have_three_digits():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from asterisk.bench.modes import modes
 from asterisk.bench.summary import interval, quantile, summarise
 
 MS = 1_000_000
@@ -39,3 +40,70 @@ def test_outliers_are_counted_and_kept():
     figures = summarise([[100 * MS + n for n in range(99)] + [900 * MS]])
     assert figures.outliers == 0.01
     assert figures.samples == 100
+
+
+def test_the_interval_holds_the_median_of_all_samples():
+    figures = summarise([[10 * MS] * 90, *([(20 + n) * MS] * 10 for n in range(8))])
+    assert figures.p50 == 10
+    assert figures.low <= figures.p50 <= figures.high
+
+
+@pytest.mark.parametrize(("processes", "least", "most"), [(3, 0.68, 0.82), (5, 0.90, 0.97)])
+def test_how_often_the_interval_holds_the_truth(processes, least, most):
+    """The median of n lies outside their range once in 2**(n - 1): with 3, one time in four."""
+    random = np.random.default_rng(processes)
+    drawn = random.normal(size=(600, processes)).tolist()
+    held = [low <= 0 <= high for low, high in map(interval, drawn)]
+    assert least < np.mean(held) < most
+
+
+SHAPES = {
+    "normal": lambda random, n: random.normal(100, 3, n),
+    "wide": lambda random, n: random.normal(100, 15, n),
+    "skewed": lambda random, n: random.lognormal(0, 0.3, n),
+    "flat": lambda random, n: random.uniform(90, 110, n),
+    "long tail": lambda random, n: 100 + 5 * random.pareto(1.5, n),
+    "1 % apart": lambda random, n: random.choice([100, 101], n) + random.normal(0, 0.1, n),
+    "3 % far away": lambda random, n: (
+        np.where(random.random(n) < 0.03, 150, 100) + random.random(n)
+    ),
+}
+TWO = {
+    "20 % apart": lambda random, n: random.choice([100, 120], n) + random.normal(0, 3, n),
+    "10 % apart": lambda random, n: random.choice([100, 110], n) + random.normal(0, 2, n),
+    "a fifth of them": lambda random, n: (
+        np.where(random.random(n) < 0.2, 120, 100) + random.normal(0, 3, n)
+    ),
+    "twice as long": lambda random, n: random.choice([1, 2], n) * random.normal(100, 5, n),
+}
+RUNS = 40
+
+
+def found(shape, n=600):
+    return [modes((1e5 * shape(np.random.default_rng(k), n)).tolist()) for k in range(RUNS)]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_one_mode_is_one(name):
+    assert sum(count > 1 for count in found(SHAPES[name])) <= RUNS * 0.05
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_two_modes_are_two(name):
+    assert sum(count == 2 for count in found(TWO[name])) >= RUNS * 0.95
+
+
+def test_three_modes_and_degenerate_samples():
+    random = np.random.default_rng(1)
+    assert modes((random.choice([100, 130, 170], 900) + random.normal(0, 2, 900)).tolist()) == 3
+    assert modes([5] * 1000) == 1
+    assert modes([5] * 500 + [10] * 500) == 2
+    assert modes([5, 10] * 10) == 1  # too few to tell
+    assert modes([0] * 100) == 1
+
+
+def test_a_process_that_ran_slower_is_flagged():
+    random = np.random.default_rng(2)
+    runs = [(random.normal(at, 0.02, 300) * MS).astype(int).tolist() for at in (1, 1, 1.3)]
+    assert summarise(runs).modes == 2
+    assert summarise(runs[:2]).modes == 1

@@ -41,7 +41,9 @@ def test_a_good_worker_answers_whatever_its_engine_prints(work):
     answers, failures = measure(some, planned, lambda line: None)
     assert failures == {"good": []}
     memory, latency, throughput = (answer for _, answer in answers["good"])
-    assert list(memory["memory"]) == ["start", "import", "load", "first", "steady", "long"]
+    phases = ["start", "import", "load", "first", "steady", "long", "batch"]
+    assert list(memory["memory"]) == phases
+    assert memory["stability"] == pytest.approx(1)
     assert np.load(some.vectors("good")).shape == (2, 4)
     assert {tokens: len(taken) for tokens, taken in latency["latency"].items()} == {
         "8": 3,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
+from statistics import median, median_low
 from typing import Any
 
 from asterisk.bench.installed import weigh
@@ -26,23 +26,47 @@ def collect(row: Row, answers: Sequence[tuple[Cell, Answer]], mixed: int) -> Row
     for tokens in sorted(timed[0]["latency"], key=int) if timed else ():
         result.samples_ns[tokens] = [answer["latency"][tokens] for answer in timed]
         result.latency[tokens] = summarise(result.samples_ns[tokens])
-    for part in timed[0]["parts"] if timed else ():
-        medians = [median(answer["parts"][part]) for answer in timed]
-        result.parts_ms[part] = median(medians) / NS_PER_MS
+    for tokens in sorted(timed[0]["parts"], key=int) if timed else ():
+        result.parts_ns[tokens] = {
+            part: [answer["parts"][tokens][part] for answer in timed]
+            for part in timed[0]["parts"][tokens]
+        }
+        result.parts_ms[tokens] = {
+            part: median(map(median, processes)) / NS_PER_MS
+            for part, processes in result.parts_ns[tokens].items()
+        }
     for cell, answer in answers:
         if cell.kind == "memory":
-            result.memory, result.shared = answer["memory"], answer["shared"]
+            result.weighings.append(answer["memory"])
+            result.shared = sorted({*result.shared, *answer["shared"]})
+            result.stability = answer.get("stability")
         else:
             result.passes_ns.setdefault(str(cell.threads), []).append(answer["passes"])
+    result.memory = _typical(result.weighings)
     for threads, passes in sorted(result.passes_ns.items()):
         rates = [mixed * len(process) / sum(process) * 1e9 for process in passes]
         result.throughput[threads] = median(rates)
     starts = [answer["phases"] for cell, answer in answers if cell.kind != "memory"]
     if starts:
+        result.starts_ns = {phase: [start[phase] for start in starts] for phase in PHASES}
         result.start_ms = {
-            phase: median(start[phase] for start in starts) / NS_PER_MS for phase in PHASES
+            phase: median(each) / NS_PER_MS for phase, each in result.starts_ns.items()
         }
     return result
+
+
+def _typical(weighings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the median over processes of each kind of memory after each phase, one that was read.
+
+    None where any process was not told.
+    """
+    typical: dict[str, Any] = {}
+    for phase in weighings[0] if weighings else ():
+        typical[phase] = {}
+        for kind in weighings[0][phase]:
+            read = [weighing[phase][kind] for weighing in weighings]
+            typical[phase][kind] = None if None in read else median_low(read)
+    return typical
 
 
 def compare(results: Sequence[RowResult]) -> None:
@@ -66,6 +90,7 @@ def judge(rows: Sequence[Row], results: Sequence[RowResult], vectors: Mapping[st
     import numpy as np
 
     from asterisk.evaluation.fidelity import compare as agreement
+    from asterisk.evaluation.fidelity import compare_pairs
 
     by_name = {result.name: result for result in results}
     for row in rows:
@@ -77,12 +102,13 @@ def judge(rows: Sequence[Row], results: Sequence[RowResult], vectors: Mapping[st
         if result is None or ours is None or theirs is None:
             continue
         a, b = np.load(ours), np.load(theirs)
-        if a.shape != b.shape or not np.isfinite(a).all():
+        if a.shape != b.shape or not (np.isfinite(a).all() and a.any(axis=1).all()):
             result.failures.append(f"{row.name}: vectors {a.shape} that are no embeddings")
+            result.below.append("its vectors are no embeddings")
             continue
-        result.fidelity = asdict(agreement(a, b))
+        result.fidelity = asdict(agreement(a, b)) | asdict(compare_pairs(a, b))
         result.below = [
             f"{name} {result.fidelity[name]:.4f} is below {least:g}"
             for name, least in (row.thresholds or {}).items()
-            if result.fidelity[name] < least
+            if not result.fidelity[name] >= least  # also when it is not a number
         ]

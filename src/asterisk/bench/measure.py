@@ -102,17 +102,21 @@ def latency(encoder: Encoder, spec: Mapping[str, Any]) -> dict[str, list[int]]:
     return taken
 
 
-def parts(encoder: Any, texts: Sequence[str], effort: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Return samples of tokenising and of the engine alone, for encoders that have both."""
+def parts(encoder: Any, spec: Mapping[str, Any]) -> dict[str, dict[str, list[int]]]:
+    """Return samples of tokenising and of the engine alone by bucket, where an encoder has both."""
     if not all(hasattr(encoder, part) for part in PARTS):
         return {}
+    effort = spec["effort"]
     few = {**effort, "calls": PART_CALLS, "seconds": 0.0, "most_seconds": PART_SECONDS}
-    ids = [encoder.tokenize(text) for text in texts]
-    warm(encoder.embed_ids, ids, effort["warm_calls"], 0.0)
-    return {
-        "tokenize": samples(encoder.tokenize, texts, few),
-        "embed_ids": samples(encoder.embed_ids, ids, few),
-    }
+    taken = {}
+    for tokens, texts in spec["buckets"].items():
+        ids = [encoder.tokenize(text) for text in texts]
+        warm(encoder.embed_ids, ids, effort["warm_calls"], 0.0)
+        taken[tokens] = {
+            "tokenize": samples(encoder.tokenize, texts, few),
+            "embed_ids": samples(encoder.embed_ids, ids, few),
+        }
+    return taken
 
 
 def throughput(encoder: Encoder, spec: Mapping[str, Any]) -> list[int]:

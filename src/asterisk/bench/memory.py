@@ -1,13 +1,17 @@
-"""What a process occupies, from /proc; None wherever the system does not say. Linux only.
+"""What a process occupies, from /proc; None wherever the system does not say.
 
-Source: `Documentation/filesystems/proc.rst` of the Linux kernel.
+Source: `Documentation/filesystems/proc.rst` of the Linux kernel. Where there is no /proc, RSS is
+what psutil says, if it is installed, and its peak what getrusage says; the rest is unknown.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
 PROC = Path("/proc")
 KIB = 1_024
@@ -16,8 +20,15 @@ _LIBRARY = re.compile(r"\S*/site-packages/([^/.]+)\S*\.so[.\d]*$")
 Snapshot = dict[str, int | None]
 
 
-def snapshot(proc: Path = PROC / "self") -> Snapshot:
-    """Return bytes now: ``pss``, ``private``, ``rss`` and, since the start, ``peak`` RSS."""
+def snapshot(proc: Path | None = None) -> Snapshot:
+    """Return bytes now: ``pss``, ``private``, ``rss`` and, since the start, ``peak`` RSS.
+
+    Of this process, or of the one whose folder under /proc is ``proc``.
+    """
+    if proc is None:
+        if not (PROC / "self/status").exists():
+            return elsewhere()
+        proc = PROC / "self"
     rollup, status = parse(_read(proc / "smaps_rollup")), parse(_read(proc / "status"))
     private = [rollup.get(name) for name in ("Private_Clean", "Private_Dirty")]
     return {
@@ -26,6 +37,28 @@ def snapshot(proc: Path = PROC / "self") -> Snapshot:
         "rss": rollup.get("Rss"),
         "peak": status.get("VmHWM"),
     }
+
+
+def elsewhere() -> Snapshot:
+    """Return what a system without /proc tells of this process: its RSS and the peak of it."""
+    found: Snapshot = {"pss": None, "private": None, "rss": None, "peak": None}
+    usage = _optional("psutil")
+    if usage is not None:
+        told = usage.Process().memory_info()
+        found["rss"] = told.rss
+        found["peak"] = getattr(told, "peak_wset", None)  # Windows
+    limits = _optional("resource")
+    if limits is not None and found["peak"] is None:
+        peak = limits.getrusage(limits.RUSAGE_SELF).ru_maxrss
+        found["peak"] = peak * (1 if sys.platform == "darwin" else KIB)
+    return found
+
+
+def _optional(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        return None
 
 
 def parse(text: str) -> dict[str, int]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
-from asterisk.bench.fields import MB, NONE, ms
+from asterisk.bench.cells import MB, NONE, ms
 from asterisk.bench.pareto import TIMED, Pareto, Recipe
 
 LEGEND = (

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["memory", "latency", "throughput"]
+Kind = Literal["memory", "latency", "throughput", "vectors"]
 BUCKETS = (8, 20, 128)  # tokens of the GPT-2 tokenizer
 STEADY = 20  # tokens of the texts that memory is measured with
 LONG = 512
@@ -23,7 +23,8 @@ class Row:
     ``distributions`` are the installed packages it needs and ``size`` the bytes of its files.
     ``reference`` is the .npy file with FP32 vectors of the first ``compared`` texts; empty for all
     texts as the row `REFERENCE` embeds them, or for a peer that has none. ``thresholds`` are those
-    of the artifact's recipe.
+    of the artifact's recipe and ``spaces`` the fingerprints of the embedding spaces that its
+    vectors may be compared with, as its manifest has them in ``compatible_with``.
     """
 
     name: str
@@ -38,11 +39,12 @@ class Row:
     reference: str = ""
     compared: int = 0
     thresholds: Mapping[str, float] | None = None
+    spaces: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Row:
         """Build from what ``dataclasses.asdict`` and JSON made of one."""
-        lists = {name: tuple(values[name]) for name in ("modules", "distributions")}
+        lists = {name: tuple(values[name]) for name in ("modules", "distributions", "spaces")}
         return cls(**{**values, **lists})
 
 
@@ -52,6 +54,7 @@ class Effort:
 
     A loop of timed calls ends once it has both ``calls`` and ``seconds``, and in any case after
     ``most_seconds`` or ``cap`` samples; it is warm after both ``warm_calls`` and ``warm_seconds``.
+    ``weighings`` are the processes in which a row's memory is read.
     """
 
     processes: int = 3
@@ -61,6 +64,7 @@ class Effort:
     seconds: float = 0.5
     most_seconds: float = 0.75
     cap: int = 2_000
+    weighings: int = 1
 
 
 QUICK = Effort()
@@ -76,22 +80,34 @@ class Cell:
     threads: int
     repetition: int
 
+    @property
+    def round(self) -> tuple[bool, int]:
+        """What the cells of one round have in common; between rounds the machine is looked at."""
+        return self.kind == "memory", self.repetition
+
     def __str__(self) -> str:
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         return f"{self.row} {self.kind}, {threads}, process {self.repetition + 1}"
 
 
-def cells(rows: Sequence[str], threads: Sequence[int], processes: int, seed: int) -> list[Cell]:
+def cells(
+    rows: Sequence[str],
+    threads: Sequence[int],
+    processes: int,
+    seed: int,
+    weighings: int = 1,
+) -> list[Cell]:
     """Return every cell in the order of measurement, the same for the same ``seed``.
 
-    Memory comes first, one process a row. Then ``processes`` rounds over row x threads, each round
-    in an order of its own, so that a machine that warms up or throttles is shared out evenly.
+    Memory comes first, ``weighings`` processes a row. Then ``processes`` rounds over row x threads,
+    each round in an order of its own, so that a machine that warms up or throttles is shared out
+    evenly.
     Latency is measured at the smallest number of threads only: one text is never split, so more
     threads change throughput alone.
     """
     order = random.Random(seed)  # noqa: S311 - an order, not a secret
     least = min(threads)
-    memory = [Cell(row, "memory", 1, 0) for row in rows]
+    memory = [Cell(row, "memory", 1, number) for number in range(weighings) for row in rows]
     order.shuffle(memory)
     planned = memory
     for repetition in range(processes):

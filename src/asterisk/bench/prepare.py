@@ -7,13 +7,12 @@ pages that the parent shared with a worker would count half in the worker's PSS.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from asterisk.bench import peers
 from asterisk.bench.answer import answer
 from asterisk.bench.plan import REFERENCE, Row
 from asterisk.bench.texts import choose
-from asterisk.errors import ArtifactError, AsteriskError, one_line
+from asterisk.errors import ArtifactError, AsteriskError, InputError, one_line
 from asterisk.exporters import export as exporting
 from asterisk.files import replacing_folder
 from asterisk.model.checkpoint import Checkpoint, load
@@ -85,14 +84,14 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     """Return the rows, the failures, the texts and the checkpoint's name and fingerprint.
 
     ``request``: ``runtimes`` and ``peers``, names; ``checkpoint``, ``artifacts``, ``work``,
-    folders; ``every_recipe`` for a row each instead of the default one's. ArtifactError if the
-    checkpoint itself cannot be read.
+    folders; ``buckets``, tokens; ``every_recipe`` for a row each instead of the default one's.
+    ArtifactError if the checkpoint itself cannot be read.
     """
     checkpoint = load(request["checkpoint"])
     prepared = Prepared()
     for name in request["runtimes"]:
         if name == REFERENCE:
-            prepared.rows.append(_reference(Path(request["checkpoint"])))
+            prepared.rows.append(_reference(Path(request["checkpoint"]), checkpoint.fingerprint))
             continue
         make = partial(_artifact, checkpoint, name, Path(request["artifacts"]))
         if request["every_recipe"]:
@@ -101,7 +100,10 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
             prepared.attempt(name, make)
     for name in request["peers"]:
         prepared.attempt(name, partial(_peer, name, Path(request["work"])))
-    chosen = choose(Tokenizer.open(BUILTIN))
+    chosen = choose(Tokenizer.open(BUILTIN), request["buckets"])
+    for tokens, some in chosen.buckets.items():
+        if not some:
+            raise InputError(f"no text that ships can be cut to exactly {tokens} tokens")
     return {
         "checkpoint": {"name": checkpoint.name, "fingerprint": checkpoint.fingerprint},
         "rows": [asdict(row) for row in prepared.rows],
@@ -113,7 +115,7 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _reference(folder: Path) -> Row:
+def _reference(folder: Path, fingerprint: str) -> Row:
     return Row(
         name=REFERENCE,
         title=TITLES[REFERENCE],
@@ -123,6 +125,7 @@ def _reference(folder: Path) -> Row:
         modules=("asterisk.runtimes.load", "asterisk.runtimes.torch"),
         distributions=DISTRIBUTIONS[REFERENCE],
         size=sum((folder / name).stat().st_size for name in MODEL_FILES),
+        spaces=(fingerprint,),
     )
 
 
@@ -160,6 +163,7 @@ def _artifact(
         distributions=DISTRIBUTIONS.get(format, ()),
         size=artifact.size,
         thresholds=asdict(artifact.manifest.thresholds),
+        spaces=artifact.manifest.compatible_with,
     )
 
 
@@ -174,17 +178,23 @@ def _is_current(folder: Path, fingerprint: str) -> bool:
 
 
 def _peer(name: str, work: Path) -> Row:
-    peer = importlib.import_module(f"{peers.__name__}.{name}")
-    folder = work / _edition(peer)
+    peer = peers.find(name)
+    folder = work / _edition(name, peer)
     if not folder.is_dir():
         tell(f"{name}: building its model")
         with replacing_folder(folder, lambda _: False) as staging:
             peer.prepare(staging)
-    files = {path.name: path.stat().st_size for path in folder.iterdir()}
+    files = {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
     reference = folder / "reference.npy"
     known: Row = peer.ROW
     return replace(
         known,
+        name=name,
+        peer=True,
         path=str(folder),
         size=sum(files.values()) - files.get(reference.name, 0),
         reference=str(reference) if reference.name in files else "",
@@ -192,14 +202,21 @@ def _peer(name: str, work: Path) -> Row:
     )
 
 
-def _edition(peer: Any) -> str:
-    """Name the folder of what ``peer`` prepares: another code or another engine, another name."""
-    digest = hashlib.sha256(Path(peer.__file__).read_bytes())
-    for needed in ("onnxruntime", "torch"):
-        digest.update(version(needed).encode())
+def _edition(name: str, peer: Any) -> str:
+    """Name the folder of what ``peer`` prepares: other code or another engine, another name."""
+    here = Path(peer.__file__)
+    sources = sorted(here.parent.glob("*.py")) if peer.__package__ else [here]
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.read_bytes())
+    for needed in sorted({"onnxruntime", "torch", *peer.ROW.distributions}):
+        try:
+            digest.update(f"{needed} {version(needed)}".encode())
+        except PackageNotFoundError:
+            continue
     for text in texts.load():
         digest.update(text.text.encode())
-    return f"{peer.ROW.name}-{digest.hexdigest()[:12]}"
+    return f"{name}-{digest.hexdigest()[:12]}"
 
 
 if __name__ == "__main__":

@@ -6,24 +6,32 @@ would be shared with the workers and count half in their PSS.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from asterisk.bench import collect, machine, plan, spawn
+from asterisk.bench import collect, machine, plan, spawn, throttling
+from asterisk.bench.done import EMULATED_EVERY, HOME, Done
 from asterisk.bench.plan import REFERENCE, Cell, Effort, Row
 from asterisk.bench.results import Report, RowResult
+from asterisk.bench.targets.parse import LOCAL, Target
+from asterisk.bench.targets.session import HERE, Session, TargetError, Unavailable, opened
 from asterisk.errors import AsteriskError, EngineError
 
 STEADY_CALLS = 200  # calls before the memory that is reported
+BATCH = 32  # texts of the longest bucket in one call, before memory is read a last time
+VARIED = 64  # texts of mixed lengths, embedded alone and together
 NEEDED = {
     "memory": {"memory", "shared"},
     "latency": {"phases", "latency", "parts", "passes"},
     "throughput": {"phases", "passes"},
+    "vectors": {"marked"},
 }
 Progress = Callable[[str], None]
 Answers = dict[str, list[tuple[Cell, Mapping[str, Any]]]]
@@ -42,6 +50,9 @@ class Request:
     effort: Effort
     seed: int
     timeout: float
+    targets: tuple[Target, ...] = (LOCAL,)
+    buckets: tuple[int, ...] = plan.BUCKETS
+    keep: bool = False
 
 
 def bench(request: Request, progress: Progress) -> Report:
@@ -56,46 +67,145 @@ def bench(request: Request, progress: Progress) -> Report:
     failed: dict[str, str] = prepared["failed"]
     if not rows:
         raise EngineError("; ".join(f"{name}: {line}" for name, line in failed.items()))
-    effort = request.effort
-    cells = plan.cells([row.name for row in rows], request.threads, effort.processes, request.seed)
-    # The reference row is needed for its vectors even where nobody asked to see it.
-    cells += [Cell(row.name, "memory", 1, 0) for row in every if row not in rows]
     with tempfile.TemporaryDirectory() as folder:
         work = Work(Path(folder), {row.name: row for row in every}, prepared, request)
-        answers, failures = measure(work, cells, progress)
-        results = [collect.collect(row, answers[row.name], len(prepared["mixed"])) for row in rows]
-        packages = {name for row in rows for name in row.distributions} | {"asterisk-edge"}
-        vectors = {name: path for name in work.rows if (path := work.vectors(name)).is_file()}
-        collect.judge(rows, results, vectors)
-    collect.compare(results)
-    for result in results:
-        result.failures += failures.pop(result.name)
-    failed |= {name: line for name, lines in failures.items() for line in lines}
+        done = everywhere(work, rows, progress)
+        done.judge()
+        table, doubts = _interchange(every, done.files.get(HOME, {}), prepared["checkpoint"])
+    results = done.results
+    failed |= done.failed
+    packages = {name for row in rows for name in row.distributions} | {"asterisk-edge"}
     after = machine.state()
     return Report(
         checkpoint=prepared["checkpoint"],
-        settings=_settings(request),
+        settings=_settings(request) | {"interrupted": bool(work.interrupted)},
         machine=machine.describe(packages),
         before=before,
         after=after,
-        warnings=machine.warnings(before, after) + _shared(results),
+        warnings=machine.warnings(before, after) + _shared(results) + doubts + done.left_out,
         rows=results,
         failed=failed,
+        targets=done.targets,
+        interchange=table,
     )
+
+
+def everywhere(work: Work, rows: Sequence[Row], progress: Progress) -> Done:
+    """Measure ``rows`` on one target after the other; what cannot be had is a line of `Done`."""
+    request, done = work.request, Done()
+    targets: list[Target] = list(request.targets)
+    home = next((target for target in targets if target.kind == "local"), None)
+    # The reference row is needed for its vectors even where nobody asked to see it.
+    if home is None:
+        home = LOCAL
+        others = [row for row in work.rows.values() if row.name == REFERENCE]
+        here = replace(work, folder=_subfolder(work, HOME))
+        done.add_failures(measure(here, _alone(others), progress)[1])
+        done.files[HOME] = here.embedded()
+    for number, target in enumerate(targets):
+        if work.interrupted:
+            break
+        here = replace(work, folder=_subfolder(work, str(number)), target=str(target))
+        try:
+            with opened(target, here.folder, request.keep) as session:
+                known = work.rows if target is home else {row.name: row for row in rows}
+                here = replace(here, session=session, rows=known)
+                _on(here, target, rows, done, progress)
+        except Unavailable as reason:
+            done.leave_out(str(target), str(reason))
+            progress(str(reason))
+        except (TargetError, spawn.CellError) as failure:
+            done.failed[str(target)] = str(failure).removeprefix(f"{target}: ")
+            progress(f"{target}: {done.failed[str(target)]}")
+        except KeyboardInterrupt:
+            work.interrupted.append(str(target))
+        done.files[HOME if target is home else str(target)] = here.embedded()
+    if work.interrupted:
+        done.failed["interrupted"] = "the rest was not measured"
+    return done
+
+
+def _on(
+    work: Work,
+    target: Target,
+    rows: Sequence[Row],
+    done: Done,
+    progress: Progress,
+) -> None:
+    """Measure ``rows`` on an open target, and what else ``work`` has for its vectors alone."""
+    work = replace(work, states=[])
+    request, session = work.request, work.session
+    extra = [row for row in work.rows.values() if row not in rows]
+    before = session.state()
+    lacking = {row.name: session.lacks(row) for row in rows if session.takes(row)}
+    done.failed |= {f"{name} on {target}": line for name, line in lacking.items() if line}
+    there = [row for row in rows if row.name in lacking and not lacking[row.name]]
+    names = [row.name for row in there]
+    if session.timed:
+        threads, processes = target.threads or request.threads, request.effort.processes
+        weighings = request.effort.weighings
+        cells = plan.cells(names, threads, processes, request.seed, weighings) + _alone(extra)
+    else:
+        cells = [Cell(name, "vectors", 1, 0) for name in names]
+    answers, failures = measure(work, cells, progress)
+    for row in there:
+        timed = answers[row.name] if session.timed else []
+        result = collect.collect(row, timed, len(work.prepared["mixed"]))
+        result.target = str(target)
+        for _, answer in answers[row.name]:
+            result.instructions |= answer.get("instructions", {})
+        result.installed = session.weigh(row.distributions)
+        result.failures += failures.pop(row.name)
+        done.add(row, result)
+    done.add_failures(failures)
+    packages = {name for row in there for name in row.distributions} | {"asterisk-edge"}
+    after = session.state() if not work.interrupted else before
+    if session.timed:
+        done.void(str(target), throttling.invalid([before, *work.states, after]))
+    done.targets[str(target)] = {
+        "kind": target.kind,
+        "machine": session.describe(packages) if not work.interrupted else {},
+        "before": before,
+        "between": work.states,
+        "after": after,
+        "warnings": machine.warnings(before, after, work.states) if session.timed else [],
+    }
+
+
+def _alone(rows: Sequence[Row]) -> list[Cell]:
+    return [Cell(row.name, "memory", 1, 0) for row in rows]
+
+
+def _subfolder(work: Work, name: str) -> Path:
+    folder = work.folder / name
+    folder.mkdir()
+    return folder
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Everything a cell's spec is made from; ``folder`` is gone after the run."""
+    """Everything a cell's spec is made from; ``folder`` is gone after the run.
+
+    ``interrupted`` gets a line once the user has had enough, ``states`` what the target was like
+    between rounds.
+    """
 
     folder: Path
     rows: Mapping[str, Row]
     prepared: Mapping[str, Any]
     request: Request
+    target: str = "local"
+    session: Session = HERE
+    interrupted: list[str] = field(default_factory=list)
+    states: list[dict[str, Any]] = field(default_factory=list)
 
     def vectors(self, row: str) -> Path:
         """Where the worker leaves its vectors."""
         return self.folder / f"{row}.npy"
+
+    def embedded(self) -> dict[str, Path]:
+        """Return the vectors that are there, by row."""
+        return {name: path for name in self.rows if (path := self.vectors(name)).is_file()}
 
     def spec(self, cell: Cell) -> dict[str, Any]:
         """Return what the worker of ``cell`` reads."""
@@ -109,6 +219,12 @@ class Work:
             "threads": cell.threads,
             "first": buckets[steady][0],
         }
+        if cell.kind == "vectors":
+            counted = {name: buckets[name][:1] for name in buckets}
+            some = self.folder / "some.json"
+            some.write_text(json.dumps(self.prepared["texts"][::EMULATED_EVERY]), "utf-8")
+            texts = {"vectors": str(self.vectors(row.name)), "texts": str(some)}
+            return spec | texts | {"count": None, "counted": counted}
         if cell.kind == "memory":
             compared = row.reference or not row.peer
             spec |= {
@@ -116,7 +232,9 @@ class Work:
                 "buckets": {steady: buckets[steady]},
                 "calls": STEADY_CALLS,
                 "long": self.prepared["long"],
-                "vectors": str(self.vectors(row.name)) if compared else "",
+                "batch": list(islice(cycle(buckets[str(max(map(int, buckets)))]), BATCH)),
+                "varied": self.prepared["mixed"][:VARIED],
+                "vectors": str(self.vectors(row.name)) if compared and not cell.repetition else "",
                 "texts": str(self.texts),
                 "count": row.compared or None,
             }
@@ -148,15 +266,29 @@ def measure(
     for number, cell in enumerate(cells, 1):
         progress(f"[{number}/{len(cells)}] {cell}")
         try:
-            answer = spawn.ask("asterisk.bench.worker", work.spec(cell), work.request.timeout)
+            if number > 1 and cell.round != cells[number - 2].round:
+                _look(work)
+            spec = work.spec(cell)
+            answer = work.session.ask("asterisk.bench.worker", spec, work.request.timeout)
             if not NEEDED[cell.kind] <= answer.keys():
                 raise spawn.CellError("answered with something other than a measurement")
         except spawn.CellError as failure:
-            failures[cell.row].append(f"{cell}: {failure}")
+            where = "" if work.target == "local" else f" on {work.target}"
+            failures[cell.row].append(f"{cell}{where}: {failure}")
             progress(failures[cell.row][-1])
+        except KeyboardInterrupt:
+            work.interrupted.append(str(cell))
+            break
         else:
             answers[cell.row].append((cell, answer))
     return answers, failures
+
+
+def _look(work: Work) -> None:
+    """Note the state of a target whose times count; a target that does not tell loses nothing."""
+    if work.session.timed:
+        with contextlib.suppress(spawn.CellError):
+            work.states.append(work.session.state())
 
 
 def prepare(request: Request, *, every_recipe: bool = False) -> dict[str, Any]:
@@ -175,6 +307,7 @@ def prepare(request: Request, *, every_recipe: bool = False) -> dict[str, Any]:
         "checkpoint": str(request.checkpoint),
         "artifacts": str(request.artifacts),
         "work": str(request.work),
+        "buckets": sorted({*request.buckets, plan.STEADY}),
     }
     try:
         prepared = spawn.ask("asterisk.bench.prepare", wanted, None, quiet=False)
@@ -193,10 +326,21 @@ def _settings(request: Request) -> dict[str, Any]:
         "runtimes": list(request.runtimes),
         "peers": list(request.peers),
         "threads": list(request.threads),
-        "buckets": list(plan.BUCKETS),
+        "buckets": sorted({*request.buckets, plan.STEADY}),
+        "targets": list(map(str, request.targets)),
         "effort": asdict(request.effort),
         "seed": request.seed,
     }
+
+
+def _interchange(
+    rows: Sequence[Row], files: Mapping[str, Path], checkpoint: Mapping[str, str]
+) -> tuple[dict[str, dict[str, dict[str, float]]], list[str]]:
+    """Return the interchange table and what in it is not as promised; imports numpy."""
+    from asterisk.bench.interchange import measured, not_borne_out
+
+    table = measured(rows, files)
+    return table, not_borne_out(rows, table, checkpoint["fingerprint"])
 
 
 def _shared(results: Sequence[RowResult]) -> list[str]:

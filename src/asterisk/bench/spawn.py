@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 LONGEST_ANSWER = 64 << 20
@@ -17,7 +17,12 @@ class CellError(Exception):
 
 
 def ask(
-    module: str, spec: Mapping[str, Any], timeout: float | None, *, quiet: bool = True
+    module: str,
+    spec: Mapping[str, Any],
+    timeout: float | None,
+    *,
+    quiet: bool = True,
+    python: Sequence[str] = (sys.executable,),
 ) -> dict[str, Any]:
     """Run ``python -m module`` with ``spec`` on its stdin and return the object it prints.
 
@@ -25,7 +30,7 @@ def ask(
     CellError if the process crashes, takes more than ``timeout`` seconds, prints anything but one
     JSON object, or answers with an ``error``. Unless ``quiet``, its stderr is the caller's.
     """
-    command = [sys.executable, "-P", "-m", module]
+    command = [*python, "-P", "-m", module]
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command, stdin=pipe, stdout=pipe, stderr=pipe if quiet else None

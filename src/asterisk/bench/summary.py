@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import chain
 from statistics import median
 
+from asterisk.bench.modes import modes
+
 RESAMPLES = 1_000
 ENOUGH_FOR_P99 = 1_000
 FAR = 5.0  # times the median absolute deviation
@@ -19,8 +21,10 @@ class Latency:
     """Duration of single calls, in ms, over all samples of all processes.
 
     ``low`` and ``high`` bound 95 % of the medians that other choices of processes would have given
-    (bootstrap over process medians); ``p99`` is None below 1,000 samples; ``outliers`` is the share
-    of samples more than 5 median absolute deviations above the median. None is left out.
+    (bootstrap over process medians), and ``p50`` lies within; ``p99`` is None below 1,000 samples;
+    ``outliers`` is the share of samples more than 5 median absolute deviations above the median.
+    None is left out. ``modes`` above 1: the samples come from several ways of running (see
+    `asterisk.bench.modes`), and the median may be a time that never occurs.
     """
 
     p50: float
@@ -31,6 +35,7 @@ class Latency:
     high: float
     outliers: float
     samples: int
+    modes: int = 1
 
 
 def summarise(processes: Sequence[Sequence[int]]) -> Latency:
@@ -39,6 +44,8 @@ def summarise(processes: Sequence[Sequence[int]]) -> Latency:
     middle = quantile(every, 0.5)
     spread = median(abs(sample - middle) for sample in every)
     low, high = interval([median(process) for process in processes])
+    # One process may have taken more samples than another, and so draw the common median to itself.
+    low, high = min(low, middle), max(high, middle)
     return Latency(
         p50=middle / NS_PER_MS,
         p90=quantile(every, 0.9) / NS_PER_MS,
@@ -48,6 +55,7 @@ def summarise(processes: Sequence[Sequence[int]]) -> Latency:
         high=high / NS_PER_MS,
         outliers=sum(sample > middle + FAR * spread for sample in every) / len(every),
         samples=len(every),
+        modes=modes(every),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from asterisk import texts
@@ -24,10 +24,10 @@ class Chosen:
     long: str
 
 
-def choose(tokenizer: Tokenizer) -> Chosen:
-    """Choose among the texts that ship; the same every time."""
+def choose(tokenizer: Tokenizer, tokens: Sequence[int] = BUCKETS) -> Chosen:
+    """Choose among the texts that ship, in buckets of so many ``tokens``; the same every time."""
     prose = [text.text for text in texts.load() if text.kind in PROSE]
-    buckets = {tokens: cut_all(tokenizer, prose, tokens, EACH) for tokens in BUCKETS}
+    buckets = {count: cut_all(tokenizer, prose, count, EACH) for count in tokens}
     mixed = [text for text in prose if len(tokenizer.encode(text)) <= LONGEST_MIXED][:MIXED]
     return Chosen(buckets, mixed, cut_all(tokenizer, prose, LONG, 1)[0])
 

@@ -7,12 +7,13 @@ stdout this process was given; whatever an engine prints goes to stderr.
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asterisk.bench import measure, memory
+from asterisk.bench import counting, measure, memory
 from asterisk.bench.answer import answer
 
 Spec = Mapping[str, Any]
@@ -25,7 +26,7 @@ def time_latency(spec: Spec) -> dict[str, Any]:
     return {
         "phases": watch.phases,
         "latency": measure.latency(encoder, spec),
-        "parts": measure.parts(encoder, spec["buckets"][spec["steady"]], spec["effort"]),
+        "parts": measure.parts(encoder, spec),
         "passes": measure.throughput(encoder, spec),
     }
 
@@ -49,10 +50,29 @@ def weigh(spec: Spec) -> dict[str, Any]:
     mark("steady")
     encoder.encode(spec["long"])
     mark("long")
+    encoder.encode(spec["batch"])
+    mark("batch")
     shared = memory.sharers()
     if spec["vectors"]:
         _embed(encoder, spec)
-    return {"memory": phases, "shared": shared}
+    stable = stability(encoder, spec["varied"])
+    return {"memory": phases, "shared": shared, "stability": stable}
+
+
+def stability(encoder: measure.Encoder, texts: Sequence[str]) -> float | None:
+    """Return the smallest cosine between a text embedded alone and in the list of all ``texts``.
+
+    None if a vector is no direction: all zeros, or not finite.
+    """
+    import numpy as np
+
+    from asterisk.evaluation.fidelity import stability as smallest
+
+    alone = np.stack([encoder.encode(text) for text in texts])
+    listed = np.asarray(encoder.encode(texts))
+    if not all(np.isfinite(some).all() and some.any(1).all() for some in (alone, listed)):
+        return None
+    return smallest(alone, listed)
 
 
 def _embed(encoder: measure.Encoder, spec: Spec) -> None:
@@ -62,16 +82,27 @@ def _embed(encoder: measure.Encoder, spec: Spec) -> None:
     np.save(spec["vectors"], encoder.encode(texts[: spec["count"]]))
 
 
+def embed(spec: Spec) -> dict[str, Any]:
+    """Embed the texts of the fidelity, under an emulator; let it count what an encode costs."""
+    encoder = measure.start(spec, lambda phase: None)
+    marked = counting.run(encoder.encode, spec["counted"])
+    _embed(encoder, spec)
+    return {"marked": marked}
+
+
 KINDS: Mapping[str, Callable[[Spec], dict[str, Any]]] = {
     "latency": time_latency,
     "throughput": time_throughput,
     "memory": weigh,
+    "vectors": embed,
 }
 
 
 def attempt(spec: Spec) -> dict[str, Any]:
     """Measure what ``spec`` says, or say in one line why not."""
     try:
+        if spec.get("cpus"):
+            os.sched_setaffinity(0, spec["cpus"])  # before an engine starts its threads
         return KINDS[spec["kind"]](spec)
     except Exception as failure:
         told = " ".join(str(failure).split())

@@ -10,12 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from asterisk import plugins
+from asterisk.bench import peers as systems
 from asterisk.bench import plan
-from asterisk.bench.peers import NAMES as PEERS
+from asterisk.bench.outputs import write
 from asterisk.bench.plan import REFERENCE
+from asterisk.bench.planfile import buckets, planned
+from asterisk.bench.reading import read
 from asterisk.bench.render import markdown
-from asterisk.bench.results import Report
+from asterisk.bench.renderable import check_renderable
 from asterisk.bench.run import Request, bench
+from asterisk.bench.statistics import ENOUGH
+from asterisk.bench.targets.parse import parse_all
+from asterisk.cli.bench_compare import add_options, baseline
 from asterisk.cli.common import Parser, positive, run
 from asterisk.errors import EngineError, InputError, OutputError, UnknownName, UsageError
 from asterisk.files import replacing_file
@@ -24,6 +30,7 @@ from asterisk.progress import tell
 
 RESULTS = Path("bench-results")
 TIMEOUT = 180
+INTERRUPTED = 130
 ORDER = ("torch", "onnx", "tflite", "gguf")  # of the table; formats of others follow
 
 
@@ -37,8 +44,8 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument(
         "--runtime",
         default="all",
-        help="all (default), peers, or names with commas between: torch, a format, "
-        f"{', '.join(PEERS)}",
+        help="all (default; of the peers the usual two), peers (every one), or names with commas "
+        f"between: torch, a format, {', '.join(systems.names())}",
     )
     it.add_argument("--no-peers", action="store_true", help="leave the systems of others out")
     it.add_argument("--checkpoint", type=Path, help="checkpoint folder; default: the shipped one")
@@ -57,7 +64,34 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument(
         "--timeout", type=positive, default=TIMEOUT, help="seconds a process (default: %(default)s)"
     )
+    it.add_argument(
+        "--buckets",
+        type=buckets,
+        default=plan.BUCKETS,
+        metavar="8,20,128",
+        help="tokens of the texts that are timed (default: 8,20,128; 20 is always among them)",
+    )
+    it.add_argument(
+        "--target",
+        action="append",
+        metavar="TARGET",
+        help="local (default), local:threads=1,cpus=0, ssh://user@host, emu:cortex-a72; may be "
+        "given several times",
+    )
+    it.add_argument(
+        "--keep", action="store_true", help="leave what was copied to another machine there"
+    )
+    it.add_argument(
+        "--plan", type=Path, metavar="FILE", help="read all of this from TOML; options here win"
+    )
+    add_options(it)
     pareto = it.add_argument_group("instead of that")
+    pareto.add_argument(
+        "--render",
+        type=Path,
+        metavar="JSON",
+        help="write tables, CSV, HTML and pictures of this past run into --out, measuring nothing",
+    )
     pareto.add_argument(
         "--pareto",
         type=Path,
@@ -78,16 +112,25 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return run(parser(), _bench, argv)
+    return run(parser(), lambda arguments: _bench(planned(parser(), arguments, argv)), argv)
 
 
 def _bench(arguments: argparse.Namespace) -> int:
     page = arguments.pareto
     if arguments.data and page is None:
         raise UsageError("--data needs --pareto")
+    if arguments.render is not None:
+        return _render(arguments)
+    earlier = baseline(arguments)
+    if earlier and arguments.new:
+        earlier.finish(read(arguments.new))
+        return 0
     without_peers = arguments.no_peers or page is not None
     runtimes, peers = choose(arguments.runtime, without_peers=without_peers)
     effort = plan.THOROUGH if arguments.thorough else plan.QUICK
+    processes = arguments.processes or (ENOUGH if earlier else effort.processes)
+    # With enough processes a report can be compared with another, and then its memory should too.
+    weighings = processes if processes >= ENOUGH else effort.weighings
     seed = arguments.seed
     request = Request(
         runtimes=runtimes,
@@ -96,19 +139,40 @@ def _bench(arguments: argparse.Namespace) -> int:
         artifacts=arguments.artifacts,
         work=arguments.out / "peers",
         threads=arguments.threads,
-        effort=replace(effort, processes=arguments.processes or effort.processes),
+        effort=replace(effort, processes=processes, weighings=weighings),
         seed=random.SystemRandom().randrange(1 << 32) if seed is None else seed,
         timeout=arguments.timeout,
+        targets=parse_all(arguments.target or ["local"]),
+        buckets=arguments.buckets,
+        keep=arguments.keep,
     )
     if page is not None:
         return _pareto(arguments, request)
     _check(arguments.out)
+    if earlier and any(target.kind == "local" for target in request.targets):
+        earlier.check_here()
     report = bench(request, tell)
-    print(markdown(report), end="", flush=True)
-    _write(report, arguments.out)
+    if not earlier:
+        print(markdown(report), end="", flush=True)
+    write(report, arguments.out)
     for line in report.failures:
         tell(f"failed: {line}")
+    if report.settings["interrupted"]:
+        return INTERRUPTED
+    if earlier:
+        earlier.finish(report)
     return EngineError.status if report.failures else 0
+
+
+def _render(arguments: argparse.Namespace) -> int:
+    if arguments.pareto is not None or arguments.compare is not None:
+        raise UsageError("--render measures and compares nothing: leave --pareto and --compare out")
+    report = read(arguments.render)
+    check_renderable(report)
+    _check(arguments.out)
+    print(markdown(report), end="", flush=True)
+    write(report, arguments.out)
+    return 0
 
 
 def _pareto(arguments: argparse.Namespace, request: Request) -> int:
@@ -144,14 +208,15 @@ def choose(names: str, *, without_peers: bool) -> tuple[tuple[str, ...], tuple[s
     known = tuple(
         dict.fromkeys((*(name for name in ORDER if name in ("torch", *formats)), *formats))
     )
-    groups = {"all": (*known, *PEERS), "peers": PEERS}
+    others = systems.names()
+    groups = {"all": (*known, *systems.USUAL), "peers": others}
     chosen = [name for part in names.split(",") for name in groups.get(part, (part,))]
     for name in chosen:
-        if name not in (*known, *PEERS):
-            there = ", ".join(("all", "peers", *known, *PEERS))
+        if name not in (*known, *others):
+            there = ", ".join(("all", "peers", *known, *others))
             raise UnknownName(f"no runtime named {name!r}; there are: {there}")
     runtimes = tuple(name for name in known if name in chosen)
-    peers = () if without_peers else tuple(name for name in PEERS if name in chosen)
+    peers = () if without_peers else tuple(name for name in others if name in chosen)
     if not runtimes and not peers:
         raise UsageError("nothing is left to measure")
     return runtimes, peers
@@ -162,13 +227,6 @@ def _check(out: Path) -> None:
     nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise OutputError(f"cannot write {out}: {nearest} is not a folder")
-
-
-def _write(report: Report, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in (("latest.json", report.to_json()), ("latest.md", markdown(report))):
-        with replacing_file(out / name) as staging:
-            staging.write_text(text, "utf-8")
 
 
 def _counts(text: str) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ _MAPS = Path("/proc/self/smaps")
 _ADDRESSES = Path("/proc/self/maps")
 _RANDOM = 1  # advice: MADV_RANDOM
 _OWN = {b"Anonymous:", b"Swap:"}  # pages that were written to before the mapping was closed
+_RESIDENT = b"Rss:"  # nothing to forget where it is 0, as in every line that qemu-user makes up
 _LAST = b"VmFlags:"  # ends the description of a mapping
 
 
@@ -58,7 +59,7 @@ def forget_files() -> None:
             if not first.endswith(b":"):
                 wanted = b"w" not in rest[0] and len(rest) == 5 and rest[-1].startswith(b"/")
                 start, end = (int(part, 16) for part in first.split(b"-")) if wanted else (0, 0)
-            elif first in _OWN and rest[0] != b"0":
+            elif (first in _OWN and rest[0] != b"0") or (first == _RESIDENT and rest[0] == b"0"):
                 end = 0
             elif first == _LAST and end:
                 forget(start, end - start)

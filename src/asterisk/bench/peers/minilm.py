@@ -42,19 +42,44 @@ def prepare(folder: Path) -> None:
 
     MissingExtra where the package with the weights or `transformers` is not installed.
     """
+    source = find()
+    write_graph(folder, source, pooled=True, quantised=True)
+    copyfile(source / TOKENIZER, folder / TOKENIZER)
+    write_reference(folder, source)
+
+
+def write_graph(
+    folder: Path, source: Path, *, pooled: bool, quantised: bool, masked: bool = False
+) -> None:
+    """Write the model and its weights, as `asterisk.exporters.bert_graph.lay_out` says."""
     from safetensors.numpy import load_file
 
-    from asterisk.bench.peers.quiet import quiet
     from asterisk.exporters.bert_graph import Shape, lay_out
-    from asterisk.teachers.teacher import find
 
-    source = find("all-MiniLM-L6-v2")
     tensors = load_file(source / "model.safetensors")
-    floats = {k: v.astype("f4") for k, v in tensors.items() if v.dtype.kind == "f"}
-    model, weights = lay_out(floats, Shape(LAYERS, HEADS), location=WEIGHTS, pooled=True)
+    model, weights = lay_out(
+        {k: v.astype("f4") for k, v in tensors.items() if v.dtype.kind == "f"},
+        Shape(LAYERS, HEADS),
+        location=WEIGHTS,
+        pooled=pooled,
+        quantised=quantised,
+        masked=masked,
+    )
     (folder / MODEL).write_bytes(model)
     (folder / WEIGHTS).write_bytes(weights)
-    copyfile(source / TOKENIZER, folder / TOKENIZER)
+
+
+def find() -> Path:
+    """Return the folder with the original weights; MissingExtra where its package is missing."""
+    from asterisk.teachers import teacher
+
+    return teacher.find("all-MiniLM-L6-v2")
+
+
+def write_reference(folder: Path, source: Path) -> None:
+    """Write the FP32 vectors of the first texts into ``folder``."""
+    from asterisk.bench.peers.quiet import quiet
+
     with quiet():
         np.save(folder / REFERENCE, _reference(source))
 

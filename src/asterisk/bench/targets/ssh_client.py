@@ -1,0 +1,126 @@
+"""The system's ssh client: how it is called, and what it may cost. Standard library only.
+
+Host keys are checked as the user's own configuration says; nothing here turns that off.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Sequence
+from threading import Timer
+from typing import IO
+
+from asterisk.bench.spawn import CellError
+from asterisk.bench.targets.checks import printable
+from asterisk.bench.targets.parse import Ssh
+
+CONFIG = "ASTERISK_SSH_CONFIG"  # another configuration file than the user's own
+CONNECT_SECONDS = 10
+OPTIONS = (
+    *("BatchMode=yes", f"ConnectTimeout={CONNECT_SECONDS}", "ConnectionAttempts=1"),
+    *("ServerAliveInterval=5", "ServerAliveCountMax=3"),
+    *("ClearAllForwardings=yes", "ForwardAgent=no", "ForwardX11=no", "PermitLocalCommand=no"),
+)
+LOST = 255  # ssh's own failures
+MOST_NOISE = 1 << 16
+_WARNING = re.compile(r"Warning: Permanently added|^\*\* |^debug1|^mux_|^Killed by signal")
+
+_FULL = re.compile(r"No space left on device|Wrote only \d+ of \d+ bytes|Disk quota exceeded")
+
+
+class Disconnected(CellError):
+    """The connection, not what ran over it, failed."""
+
+
+def arguments(target: Ssh, words: Sequence[str], config: str | None = None) -> list[str]:
+    """Return the ssh command that runs ``words`` on ``target``, each of them one word there too."""
+    options = [part for option in OPTIONS for part in ("-o", option)]
+    own = ["-F", config] if config else []
+    user = ["-l", target.user] if target.user else []
+    port = ["-p", str(target.port)] if target.port else []
+    return ["ssh", *own, "-T", *options, *user, *port, "--", target.host, shlex.join(words)]
+
+
+def run(
+    target: Ssh,
+    words: Sequence[str],
+    *,
+    timeout: float,
+    limit: int,
+    data: bytes = b"",
+    source: IO[bytes] | None = None,
+) -> bytes:
+    """Run ``words`` there and return at most ``limit`` bytes of what they print.
+
+    ``data``, or else what ``source`` holds, is their input. With ``data`` the connection's input
+    stays open until the answer is there: its end tells the other side that nobody waits any more.
+    Disconnected or CellError, one line, for anything but a clean end within ``timeout`` seconds.
+    """
+    command = arguments(target, words, os.environ.get(CONFIG))
+    late = False
+    pipe = subprocess.PIPE
+    try:
+        process = subprocess.Popen(command, stdin=source or pipe, stdout=pipe, stderr=pipe)
+    except OSError as failure:
+        raise Disconnected(f"no ssh client: {failure.strerror or failure}") from None
+
+    def stop() -> None:
+        nonlocal late
+        late = True
+        process.kill()
+
+    timer = Timer(timeout, stop)
+    with process:
+        try:
+            timer.start()
+            _send(process, data)
+            out = _read(process.stdout, limit + 1)
+            if len(out) > limit:
+                raise CellError(f"answered with more than {limit} bytes")
+            noise = _read(process.stderr, MOST_NOISE)
+            if process.stdin is not None:
+                _close(process.stdin)
+            status = process.wait()
+        finally:
+            timer.cancel()
+            process.kill()
+            if process.stdin is not None:
+                _close(process.stdin)
+    if late:
+        raise Disconnected(f"gave no answer in {timeout:g} s and was stopped")
+    if status:
+        raise _failure(status, noise)
+    return out
+
+
+def _send(process: subprocess.Popen[bytes], data: bytes) -> None:
+    if process.stdin is None or not data:
+        return
+    try:
+        process.stdin.write(data)
+        process.stdin.flush()
+    except BrokenPipeError:
+        return  # what it says on its way out tells more
+
+
+def _close(stream: IO[bytes]) -> None:
+    try:
+        stream.close()
+    except BrokenPipeError:
+        return
+
+
+def _read(stream: IO[bytes] | None, limit: int) -> bytes:
+    return stream.read(limit) if stream is not None else b""
+
+
+def _failure(status: int, noise: bytes) -> CellError:
+    lines = [line.strip() for line in noise.decode("utf-8", "replace").splitlines()]
+    told = [line for line in lines if line and not _WARNING.search(line)]
+    if any(map(_FULL.search, told)):
+        return CellError("its disk is full (No space left on device)")
+    last = printable(told[-1]) if told else f"ended with status {status}"
+    return Disconnected(last) if status == LOST else CellError(last)

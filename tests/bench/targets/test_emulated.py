@@ -1,0 +1,178 @@
+"""Every engine on emulated processors, against the FP32 reference made on this one."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from asterisk.bench.done import Done
+from asterisk.bench.plan import QUICK, Row
+from asterisk.bench.prepare import _artifact
+from asterisk.bench.run import Request, Work, everywhere
+from asterisk.bench.spawn import CellError
+from asterisk.bench.targets import plugin, root
+from asterisk.bench.targets.parse import Emulated, parse
+from asterisk.bench.targets.session import Unavailable, opened
+from asterisk.evaluation.fidelity import compare
+from asterisk.runtimes.load import load
+
+EXPECTED = "ASTERISK_EMULATION"  # set where a missing emulation is a failure
+SOME = 40
+DEFAULTS = (("onnx", "int8"), ("tflite", "int8"), ("gguf", "q8_0"))
+LEAST = {"onnx": 0.998, "tflite": 0.998, "gguf": 0.999}  # cosine, as in the gates
+
+
+@pytest.fixture
+def emulation(tmp_path):
+    """Open an emulated processor, or skip."""
+
+    def start(name):
+        try:
+            with opened(parse(f"emu:{name}"), tmp_path, keep=False) as session:
+                return session
+        except Unavailable as reason:
+            if os.environ.get(EXPECTED):
+                raise
+            pytest.skip(str(reason))
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def reference(toy_folder, lines):
+    """The FP32 vectors of some texts."""
+    return load(toy_folder).encode(lines[:SOME])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("cpu", ["cortex-a53", "cortex-a72", "cortex-a76", "haswell"])
+@pytest.mark.parametrize(("format", "recipe"), DEFAULTS)
+def test_vectors_of_an_emulated_processor_are_the_reference_s(  # noqa: PLR0917
+    emulation, artifact_of, toy, lines, reference, tmp_path, cpu, format, recipe
+):
+    session = emulation(cpu)
+    row = _artifact(toy, format, artifact_of(format, recipe).parent, recipe)
+    assert session.takes(row)
+    texts = tmp_path / "texts.json"
+    texts.write_text(json.dumps(lines[:SOME]), "utf-8")
+    spec = {
+        **{"kind": "vectors", "opener": row.opener, "path": row.path, "modules": row.modules},
+        **{"threads": 1, "first": lines[0], "texts": str(texts), "count": None},
+        **{"vectors": str(tmp_path / "out.npy"), "counted": {"20": [lines[0]]}},
+    }
+    answer = session.ask("asterisk.bench.worker", spec, 300)
+    assert set(answer) <= {"marked", "instructions"}
+    agreement = compare(np.load(tmp_path / "out.npy"), reference)
+    assert agreement.cosine_mean > LEAST[format]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_instruction_counts_repeat(emulation, artifact_of, toy, lines, tmp_path):
+    session = emulation("cortex-a72")
+    if not session.counting:
+        pytest.skip("qemu with plugins is not built: python -m asterisk.bench.targets.plugin")
+    row = _artifact(toy, "tflite", artifact_of("tflite", "int8").parent, "int8")
+    texts = tmp_path / "texts.json"
+    texts.write_text(json.dumps(lines[:1]), "utf-8")
+    spec = {
+        **{"kind": "vectors", "opener": row.opener, "path": row.path, "modules": row.modules},
+        **{"threads": 1, "first": lines[0], "texts": str(texts), "count": None},
+        **{"vectors": str(tmp_path / "out.npy"), "counted": {"20": [lines[0]]}},
+    }
+    counts = [
+        session.ask("asterisk.bench.worker", spec, 300)["instructions"]["20"] for _ in range(2)
+    ]
+    assert counts[0] > 0.5
+    assert abs(counts[0] - counts[1]) / statistics.mean(counts) < 0.001
+
+
+def test_marks_become_million_instructions_a_call(tmp_path):
+    path = tmp_path / "counts"
+    path.write_text("10\n2000010\n2000100\n4000100\n5000000\n8000000\n", "ascii")
+    assert plugin.instructions(path, ["8", "8", "20"]) == {"8": 2.0, "20": 3.0}
+    for text in ("", "1\n", "x\n" * 6):
+        path.write_text(text, "ascii")
+        with pytest.raises(CellError, match="marks were counted instead of 6"):
+            plugin.instructions(path, ["8", "8", "20"])
+
+
+@pytest.fixture
+def nothing_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def absent(tmp_path):
+    (tmp_path / "w").mkdir()
+    targets = (Emulated("cortex-a72"),)
+    request = Request((), (), tmp_path, tmp_path, tmp_path, (1,), QUICK, 1, 9.0, targets)
+    prepared = {"buckets": {"20": ["a"]}, "mixed": ["a"], "long": "a", "texts": ["a"]}
+    work = Work(tmp_path / "w", {}, prepared, request)
+    told: list[str] = []
+    row = Row("x", "x", "x", "m:f", "p", (), (), 0)
+    return everywhere(work, [row], told.append), told
+
+
+@pytest.mark.usefixtures("nothing_made")
+def test_without_emulation_a_row_is_left_out_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    done, told = absent(tmp_path)
+    assert done.failed == {}
+    assert done.results == []
+    assert told == done.left_out
+    assert "python -m asterisk.bench.targets.root" in told[0]
+
+
+@pytest.mark.usefixtures("nothing_made")
+def test_under_ci_that_is_a_failure(tmp_path, monkeypatch):
+    monkeypatch.setenv("CI", "true")
+    done, _ = absent(tmp_path)
+    assert list(done.failed) == ["emu:cortex-a72"]
+
+
+def test_the_root_is_named_after_what_it_is_made_of(monkeypatch):
+    pinned = root.wheels()
+    assert [line.partition("==")[0] for line in pinned] == [
+        *("numpy", "onnxruntime", "ai-edge-litert", "xllamacpp")
+    ]
+    before = root.place()
+    monkeypatch.setattr(root, "PACKAGES", ("python3",))
+    assert root.place() != before
+
+
+def test_a_peer_and_pytorch_are_not_emulated(artifact_of, toy_folder):
+    from asterisk.bench.targets.emulated import EmulatedSession
+
+    takes = EmulatedSession.takes
+    row = Row("x", "x", "x", "m:f", str(artifact_of("onnx", "int8")), (), (), 0)
+    assert takes(None, row)
+    assert not takes(None, replace(row, peer=True))
+    assert not takes(None, replace(row, path=str(toy_folder)))
+
+
+def test_a_row_elsewhere_is_judged_by_the_vectors_of_this_machine(tmp_path):
+    from asterisk.bench.collect import collect
+
+    random = np.random.default_rng(0)
+    vectors = {name: random.normal(size=(12, 8)).astype("f4") for name in ("torch", "other")}
+    files = {name: tmp_path / f"{name}.npy" for name in vectors}
+    for name, path in files.items():
+        np.save(path, vectors[name])
+    done = Done()
+    done.files = {"home": {"torch": files["torch"]}, "emu:x": {"onnx": files["torch"]}}
+    done.files["emu:y"] = {"onnx": files["other"]}
+    row = Row("onnx", "onnx", "r", "m:f", "p", (), (), 1)
+    for target in ("emu:x", "emu:y"):
+        result = collect(row, [], 1)
+        result.target = target
+        done.add(row, result)
+    done.judge()
+    same, other = done.results
+    assert same.fidelity["cosine_min"] == pytest.approx(1)
+    assert other.fidelity["cosine_min"] < 0.9
