@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import subprocess
 import sys
@@ -66,3 +67,22 @@ def test_a_process_keeps_mappings_for_others(tmp_path, monkeypatch):
         pages.map_alone(tmp_path)
         assert len(Path("/proc/self/maps").read_bytes().splitlines()) >= before + 60
         assert mapped[-1] == 0
+
+
+@pytest.mark.parametrize(("resident", "kept"), [(0, True), (4, False)])
+def test_a_system_that_makes_up_its_maps_loses_nothing(tmp_path, monkeypatch, resident, kept):
+    """qemu-user says 0 kB of everything, written pages too; forgetting those would be fatal."""
+    size = mmap.PAGESIZE
+    path = tmp_path / "file"
+    path.write_bytes(b"f" * size)
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY) as area:
+        area[:7] = b"written"
+        start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+        smaps = tmp_path / "smaps"
+        smaps.write_text(
+            f"{start:x}-{start + size:x} r--p 00000000 fe:00 12 {path}\n"
+            f"Rss: {resident:>12} kB\nAnonymous:           0 kB\nVmFlags: rd mr\n"
+        )
+        monkeypatch.setattr(pages, "_MAPS", smaps)
+        pages.forget_files()
+        assert (area[:7] == b"written") == kept

@@ -138,13 +138,17 @@ def _latency(tokens: str, group: Group) -> Field:
     )
 
 
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f}" if ratio >= 0.95 else f"{ratio:.2f}"
+
+
 def _faster(peer: str, buckets: Sequence[int], group: Group) -> Field:
     def show(row: RowResult) -> str:
         ratios = row.faster.get(peer, {})
         told = [ratios.get(str(tokens)) for tokens in buckets]
         if not any(ratio is not None for ratio in told):
             return NONE
-        return " / ".join(NONE if ratio is None else f"{ratio:.1f}" for ratio in told)
+        return " / ".join(NONE if ratio is None else _times(ratio) for ratio in told)
 
     def read(tokens: str) -> Callable[[RowResult], Number | None]:
         return lambda row: row.faster.get(peer, {}).get(tokens)

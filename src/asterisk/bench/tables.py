@@ -122,8 +122,8 @@ def problems(report: Report) -> list[tuple[str, list[str]]]:
     warnings = list(report.warnings)
     for name, target in report.targets.items():
         lines = target.get("warnings") or []
-        here = target.get("kind") == "local"  # whose warnings the report has as its own
-        warnings += [f"{name}: {line}" for line in lines if not (here and line in report.warnings)]
+        where = f"{name}: " if len(report.targets) > 1 else ""
+        warnings += [f"{where}{line}" for line in lines if line not in warnings]
     found = (
         ("Failed", report.failures),
         ("Void times", [told(row, row.invalid) for row in report.rows if row.invalid]),

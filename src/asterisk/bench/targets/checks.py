@@ -75,7 +75,15 @@ def vectors(path: Path, count: int) -> None:
         told = header["descr"], header["fortran_order"], data[: len(_MAGIC)]
         sound = told == ("<f4", False, _MAGIC) and rows == count and 1 <= width <= WIDEST
         sound = sound and len(data) == start + size + 4 * rows * width
-    except (struct.error, ValueError, SyntaxError, KeyError, TypeError, MemoryError):
+    except (
+        struct.error,
+        ValueError,
+        SyntaxError,
+        LookupError,
+        TypeError,
+        MemoryError,
+        RecursionError,
+    ):
         sound = False
     if not sound:
         raise CellError(f"left vectors that are no float32 array of {count} rows")
