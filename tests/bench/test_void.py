@@ -7,9 +7,10 @@ import pytest
 from asterisk.bench import machine, spawn
 from asterisk.bench.done import Done
 from asterisk.bench.plan import Effort
-from asterisk.bench.run import Request, Work, _on
+from asterisk.bench.run import _on
 from asterisk.bench.targets.parse import LOCAL
 from asterisk.bench.targets.session import LocalSession
+from asterisk.bench.work import Request, Work
 
 PREPARED = {
     "buckets": {"8": ["a", "b"], "20": ["c"], "128": ["d"]},

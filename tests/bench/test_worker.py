@@ -9,7 +9,7 @@ import pytest
 
 from asterisk.bench import spawn
 from asterisk.bench.plan import Cell, Effort
-from asterisk.bench.run import Request, Work, measure
+from asterisk.bench.work import Request, Work, measure
 
 TINY = Effort(1, 1, 0.0, 3, 0.0, 0.2, 5)
 PREPARED = {

@@ -18,7 +18,8 @@ from typing import Any
 
 from asterisk.bench import plan, spawn
 from asterisk.bench.plan import Cell, Row
-from asterisk.bench.run import STEADY_CALLS, Request, Work, prepare
+from asterisk.bench.run import prepare
+from asterisk.bench.work import STEADY_CALLS, Request, Work
 from asterisk.cli.common import Parser, positive, run
 from asterisk.errors import EngineError
 from asterisk.places import ARTIFACTS, shipped_checkpoint

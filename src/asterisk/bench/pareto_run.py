@@ -18,13 +18,14 @@ from asterisk.bench import collect, machine, plan, run, spawn
 from asterisk.bench.pareto import Pareto, Recipe, mark
 from asterisk.bench.plan import Row
 from asterisk.bench.results import RowResult
+from asterisk.bench.work import Progress, Request, Work, measure
 from asterisk.errors import EngineError
 
 MANIFEST = "artifact.json"
 
 
 def measure_recipes(
-    request: run.Request, data: Sequence[Path], split: str, progress: run.Progress
+    request: Request, data: Sequence[Path], split: str, progress: Progress
 ) -> Pareto:
     """Carry out ``request`` for every recipe of its runtimes; ``data`` are evaluation sets.
 
@@ -39,8 +40,8 @@ def measure_recipes(
         raise EngineError("; ".join(f"{name}: {line}" for name, line in failed.items()))
     cells = plan.cells([row.name for row in rows], (1,), request.effort.processes, request.seed)
     with tempfile.TemporaryDirectory() as folder:
-        work = run.Work(Path(folder), {row.name: row for row in rows}, prepared, request)
-        answers, failures = run.measure(work, cells, progress)
+        work = Work(Path(folder), {row.name: row for row in rows}, prepared, request)
+        answers, failures = measure(work, cells, progress)
     packages = {name for row in rows for name in row.distributions} | {"asterisk-edge"}
     recipes = []
     for row in rows:

@@ -11,7 +11,7 @@ from asterisk.tokenizer import Tokenizer
 
 PROSE = ("news", "note", "question", "definition", "passage")
 EACH = 128  # texts a bucket, at most
-MIXED = 256  # enough that starting threads costs nothing
+MIXED = 512  # enough that starting threads costs nothing
 LONGEST_MIXED = 128  # tokens
 
 

@@ -18,9 +18,10 @@ from asterisk.bench.planfile import buckets, planned
 from asterisk.bench.reading import read
 from asterisk.bench.render import markdown
 from asterisk.bench.renderable import check_renderable
-from asterisk.bench.run import Request, bench
+from asterisk.bench.run import bench
 from asterisk.bench.statistics import ENOUGH
 from asterisk.bench.targets.parse import parse_all
+from asterisk.bench.work import Request
 from asterisk.cli.bench_compare import add_options, baseline
 from asterisk.cli.common import Parser, positive, run
 from asterisk.errors import EngineError, InputError, OutputError, UnknownName, UsageError

@@ -18,7 +18,11 @@ WEIGHTS = "weights.bin"
 
 
 class OnnxEngine(ArtifactEngine):
-    """An inference session; it may run in several threads at once, so all lanes share it."""
+    """An inference session, one a lane.
+
+    One may run in several threads at once, but they wait for each other's memory: two lanes on one
+    were 1.7 to 1.8 times as fast as one, on two 1.9 times, for the layers' 2 MB once more.
+    """
 
     format: ClassVar[str] = "onnx"
 
@@ -45,8 +49,8 @@ class OnnxEngine(ArtifactEngine):
 
     @classmethod
     def open(cls, artifact: Artifact, lanes: int) -> list[Self]:
-        """Open one session for all lanes; see `ArtifactEngine.open`."""
-        return [cls(artifact)] * lanes
+        """Open one session a lane; see `ArtifactEngine.open`."""
+        return [cls(artifact) for _ in range(lanes)]
 
     def run(self, ids: Sequence[int]) -> Vector:
         """Return the pooled vector of one text, float32 [embedding_size], not normalised."""

@@ -13,16 +13,17 @@ import pytest
 from asterisk.bench.done import Done
 from asterisk.bench.plan import QUICK, Row
 from asterisk.bench.prepare import _artifact
-from asterisk.bench.run import Request, Work, everywhere
+from asterisk.bench.run import everywhere
 from asterisk.bench.spawn import CellError
 from asterisk.bench.targets import plugin, root
 from asterisk.bench.targets.parse import Emulated, parse
 from asterisk.bench.targets.session import Unavailable, opened
+from asterisk.bench.work import Request, Work
 from asterisk.evaluation.fidelity import compare
 from asterisk.runtimes.load import load
 
 EXPECTED = ("CI", "ASTERISK_EMULATION")  # where a missing emulation is a failure
-SOME = 40
+SOME = 16
 DEFAULTS = (("onnx", "int8"), ("tflite", "int8"), ("gguf", "q8_0"))
 LEAST = {"onnx": 0.998, "tflite": 0.998, "gguf": 0.999}  # cosine, as in the gates
 
