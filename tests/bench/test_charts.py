@@ -17,7 +17,7 @@ from asterisk.bench.charts.parts import spread
 from asterisk.bench.charts.scale import fit
 from asterisk.bench.summary import summarise
 from asterisk.bench.svg import Drawing, escape, shorten, width_of
-from tests.bench.reports import full, odd
+from bench.reports import full, odd
 
 SVG = "{http://www.w3.org/2000/svg}"
 MARKS = ("circle", "rect", "polygon")

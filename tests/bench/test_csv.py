@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from asterisk.bench.csv_table import csv_text
 from asterisk.bench.fields import fields
 from asterisk.bench.results import Report
-from tests.bench.reports import full, odd
+from bench.reports import full, odd
 
 
 def lines(report: Report) -> list[dict[str, str]]:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from asterisk.bench.charts import charts
 from asterisk.bench.fields import fields
 from asterisk.bench.html_page import html_page
-from tests.bench.reports import HOSTILE, full, odd
+from bench.reports import HOSTILE, full, odd
 
 VOID = {"meta", "br", "hr", "img", "link", "input", "base", "area", "col", "embed", "source"}
 LOADS = {"link", "img", "iframe", "object", "embed", "base", "image", "use", "audio", "video"}

@@ -12,7 +12,7 @@ from asterisk.bench.reading import LARGEST
 from asterisk.bench.results import Report
 from asterisk.cli.bench import main
 from asterisk.errors import OutputError
-from tests.bench.reports import full, recorded
+from bench.reports import full, recorded
 
 ALL = {
     *("latest.json", "latest.md", "latest.csv", "latest.html"),

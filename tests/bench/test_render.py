@@ -13,7 +13,7 @@ from asterisk.bench.cells import Field, ms
 from asterisk.bench.fields import fields
 from asterisk.bench.render import markdown
 from asterisk.bench.results import SCHEMA, Report
-from tests.bench.reports import HOSTILE, full, odd
+from bench.reports import HOSTILE, full, odd
 
 
 def grids(text: str) -> list[list[dict[str, str]]]:

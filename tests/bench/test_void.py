@@ -8,8 +8,8 @@ from asterisk.bench import machine, spawn
 from asterisk.bench.done import Done
 from asterisk.bench.plan import Effort
 from asterisk.bench.run import _on
+from asterisk.bench.targets.local import LocalSession
 from asterisk.bench.targets.parse import LOCAL
-from asterisk.bench.targets.session import LocalSession
 from asterisk.bench.work import Request, Work
 
 PREPARED = {

@@ -17,8 +17,9 @@ from asterisk.bench import collect, machine, plan, spawn, throttling
 from asterisk.bench.done import HOME, Done
 from asterisk.bench.plan import REFERENCE, Cell, Row
 from asterisk.bench.results import Report, RowResult
+from asterisk.bench.targets.opening import opened
 from asterisk.bench.targets.parse import LOCAL, Target
-from asterisk.bench.targets.session import TargetError, Unavailable, opened
+from asterisk.bench.targets.session import TargetError, Unavailable
 from asterisk.bench.work import Progress, Request, Work, measure
 from asterisk.errors import AsteriskError, EngineError
 

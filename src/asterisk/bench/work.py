@@ -16,8 +16,9 @@ from typing import Any
 from asterisk.bench import plan, spawn
 from asterisk.bench.done import EMULATED_EVERY
 from asterisk.bench.plan import Cell, Effort, Row
+from asterisk.bench.targets.local import HERE
 from asterisk.bench.targets.parse import LOCAL, Target
-from asterisk.bench.targets.session import HERE, Session
+from asterisk.bench.targets.session import Session
 
 STEADY_CALLS = 200  # calls before the memory that is reported
 BATCH = 32  # texts of the longest bucket in one call, before memory is read a last time

@@ -16,8 +16,9 @@ from asterisk.bench.prepare import _artifact
 from asterisk.bench.run import everywhere
 from asterisk.bench.spawn import CellError
 from asterisk.bench.targets import plugin, root
+from asterisk.bench.targets.opening import opened
 from asterisk.bench.targets.parse import Emulated, parse
-from asterisk.bench.targets.session import Unavailable, opened
+from asterisk.bench.targets.session import Unavailable
 from asterisk.bench.work import Request, Work
 from asterisk.evaluation.fidelity import compare
 from asterisk.runtimes.load import load

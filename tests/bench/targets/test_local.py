@@ -6,9 +6,11 @@ import os
 
 import pytest
 
-from asterisk.bench.targets import session
+from asterisk.bench.targets import local
+from asterisk.bench.targets.local import LocalSession
+from asterisk.bench.targets.opening import opened
 from asterisk.bench.targets.parse import parse
-from asterisk.bench.targets.session import LocalSession, TargetError, opened
+from asterisk.bench.targets.session import TargetError
 from asterisk.cli.bench import main
 
 ASKING = """
@@ -47,7 +49,7 @@ def test_a_cpu_that_is_not_here_is_one_line():
 
 
 def test_a_system_that_binds_no_process_says_so(monkeypatch):
-    monkeypatch.setattr(session, "available_cpus", lambda: None)
+    monkeypatch.setattr(local, "available_cpus", lambda: None)
     with pytest.raises(TargetError, match="cannot keep a process on chosen CPUs"):
         LocalSession(parse("local:cpus=0"))
     LocalSession(parse("local:threads=2"))

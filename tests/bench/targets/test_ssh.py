@@ -18,8 +18,9 @@ from asterisk.bench import spawn
 from asterisk.bench.plan import Cell, Effort, Row
 from asterisk.bench.run import everywhere
 from asterisk.bench.targets import checks, ssh_client
+from asterisk.bench.targets.opening import opened
 from asterisk.bench.targets.parse import Ssh
-from asterisk.bench.targets.session import TargetError, opened
+from asterisk.bench.targets.session import TargetError
 from asterisk.bench.work import Request, Work, measure
 
 TINY = Effort(1, 1, 0.0, 3, 0.0, 0.2, 5)

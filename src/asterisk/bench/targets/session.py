@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from asterisk.bench import installed, machine, spawn
 from asterisk.bench.plan import Row
-from asterisk.bench.targets.parse import Local, Ssh, Target
+from asterisk.bench.targets.parse import Local, Ssh
 from asterisk.errors import EngineError
 
 INPUTS = ("path", "texts")  # of a spec: files or folders that the worker reads
@@ -59,39 +56,6 @@ class Session(Protocol):
         ...
 
 
-class LocalSession:
-    """This machine."""
-
-    timed = True
-
-    def __init__(self, target: Local) -> None:
-        check_cpus(target, available_cpus())
-        self.extra = {"cpus": list(target.cpus)} if target.cpus else {}
-
-    def ask(self, module: str, spec: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-        """Run ``module`` in a process of its own, on the target's CPUs."""
-        return spawn.ask(module, {**spec, **self.extra}, timeout)
-
-    def describe(self, packages: Iterable[str]) -> dict[str, Any]:
-        """Describe this machine."""
-        return machine.describe(packages)
-
-    def state(self) -> dict[str, Any]:
-        """Return its state."""
-        return machine.state()
-
-    def takes(self, row: Row) -> bool:  # noqa: ARG002
-        """Take everything."""
-        return True
-
-    def lacks(self, row: Row) -> None:
-        """Lack nothing that preparing the row would not have told."""
-
-    def weigh(self, names: Iterable[str]) -> dict[str, int] | None:
-        """Weigh what is installed here."""
-        return installed.weigh(names)
-
-
 def available_cpus() -> list[int] | None:
     """Return the CPUs this process may run on; None where the system cannot bind to any."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else None
@@ -105,29 +69,3 @@ def check_cpus(target: Local | Ssh, there: list[int] | None) -> None:
     if missing:
         have = ", ".join(map(str, there or ()))
         raise TargetError(f"{target}: there is no CPU {', '.join(missing)}; there are: {have}")
-
-
-HERE = LocalSession(Local())
-
-
-@contextmanager
-def opened(target: Target, folder: Path, keep: bool) -> Iterator[Session]:
-    """Make ``target`` ready and, in the end, leave nothing there unless ``keep``.
-
-    ``folder`` is for files on this side and exists as long as the session does. TargetError if the
-    target cannot be used.
-    """
-    context: AbstractContextManager[Session]
-    if isinstance(target, Local):
-        yield LocalSession(target)
-        return
-    if isinstance(target, Ssh):
-        from asterisk.bench.targets.ssh import connected
-
-        context = connected(target, folder, keep)
-    else:
-        from asterisk.bench.targets.emulated import emulated
-
-        context = emulated(target, folder)
-    with context as session:
-        yield session
