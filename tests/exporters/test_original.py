@@ -54,7 +54,13 @@ def compare(artifact, model, texts, recipe):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("format", "name"), EVERY)
+@pytest.mark.parametrize(
+    ("format", "name"),
+    [
+        pytest.param(*each, marks=[] if each[1] in ("int8", "fp32") else pytest.mark.campaign)
+        for each in EVERY
+    ],
+)
 def test_the_whole_original(whole, tmp_path, lines, format, name):
     model, checkpoint = whole
     artifact = export(checkpoint, format, name, tmp_path / "out")
