@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,25 @@ from asterisk.tokenizer import BUILTIN, Tokenizer
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 SHIPPED = ROOT / "checkpoints" / "asterisk-256"
+
+
+def install_example(source: Path, folder: Path) -> Path:
+    """Install the package in ``source`` as pip does, from a copy; return where it can be imported.
+
+    Skips where setuptools is older than the packages ask for.
+    """
+    pytest.importorskip("setuptools", "77")
+    shutil.copytree(source, folder / "source")
+    target = folder / "installed"
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--target"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options, str(target), str(folder / "source")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return target
 
 
 def random_checkpoint(config: ModelConfig, name: str = "toy") -> Checkpoint:

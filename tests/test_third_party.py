@@ -11,7 +11,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, install_example
 
 import asterisk
 from asterisk import plugins
@@ -25,19 +25,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory):
     """The example, installed into a folder of its own from a copy of its source."""
-    pytest.importorskip("setuptools", "77")
-    root = tmp_path_factory.mktemp("third-party")
-    shutil.copytree(EXAMPLE, root / "source")
-    target = root / "installed"
-    options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--target"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "install", *options, str(target), str(root / "source")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return target
+    return install_example(EXAMPLE, tmp_path_factory.mktemp("third-party"))
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, install_example
 
 pytestmark = pytest.mark.slow
 EXAMPLE = ROOT / "examples" / "asterisk-peer"
@@ -18,19 +17,7 @@ EXAMPLE = ROOT / "examples" / "asterisk-peer"
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """The example, installed into a folder of its own from a copy of its source."""
-    pytest.importorskip("setuptools", "77")
-    root = tmp_path_factory.mktemp("example-peer")
-    shutil.copytree(EXAMPLE, root / "source")
-    target = root / "installed"
-    options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--target"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "install", *options, str(target), str(root / "source")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return target
+    return install_example(EXAMPLE, tmp_path_factory.mktemp("example-peer"))
 
 
 def test_it_stands_in_the_table_like_any_other(installed, toy_folder, tmp_path):

@@ -41,12 +41,11 @@ WHOLE = frozenset[str]()
 PARTS = ("attention", "GELU", "LayerNorm")
 PRODUCTS = frozenset(PARTS)
 KINDS = {
-    "the model's file": r"artifacts?/|/model\.|weights\.bin",
     "the engine's code": r"onnxruntime|ai_edge_litert|xllamacpp",
     "numpy's code": r"/numpy|openblas|gfortran|quadmath",
     "Python, the C library": r"\.so|python|/lib|locale|gconv",
 }
-WRITTEN = "heap and stacks: written"
+MODEL, WRITTEN = "the model's file", "heap and stacks: written"
 Call = Callable[[], object]
 
 
@@ -228,20 +227,24 @@ for text in (texts.choose(runtime.tokenizer).buckets[20] * 2)[:200]:
     runtime.encode(text)
 lines = open("/proc/self/smaps").read()
 from asterisk.bench.anatomy import by_kind
-print(json.dumps(by_kind(lines)))
+print(json.dumps(by_kind(lines, sys.argv[1])))
 """
 
 
-def by_kind(smaps: str) -> dict[str, float]:
+def by_kind(smaps: str, artifact: str) -> dict[str, float]:
     """Sum ``Pss`` of a ``/proc/PID/smaps`` by what each mapping is for, in MB."""
-    found = dict.fromkeys((*KINDS, "other files", WRITTEN), 0)
+    found = dict.fromkeys((MODEL, *KINDS, "other files", WRITTEN), 0)
+    inside = f"{Path(artifact).resolve()}/"
     kind = ""
     for line in smaps.splitlines():
         if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
             parts = line.split(maxsplit=5)
             path = parts[5] if len(parts) == 6 else ""
             named = (name for name, pattern in KINDS.items() if re.search(pattern, path))
-            kind = next(named, "other files") if path.startswith("/") else WRITTEN
+            if path.startswith(inside):
+                kind = MODEL
+            else:
+                kind = next(named, "other files") if path.startswith("/") else WRITTEN
         elif line.startswith("Pss:"):
             found[kind] += int(line.split()[1]) * 1_024
     return {name: size / 1e6 for name, size in found.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from asterisk.bench.results import RowResult
+from asterisk.bench.results import Report, RowResult
 
 NONE = "-"
 UNAVAILABLE = "unavailable"
@@ -65,3 +65,8 @@ def joined(values: Iterable[float | None]) -> str:
 def ms(value: float) -> str:
     """Show milliseconds with three significant digits."""
     return f"{value:.{2 if value >= 1 else 3}f}" if value < 10 else f"{value:.1f}"
+
+
+def is_emulated(report: Report, row: RowResult) -> bool:
+    """Return whether ``row`` ran under emulation, where times and memory mean nothing."""
+    return report.targets.get(row.target, {}).get("kind") == "emu" or bool(row.instructions)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from asterisk.bench.cells import is_emulated
 from asterisk.bench.charts.parts import name, real, struck, x_axis
 from asterisk.bench.charts.scale import compact, fit, usable
-from asterisk.bench.fields import is_emulated, threads_of
 from asterisk.bench.results import Report, RowResult
 from asterisk.bench.svg import SERIES, WIDTH, Drawing, width_of
+from asterisk.bench.time_fields import threads_of
 
 LEFT, RIGHT, TOP = 20.0, WIDTH - 24, 76.0
 LANE = 44.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from asterisk.bench.cells import is_emulated
 from asterisk.bench.charts.scale import Scale, compact
-from asterisk.bench.fields import is_emulated
 from asterisk.bench.plan import STEADY
 from asterisk.bench.results import Report, RowResult
 from asterisk.bench.svg import Drawing, width_of

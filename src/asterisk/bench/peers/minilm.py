@@ -42,8 +42,13 @@ def prepare(folder: Path) -> None:
 
     MissingExtra where the package with the weights or `transformers` is not installed.
     """
+    write(folder, quantised=True)
+
+
+def write(folder: Path, *, quantised: bool) -> None:
+    """Write what `open` reads, in int8 or in float32, and the FP32 vectors."""
     source = find()
-    write_graph(folder, source, pooled=True, quantised=True)
+    write_graph(folder, source, pooled=True, quantised=quantised)
     copyfile(source / TOKENIZER, folder / TOKENIZER)
     write_reference(folder, source)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from shutil import copyfile
 
 from asterisk.bench.peers import minilm
 from asterisk.bench.peers.minilm import open
@@ -15,7 +14,4 @@ ROW = replace(minilm.ROW, name="minilm-fp32", recipe="fp32")
 
 def prepare(folder: Path) -> None:
     """Write the model, the tokenizer and FP32 vectors; needs what `minilm` needs."""
-    source = minilm.find()
-    minilm.write_graph(folder, source, pooled=True, quantised=False)
-    copyfile(source / minilm.TOKENIZER, folder / minilm.TOKENIZER)
-    minilm.write_reference(folder, source)
+    minilm.write(folder, quantised=False)

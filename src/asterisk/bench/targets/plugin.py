@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asterisk.bench.spawn import CellError
-from asterisk.bench.targets.root import BACKPORTS, KEYRING, Apt, cache, call, mirror
+from asterisk.bench.targets.root import BACKPORTS, KEYRING, Apt, cache, call, mirror, tell_where
 from asterisk.errors import EngineError
 from asterisk.progress import tell
 
@@ -141,15 +141,5 @@ def install(qemu: Path, headers: Path, folder: Path) -> None:
     shutil.copy2(qemu, folder / "qemu-aarch64")  # last: it says that all is there
 
 
-def main() -> int:
-    """Build it and say where it is."""
-    try:
-        print(make())
-    except EngineError as failure:
-        print(f"counting: {failure}", file=sys.stderr)
-        return failure.status
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tell_where("counting", make))

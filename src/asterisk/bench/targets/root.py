@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -231,15 +231,15 @@ def call(
     return told
 
 
-def main() -> int:
-    """Make the files and say where they are."""
+def tell_where(name: str, make: Callable[[], Path]) -> int:
+    """Print the folder that ``make`` returns, or in one line why there is none; return a status."""
     try:
         print(make())
     except EngineError as failure:
-        print(f"emulation: {failure}", file=sys.stderr)
+        print(f"{name}: {failure}", file=sys.stderr)
         return failure.status
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tell_where("emulation", make))
