@@ -46,6 +46,8 @@ with processes("cpu") as these:
         processes=these,
     )
     run.finish()
+left = [task.joinpath("comm").read_text() for task in Path("/proc/self/task").glob("*")]
+assert not any("gloo" in name for name in left), f"threads that outlive the group: {left}"
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -152,6 +153,9 @@ def processes(device: Literal["auto", "cpu", "cuda"]) -> Iterator[Processes]:
     if size == 1:
         yield Processes(device=place)
         return
+    # First imported with a group open, as an optimiser does, it keeps that group: Gloo's threads
+    # then outlive the interpreter, and the last to let go of a tensor aborts the process.
+    importlib.import_module("torch._dynamo")
     dist.init_process_group("nccl" if gpu else "gloo")
     try:
         yield Processes(size, dist.get_rank(), place)
