@@ -6,15 +6,21 @@ an artifact of 16 MB.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import Any
 
 
 def sha256() -> Any:
     """Return a fresh hash object with ``update`` and ``hexdigest``."""
-    for module in ("_sha2", "_sha256"):  # CPython 3.12 and later; 3.11
+    return _module().sha256()
+
+
+@cache
+def _module() -> Any:
+    for name in ("_sha2", "_sha256"):  # CPython 3.12 and later; 3.11
         try:
-            return import_module(module).sha256()
+            return import_module(name)
         except ImportError:
             continue
-    return import_module("hashlib").sha256()
+    return import_module("hashlib")

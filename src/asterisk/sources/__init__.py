@@ -1,0 +1,26 @@
+"""Documents from files: text, Markdown, HTML, JSON lines, tables, feeds and SQLite queries.
+
+`scan` walks paths and gives a `SourceFile` each, unread; `read` gives one file's documents;
+`documents` does both. What cannot be read is reported as one `Skipped` each, and the run goes on.
+Nothing here opens a network connection, and only the standard library and numpy are imported.
+"""
+
+from __future__ import annotations
+
+from asterisk.sources.document import Document, Report, Skipped, digest
+from asterisk.sources.options import Database, Options
+from asterisk.sources.reading import documents, read
+from asterisk.sources.scan import SourceFile, scan
+
+__all__ = [
+    "Database",
+    "Document",
+    "Options",
+    "Report",
+    "Skipped",
+    "SourceFile",
+    "digest",
+    "documents",
+    "read",
+    "scan",
+]

@@ -1,0 +1,120 @@
+"""What every reader gives: documents, and one line for each thing that is none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from asterisk.digest import sha256
+from asterisk.errors import InputError
+
+# NUL parts a title from its text in the digest, and ends strings in native code.
+MOST_LINES = 20
+_UNFIT = re.compile("[\x00\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text: the file it came from, what tells it apart there, and its digest.
+
+    ``source`` is the file's absolute path in printable characters (see `scan.shown`); ``key`` is
+    unique within it: an id, guid or record number, and "" for a whole file. ``text`` is never
+    blank: a document with nothing but a title has it as its text. ``title`` may be "". Neither
+    holds a NUL or a lone surrogate; both have stood there replaced by U+FFFD.
+    """
+
+    source: str
+    key: str
+    title: str
+    text: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something that gives no document: where it stands, why, and which source it belongs to.
+
+    ``source`` equals that of `SourceFile` and `Document`, or is the name of a folder that cannot be
+    listed, whose files may still be there; it is "" for what never was a source. ``whole`` tells
+    that the file or folder as a whole was skipped.
+    """
+
+    place: str
+    reason: str
+    source: str = ""
+    whole: bool = False
+
+    def __str__(self) -> str:
+        return printable(f"{self.place}: {self.reason}")
+
+
+class Unreadable(InputError):
+    """Why a file, or the rest of it, gives no documents; readers raise it and `read` reports it."""
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with escapes for what does not print: a reason may quote a foreign file."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+class Report:
+    """Takes what was skipped: counts it and shows each as one line.
+
+    Of one source the first `MOST_LINES` are shown, then how many more there were. ``strict``
+    raises InputError at the first one instead.
+    """
+
+    def __init__(self, show: Callable[[str], None] | None = None, *, strict: bool = False) -> None:
+        self.show, self.strict, self.count = show, strict, 0
+        self._last = Skipped("", "")
+        self._shown = self._more = 0
+
+    def __call__(self, skipped: Skipped) -> None:
+        """Take one."""
+        self.count += 1
+        if self.strict:
+            raise InputError(str(skipped))
+        if not skipped.source or skipped.source != self._last.source:
+            self._tell_more()
+            self._last, self._shown = skipped, 0
+        if self._shown >= MOST_LINES:
+            self._more += 1
+            return
+        self._shown += 1
+        if self.show is not None:
+            self.show(str(skipped))
+
+    def _tell_more(self) -> None:
+        if self._more and self.show is not None:
+            self.show(f"{self._last.source}: {self._more:,} more")
+        self._more = 0
+
+    def summary(self) -> str:
+        """Return the count in words, or "" when nothing was skipped; call it at the end."""
+        self._tell_more()
+        return f"{self.count:,} skipped" if self.count else ""
+
+
+def digest(title: str, text: str) -> str:
+    """Return the sha256, in hexadecimal, of title, NUL and text in UTF-8."""
+    state = sha256()
+    state.update(f"{title}\0{text}".encode())
+    return str(state.hexdigest())
+
+
+def fit(text: str) -> str:
+    """Return ``text`` with each NUL and lone surrogate replaced by U+FFFD."""
+    return text if text.isascii() and "\0" not in text else _UNFIT.sub("\ufffd", text)
+
+
+def made(source: str, key: str, title: str, text: str) -> Document | None:
+    """Return a document with its digest; None if neither title nor text say anything."""
+    title, text = " ".join(fit(title).split()), fit(text).strip()
+    text = text or title
+    return Document(source, key, title, text, digest(title, text)) if text else None

@@ -1,0 +1,26 @@
+"""HTML files: a page is one document."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from asterisk.sources.decoding import declared, decode
+from asterisk.sources.markup import page
+from asterisk.sources.opening import Opened, Piece
+
+_CHARSET = re.compile(
+    rb"""(?:<meta[^>]{0,500}?charset\s*=\s*["']?|<\?xml[^>]{0,200}?encoding\s*=\s*["'])\s*"""
+    rb"([\w.:+-]{1,40})",
+    re.IGNORECASE,
+)
+
+
+def read_html(file: Opened) -> Iterator[Piece]:
+    """Yield the page; a description that its text does not hold is the first paragraph."""
+    encoding = declared(_CHARSET, file.head)
+    found = page(decode(file.whole(), file.options.encoding, encoding))
+    text = found.text
+    if found.description and found.description not in text:
+        text = f"{found.description}\n\n{text}"
+    yield Piece("", "", found.title, text)

@@ -1,0 +1,98 @@
+"""Documents of one file, or of all that paths lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from asterisk.sources.document import Document, Report, Skipped, Unreadable, fit, made
+from asterisk.sources.keys import Keys
+from asterisk.sources.kinds import kind_of
+from asterisk.sources.opening import Opened, Piece, opened
+from asterisk.sources.options import Options
+from asterisk.sources.scan import SourceFile, scan, shown
+
+Reader = Callable[[Opened], Iterator[Piece]]
+
+# By name: an index of notes needs no XML parser.
+_READERS = {
+    "text": ("plain", "read_text"),
+    "lines": ("plain", "read_lines"),
+    "markdown": ("markdown", "read_markdown"),
+    "html": ("pages", "read_html"),
+    "jsonl": ("json_lines", "read_json_lines"),
+    "tsv": ("tables", "read_tsv"),
+    "csv": ("tables", "read_csv"),
+    "feed": ("feeds", "read_feed"),
+}
+
+
+def documents(
+    paths: Sequence[Path], options: Options | None = None, report: Report | None = None
+) -> Iterator[Document]:
+    """Yield every document of ``paths`` and of the options' databases, one file after another.
+
+    InputError for a path that does not exist, for a query that cannot be meant, and under a strict
+    report for anything that is skipped.
+    """
+    report = report or Report()
+    for file in scan(paths, options, report):
+        yield from read(file, options, report)
+
+
+def read(
+    file: SourceFile, options: Options | None = None, report: Report | None = None
+) -> Iterator[Document]:
+    """Yield the documents of one file; keys are unique within it.
+
+    What cannot be read is reported, as one line; the documents before a fault stay. A document
+    longer than `Options.longest_text` is refused as a whole: a part of it would be found as if it
+    were the text.
+    """
+    options, report = options or Options(), report or Report()
+    name = shown(file.path)
+    found = 0
+
+    def skip(where: str, reason: str, *, whole: bool = False) -> None:
+        place = f"{name}, {where}" if where else name
+        report(Skipped(place, reason, file.source, whole))
+
+    try:
+        with opened(file.path, options, skip) as source:
+            for document in _unique(_pieces(file, source), file.source, options, skip):
+                found += 1
+                yield document
+    except Unreadable as failure:
+        skip("", str(failure), whole=not found)
+
+
+def _pieces(file: SourceFile, source: Opened) -> Iterator[Piece]:
+    if file.database is not None:
+        from asterisk.sources.databases import read_database
+
+        return read_database(source, file.database)
+    module, reader = _READERS[kind_of(file.path.suffix, source)]
+    read_it: Reader = getattr(import_module(f"asterisk.sources.{module}"), reader)
+    return read_it(source)
+
+
+def _unique(
+    pieces: Iterator[Piece], source: str, options: Options, skip: Callable[[str, str], None]
+) -> Iterator[Document]:
+    """Yield what the pieces say, under keys of their own; blank ones are reported."""
+    keys = Keys()
+    for number, piece in enumerate(pieces, 1):
+        if len(piece.text) + len(piece.title) > options.longest_text:
+            limit = f"{options.longest_text:,}"
+            skip(piece.where, f"longer than {limit} characters (see --max-text, --lines)")
+            continue
+        document = made(source, _key(piece, keys, number), piece.title, piece.text)
+        if document is None:
+            skip(piece.where, "no text")
+        else:
+            yield document
+
+
+def _key(piece: Piece, keys: Keys, number: int) -> str:
+    return keys.unique(fit(piece.key[:1000]), number) if piece.where else ""

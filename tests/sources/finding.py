@@ -1,0 +1,28 @@
+"""What readers find in bytes that a test gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from asterisk.sources import Document, Options, Report, documents
+
+SAMPLES = Path(__file__).parent / "samples"
+
+
+def found(path: Path, **options: Any) -> tuple[list[Document], list[str]]:
+    """Return the documents of a path and the lines of what was skipped, without the folder."""
+    lines: list[str] = []
+    folder = f"{path.parent}/"
+    report = Report(lambda line: lines.append(line.replace(folder, "")))
+    return list(documents([path], Options(**options), report)), lines
+
+
+def written(folder: Path, name: str, data: bytes | str) -> Path:
+    path = folder / name
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
+
+
+def told(documents: list[Document]) -> list[tuple[str, str, str]]:
+    return [(it.key, it.title, it.text) for it in documents]

@@ -1,0 +1,136 @@
+"""Plain text, lines, encodings, kinds and bounds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from asterisk.sources import digest
+from sources.finding import found, told, written
+
+TEXT = "Grüße – naïve café, 東京\nzweite Zeile"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_encodings_that_tell_themselves(tmp_path: Path, encoding: str) -> None:
+    documents, lines = found(written(tmp_path, "a.txt", TEXT.encode(encoding)))
+    assert told(documents) == [("", "", TEXT)]
+    assert not lines
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+@pytest.mark.parametrize(("name", "kind"), [("a.jsonl", None), ("a.txt", "lines"), ("a.tsv", None)])
+def test_streams_with_a_byte_order_mark(
+    tmp_path: Path, encoding: str, name: str, kind: str | None
+) -> None:
+    text = {"a.jsonl": '"é 東"\n"b"\n', "a.txt": "é 東\nb\n", "a.tsv": "text\né 東\nb\n"}[name]
+    documents, lines = found(written(tmp_path, name, text.encode(encoding)), kind=kind)
+    assert [it.text for it in documents] == ["é 東", "b"]
+    assert not lines
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html"])
+def test_other_encodings_are_named_or_given(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path, name, "plain then caf\xe9".encode("latin-1"))
+    assert found(path) == ([], [f"{name}: not UTF-8 (byte 15; see --encoding)"])
+    assert found(path, encoding="latin-1")[0][0].text == "plain then café"
+    good = written(tmp_path, name, "café")
+    assert found(good, encoding="latin-1")[0][0].text == "café"  # for what is not UTF-8 only
+
+
+def test_wide_encodings_without_a_mark(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.txt", "text".encode("utf-16-le"))
+    assert found(path)[1] == ["a.txt: binary (a NUL at byte 2)"]
+    assert found(path, encoding="utf-16")[0][0].text == "text"
+    assert found(path, encoding="utf-16-le", kind="lines")[0][0].text == "text"
+
+
+def test_one_bad_line_costs_one_line(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.txt", b"one\n\xff\n\nthree\r\n")
+    documents, lines = found(path, lines=True)
+    assert told(documents) == [("1", "", "one"), ("4", "", "three")]
+    assert lines == ["a.txt, line 2: not UTF-8 (byte 1 of the line; see --encoding)"]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\x7fELF\0", "binary (a NUL at byte 5)"),
+        (b"x" * 9000 + b"\0", "binary (a NUL at byte 9,001)"),
+        (b"%PDF-1.7 \n", "a PDF file, not read"),
+        (b"PK\x03\x04....", "a ZIP archive or office document, not read"),
+        (b"SQLite format 3\0", "a SQLite database (--sqlite FILE --query SQL reads one), not read"),
+        (b" \n", "no text"),
+        (b"", "no text"),
+    ],
+)
+def test_what_is_no_text_is_named(tmp_path: Path, data: bytes, reason: str) -> None:
+    assert found(written(tmp_path, "a.txt", data)) == ([], [f"a.txt: {reason}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "text"),
+    [
+        ("page", "<!-- c --><!DOCTYPE html><p>a &amp; b", "a & b"),
+        (
+            "news",
+            "<?xml version='1.0'?><rss><item><description>x &amp;lt; y</description></item></rss>",
+            "x < y",
+        ),
+        ("notes", "<b>no page</b>", "<b>no page</b>"),
+        ("code.py", "a < b\n", "a < b"),
+    ],
+)
+def test_kinds_by_content(tmp_path: Path, name: str, data: str, text: str) -> None:
+    assert found(written(tmp_path, name, data))[0][0].text == text
+
+
+def test_json_as_a_whole_is_no_text(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.json", '{"text": "x"}\n')
+    assert "JSON as a whole" in found(path)[1][0]
+    assert found(path, kind="jsonl")[0][0].text == "x"
+
+
+def test_files_and_texts_beyond_the_limits_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, "big.txt", "")
+    os.truncate(path, 100 << 20)  # sparse
+    assert found(path)[1] == ["big.txt: binary (a NUL at byte 1)"]
+    with path.open("r+b") as file:
+        file.write(b"x" * 10_000)
+    assert found(path)[1] == ["big.txt: 104.9 MB, more than 67.1 (see --max-file)"]
+    path = written(tmp_path, "long.txt", "ab " * 10)
+    assert not found(path, longest_text=30)[1]
+    assert found(path, longest_text=29) == (
+        [],
+        ["long.txt: longer than 29 characters (see --max-text, --lines)"],
+    )
+
+
+def test_a_line_beyond_the_limit_costs_itself_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asterisk.sources.line_stream.LONGEST", 1 << 20)
+    data = b"first\n" + b"x" * (3 << 20) + b"\nlast"
+    for encoded in (data, data.decode().encode("utf-16")):
+        documents, lines = found(written(tmp_path, "a.txt", encoded), lines=True)
+        assert told(documents) == [("1", "", "first"), ("3", "", "last")]
+        assert lines == ["a.txt, line 2: longer than 1 MB"]
+
+
+def test_digest() -> None:
+    assert digest("Tïtle", "text") == hashlib.sha256("Tïtle\0text".encode()).hexdigest()
+    assert digest("a", "b") != digest("ab", "")
+
+
+def test_what_cannot_be_stored_is_replaced(tmp_path: Path) -> None:
+    lines = [
+        r'{"text": "a\ud800b\u0000c", "title": "\udfff", "id": "\u0000"}',
+        r'{"text": "y", "id": "\ufffd"}',
+    ]
+    (document, other), _ = found(written(tmp_path, "a.jsonl", "\n".join(lines)))
+    assert other.key == "\ufffd (2)"
+    assert (document.text, document.title, document.key) == ("a\ufffdb\ufffdc", "\ufffd", "\ufffd")
+    assert document.digest == digest(document.title, document.text)
