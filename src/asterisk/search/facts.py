@@ -1,0 +1,106 @@
+"""What an index was made with, as it stands in its ``meta`` table."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from asterisk.artifact import is_artifact, open_artifact
+from asterisk.errors import ArtifactError, InputError, UsageError
+from asterisk.search.passages import LONGEST, OVERLAP
+
+if TYPE_CHECKING:
+    from asterisk.runtimes.runtime import Runtime
+
+LARGEST_DIMENSION = 1 << 14
+LARGEST_VALUE = 1 << 16  # characters
+PRECISIONS = ("int8", "float32")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The settings of an index.
+
+    ``artifact`` is the folder that it was made with, ``fingerprint`` its embedding space and
+    ``compatible_with`` the spaces that its manifest lists. ``longest`` and ``overlap`` are tokens
+    of passages, ``words`` tells whether there is an FTS5 table.
+    """
+
+    artifact: str
+    fingerprint: str
+    compatible_with: tuple[str, ...]
+    model: str
+    format: str
+    recipe: str
+    dimension: int
+    precision: str
+    longest: int = LONGEST
+    overlap: int = OVERLAP
+    words: bool = True
+
+    @classmethod
+    def of(cls, artifact: Path, precision: str, runtime: Runtime | None) -> Self:
+        """Read them from a folder; a checkpoint's need its ``runtime``."""
+        if precision not in PRECISIONS:
+            raise UsageError(f"precision must be int8 or float32, not {precision!r}")
+        place = str(artifact.absolute())
+        if is_artifact(artifact):
+            manifest = open_artifact(artifact).manifest
+            return cls(
+                place,
+                manifest.fingerprint,
+                tuple(manifest.compatible_with),
+                manifest.name,
+                manifest.format,
+                manifest.recipe,
+                manifest.model.embedding_size,
+                precision,
+            )
+        if runtime is None:
+            raise ArtifactError(f"{artifact} is not an artifact")
+        size = runtime.config.embedding_size
+        name = artifact.absolute().name
+        return cls(place, runtime.fingerprint, (), name, runtime.format, "fp32", size, precision)
+
+    @classmethod
+    def read(cls, connection: sqlite3.Connection, path: Path) -> Self:
+        """Read the ``meta`` table; InputError unless it says everything in its proper type."""
+        try:
+            rows = connection.execute(
+                "SELECT key, value FROM meta WHERE length(value) <= ?", (LARGEST_VALUE,)
+            ).fetchmany(100)
+            values = {key: json.loads(value) for key, value in rows}
+            values["compatible_with"] = tuple(values["compatible_with"])
+            if set(values) != {field.name for field in fields(cls)}:
+                raise ValueError
+            facts = cls(**values)
+            if not facts._sound():
+                raise ValueError
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise InputError(f"{path} is damaged: its settings cannot be read") from None
+        return facts
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Put them into the ``meta`` table, inside the transaction under way."""
+        connection.executemany(
+            "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+            [(key, json.dumps(value)) for key, value in asdict(self).items()],
+        )
+
+    def _sound(self) -> bool:
+        names = self.artifact, self.fingerprint, self.model, self.format, self.recipe
+        spaces = self.compatible_with
+        return (
+            all(isinstance(name, str) for name in (*names, *spaces))
+            and "\0" not in self.artifact
+            and type(self.dimension) is int
+            and 1 <= self.dimension <= LARGEST_DIMENSION
+            and self.precision in PRECISIONS
+            and type(self.longest) is int
+            and type(self.overlap) is int
+            and 0 <= self.overlap < self.longest <= 1 << 20
+            and type(self.words) is bool
+        )

@@ -1,0 +1,272 @@
+"""Making an index hold what there is: only what is new is embedded, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from asterisk.errors import EngineError, InputError, UsageError
+from asterisk.search.connection import transaction
+from asterisk.search.passages import Passage, composed, passages
+from asterisk.search.store import Store
+from asterisk.sources import Options, Report, Skipped, SourceFile, read, scan
+from asterisk.sources.scan import source_name
+
+if TYPE_CHECKING:
+    from asterisk.runtimes.runtime import Runtime, Vectors
+    from asterisk.search.index import Index
+    from asterisk.sources import Document
+
+BATCH = 512  # passages a transaction
+BATCH_CHARACTERS = 4 << 20
+
+
+@dataclass(slots=True)
+class Changes:
+    """What an update did, in documents; ``passages`` counts what was embedded."""
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    passages: int = 0
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Documents to write together, and the sources that are complete with them."""
+
+    documents: list[tuple[Document, int, int, list[Passage]]] = field(default_factory=list)
+    complete: list[tuple[int, str]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    characters: int = 0
+    done: int = 0
+
+    def is_full(self) -> bool:
+        many = len(self.texts) >= BATCH or len(self.complete) >= 4 * BATCH
+        return many or self.characters >= BATCH_CHARACTERS
+
+
+class Update:
+    """One run. While one batch is embedded the next is read and the one before is written."""
+
+    def __init__(
+        self, index: Index, runtime: Runtime, progress: Callable[[int], None] | None
+    ) -> None:
+        self.index, self.runtime = index, runtime
+        self.progress = progress or (lambda _: None)
+        self.changes = Changes()
+        self._store = Store(index.connection, index.blocks, words=index.facts.words)
+        self._pool = ThreadPoolExecutor(1, "embedding")
+        self._stopped = False
+        self._batch = _Batch()
+        self._waiting: tuple[_Batch, Future[Vectors]] | None = None
+        self._seen = bytearray()  # by document number
+        self._unwritten: set[tuple[int, str]] = set()
+        self._sources: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopped = kind is not None
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        if kind is None:
+            # Readers may be in the way; then the next writer does it.
+            self.index.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def all(self, documents: Iterable[Document]) -> None:
+        """Make ``documents`` everything there is."""
+        for document in documents:
+            self._add(self._source(document.source), document)
+        for source in self._sources.values():
+            self._batch.complete.append((source, ""))
+        self._flush()
+        self._leave(lambda path: path not in self._sources)
+
+    def files(self, paths: Sequence[Path], options: Options | None, report: Report | None) -> None:
+        """Make the documents under ``paths`` what is there, reading only files that changed."""
+        watched = _Watched(report or Report())
+        visited: set[str] = set()
+        # SQLite's own files beside the index are none of the user's texts.
+        own = {f"{self.index.path}{end}" for end in ("", "-wal", "-shm", "-lock", "-journal")}
+        roots = [source_name(path) for path in paths]
+        roots += [source_name(database.path) for database in (options or Options()).databases]
+        databases = roots[len(paths) :]
+        if len(set(databases)) < len(databases):
+            raise UsageError("one query a database: join two with UNION ALL")
+        for file in scan(paths, options, watched):
+            if str(file.path.absolute()) in own or str(file.path.resolve()) in own:
+                continue
+            visited.add(file.source)
+            if file.unchanged(self._stamp(file.source)):
+                self.changes.unchanged += self._count(file.source)
+                self.progress(1)
+                continue
+            self._file(file, options, watched)
+        self._flush()
+        # What is only out of reach today, a folder without permission, is not gone.
+        kept = watched.faulty
+        self._leave(
+            lambda path: path not in visited and _under(path, roots) and not _under(path, kept)
+        )
+
+    def _file(self, file: SourceFile, options: Options | None, watched: _Watched) -> None:
+        known = self._store.is_source(file.source)
+        for document in read(file, options, watched):
+            known = True
+            self._add(self._source(file.source), document)
+        if not known and file.source in watched.faulty:
+            return
+        # What could not be read is told again next time, so the file is read again.
+        stamp = "" if file.source in watched.faulty else file.stamp
+        self._batch.complete.append((self._source(file.source), stamp))
+        if self._batch.is_full():
+            self._send()
+
+    def _add(self, source: int, document: Document) -> None:
+        if (source, document.key) in self._unwritten:
+            raise InputError(f"{document.source} has two documents {document.key[:80]!r}")
+        known = self._store.find(source, document.key)
+        if known is not None:
+            number, digest = known
+            if self._is_seen(number):
+                raise InputError(f"{document.source} has two documents {document.key[:80]!r}")
+            self._see(number)
+            if digest == document.digest:
+                self.changes.unchanged += 1
+                self._batch.done += 1
+                if self._batch.done >= BATCH:
+                    self._send()
+                return
+        facts, tokenizer = self.index.facts, self.runtime.tokenizer
+        cut = passages(document.text, tokenizer, longest=facts.longest, overlap=facts.overlap)
+        if not cut:
+            if known is not None:
+                self._seen[known[0]] = 0
+            return
+        self._unwritten.add((source, document.key))
+        self._batch.documents.append((document, source, known[0] if known else 0, cut))
+        self._batch.done += 1
+        for passage in cut:
+            text = document.text[passage.start : passage.end]
+            self._batch.texts.append(composed(document.title, text, tokenizer))
+            self._batch.characters += len(text)
+        if self._batch.is_full():
+            self._send()
+
+    def _send(self) -> None:
+        """Let the batch be embedded, and write the one that was embedded before it."""
+        batch, self._batch = self._batch, _Batch()
+        vectors = self._pool.submit(self._encode, batch.texts)
+        self._write()
+        self._waiting = batch, vectors
+
+    def _encode(self, texts: list[str]) -> Vectors:
+        """Embed piece by piece: one very long document must not outlast an interrupt."""
+        parts = []
+        for start in range(0, max(len(texts), 1), BATCH):
+            if self._stopped:
+                break
+            parts.append(self.runtime.encode(texts[start : start + BATCH]))
+        return np.concatenate(parts) if len(parts) != 1 else parts[0]
+
+    def _flush(self) -> None:
+        self._send()
+        self._write()
+
+    def _write(self) -> None:
+        if self._waiting is None:
+            return
+        (batch, future), self._waiting = self._waiting, None
+        vectors = future.result()
+        if vectors.shape != (len(batch.texts), self.index.dimension):
+            raise EngineError(f"the model gave vectors of shape {list(vectors.shape)}")
+        store, changes = self._store, self.changes
+        if batch.documents or batch.complete:
+            with transaction(self.index.connection):
+                store.remove([old for _, _, old, _ in batch.documents if old])
+                for number in store.insert(batch.documents, vectors):
+                    self._see(number)
+                for source, stamp in batch.complete:
+                    gone = [n for n in store.documents_of(source) if not self._is_seen(n)]
+                    store.remove(gone)
+                    store.stamp(source, stamp)
+                    changes.removed += len(gone)
+        replaced = sum(1 for _, _, old, _ in batch.documents if old)
+        changes.changed += replaced
+        changes.added += len(batch.documents) - replaced
+        changes.passages += len(batch.texts)
+        for document, source, _, _ in batch.documents:
+            self._unwritten.discard((source, document.key))
+        self.progress(batch.done)
+
+    def _leave(self, gone: Callable[[str], bool]) -> None:
+        """Remove the sources that are ``gone``, a batch at a time."""
+        sources = [number for number, path in self._store.sources() if gone(path)]
+        for source in sources:
+            for part in _parts(self._store.documents_of(source)):
+                with transaction(self.index.connection):
+                    self._store.remove(part)
+                self.changes.removed += len(part)
+            with transaction(self.index.connection):
+                self._store.forget(source)
+
+    def _source(self, path: str) -> int:
+        if path not in self._sources:
+            self._sources[path] = self._store.source(path)
+        return self._sources[path]
+
+    def _stamp(self, path: str) -> str:
+        row = self.index.connection.execute(
+            "SELECT stamp FROM sources WHERE path = ?", (path,)
+        ).fetchone()
+        return str(row[0]) if row else ""
+
+    def _count(self, path: str) -> int:
+        (count,) = self.index.connection.execute(
+            "SELECT count(*) FROM documents WHERE source = (SELECT id FROM sources WHERE path = ?)",
+            (path,),
+        ).fetchone()
+        return int(count)
+
+    def _is_seen(self, number: int) -> bool:
+        return number < len(self._seen) and bool(self._seen[number])
+
+    def _see(self, number: int) -> None:
+        if number >= len(self._seen):
+            self._seen.extend(bytes(number + 4_096 - len(self._seen)))
+        self._seen[number] = 1
+
+
+class _Watched(Report):
+    """Passes everything on, and remembers which sources had a fault."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__()
+        self._report = report
+        self.faulty: set[str] = set()
+
+    def __call__(self, skipped: Skipped) -> None:
+        self.faulty.add(skipped.source)
+        self._report(skipped)
+
+
+def _under(path: str, roots: Iterable[str]) -> bool:
+    return any(path == root or path.startswith(root.rstrip("/") + "/") for root in roots)
+
+
+def _parts(numbers: list[int]) -> Iterator[list[int]]:
+    for start in range(0, len(numbers), BATCH):
+        yield numbers[start : start + BATCH]

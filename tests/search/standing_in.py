@@ -1,0 +1,99 @@
+"""A runtime that needs no engine, for tests of the store: a text's vector is drawn by its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from asterisk.search import Index
+from asterisk.sources.document import Document, made
+from asterisk.tokenizer import Tokenizer
+
+SIZE = 32
+
+
+class Drawn:
+    """Looks like a Runtime; counts the texts that it has embedded."""
+
+    def __init__(self, size: int = SIZE, fingerprint: str = "drawn") -> None:
+        self.tokenizer = Tokenizer.open()
+        self.fingerprint = fingerprint
+        self.format = "drawn"
+        self.config = SimpleNamespace(embedding_size=size)
+        self.embedded: list[str] = []
+
+    def encode(self, texts):
+        if isinstance(texts, str):
+            return self.vector(texts)
+        self.embedded += texts
+        rows = [self.vector(text) for text in texts]
+        return np.array(rows, "f4").reshape(len(texts), self.config.embedding_size)
+
+    def vector(self, text: str):
+        seed = int.from_bytes(
+            hashlib.sha256(text.encode("utf-8", "replace")).digest()[:8], "little"
+        )
+        row = np.random.default_rng(seed).normal(size=self.config.embedding_size)
+        return (row / np.linalg.norm(row)).astype("f4")
+
+
+def fresh(path: Path, runtime: Drawn, precision: str = "int8") -> Index:
+    """Make an index for a `Drawn`, which has a folder but no manifest."""
+    return Index.create(path, path.parent / "drawn", precision=precision, runtime=runtime)
+
+
+def documents(count: int, source: str = "/texts", words: int = 6) -> list[Document]:
+    """Give short texts, all different."""
+    vocabulary = json.dumps([f"w{i}" for i in range(50)])
+    names = json.loads(vocabulary)
+    found = []
+    for number in range(count):
+        draw = np.random.default_rng(number)
+        chosen = [names[i] for i in draw.integers(0, len(names), words)]
+        found.append(made(source, str(number), "", f"text {number}: {' '.join(chosen)}."))
+    return [document for document in found if document is not None]
+
+
+def contents(index: Index) -> list[tuple]:
+    """Everything an index holds, whatever the numbers: to compare two indexes."""
+    held = {
+        row: vector.tobytes()
+        for ids, block in index.vectors()
+        for row, vector in zip(ids.tolist(), block, strict=True)
+    }
+    rows = index.connection.execute(
+        "SELECT s.path, d.key, d.title, hex(d.digest), d.text, p.start, p.end, p.id FROM passages "
+        "AS p JOIN documents AS d ON d.id = p.document JOIN sources AS s ON s.id = d.source"
+    ).fetchall()
+    assert len(rows) == len(held)
+    return sorted((*row[:-1], held[row[-1]]) for row in rows)
+
+
+def check_whole(index: Index) -> None:
+    """Assert that the tables of an index agree with one another."""
+    run = index.connection.execute
+    assert run("PRAGMA integrity_check").fetchall() == [("ok",)]
+    passages = {row for (row,) in run("SELECT id FROM passages")}
+    assert passages == {row for (row,) in run("SELECT rowid FROM vectors_rowids")}
+    assert passages == {row for ids, _ in index.vectors() for row in ids.tolist()}
+    assert passages == {row for (row,) in run("SELECT id FROM words_docsize")}
+    expected = {
+        row
+        for first, count in run("SELECT first, count FROM documents")
+        for row in range(first, first + count)
+    }
+    assert passages == expected
+    owners = run("SELECT count(*) FROM passages WHERE document NOT IN (SELECT id FROM documents)")
+    assert owners.fetchone() == (0,)
+    sources = run("SELECT count(*) FROM documents WHERE source NOT IN (SELECT id FROM sources)")
+    assert sources.fetchone() == (0,)
+    for chunk, slot, row in run("SELECT chunk_id, chunk_offset, rowid FROM vectors_rowids"):
+        (ids,) = run("SELECT rowids FROM vectors_chunks WHERE chunk_id = ?", (chunk,)).fetchone()
+        assert np.frombuffer(ids, "<i8")[slot] == row
+
+
+__all__ = ["SIZE", "Drawn", "check_whole", "contents", "documents", "fresh"]

@@ -1,0 +1,85 @@
+"""Passages: everything is covered, nothing is too long, and offsets are exact."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asterisk.errors import UsageError
+from asterisk.search.passages import LONGEST_TITLE, composed, passages, shortened
+from asterisk.tokenizer import Tokenizer
+
+TOKENIZER = Tokenizer.open()
+SENTENCES = st.sampled_from(
+    [
+        "A short one. ",
+        "Is it? ",
+        "Yes!\n\n",
+        "word " * 30,
+        "x" * 300,
+        "東京は。",
+        "é̂" * 20,
+        " \n ",
+        "🧑‍🚀🧑‍🚀 ",
+    ]
+)
+TEXTS = st.one_of(st.text(max_size=400), st.lists(SENTENCES, max_size=25).map("".join))
+
+
+@given(TEXTS, st.integers(16, 60), st.integers(0, 15))
+@settings(max_examples=100, deadline=None)
+def test_passages_cover_the_text_within_their_limit(text, longest, overlap):
+    found = passages(text, TOKENIZER, longest=longest, overlap=overlap)
+    covered = bytearray(len(text))
+    for passage in found:
+        part = text[passage.start : passage.end]
+        assert part
+        assert part == part.strip()
+        assert len(TOKENIZER.encode(part)) <= longest
+        covered[passage.start : passage.end] = b"\1" * len(part)
+    assert all(covered[i] or sign.isspace() for i, sign in enumerate(text))
+    assert [(p.start, p.end) for p in found] == sorted({(p.start, p.end) for p in found})
+    assert bool(found) == bool(text.strip())
+    for one, other in pairwise(found):
+        assert one.end < other.end
+        shared = text[other.start : one.end]
+        assert len(TOKENIZER.encode(shared)) <= overlap + 2
+
+
+def test_a_text_that_fits_is_one_passage():
+    assert [(p.start, p.end) for p in passages("  One. Two.\n", TOKENIZER)] == [(2, 11)]
+
+
+def test_sentences_are_kept_whole_and_shared():
+    sentences = [f"Sentence number {i} has a few words in it. " for i in range(40)]
+    text = "".join(sentences)
+    found = passages(text, TOKENIZER, longest=60, overlap=15)
+    parts = [text[p.start : p.end] for p in found]
+    assert len(parts) > 5
+    assert all(part.startswith("Sentence") and part.endswith(".") for part in parts)
+    for one, other in pairwise(parts):
+        assert one.rsplit("Sentence", 1)[1] in other
+
+
+def test_settings_that_cannot_be_meant_are_refused():
+    for longest, overlap in ((15, 0), (20, 20), (20, -1)):
+        with pytest.raises(UsageError):
+            passages("text", TOKENIZER, longest=longest, overlap=overlap)
+
+
+def test_a_large_text_takes_time_in_proportion():
+    text = "A sentence of a few words. " * 10_000 + "y" * 50_000 + "." * 50_000 + "\n" * 50_000
+    found = passages(text, TOKENIZER)
+    assert found[-1].end > 360_000
+
+
+def test_titles_stand_before_the_text_once_and_are_never_long():
+    assert composed("Title", "Text", TOKENIZER) == "Title\nText"
+    assert composed("", "Text", TOKENIZER) == "Text"
+    assert composed("Text", "Text and more", TOKENIZER) == "Text and more"
+    long = "an endless title " * 100
+    assert long.startswith(shortened(long, TOKENIZER))
+    assert 40 <= len(TOKENIZER.encode(shortened(long, TOKENIZER))) <= LONGEST_TITLE
