@@ -1,0 +1,254 @@
+"""`asterisk-dedup`: near-duplicates in files or an index, and one record for each."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from asterisk.cli.common import Parser, positive, run
+from asterisk.cli.values import fraction
+from asterisk.errors import InputError, OutputError, UsageError
+from asterisk.progress import Bar, tell
+from asterisk.sources.arguments import options, report, source_arguments
+
+if TYPE_CHECKING:
+    from asterisk.dedup.calibration import Point
+    from asterisk.dedup.result import Found
+    from asterisk.dedup.spool import Spool
+    from asterisk.runtimes.runtime import Runtime
+    from asterisk.sources import Document
+
+FORMATS = ("report", "json", "tsv")
+TABLES = (".tsv", ".tab")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    it = Parser(
+        prog="asterisk-dedup",
+        description="Find texts that say the same as another, and keep one of each.",
+    )
+    it.add_argument("paths", nargs="*", type=Path, help="files and folders to read")
+    it.add_argument("--db", type=Path, help="an index of asterisk-search, instead of paths")
+    it.add_argument("--artifact", type=Path, help="artifact folder; needed unless --db is given")
+    how = it.add_mutually_exclusive_group()
+    how.add_argument("--threshold", type=fraction, help="least cosine of a duplicate (0.9)")
+    how.add_argument("--precision", type=fraction, help="choose the threshold for this precision")
+    it.add_argument(
+        "--labelled", type=Path, help="judged pairs for --precision: 0 or 1, text, text, by tabs"
+    )
+    it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
+    it.add_argument("--format", choices=FORMATS, help="default: by --out's name, else report")
+    it.add_argument("--out", type=Path, help="file to write (default: standard output)")
+    it.add_argument("--keep", type=Path, help="file for the records that stay: JSON lines, or .tsv")
+    source_arguments(it)
+    return it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    # Threads of our own multiply blocks; numpy's beside them would only be in the way. It reads
+    # this when it is first imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    return run(parser(), _dedup, argv)
+
+
+def _dedup(arguments: argparse.Namespace) -> None:
+    _check(arguments)
+    from asterisk.dedup.spool import Spool
+
+    with Spool() as spool:
+        if arguments.db:
+            found, chosen = _of_index(arguments, spool)
+        else:
+            found, chosen = _of_files(arguments, spool)
+        _write(arguments, spool, found, chosen)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    settings = options(arguments)
+    if bool(arguments.paths or settings.databases) == bool(arguments.db):
+        raise UsageError("give files or folders to read, or --db INDEX")
+    if not arguments.db and not arguments.artifact:
+        raise UsageError("--artifact FOLDER is needed to embed texts")
+    if arguments.labelled and arguments.precision is None:
+        raise UsageError("--labelled needs --precision")
+    if arguments.labelled and not arguments.artifact:
+        raise UsageError("--labelled needs --artifact to embed its texts")
+    if arguments.threshold == 0 or arguments.precision == 0:
+        raise UsageError("a threshold or precision of 0 would make everything one cluster")
+    targets = [target for target in (arguments.out, arguments.keep) if target]
+    for target in targets:
+        if not target.parent.is_dir():
+            raise OutputError(f"cannot write {target}: no such folder")
+        if target.exists() and not target.is_file():
+            raise OutputError(f"cannot write {target}: it is not a plain file")
+        for given in (arguments.db, arguments.labelled):
+            if given:
+                _check_other(target, given)
+    if len({os.path.realpath(target) for target in targets}) < len(targets):
+        raise UsageError("--out and --keep are the same file")
+
+
+def _check_other(target: Path, given: Path) -> None:
+    try:
+        same = target.samefile(given)
+    except OSError:
+        return
+    if same:
+        raise UsageError(f"cannot write {target}: it is read from, and would be lost")
+
+
+def _of_files(arguments: argparse.Namespace, spool: Spool) -> tuple[Found, str]:
+    import asterisk
+    from asterisk.dedup.gathering import gathered, text_of
+    from asterisk.dedup.run import near
+
+    with asterisk.load(arguments.artifact, threads=arguments.threads) as runtime:
+        threshold, chosen = _threshold(arguments, runtime.fingerprint, runtime)
+        with Stages() as stages:
+            copies = gathered(_documents(arguments, stages), spool)
+            found = near(
+                copies,
+                spool,
+                runtime,
+                threshold,
+                text_of=text_of,
+                threads=arguments.threads,
+                progress=stages,
+            )
+        return found, chosen
+
+
+def _documents(arguments: argparse.Namespace, stages: Stages) -> Iterator[Document]:
+    from asterisk.sources import read, scan
+
+    settings, skipped = options(arguments), report(arguments)
+    targets = [target for target in (arguments.out, arguments.keep) if target]
+    number = 0
+    for file in scan(arguments.paths, settings, skipped):
+        for target in targets:
+            _check_other(target, file.path)
+        for document in read(file, settings, skipped):
+            number += 1
+            stages("read", number, 0)
+            yield document
+    if skipped.count:
+        tell(f"asterisk-dedup: {skipped.summary()}")
+    if not number:
+        raise InputError("there is nothing to compare: no text was found")
+
+
+def _of_index(arguments: argparse.Namespace, spool: Spool) -> tuple[Found, str]:
+    import asterisk
+    from asterisk.dedup.gathering import from_index
+    from asterisk.dedup.run import clustered
+    from asterisk.search import Index
+
+    with Index.open(arguments.db) as index:
+        if arguments.artifact:
+            with asterisk.load(arguments.artifact, threads=arguments.threads) as runtime:
+                if runtime.fingerprint != index.fingerprint:
+                    raise InputError(
+                        f"{arguments.db} holds vectors of another model than {arguments.artifact}"
+                    )
+                threshold, chosen = _threshold(arguments, index.fingerprint, runtime)
+        else:
+            threshold, chosen = _threshold(arguments, index.fingerprint, None)
+        copies, vectors = from_index(index, spool)
+    with Stages() as stages:
+        found = clustered(copies, vectors, threshold, threads=arguments.threads, progress=stages)
+    return found, chosen
+
+
+def _threshold(
+    arguments: argparse.Namespace, fingerprint: str, runtime: Runtime | None
+) -> tuple[float, str]:
+    from asterisk.dedup.calibration import chosen, shipped
+    from asterisk.dedup.result import THRESHOLD
+
+    if arguments.precision is None:
+        return arguments.threshold or THRESHOLD, ""
+    if arguments.labelled and runtime is not None:
+        point = chosen(_judged(arguments.labelled, runtime), arguments.precision, "labelled pairs")
+        where = f"by {arguments.labelled}"
+    else:
+        point = chosen(shipped(fingerprint), arguments.precision, "shipped calibration")
+        where = "by the calibration that ships, which knows nothing of these texts"
+    return point.threshold, f", {where}: {point.told()}"
+
+
+def _judged(path: Path, runtime: Runtime) -> list[Point]:
+    from asterisk.dedup.calibration import counted, judged
+
+    return counted(*judged(path, runtime))
+
+
+def _write(arguments: argparse.Namespace, spool: Spool, found: Found, chosen: str) -> None:
+    from asterisk.dedup import printing
+    from asterisk.dedup.gathering import facts
+
+    suffix = arguments.out.suffix.removeprefix(".") if arguments.out else ""
+    format = arguments.format or (suffix if suffix in FORMATS else "report")
+
+    def of(row: int) -> dict[str, str]:
+        return facts(spool, row)
+
+    if arguments.keep:
+        table = arguments.keep.suffix in TABLES
+        _replace(arguments.keep, lambda file: printing.kept(found, of, table, file))
+
+    def write(file: TextIO) -> None:
+        printing.write(found, of, format, file, chosen=chosen)
+
+    if arguments.out:
+        _replace(arguments.out, write)
+    else:
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="replace")
+        write(sys.stdout)
+
+
+def _replace(target: Path, write: Callable[[TextIO], None]) -> None:
+    from asterisk.files import replacing_file
+
+    with (
+        replacing_file(target) as staging,
+        staging.open("w", encoding="utf-8", errors="replace", newline="\n") as file,
+    ):
+        write(file)
+
+
+class Stages:
+    """A bar for each stage in its turn."""
+
+    def __init__(self) -> None:
+        self._bar: Bar | None = None
+        self._stage = ""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` are done in ``stage``."""
+        if stage != self._stage:
+            self._end()
+            self._stage = stage
+            self._bar = Bar(total, f"texts {stage}" if stage != "compared" else "pairs compared")
+        if self._bar is not None:
+            self._bar.advance(done - self._bar.done)
+
+    def _end(self) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+
+    def __enter__(self) -> Stages:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""From texts to clusters."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from asterisk.dedup.clustering import EXACT, Told, clusters, nothing
+from asterisk.dedup.collecting import Collected, Copies
+from asterisk.dedup.normal import normal
+from asterisk.dedup.result import THRESHOLD, Found
+from asterisk.dedup.spool import Rows, Spool
+from asterisk.dedup.vectors import Vectors
+from asterisk.errors import UsageError
+from asterisk.vectors import to_int8
+
+if TYPE_CHECKING:
+    from asterisk.runtimes.runtime import Runtime
+
+BLOCK = 1_024  # texts embedded at a time
+
+
+def deduplicate(
+    texts: Iterable[str],
+    runtime: Runtime,
+    *,
+    threshold: float = THRESHOLD,
+    threads: int = 1,
+    progress: Told = nothing,
+) -> Found:
+    """Find the near-duplicates among ``texts``, numbered as they come; see `Found`.
+
+    Two texts are linked from a cosine of ``threshold`` on (of their vectors as int8), and a cluster
+    is what reaches it with the cluster's representative. The texts wait in a temporary file, so
+    that a million of them need no more memory than their vectors. ``threads`` compare vectors; the
+    runtime has its own. ``progress`` is called with what is under way, how many are done, and of
+    how many (0: unknown).
+
+    UsageError for a threshold outside 0 to 1; OutputError where the temporary files do not fit.
+    """
+    check(threshold)
+    with Spool() as spool:
+        collected = Collected(spool)
+        for text in texts:
+            if not isinstance(text, str):
+                raise UsageError(f"a text must be a string, not {type(text).__name__}")
+            collected.append(text, text)
+        copies = collected.finish()
+        return near(copies, spool, runtime, threshold, threads=threads, progress=progress)
+
+
+def near(
+    copies: Copies,
+    spool: Spool,
+    runtime: Runtime,
+    threshold: float,
+    *,
+    text_of: Callable[[Any], str] = str,
+    threads: int = 1,
+    progress: Told = nothing,
+) -> Found:
+    """Embed what is distinct among ``copies`` and cluster it; ``text_of`` a value of ``spool``."""
+    before = runtime.truncated
+    vectors = embedded(copies, spool, runtime, text_of, progress)
+    cut = runtime.truncated - before
+    return clustered(copies, vectors, threshold, threads=threads, progress=progress, cut=cut)
+
+
+def embedded(
+    copies: Copies,
+    spool: Spool,
+    runtime: Runtime,
+    text_of: Callable[[Any], str] = str,
+    progress: Told = nothing,
+) -> Vectors:
+    """Return the vectors of the distinct texts in their normal form.
+
+    The model tells upper from lower case; for the same item in two feeds that is no difference.
+    """
+    rows, done = Rows(np.int8), 0
+    numbers = iter(copies.distinct.tolist())
+    while block := list(itertools.islice(numbers, BLOCK)):
+        rows.append(to_int8(runtime.encode([normal(text_of(spool[number])) for number in block])))
+        done += len(block)
+        progress("embedded", done, len(copies.distinct))
+    return Vectors(rows.finish(runtime.config.embedding_size), rows.release)
+
+
+def clustered(
+    copies: Copies,
+    vectors: Vectors,
+    threshold: float,
+    *,
+    threads: int = 1,
+    exact: int = EXACT,
+    progress: Told = nothing,
+    cut: int = 0,
+) -> Found:
+    """Cluster the distinct rows of ``copies`` by their ``vectors``."""
+    check(threshold)
+    found = clusters(vectors, threshold, threads=threads, exact=exact, progress=progress)
+    return Found(
+        threshold,
+        copies.rows,
+        copies.empty,
+        copies.copies,
+        copies.spread(found),
+        len(vectors) <= exact,
+        cut,
+    )
+
+
+def check(threshold: float) -> None:
+    """Raise UsageError unless ``threshold`` is a cosine above 0."""
+    if not 0 < threshold <= 1:
+        raise UsageError(f"a threshold must be more than 0 and at most 1, not {threshold}")
