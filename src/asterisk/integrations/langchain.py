@@ -1,0 +1,71 @@
+"""An artifact as LangChain's embeddings.
+
+>>> from asterisk.integrations.langchain import AsteriskEmbeddings
+>>> store = InMemoryVectorStore(AsteriskEmbeddings("artifact"))  # doctest: +SKIP
+
+langchain-core is all this needs beside the engine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Self
+
+from asterisk.errors import MissingPackage
+
+try:
+    from langchain_core.embeddings import Embeddings
+except ModuleNotFoundError as failure:
+    raise MissingPackage("langchain-core", "; install it with: pip install langchain-core") from (
+        failure
+    )
+
+from asterisk.integrations.lazy import LazyRuntime
+
+
+class AsteriskEmbeddings(Embeddings):  # type: ignore[misc]
+    """Unit vectors of texts, ``dim`` elements or all of the artifact's.
+
+    The engine is opened at first use and pickling keeps the path, see `LazyRuntime`. The methods
+    with an ``a`` run in a thread of LangChain's executor; the engine is not held from the event
+    loop. Errors are those of `Runtime.encode`: InputError for an empty text, UsageError for a
+    ``dim`` that the artifact does not have.
+    """
+
+    def __init__(
+        self, artifact: str | os.PathLike[str], *, threads: int = 1, dim: int | None = None
+    ) -> None:
+        self._lazy = LazyRuntime(artifact, threads)
+        self.dim = dim
+
+    @property
+    def artifact(self) -> str:
+        """The path of the artifact."""
+        return self._lazy.artifact
+
+    @property
+    def threads(self) -> int:
+        """Texts embedded at once."""
+        return self._lazy.threads
+
+    def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
+        """Embed texts that are to be found."""
+        return self._lazy.rows(texts, self.dim)
+
+    def embed_query(self, text: str) -> list[float]:
+        """Embed a text to find others by."""
+        return self._lazy.rows([text], self.dim)[0]
+
+    def close(self) -> None:
+        """Release the engine; the next use opens it again."""
+        self._lazy.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.artifact!r}, threads={self.threads}, dim={self.dim})"

@@ -1,0 +1,95 @@
+"""A runtime that is opened when it is first needed, and again wherever that has to be."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from asterisk.errors import UsageError
+from asterisk.runtimes import forks
+from asterisk.runtimes.load import MOST_THREADS, load
+from asterisk.runtimes.runtime import OnLong, Runtime, Vectors
+
+
+class LazyRuntime:
+    """An artifact by its path, which is all that is pickled, copied or compared.
+
+    Opened at first use, by one thread while others wait; after `close` the next use opens it anew,
+    and so does the first use in a process that forked. Safe to call from several threads. Opening
+    raises what `asterisk.load` does; UsageError at once for arguments of a wrong kind.
+    """
+
+    def __init__(self, artifact: str | os.PathLike[str], threads: int = 1) -> None:
+        if not isinstance(artifact, (str, os.PathLike)):
+            raise UsageError(f"an artifact is named by its path, not by {type(artifact).__name__}")
+        if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
+            raise UsageError(f"threads must be 1 to {MOST_THREADS}, not {threads}")
+        self.artifact, self.threads = os.fspath(artifact), threads
+        self._runtime: Runtime | None = None
+        self._left_behind: list[Runtime] = []
+        self._opening = threading.Lock()
+        forks.follow(self)
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime, opened if it is not."""
+        with self._opening:
+            if self._runtime is None:
+                self._runtime = load(Path(self.artifact), threads=self.threads)
+            return self._runtime
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is an engine in memory."""
+        return self._runtime is not None
+
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        *,
+        dim: int | None = None,
+        normalize: bool = True,
+        show_progress: bool = False,
+        on_long: OnLong = "truncate",
+    ) -> Vectors:
+        """Embed as `Runtime.encode` does; an empty list opens nothing unless its size is asked."""
+        return self.runtime.encode(
+            texts, dim=dim, normalize=normalize, show_progress=show_progress, on_long=on_long
+        )
+
+    def rows(self, texts: Sequence[str], dim: int | None = None) -> list[list[float]]:
+        """Embed a list of texts as lists of Python's floats, what stores of others take."""
+        if not texts:
+            return []
+        found: list[list[float]] = np.asarray(self.encode(list(texts), dim=dim)).tolist()
+        return found
+
+    def close(self) -> None:
+        """Release the engine, if there is one, once the texts under way are done."""
+        with self._opening:
+            runtime, self._runtime = self._runtime, None
+        if runtime is not None:
+            runtime.close()
+
+    def after_fork(self) -> None:
+        """Begin anew in the child: another thread may have been opening or using the engine."""
+        self._opening = threading.Lock()
+        if self._runtime is not None:
+            # Kept, since releasing it might wait for a lock that stays locked for ever.
+            self._left_behind.append(self._runtime)
+            self._runtime = None
+
+    def __reduce__(self) -> tuple[type[LazyRuntime], tuple[str, int]]:
+        return type(self), (self.artifact, self.threads)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LazyRuntime):
+            return NotImplemented
+        return (self.artifact, self.threads) == (other.artifact, other.threads)
+
+    def __hash__(self) -> int:
+        return hash((self.artifact, self.threads))

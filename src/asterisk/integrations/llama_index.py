@@ -1,0 +1,74 @@
+"""An artifact as LlamaIndex's embedding model.
+
+>>> from asterisk.integrations.llama_index import AsteriskEmbedding
+>>> index = VectorStoreIndex(nodes, embed_model=AsteriskEmbedding("artifact"))  # doctest: +SKIP
+
+llama-index-core is all this needs beside the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from asterisk.errors import MissingPackage
+
+try:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.bridge.pydantic import Field, PrivateAttr
+except ModuleNotFoundError as failure:
+    raise MissingPackage(
+        "llama-index-core", "; install it with: pip install llama-index-core"
+    ) from failure
+
+from asterisk.integrations.lazy import LazyRuntime
+
+BATCH = 256  # texts a call: nothing is padded, so that a call's own cost is what counts
+
+
+class AsteriskEmbedding(BaseEmbedding):  # type: ignore[misc]
+    """Unit vectors of texts, ``dim`` elements or all of the artifact's.
+
+    The engine is opened at first use; what is serialised is the path, see `LazyRuntime`. The
+    asynchronous methods run in a thread, so that the event loop goes on. Errors are those of
+    `Runtime.encode`: InputError for an empty text, UsageError for a ``dim`` that is not there.
+    """
+
+    artifact: str = Field(description="Path of the artifact.")
+    threads: int = Field(default=1, description="Texts embedded at once.")
+    dim: int | None = Field(default=None, description="Leading dimensions to keep; None: all.")
+    _lazy: LazyRuntime = PrivateAttr()
+
+    def __init__(self, artifact: str | os.PathLike[str], **options: Any) -> None:
+        path = os.fspath(artifact)
+        options = {"model_name": path, "embed_batch_size": BATCH, **options}
+        super().__init__(artifact=path, **options)
+        self._lazy = LazyRuntime(path, self.threads)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name under which it is serialised."""
+        return "AsteriskEmbedding"
+
+    def close(self) -> None:
+        """Release the engine; the next use opens it again."""
+        self._lazy.close()
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return self._lazy.rows(texts, self.dim)
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._lazy.rows([text], self.dim)[0]
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await asyncio.to_thread(self._get_text_embeddings, texts)
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return await asyncio.to_thread(self._get_text_embedding, text)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return await self._aget_text_embedding(query)

@@ -1,0 +1,119 @@
+"""An artifact as a scikit-learn transformer: texts in, unit vectors out.
+
+>>> from asterisk.integrations.sklearn import AsteriskVectorizer
+>>> make_pipeline(AsteriskVectorizer("artifact"), LogisticRegression())  # doctest: +SKIP
+
+scikit-learn is all this needs beside the engine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from asterisk.errors import MissingPackage, UsageError
+
+try:
+    from sklearn.base import BaseEstimator, TransformerMixin
+    from sklearn.utils.validation import check_is_fitted
+except ModuleNotFoundError as failure:
+    raise MissingPackage("scikit-learn", "; install it with: pip install scikit-learn") from failure
+
+from asterisk.integrations.lazy import LazyRuntime
+from asterisk.runtimes.runtime import Vectors
+
+
+class AsteriskVectorizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Embeds an iterable of texts, float32 [n, d], as a step of a pipeline.
+
+    ``artifact`` is a path; ``dim`` keeps the first dimensions; ``normalize`` makes what is kept
+    unit length; ``threads`` texts are embedded at once. Nothing is learned: `fit` opens the
+    artifact and notes ``n_features_out_`` and the embedding space's ``fingerprint_``. The engine
+    stays open for the next call, is never pickled, cloned or shared with a forked child, and is
+    opened again where it is missing.
+    """
+
+    def __init__(
+        self,
+        artifact: str | os.PathLike[str] = "",
+        *,
+        threads: int = 1,
+        dim: int | None = None,
+        normalize: bool = True,
+    ) -> None:
+        # As they are, unchecked: scikit-learn's contract for parameters.
+        self.artifact = artifact
+        self.threads = threads
+        self.dim = dim
+        self.normalize = normalize
+
+    def fit(self, X: Iterable[str], y: Any = None) -> Self:  # noqa: N803, ARG002
+        """Check the parameters and the texts; UsageError, ArtifactError where they are wrong."""
+        _texts(X)
+        runtime = self._opened().runtime
+        size = runtime.config.embedding_size
+        if self.dim is not None and not (type(self.dim) is int and 1 <= self.dim <= size):
+            raise UsageError(f"dim must be 1 to {size}, not {self.dim}")
+        self.n_features_out_ = self.dim or size
+        self.fingerprint_ = runtime.fingerprint
+        return self
+
+    def transform(self, X: Iterable[str]) -> Vectors:  # noqa: N803
+        """Embed texts; NotFittedError before `fit`, otherwise the errors of `Runtime.encode`.
+
+        UsageError if the artifact has been replaced by one of another embedding space.
+        """
+        check_is_fitted(self)
+        texts = _texts(X)
+        lazy = self._opened()
+        if lazy.runtime.fingerprint != self.fingerprint_:
+            raise UsageError(f"{self.artifact} is of another embedding space than at fit")
+        return lazy.encode(texts, dim=self.dim, normalize=self.normalize)
+
+    def get_feature_names_out(
+        self,
+        input_features: Any = None,  # noqa: ARG002
+    ) -> npt.NDArray[np.object_]:
+        """Return asterisk0, asterisk1, …; ``input_features`` is for the signature only."""
+        check_is_fitted(self)
+        return np.array([f"asterisk{place}" for place in range(self.n_features_out_)], object)
+
+    def close(self) -> None:
+        """Release the engine; the next use opens it again."""
+        lazy = self.__dict__.pop("_lazy", None)
+        if lazy is not None:
+            lazy.close()
+
+    def _opened(self) -> LazyRuntime:
+        """Return the engine of the parameters as they are now."""
+        wanted = LazyRuntime(self.artifact, self.threads)
+        if getattr(self, "_lazy", None) != wanted:
+            self.close()
+            self._lazy = wanted
+        return self._lazy
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_lazy"}
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.requires_fit = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+def _texts(values: Any) -> list[str]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise UsageError(f"X must be an iterable of texts, not {type(values).__name__}")
+    texts = list(values)
+    for text in texts:
+        if not isinstance(text, str):
+            raise UsageError(f"X must hold texts, not {type(text).__name__}")
+    return texts

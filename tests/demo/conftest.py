@@ -1,0 +1,7 @@
+"""A real artifact."""
+
+from __future__ import annotations
+
+from integrations.conftest import artifact
+
+__all__ = ["artifact"]
