@@ -1,11 +1,12 @@
 # make bench   set up, export every format from the shipped checkpoint, benchmark, print the table
+# make demo    set up, index the texts that ship, search them, tell times and memory
 # make test    set up and run everything CI runs
 # make data teacher train export eval   DATA=folder with train/ and eval/: from raw text to a measured model
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off
 
-.PHONY: help install install-train bench data teacher train export eval test lint clean
+.PHONY: help install install-train bench demo data teacher train export eval test lint clean
 
 # Folders of raw text and of evaluation sets, laid out as docs/training-data.md and
 # docs/evaluating.md say; what is made of them; and the model that comes out.
@@ -36,6 +37,9 @@ install-train: .venv/.trained
 
 bench: install
 	@$(BIN)/asterisk-bench --runtime all
+
+demo: install
+	@$(BIN)/asterisk-demo
 
 data: install-train
 	@$(BIN)/asterisk-data $(DATA)/train --evaluation $(DATA)/eval --out $(RUNS)/corpus $(DATA_OPTIONS)
