@@ -16,11 +16,10 @@ from typing import IO, Any
 from asterisk.errors import EngineError
 from asterisk.remote import client
 from asterisk.remote.address import Address
-from asterisk.remote.printable import printable
+from asterisk.remote.printable import plain, printable
 
 SHORT_SECONDS = 60
 LONGEST_ANSWER = 8 << 20
-DEEPEST = 4
 SUDO = ("sudo", "-n", "--")
 _READ = "import sys; exec(compile(sys.stdin.buffer.read({}), 'asterisk', 'exec'))"
 _KEY = re.compile(r"[Hh]ost key verification failed")
@@ -94,19 +93,6 @@ def answer(address: Address, out: bytes) -> dict[str, Any]:
         shown = printable(repr(out[-40:]))
         raise DeployError(f"{address}: answered with {shown} instead of a JSON object")
     return told
-
-
-def plain(value: Any, depth: int = 0) -> Any:
-    """Return ``value`` from JSON with printable texts; ValueError if it is too deep."""
-    if depth > DEEPEST:
-        raise ValueError("too deep")
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, list):
-        return [plain(item, depth + 1) for item in value]
-    if isinstance(value, dict):
-        return {printable(key): plain(item, depth + 1) for key, item in value.items()}
-    return value
 
 
 def _advice(address: Address, told: str) -> str:

@@ -1,6 +1,6 @@
 """What an artifact takes on this machine, beside what `asterisk.budget.estimate` thinks it does.
 
-``python -m asterisk.budget.measure ARTIFACT`` opens it in a process of its own for each number of
+``python -m asterisk.bench.budget ARTIFACT`` opens it in a process of its own for each number of
 threads and each longest text, has every session run every token of the vocabulary in texts of all
 lengths, and prints a line: the peak while it was opened (peak RSS), the peak while it ran
 (anonymous memory, sampled, and each page of a file once), what was estimated, and what share of
