@@ -11,7 +11,8 @@
     ├── FidelityError              6  vectors too far from the FP32 ones
     ├── OutputError                7  a result that could not be written
     ├── EngineError                8  an engine that failed after its input was checked
-    └── RegressionError            9  a benchmark with a figure worse than allowed
+    ├── RegressionError            9  a benchmark with a figure worse than allowed
+    └── BudgetError               10  a memory limit that is too low for the model
 
 Every message is one line that a person can act on; commands print it and exit with the status.
 """
@@ -85,6 +86,12 @@ class RegressionError(AsteriskError):
     """A figure of a benchmark that is worse than an earlier one by more than allowed."""
 
     status = 9
+
+
+class BudgetError(AsteriskError):
+    """A memory limit under which the model cannot be opened."""
+
+    status = 10
 
 
 def one_line(failure: BaseException) -> str:

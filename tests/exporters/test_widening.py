@@ -17,8 +17,8 @@ from asterisk.exporters.gguf import GgufExporter
 from asterisk.exporters.widening import widen
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.config import ModelConfig
+from asterisk.model.gguf_shape import shape_of
 from asterisk.runtimes.gguf import GgufEngine
-from asterisk.runtimes.gguf_shape import shape_of
 
 RECIPES = {recipe.name: recipe for recipe in GgufExporter.recipes}
 SMALL = ModelConfig(

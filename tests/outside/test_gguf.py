@@ -28,9 +28,9 @@ from conftest import SHIPPED, bare_artifact, bare_runtime, random_checkpoint
 from asterisk.exporters.export import choose
 from asterisk.exporters.gguf import GgufExporter
 from asterisk.model.config import ModelConfig
+from asterisk.model.gguf_shape import shape_of
 from asterisk.runtimes import gguf as runtime_module
 from asterisk.runtimes.gguf import GgufEngine
-from asterisk.runtimes.gguf_shape import shape_of
 from asterisk.tokenizer import BUILTIN, Tokenizer
 
 from .build_llama import VARIABLE, built, home

@@ -9,9 +9,10 @@ from statistics import median, median_low
 from typing import Any
 
 from asterisk.bench.installed import weigh
-from asterisk.bench.plan import REFERENCE, Cell, Row
+from asterisk.bench.plan import REFERENCE, Cell, Row, limited
 from asterisk.bench.results import RowResult
 from asterisk.bench.summary import NS_PER_MS, summarise
+from asterisk.budget import told as told_size
 
 Answer = Mapping[str, Any]
 PHASES = ("import", "load", "first")
@@ -36,6 +37,8 @@ def collect(row: Row, answers: Sequence[tuple[Cell, Answer]], mixed: int) -> Row
             for part, processes in result.parts_ns[tokens].items()
         }
     for cell, answer in answers:
+        if answer.get("lessened"):
+            result.lessened[str(cell.threads)] = answer["lessened"]
         if cell.kind == "memory":
             result.weighings.append(answer["memory"])
             result.shared = sorted({*result.shared, *answer["shared"]})
@@ -67,6 +70,27 @@ def _typical(weighings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             read = [weighing[phase][kind] for weighing in weighings]
             typical[phase][kind] = None if None in read else median_low(read)
     return typical
+
+
+def held(rows: Sequence[Row], results: Sequence[RowResult], limit: int) -> list[str]:
+    """Return a warning for each row that a memory limit of ``limit`` bytes changed or did not hold.
+
+    Each process of a row counts by the peak of its RSS until the batch, on one thread.
+    """
+    lines = []
+    unlimited = {row.name for row in rows if not limited(row)}
+    for result in results:
+        name = result.name if result.target == "local" else f"{result.name} on {result.target}"
+        if result.name in unlimited:
+            lines.append(f"{name}: measured without the memory limit, which it does not know")
+            continue
+        for threads, told in sorted(result.lessened.items()):
+            lines.append(f"{name}, {threads} thread{'' if threads == '1' else 's'}: {told}")
+        peaks = [weighing.get("batch", {}).get("peak") for weighing in result.weighings]
+        peak = max((peak for peak in peaks if peak is not None), default=0)
+        if peak > limit:
+            lines.append(f"{name}: a peak RSS of {told_size(peak)} is over the memory limit")
+    return lines
 
 
 def compare(results: Sequence[RowResult]) -> None:

@@ -82,6 +82,10 @@ def differences(old: Report, new: Report) -> list[str]:
     for name in sorted(a.keys() & b.keys()):
         if a[name] != b[name]:
             told.append(f"{_short(name)} was {_short(a[name])}, is {_short(b[name])}")
+    limits = [report.settings.get("max_memory") for report in (old, new)]
+    if limits[0] != limits[1]:
+        was, now = (_short(limit) if limit else "none" for limit in limits)
+        told.append(f"the memory limit was {was}, is {now}: threads and longest texts may differ")
     efforts = [report.settings.get("effort") for report in (old, new)]
     a, b = (some if isinstance(some, dict) else {} for some in efforts)
     for name in sorted({*a, *b} - {"processes", "weighings"}):

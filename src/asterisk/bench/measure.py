@@ -30,11 +30,18 @@ def start(spec: Mapping[str, Any], mark: Callable[[str], None]) -> Encoder:
     mark("import")
     module, _, function = spec["opener"].partition(":")
     opener = getattr(importlib.import_module(module), function)
-    encoder: Encoder = opener(Path(spec["path"]), threads=spec["threads"])
+    options = {name: spec[name] for name in ("threads", "max_memory") if name in spec}
+    encoder: Encoder = opener(Path(spec["path"]), **options)
     mark("load")
     encoder.encode(spec["first"])
     mark("first")
     return encoder
+
+
+def lessened(encoder: Any) -> str:
+    """Return what a memory limit did not allow, in one line; empty if nothing."""
+    told: str = getattr(getattr(encoder, "budget", None), "told", "")
+    return told
 
 
 class Stopwatch:

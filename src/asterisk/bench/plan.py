@@ -48,6 +48,11 @@ class Row:
         return cls(**{**values, **lists})
 
 
+def limited(row: Row) -> bool:
+    """Tell whether ``row`` can be held to a memory limit: PyTorch and the peers know none."""
+    return not row.peer and row.name != REFERENCE
+
+
 @dataclass(frozen=True, slots=True)
 class Effort:
     """How long a cell is measured.

@@ -19,6 +19,7 @@ from typing import Any
 
 from asterisk.bench.plan import LONG
 from asterisk.bench.targets.parse import MOST, parse_all
+from asterisk.budget import parse as parse_size
 from asterisk.errors import InputError, UsageError
 
 LARGEST = 1 << 20  # bytes of a plan
@@ -74,6 +75,13 @@ def _targets(key: str, value: Any) -> list[str]:
     return [str(target) for target in parse_all(_each(_text)(key, value))]
 
 
+def _memory(key: str, value: Any) -> int:
+    try:
+        return parse_size(_text(key, value))
+    except UsageError as failure:
+        raise UsageError(f"{key}: {failure}") from None
+
+
 KEYS: Mapping[str, Check] = {
     "runtime": _names,
     "no-peers": _yes,
@@ -84,6 +92,7 @@ KEYS: Mapping[str, Check] = {
     "buckets": _counts(LONG),
     "processes": _count(MANY),
     "thorough": _yes,
+    "max-memory": _memory,
     "seed": _count((1 << 63) - 1, -(1 << 63)),
     "timeout": _count(MANY),
     "target": _targets,

@@ -29,7 +29,7 @@ NEEDED: Mapping[str, Mapping[str, Any]] = {
     },
 }
 KNOWN: Mapping[str, Mapping[str, Any]] = {
-    "settings": {"argv": list[str]},
+    "settings": {"argv": list[str], "max_memory": int | None},
     "machine": {
         "ram_bytes": int | None,
         "cgroup_limit_bytes": int | None,

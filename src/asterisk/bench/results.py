@@ -31,7 +31,8 @@ class RowResult:
     each peer, a ratio of medians by tokens. ``target`` names one of the report's targets;
     ``instructions`` are million guest instructions an encode by tokens, of emulated targets only,
     which have no times; ``stability`` the smallest cosine between a text embedded alone and in a
-    list of mixed lengths; ``invalid`` the reasons why the row's times are void.
+    list of mixed lengths; ``lessened`` by threads what a memory limit did not allow; ``invalid``
+    the reasons why the row's times are void.
     """
 
     name: str
@@ -58,6 +59,7 @@ class RowResult:
     target: str = "local"
     instructions: dict[str, float] = field(default_factory=dict)
     stability: float | None = None
+    lessened: dict[str, str] = field(default_factory=dict)
     invalid: list[str] = field(default_factory=list)
 
 

@@ -42,6 +42,8 @@ def bench(request: Request, progress: Progress) -> Report:
         done.judge()
         table, doubts = _interchange(every, done.files.get(HOME, {}), prepared["checkpoint"])
     results = done.results
+    limit = request.max_memory
+    unheld = collect.held(rows, results, limit) if limit else []
     failed |= done.failed
     packages = {name for row in rows for name in row.distributions} | {"asterisk-edge"}
     after = machine.state()
@@ -54,7 +56,7 @@ def bench(request: Request, progress: Progress) -> Report:
         machine=machine.describe(packages),
         before=before,
         after=after,
-        warnings=own + _shared(results) + doubts + done.left_out,
+        warnings=own + unheld + _shared(results) + doubts + done.left_out,
         rows=results,
         failed=failed,
         targets=done.targets,
@@ -190,6 +192,7 @@ def _settings(request: Request) -> dict[str, Any]:
         "peers": list(request.peers),
         "threads": list(request.threads),
         "buckets": sorted({*request.buckets, plan.STEADY}),
+        "max_memory": request.max_memory,
         "targets": list(map(str, request.targets)),
         "effort": asdict(request.effort),
         "seed": request.seed,

@@ -35,7 +35,10 @@ Answers = dict[str, list[tuple[Cell, Mapping[str, Any]]]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to measure and where things are; ``timeout`` in seconds a worker."""
+    """What to measure and where things are; ``timeout`` in seconds a worker.
+
+    ``max_memory`` in bytes is what every row of a format is opened with.
+    """
 
     runtimes: tuple[str, ...]
     peers: tuple[str, ...]
@@ -49,6 +52,7 @@ class Request:
     targets: tuple[Target, ...] = (LOCAL,)
     buckets: tuple[int, ...] = plan.BUCKETS
     keep: bool = False
+    max_memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,8 @@ class Work:
             "threads": cell.threads,
             "first": buckets[steady][0],
         }
+        if self.request.max_memory and plan.limited(row):
+            spec["max_memory"] = self.request.max_memory
         if cell.kind == "vectors":
             counted = {name: buckets[name][:1] for name in buckets}
             some = self.folder / "some.json"

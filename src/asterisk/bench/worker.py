@@ -28,6 +28,7 @@ def time_latency(spec: Spec) -> dict[str, Any]:
         "latency": measure.latency(encoder, spec),
         "parts": measure.parts(encoder, spec),
         "passes": measure.throughput(encoder, spec),
+        "lessened": measure.lessened(encoder),
     }
 
 
@@ -35,7 +36,11 @@ def time_throughput(spec: Spec) -> dict[str, Any]:
     """Time the start and throughput."""
     watch = measure.Stopwatch()
     encoder = measure.start(spec, watch)
-    return {"phases": watch.phases, "passes": measure.throughput(encoder, spec)}
+    return {
+        "phases": watch.phases,
+        "passes": measure.throughput(encoder, spec),
+        "lessened": measure.lessened(encoder),
+    }
 
 
 def weigh(spec: Spec) -> dict[str, Any]:
@@ -56,7 +61,12 @@ def weigh(spec: Spec) -> dict[str, Any]:
     if spec["vectors"]:
         _embed(encoder, spec)
     stable = stability(encoder, spec["varied"])
-    return {"memory": phases, "shared": shared, "stability": stable}
+    return {
+        "memory": phases,
+        "shared": shared,
+        "stability": stable,
+        "lessened": measure.lessened(encoder),
+    }
 
 
 def stability(encoder: measure.Encoder, texts: Sequence[str]) -> float | None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from asterisk import plugins
+from asterisk import budget, plugins
 from asterisk.bench import peers as systems
 from asterisk.bench import plan
 from asterisk.bench.outputs import write
@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
         "--threads", type=_counts, default=(1, 2), help="texts at once, such as 1,2 (default)"
     )
     it.add_argument("--processes", type=positive, help="processes a cell (default: 3; thorough: 5)")
+    budget.add_option(it)
     it.add_argument("--thorough", action="store_true", help="measure each cell four times as long")
     it.add_argument("--seed", type=int, help="order of the cells (default: another every time)")
     it.add_argument(
@@ -146,6 +147,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         targets=parse_all(arguments.target or ["local"]),
         buckets=arguments.buckets,
         keep=arguments.keep,
+        max_memory=arguments.max_memory,
     )
     if page is not None:
         return _pareto(arguments, request)

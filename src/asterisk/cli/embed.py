@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asterisk.budget import add_option
 from asterisk.cli.common import Parser, positive, record_arguments, run
 from asterisk.errors import InputError, UsageError
 from asterisk.progress import Bar, tell
-from asterisk.streams.reading import Record, kept, read
+from asterisk.streams.reading import LONGEST_LINE, Record, kept, read
 
 if TYPE_CHECKING:
+    from asterisk.budget.plan import Budget
     from asterisk.runtimes.runtime import Runtime, Vectors
 
-BLOCK = 64  # texts
+BLOCK = 64  # texts, unless a memory limit allows fewer
 FORMATS = ("jsonl", "csv", "npy")
 
 
@@ -37,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--dim", type=positive, help="keep the first DIM dimensions")
     it.add_argument("--no-normalize", action="store_true", help="keep the vectors' lengths")
     it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
+    add_option(it)
     it.add_argument("--on-long", choices=("truncate", "error"), default="truncate")
     it.add_argument("--on-empty", choices=("error", "skip", "null"), default="error")
     return it
@@ -52,8 +54,18 @@ def _embed(arguments: argparse.Namespace) -> None:
     from asterisk.streams.writing import opened
 
     format = arguments.format or _format_of(arguments.out)
-    records = read(arguments.files, json_lines=arguments.json, field=arguments.field)
-    with asterisk.load(arguments.artifact, threads=arguments.threads) as runtime:
+    with asterisk.load(
+        arguments.artifact, threads=arguments.threads, max_memory=arguments.max_memory
+    ) as runtime:
+        budget = runtime.budget
+        if budget and budget.told:
+            tell(f"asterisk-embed: {budget.told}")
+        records = read(
+            arguments.files,
+            json_lines=arguments.json,
+            field=arguments.field,
+            longest=budget.longest_line if budget else LONGEST_LINE,
+        )
         size = runtime.config.embedding_size
         if arguments.dim and arguments.dim > size:
             raise UsageError(f"--dim must be 1 to {size}")
@@ -64,7 +76,7 @@ def _embed(arguments: argparse.Namespace) -> None:
             opened(arguments.out, format, dim) as sink,
             Bar(0, "texts") as bar,
         ):
-            for block in _blocks(kept(records, arguments.on_empty)):
+            for block in _blocks(kept(records, arguments.on_empty), budget):
                 full = [record for record in block if record.text.strip()]
                 vectors = iter(_vectors(runtime, full, arguments))
                 for record in block:
@@ -74,7 +86,7 @@ def _embed(arguments: argparse.Namespace) -> None:
             facts |= {"rows": sink.rows, "dim": dim, "empty_as_nan": empty}
         if runtime.truncated:
             many = "1 text" if runtime.truncated == 1 else f"{runtime.truncated} texts"
-            tell(f"asterisk-embed: {many} truncated to {runtime.config.max_positions} tokens")
+            tell(f"asterisk-embed: {many} truncated to {runtime.longest} tokens")
 
 
 def _format_of(out: Path | None) -> str:
@@ -82,8 +94,17 @@ def _format_of(out: Path | None) -> str:
     return suffix if suffix in FORMATS else "jsonl"
 
 
-def _blocks(records: Iterator[Record]) -> Iterator[list[Record]]:
-    while block := list(itertools.islice(records, BLOCK)):
+def _blocks(records: Iterator[Record], budget: Budget | None) -> Iterator[list[Record]]:
+    count, size = (budget.batch, budget.texts) if budget else (BLOCK, sys.maxsize)
+    block: list[Record] = []
+    held = 0
+    for record in records:
+        block.append(record)
+        held += sys.getsizeof(record.text)
+        if len(block) >= count or held >= size:
+            yield block
+            block, held = [], 0
+    if block:
         yield block
 
 

@@ -19,7 +19,7 @@ from asterisk.exporters.exporter import EXACT, QUANTISED, Recipe, Written
 from asterisk.exporters.widening import widen
 from asterisk.model.checkpoint import Array, Checkpoint
 from asterisk.model.config import ModelConfig
-from asterisk.runtimes.gguf_shape import Shape, shape_of
+from asterisk.model.gguf_shape import Shape, shape_of
 from asterisk.tokenizer import BUILTIN, Tokenizer
 from asterisk.tokenizer.alphabet import CHARACTERS
 

@@ -34,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.model.checkpoint import Array, Checkpoint
-from asterisk.runtimes.gguf_shape import Shape
+from asterisk.model.gguf_shape import Shape
 
 SMALL = 2.0**-3
 LARGE = 2.0**16

@@ -53,11 +53,12 @@ class GgufEngine(ArtifactEngine):
 
     format: ClassVar[str] = "gguf"
 
-    def __init__(self, model: _Model, config: ModelConfig) -> None:
+    def __init__(self, model: _Model, config: ModelConfig, longest: int) -> None:
         library = model.library
         params = library.dll.llama_context_default_params()
         # One text is one batch: an encoder cannot split it, and aborts if it does not fit.
-        params.n_ctx = params.n_batch = params.n_ubatch = config.max_positions
+        params.n_ctx = config.max_positions
+        params.n_batch = params.n_ubatch = longest
         params.n_threads = params.n_threads_batch = 1
         params.embeddings = True
         params.pooling_type = llama_cpp.POOL_MEAN
@@ -74,21 +75,27 @@ class GgufEngine(ArtifactEngine):
         self._free = weakref.finalize(self, _free, model, context)
         self._free.atexit = False
         self._config = config
+        self._longest = longest
         self._room = 0
-        self._tokens = (ctypes.c_int32 * config.max_positions)()
+        self._tokens = (ctypes.c_int32 * longest)()
         self._batch = llama_cpp.Batch(token=self._tokens)
 
     @classmethod
     def open(cls, artifact: Artifact, lanes: int) -> list[Self]:
         """Map the weights once and open a context for each lane; see `ArtifactEngine.open`."""
+        return cls.open_for(artifact, lanes, artifact.config.max_positions)
+
+    @classmethod
+    def open_for(cls, artifact: Artifact, lanes: int, longest: int) -> list[Self]:
+        """Do the same with contexts of ``longest`` tokens: logits are cleared for so many only."""
         model = _Model(artifact)
-        return [cls(model, artifact.config) for _ in range(lanes)]
+        return [cls(model, artifact.config, longest) for _ in range(lanes)]
 
     def run(self, ids: Sequence[int]) -> Vector:
         """Return the pooled vector of one text, float32 [embedding_size], not normalised."""
         if not self._free.alive:
             raise EngineError("llama.cpp: the engine has been closed")
-        count, most = len(ids), self._config.max_positions
+        count, most = len(ids), self._longest
         if count > most:
             raise EngineError(f"{count} tokens; 1 to {most} are possible")
         if count > self._room:
@@ -122,8 +129,7 @@ class GgufEngine(ArtifactEngine):
         vocabulary times 4 bytes. An encoder has no logits: the rows are never touched again.
         Powers of two, so that texts sorted by length do not clear 100 MB hundreds of times.
         """
-        most = self._config.max_positions
-        room = min(max(SMALLEST_ROOM, 1 << (count - 1).bit_length()), most)
+        room = min(max(SMALLEST_ROOM, 1 << (count - 1).bit_length()), self._longest)
         ctypes.memset(self._tokens, 0, ctypes.sizeof(self._tokens))
         self._encode(room)
         if start := self._library.dll.llama_get_logits(self._context):

@@ -14,7 +14,7 @@ from typing import Any
 
 from asterisk.errors import ArtifactError
 from asterisk.model.config import ModelConfig
-from asterisk.runtimes.gguf_shape import Shape, shape_of
+from asterisk.model.gguf_shape import Shape, shape_of
 
 _COUNT = struct.Struct("<Q")
 _KIND = struct.Struct("<I")

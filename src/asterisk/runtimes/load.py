@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from asterisk import plugins
 from asterisk.artifact import Artifact, is_artifact, opened
@@ -13,37 +14,75 @@ from asterisk.runtimes.engine import ArtifactEngine
 from asterisk.runtimes.runtime import Runtime
 from asterisk.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from asterisk.budget.plan import Budget
+
 GROUP = "asterisk.runtimes"
 MOST_THREADS = 256
 
 
-def load(path: str | os.PathLike[str], *, threads: int = 1) -> Runtime:
+def load(
+    path: str | os.PathLike[str], *, threads: int = 1, max_memory: int | None = None
+) -> Runtime:
     """Open an artifact or a checkpoint folder; see `asterisk.load`."""
     if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
         raise UsageError(f"threads must be 1 to {MOST_THREADS}, not {threads}")
     folder = Path(path)
     if is_artifact(folder):
-        return opened(folder, lambda artifact: open_runtime(artifact, threads=threads))
+        return opened(
+            folder,
+            lambda artifact: open_runtime(artifact, threads=threads, max_memory=max_memory),
+        )
     if (folder / "model.safetensors").exists():
+        if max_memory is not None:
+            raise UsageError(
+                f"{folder} is a checkpoint, opened with PyTorch, which keeps to no memory limit; "
+                "export it first"
+            )
         # The declared exception: PyTorch opens the checkpoint itself.
         reference: Runtime = plugins.find(GROUP, "torch")(folder, threads)
         return reference
     raise ArtifactError(f"{folder} is neither an artifact nor a checkpoint")
 
 
-def open_runtime(artifact: Artifact, *, threads: int = 1) -> Runtime:
+def open_runtime(artifact: Artifact, *, threads: int = 1, max_memory: int | None = None) -> Runtime:
     """Open an artifact that has been checked."""
+    if max_memory is None:
+        return open_as(artifact, threads, None)
+    from asterisk.budget.plan import Planner
+
+    planner = Planner.of(artifact, threads, max_memory)
+    while True:  # a plan that did not hold is followed by a smaller one, or refused
+        budget = planner.plan()
+        runtime = open_as(artifact, budget.threads, budget)
+        if planner.holds(budget, artifact.folder):
+            return runtime
+        runtime.close()
+        del runtime
+        pages.trim_heap()
+
+
+def open_as(artifact: Artifact, threads: int, budget: Budget | None) -> Runtime:
+    """Open an artifact that has been checked with so many sessions, as ``budget`` says if given."""
     engine = plugins.find(GROUP, artifact.manifest.format)
     if not (isinstance(engine, type) and issubclass(engine, ArtifactEngine)):
         raise ArtifactError(f"{artifact.manifest.format} is no format of artifacts")
+    if budget is None:
+        engines = engine.open(artifact, threads)
+    else:
+        engines = engine.open_for(artifact, threads, budget.longest)
     runtime = Runtime(
-        engine.open(artifact, threads),
+        engines,
         Tokenizer.open(artifact.tokenizer),
         artifact.config,
         artifact.manifest.fingerprint,
+        budget,
     )
+    del engines  # so that closing the runtime is enough
     runtime.embed_ids([0])  # what only a start and a first call need is over now
     pages.forget_files()
+    if budget is not None:
+        runtime.fill()  # with the files' pages out of the way
     pages.map_alone(
         artifact.folder
     )  # last: it makes thousands of mappings, which take time to list

@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from asterisk.runtimes.engine import Engine
 from asterisk.runtimes.lanes import Lanes
 from asterisk.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from asterisk.budget.plan import Budget
+
 Vectors = npt.NDArray[np.float32]
 OnLong = Literal["truncate", "error"]
 
@@ -28,7 +31,9 @@ class Runtime:
     """An opened model. Safe to call from several threads.
 
     ``format`` names the engine's format, ``config`` the model's shape, ``fingerprint`` its
-    embedding space; ``truncated`` counts the texts cut to ``config.max_positions`` tokens so far.
+    embedding space; ``longest`` is the most tokens of a text, ``config.max_positions`` unless a
+    memory limit allows fewer, and ``truncated`` counts the texts cut to it so far. ``budget`` is
+    what was chosen to stay under a memory limit, None without one.
     """
 
     def __init__(
@@ -37,11 +42,14 @@ class Runtime:
         tokenizer: Tokenizer,
         config: ModelConfig,
         fingerprint: str,
+        budget: Budget | None = None,
     ) -> None:
         self.format = engines[0].format
         self.tokenizer = tokenizer
         self.config = config
         self.fingerprint = fingerprint
+        self.budget = budget
+        self.longest = budget.longest if budget else config.max_positions
         self.truncated = 0
         self._engines = tuple(engines)
         self._lanes = Lanes(engines)
@@ -60,7 +68,7 @@ class Runtime:
         """Embed one text, float32 [d], or a list of n, float32 [n, d].
 
         ``dim`` keeps the first dimensions only; ``normalize`` makes what is kept unit length.
-        A text beyond ``config.max_positions`` tokens is truncated and counted, or refused.
+        A text beyond ``longest`` tokens is truncated and counted, or refused.
         Raises InputError for an empty text, UsageError for arguments that cannot be meant,
         EngineError for a vector that is not finite, which only damaged weights give.
         """
@@ -85,18 +93,16 @@ class Runtime:
                 self._each(embed, _longest_first(many), advance)
         # Row by row, so that a vector's last bit cannot depend on its neighbours.
         for index, row in enumerate(out):
-            length = math.sqrt(row @ row)
-            if not length < math.inf:  # also when it is not a number
-                raise EngineError("the engine gave a vector that is not finite")
+            length = divisor(row)
             if normalize:
-                out[index] = row / max(length, 1e-12)
+                out[index] = row / length
         return out[0] if isinstance(texts, str) else out
 
     def tokenize(self, text: str, on_long: OnLong = "truncate") -> list[int]:
-        """Return the ids that `encode` gives the engine, at most ``config.max_positions``."""
+        """Return the ids that `encode` gives the engine, at most ``longest``."""
         if not isinstance(text, str):
             raise UsageError(f"a text must be a string, not {type(text).__name__}")
-        most = self.config.max_positions
+        most = self.longest
         ids = self.tokenizer.encode(text, most + 1)
         if not ids:
             raise InputError("an empty text has no vector")
@@ -110,8 +116,8 @@ class Runtime:
 
     def embed_ids(self, ids: Sequence[int]) -> Vectors:
         """Embed token ids, float32 [embedding_size], not normalised; InputError unless valid."""
-        if not 1 <= len(ids) <= self.config.max_positions:
-            raise InputError(f"{len(ids)} tokens; 1 to {self.config.max_positions} are possible")
+        if not 1 <= len(ids) <= self.longest:
+            raise InputError(f"{len(ids)} tokens; 1 to {self.longest} are possible")
         if min(ids) < 0 or max(ids) >= self.config.vocab_size:
             raise InputError(f"a token id lies outside 0 to {self.config.vocab_size - 1}")
         engine = self._lanes.take()
@@ -119,6 +125,14 @@ class Runtime:
             return engine.run(ids)
         finally:
             self._lanes.give(engine)
+
+    def fill(self) -> None:
+        """Have every session run a text of ``longest`` tokens, one after the other.
+
+        What memory they take for texts they have then taken. For a runtime nobody uses yet.
+        """
+        for engine in self._engines:
+            engine.run([0] * self.longest)
 
     def close(self) -> None:
         """Release the engine, once the texts under way are done; later ones get EngineError."""
@@ -154,6 +168,14 @@ class Runtime:
             _all(work, order, advance)
             for job in jobs:
                 job.result()
+
+
+def divisor(row: Vectors) -> float:
+    """Return what makes float32 [d] unit length; EngineError unless it is finite."""
+    length = math.sqrt(row @ row)
+    if not length < math.inf:  # also when it is not a number
+        raise EngineError("the engine gave a vector that is not finite")
+    return max(length, 1e-12)
 
 
 def _longest_first(texts: Sequence[str]) -> deque[int]:

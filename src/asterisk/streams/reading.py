@@ -23,32 +23,39 @@ class Record:
     id: str | int | None = None
 
 
-def read(paths: Sequence[Path], *, json_lines: bool | None, field: str) -> Iterator[Record]:
+def read(
+    paths: Sequence[Path],
+    *,
+    json_lines: bool | None,
+    field: str,
+    longest: int = LONGEST_LINE,
+) -> Iterator[Record]:
     """Yield the texts of ``paths`` in order, of standard input for ``-`` or none at all.
 
     ``json_lines`` None decides by a name ending in ``.jsonl`` or ``.ndjson``. A JSON line is a
     string, or an object with the text in ``field`` and perhaps an ``id``. InputError names the
-    place of what is not UTF-8, not JSON, or without a text.
+    place of what is not UTF-8, not JSON, without a text, or a line of more than ``longest`` bytes.
     """
     for path in paths or [Path("-")]:
         as_json = path.suffix in {".jsonl", ".ndjson"} if json_lines is None else json_lines
         if str(path) == "-":
-            yield from _lines(sys.stdin.buffer, "standard input", as_json, field)
+            yield from _lines(sys.stdin.buffer, "standard input", as_json, field, longest)
             continue
         try:
             with path.open("rb") as file:
-                yield from _lines(file, str(path), as_json, field)
+                yield from _lines(file, str(path), as_json, field, longest)
         except OSError as failure:
             raise InputError(f"cannot read {path}: {failure.strerror or failure}") from None
 
 
-def _lines(file: BinaryIO, name: str, as_json: bool, field: str) -> Iterator[Record]:
+def _lines(file: BinaryIO, name: str, as_json: bool, field: str, longest: int) -> Iterator[Record]:
     number = 0
-    while raw := file.readline(LONGEST_LINE + 1):
+    while raw := file.readline(longest + 1):
         number += 1
         place = f"{name}, line {number}"
-        if len(raw) > LONGEST_LINE:
-            raise InputError(f"{place}: longer than {LONGEST_LINE >> 20} MB")
+        if len(raw) > longest:
+            size = f"{longest >> 20} MB" if longest >> 20 else f"{longest >> 10} KB"
+            raise InputError(f"{place}: longer than {size}")
         try:
             line = raw.decode("utf-8").rstrip("\r\n")
             if number == 1:

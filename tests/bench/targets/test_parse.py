@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asterisk.bench.targets import ssh_client
 from asterisk.bench.targets.parse import ARM, X86, Emulated, Local, Ssh, parse, parse_all
 from asterisk.errors import UsageError
+from asterisk.remote import client
 
 NUMBERS = st.lists(st.integers(1, 256), max_size=4).map(lambda some: tuple(sorted(set(some))))
 WORDS = st.text("abcXYZ019._-", min_size=1, max_size=12)
@@ -94,10 +94,10 @@ def test_no_address_becomes_an_option_or_a_word_of_the_shell(text):
         assert "\n" not in str(refused)  # noqa: PT017
         return
     assert isinstance(target, Ssh)
-    words = ssh_client.arguments(target, ["x"])
+    words = client.arguments(target, ["x"])
     end = words.index("--")
     assert words[end:] == ["--", target.host, "x"]
-    fixed = ["ssh", "-T", *(part for option in ssh_client.OPTIONS for part in ("-o", option))]
+    fixed = ["ssh", "-T", *(part for option in client.OPTIONS for part in ("-o", option))]
     told = words[len(fixed) : end]
     assert words[: len(fixed)] == fixed
     assert told == [
@@ -113,12 +113,12 @@ def test_no_address_becomes_an_option_or_a_word_of_the_shell(text):
 def test_a_remote_command_is_words_and_nothing_else(words):
     import shlex
 
-    *_, command = ssh_client.arguments(Ssh("host"), words)
+    *_, command = client.arguments(Ssh("host"), words)
     assert shlex.split(command) == words
 
 
 def test_host_keys_are_never_left_unchecked():
-    told = " ".join(ssh_client.arguments(Ssh("host"), ["true"]))
+    told = " ".join(client.arguments(Ssh("host"), ["true"]))
     assert "BatchMode=yes" in told
     for word in ("StrictHostKeyChecking", "UserKnownHostsFile", "ProxyCommand"):
         assert word not in told

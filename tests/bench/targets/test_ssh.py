@@ -17,11 +17,13 @@ import pytest
 from asterisk.bench import spawn
 from asterisk.bench.plan import Cell, Effort, Row
 from asterisk.bench.run import everywhere
-from asterisk.bench.targets import checks, ssh_client
+from asterisk.bench.targets import checks
 from asterisk.bench.targets.opening import opened
 from asterisk.bench.targets.parse import Ssh
 from asterisk.bench.targets.session import TargetError
 from asterisk.bench.work import Request, Work, measure
+from asterisk.remote import client
+from asterisk.remote.printable import printable
 
 TINY = Effort(1, 1, 0.0, 3, 0.0, 0.2, 5)
 TEXTS = ["one", "two", "three"]
@@ -156,7 +158,7 @@ def test_a_connection_that_breaks_takes_the_worker_with_it(there, work, tmp_path
             }
         )
         words = ["env", f"PYTHONPATH={session.home}/lib", there.python, "-P", "-m"]
-        command = ssh_client.arguments(
+        command = client.arguments(
             there, [*words, "asterisk.bench.targets.keeper"], os.environ["ASTERISK_SSH_CONFIG"]
         )
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -335,7 +337,7 @@ def test_an_answer_that_cannot_be_computed_with_is_refused(bad):
 
 
 def test_what_is_shown_is_printable():
-    assert checks.printable("a\x1b[31m\nb\u202e" + "c" * 999) == "a [31m b " + "c" * 291
+    assert printable("a\x1b[31m\nb\u202e" + "c" * 999) == "a [31m b " + "c" * 291
 
 
 def test_vectors_from_elsewhere_are_plain_arrays(tmp_path):

@@ -11,30 +11,18 @@ from typing import Any
 
 from asterisk.bench import machine
 from asterisk.bench.spawn import CellError
+from asterisk.remote import printable
 
-LONGEST = 300  # characters of a text
-DEEPEST = 6
 WIDEST = 4096  # of a vector
 _MAGIC = b"\x93NUMPY\x01\x00"
 
 
-def printable(text: str) -> str:
-    """Return ``text`` on one line, without control characters and not for ever long."""
-    clean = "".join(char if char.isprintable() else " " for char in text[: 4 * LONGEST])
-    return " ".join(clean.split())[:LONGEST]
-
-
-def plain(value: Any, depth: int = 0) -> Any:
-    """Return ``value`` from JSON with every text in it `printable`; CellError if it is too deep."""
-    if depth > DEEPEST:
-        raise CellError("answered with something other than a measurement")
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, list):
-        return [plain(item, depth + 1) for item in value]
-    if isinstance(value, dict):
-        return {printable(key): plain(item, depth + 1) for key, item in value.items()}
-    return value
+def plain(value: Any) -> Any:
+    """Return ``value`` from JSON with every text in it printable; CellError if it is too deep."""
+    try:
+        return printable.plain(value)
+    except ValueError:
+        raise CellError("answered with something other than a measurement") from None
 
 
 def measurement(answer: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,6 +42,7 @@ def measurement(answer: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str,
         sound = sound and _memory(clean["memory"])
     if "shared" in clean:
         sound = sound and _texts(clean["shared"])
+    sound = sound and isinstance(clean.get("lessened", ""), str)
     stability = clean.get("stability")
     sound = sound and (stability is None or _finite(stability))
     if not sound:

@@ -10,22 +10,19 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from asterisk.errors import UsageError
+from asterisk.remote.address import Address, after_scheme
 
 ARM = ("cortex-a53", "cortex-a72", "cortex-a76")
 X86 = ("haswell",)
 MOST = 256  # threads, and so CPUs
-_USER = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}")
-_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _PYTHON = re.compile(r"(?:/[A-Za-z0-9._+-]+)+|python3(?:\.[0-9]{1,2})?")
 _NUMBER = re.compile(r"[0-9]{1,5}")
-_ADDRESS = re.compile(r"(?:([^@]*)@)?(\[[^\]]*\]|[^:\[\]]*)(?::([^:]*))?")
 Options = dict[str, str]
 
 
@@ -54,11 +51,9 @@ class Ssh:
     kind: Literal["ssh"] = "ssh"
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        user = f"{self.user}@" if self.user else ""
-        port = f":{self.port}" if self.port else ""
         python = [f"python={self.python}"] if self.python != "python3" else []
-        return f"ssh://{user}{host}{port}" + _joined("?", "&", [*python, *_numbers_of(self)])
+        address = Address(self.host, self.user, self.port)
+        return f"{address}" + _joined("?", "&", [*python, *_numbers_of(self)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,38 +98,20 @@ def parse_all(texts: Iterable[str]) -> tuple[Target, ...]:
 
 
 def _ssh(text: str) -> Ssh:
-    address, asked, query = text.removeprefix("ssh://").partition("?")
+    told, asked, query = text.removeprefix("ssh://").partition("?")
     options = _options(text, query, "&", {"python", "threads", "cpus"}) if asked else {}
-    parts = _ADDRESS.fullmatch(address)
-    if parts is None:
-        raise UsageError(f"{text!r} is no address: ssh://user@host or ssh://user@host:port")
-    user, host, port = parts.groups()
-    if user is not None and not _USER.fullmatch(user):
-        raise UsageError(f"{user!r} in {text!r} is no user's name")
-    if port is not None and not (_NUMBER.fullmatch(port) and 1 <= int(port) < 1 << 16):
-        raise UsageError(f"{port!r} in {text!r} is no port")
+    address = after_scheme(text, told)
     python = options.get("python", "python3")
     if not _PYTHON.fullmatch(python) or "/../" in f"{python}/":
         raise UsageError(f"{python!r} in {text!r} is no path of a Python")
     return Ssh(
-        _host(text, host),
-        user or "",
-        int(port or 0),
+        address.host,
+        address.user,
+        address.port,
         python,
         _threads(text, options),
         _cpus(text, options),
     )
-
-
-def _host(text: str, host: str) -> str:
-    if host.startswith("["):
-        try:
-            return str(ipaddress.IPv6Address(host[1:-1].partition("%")[0]))
-        except ValueError:
-            raise UsageError(f"{host!r} in {text!r} is no IPv6 address") from None
-    if not _HOST.fullmatch(host):
-        raise UsageError(f"{host!r} in {text!r} is no host's name")
-    return host
 
 
 def _options(text: str, told: str, separator: str, known: set[str]) -> Options:

@@ -11,7 +11,10 @@ from typing import IO
 
 import asterisk
 
-NOT_FOR_DEVICES = ("training", "corpora", "teachers", "exporters", "classify", "cli")
+NOT_FOR_DEVICES = (
+    *("training", "corpora", "teachers", "exporters", "classify", "cli"),
+    *("serve", "deploy"),
+)
 DISTRIBUTION = "asterisk-edge"
 METADATA = ("METADATA", "entry_points.txt")
 

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -75,7 +75,11 @@ def find() -> Path:
 
 def make() -> Path:
     """Make the folder if it is not there; EngineError, one line, where that cannot be done."""
-    folder = place()
+    return kept(place(), _fill)
+
+
+def kept(folder: Path, fill: Callable[[Path], dict[str, str]]) -> Path:
+    """Return ``folder``, made once by ``fill``, which puts all into a folder and tells versions."""
     if (folder / "made.json").is_file():
         return folder
     for tool in NEEDED:
@@ -84,7 +88,7 @@ def make() -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".emulation-", dir=folder.parent))
     try:
-        versions = _fill(staging)
+        versions = fill(staging)
         (staging / "made.json").write_text(json.dumps(versions, indent=1) + "\n", "utf-8")
         staging.chmod(0o755)
         try:
@@ -110,15 +114,25 @@ def _fill(staging: Path) -> dict[str, str]:
     for name in MOUNTS:
         (root / name).mkdir(exist_ok=True)
     tell("emulation: qemu")
-    (qemu,) = Apt(work / "host", _architecture(), BACKPORTS).fetch("qemu-user")
-    unpack(qemu, work / "qemu", *(f"./usr/bin/{name}" for name in EMULATORS))
-    for name in EMULATORS:
-        shutil.move(work / "qemu" / "usr" / "bin" / name, staging / name)
+    qemu = emulators(work, staging, EMULATORS)
     tell("emulation: the engines' wheels for AArch64")
     _wheels(work / "wheels", root / "site")
-    versions = {deb.name.partition("_")[0]: deb.name.split("_")[1] for deb in (*debs, qemu)}
     shutil.rmtree(work)
-    return versions
+    return versions((*debs, qemu))
+
+
+def emulators(work: Path, folder: Path, names: Sequence[str]) -> Path:
+    """Put qemu's programs ``names`` into ``folder``; return the package they are from."""
+    (qemu,) = Apt(work / "host", _architecture(), BACKPORTS).fetch("qemu-user")
+    unpack(qemu, work / "qemu", *(f"./usr/bin/{name}" for name in names))
+    for name in names:
+        shutil.move(work / "qemu" / "usr" / "bin" / name, folder / name)
+    return qemu
+
+
+def versions(debs: Iterable[Path]) -> dict[str, str]:
+    """Return the packages' versions, which their files' names have."""
+    return {deb.name.partition("_")[0]: deb.name.split("_")[1] for deb in debs}
 
 
 class Apt:
@@ -186,7 +200,9 @@ def unpack(deb: Path, folder: Path, *members: str) -> None:
     """Unpack the files of a package, or only ``members``, without running anything of it."""
     folder.mkdir(parents=True, exist_ok=True)
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as source:
-        call(["tar", "-x", "--no-same-owner", "-C", str(folder), *members], stdin=source.stdout)
+        # A link that is there already, such as bin -> usr/bin, is followed.
+        extract = ["tar", "-x", "--no-same-owner", "--keep-directory-symlink"]
+        call([*extract, "-C", str(folder), *members], stdin=source.stdout)
     if source.returncode:
         raise EngineError(f"{deb.name} could not be unpacked")
 

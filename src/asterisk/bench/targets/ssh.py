@@ -16,11 +16,12 @@ from typing import IO, Any
 
 from asterisk.bench.plan import Row
 from asterisk.bench.spawn import LONGEST_ANSWER, CellError
-from asterisk.bench.targets import checks, payload, ssh_client
+from asterisk.bench.targets import checks, payload
 from asterisk.bench.targets.parse import Ssh
 from asterisk.bench.targets.session import INPUTS, OUTPUT, TargetError, check_cpus
-from asterisk.bench.targets.ssh_client import Disconnected
 from asterisk.errors import MissingExtra
+from asterisk.remote import client
+from asterisk.remote.printable import printable
 
 PUSH_SECONDS = 900
 SHORT_SECONDS = 60
@@ -38,6 +39,10 @@ _ASK_VERSION = (
     "import platform, sys; print('asterisk-python', *sys.version_info[:2], platform.machine())"
 )
 TARGET = "asterisk.bench.targets"
+
+
+class Disconnected(CellError):
+    """The connection, not what ran over it, failed."""
 
 
 @contextmanager
@@ -84,7 +89,7 @@ class SshSession:
                 f"{self.target}: Python {version[0]}.{version[1]} there, and at least "
                 f"{OLDEST[0]}.{OLDEST[1]} is needed; name another one with ?python=/path"
             )
-        machine = checks.printable(found[3].decode("ascii", "replace"))
+        machine = printable(found[3].decode("ascii", "replace"))
         if machine not in MACHINES:
             raise TargetError(
                 f"{self.target}: a {machine} system, for which no engine exists; "
@@ -164,10 +169,10 @@ class SshSession:
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            shown = checks.printable(repr(out[:40]))
+            shown = printable(repr(out[:40]))
             raise CellError(f"answered with {shown} instead of a JSON object")
         if "error" in answer:
-            raise CellError(checks.printable(str(answer["error"])))
+            raise CellError(printable(str(answer["error"])))
         return answer
 
     def _bring(self, path: Path) -> str:
@@ -231,6 +236,11 @@ class SshSession:
         timeout: float = SHORT_SECONDS,
         limit: int = SMALL,
     ) -> bytes:
-        return ssh_client.run(
-            self.target, words, timeout=timeout, limit=limit, data=data, source=source
-        )
+        try:
+            return client.run(
+                self.target, words, timeout=timeout, limit=limit, data=data, source=source
+            )
+        except client.Disconnected as failure:
+            raise Disconnected(str(failure)) from None
+        except client.RemoteError as failure:
+            raise CellError(str(failure)) from None

@@ -5,17 +5,17 @@ Host keys are checked as the user's own configuration says; nothing here turns t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Sequence
 from threading import Timer
-from typing import IO
+from typing import IO, Protocol
 
-from asterisk.bench.spawn import CellError
-from asterisk.bench.targets.checks import printable
-from asterisk.bench.targets.parse import Ssh
+from asterisk.remote.printable import printable
 
 CONFIG = "ASTERISK_SSH_CONFIG"  # another configuration file than the user's own
 CONNECT_SECONDS = 10
@@ -31,11 +31,34 @@ _WARNING = re.compile(r"Warning: Permanently added|^\*\* |^debug1|^mux_|^Killed 
 _FULL = re.compile(r"No space left on device|Wrote only \d+ of \d+ bytes|Disk quota exceeded")
 
 
-class Disconnected(CellError):
+class RemoteError(Exception):
+    """What ran over a connection failed; the message is one line."""
+
+
+class Disconnected(RemoteError):
     """The connection, not what ran over it, failed."""
 
 
-def arguments(target: Ssh, words: Sequence[str], config: str | None = None) -> list[str]:
+class Place(Protocol):
+    """What ssh needs to know of a machine; port 0 and no user are those of its configuration."""
+
+    @property
+    def host(self) -> str:
+        """A host's name or address that no shell and no option can be made of."""
+        ...
+
+    @property
+    def user(self) -> str:
+        """A user's name."""
+        ...
+
+    @property
+    def port(self) -> int:
+        """A port."""
+        ...
+
+
+def arguments(target: Place, words: Sequence[str], config: str | None = None) -> list[str]:
     """Return the ssh command that runs ``words`` on ``target``, each of them one word there too."""
     options = [part for option in OPTIONS for part in ("-o", option)]
     own = ["-F", config] if config else []
@@ -45,19 +68,21 @@ def arguments(target: Ssh, words: Sequence[str], config: str | None = None) -> l
 
 
 def run(
-    target: Ssh,
+    target: Place,
     words: Sequence[str],
     *,
     timeout: float,
     limit: int,
     data: bytes = b"",
     source: IO[bytes] | None = None,
+    follow: IO[bytes] | None = None,
 ) -> bytes:
     """Run ``words`` there and return at most ``limit`` bytes of what they print.
 
-    ``data``, or else what ``source`` holds, is their input. With ``data`` the connection's input
-    stays open until the answer is there: its end tells the other side that nobody waits any more.
-    Disconnected or CellError, one line, for anything but a clean end within ``timeout`` seconds.
+    ``data``, or else what ``source`` holds, is their input. With ``data``, which what ``follow``
+    holds may follow, the connection's input stays open until the answer is there: its end tells
+    the other side that nobody waits any more. Disconnected or RemoteError, one line, for anything
+    but a clean end within ``timeout`` seconds.
     """
     command = arguments(target, words, os.environ.get(CONFIG))
     late = False
@@ -76,10 +101,10 @@ def run(
     with process:
         try:
             timer.start()
-            _send(process, data)
+            _send(process, data, follow)
             out = _read(process.stdout, limit + 1)
             if len(out) > limit:
-                raise CellError(f"answered with more than {limit} bytes")
+                raise RemoteError(f"answered with more than {limit} bytes")
             noise = _read(process.stderr, MOST_NOISE)
             if process.stdin is not None:
                 _close(process.stdin)
@@ -96,31 +121,29 @@ def run(
     return out
 
 
-def _send(process: subprocess.Popen[bytes], data: bytes) -> None:
+def _send(process: subprocess.Popen[bytes], data: bytes, follow: IO[bytes] | None) -> None:
     if process.stdin is None or not data:
         return
-    try:
+    with contextlib.suppress(BrokenPipeError):  # what it says on its way out tells more
         process.stdin.write(data)
+        if follow is not None:
+            shutil.copyfileobj(follow, process.stdin)
         process.stdin.flush()
-    except BrokenPipeError:
-        return  # what it says on its way out tells more
 
 
 def _close(stream: IO[bytes]) -> None:
-    try:
+    with contextlib.suppress(BrokenPipeError):
         stream.close()
-    except BrokenPipeError:
-        return
 
 
 def _read(stream: IO[bytes] | None, limit: int) -> bytes:
     return stream.read(limit) if stream is not None else b""
 
 
-def _failure(status: int, noise: bytes) -> CellError:
+def _failure(status: int, noise: bytes) -> RemoteError:
     lines = [line.strip() for line in noise.decode("utf-8", "replace").splitlines()]
     told = [line for line in lines if line and not _WARNING.search(line)]
     if any(map(_FULL.search, told)):
-        return CellError("its disk is full (No space left on device)")
+        return RemoteError("its disk is full (No space left on device)")
     last = printable(told[-1]) if told else f"ended with status {status}"
-    return Disconnected(last) if status == LOST else CellError(last)
+    return Disconnected(last) if status == LOST else RemoteError(last)

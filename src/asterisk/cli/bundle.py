@@ -1,0 +1,71 @@
+"""`asterisk-bundle`: an artifact in, one archive out that installs itself on a small board."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from asterisk.cli.common import Parser, run
+from asterisk.deploy.boards import BOARDS
+from asterisk.progress import tell
+
+BUNDLES = Path("bundles")
+PYTHONS = ("3.11", "3.13")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    it = Parser(
+        prog="asterisk-bundle",
+        description="Pack an artifact with all it needs on a 64-bit Raspberry Pi. There: "
+        "tar xf FILE && python3 asterisk-bundle/install.py",
+    )
+    it.add_argument(
+        "artifact",
+        type=Path,
+        help="artifact, or folder of several, or checkpoint: what suits the board best is taken",
+    )
+    it.add_argument("--target", required=True, choices=tuple(BOARDS), help="the board")
+    it.add_argument(
+        "--python",
+        default="3.11",
+        choices=PYTHONS,
+        help="of its system: 3.11 in Bookworm, 3.13 in Trixie (default: %(default)s)",
+    )
+    it.add_argument("--format", help="a format's name; the board's best if left out")
+    it.add_argument(
+        "--out", type=Path, default=BUNDLES, help="folder of bundles (default: %(default)s)"
+    )
+    return it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    return run(parser(), _bundle, argv)
+
+
+def _bundle(arguments: argparse.Namespace) -> None:
+    from asterisk.deploy import bundle as bundling
+    from asterisk.deploy.boards import board
+    from asterisk.deploy.picking import picked
+
+    chosen = board(arguments.target)
+    with picked(arguments.artifact, chosen, arguments.format) as pick:
+        if pick.note:
+            tell(f"asterisk-bundle: {pick.note}")
+        bundle = bundling.collect(pick.artifact, chosen, arguments.python)
+        target = arguments.out / bundle.file_name
+        size = bundling.write(bundle, target)
+    it = bundle.manifest
+    limit = "no limit" if it["max_memory"] is None else f"{it['max_memory'] >> 20} MiB at most"
+    print(
+        f"{target}  {size / 1e6:.1f} MB, installed {bundle.installed_bytes / 1e6:.1f} MB  "
+        f"Python {it['python']}, {bundle.engine}  {it['format']} {it['recipe']} ({pick.why})  "
+        f"threads {it['threads']}, memory: {limit}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

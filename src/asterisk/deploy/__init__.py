@@ -1,0 +1,1 @@
+"""Bundles of an artifact and all it needs, and their way onto a device."""

@@ -1,0 +1,1 @@
+"""What runs on the device itself: standard library only, and nothing of this package."""

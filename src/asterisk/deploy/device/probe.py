@@ -1,0 +1,130 @@
+"""Tells what a machine is, as one JSON line; standard library only.
+
+Sent over ssh and run there, by whatever Python there is, so that even one that is far too old can
+be named. Reads one JSON line ``{"prefix", "port", "sudo"}`` first.
+"""
+
+import errno
+import json
+import os
+import platform
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+UNIT = "asterisk.service"
+FEATURES = ("asimd", "asimddp", "asimdhp", "fphp", "i8mm", "sve")
+
+
+def read(path: str) -> str:
+    """Return the text of a small file; nothing where it cannot be read."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            return file.read(1 << 16).decode("utf-8", "replace").strip("\0 \n")
+    except OSError:
+        return ""
+
+
+def said(*words: str) -> object:
+    """Return what a program says, or None where it is not there or fails."""
+    try:
+        out = subprocess.check_output(
+            words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=15
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return out.decode("utf-8", "replace").strip()
+
+
+def features() -> object:
+    """Return which of `FEATURES` the first processor has."""
+    for line in read("/proc/cpuinfo").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("Features", "flags"):
+            return [one for one in FEATURES if one in value.split()]
+    return []
+
+
+def glibc() -> str:
+    """Return glibc's version, or nothing for another C library."""
+    try:
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    except (ValueError, OSError):
+        return ""
+    return version if name == "glibc" else ""
+
+
+def memory() -> int:
+    """Return the machine's memory in bytes; 0 where it does not tell."""
+    for line in read("/proc/meminfo").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def place(prefix: str) -> "dict[str, object]":
+    """Return of the folder where ``prefix`` would be made the free bytes, and if one may write."""
+    nearest = prefix
+    while not os.path.lexists(nearest) and nearest != "/":
+        nearest = os.path.dirname(nearest)  # noqa: PTH120
+    try:
+        state = os.statvfs(nearest)
+    except OSError:
+        return {"free": 0, "writable": False}
+    folder = os.path.isdir(nearest)  # noqa: PTH112
+    return {
+        "free": state.f_bavail * state.f_frsize,
+        "writable": folder and os.access(nearest, os.W_OK | os.X_OK),
+    }
+
+
+def busy(port: int) -> bool:
+    """Tell whether something already listens on a port of this machine."""
+    with socket.socket() as it:
+        it.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            it.bind(("127.0.0.1", port))
+        except OSError as failure:
+            return failure.errno == errno.EADDRINUSE
+    return False
+
+
+def main() -> None:
+    """Read what is asked, answer it."""
+    asked = json.loads(sys.stdin.buffer.readline().decode())
+    prefix = os.path.expanduser(asked["prefix"])  # noqa: PTH111
+    told = {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "bits": 8 * struct.calcsize("P"),
+        "page_size": os.sysconf("SC_PAGE_SIZE"),
+        "python": list(sys.version_info[:2]),
+        "implementation": platform.python_implementation(),
+        "glibc": glibc(),
+        "memory": memory(),
+        "cores": os.cpu_count() or 1,
+        "features": features(),
+        "model": read("/proc/device-tree/model"),
+        "prefix": prefix,
+        "clock": time.time(),
+        "systemd": os.path.isdir("/run/systemd/system"),  # noqa: PTH112
+        "root": os.geteuid() == 0,
+        "sudo": False,
+        "busy": False,
+        "active": False,
+    }
+    told.update(place(prefix))
+    if asked["sudo"]:
+        told["sudo"] = said("sudo", "-n", "true") is not None
+        told["systemd"] = told["systemd"] or said("systemctl", "is-system-running") is not None
+        told["active"] = said("systemctl", "is-active", UNIT) == "active"
+    if asked["port"]:
+        told["busy"] = busy(asked["port"])
+    sys.stdout.write("\n" + json.dumps(told) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

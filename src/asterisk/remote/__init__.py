@@ -1,0 +1,1 @@
+"""Other machines, reached by the system's ssh; standard library only."""

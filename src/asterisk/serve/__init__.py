@@ -1,0 +1,1 @@
+"""An artifact behind OpenAI's embeddings API; `asterisk-serve` starts it."""

@@ -1,0 +1,167 @@
+"""Requests on their way through the worker threads, a slice of each in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import contextlib
+import threading
+from collections.abc import Sequence
+from queue import SimpleQueue
+
+import numpy as np
+
+from asterisk.errors import InputError
+from asterisk.runtimes.runtime import OnLong, Runtime, Vectors, divisor
+from asterisk.serve.api import Item, Request
+from asterisk.serve.errors import ApiError, busy, unavailable
+
+SLICE = 8  # texts of one request before the next request's turn
+
+
+class Job:
+    """One request's texts, and what has become of them."""
+
+    def __init__(self, request: Request, done: asyncio.Future[None]) -> None:
+        self.request = request
+        self.done = done
+        self.entries: list[bytes] = [b""] * len(request.items)
+        """Each text's entry in the answer's ``data``."""
+        self.tokens = 0
+        self.truncated = 0
+        self.failure: BaseException | None = None
+        self.abandoned = False
+        # Longest first: a new length costs LiteRT a new plan of its memory.
+        self.order = sorted(
+            range(len(request.items)), key=lambda i: len(request.items[i]), reverse=True
+        )
+        self.taken = 0
+        self.left = len(request.items)
+
+
+class Workers:
+    """``threads`` threads that embed, and the texts that wait for them.
+
+    A worker takes some texts of the request at the front and puts the request behind all others,
+    so that a single text waits for a slice of every long list and not for the lists. `submit` and
+    `abandon` belong to the event loop's thread.
+    """
+
+    def __init__(self, runtime: Runtime, threads: int, most: int, on_long: OnLong) -> None:
+        self.waiting = 0
+        self.runtime = runtime
+        self._most = most
+        self._on_long = on_long
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"embed-{lane}", daemon=True)
+            for lane in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, request: Request) -> Job:
+        """Queue a request; ``done`` of its job is set in the end. ApiError where it is full."""
+        if self._closed:
+            raise unavailable("The server is stopping.")
+        count = len(request.items)
+        with self._lock:
+            if self.waiting + count > self._most:
+                raise busy(f"{self.waiting} texts are waiting; at most {self._most} can.")
+            self.waiting += count
+        job = Job(request, self._loop.create_future())
+        self._jobs.put(job)
+        return job
+
+    def abandon(self, job: Job) -> None:
+        """Take a request's texts out of the queue; those under way are finished for nobody."""
+        with self._lock:
+            if not job.abandoned:
+                job.abandoned = True
+                self.waiting -= len(job.order) - job.taken
+
+    def close(self, seconds: float) -> bool:
+        """Let the threads end, within ``seconds``; tell whether all of them have."""
+        self._closed = True
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join(seconds)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            with self._lock:
+                if job.abandoned:
+                    continue
+                indices = job.order[job.taken : job.taken + SLICE]
+                job.taken += len(indices)
+                self.waiting -= len(indices)
+                more = job.taken < len(job.order)
+            if more:
+                self._jobs.put(job)
+            try:
+                tokens, truncated = self._embed(job, indices)
+            except BaseException as failure:
+                self.abandon(job)
+                job.failure = failure
+                self._finish(job)
+                continue
+            with self._lock:
+                job.tokens += tokens
+                job.truncated += truncated
+                job.left -= len(indices)
+                last = not job.left
+            if last:
+                self._finish(job)
+
+    def _embed(self, job: Job, indices: Sequence[int]) -> tuple[int, int]:
+        items, size = job.request.items, job.request.dimensions
+        write = _base64 if job.request.base64 else _decimals
+        tokens = truncated = 0
+        for index in indices:
+            try:
+                ids, cut = self._ids(items[index])
+            except InputError as failure:
+                raise ApiError(400, f"'input[{index}]': {failure}.", param="input") from None
+            # A copy, as `Runtime.encode` has one: a sum's last bit may depend on where a row is.
+            row = np.array(self.runtime.embed_ids(ids)[:size])
+            vector = row / divisor(row)
+            job.entries[index] = b'{"object":"embedding","index":%d,"embedding":%b}' % (
+                index,
+                write(vector),
+            )
+            tokens += len(ids)
+            truncated += cut
+        return tokens, truncated
+
+    def _ids(self, item: Item) -> tuple[list[int], bool]:
+        """Return the ids that the engine is given, and whether they are a part only."""
+        most = self.runtime.longest
+        ids = self.runtime.tokenizer.encode(item, most + 1) if isinstance(item, str) else item
+        if len(ids) <= most:
+            return ids, False
+        if self._on_long == "error":
+            raise InputError(f"a text has more than {most} tokens")
+        return ids[:most], True
+
+    def _finish(self, job: Job) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
+            self._loop.call_soon_threadsafe(_set, job.done)
+
+
+def _base64(vector: Vectors) -> bytes:
+    return b'"%b"' % binascii.b2a_base64(vector.astype("<f4").tobytes(), newline=False)
+
+
+def _decimals(vector: Vectors) -> bytes:
+    # Nine digits are enough for every float32 to be read back as it was.
+    return ("[" + ("%.9g," * len(vector))[:-1] + "]").encode() % tuple(vector.tolist())
+
+
+def _set(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)

@@ -1,0 +1,46 @@
+"""How much the server holds at once, so that no client decides on its memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 1 << 20
+_LEAST = 8 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on requests: bytes, counts and seconds."""
+
+    body: int = 4 * MIB  # bytes of one request's body
+    bodies: int = 8 * MIB  # of all bodies that are being read
+    texts: int = 2048  # in one request, the API's own bound
+    queue: int = 4096  # texts that wait, of all requests
+    connections: int = 1024
+    arrival: float = 20.0  # seconds a request has to arrive, an answer to leave
+    answer: float = 60.0  # seconds from arrival to vectors
+    idle: float = 75.0  # seconds a connection may wait for its next request
+    grace: float = 10.0  # seconds for what is under way when the server stops
+
+
+def reserve(max_memory: int) -> int:
+    """Return how many bytes of a process's ``max_memory`` are for requests, not the engine."""
+    return max(max_memory // 8, _LEAST)
+
+
+def limits_for(room: int | None) -> Limits:
+    """Return the bounds for requests that may take ``room`` bytes, None for the usual ones.
+
+    A character of a body can come to take four bytes, and be there twice. A text's entry in an
+    answer takes 4 KiB, twice while the answer is put together.
+    """
+    usual = Limits()
+    if room is None:
+        return usual
+    return Limits(
+        body=min(usual.body, room // 32),
+        bodies=min(usual.bodies, room // 16),
+        texts=min(usual.texts, room // (32 << 10)),
+        queue=min(usual.queue, room // (16 << 10)),
+        connections=min(usual.connections, room // (64 << 10)),
+    )

@@ -1,0 +1,388 @@
+"""Bundles: real ones of each format within their limits, and manifests that lie."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from conftest import SHIPPED
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asterisk.cli import bundle as command
+from asterisk.deploy import boards, bundle, elf, libraries, openmp, picking, wheels
+from asterisk.deploy.device import install
+from asterisk.errors import ArtifactError, EngineError, OutputError, UsageError
+from asterisk.exporters.export import export
+from asterisk.model.checkpoint import load
+from deploy import fake
+from deploy.real import bundle_of, libgomp, wheels_of
+
+FAST = 0  # of xz: an archive that is small enough so is smaller yet as it is shipped
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """The shipped checkpoint's artifacts, one a format."""
+    out = tmp_path_factory.mktemp("artifacts")
+    checkpoint = load(SHIPPED)
+    for format, recipe in (("tflite", "int8"), ("onnx", "int8"), ("gguf", "q8_0")):
+        export(checkpoint, format, recipe, out / f"{format}-{recipe}")
+    return out
+
+
+def real(exported, format):
+    """Return the format's bundle for a Pi 4; skip where its wheels cannot be had."""
+    wheels_of(format, "3.11")
+    if format == "gguf":
+        libgomp()
+    (folder,) = exported.glob(f"{format}-*")
+    return bundle_of(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", bundle.LIMITS)
+def test_a_real_bundle(exported, tmp_path, monkeypatch, capsys, format):
+    it = real(exported, format)
+    monkeypatch.setattr(bundle.write, "__defaults__", (FAST,))
+    words = [str(exported), "--target", "pi4", "--format", format, "--out", str(tmp_path / "out")]
+    assert command.main(words) == 0
+    told = capsys.readouterr().out
+    assert told.count("\n") == 1
+    (target,) = (tmp_path / "out").iterdir()
+    assert target.stat().st_size < bundle.LIMITS[format]
+    recipe = it.manifest["recipe"]
+    for part in (
+        *(str(target), f"{target.stat().st_size / 1e6:.1f} MB", "Python 3.11", "threads 4"),
+        *(f"installed {it.installed_bytes / 1e6:.1f} MB", it.engine, f"{format} {recipe} (of 3; "),
+    ):
+        assert part in told
+    # Collected a second time, it is the same.
+    assert bundle.manifest_of(target) == it.manifest
+    subprocess.run(["tar", "xf", target, "-C", tmp_path], check=True)
+    root = tmp_path / bundle.TOP
+    files = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
+    assert set(files) == set(it.files) | {"install.py", "bundle.json"}
+    for name, entry in it.manifest["files"].items():
+        assert hashlib.sha256(files[name].read_bytes()).hexdigest() == entry["sha256"]
+        assert bool(files[name].stat().st_mode & 0o100) == entry["executable"]
+    assert sum(files[name].stat().st_size for name in it.files) == it.installed_bytes
+    names = {f"asterisk-{name}" for name in ("embed", "verify", "serve", "bench")} | {"python"}
+    assert {path.name for path in (root / "bin").iterdir()} == names
+    for part in ("tests", "f2py", "training", "exporters", "torch", "__pycache__", "quantization"):
+        assert not [name for name in files if part in name.split("/")], part
+    distributions = {name.split("/")[1] for name in files if ".dist-info/" in name}
+    folders = {"onnxruntime": "onnxruntime"}  # in the package itself
+    for name in distributions:
+        place = folders.get(name.split("-")[0], name)
+        licences = [path for path in files if path.startswith(f"site/{place}/")]
+        assert any("LICEN" in path.upper() for path in licences), name
+    natives = [path for path in files.values() if elf.is_library(path)]
+    assert len(natives) > 5
+    for path in natives:
+        found = elf.read(path)
+        assert (found.machine, found.alignment >= 16384) == (elf.AARCH64, True)
+        assert found.versions.get("GLIBC", ()) <= (2, 36)
+    assert (openmp.SONAME in {path.name for path in natives}) == (format == "gguf")
+    assert (f"lib/{openmp.LICENCE}" in files) == (format == "gguf")
+
+
+@pytest.mark.slow
+def test_a_board_with_little_memory_is_told_so(exported):
+    wheels_of("tflite", "3.11")
+    it = bundle_of(exported / "tflite-int8", "zero2w")
+    assert (it.manifest["threads"], it.manifest["max_memory"]) == (2, 128 << 20)
+    for name in ("embed", "serve"):
+        words = it.files[f"bin/asterisk-{name}"].read_text().splitlines()[-1]
+        assert "--threads 2" in words
+        assert f"--max-memory {128 << 20}" in words
+
+
+@pytest.mark.slow
+def test_the_package_in_it_runs_alone(exported, tmp_path):
+    """On this machine's own numpy and engine: all of this project's own modules are there."""
+    it = real(exported, "tflite")
+    files = [name for name in it.files if name.startswith(("site/asterisk", "artifact/", "bin/"))]
+    with (tmp_path / "it.tar").open("wb") as stream:
+        bundle.write_parts(it, files, stream)
+    subprocess.run(["tar", "xf", tmp_path / "it.tar", "-C", tmp_path], check=True)
+    root = tmp_path / bundle.TOP
+    for words in (["verify", root / "artifact"], ["bench", "--help"], ["serve", "--help"]):
+        done = subprocess.run(
+            [root / "bin" / f"asterisk-{words[0]}", *words[1:]],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={"ASTERISK_PYTHON": sys.executable, "PATH": "/usr/bin:/bin"},
+        )
+        assert done.returncode == 0, done.stderr
+    where = subprocess.run(
+        [root / "bin" / "python", "-c", "import asterisk; print(asterisk.__file__)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"ASTERISK_PYTHON": sys.executable, "PATH": "/usr/bin:/bin", "PYTHONPATH": ""},
+    )
+    assert where.stdout.startswith(str(root))
+
+
+# --- the archive -------------------------------------------------------------------------------
+
+
+def test_the_same_bundle_gives_the_same_bytes(tmp_path):
+    for name in ("one", "two"):
+        bundle.write(fake.bundle(tmp_path / name), tmp_path / f"{name}.tar.xz")
+    one, two = (tmp_path / f"{name}.tar.xz" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+    with tarfile.open(one) as tar:
+        members = tar.getmembers()
+    assert [it.name for it in members[:2]] == [
+        f"{bundle.TOP}/install.py",
+        f"{bundle.TOP}/bundle.json",
+    ]
+    assert {(it.uid, it.gid, it.uname, it.mtime) for it in members} == {(0, 0, "", bundle._TIME)}
+    assert all(it.isreg() for it in members)
+
+
+def test_a_bundle_over_its_limit_leaves_nothing(tmp_path, monkeypatch):
+    it = fake.bundle(tmp_path / "made")  # a megabyte of noise in it
+    out = tmp_path / "out"
+    monkeypatch.setitem(bundle.LIMITS, "tflite", 1_000_000)
+    with pytest.raises(OutputError, match=r"1\.1 MB, over the 1 MB of a tflite bundle"):
+        bundle.write(it, out / "it.tar.xz")
+    assert list(out.iterdir()) == []
+
+
+def test_a_file_that_changed_meanwhile_is_noticed(tmp_path):
+    it = fake.bundle(tmp_path / "made")
+    path = it.files["artifact/model.bin"]
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(ArtifactError, match=r"artifact/model\.bin has changed"):
+        bundle.write(it, tmp_path / "it.tar.xz")
+    assert not (tmp_path / "it.tar.xz").exists()
+
+
+def test_only_what_is_named_travels(tmp_path):
+    it = fake.bundle(tmp_path / "made")
+    stream = io.BytesIO()
+    bundle.write_parts(it, ["bin/python"], stream)
+    stream.seek(0)
+    with tarfile.open(fileobj=stream) as tar:
+        names = tar.getnames()
+    assert names == [f"{bundle.TOP}/{name}" for name in ("install.py", "bundle.json", "bin/python")]
+
+
+def test_what_is_no_bundle(tmp_path):
+    path = tmp_path / "it.tar.xz"
+    for data in (b"", b"garbage", b"\xfd7zXZ\0" + bytes(100)):
+        path.write_bytes(data)
+        with pytest.raises(ArtifactError, match="is not a bundle"):
+            bundle.manifest_of(path)
+
+
+# --- native libraries --------------------------------------------------------------------------
+
+
+def library(folder, name, **header):
+    """Return a shared library as told; the words are those of `elf.Library`."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"\x7fELF")
+    values = {"machine": elf.AARCH64, "alignment": 65536, "needed": (), "versions": {}}
+    return elf.Library(**{**values, **header})
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ({"machine": elf.X86_64}, "is not for aarch64"),
+        ({"alignment": 4096}, "aligned to 4 KiB: a kernel with pages of 16 KiB"),
+        ({"versions": {"GLIBC": (2, 37)}}, r"needs GLIBC 2\.37; bookworm has 2\.36"),
+        ({"versions": {"GLIBCXX": (3, 4, 31)}}, r"needs GLIBCXX 3\.4\.31; bookworm has 3\.4\.30"),
+        ({"needed": ("libmissing.so.1",)}, "needs libmissing.so.1, which nothing brings"),
+    ],
+)
+def test_a_library_that_would_not_load_is_refused(tmp_path, monkeypatch, header, reason):
+    found = library(tmp_path, "libit.so", **header)
+    monkeypatch.setattr(elf, "read", lambda path: found)
+    with pytest.raises(EngineError, match=reason):
+        libraries.check(tmp_path, boards.board("pi4"), "3.11")
+
+
+def test_what_slim_systems_lack_is_to_be_probed_for(tmp_path, monkeypatch):
+    needed = ("libc.so.6", "libgomp.so.1", "libit.so")
+    found = library(tmp_path, "libit.so", needed=needed, versions={"GLIBC": (2, 38)})
+    monkeypatch.setattr(elf, "read", lambda path: found)
+    asked = libraries.check(tmp_path, boards.board("pi5"), "3.13")
+    assert asked == libraries.Asked((2, 38), 65536, {"libgomp.so.1": "libgomp1"})
+    assert libraries.needs(tmp_path) == {"libc.so.6", "libgomp.so.1"}
+
+
+# --- what is picked ----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_what_is_picked(exported, tmp_path):
+    zero, five = boards.board("zero2w"), boards.board("pi5")
+    with picking.picked(exported, five) as pick:
+        assert (pick.artifact.manifest.format, pick.note) == ("tflite", "")
+        assert "of 3; dotprod" in pick.why
+    with picking.picked(exported, five, "onnx") as pick:
+        assert pick.artifact.manifest.format == "onnx"
+    with picking.picked(exported / "tflite-int8", five) as pick:
+        assert (pick.why, pick.note) == ("as given", "")
+    with picking.picked(exported / "tflite-int8", zero) as pick:
+        assert "int8-emb4 would suit a Raspberry Pi Zero 2 W better" in pick.note
+        assert "\n" not in pick.note
+    with (
+        pytest.raises(UsageError, match="is tflite, not onnx"),
+        picking.picked(exported / "tflite-int8", five, "onnx"),
+    ):
+        pass
+    with pytest.raises(ArtifactError, match="is no artifact"), picking.picked(tmp_path, five):
+        pass
+    with picking.picked(SHIPPED, zero) as pick:
+        it = pick.artifact.manifest
+        assert (it.format, it.recipe) == ("tflite", "int8-emb4")
+        folder = pick.artifact.folder
+        assert folder.is_dir()
+    assert not folder.exists()
+
+
+def test_the_command_refuses_in_one_line(tmp_path, capsys):
+    out = ["--out", str(tmp_path / "out")]
+    for words, status in (
+        ([str(tmp_path), "--target", "pi4"], 5),
+        ([str(tmp_path / "none"), "--target", "pi4"], 5),
+        ([str(tmp_path), "--target", "pi4", "--format", "onxn"], 2),
+    ):
+        assert command.main([*words, *out]) == status
+        told = capsys.readouterr()
+        assert told.err.count("\n") == 1
+    for words in ([str(tmp_path)], [str(tmp_path), "--target", "pi6"]):
+        with pytest.raises(SystemExit):
+            command.main([*words, *out])
+    assert not (tmp_path / "out").exists()
+    assert command.PYTHONS == wheels.PYTHONS
+
+
+# --- manifests that lie ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return fake.bundle(tmp_path_factory.mktemp("manifest") / "made").manifest
+
+
+def refused(data):
+    """Know that both sides refuse ``data`` in one line, and return it."""
+    with pytest.raises(install.Refusal) as device:
+        install.parsed(data)
+    with pytest.raises(ArtifactError) as host:
+        bundle.read_manifest(data)
+    assert str(device.value) == str(host.value)
+    assert "\n" not in str(host.value)
+    return str(host.value)
+
+
+def test_a_right_manifest_is_read(manifest):
+    data = bundle.to_json(manifest)
+    assert bundle.read_manifest(data) == install.parsed(data) == manifest
+
+
+BAD_PATHS = (
+    *("../site/x", "/etc/passwd", "site/../../x", "site//x", "site/./x", "site/", "site", ""),
+    *("etc/passwd", "site/a\0b", "site/a\nb", "site\\x", "site/" + "x" * 600, "~/x", "site/é"),
+    *("bundle.json", "install.py", "site/bin/../x", "artifact/model.bin/x", "bin"),
+)
+
+
+@pytest.mark.parametrize("path", BAD_PATHS, ids=ascii)
+def test_a_path_that_is_not_plain_is_refused(manifest, path):
+    entry = {"sha256": "0" * 64, "size": 0, "executable": False}
+    it = {**manifest, "files": {**manifest["files"], path: entry}}
+    it["id"] = install.identity(it)
+    assert "bundle.json" in refused(json.dumps(it).encode())
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    parts=st.lists(
+        st.sampled_from(["..", ".", "", "site", "bin", "x", "a\0", "a/b", "\u202e", " "]),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_no_path_leaves_the_folder(manifest, parts):
+    path = "/".join(parts)
+    entry = {"sha256": "0" * 64, "size": 0, "executable": False}
+    it = {**manifest, "files": {**manifest["files"], path: entry}}
+    it["id"] = install.identity(it)
+    try:
+        install.checked(it)
+    except install.Refusal:
+        return
+    assert parts[0] in ("site", "bin")
+    assert not {"..", ".", "", " ", "a\0", "\u202e"} & set(parts)
+    assert Path("/p", path).resolve().is_relative_to("/p")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(key=st.sampled_from(sorted(install.KEYS)), value=JSON, sign=st.booleans())
+def test_another_value_is_refused_or_harmless(manifest, key, value, sign):
+    it = {**manifest, key: value}
+    if sign and key != "id":
+        it["id"] = install.identity(it)
+    data = json.dumps(it).encode()
+    try:
+        found = install.parsed(data)
+    except install.Refusal:
+        refused(data)
+    else:
+        assert set(found["files"]) == set(manifest["files"])
+        assert sign or found == manifest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda it: it.pop("threads"),
+        lambda it: it.update(more=1),
+        lambda it: it.update(schema=2),
+        lambda it: it.update(schema=True),
+        lambda it: it.update(threads=0),
+        lambda it: it.update(max_memory=5),
+        lambda it: it["files"]["bin/python"].update(size=1 << 60),
+        lambda it: it["files"]["bin/python"].update(size=-1),
+        lambda it: it["files"]["bin/python"].update(sha256="0" * 63),
+        lambda it: it["files"]["bin/python"].update(executable=1),
+        lambda it: it["files"].pop("bin/asterisk-verify"),
+        lambda it: it["files"].clear(),
+        lambda it: it.update(installed_bytes=1),
+    ],
+)
+def test_other_lies(manifest, change):
+    it = json.loads(json.dumps(manifest))
+    change(it)
+    it["id"] = install.identity(it)
+    refused(json.dumps(it).encode())
+
+
+def test_texts_that_are_no_manifest(manifest):
+    data = bundle.to_json(manifest)
+    twice = data.replace(b'"board"', b'"board": "pi3",\n "board"', 1)
+    for text in (b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"schema": NaN}', twice, data[:-9]):
+        refused(text)
+    assert "id" in refused(data.replace(b'"threads": 2', b'"threads": 3'))

@@ -1,0 +1,101 @@
+"""The reader of ELF headers against readelf, and against files that lie."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from asterisk.deploy import elf
+from asterisk.errors import ArtifactError
+
+HERE = sorted(Path(np.__file__).parent.rglob("*.so"))
+HERE += sorted((Path(np.__file__).parents[1] / "numpy.libs").glob("*.so*"))
+SMALLEST = min(HERE, key=lambda path: path.stat().st_size)
+
+
+def told(path, *options):
+    done = subprocess.run(
+        ["readelf", "-W", *options, path], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.skipif(shutil.which("readelf") is None, reason="no readelf to compare with")
+@pytest.mark.parametrize("path", HERE, ids=lambda path: path.name)
+def test_it_says_what_readelf_says(path):
+    agrees(path)
+
+
+def agrees(path):
+    found = elf.read(path)
+    dynamic = told(path, "-d")
+    assert list(found.needed) == re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic)
+    loads = [line for line in told(path, "-l").splitlines() if line.strip().startswith("LOAD")]
+    assert found.alignment == min(int(line.split()[-1], 16) for line in loads)
+    needs = told(path, "-V").partition("Version needs section")[2]
+    for family in ("GLIBC", "GLIBCXX", "CXXABI", "GCC"):
+        names = re.findall(rf"Name: {family}_([0-9.]+)\s", needs)
+        highest = max((tuple(map(int, name.split("."))) for name in names), default=None)
+        assert found.versions.get(family) == highest, family
+    machine = {elf.X86_64: "X86-64", elf.AARCH64: "AArch64"}[found.machine]
+    assert machine in told(path, "-h")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x7fELF", b"MZ" + bytes(200), b"\x7fELF\x01\x01\x01" + bytes(100)]
+)
+def test_what_is_no_library_is_refused(tmp_path, data):
+    path = tmp_path / "it.so"
+    path.write_bytes(data)
+    with pytest.raises(ArtifactError, match="not a sound 64-bit shared library") as caught:
+        elf.read(path)
+    assert "\n" not in str(caught.value)
+
+
+HEAD = SMALLEST.read_bytes()
+
+
+@settings(max_examples=300, deadline=2000)
+@given(
+    st.lists(st.tuples(st.integers(0, 1023), st.binary(min_size=1, max_size=8)), max_size=6),
+    st.integers(0, len(HEAD)),
+)
+@example([(54, b"\xff\xff\xff\xff")], 0)
+@example([(32, b"\xff" * 8)], 0)
+def test_a_file_that_lies_is_read_or_refused(tmp_path_factory, changes, cut):
+    data = bytearray(HEAD[: len(HEAD) - cut])
+    for at, new in changes:
+        if at + len(new) <= len(data):
+            data[at : at + len(new)] = new
+    path = tmp_path_factory.getbasetemp() / "lying.so"
+    path.write_bytes(data)
+    try:
+        found = elf.read(path)
+    except ArtifactError:
+        return
+    assert found.alignment >= 1
+    assert all(len(name) < 512 for name in found.needed)
+
+
+def test_a_dynamic_table_that_lies_is_read_or_refused(tmp_path):
+    """Every byte of the tables that the loader would read, set to 255 in turn."""
+    dynamic = re.search(r"DYNAMIC\s+(0x\w+) \S+ \S+ (0x\w+)", told(SMALLEST, "-l"))
+    start, size = (int(part, 16) for part in dynamic.groups())
+    path = tmp_path / "lying.so"
+    refused = 0
+    for at in range(start, start + size):
+        data = bytearray(HEAD)
+        data[at] = 255
+        path.write_bytes(data)
+        try:
+            elf.read(path)
+        except ArtifactError:
+            refused += 1
+    assert refused > 8
