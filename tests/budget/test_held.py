@@ -128,7 +128,7 @@ def test_a_peak_stays_under_the_limit_and_vectors_are_the_same(artifact, texts, 
     assert not np.array_equal(np.load(tight), vectors)
 
 
-def test_too_little_is_refused_at_once_in_one_line(artifact, texts):
+def test_too_little_is_refused_at_once_in_one_line(artifact, texts, tmp_path):
     began = time.monotonic()
     ended = run(embed(artifact, texts, "--max-memory", "32M"))
     assert time.monotonic() - began < 5
@@ -137,6 +137,9 @@ def test_too_little_is_refused_at_once_in_one_line(artifact, texts):
     (line,) = ended.stderr.splitlines()
     assert re.search(r"needs about \d+M for texts of 128 tokens on one thread", line)
     assert "a memory limit of 32M is not enough" in line
+    named = re.search(r"needs about (\d+M)", line)[1]
+    taken = run(embed(artifact, texts, "--max-memory", named, "--out", tmp_path / "v.npy"))
+    assert taken.returncode == 0, taken.stderr
 
 
 def test_the_groups_own_limit_counts_where_it_is_lower(artifact_of, texts):

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from asterisk.budget import add_option, group, parse, told
 from asterisk.budget.estimate import COSTS, MB, Model, need
-from asterisk.budget.plan import BATCHES, LENGTHS, TEXT, Planner
+from asterisk.budget.plan import BATCHES, LENGTHS, TEXT, Planner, TooLittle
 from asterisk.budget.resident import resident
 from asterisk.errors import BudgetError, UsageError
 from asterisk.model.config import ModelConfig
+from asterisk.serve.limits import reserve, with_reserve
 
 ORIGINAL = ModelConfig(
     hidden_size=512,
@@ -133,6 +134,22 @@ def test_what_a_refusal_names_is_enough(planner):
     assert budget.threads == 1
     with pytest.raises(BudgetError, match="is not enough"):
         replace(planner, limit=parse(amount) - 2 * MB).plan()
+
+
+@settings(deadline=None)
+@given(PLANNERS)
+def test_what_a_server_is_told_to_ask_for_is_enough(planner):
+    """Its requests' part comes on top, of the total."""
+    with pytest.raises(TooLittle) as refused:
+        replace(planner, limit=1).plan()
+    total = parse(told(with_reserve(refused.value.least)))
+    assert replace(planner, limit=total - reserve(total)).plan().threads == 1
+    less = total - 4 * MB
+    with pytest.raises(TooLittle):
+        replace(planner, limit=less - reserve(less)).plan()
+    line = str(refused.value.beside(reserve(total), total, 50 * MB, False))
+    assert f"needs about {total // MB}M for texts" in line
+    assert f"and {told(reserve(total))} for requests; a memory limit of 50M is not" in line
 
 
 @settings(deadline=None, max_examples=50)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -14,9 +15,12 @@ import pytest
 from conftest import SHIPPED
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sshd import running
 
+from asterisk.bench.targets.opening import opened
+from asterisk.bench.targets.parse import Ssh
 from asterisk.cli import bundle as command
-from asterisk.deploy import boards, bundle, elf, libraries, openmp, picking, wheels
+from asterisk.deploy import boards, bundle, elf, launchers, libraries, openmp, picking, wheels
 from asterisk.deploy.device import install
 from asterisk.errors import ArtifactError, EngineError, OutputError, UsageError
 from asterisk.exporters.export import export
@@ -130,6 +134,39 @@ def test_the_package_in_it_runs_alone(exported, tmp_path):
         env={"ASTERISK_PYTHON": sys.executable, "PATH": "/usr/bin:/bin", "PYTHONPATH": ""},
     )
     assert where.stdout.startswith(str(root))
+
+
+def test_its_own_packages_come_first_and_the_benchmarks_before_them(tmp_path):
+    root = tmp_path / "bundle"
+    root.mkdir()
+    launchers.write(root / "bin", "3.11", boards.board("pi4"))
+    for name in ("bundle/site", "user", "pushed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "found.py").write_text(f"print({name!r})\n")
+    (tmp_path / "user" / "alone.py").write_text("")
+    settings = {"PYTHONPATH": str(tmp_path / "user"), "ASTERISK_PYTHON": sys.executable}
+
+    def run(code, **more):
+        words = [root / "bin" / "python", "-c", code]
+        environment = {**settings, "PATH": "/usr/bin:/bin", **more}
+        return subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+
+    assert run("import found, alone").stdout == "bundle/site\n"
+    assert run("import found", ASTERISK_PYTHONPATH=str(tmp_path / "pushed")).stdout == "pushed\n"
+
+
+def test_the_benchmark_brings_its_own_package_to_a_bundle(tmp_path, monkeypatch):
+    root = tmp_path / "bundle"
+    package = root / "site" / "asterisk"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemExit('the one in the bundle')\n")
+    launchers.write(root / "bin", "3.11", boards.board("pi4"))
+    with running(tmp_path / "sshd", monkeypatch) as server:
+        server.stop()
+        server.start(environment={"PATH": os.environ["PATH"], "ASTERISK_PYTHON": sys.executable})
+        there = Ssh("board", python=str(root / "bin" / "python"))
+        with opened(there, tmp_path, keep=False) as session:
+            assert session.describe(["numpy"])
 
 
 # --- the archive -------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The whole way to a device over a real ssh, and everything that can be wrong on it.
 
 The device is this machine behind an sshd, the bundle a small one of `fake`; what an emulated board
-does with a real one is in test_pi.py.
+does with a real one is in test_emulated_pi.py.
 """
 
 from __future__ import annotations
@@ -450,6 +450,11 @@ USAGE = [
     ["ssh://board", "artifact", "--service", "--host", "localhost; reboot"],
     ["ssh://board", "artifact", "--service", "--token-file", "token"],
     ["ssh://board", "artifact", "--service", "--prefix", "~/x"],
+    ["ssh://board", "artifact", "--service", "--prefix", "/home/pi/asterisk"],
+    ["ssh://board", "artifact", "--service", "--prefix", "/root"],
+    ["ssh://board", "artifact", "--service", "--prefix", "/var/tmp/x"],
+    ["ssh://[::1%; id]", "artifact"],
+    ["ssh://[::1%]", "artifact"],
     ["ssh://board", "artifact", "--out", "x.json"],
     ["ssh://board", "artifact", "--board", "pi9"],
     ["board", "artifact"],
@@ -530,6 +535,41 @@ def test_no_address_adds_an_option_and_remote_words_stay_words(text, sudo):
     assert words[-1].startswith("import sys; exec(")
 
 
+def test_a_zone_goes_along():
+    address = parse("ssh://pi@[fe80::1%eth0.1]:22")
+    assert client.arguments(address, ["true"])[-2:] == ["fe80::1%eth0.1", "true"]
+    assert parse(str(address)) == address
+    assert parse_target("ssh://[FE80::1%wlan0]").host == "fe80::1%wlan0"
+
+
+def test_whoever_complains_a_lot_is_read_to_the_end(way):
+    way.ssh("head -c 300000 /dev/zero | tr '\\0' x >&2; echo >&2; echo out; echo why >&2; exit 3")
+    with pytest.raises(client.RemoteError, match=r"^why$"):
+        client.run(parse(ADDRESS), ["true"], timeout=20, limit=100)
+
+
+def test_another_recipe_that_would_suit_better_is_named(way, capsys):
+    way.use()
+    assert way.run("--dry-run", "--board", "zero2w") == 0
+    assert "note: int8-emb4 would suit a Raspberry Pi Zero 2 W better" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["config.json", "model.safetensors"], "make an artifact of it by asterisk-export"),
+        (["one/artifact.json", "two/artifact.json"], "asterisk-bundle says which suits a board"),
+    ],
+)
+def test_what_only_a_bundle_takes_is_pointed_on(tmp_path, monkeypatch, capsys, names, told):
+    monkeypatch.setattr(client.subprocess, "Popen", None)
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert command.main([ADDRESS, str(tmp_path)]) == ArtifactError.status
+    assert told in one_line(capsys)
+
+
 @pytest.mark.parametrize("manifest", ['{"schema": 99}', "{", None])
 def test_an_artifact_of_another_version_is_refused_before_anybody_connects(
     tmp_path, monkeypatch, capsys, manifest
@@ -548,12 +588,13 @@ def benched(tmp_path, monkeypatch):
     from asterisk.deploy import measure
 
     known = SimpleNamespace(format="tflite", recipe="int8", fingerprint="space")
-    asked = []
+    asked, folders = [], []
 
     def bench(request, progress):
         asked.append(request)
         (folder,) = request.artifacts.iterdir()
-        assert (folder.name, (folder / "model").read_text()) == ("asterisk-256-tflite-int8", "x")
+        folders.append(folder.name)
+        assert (folder / "model").read_text() == "x"
         return recorded()
 
     checkpoint = SimpleNamespace(name="asterisk-256", fingerprint="space")
@@ -564,7 +605,7 @@ def benched(tmp_path, monkeypatch):
     artifact.mkdir()
     (artifact / "model").write_text("x")
     monkeypatch.chdir(tmp_path)
-    return SimpleNamespace(asked=asked, known=known)
+    return SimpleNamespace(asked=asked, known=known, folders=folders)
 
 
 def test_the_benchmark_is_run_by_what_was_deployed_and_its_report_comes_home(way, benched, capsys):
@@ -582,10 +623,46 @@ def test_the_benchmark_is_run_by_what_was_deployed_and_its_report_comes_home(way
 
 def test_an_artifact_that_the_benchmark_does_not_know_is_refused(way, benched, capsys):
     way.use()
-    benched.known.recipe = "int8-emb4"
+    benched.known.fingerprint = "another"
     assert way.run("--bench") == 2
-    assert "--bench measures the shipped checkpoint's tflite in int8" in one_line(capsys)
+    assert "--bench measures the shipped checkpoint, and artifact is of another" in one_line(capsys)
+    benched.known.fingerprint, benched.known.recipe = "space", "int7"
+    assert way.run("--bench") == 2
+    assert "--bench knows no tflite recipe 'int7'" in one_line(capsys)
     assert not benched.asked
+    assert way.current is None  # and nothing was deployed
+
+
+def test_the_benchmark_takes_the_recipe_that_was_deployed(way, benched):
+    way.use()
+    benched.known.recipe = "int8-emb4"
+    assert way.run("--bench") == (EngineError.status if recorded().failures else 0)
+    (request,) = benched.asked
+    assert request.recipes == {"tflite": "int8-emb4"}
+    assert benched.folders == ["asterisk-256-tflite-int8-emb4"]
+
+
+def test_the_benchmark_prepares_the_recipe_that_it_is_asked_for(tmp_path, monkeypatch):
+    from asterisk.bench import plan, prepare, run, spawn, work
+    from asterisk.places import shipped_checkpoint
+
+    seen = []
+
+    def artifact(checkpoint, name, folder, recipe):
+        seen.append((name, recipe))
+        raise EngineError("not really")
+
+    def ask(module, wanted, *_, **how):
+        return prepare.prepare(json.loads(json.dumps(wanted)))
+
+    monkeypatch.setattr(prepare, "_artifact", artifact)
+    monkeypatch.setattr(spawn, "ask", ask)
+    folders = (shipped_checkpoint(), tmp_path, tmp_path)
+    recipes = {"tflite": "int8-emb4"}
+    run.prepare(
+        work.Request(("tflite", "onnx"), (), *folders, (1,), plan.QUICK, 1, 9, recipes=recipes)
+    )
+    assert seen == [("tflite", "int8-emb4"), ("onnx", None)]
 
 
 def test_the_unit_is_in_the_usual_place():

@@ -185,6 +185,45 @@ def test_keep(bundles, prefix):
     assert "no earlier version" in run(bundles["old"], prefix, "--rollback")[2]
 
 
+def test_undo_makes_everything_what_it_was(bundles, prefix):
+    old, new, newer = (id_of(bundles[it]) for it in ("old", "new", "newer"))
+    run(bundles["old"], prefix)
+    run(bundles["new"], prefix)
+    before = {it: (prefix / it).readlink() for it in ("current", "previous")}
+    run(bundles["newer"], prefix, "--keep", "3")
+    assert run(bundles["new"], prefix, "--undo", newer, "0" * 16, "-")[0] == 1
+    assert works(prefix) == "version3"
+    assert run(bundles["new"], prefix, "--undo", newer, new, old)[1]["id"] == new
+    assert works(prefix) == "version2"
+    assert {it: (prefix / it).readlink() for it in before} == before
+    assert sorted(names(prefix / "versions")) == sorted([old, new])
+
+
+def test_undo_of_a_first_one_leaves_nothing(bundles, prefix):
+    run(bundles["old"], prefix)
+    assert run(bundles["old"], prefix, "--undo", id_of(bundles["old"]), "-", "-")[0] == 0
+    assert not prefix.exists()
+
+
+def test_prune_removes_what_is_too_much(bundles, prefix):
+    for it in ("old", "new", "newer"):
+        run(bundles[it], prefix, "--keep", "3")
+    assert len(names(prefix / "versions")) == 3
+    assert run(bundles["old"], prefix, "--prune")[0] == 0
+    assert sorted(names(prefix / "versions")) == sorted(
+        map(id_of, (bundles["new"], bundles["newer"]))
+    )
+
+
+def test_a_reader_that_leaves_early_is_no_complaint(bundles, prefix):
+    read, write = os.pipe()
+    os.close(read)
+    words = [sys.executable, bundles["old"] / "install.py", "--prefix", prefix, "--inventory"]
+    done = subprocess.run(words, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 def test_only_what_is_missing_has_to_be_beside_the_installer(bundles, prefix, tmp_path):
     run(bundles["old"], prefix)
     done = subprocess.run(
@@ -528,16 +567,18 @@ def test_power_lost_at_any_step_of_a_first_installation(bundles, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", ["--rollback", "--remove", "--keep=1"])
+@pytest.mark.parametrize("option", ["--rollback", "--remove", "--keep=1", "--undo"])
 def test_power_lost_at_any_other_step(bundles, template, tmp_path, option):
     full = copied(template, tmp_path / "full")
     assert forked(bundles["new"], full)[0] == 0
     old, new = id_of(bundles["old"]), id_of(bundles["new"])
-    for step in range(1, steps_of(bundles["new"], full, tmp_path, option) + 1):
+    words = ["--undo", new, old, "-"] if option == "--undo" else [option]
+    either = dict.fromkeys(("--rollback", "--undo"), (old, new))
+    for step in range(1, steps_of(bundles["new"], full, tmp_path, *words) + 1):
         prefix = copied(full, tmp_path / str(step))
-        assert forked(bundles["new"], prefix, option, kill=step)[0] == -signal.SIGKILL
+        assert forked(bundles["new"], prefix, *words, kill=step)[0] == -signal.SIGKILL
         found = whole(prefix) if prefix.exists() else None
-        assert found in {"--rollback": (old, new), "--remove": (new, None)}.get(option, (new,))
+        assert found in {**either, "--remove": (new, None)}.get(option, (new,))
         if option == "--remove":
             assert forked(bundles["new"], prefix, option)[0] == 0, step
             assert not prefix.exists(), step

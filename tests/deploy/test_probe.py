@@ -38,6 +38,10 @@ PI = {
     "writable": True,
     "busy": False,
     "active": False,
+    "limits": True,
+    "unit": "",
+    "unit_port": 0,
+    "serves": False,
     "python": [3, 11],
     "features": ["asimd"],
     "clock": 0.0,
@@ -49,10 +53,11 @@ def there(**other):
     return choose.read({**PI, "clock": time.time(), **other})
 
 
-def probed(prefix, port=0, environment=None):
-    asked = json.dumps({"prefix": str(prefix), "port": port, "sudo": True}).encode() + b"\n"
-    words = [sys.executable, "-I", "-c", connection.script("probe")]
-    done = subprocess.run(words, input=asked, capture_output=True, check=True, env=environment)
+def probed(prefix, port=0, environment=None, *, host="127.0.0.1", unit="", script=None):
+    asked = {"prefix": str(prefix), "host": host, "port": port, "sudo": True, "unit": str(unit)}
+    data = json.dumps(asked).encode() + b"\n"
+    words = [sys.executable, "-I", "-c", script or connection.script("probe")]
+    done = subprocess.run(words, input=data, capture_output=True, check=True, env=environment)
     return connection.answer(parse("ssh://x"), done.stdout)
 
 
@@ -87,6 +92,47 @@ def test_a_port_in_use_is_seen(tmp_path):
         port = taken.getsockname()[1]
         assert probed(tmp_path, port)["busy"]
     assert not probed(tmp_path, port)["busy"]
+
+
+def test_a_port_is_tried_at_the_address_that_is_asked_for(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.9", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert probed(tmp_path, port, host="127.0.0.9")["busy"]
+        assert probed(tmp_path, port, host="0.0.0.0")["busy"]
+        assert not probed(tmp_path, port)["busy"]
+
+
+@pytest.mark.parametrize(
+    ("controllers", "limits"), [("cpu memory pids", True), ("cpu pids", False)]
+)
+def test_whether_services_memory_is_bounded(tmp_path, controllers, limits):
+    (tmp_path / "controllers").write_text(controllers + "\n")
+    script = connection.script("probe").replace(
+        "/sys/fs/cgroup/cgroup.controllers", str(tmp_path / "controllers")
+    )
+    assert probed(tmp_path, script=script)["limits"] == limits
+    notes = choose.service_notes(there(limits=limits))
+    assert [("MemoryMax has no effect" in note) for note in notes] == [True] * (not limits)
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("{}/bin/asterisk-serve {}/current/artifact --host ::1 --port 8081", (True, 8081)),
+        ("/elsewhere/bin/asterisk-serve x --port", (False, 0)),
+        ("/usr/bin/python3 -m http.server --port 8081", (False, 0)),
+        (None, (False, 0)),
+    ],
+)
+def test_what_a_unit_serves_is_seen(tmp_path, command, told):
+    unit = tmp_path / "asterisk.service"
+    if command is not None:
+        text = command.format(tmp_path / "prefix", tmp_path / "prefix")
+        unit.write_text(f"[Service]\nType=notify\nExecStart={text}\n")
+    found = choose.read(probed(tmp_path / "prefix", unit=unit))
+    assert (found.serves, found.unit_port) == told
 
 
 def test_an_old_python_can_read_it_to_be_named():
@@ -135,14 +181,15 @@ def test_a_bundle_that_would_not_run_there_is_refused(other, told):
 @pytest.mark.parametrize(
     ("other", "told"),
     [
-        ({"sudo": False}, "no sudo without a password"),
+        ({"sudo": False}, "no sudo without a password.*docs/deploying.md"),
         ({"systemd": False}, "no systemd"),
         ({"busy": True}, "port 8080 is in use"),
+        ({"busy": True, "active": True, "unit_port": 8081}, "port 8080 is in use"),
     ],
 )
 def test_a_service_that_could_not_be_had_is_refused(other, told):
     choose.refuse_service(there(), 8080)
-    choose.refuse_service(there(busy=True, active=True), 8080)
+    choose.refuse_service(there(busy=True, active=True, unit_port=8080), 8080)
     with pytest.raises(DeployError, match=told):
         choose.refuse_service(there(**other), 8080)
 

@@ -18,14 +18,13 @@ from dataclasses import replace
 import pytest
 from sshd import running
 
-from asterisk.deploy import choose, connection, service
-from asterisk.deploy.boards import BOARDS
+from asterisk.deploy import choose, connection, prefix, service
 from asterisk.errors import UsageError
 from deploy.test_deploy import KILL, Way, one_line, wait_for
 
 ANALYZE = shutil.which("systemd-analyze")
 EXPOSED = 2.0  # of 10; systemd calls up to 2 "ok" or better
-MANIFEST = {"name": "asterisk-256", "threads": 2, "max_memory": 128 << 20}
+MANIFEST = {"name": "asterisk-256", "format": "tflite", "threads": 2, "max_memory": 128 << 20}
 
 SUDO = """#!/bin/sh
 printf "%s\\n" "$*" >> {log}/sudo
@@ -73,6 +72,7 @@ def way(tmp_path, monkeypatch):
         server.stop()
         server.start(environment={"PATH": f"{tmp_path}/board:{os.environ['PATH']}"})
         monkeypatch.setattr(service, "FOLDER", str(way.units))
+        monkeypatch.setattr(prefix, "HIDDEN", ())  # pytest's folders are in one of them
         read, script = choose.read, connection.script
         monkeypatch.setattr(choose, "read", lambda told: replace(read(told), root=False))
         monkeypatch.setattr(
@@ -97,6 +97,13 @@ def unit(way):
     return path.read_text() if path.exists() else None
 
 
+def versions(way):
+    """Return the previous version and all that are there."""
+    link = way.prefix / "previous"
+    known = {path.name for path in (way.prefix / "versions").iterdir()}
+    return link.readlink().name if link.is_symlink() else None, known
+
+
 def asked(way, name="systemctl"):
     path = way.log / name
     return path.read_text().splitlines() if path.exists() else []
@@ -104,6 +111,8 @@ def asked(way, name="systemctl"):
 
 @pytest.mark.slow
 def test_a_service_is_installed_renewed_and_taken_away(way, capsys):
+    way.use("version0")
+    assert way.run() == 0
     first = way.use()
     assert way.run("--service", "--port", way.port) == 0
     assert health(way) == "version1"
@@ -116,6 +125,7 @@ def test_a_service_is_installed_renewed_and_taken_away(way, capsys):
     second = way.use("version2")
     assert way.run("--service", "--port", way.port) == 0
     assert health(way) == "version2"
+    assert versions(way) == (first, {first, second})  # not the oldest, now that it answers
     assert way.run("--rollback", "--service", "--port", way.port) == 0
     assert health(way) == "version1"
     way.check(first)
@@ -133,6 +143,8 @@ def test_a_service_is_installed_renewed_and_taken_away(way, capsys):
     [("unserved", "asterisk-serve: it does not start"), ("unwell00", "/health did not answer")],
 )
 def test_a_server_that_does_not_come_up_gives_way_to_the_old_one(way, capsys, version, told):
+    oldest = way.use("version0")
+    assert way.run() == 0
     first = way.use()
     assert way.run("--service", "--port", way.port) == 0
     (way.units / "asterisk.service").write_text(unit(way) + "# by hand\n")
@@ -146,7 +158,53 @@ def test_a_server_that_does_not_come_up_gives_way_to_the_old_one(way, capsys, ve
     assert unit(way) == before
     assert health(way) == "version1"
     way.check(first)
+    assert versions(way) == (oldest, {oldest, first})
     assert [path.name for path in way.units.iterdir()] == ["asterisk.service"]
+
+
+@pytest.mark.slow
+def test_a_rollback_whose_server_does_not_come_up_goes_forward_again(way, capsys):
+    bad = way.use("unserved")
+    assert way.run() == 0
+    first = way.use()
+    assert way.run("--service", "--port", way.port) == 0
+    capsys.readouterr()
+    assert way.run("--rollback", "--service") == 8  # at the port that the unit names
+    line = one_line(capsys)
+    assert "asterisk-serve: it does not start" in line
+    assert line.endswith(f"; {first} is in use again")
+    assert health(way) == "version1"
+    way.check(first)
+    assert versions(way) == (bad, {bad, first})
+
+
+@pytest.mark.slow
+def test_files_and_their_unit_belong_together(way, capsys):
+    first = way.use()
+    assert way.run("--service", "--port", way.port) == 0
+    second = way.use("version2")
+    capsys.readouterr()
+    for options in ([], ["--remove"], ["--rollback"], ["--dry-run"]):
+        assert way.run(*options) == 8
+        told = one_line(capsys)
+        assert f"asterisk.service serves from {way.prefix}: add --service" in told
+    other = ["--prefix", str(way.folder / "other")]
+    for option in ("--remove", "--rollback"):
+        assert way.run(option, "--service", *other) == 8
+        assert f"asterisk.service serves from {way.prefix}, not from" in one_line(capsys)
+    assert health(way) == "version1"
+    assert unit(way) is not None
+    way.check(first)
+    assert way.run("--service", "--port", way.port, "--dry-run", *other) == 0
+    told = capsys.readouterr()
+    assert f"note: asterisk.service served from {way.prefix}, where" in told.err
+    assert second in told.out
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert way.run("--service", "--port", port) == 8  # also while it runs at another one
+    assert f"port {port} is in use there" in one_line(capsys)
 
 
 def test_a_first_one_that_does_not_come_up_leaves_nothing(way, capsys):
@@ -173,7 +231,7 @@ def test_a_connection_cut_while_the_server_starts(way, capsys):
     way.ssh(KILL.format(call=3, how=how))
     assert way.run("--service", "--port", way.port) == 8
     wait_for(lambda: way.current == first)
-    wait_for(lambda: asked(way)[-1:] == ["restart asterisk.service"])
+    wait_for(lambda: asked(way).count("restart asterisk.service") == 3)
     way.check(first)
     wait_for((way.log / "pid").exists)
 
@@ -213,9 +271,7 @@ def text(tmp_path, **how):
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     path = tmp_path / "asterisk.service"
-    it = service.unit(
-        service.Service(**how), str(tmp_path / "asterisk"), MANIFEST, BOARDS["zero2w"]
-    )
+    it = service.unit(service.Service(**how), str(tmp_path / "asterisk"), MANIFEST)
     path.write_text(it)
     return path
 
@@ -247,7 +303,14 @@ def test_memory_and_command_are_the_bundles(tmp_path):
     assert " --host ::1 --port 9000 --threads 2 --max-memory 134217728" in written
     assert " --token-file %d/token\n" in written
     assert "LoadCredential=token:/etc/t\n" in written
-    assert service.memory_max(None, BOARDS["pi4"]) == 512 << 20
+
+
+@pytest.mark.parametrize(("format", "limit"), [("tflite", 256), ("onnx", 256), ("gguf", 384)])
+def test_without_a_limit_of_its_own_a_bundle_gets_its_formats(format, limit):
+    manifest = {**MANIFEST, "format": format, "max_memory": None}
+    written = service.unit(service.Service(), "/opt/asterisk", manifest)
+    assert f" --max-memory {limit << 20}\n" in written
+    assert f"MemoryMax={(limit + limit // 4) << 20}\n" in written
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from asterisk.serve.load import drive
+from asterisk.serve.load import drive, main
 from serve.conftest import NAME, answer, refused, running, until
 
 BODY = json.dumps({"model": NAME, "input": "x"}).encode()
@@ -66,6 +67,17 @@ def test_slow_clients_are_let_go(tflite):
             got = answer(it)  # ends: the server closes
             assert b" 408 " in got, data
         assert server.metric('asterisk_rejected_total{reason="slow"}') == len(slow)
+        refusals = 'asterisk_requests_total{path="none",status="%d"}'
+        assert server.metric(refusals % 408) == len(slow)
+        for data, code in (
+            (b"no HTTP\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nA: " + b"b" * 99_999 + b"\r\n\r\n", 431),
+        ):
+            with server.connect(10) as it:
+                it.sendall(data)
+                assert status(answer(it)) == code
+            assert server.metric(refusals % code) == 1
+        assert server.metric('asterisk_rejected_total{reason="head"}') == 1
         # One that keeps sending a little is no better.
         with server.connect(10) as it:
             it.sendall(HEAD % 100)
@@ -166,6 +178,9 @@ def test_a_thousand_connections(tflite, descriptors):
             assert set(codes[300:]) == {503}
         stack.close()
         until(lambda: server.embed("x")[0] == 200)
+        refusals = server.metric('asterisk_requests_total{path="none",status="503"}')
+        assert refusals == server.metric('asterisk_rejected_total{reason="connections"}')
+        assert (refusals > 0) == (descriptors == 300)
         assert server.stop() == 0
         assert "Traceback" not in server.told
 
@@ -197,6 +212,28 @@ def test_what_is_under_way_has_bounded_seconds(tflite):
         assert server.stop() == 0
         assert time.monotonic() - begin < 8
         assert "1 requests were cut short" in server.told
+        assert len(server.told.splitlines()) == 2  # and the first one
+
+
+def test_what_is_cut_short_is_told_so(tflite):
+    with running(tflite, "--timeout-stop", 1) as server, contextlib.ExitStack() as stack:
+        unread = server.connect(10)
+        stack.enter_context(unread)
+        data = json.dumps({"model": NAME, "input": ["x"] * 2000}).encode()
+        unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        unread.sendall(HEAD % len(data) + b"\r\n" + data)
+        unread.recv(12)  # it has begun
+        waiting = stack.enter_context(start(server, {"input": LONG * 2}, close=False))
+        until(lambda: server.metric("asterisk_queue_texts") > 1000)
+        server.process.send_signal(signal.SIGTERM)
+        got = answer(waiting)
+        assert status(got) == 503
+        assert b"\r\nretry-after: " in got
+        refused(got.partition(b"\r\n\r\n")[2])
+        assert server.process.wait(30) == 0
+        server.stop()  # which reads the rest of what it told
+        assert "2 requests were cut short" in server.told
+        assert len(server.told.splitlines()) == 2
 
 
 def test_health_while_it_stops(tflite):
@@ -228,6 +265,24 @@ def test_the_generator_sends_the_texts_it_says(server):
     assert len(outcome.seconds) == 200
     assert server.metric("asterisk_texts_total") - texts == 200
     assert server.metric("asterisk_tokens_total") - tokens == 4000
+
+
+def test_the_generator_tells_what_the_server_takes(server, capsys):
+    watched = ["--pid", str(server.process.pid)]
+    few = ["--rate", "100", "--seconds", "1", "--connections", "4"]
+    assert main([server.url, *few, *watched]) == 0
+    figures = re.search(
+        r"^server: USS (.+) MB, PSS (.+) MB, RSS (.+) MB, CPU (.+) s, (.+) ms a request$",
+        capsys.readouterr().out,
+        re.MULTILINE,
+    )
+    uss, pss, rss, cpu, each = map(float, figures.groups())
+    assert 5 < uss <= pss <= rss < 200
+    assert rss == pytest.approx(server.metric("process_resident_memory_bytes") / 1e6, rel=0.1)
+    assert 0 < cpu < 2
+    assert each == pytest.approx(cpu * 10, abs=0.01)
+    assert main([server.url, *few, "--pid", "4194999"]) == 1  # no process has such a number
+    assert "/proc/4194999" in capsys.readouterr().err
 
 
 def test_a_pause_of_the_server_is_in_every_latency(tflite):

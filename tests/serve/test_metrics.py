@@ -51,7 +51,7 @@ def test_buckets_count_what_is_not_longer_than_they_are():
     metrics = Metrics()
     for seconds in (0.0, 0.001, 0.0011, 0.3, 100.0):
         metrics.took(seconds)
-    page = metrics.render(queue=0, held=0, connections=0, started=0.0, about={})
+    page = metrics.render(queue=0, held=0, answers=0, connections=0, started=0.0, about={})
     buckets = {
         it.labels["le"]: it.value
         for it in families(page)["asterisk_request_seconds"].samples
@@ -67,6 +67,8 @@ def test_buckets_count_what_is_not_longer_than_they_are():
 
 def test_names_can_hold_anything():
     name = 'a "name" \\ with\na line \ud800'
-    page = Metrics().render(queue=0, held=0, connections=0, started=0.0, about={"model": name})
+    page = Metrics().render(
+        queue=0, held=0, answers=0, connections=0, started=0.0, about={"model": name}
+    )
     read = families(page)["asterisk_info"].samples[0].labels["model"]
     assert read == name.replace("\ud800", "?")

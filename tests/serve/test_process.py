@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import json
 import os
@@ -12,12 +13,14 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 
 import pytest
 
 from asterisk.errors import UsageError
+from asterisk.serve.listen import bound_unix, mark_of, remove
 from asterisk.serve.token import read_token
-from serve.conftest import NAME, refused, running
+from serve.conftest import NAME, answer, refused, running, until
 
 
 def fails(command, *arguments, says: str, status: int, **options) -> None:
@@ -173,6 +176,40 @@ def test_a_unix_socket(tflite, tmp_path):
     assert not path.exists()
 
 
+def test_a_new_server_takes_a_unix_socket_over_from_one_that_stops(tflite, tmp_path):
+    path = tmp_path / "socket"
+    data = json.dumps({"model": NAME, "input": ["many words " * 60] * 600}).encode()
+    with running(tflite, "--socket", path) as old, socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\n")
+        client.sendall(b"Content-Length: %d\r\n\r\n" % len(data) + data[:-1])
+        time.sleep(0.2)
+        old.process.send_signal(signal.SIGTERM)
+        with socket.socket(socket.AF_UNIX) as it:
+            until(lambda: it.connect_ex(str(path)) == errno.ECONNREFUSED)
+        with running(tflite, "--socket", path):
+            client.sendall(data[-1:])
+            assert answer(client).startswith(b"HTTP/1.1 200 ")
+            assert old.stop() == 0
+            with socket.socket(socket.AF_UNIX) as it:
+                it.connect(str(path))
+        assert not path.exists()
+
+
+def test_only_the_socket_of_its_own_is_removed(tmp_path):
+    path = tmp_path / "socket"
+    with contextlib.closing(bound_unix(path)):
+        first = mark_of(path)
+        path.chmod(0o660)
+        assert mark_of(path) == first
+    with contextlib.closing(bound_unix(path)):  # perhaps with the same inode
+        remove(path, first)
+        assert path.exists()
+        remove(path, mark_of(path))
+        assert not path.exists()
+    remove(path, mark_of(path))
+
+
 def test_a_memory_limit_bounds_requests_too(tflite):
     with running(tflite, "--threads", 2, "--max-memory", "96M") as server:
         assert server.embed("x")[0] == 200
@@ -184,10 +221,17 @@ def test_a_memory_limit_bounds_requests_too(tflite):
 
 
 def test_a_memory_limit_that_is_too_low(command, tflite):
-    done = command("serve", tflite, "--port", 0, "--max-memory", "24M")
+    """It names the total with what is for requests, and that is taken."""
+    for limit in ("1", "24M", "50M"):
+        done = command("serve", tflite, "--port", 0, "--max-memory", limit)
+        assert done.returncode == 10
+        assert b"M for requests; a memory limit of " in done.stderr
+        assert done.stderr.count(b"\n") == 1
+        named = re.search(r"needs about (\d+)M ", done.stderr.decode())[1]
+    with running(tflite, "--max-memory", f"{named}M") as server:
+        assert server.embed("many words " * 500)[0] == 200
+    done = command("serve", tflite, "--port", 0, "--max-memory", f"{int(named) - 4}M")
     assert done.returncode == 10
-    assert b"8M of 24M are for requests" in done.stderr
-    assert done.stderr.count(b"\n") == 1
 
 
 def test_only_what_is_needed_is_imported(tflite, python):

@@ -84,7 +84,8 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     """Return the rows, the failures, the texts and the checkpoint's name and fingerprint.
 
     ``request``: ``runtimes`` and ``peers``, names; ``checkpoint``, ``artifacts``, ``work``,
-    folders; ``buckets``, tokens; ``every_recipe`` for a row each instead of the default one's.
+    folders; ``buckets``, tokens; ``every_recipe`` for a row each instead of the default one's;
+    ``recipes``, by format, one to take instead of the default one.
     ArtifactError if the checkpoint itself cannot be read.
     """
     checkpoint = load(request["checkpoint"])
@@ -97,7 +98,7 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
         if request["every_recipe"]:
             _attempt_each(prepared, name, make)
         else:
-            prepared.attempt(name, make)
+            prepared.attempt(name, partial(make, request.get("recipes", {}).get(name)))
     for name in request["peers"]:
         prepared.attempt(name, partial(_peer, name, Path(request["work"])))
     chosen = choose(Tokenizer.open(BUILTIN), request["buckets"])

@@ -173,6 +173,7 @@ def prepare(request: Request, *, every_recipe: bool = False) -> dict[str, Any]:
         "artifacts": str(request.artifacts),
         "work": str(request.work),
         "buckets": sorted({*request.buckets, plan.STEADY}),
+        "recipes": dict(request.recipes),
     }
     try:
         prepared = spawn.ask("asterisk.bench.prepare", wanted, None, quiet=False)

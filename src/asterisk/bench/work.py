@@ -37,7 +37,8 @@ Answers = dict[str, list[tuple[Cell, Mapping[str, Any]]]]
 class Request:
     """What to measure and where things are; ``timeout`` in seconds a worker.
 
-    ``max_memory`` in bytes is what every row of a format is opened with.
+    ``max_memory`` in bytes is what every row of a format is opened with; ``recipes`` names, by
+    format, another recipe than the default one.
     """
 
     runtimes: tuple[str, ...]
@@ -53,6 +54,7 @@ class Request:
     buckets: tuple[int, ...] = plan.BUCKETS
     keep: bool = False
     max_memory: int | None = None
+    recipes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ BATCHES = (16, 32, 64)  # texts
 TEXT = 64 << 10  # bytes set aside for each, its vector and what is written of it
 _LINES = 32  # a line is decoded, stripped and parsed: copies of up to four bytes a character
 _LEAST_SURPLUS = MB
+_SWAY = MB // 2  # by which a process may take more when it is started again
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,21 @@ class Budget:
     def longest_line(self) -> int:
         """Bytes of a line of input."""
         return self.batch * TEXT // _LINES
+
+
+class TooLittle(BudgetError):
+    """A limit under which nothing fits; ``least`` bytes are enough for what is named."""
+
+    def __init__(self, what: str, least: int, rest: str, limit: int, group: bool) -> None:
+        self.what, self.least, self.rest = what, least, rest
+        super().__init__(
+            f"{what} needs about {told(least)} {rest}; {_named(limit, group)} is not enough"
+        )
+
+    def beside(self, kept: int, total: int, limit: int, group: bool) -> TooLittle:
+        """Return the same of a process that keeps ``kept`` bytes of ``total`` for other things."""
+        rest = f"{self.rest}, and {told(kept)} for requests"
+        return TooLittle(self.what, total, rest, limit, group)
 
 
 @dataclass(slots=True)
@@ -104,7 +120,7 @@ class Planner:
         """Return the most that fits; BudgetError if nothing does."""
         fitting = [step for step in self._steps() if self.expected(*step, BATCHES[0]) <= self.limit]
         if not fitting:
-            raise BudgetError(self._refusal())
+            raise self._refusal()
         threads, longest = fitting[-1]
         batch = max(size for size in BATCHES if self.expected(threads, longest, size) <= self.limit)
         most = self.model.config.max_positions
@@ -136,14 +152,14 @@ class Planner:
         """Return the bytes of the whole process for such a choice, margin included."""
         return self.base + self.surplus + need(self.model, threads, longest, batch * TEXT)
 
-    def _refusal(self) -> str:
+    def _refusal(self) -> TooLittle:
         threads, longest = next(self._steps())
-        least = self.expected(threads, longest, BATCHES[0])
-        return (
-            f"{self.name} needs about {told(least)} for texts of {longest} tokens on one thread, "
-            f"{told(self.base)} of which this process takes already; "
-            f"{_named(self.limit, self.group)} is not enough"
+        least = self.expected(threads, longest, BATCHES[0]) + _SWAY
+        rest = (
+            f"for texts of {longest} tokens on one thread, "
+            f"{told(self.base)} of which this process takes already"
         )
+        return TooLittle(self.name, least, rest, self.limit, self.group)
 
 
 def _named(limit: int, group: bool) -> str:

@@ -70,12 +70,16 @@ def _deploy(arguments: argparse.Namespace) -> int:
         action = go_back if arguments.rollback else remove
         print(action(request, tell))
         return 0
+    if arguments.bench:
+        from asterisk.deploy import measure  # the whole benchmark with it
+
+        measure.refuse(arguments.artifact)
     done = deploy(request, arguments.artifact, tell, dry_run=arguments.dry_run)
     print(done.line, flush=True)
     if arguments.bench and not arguments.dry_run:
-        from asterisk.deploy.measure import measure  # the whole benchmark with it
-
-        return measure(request.address, done.prefix, arguments.artifact, arguments.out, tell)
+        return measure.measure(
+            request.address, done.prefix, arguments.artifact, arguments.out, tell
+        )
     return 0
 
 
@@ -99,8 +103,8 @@ def _request(arguments: argparse.Namespace) -> Request:
         raise UsageError("--host, --port and --token-file need --service")
     default = prefix.SERVICE if arguments.service else prefix.DEFAULT
     folder = prefix.check(arguments.prefix if arguments.prefix is not None else default)
-    if arguments.service and not folder.startswith("/"):
-        raise UsageError("with --service the prefix is an absolute path")
+    if arguments.service:
+        prefix.check_service(folder)
     return Request(
         parse(arguments.address),
         folder,

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 from asterisk import plugins
 from asterisk.budget import add_option
 from asterisk.cli.common import Parser, positive, run
-from asterisk.errors import BudgetError
 from asterisk.progress import tell
-from asterisk.serve.limits import Limits, limits_for, reserve
-from asterisk.serve.listen import bound, bound_unix, is_local
+from asterisk.serve.limits import Limits, limits_for, reserve, with_reserve
+from asterisk.serve.listen import bound, bound_unix, is_local, mark_of, remove
 from asterisk.serve.token import read_token
 
 if TYPE_CHECKING:
@@ -77,6 +76,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     listener = (
         bound_unix(arguments.socket) if arguments.socket else bound(arguments.host, arguments.port)
     )
+    mark = mark_of(arguments.socket) if arguments.socket else None
     try:
         with listener:
             import asterisk.serve.run as server  # before the engine: its memory counts, too
@@ -105,7 +105,7 @@ def _serve(arguments: argparse.Namespace) -> int:
             )
     finally:
         if arguments.socket:
-            arguments.socket.unlink(missing_ok=True)
+            remove(arguments.socket, mark)
 
 
 def _load(arguments: argparse.Namespace) -> tuple[Runtime, int | None]:
@@ -114,7 +114,8 @@ def _load(arguments: argparse.Namespace) -> tuple[Runtime, int | None]:
 
     if arguments.max_memory is None:
         return asterisk.load(arguments.artifact, threads=arguments.threads), None
-    from asterisk.budget import group, told
+    from asterisk.budget import group, parse, told
+    from asterisk.budget.plan import TooLittle
 
     most = min(arguments.max_memory, group.limit() or arguments.max_memory)
     kept = reserve(most)
@@ -122,8 +123,10 @@ def _load(arguments: argparse.Namespace) -> tuple[Runtime, int | None]:
         runtime = asterisk.load(
             arguments.artifact, threads=arguments.threads, max_memory=max(most - kept, 1)
         )
-    except BudgetError as failure:
-        raise BudgetError(f"{failure}; {told(kept)} of {told(most)} are for requests") from None
+    except TooLittle as failure:
+        total = parse(told(with_reserve(failure.least)))
+        grouped = most < arguments.max_memory
+        raise failure.beside(reserve(total), total, most, grouped) from None
     budget = runtime.budget
     if budget is None:
         return runtime, kept

@@ -20,6 +20,7 @@ import lzma
 import shutil
 import tarfile
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,14 @@ _TIME = 315_532_800  # 1980, of every entry: the oldest that zip files and FAT c
 PRESET = 6  # of xz: 9 takes 64 MB of a board to unpack and gains a percent
 
 
+class Scratch:
+    """A folder that is removed with this object."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="asterisk-bundle-"))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """``manifest`` is bundle.json's contents; ``files`` maps a path in the bundle to a file here.
@@ -57,7 +66,7 @@ class Bundle:
 
     manifest: dict[str, Any]
     files: dict[str, Path]
-    scratch: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
+    scratch: Scratch | None = field(default=None, repr=False)
 
     @property
     def installed_bytes(self) -> int:
@@ -90,8 +99,8 @@ def collect(artifact: Artifact | Path, board: Board, python: str) -> Bundle:
     """
     source = open_artifact(artifact) if isinstance(artifact, Path) else artifact
     found = wheels.wheels(wheels.requirements(source.manifest.format), python)
-    scratch = tempfile.TemporaryDirectory(prefix="asterisk-bundle-")
-    root = Path(scratch.name)
+    scratch = Scratch()
+    root = scratch.folder
     held = opened(source.folder, lambda it: _copy(it, root / "artifact"))
     site = root / "site"
     packages = dict(filter(None, (slim.unpack(wheel, site) for wheel in found)))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asterisk.deploy import boards
+from asterisk.deploy import service as service_unit
 from asterisk.deploy.boards import Board
 from asterisk.deploy.connection import DeployError
 from asterisk.deploy.prefix import is_absolute
@@ -20,8 +21,10 @@ ROOM = 16 << 20  # bytes on a disk beyond what is installed
 LITTLE = 400 << 20  # bytes of memory below any board's
 _FIELDS: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("system", "machine", "implementation", "glibc", "model", "prefix"), str),
-    **dict.fromkeys(("bits", "page_size", "memory", "cores", "free"), int),
+    **dict.fromkeys(("bits", "page_size", "memory", "cores", "free", "unit_port"), int),
     **dict.fromkeys(("root", "sudo", "systemd", "writable", "busy", "active"), bool),
+    **dict.fromkeys(("limits", "serves"), bool),
+    "unit": str,
     **dict.fromkeys(("python", "features"), list),
     "clock": (int, float),
 }
@@ -29,7 +32,11 @@ _FIELDS: Mapping[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class There:
-    """A machine's own words, checked; sizes in bytes, ``clock`` in seconds since 1970."""
+    """A machine's own words, checked; sizes in bytes, ``clock`` in seconds since 1970.
+
+    ``unit`` is the prefix from which a unit of ours serves, at ``unit_port``, and ``serves``
+    whether that is ``prefix``; ``limits`` whether the kernel bounds the memory of services.
+    """
 
     system: str
     machine: str
@@ -48,6 +55,10 @@ class There:
     writable: bool
     busy: bool
     active: bool
+    limits: bool
+    unit: str
+    unit_port: int
+    serves: bool
     python: tuple[int, ...]
     features: tuple[str, ...]
     clock: float
@@ -112,16 +123,54 @@ def refuse_prefix(there: There) -> None:
         raise DeployError("its home folder has an unusual name: name another folder with --prefix")
 
 
-def refuse_service(there: There, port: int) -> None:
-    """Refuse a service that could not be had; DeployError, one line."""
+def refuse_sudo(there: There) -> None:
+    """Refuse a user who cannot become root unasked; DeployError, one line."""
     if not there.root and not there.sudo:
         raise DeployError(
-            "no sudo without a password, which --service needs: allow it, or leave --service out"
+            "no sudo without a password, which --service needs: docs/deploying.md tells how to "
+            "allow it, or leave --service out"
         )
+
+
+def refuse_unit(there: There, *, service: bool) -> None:
+    """Refuse to change the files under a unit, or a unit of other files; DeployError, one line."""
+    if there.serves and not service:
+        raise DeployError(
+            f"{service_unit.NAME} serves from {there.prefix}: add --service, or name another "
+            "--prefix"
+        )
+
+
+def refuse_other(there: There, *, service: bool) -> None:
+    """As `refuse_unit`, for what does not bring a unit of its own; DeployError, one line."""
+    refuse_unit(there, service=service)
+    if service and there.unit and not there.serves:
+        raise DeployError(
+            f"{service_unit.NAME} serves from {there.unit}, not from {there.prefix}: name that "
+            "with --prefix"
+        )
+
+
+def refuse_service(there: There, port: int) -> None:
+    """Refuse a service that could not be had; DeployError, one line."""
+    refuse_sudo(there)
     if not there.systemd:
         raise DeployError("no systemd there, which --service needs")
-    if there.busy and not there.active:
+    if there.busy and not (there.active and there.unit_port == port):
         raise DeployError(f"port {port} is in use there: choose another one with --port")
+
+
+def service_notes(there: There) -> list[str]:
+    """Return what should be said about a service there."""
+    notes = []
+    if not there.limits:
+        notes.append(
+            "its kernel does not bound the memory of services (cgroup_disable=memory?), so the "
+            "unit's MemoryMax has no effect; the server's own --max-memory has"
+        )
+    if there.unit and not there.serves:
+        notes.append(f"{service_unit.NAME} served from {there.unit}, where the files stay")
+    return notes
 
 
 def board(there: There, asked: Board | None) -> tuple[Board, list[str]]:

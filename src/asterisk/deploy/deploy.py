@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from asterisk.artifact import open_artifact
-from asterisk.deploy import choose, connection, prefix, push, service
+from asterisk.artifact import is_artifact, open_artifact
+from asterisk.deploy import choose, connection, picking, prefix, push, service
 from asterisk.deploy.boards import Board
 from asterisk.deploy.bundle import Bundle, collect
 from asterisk.deploy.choose import There
 from asterisk.deploy.connection import ConnectionLost, DeployError
+from asterisk.errors import ArtifactError
 from asterisk.remote.address import Address
 
 INSTALL_SECONDS = 1800
@@ -52,6 +53,7 @@ def deploy(request: Request, folder: Path, tell: Tell, *, dry_run: bool = False)
 
     DeployError, one line, where anything fails; the old version is then still the one in use.
     """
+    _refuse_others(folder)
     artifact = open_artifact(folder)
     there = _look(request, tell)
     choose.refuse(there)
@@ -59,8 +61,12 @@ def deploy(request: Request, folder: Path, tell: Tell, *, dry_run: bool = False)
         choose.refuse_service(there, request.service.port)
     elif not there.writable:
         raise DeployError(f"{there.prefix} cannot be written there: name another --prefix")
+    choose.refuse_unit(there, service=request.service is not None)
     board, notes = choose.board(there, request.board)
-    for note in notes:
+    if request.service is not None:
+        notes += choose.service_notes(there)
+    notes.append(picking.better(artifact, board))
+    for note in filter(None, notes):
         tell(f"note: {note}")
     tell(f"bundle of {artifact.manifest.name} for {board.name}, Python {there.tag}")
     bundle = collect(artifact, board, there.tag)
@@ -76,13 +82,25 @@ def deploy(request: Request, folder: Path, tell: Tell, *, dry_run: bool = False)
         line = f"would push {what} as {manifest['id']} to {there.prefix} on {request.address}"
         return Done(f"{line}; there now: {had.current or 'nothing'}", there.prefix)
     tell(f"push {what}, install and verify")
-    told = _install(request, there, board, bundle, parts)
+    told = _install(request, there, bundle, parts)
     before = told["previous"] or "none"
     return Done(
         f"{manifest['name']} is on {request.address} in {there.prefix}: pushed {what}; "
         f"{told['line']}; id {manifest['id']}, before {before}",
         there.prefix,
     )
+
+
+def _refuse_others(folder: Path) -> None:
+    """Point on from what `asterisk-bundle` takes as well, and this does not; ArtifactError."""
+    if is_artifact(folder) or not folder.is_dir():
+        return
+    if picking.is_checkpoint(folder):
+        raise ArtifactError(f"{folder} is a checkpoint: make an artifact of it by asterisk-export")
+    if any(map(is_artifact, folder.iterdir())):
+        raise ArtifactError(
+            f"{folder} holds artifacts: name one of them; asterisk-bundle says which suits a board"
+        )
 
 
 def go_back(request: Request, tell: Tell) -> str:
@@ -99,6 +117,8 @@ def _look(request: Request, tell: Tell) -> There:
     tell(f"probe {request.address}")
     asked = {
         "prefix": request.prefix,
+        "unit": f"{service.FOLDER}/{service.NAME}",
+        "host": request.service.host if request.service else "",
         "port": request.service.port if request.service else 0,
         "sudo": request.sudo,
     }
@@ -116,12 +136,10 @@ def _inventory(request: Request, there: There) -> push.Inventory:
     return push.inventory(connection.answer(request.address, out))
 
 
-def _install(
-    request: Request, there: There, board: Board, bundle: Bundle, parts: push.Parts
-) -> dict[str, Any]:
+def _install(request: Request, there: There, bundle: Bundle, parts: push.Parts) -> dict[str, Any]:
     unit = ""
     if request.service is not None:
-        unit = service.unit(request.service, there.prefix, bundle.manifest, board)
+        unit = service.unit(request.service, there.prefix, bundle.manifest)
     with push.stream(bundle, parts) as stream:
         asked = {
             **_asked(request, there, "install", unit),
@@ -137,9 +155,10 @@ def _install(
 
 def _other(request: Request, tell: Tell, action: str) -> str:
     there = _look(request, tell)
-    if request.sudo and not there.root and not there.sudo:
-        raise DeployError("no sudo without a password, which --service needs")
+    if request.sudo:
+        choose.refuse_sudo(there)
     choose.refuse_prefix(there)
+    choose.refuse_other(there, service=request.service is not None)
     asked = {
         **_asked(request, there, action, ""),
         "id": "",
@@ -183,5 +202,7 @@ def _session(request: Request, there: There, asked: dict[str, Any], **how: Any) 
         raise DeployError(f"{request.address}: the answer makes no sense")
     if not told["ok"]:
         stays = "the old installation stays" if asked["action"] == "install" else "nothing changed"
-        raise DeployError(f"{request.address}: {told['line']}; {stays}")
+        state = told.get("state")  # what it found to be true in the end
+        shown = state if isinstance(state, str) and state else stays
+        raise DeployError(f"{request.address}: {told['line']}; {shown}")
     return {"previous": "", **told}

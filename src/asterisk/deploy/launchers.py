@@ -7,13 +7,15 @@ from pathlib import Path
 
 from asterisk.deploy.boards import Board
 
-COMMANDS = ("embed", "verify", "serve", "bench")
+COMMANDS = ("embed", "verify", "search", "dedup", "demo", "serve", "bench")
 WITHOUT_DEFAULTS = ("bench",)  # it measures what it is told to
 _START = """#!/bin/sh
-# Made by asterisk-bundle. ASTERISK_PYTHON names another interpreter of Python {python}.
+# Made by asterisk-bundle. ASTERISK_PYTHON names another interpreter of Python {python}, and what is
+# to be found before the bundle's own packages stands in ASTERISK_PYTHONPATH.
 here=$(dirname -- "$(readlink -f -- "$0")")
 here=${{here%/bin}}
-export PYTHONPATH="${{PYTHONPATH:+$PYTHONPATH:}}$here/site"
+first="${{ASTERISK_PYTHONPATH:+$ASTERISK_PYTHONPATH:}}$here/site"
+export PYTHONPATH="$first${{PYTHONPATH:+:$PYTHONPATH}}"
 # What is installed stays as it was verified.
 export PYTHONDONTWRITEBYTECODE="${{PYTHONDONTWRITEBYTECODE-1}}"
 if [ -d "$here/lib" ]; then

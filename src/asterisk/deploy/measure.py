@@ -27,23 +27,29 @@ TIMEOUT = 180
 INTERRUPTED = 130
 
 
+def refuse(folder: Path) -> None:
+    """Refuse an artifact that the benchmark would not measure; UsageError, one line."""
+    manifest = open_artifact(folder).manifest
+    checkpoint = load(shipped_checkpoint())
+    if manifest.fingerprint != checkpoint.fingerprint:
+        raise UsageError(f"--bench measures the shipped checkpoint, and {folder} is of another")
+    known = [recipe.name for recipe in exporting.exporter(manifest.format).recipes]
+    if manifest.recipe not in known:
+        raise UsageError(f"--bench knows no {manifest.format} recipe {manifest.recipe!r}")
+
+
 def measure(
     address: Address, prefix: str, folder: Path, out: Path | None, progress: Progress
 ) -> int:
     """Measure the artifact on the device, write the report and return an exit status.
 
     The benchmark's own ssh target, with the deployed interpreter in front, does all of it.
-    UsageError for an artifact that it would not measure, DeployError where nothing was measured.
+    The artifact is one that `refuse` lets pass; DeployError where nothing was measured.
     """
     target = out or RESULTS / f"deploy-{re.sub(r'[^A-Za-z0-9._-]', '-', address.host)}.json"
     artifact = open_artifact(folder)
     checkpoint = load(shipped_checkpoint())
     name, recipe = artifact.manifest.format, artifact.manifest.recipe
-    usual = exporting.choose(exporting.exporter(name), None).name
-    if artifact.manifest.fingerprint != checkpoint.fingerprint or recipe != usual:
-        raise UsageError(
-            f"--bench measures the shipped checkpoint's {name} in {usual}, and {folder} is another"
-        )
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         copied = Path(work) / f"{checkpoint.name}-{name}-{recipe}"
@@ -62,6 +68,7 @@ def measure(
                 seed=random.SystemRandom().randrange(1 << 32),
                 timeout=TIMEOUT,
                 targets=(there,),
+                recipes={name: recipe},
             ),
             progress,
         )

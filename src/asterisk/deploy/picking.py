@@ -37,7 +37,7 @@ def picked(path: Path, board: Board, format: str | None = None) -> Iterator[Pick
         raise UsageError(f"no format named {format!r}; there are: {', '.join(board.formats)}")
     if is_artifact(path):
         yield _given(open_artifact(path), board, format)
-    elif all((path / name).is_file() for name in _CHECKPOINT):
+    elif is_checkpoint(path):
         with tempfile.TemporaryDirectory(prefix="asterisk-export-") as folder:
             yield _exported(path, board, format or board.formats[0], Path(folder))
     else:
@@ -48,11 +48,21 @@ def _given(artifact: Artifact, board: Board, format: str | None) -> Pick:
     it = artifact.manifest
     if format not in (None, it.format):
         raise UsageError(f"{artifact.folder} is {it.format}, not {format}")
+    return Pick(artifact, "as given", better(artifact, board))
+
+
+def better(artifact: Artifact, board: Board) -> str:
+    """Say which recipe of the format would suit ``board`` better than this one; or nothing."""
+    it = artifact.manifest
     best = board.recipes.get(it.format, (it.recipe,))[0]
-    note = ""
-    if best != it.recipe:
-        note = f"{best} would suit a {board.title} better: {board.because(it.format)}"
-    return Pick(artifact, "as given", note)
+    if best == it.recipe:
+        return ""
+    return f"{best} would suit a {board.title} better: {board.because(it.format)}"
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Tell whether a folder holds a checkpoint."""
+    return all((path / name).is_file() for name in _CHECKPOINT)
 
 
 def _best(path: Path, board: Board, format: str | None) -> Pick:
@@ -72,7 +82,7 @@ def _best(path: Path, board: Board, format: str | None) -> Pick:
     it = best.manifest
     if board.rank(it.format, it.recipe)[1] == 0:
         return Pick(best, f"of {len(found)}; {board.because(it.format)}")
-    return Pick(best, f"of {len(found)}", _given(best, board, None).note)
+    return Pick(best, f"of {len(found)}", better(best, board))
 
 
 def _exported(path: Path, board: Board, format: str, out: Path) -> Pick:

@@ -9,6 +9,8 @@ from asterisk.errors import UsageError
 DEFAULT = "~/.local/share/asterisk"
 SERVICE = "/opt/asterisk"
 LONGEST = 200
+# What the unit's ProtectHome and PrivateTmp keep from the server.
+HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108
 _FOLDER = re.compile(r"~?(?:/[A-Za-z0-9._+][A-Za-z0-9._+-]*)+")
 
 
@@ -21,6 +23,15 @@ def check(text: str) -> str:
             "of letters, digits and . _ + -"
         )
     return text
+
+
+def check_service(text: str) -> None:
+    """Refuse a checked prefix in which the unit could never start; UsageError, one line."""
+    if not text.startswith("/"):
+        raise UsageError("with --service the prefix is an absolute path")
+    for folder in HIDDEN:
+        if text == folder or text.startswith(f"{folder}/"):
+            raise UsageError(f"a service does not see {folder}: name a prefix such as {SERVICE}")
 
 
 def is_absolute(text: str) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from asterisk.deploy.boards import Board
 from asterisk.deploy.prefix import check
 from asterisk.errors import UsageError
 
@@ -15,6 +14,9 @@ NAME = "asterisk.service"
 FOLDER = "/etc/systemd/system"
 LEAST_PORT, LAST_PORT = 1024, 65535  # the unit may not bind a lower one
 LEAST_MEMORY = 96 << 20
+# Where a bundle has no limit of its own, so that there is one even where the kernel keeps none.
+USUAL_MEMORY = {"tflite": 256 << 20, "onnx": 256 << 20}
+LARGEST_MEMORY = 384 << 20  # of llama.cpp, and of formats that are not known here
 
 _UNIT = """\
 [Unit]
@@ -98,7 +100,7 @@ class Service:
             raise UsageError(f"{self.token!r} is no absolute path of a token file on the device")
 
 
-def unit(service: Service, prefix: str, manifest: Mapping[str, Any], board: Board) -> str:
+def unit(service: Service, prefix: str, manifest: Mapping[str, Any]) -> str:
     """Return the unit's text for a bundle that is installed in ``prefix``, an absolute path."""
     command = [
         f"{prefix}/bin/asterisk-serve",
@@ -106,24 +108,24 @@ def unit(service: Service, prefix: str, manifest: Mapping[str, Any], board: Boar
         *("--host", service.host, "--port", str(service.port)),
         *("--threads", str(manifest["threads"])),
     ]
-    budget = manifest["max_memory"]
-    if budget:
-        command += ["--max-memory", str(budget)]
+    budget = max_memory(manifest)
+    command += ["--max-memory", str(budget)]
     if service.token:
         command += ["--token-file", "%d/token"]
     return _UNIT.format(
         name=manifest["name"],
         command=" ".join(command),
         prefix=prefix,
-        memory=memory_max(budget, board),
+        memory=memory_max(budget),
         credential=f"LoadCredential=token:{service.token}\n" if service.token else "",
     )
 
 
-def memory_max(budget: int | None, board: Board) -> int:
-    """Return the bytes over which the kernel ends the server.
+def max_memory(manifest: Mapping[str, Any]) -> int:
+    """Return the bytes that the server keeps below by itself: the bundle's, or its format's."""
+    return int(manifest["max_memory"] or USUAL_MEMORY.get(manifest["format"], LARGEST_MEMORY))
 
-    A quarter above its own budget, which it keeps by itself, or else half the board's memory.
-    """
-    wanted = budget + budget // 4 if budget else (board.memory_mb << 20) // 2
-    return max(LEAST_MEMORY, wanted)
+
+def memory_max(budget: int) -> int:
+    """Return the bytes over which the kernel ends the server: a quarter above its own budget."""
+    return max(LEAST_MEMORY, budget + budget // 4)

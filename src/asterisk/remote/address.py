@@ -14,6 +14,7 @@ from asterisk.errors import UsageError
 SCHEME = "ssh://"
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}")
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+_ZONE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NUMBER = re.compile(r"[0-9]{1,5}")
 _ADDRESS = re.compile(r"(?:([^@]*)@)?(\[[^\]]*\]|[^:\[\]]*)(?::([^:]*))?")
 
@@ -55,8 +56,11 @@ def after_scheme(text: str, address: str) -> Address:
 
 def _host(text: str, host: str) -> str:
     if host.startswith("["):
+        number, zoned, zone = host[1:-1].partition("%")
+        if zoned and not _ZONE.fullmatch(zone):
+            raise UsageError(f"{zone!r} in {text!r} is no zone of an IPv6 address")
         try:
-            return str(ipaddress.IPv6Address(host[1:-1].partition("%")[0]))
+            return f"{ipaddress.IPv6Address(number)}{zoned}{zone}"
         except ValueError:
             raise UsageError(f"{host!r} in {text!r} is no IPv6 address") from None
     if not _HOST.fullmatch(host):

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
-from threading import Timer
+from threading import Thread, Timer
 from typing import IO, Protocol
 
 from asterisk.remote.printable import printable
@@ -26,6 +26,7 @@ OPTIONS = (
 )
 LOST = 255  # ssh's own failures
 MOST_NOISE = 1 << 16
+DRAIN_SECONDS = 2
 _WARNING = re.compile(r"Warning: Permanently added|^\*\* |^debug1|^mux_|^Killed by signal")
 
 _FULL = re.compile(r"No space left on device|Wrote only \d+ of \d+ bytes|Disk quota exceeded")
@@ -98,17 +99,21 @@ def run(
         process.kill()
 
     timer = Timer(timeout, stop)
+    noise = bytearray()
+    # At the same time as the answer: whoever fills one pipe never gets to the other.
+    drain = Thread(target=_drain, args=(process.stderr, noise), daemon=True)
     with process:
         try:
             timer.start()
+            drain.start()
             _send(process, data, follow)
             out = _read(process.stdout, limit + 1)
             if len(out) > limit:
                 raise RemoteError(f"answered with more than {limit} bytes")
-            noise = _read(process.stderr, MOST_NOISE)
             if process.stdin is not None:
                 _close(process.stdin)
             status = process.wait()
+            drain.join(DRAIN_SECONDS)  # a shared connection's master may keep it open
         finally:
             timer.cancel()
             process.kill()
@@ -117,7 +122,7 @@ def run(
     if late:
         raise Disconnected(f"gave no answer in {timeout:g} s and was stopped")
     if status:
-        raise _failure(status, noise)
+        raise _failure(status, bytes(noise))
     return out
 
 
@@ -138,6 +143,16 @@ def _close(stream: IO[bytes]) -> None:
 
 def _read(stream: IO[bytes] | None, limit: int) -> bytes:
     return stream.read(limit) if stream is not None else b""
+
+
+def _drain(stream: IO[bytes] | None, kept: bytearray) -> None:
+    """Read ``stream`` to its end and leave the last `MOST_NOISE` bytes of it in ``kept``."""
+    if stream is None:
+        return
+    with contextlib.suppress(OSError, ValueError):  # closed meanwhile
+        while data := os.read(stream.fileno(), MOST_NOISE):
+            kept += data
+            del kept[:-MOST_NOISE]
 
 
 def _failure(status: int, noise: bytes) -> RemoteError:

@@ -32,6 +32,8 @@ class Protocol(HttpToolsProtocol):  # type: ignore[misc]  # lint knows no uvicor
     def connection_made(self, transport: Any) -> None:
         """Refuse one connection too many."""
         super().connection_made(transport)
+        # An answer is done, and no longer counted, when all of it has left.
+        transport.set_write_buffer_limits(high=0)
         self._arriving = self.loop.time()
         if len(self.connections) > self.limits.connections:
             self.metrics.rejected["connections"] += 1
@@ -44,7 +46,7 @@ class Protocol(HttpToolsProtocol):  # type: ignore[misc]  # lint knows no uvicor
         super().data_received(data)
         self._unheard += len(data)
         if self._unheard > MOST_UNHEARD and not self._refused:
-            self._refuse(ApiError(431, "The request's head is too large."))
+            self._refuse(self._large())
 
     def on_message_begin(self) -> None:
         """Start a request's clock."""
@@ -73,8 +75,13 @@ class Protocol(HttpToolsProtocol):  # type: ignore[misc]  # lint knows no uvicor
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, in the API's shape."""
-        large = self._head > MOST_HEAD
-        self._refuse(ApiError(431, "The request's head is too large.") if large else _bad(msg))
+        self._refuse(self._large() if self._head > MOST_HEAD else ApiError(400, msg))
+
+    def cut(self) -> None:
+        """Drop an answer that has begun and cannot end in time."""
+        if self.cycle is not None and self.cycle.response_started:
+            self.cycle.disconnected = True
+            self.transport.abort()
 
     def sweep(self, now: float) -> None:
         """Close the connection if its client has been too slow."""
@@ -93,9 +100,14 @@ class Protocol(HttpToolsProtocol):  # type: ignore[misc]  # lint knows no uvicor
             self.metrics.rejected["slow"] += 1
             self._refuse(too_slow(self.limits.arrival))
 
+    def _large(self) -> ApiError:
+        self.metrics.rejected["head"] += 1
+        return ApiError(431, "The request's head is too large.")
+
     def _refuse(self, failure: ApiError) -> None:
         """Answer and close; only close where an earlier request's answer is still to come."""
         self._refused = True
+        self.metrics.requests["none", str(failure.status)] += 1
         cycle = self.cycle
         if (
             cycle is None
@@ -118,7 +130,3 @@ def sweep(connections: Iterable[Any], now: float) -> None:
     """Close every connection whose client has been too slow."""
     for connection in list(connections):
         connection.sweep(now)
-
-
-def _bad(message: str) -> ApiError:
-    return ApiError(400, message)

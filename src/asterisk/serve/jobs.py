@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import binascii
 import contextlib
+import math
 import threading
+import time
 from collections.abc import Sequence
 from queue import SimpleQueue
 
@@ -17,6 +19,14 @@ from asterisk.serve.api import Item, Request
 from asterisk.serve.errors import ApiError, busy, unavailable
 
 SLICE = 8  # texts of one request before the next request's turn
+_ENTRY = 112  # bytes of a text's entry beside its numbers, its object's included
+_DECIMALS = 16  # bytes of a number with nine digits, its comma included
+
+
+def answer_size(request: Request) -> int:
+    """Return how many bytes the entries of the answer take at most."""
+    number = 4 * 4 / 3 if request.base64 else _DECIMALS
+    return len(request.items) * (_ENTRY + math.ceil(number * request.dimensions))
 
 
 class Job:
@@ -26,7 +36,7 @@ class Job:
         self.request = request
         self.done = done
         self.entries: list[bytes] = [b""] * len(request.items)
-        """Each text's entry in the answer's ``data``."""
+        """Each text's entry in the answer's ``data``, with the comma before it."""
         self.tokens = 0
         self.truncated = 0
         self.failure: BaseException | None = None
@@ -84,39 +94,44 @@ class Workers:
                 self.waiting -= len(job.order) - job.taken
 
     def close(self, seconds: float) -> bool:
-        """Let the threads end, within ``seconds``; tell whether all of them have."""
+        """Let the threads end, all within ``seconds``; tell whether they have."""
         self._closed = True
         for _ in self._threads:
             self._jobs.put(None)
+        end = time.monotonic() + seconds
         for thread in self._threads:
-            thread.join(seconds)
+            thread.join(max(end - time.monotonic(), 0))
         return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            with self._lock:
-                if job.abandoned:
-                    continue
-                indices = job.order[job.taken : job.taken + SLICE]
-                job.taken += len(indices)
-                self.waiting -= len(indices)
-                more = job.taken < len(job.order)
-            if more:
-                self._jobs.put(job)
-            try:
-                tokens, truncated = self._embed(job, indices)
-            except BaseException as failure:
-                self.abandon(job)
-                job.failure = failure
-                self._finish(job)
-                continue
-            with self._lock:
-                job.tokens += tokens
-                job.truncated += truncated
-                job.left -= len(indices)
-                last = not job.left
-            if last:
-                self._finish(job)
+            self._turn(job)
+            del job  # its entries should not wait here for the next one
+
+    def _turn(self, job: Job) -> None:
+        with self._lock:
+            if job.abandoned:
+                return
+            indices = job.order[job.taken : job.taken + SLICE]
+            job.taken += len(indices)
+            self.waiting -= len(indices)
+            more = job.taken < len(job.order)
+        if more:
+            self._jobs.put(job)
+        try:
+            tokens, truncated = self._embed(job, indices)
+        except BaseException as failure:
+            self.abandon(job)
+            job.failure = failure
+            self._finish(job)
+            return
+        with self._lock:
+            job.tokens += tokens
+            job.truncated += truncated
+            job.left -= len(indices)
+            last = not job.left
+        if last:
+            self._finish(job)
 
     def _embed(self, job: Job, indices: Sequence[int]) -> tuple[int, int]:
         items, size = job.request.items, job.request.dimensions
@@ -130,7 +145,8 @@ class Workers:
             # A copy, as `Runtime.encode` has one: a sum's last bit may depend on where a row is.
             row = np.array(self.runtime.embed_ids(ids)[:size])
             vector = row / divisor(row)
-            job.entries[index] = b'{"object":"embedding","index":%d,"embedding":%b}' % (
+            job.entries[index] = b'%b{"object":"embedding","index":%d,"embedding":%b}' % (
+                b"," if index else b"",
                 index,
                 write(vector),
             )

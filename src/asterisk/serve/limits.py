@@ -14,6 +14,7 @@ class Limits:
 
     body: int = 4 * MIB  # bytes of one request's body
     bodies: int = 8 * MIB  # of all bodies that are being read
+    answers: int = 17 * MIB  # of all answers, from their request until they have left
     texts: int = 2048  # in one request, the API's own bound
     queue: int = 4096  # texts that wait, of all requests
     connections: int = 1024
@@ -28,11 +29,17 @@ def reserve(max_memory: int) -> int:
     return max(max_memory // 8, _LEAST)
 
 
+def with_reserve(need: int) -> int:
+    """Return the least limit that leaves ``need`` bytes beside what is for requests."""
+    return max(need + _LEAST, -(-need * 8 // 7))
+
+
 def limits_for(room: int | None) -> Limits:
     """Return the bounds for requests that may take ``room`` bytes, None for the usual ones.
 
-    A character of a body can come to take four bytes, and be there twice. A text's entry in an
-    answer takes 4 KiB, twice while the answer is put together.
+    A character of a body can come to take four bytes, and be there twice: half of the room is for
+    bodies. A text in an answer takes about 4 KiB, and answers have a bit more than a quarter, so
+    that two to the longest list fit.
     """
     usual = Limits()
     if room is None:
@@ -40,6 +47,7 @@ def limits_for(room: int | None) -> Limits:
     return Limits(
         body=min(usual.body, room // 32),
         bodies=min(usual.bodies, room // 16),
+        answers=min(usual.answers, room * 9 // 32),
         texts=min(usual.texts, room // (32 << 10)),
         queue=min(usual.queue, room // (16 << 10)),
         connections=min(usual.connections, room // (64 << 10)),

@@ -14,6 +14,9 @@ from asterisk.errors import UsageError
 BACKLOG = 1024  # connections that wait to be accepted
 LOOPBACK = ("127.", "::1")
 
+Mark = tuple[int, int, int]
+"""A file's device, inode and time of modification, which a socket has from its birth."""
+
 
 def bound(host: str, port: int) -> socket.socket:
     """Return a TCP socket bound to the address; UsageError where that cannot be."""
@@ -52,6 +55,21 @@ def bound_unix(path: Path) -> socket.socket:
     finally:
         os.umask(mask)
     return it
+
+
+def mark_of(path: Path) -> Mark | None:
+    """Return what tells the socket at ``path`` from one that took its place, None if none is."""
+    with contextlib.suppress(OSError):
+        it = path.lstat()
+        # The number of a socket that is gone may be given to the next, and a chmod changes ctime.
+        return it.st_dev, it.st_ino, it.st_mtime_ns
+    return None
+
+
+def remove(path: Path, mark: Mark | None) -> None:
+    """Remove the socket at ``path`` if it is still the one with this mark."""
+    if mark is not None and mark_of(path) == mark:
+        path.unlink(missing_ok=True)
 
 
 def is_local(address: str) -> bool:

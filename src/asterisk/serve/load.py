@@ -1,10 +1,11 @@
 """Requests at a fixed rate, to see what a server holds.
 
-``python -m asterisk.serve.load URL --rate 1000 --seconds 10 --connections 32``
+``python -m asterisk.serve.load URL --rate 1000 --seconds 10 --connections 32 --pid PID``
 
 An open loop: each request has a time at which it is meant to leave, whatever became of those
 before, and its latency counts from then. So a server that stands still for a second has a thousand
 slow requests and not one ("coordinated omission"; Tene, "How NOT to Measure Latency", 2015).
+With the server's process id, its memory and its CPU time are watched and printed, too.
 Standard library only.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -20,6 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from asterisk.serve.watch import Watch
 
 # One token each with a space before it, in GPT-2's vocabulary.
 WORDS = """
@@ -217,11 +221,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     it.add_argument("--connections", type=int, default=32)
     it.add_argument("--tokens", type=int, default=20, help="of each text (20)")
     it.add_argument("--token-file", type=Path)
+    it.add_argument("--pid", type=int, help="the server's process, on this machine and Linux")
     arguments = it.parse_args(argv)
     token = arguments.token_file.read_text().strip() if arguments.token_file else None
-    try:
-        outcome = asyncio.run(
-            drive(
+    watch = Watch(arguments.pid) if arguments.pid else None
+
+    async def run() -> Outcome:
+        looking = asyncio.ensure_future(watch.look()) if watch else None
+        try:
+            return await drive(
                 arguments.url,
                 rate=arguments.rate,
                 seconds=arguments.seconds,
@@ -229,11 +237,21 @@ def main(argv: Sequence[str] | None = None) -> int:
                 tokens=arguments.tokens,
                 token=token,
             )
-        )
+        finally:
+            if looking:
+                looking.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await looking
+
+    try:
+        outcome = asyncio.run(run())
     except OSError as failure:
-        print(f"{arguments.url}: {failure.strerror or failure}", file=sys.stderr)
+        where = failure.filename or arguments.url
+        print(f"{where}: {failure.strerror or failure}", file=sys.stderr)
         return 1
     print(outcome)
+    if watch:
+        print(watch.told(len(outcome.seconds)))
     return 1 if outcome.errors else 0
 
 

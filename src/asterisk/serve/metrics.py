@@ -35,9 +35,16 @@ class Metrics:
         self._seconds += seconds
 
     def render(
-        self, *, queue: int, held: int, connections: int, started: float, about: Mapping[str, str]
+        self,
+        *,
+        queue: int,
+        held: int,
+        answers: int,
+        connections: int,
+        started: float,
+        about: Mapping[str, str],
     ) -> bytes:
-        """Return the page; ``queue`` is in texts, ``held`` in bytes.
+        """Return the page; ``queue`` is in texts, ``held`` and ``answers`` in bytes.
 
         ``started`` is in seconds since 1970, ``about`` what a scrape is labelled with.
         """
@@ -48,7 +55,8 @@ class Metrics:
             lines,
             "asterisk_requests_total",
             "counter",
-            "Requests answered, by path and status; 499 is a client that hung up.",
+            "Requests answered, by path and status; 499 is a client that hung up, path none a "
+            "request or connection refused before it had one.",
             (
                 (f"{{path={_quoted(path)},status={_quoted(status)}}}", count)
                 for (path, status), count in sorted(self.requests.items())
@@ -70,6 +78,7 @@ class Metrics:
             ("asterisk_truncated_texts_total", "counter", "Texts cut.", self.truncated),
             ("asterisk_queue_texts", "gauge", "Texts waiting for a worker.", queue),
             ("asterisk_body_bytes", "gauge", "Bodies of requests not yet answered.", held),
+            ("asterisk_answer_bytes", "gauge", "Answers being made or not yet read.", answers),
             ("asterisk_connections", "gauge", "Open connections.", connections),
             ("process_start_time_seconds", "gauge", "Start, since 1970.", round(started, 3)),
         ):

@@ -28,6 +28,7 @@ from asterisk.serve.notify import notify
 
 _RESERVED = 96  # descriptors for what is no connection, or one that is being refused
 _ACCEPTED = 8  # connections at a time, so that those too many are closed before more come
+_LAST = 0.5  # seconds for the end itself, whatever is left of the grace
 _SWITCH = 0.0005  # seconds: a worker that waits for the interpreter is a request that waits
 
 
@@ -54,7 +55,7 @@ def serve(
         app.connections = lambda: len(server.server_state.connections)
         asyncio.get_running_loop().set_exception_handler(_tell_failure)
         await server.serve(sockets=[listener])
-        if workers.close(0.5 if server.cut_short else limits.grace):
+        if workers.close(_LAST if server.cut_short else max(server.left(), _LAST)):
             runtime.close()
         return server.status
 
@@ -70,6 +71,7 @@ class _Server(Server):  # type: ignore[misc]  # lint knows no uvicorn
     should_exit: bool
     status = 0
     cut_short = False
+    end = 0.0  # of the grace, by the loop's clock
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -92,7 +94,7 @@ class _Server(Server):  # type: ignore[misc]  # lint knows no uvicorn
             listener.close()
         state = self.server_state
         loop = asyncio.get_running_loop()
-        end = loop.time() + self.limits.grace
+        end = self.end = loop.time() + self.limits.grace
         while state.tasks and loop.time() < end and not self.force_exit:
             await asyncio.sleep(0.02)
         for connection in list(state.connections):
@@ -102,11 +104,20 @@ class _Server(Server):  # type: ignore[misc]  # lint knows no uvicorn
         self.cut_short = bool(state.tasks)
         if self.cut_short:
             tell(f"asterisk-serve: {len(state.tasks)} requests were cut short")
-        for task in list(state.tasks):
-            task.cancel()
+        for connection in list(state.connections):
+            connection.cut()
+        tasks = list(state.tasks)
+        for task in tasks:
+            task.cancel()  # it answers 503 if its answer has not begun
+        await asyncio.sleep(0)
         for connection in list(state.connections):
             connection.transport.abort()
-        await asyncio.sleep(0)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_LAST)
+
+    def left(self) -> float:
+        """Return the seconds left of the grace."""
+        return self.end - asyncio.get_running_loop().time()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -78,6 +79,7 @@ class Endpoint:
             trust_env=urlsplit(self._base).hostname not in NEAR,
         )
         self._pool = ThreadPoolExecutor(asking.at_once)
+        weakref.finalize(self, self._client.close)  # connections are not left to the collector
         self._size = 0
 
     @property

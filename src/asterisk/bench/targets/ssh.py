@@ -157,7 +157,10 @@ class SshSession:
 
     def _keep(self, module: str, spec: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         asked = json.dumps({"module": module, "spec": spec, "timeout": timeout}).encode() + b"\n"
-        words = ["env", f"PYTHONPATH={self.home}/lib", self.target.python, "-P", "-m"]
+        lib = f"{self.home}/lib"
+        # A bundle's launcher puts its own packages before PYTHONPATH, and only the second before.
+        words = ["env", f"PYTHONPATH={lib}", f"ASTERISK_PYTHONPATH={lib}"]
+        words += [self.target.python, "-P", "-m"]
         out = self._run(
             [*words, f"{TARGET}.keeper"],
             data=asked,

@@ -619,7 +619,7 @@ def verify(root: str, *, compile: bool = False) -> str:
 
     ``compile`` lets Python keep the modules that it compiles on the way.
     """
-    kept = {key: value for key, value in os.environ.items() if key not in _PYTHONS_OWN}
+    kept = {key: value for key, value in os.environ.items() if key not in (_FIRST, *_PYTHONS_OWN)}
     if compile:
         kept["PYTHONDONTWRITEBYTECODE"] = ""
     try:
@@ -647,6 +647,7 @@ def verify(root: str, *, compile: bool = False) -> str:
 
 
 _PYTHONS_OWN = ("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
+_FIRST = "ASTERISK_PYTHONPATH"  # of the launchers
 
 
 def install(place: Place, source: str, keep: int) -> tuple[str, str]:
@@ -728,6 +729,30 @@ def rollback(place: Place) -> tuple[str, str]:
         return id, "back to %s in %s; %s" % (place.manifest(id)["recipe"], place.prefix, told)
 
 
+def undo(place: Place, id: str, current: str, previous: str) -> tuple[str | None, str]:
+    """Make both links what they were before ``id`` was installed, and discard it; "-" is none."""
+    known = place.ids()
+    if any(it not in ("-", *known) for it in (current, previous)) or id == current:
+        raise Refusal("%s has no such version any more" % place.prefix)
+    with place.locked():
+        place.tidy()
+        links = [None if it == "-" else it for it in (current, previous)]
+        place.restore(*links)
+        if id in place.ids() and id not in links:
+            place.discard(id)
+        if not place.ids():
+            _clear(place)
+    return links[0], "as it was in " + place.prefix
+
+
+def prune(place: Place, keep: int) -> tuple[str | None, str]:
+    """Remove all but ``keep`` versions."""
+    with place.locked():
+        place.tidy()
+        place.prune(keep)
+    return place.linked("current"), "pruned " + place.prefix
+
+
 def remove(place: Place) -> tuple[str | None, str]:
     """Remove everything that was installed, and nothing else."""
     place.check()
@@ -776,6 +801,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     one.add_argument("--inventory", action="store_true", help="tell what is installed")
     one.add_argument("--rollback", action="store_true", help="go back to the previous version")
     one.add_argument("--remove", action="store_true", help="remove everything again")
+    one.add_argument("--prune", action="store_true", help="only remove what is too much")
+    one.add_argument(
+        "--undo",
+        nargs=3,
+        metavar=("ID", "CURRENT", "PREVIOUS"),
+        help="make the links what they were before ID was installed, and discard it (-: none)",
+    )
     it = parser.parse_args(argv)
     if it.keep < 1:
         parser.error("--keep must be at least 1")
@@ -785,12 +817,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         place = Place(it.prefix)
         if it.inventory:
-            print(json.dumps(inventory(place)))
-            return 0
+            return _print(json.dumps(inventory(place)), 0)
         if it.rollback:
             id, line = rollback(place)
         elif it.remove:
             id, line = remove(place)
+        elif it.prune:
+            id, line = prune(place, it.keep)
+        elif it.undo:
+            id, line = undo(place, *it.undo)
         else:
             source = os.path.dirname(os.path.realpath(__file__))
             id, line = install(place, source, it.keep)
@@ -803,12 +838,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         ok, line = False, "interrupted"
     line = " ".join(line.split())
     told = json.dumps({"ok": ok, "id": id, "line": line})
-    if place is not None and not (ok and it.remove):
+    if place is not None and not (ok and (it.remove or it.prune)):
         place.report(told)
-    print(told)
+    status = _print(told, 0 if ok else 1)
     if not ok:
         print("install.py: " + line, file=sys.stderr)
-    return 0 if ok else 1
+    return status
+
+
+def _print(line: str, status: int) -> int:
+    """Print a line and return the status: 1 where the reader, such as head, has already left."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more as it ends
+        return 1
+    return status
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Tells what a machine is, as one JSON line; standard library only.
 
 Sent over ssh and run there, by whatever Python there is, so that even one that is far too old can
-be named. Reads one JSON line ``{"prefix", "port", "sudo"}`` first.
+be named. Reads one JSON line ``{"prefix", "host", "port", "sudo", "unit"}`` first.
 """
 
 import errno
@@ -80,12 +80,28 @@ def place(prefix: str) -> "dict[str, object]":
     }
 
 
-def busy(port: int) -> bool:
-    """Tell whether something already listens on a port of this machine."""
-    with socket.socket() as it:
+def served(path: str, prefix: str) -> "dict[str, object]":
+    """Return from which prefix a unit serves, if that is ``prefix``, and its port; or nothing."""
+    lines = [line for line in read(path).splitlines() if line.startswith("ExecStart=")]
+    words = lines[0][len("ExecStart=") :].split() if lines else []
+    end = "/bin/asterisk-serve"
+    if not words or not words[0].endswith(end):
+        return {"unit": "", "serves": False, "unit_port": 0}
+    folder = words[0][: -len(end)]
+    port = words[words.index("--port") + 1 :][:1] if "--port" in words else []
+    return {
+        "unit": folder,
+        "serves": os.path.realpath(folder) == os.path.realpath(prefix),
+        "unit_port": int(port[0]) if port and port[0].isdecimal() and len(port[0]) < 6 else 0,
+    }
+
+
+def busy(host: str, port: int) -> bool:
+    """Tell whether something already listens on a port of this machine's address ``host``."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as it:
         it.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            it.bind(("127.0.0.1", port))
+            it.bind((host, port))
         except OSError as failure:
             return failure.errno == errno.EADDRINUSE
     return False
@@ -114,14 +130,16 @@ def main() -> None:
         "sudo": False,
         "busy": False,
         "active": False,
+        "limits": "memory" in read("/sys/fs/cgroup/cgroup.controllers").split(),
     }
     told.update(place(prefix))
+    told.update(served(asked["unit"], prefix))
     if asked["sudo"]:
         told["sudo"] = said("sudo", "-n", "true") is not None
         told["systemd"] = told["systemd"] or said("systemctl", "is-system-running") is not None
         told["active"] = said("systemctl", "is-active", UNIT) == "active"
     if asked["port"]:
-        told["busy"] = busy(asked["port"])
+        told["busy"] = busy(asked["host"], asked["port"])
     sys.stdout.write("\n" + json.dumps(told) + "\n")
     sys.stdout.flush()
 

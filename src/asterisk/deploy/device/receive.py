@@ -31,7 +31,11 @@ PIECE = 1 << 16
 
 
 class Refused(Exception):
-    """Why it is not done; the message is one line."""
+    """Why it is not done; the message is one line, and ``state`` tells what is true now."""
+
+    def __init__(self, line: str, state: str = "") -> None:
+        super().__init__(line)
+        self.state = state
 
 
 class Incoming:
@@ -173,12 +177,17 @@ def tidy(mine: Path) -> None:
                 os.close(lock)
 
 
-def current(prefix: Path) -> str:
-    """Return the id of the version in use; nothing if there is none."""
+def linked(prefix: Path, name: str = "current") -> str:
+    """Return the id of the version in use, or of the ``previous`` one; nothing if there is none."""
     try:
-        return (prefix / "current").readlink().name
+        return (prefix / name).readlink().name
     except OSError:
         return ""
+
+
+def links(prefix: Path) -> tuple[str, str]:
+    """Return the ids of the current and the previous version."""
+    return linked(prefix), linked(prefix, "previous")
 
 
 class Steps:
@@ -220,39 +229,84 @@ class Steps:
 
     def install(self) -> dict[str, Any]:
         """Install what has arrived; on failure, also of the service, the old version again."""
-        before = current(self.prefix)
+        before = links(self.prefix)
+        fresh = not os.path.lexists(self.prefix / "versions" / self.asked["id"])
         self.service("check")
+        keep = ["--keep", "3"] if self.asked["service"] else []  # until the new server answers
         try:
-            told = self.installer()
+            told = self.installer(*keep)
             self.service("apply")
+        except Refused as failure:
+            raise Refused(str(failure), self.take_back(before, fresh=fresh)) from None
         except BaseException:
-            self.take_back(before)
+            self.take_back(before, fresh=fresh)
             raise
-        return {**told, "previous": before}
+        if keep:
+            with contextlib.suppress(Refused, OSError):  # what is too much goes the next time
+                self.alone().installer("--prune")
+        return {**told, "previous": before[0]}
 
-    def take_back(self, before: str) -> None:
-        """Undo a switch to what was sent, and let an old service run again."""
+    def alone(self) -> Steps:
+        """Return the same steps, to be carried out whether or not anybody waits."""
+        return Steps(self.asked, self.folder, Waiter())
+
+    def take_back(self, before: tuple[str, str], *, fresh: bool) -> str:
+        """Undo a switch to what was sent, which goes if it is ``fresh``; return what is true then.
+
+        An old service that ran runs again.
+        """
         mine = self.asked["id"]
-        steps = Steps(self.asked, self.folder, Waiter())  # whether or not anybody waits
-        with contextlib.suppress(Refused, OSError):
-            if before != mine and current(self.prefix) == mine:
-                steps.installer("--rollback" if before else "--remove")
+        told = []
+        if linked(self.prefix) == mine and (fresh or links(self.prefix) != before):
+            told += self.undo(before, mine if fresh else "")
+        if not told:
+            told.append("the old installation stays" if before[0] else "nothing is installed")
         if self.ran:
-            with contextlib.suppress(Refused, OSError):
-                steps.service("restart")
+            told += self.restart()
+        return "; ".join(told)
+
+    def undo(self, before: tuple[str, str], mine: str = "") -> list[str]:
+        """Make both links what they were and discard ``mine``; return a complaint, or nothing."""
+        try:
+            self.alone().installer("--undo", mine or "-", *(it or "-" for it in before))
+        except (Refused, OSError) as failure:
+            return [
+                f"{linked(self.prefix) or 'nothing'} is in use, for going back failed: {failure}"
+            ]
+        return []
+
+    def restart(self) -> list[str]:
+        """Start the service again; return a complaint, or nothing."""
+        try:
+            self.alone().service("restart")
+        except (Refused, OSError) as failure:
+            return [f"its server does not run: {failure}"]
+        return []
 
     def rollback(self) -> dict[str, Any]:
-        """Go back to the version before."""
-        before = current(self.prefix)
+        """Go back to the version before; if its server does not run, forward again."""
+        before = links(self.prefix)
         told = self.installer("--rollback")
-        self.service("restart")
-        return {**told, "previous": before}
+        try:
+            self.service("restart")
+        except Refused as failure:
+            bad = self.undo(before) or [f"{before[0]} is in use again"]
+            raise Refused(str(failure), "; ".join(bad + self.restart())) from None
+        except BaseException:
+            self.undo(before)
+            self.restart()
+            raise
+        return {**told, "previous": before[0]}
 
     def remove(self) -> dict[str, Any]:
         """Take everything away."""
-        before = current(self.prefix)
+        before = linked(self.prefix)
         self.service("remove")
-        return {**self.installer("--remove"), "previous": before}
+        try:
+            return {**self.installer("--remove"), "previous": before}
+        except Refused as failure:
+            gone = "the service is gone, and the files stay" if self.asked["service"] else ""
+            raise Refused(str(failure), gone) from None
 
 
 def carry_out(asked: dict[str, Any]) -> dict[str, Any]:
@@ -288,7 +342,7 @@ def main() -> None:
     try:
         told = carry_out(asked)
     except Refused as failure:
-        told = {"ok": False, "line": str(failure)}
+        told = {"ok": False, "line": str(failure), "state": failure.state}
     except OSError as failure:
         what = f"{failure.filename}: " if failure.filename else ""
         full = " (the disk is full)" if failure.errno == errno.ENOSPC else ""

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import subprocess
@@ -141,9 +142,21 @@ def restore(asked: dict[str, Any], path: Path, before: bytes | None) -> None:
 
 
 def restart(asked: dict[str, Any]) -> None:
-    """Start whatever unit there is again."""
-    if (Path(asked["folder"]) / asked["name"]).is_file():
-        systemctl("restart", asked["name"])
+    """Start whatever unit there is again, and wait until its server answers where it listens."""
+    path = Path(asked["folder"]) / asked["name"]
+    if path.is_file():
+        start({**asked, **listening(path.read_text("utf-8", "replace"))})
+
+
+def listening(unit: str) -> dict[str, Any]:
+    """Return the ``host`` and ``port`` that a unit's command names, as far as it does."""
+    lines = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
+    words = lines[0].split() if lines else []
+    given = dict(itertools.pairwise(words))
+    told: dict[str, Any] = {"host": given["--host"]} if "--host" in given else {}
+    if given.get("--port", "").isdecimal():
+        told["port"] = int(given["--port"])
+    return told
 
 
 def remove(asked: dict[str, Any]) -> None:
