@@ -11,7 +11,7 @@ from conftest import SHIPPED
 import asterisk
 from asterisk import texts
 from asterisk.artifact import open_artifact
-from asterisk.demo import artifact as finding
+from asterisk.bench import usual as finding
 from asterisk.demo import show
 from asterisk.errors import EngineError
 from asterisk.search import Index

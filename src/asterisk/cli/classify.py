@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asterisk.classify.recipe import HeadRecipe
-from asterisk.cli.common import Parser, positive, record_arguments, run
+from asterisk.cli.common import positive, record_arguments
+from asterisk.cli.subcommands import Family, Sub
 from asterisk.errors import InputError, MissingExtra, OutputError, UsageError
 from asterisk.progress import Bar, tell
 
@@ -23,38 +24,14 @@ if TYPE_CHECKING:
 HELD_OUT = 10  # one text in so many
 
 
-@dataclass(frozen=True, slots=True)
-class Sub:
-    """A subcommand: what it is for, its arguments, and what it does."""
-
-    help: str
-    describe: Callable[[argparse.ArgumentParser], None]
-    command: Callable[[argparse.Namespace], None]
-
-
 def parser(name: str = "") -> argparse.ArgumentParser:
     """Describe the command line of a subcommand, or of them all."""
-    if not name:
-        it = Parser(
-            prog="asterisk-classify",
-            description="Classify texts over frozen embeddings.",
-            epilog="\n".join(f"  {sub:10} {SUBS[sub].help}" for sub in SUBS),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        it.add_argument("command", choices=tuple(SUBS), help="then: COMMAND --help")
-        return it
-    it = Parser(prog=f"asterisk-classify {name}", description=SUBS[name].help)
-    SUBS[name].describe(it)
-    return it
+    return FAMILY.parser(name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    # Options may stand between arguments here, which argparse's own subparsers cannot do.
-    given = list(sys.argv[1:] if argv is None else argv)
-    if given and given[0] in SUBS:
-        return run(parser(given[0]), SUBS[given[0]].command, given[1:])
-    return run(parser(), lambda _: None, given)
+    return FAMILY.run(argv)
 
 
 def _model_arguments(it: argparse.ArgumentParser) -> None:
@@ -231,6 +208,7 @@ SUBS = {
     "evaluate": Sub("measure a head on labelled texts", _evaluate_arguments, _evaluate),
     "zero-shot": Sub("label texts by the labels' names", _zero_shot_arguments, _zero_shot),
 }
+FAMILY = Family("asterisk-classify", "Classify texts over frozen embeddings.", SUBS)
 
 if __name__ == "__main__":
     sys.exit(main())

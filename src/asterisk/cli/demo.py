@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _demo(arguments: argparse.Namespace) -> None:
     import asterisk
-    from asterisk.demo.artifact import usual
+    from asterisk.bench.usual import usual
     from asterisk.search import Index
 
     artifact = arguments.artifact or usual(arguments.artifacts, tell)

@@ -7,11 +7,12 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asterisk.cli.common import Parser, positive, run
+from asterisk.cli.common import positive
+from asterisk.cli.subcommands import Family, Sub
 from asterisk.errors import AsteriskError, UsageError, one_line
 from asterisk.progress import Bar, tell
 
@@ -22,42 +23,22 @@ if TYPE_CHECKING:
 MODES = ("hybrid", "vectors", "words")
 
 
-@dataclass(frozen=True, slots=True)
-class Sub:
-    """A subcommand: what it is for, its arguments, and what it does."""
-
-    help: str
-    describe: Callable[[argparse.ArgumentParser], None]
-    command: Callable[[argparse.Namespace], None]
-
-
 def parser(name: str = "") -> argparse.ArgumentParser:
     """Describe the command line of a subcommand, or of them all."""
-    if not name:
-        it = Parser(
-            prog="asterisk-search",
-            description="Search texts by meaning and by words, in one SQLite file.",
-            epilog="\n".join(f"  {sub:6} {SUBS[sub].help}" for sub in SUBS),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        it.add_argument("command", choices=tuple(SUBS), help="then: COMMAND --help")
-        return it
-    it = Parser(prog=f"asterisk-search {name}", description=SUBS[name].help)
-    it.add_argument("--db", type=Path, required=True, metavar="FILE", help="the index")
-    SUBS[name].describe(it)
-    return it
+    return FAMILY.parser(name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    # Options may stand between arguments here, which argparse's own subparsers cannot do.
-    given = list(sys.argv[1:] if argv is None else argv)
-    if given and given[0] in SUBS:
-        return run(parser(given[0]), SUBS[given[0]].command, given[1:])
-    return run(parser(), lambda _: None, given)
+    return FAMILY.run(argv)
+
+
+def _index_file(it: argparse.ArgumentParser) -> None:
+    it.add_argument("--db", type=Path, required=True, metavar="FILE", help="the index")
 
 
 def _index_arguments(it: argparse.ArgumentParser) -> None:
+    _index_file(it)
     from asterisk.sources.arguments import source_arguments
 
     it.add_argument("paths", nargs="*", type=Path, help="files and folders")
@@ -98,6 +79,7 @@ def _index(arguments: argparse.Namespace) -> None:
 
 
 def _query_arguments(it: argparse.ArgumentParser) -> None:
+    _index_file(it)
     it.add_argument("query", nargs="*", help="what to look for; none: a prompt")
     it.add_argument("-k", type=positive, default=10, help="hits (%(default)s)")
     it.add_argument("--mode", choices=MODES, default="hybrid", help="(default: %(default)s)")
@@ -183,6 +165,7 @@ def shown(place: int, hit: Hit) -> str:
 
 
 def _info_arguments(it: argparse.ArgumentParser) -> None:
+    _index_file(it)
     it.add_argument("--json", action="store_true", help="as one JSON object")
 
 
@@ -211,6 +194,9 @@ SUBS = {
     "query": Sub("Find documents; without a query, a prompt.", _query_arguments, _query),
     "info": Sub("Tell what an index holds.", _info_arguments, _info),
 }
+FAMILY = Family(
+    "asterisk-search", "Search texts by meaning and by words, in one SQLite file.", SUBS
+)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from asterisk.sources.document import Document
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime
-    from asterisk.search.update import Changes
+    from asterisk.search.update import Changes, Update
     from asterisk.sources import Options, Report
 
 Mode = Literal["hybrid", "vectors", "words"]
@@ -229,10 +229,7 @@ class Index:
         the number of documents that are done with since the last call. Committed in batches: what
         interrupts it leaves a whole index, and the next update goes on from there.
         """
-        from asterisk.search.update import Update
-
-        self.allow(runtime.fingerprint)
-        with told(self.path, writing=True, foreign=True), Update(self, runtime, progress) as update:
+        with self._update(runtime, progress) as update:
             update.all(documents)
         return update.changes
 
@@ -249,12 +246,21 @@ class Index:
         Files whose stamp is known are not read. What can no longer be read there leaves, and is
         reported. Errors are those of `asterisk.sources.scan`; committed as by `update`.
         """
+        with self._update(runtime, progress) as update:
+            update.files(paths, options, report)
+        return update.changes
+
+    @contextlib.contextmanager
+    def _update(self, runtime: Runtime, progress: Callable[[int], None] | None) -> Iterator[Update]:
         from asterisk.search.update import Update
 
         self.allow(runtime.fingerprint)
-        with told(self.path, writing=True, foreign=True), Update(self, runtime, progress) as update:
-            update.files(paths, options, report)
-        return update.changes
+        parts = self.path, self.connection, self.facts, self.blocks
+        with (
+            told(self.path, writing=True, foreign=True),
+            Update(*parts, runtime=runtime, progress=progress) as update,
+        ):
+            yield update
 
     def search(
         self, text: str, k: int, runtime: Runtime | None, mode: Mode = "hybrid"

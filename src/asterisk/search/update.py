@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from asterisk.errors import EngineError, InputError, UsageError
+from asterisk.search.blocks import Blocks
 from asterisk.search.connection import transaction
+from asterisk.search.facts import Facts
 from asterisk.search.passages import Passage, composed, passages
 from asterisk.search.store import Store
 from asterisk.sources import Options, Report, Skipped, SourceFile, read, scan
@@ -20,7 +23,6 @@ from asterisk.sources.scan import source_name
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime, Vectors
-    from asterisk.search.index import Index
     from asterisk.sources import Document
 
 BATCH = 512  # passages a transaction
@@ -57,12 +59,20 @@ class Update:
     """One run. While one batch is embedded the next is read and the one before is written."""
 
     def __init__(
-        self, index: Index, runtime: Runtime, progress: Callable[[int], None] | None
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        facts: Facts,
+        blocks: Blocks,
+        *,
+        runtime: Runtime,
+        progress: Callable[[int], None] | None,
     ) -> None:
-        self.index, self.runtime = index, runtime
+        self.path, self.connection, self.facts = path, connection, facts
+        self.runtime = runtime
         self.progress = progress or (lambda _: None)
         self.changes = Changes()
-        self._store = Store(index.connection, index.blocks, words=index.facts.words)
+        self._store = Store(connection, blocks, words=facts.words)
         self._pool = ThreadPoolExecutor(1, "embedding")
         self._stopped = False
         self._batch = _Batch()
@@ -84,7 +94,7 @@ class Update:
         self._pool.shutdown(wait=True, cancel_futures=True)
         if kind is None:
             # Readers may be in the way; then the next writer does it.
-            self.index.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def all(self, documents: Iterable[Document]) -> None:
         """Make ``documents`` everything there is."""
@@ -100,7 +110,7 @@ class Update:
         watched = _Watched(report or Report())
         visited: set[str] = set()
         # SQLite's own files beside the index are none of the user's texts.
-        own = {f"{self.index.path}{end}" for end in ("", "-wal", "-shm", "-lock", "-journal")}
+        own = {f"{self.path}{end}" for end in ("", "-wal", "-shm", "-lock", "-journal")}
         roots = [source_name(path) for path in paths]
         roots += [source_name(database.path) for database in (options or Options()).databases]
         databases = roots[len(paths) :]
@@ -150,7 +160,7 @@ class Update:
                 if self._batch.done >= BATCH:
                     self._send()
                 return
-        facts, tokenizer = self.index.facts, self.runtime.tokenizer
+        facts, tokenizer = self.facts, self.runtime.tokenizer
         cut = passages(document.text, tokenizer, longest=facts.longest, overlap=facts.overlap)
         if not cut:
             if known is not None:
@@ -191,11 +201,11 @@ class Update:
             return
         (batch, future), self._waiting = self._waiting, None
         vectors = future.result()
-        if vectors.shape != (len(batch.texts), self.index.dimension):
+        if vectors.shape != (len(batch.texts), self.facts.dimension):
             raise EngineError(f"the model gave vectors of shape {list(vectors.shape)}")
         store, changes = self._store, self.changes
         if batch.documents or batch.complete:
-            with transaction(self.index.connection):
+            with transaction(self.connection):
                 store.remove([old for _, _, old, _ in batch.documents if old])
                 for number in store.insert(batch.documents, vectors):
                     self._see(number)
@@ -217,10 +227,10 @@ class Update:
         sources = [number for number, path in self._store.sources() if gone(path)]
         for source in sources:
             for part in _parts(self._store.documents_of(source)):
-                with transaction(self.index.connection):
+                with transaction(self.connection):
                     self._store.remove(part)
                 self.changes.removed += len(part)
-            with transaction(self.index.connection):
+            with transaction(self.connection):
                 self._store.forget(source)
 
     def _source(self, path: str) -> int:
@@ -229,13 +239,13 @@ class Update:
         return self._sources[path]
 
     def _stamp(self, path: str) -> str:
-        row = self.index.connection.execute(
+        row = self.connection.execute(
             "SELECT stamp FROM sources WHERE path = ?", (path,)
         ).fetchone()
         return str(row[0]) if row else ""
 
     def _count(self, path: str) -> int:
-        (count,) = self.index.connection.execute(
+        (count,) = self.connection.execute(
             "SELECT count(*) FROM documents WHERE source = (SELECT id FROM sources WHERE path = ?)",
             (path,),
         ).fetchone()

@@ -13,8 +13,8 @@ from asterisk.bench.search.corpus import PASSAGES, SUMMARIES, Corpus, corpus, th
 from asterisk.bench.search.report import markdown
 from asterisk.bench.search.run import Plan, measure
 from asterisk.bench.spawn import CellError
+from asterisk.bench.usual import usual
 from asterisk.cli.common import Parser, positive, run
-from asterisk.demo.artifact import usual
 from asterisk.errors import EngineError
 from asterisk.files import replacing_file
 from asterisk.places import ARTIFACTS

@@ -13,7 +13,7 @@ import asterisk
 
 NOT_FOR_DEVICES = (
     *("training", "corpora", "teachers", "exporters", "classify", "cli"),
-    *("serve", "deploy"),
+    *("serve", "deploy", "search", "sources", "dedup", "integrations", "demo"),
 )
 DISTRIBUTION = "asterisk-edge"
 METADATA = ("METADATA", "entry_points.txt")
