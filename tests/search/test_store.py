@@ -21,6 +21,7 @@ from asterisk.search import Index
 from asterisk.search.blocks import Blocks
 from asterisk.search.passages import passages
 from asterisk.search.schema import CHUNK, make
+from asterisk.sources import Database, Options, Report
 from asterisk.sources.document import made
 from search.standing_in import Drawn, check_whole, contents, documents, fresh
 
@@ -76,6 +77,63 @@ def test_a_folder_out_of_reach_keeps_its_documents(tmp_path, runtime, monkeypatc
         assert index.documents == 2
         changes = index.update_files([texts], runtime)
         assert (changes.added, changes.removed) == (0, 0)
+
+
+def test_what_is_never_read_keeps_nothing(tmp_path, runtime):
+    texts = tmp_path / "texts"
+    (texts / "sub").mkdir(parents=True)
+    for name in ("a.txt", "b.txt"):
+        (texts / name).write_text(f"what {name} says")
+    (texts / "link").symlink_to("sub")
+    os.mkfifo(texts / "pipe")
+    with fresh(tmp_path / "index.db", runtime) as index:
+        assert index.update_files([texts], runtime).added == 2
+        (texts / "b.txt").unlink()
+        assert index.update_files([texts], runtime).removed == 1
+
+
+def test_a_path_that_is_gone_can_be_named(tmp_path, runtime):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for name in ("a.txt", "b.txt"):
+        (texts / name).write_text(f"what {name} says")
+    with fresh(tmp_path / "index.db", runtime) as index:
+        index.update_files([texts], runtime)
+        (texts / "a.txt").unlink()
+        assert index.update_files([texts / "a.txt"], runtime).removed == 1
+        shutil.rmtree(texts)
+        assert index.update_files([texts], runtime).removed == 1
+        with pytest.raises(InputError, match="No such file"):
+            index.update_files([texts], runtime)
+        assert index.documents == index.sources == 0
+
+
+def test_a_fault_that_may_pass_removes_nothing(tmp_path, runtime, monkeypatch):
+    monkeypatch.setattr("asterisk.sources.databases.BUSY", 0.1)
+    database, feed = tmp_path / "app.db", tmp_path / "feed.xml"
+    owner = sqlite3.connect(database, isolation_level=None)
+    owner.execute("CREATE TABLE notes(body)")
+    owner.executemany("INSERT INTO notes VALUES (?)", [(f"note {n}",) for n in range(20)])
+    entries = "".join(f"<item><guid>{n}</guid><title>entry {n}</title></item>" for n in range(50))
+    whole = f"<rss><channel>{entries}</channel></rss>"
+    feed.write_text(whole)
+    asked = Options(databases=(Database(database, "SELECT body FROM notes"),))
+    with fresh(tmp_path / "index.db", runtime) as index:
+        assert index.update_files([feed], runtime, asked).added == 70
+        feed.write_text(whole[: len(whole) // 2])
+        owner.execute("DELETE FROM notes WHERE body = 'note 3'")
+        owner.execute("BEGIN EXCLUSIVE")
+        told: list[str] = []
+        assert index.update_files([feed], runtime, asked, Report(told.append)).removed == 0
+        assert [any(what in line for line in told) for what in ("locked", "broken")] == [True] * 2
+        owner.execute("COMMIT")
+        # The folder's own walk does not read the database, and takes nothing of it.
+        index.update_files([tmp_path], runtime)
+        assert index.documents == 70
+        feed.write_text(whole)
+        assert index.update_files([feed], runtime, asked).removed == 1
+        feed.write_bytes(b"\0binary")
+        assert index.update_files([feed], runtime).removed == 50
 
 
 def test_random_updates_end_as_one_update_would(tmp_path_factory, runtime):

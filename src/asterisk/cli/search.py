@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from asterisk.cli.common import positive
 from asterisk.cli.subcommands import Family, Sub
-from asterisk.errors import AsteriskError, UsageError, one_line
+from asterisk.errors import ArtifactError, AsteriskError, InputError, UsageError, one_line
 from asterisk.progress import Bar, tell
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ def _index(arguments: argparse.Namespace) -> None:
             "unchanged": changes.unchanged,
         }
         done = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "nothing"
+        if report.count and not any(counts.values()):
+            raise InputError(f"nothing could be read: {report.summary()}")
         skipped = f"; {report.summary()}" if report.summary() else ""
         tell(f"asterisk-search: {done}{skipped}; {index.documents} documents in {arguments.db}")
 
@@ -105,7 +107,12 @@ def _query(arguments: argparse.Namespace) -> None:
     text = " ".join(arguments.query)
     with Index.open(arguments.db, arguments.artifact, engine=arguments.engine) as index:
         if arguments.mode != "words":
-            with asterisk.load(arguments.artifact or index.artifact) as runtime:
+            folder = arguments.artifact or index.artifact
+            if not folder.is_dir():
+                raise ArtifactError(
+                    f"{folder}, which the index was made with, is not there: name one by --artifact"
+                )
+            with asterisk.load(folder) as runtime:
                 _ask(arguments, index, runtime, text)
         else:
             _ask(arguments, index, None, text)

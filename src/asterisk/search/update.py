@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,7 +46,7 @@ class _Batch:
     """Documents to write together, and the sources that are complete with them."""
 
     documents: list[tuple[Document, int, int, list[Passage]]] = field(default_factory=list)
-    complete: list[tuple[int, str]] = field(default_factory=list)
+    complete: list[tuple[int, str, bool]] = field(default_factory=list)  # with stamp; all was read
     texts: list[str] = field(default_factory=list)
     characters: int = 0
     done: int = 0
@@ -101,7 +102,7 @@ class Update:
         for document in documents:
             self._add(self._source(document.source), document)
         for source in self._sources.values():
-            self._batch.complete.append((source, ""))
+            self._batch.complete.append((source, "", True))
         self._flush()
         self._leave(lambda path: path not in self._sources)
 
@@ -114,6 +115,7 @@ class Update:
         roots = [source_name(path) for path in paths]
         roots += [source_name(database.path) for database in (options or Options()).databases]
         databases = roots[len(paths) :]
+        paths = [path for path in paths if not self._is_gone(path)]
         if len(set(databases)) < len(databases):
             raise UsageError("one query a database: join two with UNION ALL")
         for file in scan(paths, options, watched):
@@ -127,9 +129,16 @@ class Update:
             self._file(file, options, watched)
         self._flush()
         # What is only out of reach today, a folder without permission, is not gone.
-        kept = watched.faulty
+        kept = watched.passing
         self._leave(
             lambda path: path not in visited and _under(path, roots) and not _under(path, kept)
+        )
+
+    def _is_gone(self, path: Path) -> bool:
+        """Tell whether a path that is named does not exist, but did when it was indexed."""
+        root = [source_name(path)]
+        return not os.path.lexists(path) and any(
+            _under(it, root) for _, it in self._store.sources()
         )
 
     def _file(self, file: SourceFile, options: Options | None, watched: _Watched) -> None:
@@ -141,7 +150,8 @@ class Update:
             return
         # What could not be read is told again next time, so the file is read again.
         stamp = "" if file.source in watched.faulty else file.stamp
-        self._batch.complete.append((self._source(file.source), stamp))
+        whole = file.source not in watched.passing
+        self._batch.complete.append((self._source(file.source), stamp, whole))
         if self._batch.is_full():
             self._send()
 
@@ -209,8 +219,9 @@ class Update:
                 store.remove([old for _, _, old, _ in batch.documents if old])
                 for number in store.insert(batch.documents, vectors):
                     self._see(number)
-                for source, stamp in batch.complete:
-                    gone = [n for n in store.documents_of(source) if not self._is_seen(n)]
+                for source, stamp, whole in batch.complete:
+                    every = store.documents_of(source) if whole else ()
+                    gone = [number for number in every if not self._is_seen(number)]
                     store.remove(gone)
                     store.stamp(source, stamp)
                     changes.removed += len(gone)
@@ -267,9 +278,13 @@ class _Watched(Report):
         super().__init__()
         self._report = report
         self.faulty: set[str] = set()
+        self.passing: set[str] = set()  # of these, for a reason that may pass
 
     def __call__(self, skipped: Skipped) -> None:
-        self.faulty.add(skipped.source)
+        if skipped.source:
+            self.faulty.add(skipped.source)
+            if skipped.passing:
+                self.passing.add(skipped.source)
         self._report(skipped)
 
 

@@ -71,8 +71,9 @@ def _fetch(database: Database, options: Options, spool: IO[str]) -> Columns:
             connection.close()
     except (sqlite3.Error, OverflowError, MemoryError) as failure:
         if late():
-            raise Unreadable(f"the query took over {options.query_seconds:g} s") from None
-        raise Unreadable(f"SQLite: {failure or 'not enough memory'}") from None
+            told = f"the query took over {options.query_seconds:g} s"
+            raise Unreadable(told, passing=True) from None
+        raise Unreadable(f"SQLite: {failure or 'not enough memory'}", passing=True) from None
 
 
 def _connect(sqlite3: Any, path: Path, options: Options) -> Any:

@@ -37,20 +37,29 @@ class Skipped:
 
     ``source`` equals that of `SourceFile` and `Document`, or is the name of a folder that cannot be
     listed, whose files may still be there; it is "" for what never was a source. ``whole`` tells
-    that the file or folder as a whole was skipped.
+    that the file or folder as a whole was skipped, ``passing`` that the reason may pass: what was
+    read there before need not be gone.
     """
 
     place: str
     reason: str
     source: str = ""
     whole: bool = False
+    passing: bool = False
 
     def __str__(self) -> str:
         return printable(f"{self.place}: {self.reason}")
 
 
 class Unreadable(InputError):
-    """Why a file, or the rest of it, gives no documents; readers raise it and `read` reports it."""
+    """Why a file, or the rest of it, gives no documents; readers raise it and `read` reports it.
+
+    ``passing`` as `Skipped` has it.
+    """
+
+    def __init__(self, reason: str, *, passing: bool = False) -> None:
+        super().__init__(reason)
+        self.passing = passing
 
 
 def printable(text: str) -> str:

@@ -42,10 +42,11 @@ def read_feed(file: Opened) -> Iterator[Piece]:
     except expat.ExpatError as failure:
         yield from entries.taken()
         told = expat.ErrorString(failure.code)
-        raise Unreadable(f"broken at line {failure.lineno}: {told}{_kept(entries)}") from None
+        told = f"broken at line {failure.lineno}: {told}{_kept(entries)}"
+        raise Unreadable(told, passing=True) from None  # it may still be on its way here
     except Unreadable as failure:
         yield from entries.taken()
-        raise Unreadable(f"{failure}{_kept(entries)}") from None
+        raise Unreadable(f"{failure}{_kept(entries)}", passing=failure.passing) from None
     yield from entries.taken()
 
 

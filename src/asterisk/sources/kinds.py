@@ -36,7 +36,8 @@ def kind_of(suffix: str, file: Opened) -> str:
     options, head = file.options, file.head
     for magic, what in _MAGIC.items():
         if head.startswith(magic):
-            raise Unreadable(f"{what}, not read")
+            # What a query of it gave before is another run's to judge.
+            raise Unreadable(f"{what}, not read", passing=magic.startswith(b"SQLite"))
     if b"\0" in head and marked(head) is None and not wide(options.encoding):
         raise Unreadable(f"binary (a NUL at byte {head.index(0) + 1:,})")
     kind = options.kind or BY_SUFFIX.get(suffix.lower()) or _by_content(suffix, head)

@@ -51,7 +51,7 @@ class Opened:
             data = self._bytes(before.st_size)
             if len(data) == before.st_size and _same(before, os.fstat(self.descriptor)):
                 return data
-        raise Unreadable("changes while it is read")
+        raise Unreadable("changes while it is read", passing=True)
 
     def _bytes(self, size: int) -> bytes:
         with self.stream(size) as stream:
@@ -87,7 +87,7 @@ def opened(path: Path, options: Options, skip: Callable[[str, str], None]) -> It
         descriptor = os.open(path, flags)
     except (OSError, ValueError) as failure:
         reason = failure.strerror if isinstance(failure, OSError) else None
-        raise Unreadable(reason or str(failure)) from None
+        raise Unreadable(reason or str(failure), passing=True) from None
     try:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
@@ -95,7 +95,7 @@ def opened(path: Path, options: Options, skip: Callable[[str, str], None]) -> It
         head = os.pread(descriptor, 8192, 0)
         yield Opened(descriptor, facts.st_size, head, options, skip)
     except OSError as failure:
-        raise Unreadable(failure.strerror or str(failure)) from None
+        raise Unreadable(failure.strerror or str(failure), passing=True) from None
     finally:
         os.close(descriptor)
 

@@ -54,9 +54,9 @@ def read(
     name = shown(file.path)
     found = 0
 
-    def skip(where: str, reason: str, *, whole: bool = False) -> None:
+    def skip(where: str, reason: str, *, whole: bool = False, passing: bool = False) -> None:
         place = f"{name}, {where}" if where else name
-        report(Skipped(place, reason, file.source, whole))
+        report(Skipped(place, reason, file.source, whole, passing))
 
     try:
         with opened(file.path, options, skip) as source:
@@ -64,7 +64,7 @@ def read(
                 found += 1
                 yield document
     except Unreadable as failure:
-        skip("", str(failure), whole=not found)
+        skip("", str(failure), whole=not found, passing=failure.passing)
 
 
 def _pieces(file: SourceFile, source: Opened) -> Iterator[Piece]:

@@ -125,7 +125,8 @@ class _Walk:
         except OSError as failure:
             broken = isinstance(failure, FileNotFoundError) and entry.is_symlink()
             reason = "a link that leads nowhere" if broken else failure.strerror or str(failure)
-            self.report(Skipped(shown(path), reason, source_name(path), whole=True))
+            source = source_name(path)
+            self.report(Skipped(shown(path), reason, source, whole=True, passing=not broken))
             return
         if not stat.S_ISDIR(facts.st_mode):
             yield from self.file(path, facts)
@@ -145,7 +146,8 @@ class _Walk:
                 return sorted(entries, key=lambda entry: os.fsencode(entry.name))
         except OSError as failure:
             reason = f"cannot list it: {failure.strerror or failure}"
-            self.report(Skipped(shown(folder), reason, source_name(folder), whole=True))
+            source = source_name(folder)
+            self.report(Skipped(shown(folder), reason, source, whole=True, passing=True))
             return []
 
     def wanted(self, entry: os.DirEntry[str], top: Path) -> bool:
