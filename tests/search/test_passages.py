@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import random
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -74,6 +77,43 @@ def test_a_large_text_takes_time_in_proportion():
     text = "A sentence of a few words. " * 10_000 + "y" * 50_000 + "." * 50_000 + "\n" * 50_000
     found = passages(text, TOKENIZER)
     assert found[-1].end > 360_000
+
+
+MEGABYTE = 1_000_000
+ENDLESS = {
+    "x": "x" * MEGABYTE,
+    "base64": base64.b64encode(random.Random(0).randbytes(MEGABYTE // 12)).decode(),
+    "spaces": "a" + " " * MEGABYTE + "b",
+    "newlines": "a" + "\n" * MEGABYTE + "b",
+    "stops": "." * (MEGABYTE // 4),
+}
+
+
+@pytest.mark.parametrize("text", ENDLESS.values(), ids=ENDLESS)
+def test_a_text_without_words_takes_little_memory(text):
+    tracemalloc.start()
+    try:
+        found = passages(text, TOKENIZER)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # Of one character in a row there are a few hundred in a passage, of base64 about a hundred.
+    assert len(found) <= len(text) // 80 + 2
+    assert peak < 2 * len(text) + 200 * len(found) + 3_000_000
+    assert all(
+        len(TOKENIZER.encode(text[p.start : p.end])) <= 128 for p in found[:: 1 + len(found) // 50]
+    )
+    covered = 0
+    for passage in found:
+        assert not text[covered : passage.start].strip()
+        covered = passage.end
+    assert covered == len(text)
+
+
+def test_a_long_sentence_is_cut_where_its_words_end():
+    text = " ".join(["alpha", "beta", "gamma", "delta"] * 1_500)
+    for passage in passages(text, TOKENIZER):
+        assert set(text[passage.start : passage.end].split()) <= {"alpha", "beta", "gamma", "delta"}
 
 
 def test_titles_stand_before_the_text_once_and_are_never_long():

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+import unicodedata
+from contextlib import closing
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -9,7 +13,9 @@ from hypothesis import strategies as st
 from asterisk.errors import InputError, UsageError
 from asterisk.search import Index
 from asterisk.search.printable import printable
+from asterisk.search.schema import WORDS
 from asterisk.search.snippets import snippet
+from asterisk.search.terms import places, question
 from asterisk.search.words import MOST_TERMS, terms
 from asterisk.sources.document import made
 from search.standing_in import Drawn, documents, fresh
@@ -98,6 +104,71 @@ def test_words_are_found_whatever_their_case_and_accents(index):
     assert index.search("absent", 3, None, "words") == []
 
 
+SCRIPTS = {
+    "Korean": "세계 여행",
+    "Russian": "район русский ёлка",
+    "Japanese": "データ が 東京",
+    "Greek": "ένα Ελλάδα ΟΔΟΣ",
+    "Vietnamese": "Việt Nam đường",
+    "Turkish": "İstanbul ışık",
+    "German": "Straße Äpfel",
+    "Hindi": "हिन्दी दुनिया",
+    "Thai": "ภาษาไทย น้ำ",
+    "Arabic": "مُحَمَّد العربية",
+    "Hebrew": "שָׁלוֹם עולם",
+    "Armenian": "Հայաստան",
+    "Georgian": "საქართველო",
+    "Tamil": "தமிழ்",
+    "Amharic": "አማርኛ",
+    "Ukrainian": "Україна її",
+    "mathematical": "𝐱𝑦 ① ² ﬁne",
+}
+
+
+@pytest.mark.parametrize("text", SCRIPTS.values(), ids=SCRIPTS)
+def test_words_of_every_script_are_found_however_they_are_spelt(tmp_path, runtime, text):
+    with fresh(tmp_path / "index.db", runtime) as index:
+        for form in ("NFC", "NFD"):
+            held = made("/a", form, "", unicodedata.normalize(form, text))
+            index.update([*documents(60), *([held] if held else [])], runtime)
+            for word in text.split():
+                for spelt in (word, *(unicodedata.normalize(f, word) for f in ("NFC", "NFD"))):
+                    hits = index.search(spelt, 1, None, "words")
+                    assert [hit.key for hit in hits] == [form], (form, spelt)
+
+
+POINTS = st.one_of(
+    st.characters(exclude_categories=["Cs"]),
+    st.sampled_from("".join(SCRIPTS.values())),
+    st.characters(categories=["Mn", "Mc"]),
+    st.characters(min_codepoint=0xA0, max_codepoint=0x1FFF, exclude_categories=["Cs"]),
+)
+
+
+@given(st.text(POINTS, min_size=1, max_size=40))
+@example("e\u0301\0b")
+@example("ǅ ẞ ſ ﬁ")
+@example("a\u0331b \u0301c")
+@settings(max_examples=300, deadline=None)
+def test_every_word_that_fts5_makes_of_a_text_is_asked_for(text):
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute(WORDS)
+        connection.execute("CREATE VIRTUAL TABLE inside USING fts5vocab(words, row)")
+        connection.execute("INSERT INTO words(rowid, text) VALUES (1, ?)", (text,))
+        made_of_it = {term for (term,) in connection.execute("SELECT term FROM inside")}
+        asked = terms(text)
+        assert made_of_it <= set(asked)
+        for term in made_of_it:  # and means the same as a question
+            query = "SELECT rowid FROM words WHERE words MATCH ?"
+            assert connection.execute(query, (question([term]),)).fetchall() == [(1,)]
+
+
+def test_words_are_told_apart_without_fts5_too(monkeypatch):
+    monkeypatch.setattr("asterisk.search.terms._connection", lambda: None)
+    assert terms("Crème BRÛLÉE, 7!")[:3] == ["crème", "brûlée", "7"]
+    assert "the Zebra" in snippet("No. " * 200 + "the Zebra crossed. " + "No. " * 200, ["zebra"])
+
+
 def test_arguments_that_cannot_be_meant_are_refused(index, runtime):
     for call in (
         lambda: index.search("a", 0, runtime),
@@ -136,6 +207,9 @@ def test_a_snippet_shows_the_words_that_were_asked_for():
     assert len(shown) <= 230
     assert snippet(text, ["absent"]).startswith("Nothing here.")
     assert snippet("short", []) == "short"
+    accents = "Ничего нет. " * 60 + "Новый район города. " + "Ничего нет. " * 60
+    assert "Новый район" in snippet(accents, terms("РАЙОН"))
+    assert places("Ça va, ÇA alors ca", ["ca"]) == [(0, "ca"), (7, "ca"), (16, "ca")]
 
 
 @given(st.text(max_size=2_000), st.lists(st.text(max_size=5), max_size=5))

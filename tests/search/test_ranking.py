@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import asterisk
 from asterisk import vectors
 from asterisk.errors import UsageError
 from asterisk.search import Index, extension
@@ -247,3 +250,36 @@ def test_sqlite_vec_where_it_cannot_be_used_is_one_line(tmp_path):
         pytest.skip("this Python can load it")
     with pytest.raises(UsageError, match=r"sqlite-vec|extensions"):
         Index.open(tmp_path / "index.db", engine="sqlite-vec")
+
+
+def test_the_pages_python_runs(tmp_path, monkeypatch, capsys):
+    page = (TESTS.parent / "docs" / "searching.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert blocks
+    create = Index.create
+    monkeypatch.setattr(
+        asterisk, "load", lambda path, **_: contextlib.nullcontext(Drawn()), raising=False
+    )
+    monkeypatch.setattr(
+        Index, "create", lambda path, artifact: create(path, artifact, runtime=Drawn())
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "leaf.txt").write_text("Leaves make sugar of light.")
+    for block in blocks:
+        exec(compile(block, "searching.md", "exec"), {})
+    assert "leaf.txt Leaves make sugar" in capsys.readouterr().out
+
+
+def test_an_index_can_be_vacuumed(tmp_path):
+    runtime, path = Drawn(), tmp_path / "index.db"
+    with fresh(path, runtime) as index:
+        index.update(documents(3_000), runtime)
+        index.update(documents(50), runtime)
+    size = path.stat().st_size
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("VACUUM")
+    assert path.stat().st_size < size / 2
+    with Index.open(path) as index:
+        check_whole(index)
+        assert index.search("text 7", 1, runtime, "hybrid")[0].key == "7"

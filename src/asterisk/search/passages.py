@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice
 
 from asterisk.errors import UsageError
 from asterisk.tokenizer import Tokenizer
@@ -13,10 +13,16 @@ from asterisk.tokenizer import Tokenizer
 # Positions past 256 are untrained in the shipped model: a passage with its title stays below them.
 LONGEST, OVERLAP, LONGEST_TITLE = 128, 32, 48  # tokens
 LEAST = 16
+_WINDOW = 2_040  # characters of a sentence split into words at once: a multiple of _PIECE
+_LONG_WORD = 256  # characters
+_PIECE = 24  # characters of a longer one: as much of a word as the tokenizer remembers
 
 # After a full stop and its quotes, before white space; or at an empty line. East Asian full stops
 # need no space. What is cut there in vain (after "Dr.") costs nothing: pieces are joined again.
 _ENDS = re.compile(r"\n[ \t\r]*\n\s*|[.!?…][\"'”’»)\]]*\s+|[。！？]+\s*|\n\s*")
+
+# Where a text may be cut and has the words of the whole. Only white space in a row reads on.
+_SPACE = re.compile(r"(?<=\S) (?=\S)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,34 +48,40 @@ def passages(
     if whole is None:
         return []
     # A token is a byte or more: what is short in bytes needs no counting.
-    if len(text.encode("utf-8", "replace")) <= longest or _holds(text, whole, tokenizer, longest):
+    short = len(text) <= longest and len(text.encode("utf-8", "replace")) <= longest
+    if short or _holds(text, whole, tokenizer, longest):
         return [whole]
-    pieces = list(_pieces(text, tokenizer, longest))
+    coming = _pieces(text, tokenizer, longest)
     found: list[Passage] = []
-    first = 0
-    while first < len(pieces):
-        last, tokens = first, 0
+    fitting = ""
+    # A passage's pieces and the next one. Each counts a token or more, so they are few.
+    pieces = list(islice(coming, longest + 1))
+    while pieces:
+        last, tokens = 0, 0
         while last < len(pieces) and tokens + pieces[last][2] <= longest:
             tokens += pieces[last][2]
             last += 1
-        passage = _stripped(text, pieces[first][0], pieces[last - 1][1])
+        passage = _stripped(text, pieces[0][0], pieces[last - 1][1])
         # A word's tokens are not quite the same after a space as without one.
-        while last - 1 > first and passage and not _holds(text, passage, tokenizer, longest):
+        while last > 1 and passage and (part := text[passage.start : passage.end]) != fitting:
+            if _fits(part, tokenizer, longest):
+                fitting = part  # an endless row of one character is counted once
+                break
             last -= 1
-            passage = _stripped(text, pieces[first][0], pieces[last - 1][1])
+            passage = _stripped(text, pieces[0][0], pieces[last - 1][1])
         # One that the last passage holds is nothing new.
         if passage is not None and not (found and passage.end <= found[-1].end):
             found.append(passage)
-        first = last if last == len(pieces) else _back(pieces, first, last, overlap, longest)
+        used = last if last == len(pieces) else _back(pieces, last, overlap, longest)
+        del pieces[:used]
+        pieces += islice(coming, used)
     return found
 
 
-def _back(
-    pieces: list[tuple[int, int, int]], first: int, last: int, overlap: int, longest: int
-) -> int:
+def _back(pieces: list[tuple[int, int, int]], last: int, overlap: int, longest: int) -> int:
     """Return where the next passage begins: before ``last`` by whole pieces of the overlap."""
     begin, shared = last, 0
-    while begin - 1 > first and shared + pieces[begin - 1][2] <= overlap:
+    while begin > 1 and shared + pieces[begin - 1][2] <= overlap:
         begin -= 1
         shared += pieces[begin][2]
     # The next piece has to fit behind what is repeated, or nothing would be gained.
@@ -92,41 +104,89 @@ def _pieces(text: str, tokenizer: Tokenizer, longest: int) -> Iterator[tuple[int
 
     One more token is allowed for each, because its first word may lose its space.
     """
-    ends = [match.end() for match in _ENDS.finditer(text)]
-    if not ends or ends[-1] < len(text):
-        ends.append(len(text))
-    for start, end in pairwise([0, *ends]):
-        words = list(tokenizer.words(text[start:end]))
-        total = sum(len(tokens) for _, tokens in words) + 1
-        if total <= longest:
-            yield start, end, total
-            continue
-        yield from _parts(words, start, longest)
+    start = 0
+    for end in _ends(text):
+        if end - start <= _WINDOW:
+            words = list(tokenizer.words(text[start:end]))
+            total = sum(len(tokens) for _, tokens in words) + 1
+            if total <= longest:
+                yield start, end, total
+            else:
+                counted = ((word, len(tokens)) for word, tokens in words)
+                yield from _parts(counted, start, tokenizer, longest)
+        else:
+            yield from _parts(_words(text, start, end, tokenizer), start, tokenizer, longest)
+        start = end
+
+
+def _ends(text: str) -> Iterator[int]:
+    end = 0
+    for match in _ENDS.finditer(text):
+        end = match.end()
+        yield end
+    if end < len(text):
+        yield len(text)
+
+
+def _words(text: str, start: int, end: int, tokenizer: Tokenizer) -> Iterator[tuple[str, int]]:
+    """Yield the words of a long sentence and their tokens, at most a window of it at once.
+
+    A window without a space between words is one word, whose tokens nobody counts.
+    """
+    while start < end:
+        window = text[start : start + _WINDOW] if end - start > _WINDOW else text[start:end]
+        if start + len(window) < end:
+            spaces = list(_SPACE.finditer(window))
+            if not spaces:
+                yield window, len(window)
+                start += len(window)
+                continue
+            window = window[: spaces[-1].start()]
+        for word, tokens in tokenizer.words(window):
+            yield word, len(tokens)
+        start += len(window)
 
 
 def _parts(
-    words: list[tuple[str, tuple[int, ...]]], start: int, longest: int
+    words: Iterable[tuple[str, int]], start: int, tokenizer: Tokenizer, longest: int
 ) -> Iterator[tuple[int, int, int]]:
     """Cut a sentence between words, into parts small enough to overlap; a long word anywhere."""
     most = max(4, longest // 8)
     begin, tokens = start, 0
-    for word, found in words:
-        if tokens and tokens + len(found) + 1 > most:
+    for word, count in words:
+        if tokens and tokens + count + 1 > most:
             yield begin, start, tokens + 1
             begin, tokens = start, 0
-        if len(found) + 1 > most:
-            # At most four tokens a character, and so in any part of the word.
-            step = max(1, (most - 1) // 4)
-            cuts = [*range(0, len(word), step), len(word)]
-            for one, other in pairwise(cuts):
-                yield start + one, start + other, min(4 * (other - one), longest)
+        if count + 1 > most:
+            yield from _cut(word, start, tokenizer, most)
             begin = start + len(word)
             tokens = 0
         else:
-            tokens += len(found)
+            tokens += count
         start += len(word)
     if tokens:
         yield begin, start, tokens + 1
+
+
+def _cut(word: str, start: int, tokenizer: Tokenizer, most: int) -> Iterator[tuple[int, int, int]]:
+    """Cut a long word; of a very long one no more than a piece is ever tokenised."""
+    place, size = 0, _PIECE
+    if len(word) <= _LONG_WORD:
+        # At most four tokens a character, and so in any part of the word.
+        step = max(1, (most - 1) // 4)
+        for place in range(0, len(word), step):
+            end = min(place + step, len(word))
+            yield start + place, start + end, 4 * (end - place)
+        return
+    while place < len(word):
+        piece = word[place : place + size]
+        count = len(tokenizer.encode(piece, most)) + 1
+        if count > most and len(piece) > 1:
+            size = len(piece) // 2
+            continue
+        yield start + place, start + place + len(piece), count
+        place += len(piece)
+        size = min(2 * size, _PIECE)
 
 
 def _stripped(text: str, start: int, end: int) -> Passage | None:

@@ -20,6 +20,7 @@ import sqlite3
 from pathlib import Path
 
 from asterisk.errors import InputError
+from asterisk.search.terms import TOKENIZER
 
 APPLICATION_ID = 0x61737478  # "astx"
 VERSION = 1
@@ -55,10 +56,7 @@ TABLES = {
         'CREATE TABLE "vectors_vector_chunks00"(rowid PRIMARY KEY,vectors BLOB NOT NULL)'
     ),
 }
-WORDS = (
-    "CREATE VIRTUAL TABLE words USING fts5(text, content='', "
-    'tokenize="unicode61 remove_diacritics 2")'
-)
+WORDS = f"CREATE VIRTUAL TABLE words USING fts5(text, content='', {TOKENIZER})"
 _WORDS_SHADOWS = {"words_data", "words_idx", "words_docsize", "words_config"}
 _SYSTEM = {"sqlite_sequence", "sqlite_stat1", "sqlite_stat4"}
 ELEMENTS = {"float32": "float", "int8": "int8"}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 
 from asterisk.search.printable import printable
-from asterisk.search.words import folded
+from asterisk.search.terms import places
 
 WIDTH = 220  # characters
-_WORD = re.compile(r"[^\W_]+")
 LONGEST = 20_000  # characters looked at: a passage of 128 tokens is rarely beyond 1,000
 
 
@@ -22,13 +20,7 @@ def snippet(text: str, terms: Collection[str], width: int = WIDTH) -> str:
     clean = printable(text[:LONGEST])
     if len(clean) <= width:
         return clean
-    wanted = frozenset(terms)
-    places = [
-        (match.start(), term)
-        for match in _WORD.finditer(clean)
-        if (term := folded(match[0])) in wanted
-    ]
-    start = _window(places, width * 3 // 4)
+    start = _window(places(clean, frozenset(terms)), width * 3 // 4)
     start = max(0, min(start - width // 8, len(clean) - width))
     end = start + width
     if start:  # from a word's beginning
@@ -39,21 +31,21 @@ def snippet(text: str, terms: Collection[str], width: int = WIDTH) -> str:
     return f"{'… ' if start else ''}{shown}{' …' if end < len(clean) else ''}"
 
 
-def _window(places: list[tuple[int, str]], width: int) -> int:
+def _window(found: list[tuple[int, str]], width: int) -> int:
     """Return where the best window begins; the first among equals, 0 without any place."""
     best, begin, first = 0, 0, 0
     inside: dict[str, int] = {}
     worth = 0
-    for place, term in places:
+    for place, term in found:
         if not inside.get(term):
             worth += 1 + len(term)
         inside[term] = inside.get(term, 0) + 1
-        while place - places[first][0] > width:
-            gone = places[first][1]
+        while place - found[first][0] > width:
+            gone = found[first][1]
             inside[gone] -= 1
             if not inside[gone]:
                 worth -= 1 + len(gone)
             first += 1
         if worth > best:
-            best, begin = worth, places[first][0]
+            best, begin = worth, found[first][0]
     return begin

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import unicodedata
-from collections.abc import Iterable
 
-_WORD = re.compile(r"[^\W_]+")
+from asterisk.search.terms import question, tokens
+
 MOST_TERMS = 16  # of a query, the rarest
 MOST_READ = 1_000  # words of a query that are looked up at all
 MOST_ROWS = 8_000  # rows that BM25 is computed for: a bound on time, reached by common words only
@@ -15,17 +14,16 @@ VOCABULARY = "CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, 'words'
 
 
 def terms(text: str) -> list[str]:
-    """Return the different words of ``text`` in order, folded as the index folds them."""
-    composed = unicodedata.normalize("NFC", text)
-    return list(dict.fromkeys(map(folded, _WORD.findall(composed))))[:MOST_READ]
+    """Return the different words of ``text`` in order, cut and folded as the index does it.
 
-
-def folded(word: str) -> str:
-    """Return ``word`` in lower case and without diacritics."""
-    if word.isascii():
-        return word.lower()
-    bare = unicodedata.normalize("NFD", word.lower())
-    return "".join(sign for sign in bare if not unicodedata.combining(sign)) or word.lower()
+    Composed, and also as it stands or decomposed where that gives other words: FTS5 takes "й" for
+    a letter, and "и" with a breve for "и", so a text is found however it and the query are spelt.
+    """
+    if text.isascii():
+        return list(dict.fromkeys(tokens(text)))[:MOST_READ]
+    forms = unicodedata.normalize("NFC", text), text, unicodedata.normalize("NFD", text)
+    found = dict.fromkeys(term for form in dict.fromkeys(forms) for term in tokens(form))
+    return list(found)[:MOST_READ]
 
 
 class Words:
@@ -94,8 +92,3 @@ class Words:
             (question(found), MOST_ROWS, count),
         )
         return [(passage, -score) for passage, score in rows]
-
-
-def question(found: Iterable[str]) -> str:
-    """Return words as an FTS5 expression that matches any of them, each a quoted string."""
-    return " OR ".join('"' + term.replace('"', '""') + '"' for term in found)
