@@ -10,6 +10,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from asterisk.bench.dedup.bars import bars, verdicts
 from asterisk.bench.dedup.planted import BASE, DUPLICATES, NEGATIVES, Planted, cut, plant
 from asterisk.bench.dedup.score import Truth, first_stands
 from asterisk.bench.dedup.simhash import hashes, letters, simhash, within
@@ -113,6 +114,31 @@ def test_the_earliest_that_stays_stands_for_the_rest():
     assert first_stands(4, np.array([1, 0]), np.array([2, 1])).tolist() == [0, 0, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "peak", "expected"),
+    [
+        (120.0, 400e6, ["reached", "reached"]),
+        (120.1, 399e6, ["missed", "reached"]),
+        (60.0, 401e6, ["reached", "missed"]),
+    ],
+)
+def test_bars_are_reached_or_missed(seconds, peak, expected):
+    ours = {"method": "asterisk", "seconds": seconds, "peak": peak}
+    report = {"rows": 100_000, "methods": [{"method": "exact", "seconds": 1, "peak": 1}, ours]}
+    assert [bar.verdict for bar in bars(report)] == expected
+    told = list(verdicts(report))
+    assert [line.split(" | ")[-1] for line in told[-2:]] == [f"{word} |" for word in expected]
+    assert f"{seconds:.1f} s" in told[-2]
+    assert f"{peak / 1e6:.1f} MB" in told[-1]
+
+
+def test_bars_without_a_figure_say_so():
+    assert [bar.verdict for bar in bars({"rows": 100_000, "methods": []})] == ["not measured"] * 2
+    ours = {"method": "asterisk", "seconds": 1, "peak": 1}
+    assert bars({"rows": 99_999, "methods": [ours]}) == []
+    assert list(verdicts({"rows": 99_999, "methods": [ours]})) == []
+
+
 @pytest.mark.slow
 def test_the_benchmark_end_to_end(tmp_path):
     out = tmp_path / "report.json"
@@ -121,6 +147,8 @@ def test_the_benchmark_end_to_end(tmp_path):
         [*command, "--rows", "400", "--out", out], capture_output=True, text=True, check=True
     )
     report = json.loads(out.read_text())
+    assert report["bars"] == []
+    assert sum(report["planted"].values()) == 400
     rows = {row["method"]: row for row in report["methods"]}
     assert list(rows) == ["asterisk", "simhash letters", "simhash words", "exact"]
     for row in rows.values():

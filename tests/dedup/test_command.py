@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from asterisk.cli.dedup import main
 from asterisk.dedup.printing import escaped, first_words, safe
 
 NEWS = "The council voted on Tuesday to close the old bridge for repairs until the spring."
@@ -233,6 +234,38 @@ def test_an_index_is_not_written_over(command, index):
     told = one_line(command("dedup", "--db", index, "--keep", index), 2)
     assert "read from" in told
     assert index.read_bytes() == before
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_the_names_beside_an_index_are_its_own(index, tmp_path, capsys, link):
+    given = index
+    if link:
+        given = tmp_path / "other.db"
+        given.symlink_to(index)
+    for end in ("-wal", "-shm", "-journal", "-lock"):
+        own = index.with_name(index.name + end)
+        own.write_bytes(b"theirs")
+        for option in ("--keep", "--out"):
+            assert main(["--db", str(given), option, str(own)]) == 2
+            told = capsys.readouterr().err
+            assert "belongs to the database" in told
+            assert told.count("\n") == 1
+        assert own.read_bytes() == b"theirs"
+        own.unlink()
+        assert main(["--db", str(given), "--keep", str(own)]) == 2  # whether it is there or not
+        assert capsys.readouterr().err.count("\n") == 1
+        assert not own.exists()
+
+
+def test_numbers_differ_or_do_not_matter(command, folder, tmp_path):
+    place = tmp_path / "lines.txt"
+    place.write_text("".join(f"{NEWS} It costs {cost} euros.\n" for cost in (200, 300)))
+    given = ("dedup", place, "--lines", "--artifact", folder, "--format", "json")
+    for numbers, removed, option in (("differ", 0, ()), ("ignore", 1, ("--numbers", "ignore"))):
+        done = command(*given, *option)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert (found["removed"], found["numbers"]) == (removed, numbers)
 
 
 def test_numpy_is_not_there_before_its_threads_are_set(python):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("report", "json", "tsv")
 TABLES = (".tsv", ".tab")
+NUMBERS = ("differ", "ignore")  # as in asterisk.dedup.numbers, which needs numpy
+BESIDE = ("-wal", "-shm", "-journal", "-lock")  # an index's own files
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,6 +42,12 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--precision", type=fraction, help="choose the threshold for this precision")
     it.add_argument(
         "--labelled", type=Path, help="judged pairs for --precision: 0 or 1, text, text, by tabs"
+    )
+    it.add_argument(
+        "--numbers",
+        choices=NUMBERS,
+        default=NUMBERS[0],
+        help="whether texts whose numbers contradict one another differ (default), or no matter",
     )
     it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
     it.add_argument("--format", choices=FORMATS, help="default: by --out's name, else report")
@@ -82,14 +90,16 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.threshold == 0 or arguments.precision == 0:
         raise UsageError("a threshold or precision of 0 would make everything one cluster")
     targets = [target for target in (arguments.out, arguments.keep) if target]
+    databases = [one.path for one in settings.databases]
+    databases += [arguments.db] if arguments.db else []
     for target in targets:
         if not target.parent.is_dir():
             raise OutputError(f"cannot write {target}: no such folder")
         if target.exists() and not target.is_file():
             raise OutputError(f"cannot write {target}: it is not a plain file")
-        for given in (arguments.db, arguments.labelled):
-            if given:
-                _check_other(target, given)
+        for given in filter(None, (arguments.db, arguments.labelled)):
+            _check_other(target, given)
+        _check_beside(target, databases)
     if len({os.path.realpath(target) for target in targets}) < len(targets):
         raise UsageError("--out and --keep are the same file")
 
@@ -101,6 +111,19 @@ def _check_other(target: Path, given: Path) -> None:
         return
     if same:
         raise UsageError(f"cannot write {target}: it is read from, and would be lost")
+
+
+def _check_beside(target: Path, databases: Sequence[Path]) -> None:
+    # By name, for they come and go; by the real name too, which SQLite goes by.
+    names = {os.path.realpath(target), str(target.absolute())}
+    for database in databases:
+        beside = {
+            path + end
+            for path in (os.path.realpath(database), str(database.absolute()))
+            for end in BESIDE
+        }
+        if names & beside:
+            raise UsageError(f"cannot write {target}: it belongs to the database {database}")
 
 
 def _of_files(arguments: argparse.Namespace, spool: Spool) -> tuple[Found, str]:
@@ -119,6 +142,7 @@ def _of_files(arguments: argparse.Namespace, spool: Spool) -> tuple[Found, str]:
                 threshold,
                 text_of=text_of,
                 threads=arguments.threads,
+                numbers=arguments.numbers,
                 progress=stages,
             )
         return found, chosen
@@ -145,8 +169,8 @@ def _documents(arguments: argparse.Namespace, stages: Stages) -> Iterator[Docume
 
 def _of_index(arguments: argparse.Namespace, spool: Spool) -> tuple[Found, str]:
     import asterisk
-    from asterisk.dedup.gathering import from_index
-    from asterisk.dedup.run import clustered
+    from asterisk.dedup.gathering import from_index, text_of
+    from asterisk.dedup.run import clustered, numbers_of
     from asterisk.search import Index
 
     with Index.open(arguments.db) as index:
@@ -160,8 +184,16 @@ def _of_index(arguments: argparse.Namespace, spool: Spool) -> tuple[Found, str]:
         else:
             threshold, chosen = _threshold(arguments, index.fingerprint, None)
         copies, vectors = from_index(index, spool)
+    numbers = numbers_of(copies, spool, text_of) if arguments.numbers == NUMBERS[0] else None
     with Stages() as stages:
-        found = clustered(copies, vectors, threshold, threads=arguments.threads, progress=stages)
+        found = clustered(
+            copies,
+            vectors,
+            threshold,
+            threads=arguments.threads,
+            numbers=numbers,
+            progress=stages,
+        )
     return found, chosen
 
 
@@ -203,7 +235,7 @@ def _write(arguments: argparse.Namespace, spool: Spool, found: Found, chosen: st
         _replace(arguments.keep, lambda file: printing.kept(found, of, table, file))
 
     def write(file: TextIO) -> None:
-        printing.write(found, of, format, file, chosen=chosen)
+        printing.write(found, of, format, file, numbers=arguments.numbers, chosen=chosen)
 
     if arguments.out:
         _replace(arguments.out, write)

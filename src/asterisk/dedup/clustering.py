@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from asterisk.dedup.comparing import compare, shadows, true_pairs
 from asterisk.dedup.linking import Links
+from asterisk.dedup.numbers import NumbersOf, agreeing
 from asterisk.dedup.partition import cells, comparisons
 from asterisk.dedup.result import Cluster
 from asterisk.dedup.stars import stars
@@ -32,22 +33,27 @@ def clusters(
     threads: int = 1,
     exact: int = EXACT,
     progress: Told = nothing,
+    numbers: NumbersOf | None = None,
 ) -> list[Cluster]:
     """Return the clusters of two rows and more whose members reach ``threshold`` with one of them.
 
-    In the order of their first rows. Takes memory for the rows alone, however many pairs there are.
+    In the order of their first rows. ``numbers`` gives those of a row, which then must not
+    contradict those of the one that stands for it. Takes memory for the rows alone, however many
+    pairs there are.
     """
     links = linked(vectors, threshold, threads=threads, exact=exact, progress=progress)
-    return parted(links, vectors, threshold)
+    return parted(links, vectors, threshold, numbers)
 
 
-def parted(links: Links, vectors: Vectors, threshold: float) -> list[Cluster]:
-    """Return the clusters that the groups of ``links`` fall into; see `stars`."""
+def parted(
+    links: Links, vectors: Vectors, threshold: float, numbers: NumbersOf | None = None
+) -> list[Cluster]:
+    """Return the clusters that the groups of ``links`` fall into; see `stars` and `agreeing`."""
     found = []
     for number, group in enumerate(links.groups()):
         if number % RELEASED == 0:
             vectors.release()
-        for rows, place in stars(vectors, group, threshold):
+        for rows, place in _stars(vectors, group, threshold, numbers):
             if len(rows) > 1:
                 cosines = vectors.between(rows[place : place + 1], rows)[0]
                 cosines[place] = 1.0
@@ -55,6 +61,16 @@ def parted(links: Links, vectors: Vectors, threshold: float) -> list[Cluster]:
                     Cluster(int(rows[place]), tuple(rows.tolist()), tuple(cosines.tolist()))
                 )
     return sorted(found, key=lambda cluster: cluster.members[0])
+
+
+def _stars(
+    vectors: Vectors, group: Places, threshold: float, numbers: NumbersOf | None
+) -> Iterator[tuple[Places, int]]:
+    for rows, place in stars(vectors, group, threshold):
+        if numbers is None or len(rows) == 1:
+            yield rows, place
+        else:
+            yield from agreeing(vectors, rows, place, threshold, numbers)
 
 
 def linked(

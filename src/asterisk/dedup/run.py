@@ -11,6 +11,8 @@ import numpy as np
 from asterisk.dedup.clustering import EXACT, Told, clusters, nothing
 from asterisk.dedup.collecting import Collected, Copies
 from asterisk.dedup.normal import normal
+from asterisk.dedup.numbers import DIFFER, NUMBERS, Numbers, NumbersOf
+from asterisk.dedup.numbers import numbers as numbers_in
 from asterisk.dedup.result import THRESHOLD, Found
 from asterisk.dedup.spool import Rows, Spool
 from asterisk.dedup.vectors import Vectors
@@ -29,19 +31,24 @@ def deduplicate(
     *,
     threshold: float = THRESHOLD,
     threads: int = 1,
+    numbers: str = DIFFER,
     progress: Told = nothing,
 ) -> Found:
     """Find the near-duplicates among ``texts``, numbered as they come; see `Found`.
 
     Two texts are linked from a cosine of ``threshold`` on (of their vectors as int8), and a cluster
-    is what reaches it with the cluster's representative. The texts wait in a temporary file, so
-    that a million of them need no more memory than their vectors. ``threads`` compare vectors; the
-    runtime has its own. ``progress`` is called with what is under way, how many are done, and of
-    how many (0: unknown).
+    is what reaches it with the cluster's representative; with ``numbers`` "differ" (else "ignore")
+    their numbers must not contradict the representative's either, see `contradict`. The texts wait
+    in a temporary file, so that a million of them need no more memory than their vectors.
+    ``threads`` compare vectors; the runtime has its own. ``progress`` is called with what is under
+    way, how many are done, and of how many (0: unknown).
 
-    UsageError for a threshold outside 0 to 1; OutputError where the temporary files do not fit.
+    UsageError for a threshold outside 0 to 1 or other ``numbers``; OutputError where the temporary
+    files do not fit.
     """
     check(threshold)
+    if numbers not in NUMBERS:
+        raise UsageError(f"numbers must be one of {', '.join(NUMBERS)}, not {numbers!r}")
     with Spool() as spool:
         collected = Collected(spool)
         for text in texts:
@@ -49,7 +56,15 @@ def deduplicate(
                 raise UsageError(f"a text must be a string, not {type(text).__name__}")
             collected.append(text, text)
         copies = collected.finish()
-        return near(copies, spool, runtime, threshold, threads=threads, progress=progress)
+        return near(
+            copies,
+            spool,
+            runtime,
+            threshold,
+            threads=threads,
+            numbers=numbers,
+            progress=progress,
+        )
 
 
 def near(
@@ -60,13 +75,24 @@ def near(
     *,
     text_of: Callable[[Any], str] = str,
     threads: int = 1,
+    numbers: str = DIFFER,
     progress: Told = nothing,
 ) -> Found:
     """Embed what is distinct among ``copies`` and cluster it; ``text_of`` a value of ``spool``."""
     before = runtime.truncated
     vectors = embedded(copies, spool, runtime, text_of, progress)
     cut = runtime.truncated - before
-    return clustered(copies, vectors, threshold, threads=threads, progress=progress, cut=cut)
+    of = numbers_of(copies, spool, text_of) if numbers == DIFFER else None
+    return clustered(
+        copies, vectors, threshold, threads=threads, numbers=of, progress=progress, cut=cut
+    )
+
+
+def numbers_of(
+    copies: Copies, spool: Spool, text_of: Callable[[Any], str] = str
+) -> Callable[[int], Numbers]:
+    """Return what gives the numbers of a distinct row, read from ``spool`` when asked."""
+    return lambda row: numbers_in(text_of(spool[int(copies.distinct[row])]))
 
 
 def embedded(
@@ -96,12 +122,15 @@ def clustered(
     *,
     threads: int = 1,
     exact: int = EXACT,
+    numbers: NumbersOf | None = None,
     progress: Told = nothing,
     cut: int = 0,
 ) -> Found:
-    """Cluster the distinct rows of ``copies`` by their ``vectors``."""
+    """Cluster the distinct rows of ``copies`` by their ``vectors``, and by ``numbers`` if given."""
     check(threshold)
-    found = clusters(vectors, threshold, threads=threads, exact=exact, progress=progress)
+    found = clusters(
+        vectors, threshold, threads=threads, exact=exact, progress=progress, numbers=numbers
+    )
     return Found(
         threshold,
         copies.rows,

@@ -8,13 +8,16 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from asterisk.bench.dedup.bars import bars, verdicts
 from asterisk.bench.dedup.planted import NEGATIVES, Planted, plant
 from asterisk.bench.dedup.reading import texts
 from asterisk.cli.common import Parser, positive, run
+from asterisk.cli.dedup import NUMBERS
 from asterisk.errors import UsageError
 from asterisk.files import replacing_file
 from asterisk.progress import tell
@@ -32,6 +35,9 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--artifact", type=Path, required=True, help="artifact folder")
     it.add_argument("--rows", type=positive, default=ROWS, help="texts in all (100000)")
     it.add_argument("--threads", type=positive, default=2, help="default: 2")
+    it.add_argument(
+        "--numbers", choices=NUMBERS, default=NUMBERS[0], help="what asterisk-dedup does (differ)"
+    )
     it.add_argument("--seed", type=int, default=0)
     it.add_argument("--timeout", type=positive, default=3_600, help="seconds a method (3600)")
     it.add_argument(
@@ -77,16 +83,29 @@ def _bench(arguments: argparse.Namespace) -> None:
         for method in arguments.methods:
             tell(f"{method}: {len(made.texts):,} texts")
             rows.append(_measure(arguments, method, file, Path(folder, "found.npz"), made))
-    report = {
+    report: dict[str, Any] = {
         "rows": len(made.texts),
         "texts": [path.name for path in arguments.texts or []] or "those that ship",
         "characters": round(sum(map(len, made.texts)) / len(made.texts), 1),
         "threads": arguments.threads,
+        "seed": arguments.seed,
         "partition": arguments.partition,
+        "numbers": arguments.numbers,
         "artifact": arguments.artifact.name,
         "load_average": os.getloadavg(),
+        "planted": dict(Counter(made.kind).most_common()),
         "methods": rows,
     }
+    report["bars"] = [
+        {
+            "what": bar.what,
+            "bound": bar.bound,
+            "unit": bar.unit,
+            "found": bar.found,
+            "verdict": bar.verdict,
+        }
+        for bar in bars(report)
+    ]
     if arguments.out:
         with replacing_file(arguments.out) as staging:
             staging.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
@@ -111,6 +130,7 @@ def _measure(
         "threshold": 0.9,
         "thresholds": thresholds,
         "exact": 0 if arguments.partition else 1 << 40,
+        "numbers": arguments.numbers,
         "out": str(out),
         "started": time.time(),
     }
@@ -159,7 +179,7 @@ def table(report: dict[str, Any]) -> list[str]:
             counts = [f"{score['pairs']['wrong'][kind]:,}" for kind in wrong]
             cells = [row["method"], f"{score['threshold']:g}", *shares, *counts]
             lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    return [*lines, *verdicts(report)]
 
 
 def _calibrate(arguments: argparse.Namespace, made: Planted) -> None:

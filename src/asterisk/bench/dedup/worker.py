@@ -52,7 +52,8 @@ def _asterisk(spec: dict[str, Any], phases: dict[str, float]) -> Sweep:
     from asterisk.dedup.collecting import Collected
     from asterisk.dedup.comparing import pairs
     from asterisk.dedup.linking import Links
-    from asterisk.dedup.run import clustered, embedded
+    from asterisk.dedup.numbers import DIFFER, contradict
+    from asterisk.dedup.run import clustered, embedded, numbers_of
     from asterisk.dedup.spool import Spool
 
     spool = Spool()
@@ -66,7 +67,10 @@ def _asterisk(spec: dict[str, Any], phases: dict[str, float]) -> Sweep:
         vectors = embedded(copies, spool, runtime)
     phases["embedded"] = time.time() - spec["started"]
     exact = spec["exact"]
-    found = clustered(copies, vectors, spec["threshold"], threads=spec["threads"], exact=exact)
+    of = numbers_of(copies, spool) if spec["numbers"] == DIFFER else None
+    found = clustered(
+        copies, vectors, spec["threshold"], threads=spec["threads"], exact=exact, numbers=of
+    )
     phases["clustered"] = time.time() - spec["started"]
     first_run = _stands(found.rows, found.clusters)
 
@@ -77,8 +81,18 @@ def _asterisk(spec: dict[str, Any], phases: dict[str, float]) -> Sweep:
             if threshold != spec["threshold"]:
                 near, links = cosines >= threshold, Links(len(vectors))
                 links.join(first[near], second[near])
-                again = copies.spread(parted(links, vectors, threshold))
+                again = copies.spread(parted(links, vectors, threshold, of))
                 stands[f"at_{threshold}"] = _stands(copies.rows, again)
+        if of is not None:
+            told = {row: of(row) for row in {*first.tolist(), *second.tolist()}}
+            agree = np.array(
+                [
+                    not contradict(told[i], told[j])
+                    for i, j in zip(first.tolist(), second.tolist(), strict=True)
+                ],
+                np.bool_,
+            )
+            first, second, cosines = first[agree], second[agree], cosines[agree]
         return *_with_copies(copies, first, second, cosines), stands
 
     return sweep
