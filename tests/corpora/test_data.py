@@ -20,7 +20,6 @@ from asterisk import texts
 from asterisk.cli import data
 from asterisk.corpora.clean import LONGEST, Cleaner, Evaluated, digest
 from asterisk.corpora.corpus import Corpus, describe
-from asterisk.corpora.known import Known
 from asterisk.corpora.packed import open_packed
 from asterisk.corpora.prepare import DataRecipe, prepare
 from asterisk.corpora.presets import newsroom
@@ -34,6 +33,7 @@ from asterisk.corpora.sources import (
     rows,
 )
 from asterisk.errors import InputError
+from asterisk.known import Known
 
 SOME = [text.text for text in texts.load()]
 SMALL = DataRecipe(texts=500, joined=30, held_out=40)

@@ -77,7 +77,8 @@ def test_a_real_bundle(exported, tmp_path, monkeypatch, capsys, format):
         assert hashlib.sha256(files[name].read_bytes()).hexdigest() == entry["sha256"]
         assert bool(files[name].stat().st_mode & 0o100) == entry["executable"]
     assert sum(files[name].stat().st_size for name in it.files) == it.installed_bytes
-    names = {f"asterisk-{name}" for name in ("embed", "verify", "serve", "bench")} | {"python"}
+    commands = ("embed", "verify", "search", "dedup", "demo", "serve", "bench")
+    names = {f"asterisk-{name}" for name in commands} | {"python"}
     assert {path.name for path in (root / "bin").iterdir()} == names
     for part in ("tests", "f2py", "training", "exporters", "torch", "__pycache__", "quantization"):
         assert not [name for name in files if part in name.split("/")], part
@@ -117,7 +118,8 @@ def test_the_package_in_it_runs_alone(exported, tmp_path):
         bundle.write_parts(it, files, stream)
     subprocess.run(["tar", "xf", tmp_path / "it.tar", "-C", tmp_path], check=True)
     root = tmp_path / bundle.TOP
-    for words in (["verify", root / "artifact"], ["bench", "--help"], ["serve", "--help"]):
+    helps = [[name, "--help"] for name in ("bench", "serve", "search", "dedup", "demo")]
+    for words in (["verify", root / "artifact"], *helps):
         done = subprocess.run(
             [root / "bin" / f"asterisk-{words[0]}", *words[1:]],
             capture_output=True,

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from asterisk.corpora.known import Known
+from asterisk.known import Known
 from asterisk.plugins import require
 
 RUN = 16  # words in a row that no training text shares with an evaluation text

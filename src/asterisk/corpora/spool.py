@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.corpora.clean import Evaluated, digest
-from asterisk.corpora.known import Known
+from asterisk.known import Known
 
 HELD_OUT_IN = 100
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asterisk.corpora.known import Known
+from asterisk.known import Known
 
 
 class Keys:
