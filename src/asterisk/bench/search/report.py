@@ -13,7 +13,7 @@ from asterisk.bench.summary import summarise
 MB = 1e6
 NONE = "–"
 SMALL, LARGE = 5_000, 100_000  # passages that the bars speak of
-SHARE = 0.02  # how far from that a corpus may be: some texts are two passages
+SHARE = 0.1  # how far from that a corpus may be: some texts are two passages
 HEADS = (
     "passages",
     "vectors",
