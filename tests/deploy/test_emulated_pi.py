@@ -187,6 +187,20 @@ def test_the_server_answers_there(installed):
     assert done.stdout.split() == [b"200", b"256"]
 
 
+def test_texts_are_searched_there(installed):
+    board, _, _ = installed
+    search = f"{PREFIX}/bin/asterisk-search"
+    done = board.ssh(
+        "mkdir -p notes && echo 'The kettle is on.' > notes/a.txt && echo 'Rain.' > notes/b.txt "
+        f"&& {search} index notes --db n.db --artifact {PREFIX}/current/artifact "
+        f"&& {search} query 'the kettle' --db n.db -k 1 --json"
+    )
+    assert done.returncode == 0, done.stderr.decode()[-800:]
+    hit = json.loads(done.stdout)
+    assert hit["snippet"] == "The kettle is on."
+    assert hit["similarity"] is not None
+
+
 def test_a_corrupted_push_leaves_the_old_installation(installed, some):
     board, _, upgrade = installed
     before = current(board)
