@@ -109,10 +109,10 @@ def near_duplicates(runtime: Runtime, texts: Sequence[Text]) -> Iterator[str]:
     """Show what says the same twice."""
     begun = time.perf_counter()
     found = deduplicate([text.text for text in texts], runtime, threshold=THRESHOLD)
-    took = time.perf_counter() - begun
+    took, count = time.perf_counter() - begun, len(found.clusters)
     yield (
         f"Near-duplicates among {found.rows:,} texts, cosine {THRESHOLD} and more: "
-        f"{len(found.clusters)} clusters in {took:.1f} s, embedding included."
+        f"{count} cluster{'' if count == 1 else 's'} in {took:.1f} s, embedding included."
     )
     for cluster in found.clusters:
         for member, similarity in zip(cluster.members, cluster.similarities, strict=True):
