@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from asterisk.bench import counting, measure, memory
-from asterisk.bench.answer import answer
+from asterisk.bench.answer import answer, refusal
 
 Spec = Mapping[str, Any]
 
@@ -115,8 +115,7 @@ def attempt(spec: Spec) -> dict[str, Any]:
             os.sched_setaffinity(0, spec["cpus"])  # before an engine starts its threads
         return KINDS[spec["kind"]](spec)
     except Exception as failure:
-        told = " ".join(str(failure).split())
-        return {"error": f"{type(failure).__name__}: {told}" if told else repr(failure)}
+        return refusal(failure)
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asterisk.bench import memory
-from asterisk.bench.answer import answer
+from asterisk.bench.answer import answer, refusal
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime, Vectors
@@ -209,8 +209,7 @@ def attempt(spec: Spec) -> dict[str, Any]:
             os.environ[name] = "1"  # before anything imports numpy
         return KINDS[spec["kind"]](spec)
     except Exception as failure:
-        told = " ".join(str(failure).split())
-        return {"error": f"{type(failure).__name__}: {told}" if told else repr(failure)}
+        return refusal(failure)
 
 
 def main() -> int:
