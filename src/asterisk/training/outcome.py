@@ -45,10 +45,7 @@ def write(
     config = model.config
     card = write_card(name, config, run.recipe, facts, told=material.told, sources=material.sources)
     tensors = expanded(model, material)
-    if config.projection_size:
-        projected.save(config, tensors, card, out)
-    else:
-        checkpoint.save(Checkpoint(name, config, tensors, material.projection, card), out)
+    checkpoint.save(Checkpoint(name, config, tensors, material.projection, card), out)
     with replacing_file(out / "curve.png") as staging:
         staging.write_bytes((folder / "curve.png").read_bytes())
 
