@@ -113,7 +113,7 @@ def configure(shape: dict[str, int], size: int) -> ModelConfig:
     """Return the student's configuration: a projection where it is wider than its vectors."""
     hidden = shape.get("hidden_size", size)
     known: dict[str, Any] = {"hidden_size": hidden, "intermediate_size": 4 * hidden} | shape
-    return replace(ModelConfig(), **known, dense=() if hidden == size else (Dense(size),))
+    return ModelConfig(**known, dense=() if hidden == size else (Dense(size),))
 
 
 def _open_start(path: Path, material: Material) -> Checkpoint:
