@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from asterisk.runtimes.load import open_runtime
 GROUP = "asterisk.exporters"
 GOLDEN = 32
 AUTO = "auto"
+Place = Path | Callable[[Recipe], Path]
 
 
 def formats() -> tuple[str, ...]:
@@ -71,11 +72,11 @@ def export(
     checkpoint: Checkpoint,
     format: str,
     recipe_name: str | None,
-    out: Path,
+    out: Place,
     progress: Progress = lambda told: None,
     reference: Reference | None = None,
 ) -> Artifact:
-    """Export ``checkpoint`` to the folder ``out`` and return the artifact.
+    """Export ``checkpoint`` to the folder ``out``, or ``out(recipe)``, and return the artifact.
 
     ``out`` appears, or is replaced, whole and only after the artifact has passed its gate:
     FidelityError otherwise, which names a larger recipe that would pass. Recipe ``auto`` is the
@@ -109,7 +110,7 @@ def _by_size(writer: Exporter) -> list[Recipe]:
 
 
 def _smallest(
-    checkpoint: Checkpoint, writer: Exporter, out: Path, progress: Progress, reference: Reference
+    checkpoint: Checkpoint, writer: Exporter, out: Place, progress: Progress, reference: Reference
 ) -> Artifact:
     refused = []
     for recipe in _by_size(writer):
@@ -143,10 +144,11 @@ def _export(
     checkpoint: Checkpoint,
     writer: Exporter,
     recipe: Recipe,
-    out: Path,
+    out: Place,
     progress: Progress,
     reference: Reference,
 ) -> Artifact:
+    out = out if isinstance(out, Path) else out(recipe)
     told = f"{writer.format} {recipe.name}"
     limits = writer.thresholds(recipe, checkpoint.config.num_layers)
     with replacing_folder(out, is_artifact) as staging:

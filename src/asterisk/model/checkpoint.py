@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -53,7 +54,7 @@ class Checkpoint:
     that the folder asks for. ``compatible_with`` are fingerprints of other embedding spaces whose
     vectors may be compared with these. ``teacher_projection`` is the fixed map from the teacher's
     space to this one, float32 [embedding_size, teacher_size], if the checkpoint was distilled;
-    ``card`` its README; ``source`` where it came from, if that is a hub.
+    ``card`` its README; ``folder`` is where it was read, ``source`` its name and revision on a hub.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Checkpoint:
     compatible_with: tuple[str, ...] = ()
     teacher_projection: Array | None = None
     card: str = ""
+    folder: Path | None = None
     source: str | None = None
 
     def __post_init__(self) -> None:
@@ -212,7 +214,12 @@ def _beside(folder: Path) -> dict[str, Any]:
     card = ""
     if has_file(folder, "README.md"):
         card = read_bytes(folder, "README.md", LARGEST_CARD).decode("utf-8", "replace")
-    return {"teacher_projection": projection, "compatible_with": tuple(spaces), "card": card}
+    return {
+        "teacher_projection": projection,
+        "compatible_with": tuple(spaces),
+        "card": card,
+        "folder": Path(os.path.abspath(folder)),  # noqa: PTH100 - links stay as they are named
+    }
 
 
 def save(checkpoint: Checkpoint, folder: str | Path) -> None:
