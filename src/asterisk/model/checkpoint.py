@@ -25,7 +25,7 @@ from asterisk.model.layout import tensor_shapes
 from asterisk.tensors import Half
 from asterisk.tensors import read as read_tensors
 from asterisk.tensors import write as write_tensors
-from asterisk.tokenizer import BUILTIN, Tokenizer, huggingface
+from asterisk.tokenizer import BUILTIN, gpt2, huggingface
 
 Array = npt.NDArray[np.float32]
 LARGEST_FILE = 2 << 30
@@ -92,10 +92,7 @@ def load(folder: str | Path) -> Checkpoint:
         raise ArtifactError(f"{folder} is not a checkpoint: no config.json with model.safetensors")
     config = from_json(_json(folder / "config.json"))
     tokenizer = folder / "tokenizer.json"
-    if (
-        not tokenizer.is_file()
-        or _read(tokenizer) != huggingface.to_json(Tokenizer.open(BUILTIN)).encode()
-    ):
+    if not tokenizer.is_file() or _read(tokenizer) != huggingface.to_json(gpt2()).encode():
         raise ArtifactError(f"{tokenizer}: not the GPT-2 tokenizer this version knows")
     projection, card = folder / PROJECTION, folder / "README.md"
     return Checkpoint(
@@ -119,9 +116,7 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> None:
         write_tensors(staging / "model.safetensors", _named(checkpoint), {"format": "pt"})
         if checkpoint.teacher_projection is not None:
             write_tensors(staging / PROJECTION, {"weight": checkpoint.teacher_projection}, {})
-        (staging / "tokenizer.json").write_text(
-            huggingface.to_json(Tokenizer.open(BUILTIN)), "utf-8"
-        )
+        (staging / "tokenizer.json").write_text(huggingface.to_json(gpt2()), "utf-8")
         _write_json(staging / "config.json", to_json(config))
         (staging / "README.md").write_text(checkpoint.card, "utf-8")
         if config.bert_shaped:

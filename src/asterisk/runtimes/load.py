@@ -12,7 +12,7 @@ from asterisk.errors import ArtifactError, UsageError
 from asterisk.runtimes import pages
 from asterisk.runtimes.engine import ArtifactEngine
 from asterisk.runtimes.runtime import Runtime
-from asterisk.tokenizer import Tokenizer
+from asterisk.tokenizer import open_tokenizer
 
 if TYPE_CHECKING:
     from asterisk.budget.plan import Budget
@@ -73,7 +73,7 @@ def open_as(artifact: Artifact, threads: int, budget: Budget | None) -> Runtime:
         engines = engine.open_for(artifact, threads, budget.longest)
     runtime = Runtime(
         engines,
-        Tokenizer.open(artifact.tokenizer),
+        open_tokenizer(artifact.tokenizer),
         artifact.config,
         artifact.manifest.fingerprint,
         budget,

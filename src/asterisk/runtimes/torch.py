@@ -12,7 +12,7 @@ from asterisk.model.checkpoint import load as load_checkpoint
 from asterisk.model.encoder import Encoder
 from asterisk.runtimes.engine import Engine, Vector
 from asterisk.runtimes.runtime import Runtime
-from asterisk.tokenizer import BUILTIN, Tokenizer
+from asterisk.tokenizer import gpt2
 
 
 class TorchEngine(Engine):
@@ -45,7 +45,7 @@ def reference(checkpoint: Checkpoint, threads: int = 1) -> Runtime:
     engine = TorchEngine(checkpoint)
     return Runtime(
         [engine] * threads,
-        Tokenizer.open(BUILTIN),
+        gpt2(),
         checkpoint.config,
         checkpoint.fingerprint,
     )

@@ -16,7 +16,7 @@ from asterisk.files import replacing_folder
 from asterisk.model.checkpoint import Array
 from asterisk.model.config import ModelConfig, to_huggingface
 from asterisk.plugins import require
-from asterisk.tokenizer import BUILTIN, Tokenizer, huggingface
+from asterisk.tokenizer import gpt2, huggingface
 
 _PATHS = ("0_Transformer", "1_Pooling", "2_Dense", "3_Normalize")
 
@@ -67,6 +67,6 @@ def save(config: ModelConfig, tensors: dict[str, Array], card: str, folder: Path
             weights, staging / "0_Transformer/model.safetensors", metadata={"format": "pt"}
         )
         numpy.save_file(dense, staging / "2_Dense/model.safetensors", metadata={"format": "pt"})
-        tokenizer = huggingface.to_json(Tokenizer.open(BUILTIN))
+        tokenizer = huggingface.to_json(gpt2())
         (staging / "0_Transformer/tokenizer.json").write_text(tokenizer, "utf-8")
         (staging / "README.md").write_text(card, "utf-8")
