@@ -20,7 +20,7 @@ from asterisk.exporters.widening import widen
 from asterisk.model.checkpoint import Array, Checkpoint
 from asterisk.model.config import ModelConfig
 from asterisk.model.gguf_shape import Shape, shape_of
-from asterisk.tokenizer import BUILTIN, Tokenizer
+from asterisk.tokenizer import gpt2
 from asterisk.tokenizer.alphabet import CHARACTERS
 
 ENTRY = "model.gguf"
@@ -115,7 +115,7 @@ def _check(config: ModelConfig, recipe: str) -> Shape:
             "or a pre-norm one without embedding norm, projected to no more than its hidden size"
         )
     ggml.check_rows(recipe, shape.width, shape.inner)
-    if not END_OF_TEXT < config.vocab_size <= Tokenizer.open(BUILTIN).vocab_size:
+    if not END_OF_TEXT < config.vocab_size <= gpt2().vocab_size:
         raise UsageError("gguf needs a model over the whole built-in vocabulary")
     return shape
 
@@ -137,7 +137,7 @@ def _describe(writer: Any, config: ModelConfig, shape: Shape) -> None:
 
 
 def _add_tokenizer(writer: Any, kinds: Any, size: int) -> None:
-    tokenizer = Tokenizer.open(BUILTIN)
+    tokenizer = gpt2()
     specials = {END_OF_TEXT, tokenizer.pad_id, tokenizer.mask_id}
     # Ordinary tokens in GPT-2's spelling of bytes, special ones under their names.
     spelt = [
@@ -153,9 +153,9 @@ def _add_tokenizer(writer: Any, kinds: Any, size: int) -> None:
     writer.add_token_merges([f"{spelt[left]} {spelt[right]}" for left, right in tokenizer.merges()])
     writer.add_bos_token_id(END_OF_TEXT)
     writer.add_eos_token_id(END_OF_TEXT)
-    if tokenizer.pad_id < size:
+    if tokenizer.pad_id is not None and tokenizer.pad_id < size:
         writer.add_pad_token_id(tokenizer.pad_id)
-    if tokenizer.mask_id < size:
+    if tokenizer.mask_id is not None and tokenizer.mask_id < size:
         writer.add_mask_token_id(tokenizer.mask_id)
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
