@@ -199,7 +199,7 @@ def _label(arguments: argparse.Namespace, model: Opened, head: Head) -> None:
     label(model.runtime, head, records, rules, arguments.out)
     if model.runtime.truncated:
         many = "1 text" if model.runtime.truncated == 1 else f"{model.runtime.truncated} texts"
-        tell(f"asterisk-classify: {many} truncated to {model.runtime.config.max_positions} tokens")
+        tell(f"asterisk-classify: {many} truncated to {model.runtime.config.max_seq_length} tokens")
 
 
 SUBS = {

@@ -27,6 +27,14 @@ UNUSED = {  # distributions that are required and that nothing on a device impor
     "tqdm": "LiteRT's downloads'",
     "packaging": "ONNX Runtime's transformers tools'",
     "backports-strenum": "LiteRT's ahead-of-time compiler's",
+    **{
+        name: "tokenizers' downloads'"
+        for name in (
+            *("huggingface-hub", "hf-xet", "filelock", "fsspec", "pyyaml", "typer", "rich"),
+            *("httpx", "httpcore", "anyio", "certifi", "idna", "shellingham", "pygments"),
+            *("typing-extensions", "markdown-it-py", "mdurl", "annotated-doc"),
+        )
+    },
 }
 ANYWHERE = (
     ("*.pyi", "type stubs"),

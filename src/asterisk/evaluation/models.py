@@ -123,7 +123,7 @@ def _ours(name: str, folder: Path, threads: int) -> Model:
         name=name,
         opened_by=f"asterisk {runtime.format}",
         size=runtime.config.embedding_size,
-        longest=runtime.config.max_positions,
+        longest=runtime.config.max_seq_length,
         encode=lambda texts: runtime.encode(texts, show_progress=True),
         projection=projection,
         fingerprint=runtime.fingerprint,

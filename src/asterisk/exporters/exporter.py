@@ -13,10 +13,14 @@ from asterisk.model.checkpoint import Checkpoint
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How weights are stored. `asterisk.exporters.thresholds` says what that may cost."""
+    """How weights are stored. `asterisk.exporters.thresholds` says what that may cost.
+
+    ``bits`` are those that a weight takes, about: recipes are tried from the fewest on.
+    """
 
     name: str
     summary: str
+    bits: float = 32
 
 
 @dataclass(frozen=True, slots=True)

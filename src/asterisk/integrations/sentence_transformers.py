@@ -178,7 +178,7 @@ class SentenceEncoder:
     @property
     def max_seq_length(self) -> int:
         """Tokens after which a text is truncated."""
-        return self._lazy.runtime.config.max_positions
+        return self._lazy.runtime.config.max_seq_length
 
     def get_max_seq_length(self) -> int:
         """Return `max_seq_length`."""

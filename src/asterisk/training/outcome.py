@@ -13,7 +13,7 @@ from asterisk.files import replacing_file
 from asterisk.model import checkpoint
 from asterisk.model.checkpoint import Array, Checkpoint
 from asterisk.model.encoder import Encoder
-from asterisk.training import curve, projected, static
+from asterisk.training import curve, static
 from asterisk.training.agreement import vectors
 from asterisk.training.card import Facts, write_card
 from asterisk.training.caseless import unfold
