@@ -411,7 +411,7 @@ REFUSED = {
     ),
     "fewer layers than tensors": (
         lambda f: edit(f / "config.json", num_hidden_layers=2),
-        "unexpected tensor encoder.layer.2",
+        "unexpected tensor .encoder.layer.2",
     ),
     "another width": (lambda f: edit(f / "config.json", hidden_size=128), "shape"),
     "another number of positions": (
