@@ -60,3 +60,13 @@ def read_spaces(model: str) -> tuple[tuple[str, ...], int | None]:
         )
     checkpoint = load(folder)
     return spaces(checkpoint), checkpoint.config.embedding_size
+
+
+def read_similarity(model: str | Path) -> str | None:
+    """Return the similarity function that an artifact or a checkpoint folder asks for, if any."""
+    folder = Path(model)
+    if is_artifact(folder):
+        return open_artifact(folder).manifest.similarity
+    from asterisk.model.modules import read_modules
+
+    return read_modules(folder).similarity

@@ -104,14 +104,9 @@ def _index(arguments: argparse.Namespace) -> None:
 
 def _other_similarity(folder: Path, runtime: Runtime) -> str:
     """Return a line where the model's folder asks for what is no ranking by cosine, else ""."""
-    from asterisk.artifact import is_artifact, open_artifact
-    from asterisk.model.modules import read_modules
+    from asterisk.spaces import read_similarity
 
-    similarity = (
-        open_artifact(folder).manifest.similarity
-        if is_artifact(folder)
-        else read_modules(folder).similarity
-    )
+    similarity = read_similarity(folder)
     # Between vectors of unit length, dot products and Euclidean distances rank as cosines do.
     same = ("cosine", None, *(("dot", "euclidean") if runtime.config.normalize else ()))
     if similarity in same:
@@ -144,6 +139,8 @@ def _query(arguments: argparse.Namespace) -> None:
     import asterisk
     from asterisk.search import Index
 
+    if arguments.mode == "words" and arguments.prompt_name is not None:
+        raise UsageError("--prompt-name is for the model, which --mode words does not use")
     text = " ".join(arguments.query)
     with Index.open(arguments.db, arguments.artifact, engine=arguments.engine) as index:
         if arguments.mode != "words":
@@ -153,7 +150,7 @@ def _query(arguments: argparse.Namespace) -> None:
                     f"{folder}, which the index was made with, is not there: name one by --artifact"
                 )
             with asterisk.load(folder) as runtime:
-                runtime.prompt(arguments.prompt_name)
+                runtime.prompt(arguments.prompt_name)  # refused once, not at each line of input
                 _ask(arguments, index, runtime, text)
         else:
             _ask(arguments, index, None, text)
