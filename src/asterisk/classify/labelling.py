@@ -52,7 +52,7 @@ def label(
                 [record.place for record in full],
                 head.dim,
                 rules.on_long,
-                rules.prompt_name,
+                prompt_name=rules.prompt_name,
             )
             shares = iter(head.probabilities(vectors))
             for record in block:
@@ -69,8 +69,8 @@ def embed(
     places: Sequence[str],
     dim: int | None,
     on_long: OnLong,
-    prompt_name: str | None = None,
     *,
+    prompt_name: str | None = None,
     show_progress: bool = False,
 ) -> Floats:
     """Embed ``texts`` as unit vectors, float32 [n, dim], what a head is trained on.

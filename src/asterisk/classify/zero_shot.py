@@ -26,8 +26,8 @@ def head(
     """Return a linear head whose rows are the embedded ``labels`` over ``temperature``.
 
     Its probabilities are the softmax of the cosines over ``temperature``. ``{}`` in ``template``
-    stands for the label, in which ``_`` is read as a space; ``prompt_name`` names the model's prompt
-    before it, as before the texts. UsageError for fewer than two labels,
+    stands for the label, in which ``_`` is read as a space; ``prompt_name`` names the model's
+    prompt before it, as before the texts. UsageError for fewer than two labels,
     one that stands twice, a template without ``{}``, or a temperature outside 0.001 to 100.
     """
     names = tuple(check_label(label.strip()) for label in labels)

@@ -38,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _model_arguments(it: argparse.ArgumentParser) -> None:
     it.add_argument("--model", type=Path, required=True, help="artifact or checkpoint folder")
     it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
-    prompt_argument(it, "before each text, for a head the one it was trained with (default: its own)")
+    prompt_argument(
+        it, "before each text, for a head the one it was trained with (default: its own)"
+    )
 
 
 def _train_arguments(it: argparse.ArgumentParser) -> None:
@@ -166,9 +168,15 @@ def _embedded(
 ) -> Floats:
     from asterisk.classify.labelling import embed
 
-    show = sys.stderr.isatty()
-    places = given.places
-    return embed(runtime, given.texts, places, dim, "truncate", prompt_name, show_progress=show)
+    return embed(
+        runtime,
+        given.texts,
+        given.places,
+        dim,
+        "truncate",
+        prompt_name=prompt_name,
+        show_progress=sys.stderr.isatty(),
+    )
 
 
 def _predict(arguments: argparse.Namespace) -> None:

@@ -82,9 +82,7 @@ def _index(arguments: argparse.Namespace) -> None:
             )
         )
         if runtime is None:
-            runtime = stack.enter_context(
-                asterisk.load(index.artifact, threads=arguments.threads)
-            )
+            runtime = stack.enter_context(asterisk.load(index.artifact, threads=arguments.threads))
         if other := _other_similarity(index.artifact, runtime):
             tell(f"asterisk-search: {other}")
         with Bar(0, "documents") as bar:

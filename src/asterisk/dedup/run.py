@@ -84,7 +84,7 @@ def near(
 ) -> Found:
     """Embed what is distinct among ``copies`` and cluster it; ``text_of`` a value of ``spool``."""
     before = runtime.truncated
-    vectors = embedded(copies, spool, runtime, text_of, prompt_name, progress)
+    vectors = embedded(copies, spool, runtime, text_of, prompt_name=prompt_name, progress=progress)
     cut = runtime.truncated - before
     of = numbers_of(copies, spool, text_of) if numbers == DIFFER else None
     return clustered(
@@ -104,6 +104,7 @@ def embedded(
     spool: Spool,
     runtime: Runtime,
     text_of: Callable[[Any], str] = str,
+    *,
     prompt_name: str | None = None,
     progress: Told = nothing,
 ) -> Vectors:

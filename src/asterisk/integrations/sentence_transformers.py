@@ -112,9 +112,7 @@ class SentenceEncoder:
         if texts:
             dim = _checked_dim(truncate_dim) or self.truncate_dim
             before = self._prompt(prompt, prompt_name)
-            vectors = self._lazy.encode(
-                texts, prompt=before, show_progress=bool(show_progress_bar)
-            )
+            vectors = self._lazy.encode(texts, prompt=before, show_progress=bool(show_progress_bar))
             vectors = np.ascontiguousarray(vectors[:, :dim])  # none: all of them
             # Whole vectors of a model that normalises have unit length already.
             lengthy = dim or not self._lazy.runtime.config.normalize

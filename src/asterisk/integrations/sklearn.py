@@ -33,10 +33,10 @@ class AsteriskVectorizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     ``artifact`` is a path; ``dim`` keeps the first dimensions; ``normalize`` makes what is kept
     unit length, None as the model's folder says; ``threads`` texts are embedded at once;
-    ``prompt_name`` names the model's prompt before each text, None its default one. Nothing is learned: `fit` opens the
-    artifact and notes ``n_features_out_`` and the embedding space's ``fingerprint_``. The engine
-    stays open for the next call, is never pickled, cloned or shared with a forked child, and is
-    opened again where it is missing.
+    ``prompt_name`` names the model's prompt before each text, None its default one. Nothing is
+    learned: `fit` opens the artifact and notes ``n_features_out_`` and the embedding space's
+    ``fingerprint_``. The engine stays open for the next call, is never pickled, cloned or shared
+    with a forked child, and is opened again where it is missing.
     """
 
     def __init__(

@@ -92,7 +92,14 @@ class Index:
             with told(place, writing=True):
                 connection = connections.to_write(place)
                 try:
-                    return cls._made(place, connection, lock, wanted, precision, prompt_name)
+                    return cls._made(
+                        place,
+                        connection,
+                        lock,
+                        wanted,
+                        precision=precision,
+                        prompt_name=prompt_name,
+                    )
                 except BaseException:
                     connection.close()
                     raise
@@ -107,6 +114,7 @@ class Index:
         connection: sqlite3.Connection,
         lock: WriterLock,
         wanted: Facts | None,
+        *,
         precision: Precision | None,
         prompt_name: str | None,
     ) -> Self:
@@ -126,9 +134,9 @@ class Index:
             index.check(wanted, wanted.dimension)
         if prompt_name not in (None, index.facts.prompt_name):
             made = index.facts.prompt_name
+            how = f"with the prompt {made!r}" if made else "without a prompt's name"
             raise UsageError(
-                f"{path} was made {f'with the prompt {made!r}' if made else 'without --prompt-name'}"
-                f", not with {prompt_name!r}: index again into a new file"
+                f"{path} was made {how}, not with {prompt_name!r}: index again into a new file"
             )
         if precision is not None and precision != index.facts.precision:
             raise UsageError(
