@@ -183,7 +183,7 @@ def _parts(
         else:
             tokens += count
         start += len(word)
-    if tokens:
+    if begin < start:
         yield begin, start, tokens + 1
 
 
