@@ -15,7 +15,7 @@ import asterisk
 from asterisk import errors
 from asterisk.artifact import open_artifact
 from asterisk.exporters.export import choose, export, exporter
-from asterisk.model.config import ModelConfig
+from asterisk.model.config import Dense, ModelConfig
 from asterisk.runtimes.torch import reference
 from asterisk.verify import verify
 
@@ -263,7 +263,7 @@ ORIGINAL = ModelConfig(
     layer_norm_eps=1e-5,
     norm_first=True,
     embedding_norm=False,
-    projection_size=32,
+    dense=(Dense(32),),
 )
 
 

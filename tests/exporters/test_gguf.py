@@ -43,13 +43,13 @@ def files(long_rows, tmp_path_factory):
 
 
 def _read(checkpoint, recipe, folder):
-    GgufExporter().write(checkpoint, recipe, folder)
+    GgufExporter().write(checkpoint, recipe, folder, [])
     return gguf.GGUFReader(folder / ENTRY)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_same_checkpoint_gives_the_same_bytes(long_rows, files, tmp_path, recipe):
-    GgufExporter().write(long_rows, RECIPES[recipe], tmp_path)
+    GgufExporter().write(long_rows, RECIPES[recipe], tmp_path, [])
     first = hashlib.sha256(files[recipe].data.tobytes()).hexdigest()
     assert hashlib.sha256((tmp_path / ENTRY).read_bytes()).hexdigest() == first
 
@@ -169,17 +169,17 @@ def test_the_search_for_scales_is_worth_its_engine(files, long_rows):
 def test_refuses_what_llama_cpp_has_no_shape_for(tmp_path, change):
     other = random_checkpoint(replace(SMALL, **change))
     with pytest.raises(UsageError, match="gguf needs"):
-        GgufExporter().write(other, FP32, tmp_path)
+        GgufExporter().write(other, FP32, tmp_path, [])
     assert not list(tmp_path.iterdir())
 
 
 def test_refuses_rows_that_q8_0_cannot_hold(tmp_path):
     odd = random_checkpoint(replace(SMALL, hidden_size=24))
     with pytest.raises(UsageError, match="multiples of 32"):
-        GgufExporter().write(odd, Q8_0, tmp_path)
+        GgufExporter().write(odd, Q8_0, tmp_path, [])
 
     with pytest.raises(UsageError, match="q6_k needs rows of multiples of 256"):
-        GgufExporter().write(random_checkpoint(SMALL), RECIPES["q6_k"], tmp_path)
+        GgufExporter().write(random_checkpoint(SMALL), RECIPES["q6_k"], tmp_path, [])
     assert not list(tmp_path.iterdir())
 
 
