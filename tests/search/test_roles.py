@@ -30,7 +30,11 @@ def made_of(some) -> list:
 
 
 def stored(index: Index) -> np.ndarray:
-    rows = {row: vector for ids, block in index.vectors() for row, vector in zip(ids, block)}
+    rows = {
+        row: vector
+        for ids, block in index.vectors()
+        for row, vector in zip(ids, block, strict=True)
+    }
     return np.array([rows[row] for row in sorted(rows)])
 
 
@@ -173,7 +177,7 @@ def test_prompts_on_the_command_line(prompted, tmp_path, capsys):
     path, text = str(tmp_path / "index.db"), str(tmp_path / "a.txt")
     index = ["index", text, "--db", path, "--artifact", str(prompted)]
     assert main([*index, "--prompt-name", "none"]) == 2
-    assert "the model has no prompt 'none'; there are: 'query'" in capsys.readouterr().err
+    assert "the model has no prompt 'none'; there are: 'document'" in capsys.readouterr().err
     assert not (tmp_path / "index.db").exists()
     assert main([*index, "--prompt-name", "passage"]) == 0
     assert main([*index[:4]]) == 0
@@ -200,7 +204,8 @@ def test_a_model_that_reads_little_gets_short_passages(toy, prompted_folder, tmp
         asterisk.load(folder) as runtime,
         Index.create(tmp_path / "index.db", folder, runtime=runtime) as index,
     ):
-        index.update([made("/a", "", "A title that has more than a few words in it", text)], runtime)
+        title = "A title that has more than a few words in it"
+        index.update([made("/a", "", title, text)], runtime)
         assert runtime.truncated == 0
         assert index.passages > 300 / longest
         assert index.facts.longest < longest

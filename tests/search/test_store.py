@@ -256,7 +256,8 @@ def test_another_precision_or_space_is_refused(tmp_path, runtime):
     with Index.open(path) as index:
         with pytest.raises(InputError, match="--artifact"):
             index.search("text", 5, stranger)
-        assert index.search("text", 5, Drawn(fingerprint="another", compatible_with=("drawn",))) == []
+        student = Drawn(fingerprint="another", compatible_with=("drawn",))
+        assert index.search("text", 5, student) == []
         with pytest.raises(InputError, match="vectors of 32 dimensions, the model gives 64"):
             index.search("text", 5, Drawn(64))
         with pytest.raises(InputError, match="vectors of another model"):

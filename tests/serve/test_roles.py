@@ -71,10 +71,10 @@ def test_a_prompts_tokens_are_counted(e5, own):
 
 def test_the_names_are_listed(e5):
     names = [f"{name}{end}" for name in ("prompted", "e5:latest")
-             for end in ("", ":query", ":document", ":passage")]  # fmt: skip
+             for end in ("", ":document", ":passage", ":query")]  # fmt: skip
     listed = json.loads(e5.call("GET", "/v1/models")[2])["data"]
     assert [model["id"] for model in listed] == names
-    assert json.loads(e5.call("GET", "/v1/models/prompted:query")[2]) == listed[1]
+    assert json.loads(e5.call("GET", "/v1/models/prompted:document")[2]) == listed[1]
     assert e5.call("GET", "/v1/models/prompted:other")[0] == 404
 
 

@@ -61,7 +61,7 @@ def parse(body: bytes, rules: Rules) -> Request:
     for name in values:
         if name not in FIELDS:
             raise ApiError(400, f"Unrecognized request argument supplied: {_shown(name)}")
-    name, prompt = _prompt(values, rules)
+    prompt_name, prompt = _prompt(values, rules)
     _optional(values, "user", str, "a string")
     size = _optional(values, "dimensions", int, "an integer")
     if size is None:
@@ -74,8 +74,8 @@ def parse(body: bytes, rules: Rules) -> Request:
     if "input" not in values:
         raise ApiError(400, "You must provide an 'input' parameter.", param="input")
     items = _items(values["input"], rules)
-    if name is not None and prompt and not isinstance(items[0], str):
-        raise _wrong("input", f"has token ids, which get no prompt: send texts for {name!r}")
+    if prompt_name is not None and prompt and not isinstance(items[0], str):
+        raise _wrong("input", f"has token ids, which get no prompt: send texts for {prompt_name!r}")
     return Request(items, size, encoding == "base64", prompt)
 
 

@@ -63,13 +63,13 @@ def serve(
 
 def _rules(runtime: Runtime, served: Served, limits: Limits) -> Rules:
     tokenizer = runtime.tokenizer
-    special = {tokenizer.pad_id, *tokenizer.prefix, *tokenizer.suffix} - {None}
+    padding = () if tokenizer.pad_id is None else (tokenizer.pad_id,)
     return Rules(
         models=served.models,
         dimensions=runtime.config.embedding_size,
         tokens=tokenizer.vocab_size,
         texts=limits.texts,
-        special=frozenset(special),
+        special=frozenset((*padding, *tokenizer.prefix, *tokenizer.suffix)),
         prompts=runtime.prompts,
         default_prompt=runtime.prompt(),
     )
