@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from asterisk import texts
 from asterisk.artifact import Artifact, Manifest, Thresholds
 from asterisk.exporters.export import export, exporter, formats
 from asterisk.exporters.exporter import Exporter, Recipe
-from asterisk.model.checkpoint import Checkpoint, save
+from asterisk.model.checkpoint import Checkpoint, load, save
 from asterisk.model.config import ModelConfig
 from asterisk.model.layout import tensor_shapes
 from asterisk.runtimes.engine import ArtifactEngine
@@ -158,3 +159,22 @@ def command():
         )
 
     return call
+
+
+PROMPTS = {"query": "query: ", "document": "", "passage": "passage: "}
+
+
+@pytest.fixture(scope="session")
+def prompted_folder(toy, tmp_path_factory) -> Path:
+    """The toy checkpoint with the prompts of an E5 folder, saved."""
+    folder = tmp_path_factory.mktemp("prompted") / "prompted"
+    save(replace(toy, name="prompted", prompts=PROMPTS), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prompted(prompted_folder, tmp_path_factory) -> Path:
+    """An artifact of that."""
+    out = tmp_path_factory.mktemp("artifacts") / "prompted-onnx-int8"
+    export(load(prompted_folder), "onnx", "int8", out)
+    return out
