@@ -19,7 +19,7 @@ from asterisk.model.config import ModelConfig
 from asterisk.model.layout import tensor_shapes
 from asterisk.runtimes.engine import ArtifactEngine
 from asterisk.runtimes.runtime import Runtime
-from asterisk.tokenizer import BUILTIN, Tokenizer
+from asterisk.tokenizer import gpt2
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -85,7 +85,7 @@ def bare_artifact(
 
 def bare_runtime(engine: type[ArtifactEngine], artifact: Artifact, lanes: int = 1) -> Runtime:
     """Open what `bare_artifact` wrote."""
-    tokenizer = Tokenizer.open(BUILTIN)
+    tokenizer = gpt2()
     return Runtime(engine.open(artifact, lanes), tokenizer, artifact.config, "0")
 
 

@@ -11,7 +11,7 @@ from asterisk.exporters.gate import gate
 from asterisk.runtimes.engine import Engine
 from asterisk.runtimes.runtime import Runtime
 from asterisk.runtimes.torch import reference
-from asterisk.tokenizer import BUILTIN, Tokenizer
+from asterisk.tokenizer import gpt2
 
 
 class Faulty(Engine):
@@ -66,7 +66,7 @@ def drifting(vector, ids, calls):
     ],
 )
 def test_a_fault_is_found(toy, change, told):
-    tokenizer = Tokenizer.open(BUILTIN)
+    tokenizer = gpt2()
     with reference(toy) as truth:
         candidate = Runtime([Faulty(toy, change)], tokenizer, toy.config, "0")
         with pytest.raises(FidelityError, match=told):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import tokenizers
 
-from asterisk.tokenizer import BUILTIN, Tokenizer, huggingface
+from asterisk.tokenizer import Tokenizer, gpt2, huggingface
 
 from .originals import original_encoder, original_merges
 
 
 @pytest.fixture(scope="session")
 def ours() -> Tokenizer:
-    return Tokenizer.open(BUILTIN)
+    return gpt2()
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,8 @@ def serve(
     async def main() -> int:
         workers = Workers(runtime, threads, limits.queue, on_long)
         size = runtime.config.embedding_size
-        rules = Rules(served.models, size, runtime.tokenizer.pad_id, limits.texts)
+        tokens = runtime.tokenizer.pad_id or runtime.tokenizer.vocab_size
+        rules = Rules(served.models, size, tokens, limits.texts)
         app = App(workers, served, rules, limits, metrics)
         server = _server(app, limits, metrics)
         app.connections = lambda: len(server.server_state.connections)
