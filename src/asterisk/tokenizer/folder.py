@@ -252,10 +252,13 @@ def _xlm_roberta(files: _Files) -> _Parts:
     if files.raw is None:
         raise _no_files(files, "tokenizer.json")
     vocab = _model(files, "Unigram")["vocab"]
-    names = ("Precompiled", "Lowercase", "Replace")
+    names = ("Precompiled", "Lowercase", "Replace", "Strip")
     found = _only(files, "normalizer", NORMALIZERS, names)
     if any(s["type"] == "Replace" and s.get("pattern") != {"Regex": " {2,}"} for s in found):
-        raise ArtifactError(f"{files.where}: Replace of {found} under XLMRobertaTokenizer")
+        raise ArtifactError(
+            f"{files.where}: normalizer 'Replace' in tokenizer.json contradicts the tokenizer "
+            "class, which expects it to join spaces"
+        )
     _only(files, "pre_tokenizer", PRE_TOKENIZERS, ("WhitespaceSplit", "Metaspace"))
     metaspace = {
         "type": "Metaspace",
@@ -382,13 +385,31 @@ def _source(files: _Files, family: str, parts: _Parts, lowercase: bool) -> Token
         "model": model,
     }
     kind = _kind(definition, normalizers, parts.pre_tokenizers)
+    _check_unknown(model, files)
     if kind == "byte_level_bpe":
         model.update(unk_token=None, fuse_unk=False)  # no byte is unknown
     if kind == "library":
+        if len(ids) < len(tokens):
+            raise ArtifactError(f"{files.where}: its ids have gaps")
         from asterisk.tokenizer.library import in_one_spelling
 
         definition = in_one_spelling(definition, files.where)
     return TokenizerSource(kind, definition, tuple(tokens), special)
+
+
+def _check_unknown(model: Mapping[str, Any], files: _Files) -> None:
+    """Raise ArtifactError if a word that is not in the vocabulary would have no id."""
+    vocab = model["vocab"]
+    if model["type"] == "Unigram":
+        unknown = model.get("unk_id")
+        known = type(unknown) is int and 0 <= unknown < len(vocab)
+    else:
+        unknown = model.get("unk_token")
+        known = unknown in vocab or (model["type"] == "BPE" and unknown is None)
+    if not known:
+        raise ArtifactError(
+            f"{files.where}: the unknown token {unknown!r} is not in the vocabulary"
+        )
 
 
 def _padding(tokens: Sequence[str], special: Mapping[str, int]) -> dict[str, Any] | None:
@@ -484,8 +505,10 @@ def _added_tokens(
                 f"gives it {ids[content]}"
             )
         before = found.get(content, {})
-        flags = {name: token.get(name, before.get(name, d)) for name, d in _FLAGS.items()}
         special = bool(token.get("special", False) or before.get("special", False))
+        flags = {name: bool(token.get(name, before.get(name, d))) for name, d in _FLAGS.items()}
+        if special:
+            flags = dict.fromkeys(_FLAGS, False)  # it is never looked for
         found[content] = {"id": ids[content], "content": content, **flags, "special": special}
     return sorted(found.values(), key=lambda token: int(token["id"]))
 
