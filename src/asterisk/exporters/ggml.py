@@ -52,10 +52,10 @@ def check_rows(recipe: str, *lengths: int) -> None:
 
     if not fits(recipe):
         step = BLOCK[PLAIN.get(recipe, "Q6_K")]
-        others = [other for other in ("q8_0", "f16", "fp32") if fits(other)]
+        others = "q8_0, f16 or fp32" if fits("q8_0") else "f16 or fp32"
         raise UsageError(
             f"gguf {recipe} needs rows of multiples of {step}, and this model has rows of "
-            f"{' and '.join(map(str, sorted(set(lengths))))}; use recipe {' or '.join(others)}"
+            f"{' and '.join(map(str, sorted(set(lengths))))}; use {others}"
         )
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asterisk.errors import UsageError
+from asterisk.tokenizer.definition import NORMALIZERS, PRE_TOKENIZERS, Part, steps
 from asterisk.tokenizer.source import TokenizerSource
 
 # llama.cpp's types of tokens.
@@ -23,7 +23,7 @@ _SPECIAL_KEYS = {  # llama.cpp's spelling of "separator" included
     **{"unk": "unknown_token_id", "sep": "seperator_token_id", "pad": "padding_token_id"},
     **{"cls": "cls_token_id", "mask": "mask_token_id"},
 }
-Part = Mapping[str, Any]
+_END_OF_TEXT = "<|endoftext|>"  # GPT-2's one special token
 
 
 def add_vocabulary(writer: Any, source: TokenizerSource, rows: int) -> None:
@@ -37,7 +37,7 @@ def add_vocabulary(writer: Any, source: TokenizerSource, rows: int) -> None:
         raise UsageError(
             f"gguf: the tokenizer has {len(types):,} tokens, the token table {rows:,} rows"
         )
-    kind = source.definition["model"].get("type", "BPE")
+    kind = source.definition["model"]["type"]
     if kind == "WordPiece":
         tokens = _add_wordpiece(writer, source)
     elif kind == "BPE":
@@ -62,55 +62,62 @@ def _no_tokenizer(what: str) -> UsageError:
 
 def _types(source: TokenizerSource) -> list[int]:
     types = [NORMAL] * len(source.tokens)
-    for added in source.definition.get("added_tokens") or ():
+    for added in source.definition["added_tokens"]:
         types[added["id"]] = CONTROL if added["special"] else USER_DEFINED
     for token in source.special.values():
         types[token] = CONTROL
-    if source.definition["model"].get("type") == "Unigram":
-        types[source.special["unk"]] = UNKNOWN
+    if source.definition["model"]["type"] == "Unigram":
+        types[source.definition["model"]["unk_id"]] = UNKNOWN
     return types
 
 
 def _add_special(writer: Any, source: TokenizerSource, rows: int) -> None:
     """Write which tokens are special, and which of them stand around a text."""
+    special = dict(source.special)
+    if _END_OF_TEXT in source.tokens:
+        end = source.tokens.index(_END_OF_TEXT)
+        special = {"bos": end, "eos": end, **special}
     for name, key in _SPECIAL_KEYS.items():
-        if source.special.get(name, rows) < rows:
-            writer.add_uint32(f"tokenizer.ggml.{key}", source.special[name])
+        if special.get(name, rows) < rows:
+            writer.add_uint32(f"tokenizer.ggml.{key}", special[name])
     tokenizer = source.open()
     before, after = list(tokenizer.prefix), list(tokenizer.suffix)
     if len(before) > 1 or len(after) > 1:
         raise _no_tokenizer("that puts several special tokens before or after a text")
-    first = before[0] if before else source.special.get("bos", source.special.get("cls"))
-    last = after[0] if after else source.special.get("eos", source.special.get("sep"))
+    first = before[0] if before else special.get("bos", special.get("cls"))
+    last = after[0] if after else special.get("eos", special.get("sep"))
     if first is not None:
         writer.add_bos_token_id(first)
     if last is not None:
         writer.add_eos_token_id(last)
     writer.add_add_bos_token(bool(before))
     writer.add_add_eos_token(bool(after))
-    if source.definition["model"].get("type") == "WordPiece":
-        # There the last token is the separator, and only this key turns it off.
+    if source.definition["model"]["type"] == "WordPiece":
+        # There the first token always comes, and the last is left out by a key of its own.
+        if not before:
+            raise _no_tokenizer("of WordPiece without a special token before a text")
         writer.add_add_sep_token(bool(after))
 
 
 def _add_wordpiece(writer: Any, source: TokenizerSource) -> list[str]:
-    model, normalizer = source.definition["model"], source.definition["normalizer"]
-    if _kind(normalizer) != "BertNormalizer" or not (
-        normalizer["clean_text"] and normalizer["handle_chinese_chars"]
+    normalizer = steps(source.definition["normalizer"], "normalizer", NORMALIZERS, "gguf")
+    splitter = steps(source.definition["pre_tokenizer"], "pre_tokenizer", PRE_TOKENIZERS, "gguf")
+    lower = [step["type"] for step in normalizer[:-1]]
+    bert = normalizer[-1] if normalizer else {"type": "none"}
+    if lower not in ([], ["Lowercase"]) or not (
+        bert["type"] == "BertNormalizer" and bert["clean_text"] and bert["handle_chinese_chars"]
     ):
         raise _no_tokenizer("of WordPiece without BERT's cleaning of texts and spacing of Chinese")
-    if _kind(source.definition["pre_tokenizer"]) != "BertPreTokenizer":
+    if [step["type"] for step in splitter] != ["BertPreTokenizer"]:
         raise _no_tokenizer("of WordPiece without BERT's pre-tokenizer")
-    prefix = model["continuing_subword_prefix"]
-    if prefix != "##":
-        raise _no_tokenizer(f"of WordPiece that continues words with {prefix!r}")
-    lower, strip = normalizer["lowercase"], normalizer["strip_accents"]
+    if source.definition["model"]["continuing_subword_prefix"] != "##":
+        raise _no_tokenizer("of WordPiece whose continuations do not begin with '##'")
     writer.add_tokenizer_model("bert")
     writer.add_tokenizer_pre("default")
-    writer.add_bool("tokenizer.ggml.normalizer.lowercase", lower)
-    writer.add_bool("tokenizer.ggml.normalizer.strip_accents", lower if strip is None else strip)
+    writer.add_bool("tokenizer.ggml.normalizer.lowercase", bool(lower) or bert["lowercase"])
+    writer.add_bool("tokenizer.ggml.normalizer.strip_accents", bert["strip_accents"])
     special = set(source.special.values())
-    special |= {added["id"] for added in source.definition.get("added_tokens") or ()}
+    special |= {added["id"] for added in source.definition["added_tokens"]}
     tokens = [
         token if index in special else _wordpiece(token)
         for index, token in enumerate(source.tokens)
@@ -127,28 +134,35 @@ def _wordpiece(token: str) -> str:
 
 def _add_bpe(writer: Any, source: TokenizerSource) -> list[str]:
     model = source.definition["model"]
-    splitter = source.definition["pre_tokenizer"]
-    if source.definition["normalizer"] is not None or _kind(splitter) != "ByteLevel":
-        raise _no_tokenizer("of BPE with a normalizer, or a pre-tokenizer other than ByteLevel")
-    if splitter["add_prefix_space"] or not splitter.get("use_regex", True):
+    splitter = steps(source.definition["pre_tokenizer"], "pre_tokenizer", PRE_TOKENIZERS, "gguf")
+    if source.definition["normalizer"] is not None:
+        raise _no_tokenizer("of BPE with a normalizer")
+    if [step["type"] for step in splitter] != ["ByteLevel"]:
+        raise _no_tokenizer("of BPE with a pre-tokenizer other than ByteLevel")
+    if splitter[0]["add_prefix_space"] or not splitter[0]["use_regex"]:
         raise _no_tokenizer("of byte-level BPE with add_prefix_space, or without GPT-2's pattern")
     if model.get("ignore_merges") or model.get("byte_fallback"):
         raise _no_tokenizer("of BPE with ignore_merges or byte_fallback")
     writer.add_tokenizer_model("gpt2")
     # Without it digits and spaces would be split in other places.
     writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_merges(
-        [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-    )
+    writer.add_token_merges([" ".join(merge) for merge in model["merges"]])
     return list(source.tokens)
 
 
 def _add_unigram(writer: Any, source: TokenizerSource, rows: int) -> list[str]:
     model = source.definition["model"]
-    if "unk" not in source.special or model.get("byte_fallback"):
+    if model.get("unk_id") is None or model.get("byte_fallback"):
         raise _no_tokenizer("of Unigram without an unknown token, or with byte_fallback")
     charsmap = _charsmap(source.definition["normalizer"])
-    _check_metaspace(source.definition["pre_tokenizer"])
+    splitter = steps(source.definition["pre_tokenizer"], "pre_tokenizer", PRE_TOKENIZERS, "gguf")
+    metaspace = splitter[-1] if splitter else {}
+    if (
+        [step["type"] for step in splitter] not in (["Metaspace"], ["WhitespaceSplit", "Metaspace"])
+        or metaspace["replacement"] != SPACE
+        or metaspace["prepend_scheme"] == "never"
+    ):
+        raise _no_tokenizer("of Unigram with a pre-tokenizer other than SentencePiece's spaces")
     scores = [score for _, score in model["vocab"]]
     # Tokens added behind the model's own have no score.
     scores = [*scores, *[_UNUSED_SCORE] * (rows - len(scores))][:rows]
@@ -165,35 +179,13 @@ def _add_unigram(writer: Any, source: TokenizerSource, rows: int) -> list[str]:
 def _charsmap(normalizer: Part | None) -> bytes:
     """Return SentencePiece's table of characters; UsageError for any other normaliser."""
     charsmap = b""
-    for part in _parts(normalizer, "normalizers"):
-        kind = _kind(part)
-        if kind == "Precompiled" and not charsmap:
+    for step in steps(normalizer, "normalizer", NORMALIZERS, "gguf"):
+        if step["type"] == "Precompiled" and not charsmap:
             try:
-                charsmap = base64.b64decode(part["precompiled_charsmap"], validate=True)
+                charsmap = base64.b64decode(step["precompiled_charsmap"], validate=True)
             except binascii.Error:
                 raise UsageError("gguf: the normalizer's precompiled_charsmap is damaged") from None
         # Runs of spaces, and spaces around a text, are what llama.cpp removes itself.
-        elif not (kind == "Replace" and part["content"] == " ") and kind != "Strip":
-            raise _no_tokenizer(f"of Unigram with a normalizer of type {kind!r}")
+        elif not (step["type"] == "Replace" and step["content"] == " ") and step["type"] != "Strip":
+            raise _no_tokenizer(f"of Unigram with a normalizer of type {step['type']!r}")
     return charsmap
-
-
-def _check_metaspace(splitter: Part | None) -> None:
-    kinds = [_kind(part) for part in _parts(splitter, "pretokenizers")]
-    parts = _parts(splitter, "pretokenizers")
-    if kinds not in (["Metaspace"], ["WhitespaceSplit", "Metaspace"]):
-        raise _no_tokenizer("of Unigram with a pre-tokenizer other than Metaspace")
-    metaspace = parts[-1]
-    scheme = metaspace.get("prepend_scheme", "always")
-    if metaspace["replacement"] != SPACE or scheme == "never":
-        raise _no_tokenizer("of Unigram that puts no space before a text")
-
-
-def _parts(part: Part | None, name: str) -> Sequence[Part]:
-    if part is None:
-        return ()
-    return part[name] if part["type"] == "Sequence" else (part,)
-
-
-def _kind(part: Part | None) -> str:
-    return "none" if part is None else str(part["type"])
