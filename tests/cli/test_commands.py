@@ -74,24 +74,22 @@ def test_npy_with_its_sidecar(command, folder, tmp_path, lines):
 
 
 @pytest.mark.parametrize(
-    ("options", "call", "named"),
+    ("options", "prompt"),
     [
-        ([], "encode", {}),
-        (["--prompt-name", "passage"], "encode", {"prompt_name": "passage"}),
-        (["--role", "query"], "encode_query", {}),
-        (["--role", "document"], "encode_document", {}),
+        ([], ""),
+        (["--prompt-name", "passage"], "passage: "),
+        (["--role", "query"], "query: "),
+        (["--role", "document"], ""),
     ],
     ids=str,
 )
-def test_prompts(command, prompted, tmp_path, options, call, named):
+def test_prompts(command, prompted, tmp_path, options, prompt):
     out = tmp_path / "out.npy"
     done = command("embed", prompted, "--out", out, *options, input=b"one text\n")
     assert done.returncode == 0, done.stderr
     with asterisk.load(prompted) as runtime:
-        assert np.array_equal(np.load(out), getattr(runtime, call)(["one text"], **named))
-    expected = {"query": "query: "}.get(options[-1] if options else "", "")
-    expected = "passage: " if named else expected
-    assert json.loads((tmp_path / "out.npy.json").read_text())["prompt"] == expected
+        assert np.array_equal(np.load(out), runtime.encode([f"{prompt}one text"]))
+    assert json.loads((tmp_path / "out.npy.json").read_text())["prompt"] == prompt
 
 
 def test_a_prompt_that_is_not_there(command, prompted, folder):

@@ -87,7 +87,8 @@ def test_pickles_copies_and_clones_carry_no_engine(vectorizer, artifact):
     assert fresh.get_params() == {
         "artifact": str(artifact),
         "dim": None,
-        "normalize": True,
+        "normalize": None,
+        "prompt_name": None,
         "threads": 1,
     }
     with pytest.raises(NotFittedError):
