@@ -206,14 +206,7 @@ def _parse(values: Any) -> Manifest:
             raise ArtifactError(f"{name} is not a plain name")
     if values["tokenizer"] not in TOKENIZERS:
         raise ArtifactError(f"tokenizer is none of {', '.join(TOKENIZERS)}")
-    for name in _TEXTS_OR_NONE:
-        if not isinstance(values[name], str | None):
-            raise ArtifactError(f"{name} is not a text")
-    prompts = _mapping(values, "prompts", str)
-    if len(prompts) > MOST_PROMPTS:
-        raise ArtifactError(f"{len(prompts)} prompts; {MOST_PROMPTS} are the most")
-    if values["default_prompt_name"] not in (None, *prompts):
-        raise ArtifactError("default_prompt_name is no prompt")
+    prompts = _prompts(values)
     files = _mapping(values, "files", str)
     for name, digest in files.items():
         if not _NAME.fullmatch(name) or name == MANIFEST:
@@ -241,6 +234,18 @@ def _parse(values: Any) -> Manifest:
         fidelity=_mapping(values, "fidelity", (int, float)),
         versions=_mapping(values, "versions", str),
     )
+
+
+def _prompts(values: dict[str, Any]) -> dict[str, Any]:
+    for name in _TEXTS_OR_NONE:
+        if not isinstance(values[name], str | None):
+            raise ArtifactError(f"{name} is not a text")
+    prompts = _mapping(values, "prompts", str)
+    if len(prompts) > MOST_PROMPTS:
+        raise ArtifactError(f"{len(prompts)} prompts; {MOST_PROMPTS} are the most")
+    if values["default_prompt_name"] not in (None, *prompts):
+        raise ArtifactError("default_prompt_name is no prompt")
+    return prompts
 
 
 def _mapping(values: dict[str, Any], name: str, kind: type | tuple[type, ...]) -> dict[str, Any]:

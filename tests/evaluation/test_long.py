@@ -11,7 +11,7 @@ from asterisk.corpora.spool import held_out
 from asterisk.errors import InputError
 from asterisk.evaluation import heldout, sets
 from asterisk.evaluation.long import LONG, SHORT, make_long
-from asterisk.tokenizer import BUILTIN, Tokenizer
+from asterisk.tokenizer import gpt2
 
 from .conftest import SUBJECTS, sentence, write, write_retrieval
 
@@ -32,7 +32,7 @@ def source(tmp_path):
 
 
 def tokens(text: str) -> int:
-    return len(Tokenizer.open(BUILTIN).encode(text))
+    return len(gpt2().encode(text))
 
 
 def test_digests_are_long_and_their_heads_short(source, tmp_path):

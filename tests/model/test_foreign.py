@@ -19,19 +19,19 @@ from asterisk.runtimes.torch import reference
 @pytest.fixture(scope="module")
 def some(lines):
     return [
-        *lines[:60],
+        *lines[:24],
         "[CLS] and [SEP] and <s> are text",
-        "Hokkaidō, naïve café, Größe, 漢字 and \ud83d\ude00",
+        "Hokkaidō, naïve café, Größe, 漢字 and 😀",
         "  white   space\n",
         "x" * 300,
-        "long " * 900,
+        "long " * 520,
         "",
     ]
 
 
 def same_vectors(folder, some, **options):
     """Tell how near our PyTorch runtime comes to sentence-transformers on the same folder."""
-    theirs = np.stack([folders.truth(folder).encode(text, **options) for text in some])
+    theirs = folders.truth(folder).encode(some, batch_size=8, **options)
     with reference(load(folder)) as ours:
         found = ours.encode(some, **options)
     assert np.abs(np.linalg.norm(found, axis=1) / np.linalg.norm(theirs, axis=1) - 1).max() < 1e-4
@@ -269,13 +269,9 @@ def shards(folder, change):
     (folder / "model.safetensors").unlink()
     places = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(sorted(weights))}
     for shard in set(places.values()):
-        resaved(
-            folder, {n: weights[n] for n, place in places.items() if place == shard}, shard
-        )
+        resaved(folder, {n: weights[n] for n, place in places.items() if place == shard}, shard)
     text = change(folder, places, weights)
-    (folder / "model.safetensors.index.json").write_text(
-        text or json.dumps({"weight_map": places})
-    )
+    (folder / "model.safetensors.index.json").write_text(text or json.dumps({"weight_map": places}))
 
 
 def _missing_shard(folder, places, weights):
@@ -411,7 +407,7 @@ REFUSED = {
     ),
     "fewer layers than tensors": (
         lambda f: edit(f / "config.json", num_hidden_layers=2),
-        "unexpected tensor encoder.layer.2",
+        "unexpected tensor .encoder.layer.2",
     ),
     "another width": (lambda f: edit(f / "config.json", hidden_size=128), "shape"),
     "another number of positions": (

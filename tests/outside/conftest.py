@@ -38,9 +38,9 @@ def written(shipped, tmp_path_factory):
 @pytest.fixture(scope="session")
 def ids(lines):
     """Token ids of real text, one list for each of `LENGTHS`."""
-    from asterisk.tokenizer import BUILTIN, Tokenizer
+    from asterisk.tokenizer import gpt2
 
-    tokenizer = Tokenizer.open(BUILTIN)
+    tokenizer = gpt2()
     stream = [token for line in lines[:200] for token in tokenizer.encode(line)]
     return [stream[97 * index :][:length] for index, length in enumerate(LENGTHS)]
 

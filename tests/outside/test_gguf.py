@@ -31,7 +31,7 @@ from asterisk.model.config import ModelConfig
 from asterisk.model.gguf_shape import shape_of
 from asterisk.runtimes import gguf as runtime_module
 from asterisk.runtimes.gguf import GgufEngine
-from asterisk.tokenizer import BUILTIN, Tokenizer
+from asterisk.tokenizer import gpt2
 
 from .build_llama import VARIABLE, built, home
 from .conftest import cosine
@@ -114,7 +114,7 @@ def served(request, written, tmp_path_factory):
 
 def _varied(lines: list[str]) -> list[str]:
     """Texts of 1 to some 500 tokens, without the names of special tokens."""
-    tokenizer = Tokenizer.open(BUILTIN)
+    tokenizer = gpt2()
     plain = [text for text in lines if not any(name in text for name in SPECIALS)]
     plain = [text for text in plain if len(tokenizer.encode(text)) <= 512]
     long = " ".join(plain[:60])

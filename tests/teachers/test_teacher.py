@@ -19,7 +19,7 @@ from asterisk.errors import ArtifactError
 from asterisk.teachers import target_facts, targets
 from asterisk.teachers.targets import Shard, shard_folder
 from asterisk.teachers.teacher import Teacher, find
-from asterisk.tokenizer import BUILTIN, Tokenizer
+from asterisk.tokenizer import gpt2
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -239,7 +239,7 @@ def test_what_a_shard_holds(corpus, bert, tmp_path):
     assert teach(corpus, "--teacher", bert, "--out", out, "--limit", 12) == 0
     shard, some = Shard.open(shard_folder(out / "train", 0)), Corpus.open(corpus)
     lengths = np.diff(shard.ends, prepend=0)
-    tokenizer = Tokenizer.open(BUILTIN)
+    tokenizer = gpt2()
     rotation = np.load(out / "projection.npy")
     teacher = Teacher(bert)
     assert rotation.shape == (16, 32)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from asterisk.evaluation.models import open_model
-from asterisk.tokenizer import BUILTIN, Tokenizer
+from asterisk.tokenizer import gpt2
 from asterisk.training import bag, static
 from asterisk.training.bag import BagRecipe
 from asterisk.training.batches import Targets
@@ -21,7 +21,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bag")
     write_targets(folder / "targets", texts(600, 0), texts(100, 1))
     projection = np.load(folder / "targets" / "projection.npy")
-    tokenizer = Tokenizer.open(BUILTIN)
+    tokenizer = gpt2()
     twins = fold(tokenizer, tokenizer.vocab_size)
     train = Targets(folder / "targets" / "train", 600, projection, twins)
     held_out = Targets(folder / "targets" / "held-out", 100, projection, twins)
@@ -50,7 +50,7 @@ def test_sentence_transformers_reads_the_same_ids_and_vectors(made):
 
     found, folder, twins, _, _, _ = made
     opened = SentenceTransformer(str(folder), device="cpu")
-    tokenizer = Tokenizer.open(BUILTIN)
+    tokenizer = gpt2()
     for text in MIXED:
         ids = tokenizer.encode(text)
         assert opened[0].preprocess([text])["input_ids"].tolist() == ids

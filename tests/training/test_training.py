@@ -17,9 +17,9 @@ import torch
 import asterisk
 from asterisk.corpora import licences
 from asterisk.errors import ArtifactError, InputError
-from asterisk.model.config import ModelConfig
+from asterisk.model.config import Dense, ModelConfig
 from asterisk.teachers.teacher import Teacher, find
-from asterisk.tokenizer import BUILTIN, Tokenizer
+from asterisk.tokenizer import gpt2
 from asterisk.training import curve, initialise, pipeline, static
 from asterisk.training.agreement import cosine_to_teacher, vectors
 from asterisk.training.batches import Targets
@@ -251,7 +251,7 @@ def test_fewer_layers(tmp_path, known, layers):
 
 def test_a_wider_student_starts_at_the_same_vectors(known, begun):
     wide = student(
-        replace(CONFIG, hidden_size=64, projection_size=32, intermediate_size=64), rows(), seed=0
+        replace(CONFIG, hidden_size=64, dense=(Dense(32),), intermediate_size=64), rows(), seed=0
     )
     ours, _ = vectors(wide, known[1])
     narrow, _ = vectors(begun, known[1])
@@ -275,9 +275,7 @@ def test_token_means_are_the_targets(data, known):
             return teacher.look(some[:1]) * len(some)
 
     projection = np.ones((32, teacher.size), "f4")
-    means = initialise.token_means(
-        ModelConfig(), known[0], Few(), Tokenizer.open(BUILTIN), projection
-    )
+    means = initialise.token_means(ModelConfig(), known[0], Few(), gpt2(), projection)
     shard = known[0].shard(0)
     token = int(np.bincount(shard.ids).argmax())
     there = shard.ids == token
@@ -349,7 +347,7 @@ def test_the_checkpoint_gives_the_vectors_of_training(command_run, data):
     model = pipeline.Encoder(replace(ModelConfig(), hidden_size=32, intermediate_size=128))
     model.load_state_dict(state["model"])
     mixed = [text.title() for text in texts(20, 5)] + texts(20, 6)
-    tokenizer = Tokenizer.open(BUILTIN)
+    tokenizer = gpt2()
     with asterisk.load(folder / "out") as runtime, torch.inference_mode():
         for text in mixed:
             ids = material.train.fold[tokenizer.encode(text)]

@@ -11,7 +11,7 @@ import json
 import numpy as np
 
 from asterisk.corpora import corpus
-from asterisk.tokenizer import BUILTIN, Tokenizer
+from asterisk.tokenizer import gpt2
 
 SIZE, WIDE = 32, 48
 TOPICS = """
@@ -67,7 +67,7 @@ def write_targets(folder, train, held_out, *, tokens=True, shard=8_192, **told):
 
 def write_shard(folder, some, projection, tokens=True):
     folder.mkdir(parents=True)
-    tokenizer = Tokenizer.open(BUILTIN)
+    tokenizer = gpt2()
     meaning = np.random.default_rng(3).normal(size=(50_259, SIZE)).astype("f4")
     ids = [tokenizer.encode(text) for text in some]
     read = [tokenizer.encode(text.lower()) for text in some]

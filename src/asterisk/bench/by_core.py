@@ -24,7 +24,7 @@ from asterisk.bench.targets.session import Unavailable
 from asterisk.bench.texts import choose
 from asterisk.errors import AsteriskError, EngineError
 from asterisk.progress import tell
-from asterisk.tokenizer import BUILTIN, Tokenizer
+from asterisk.tokenizer import gpt2
 
 CORES = ("cortex-a53", "cortex-a72", "cortex-a76")
 SECONDS = 60  # for each artifact and core, before what emulation costs
@@ -58,7 +58,7 @@ def counts(artifact: Artifact, core: str, texts: dict[str, list[str]]) -> dict[s
 
 def table(artifacts: Sequence[Artifact], cores: Sequence[str]) -> Iterator[str]:
     """Give the table's lines as they become known."""
-    chosen = choose(Tokenizer.open(BUILTIN)).buckets
+    chosen = choose(gpt2()).buckets
     texts = {str(tokens): some[:1] for tokens, some in chosen.items()}
     yield f"| format | recipe | core | {' | '.join(f'{tokens} tokens' for tokens in BUCKETS)} |"
     yield "|---|---|---|--:|--:|--:|"

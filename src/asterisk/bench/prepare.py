@@ -29,7 +29,7 @@ from asterisk.exporters import export as exporting
 from asterisk.files import replacing_folder
 from asterisk.model.checkpoint import Checkpoint, load
 from asterisk.progress import tell
-from asterisk.tokenizer import BUILTIN, Tokenizer
+from asterisk.tokenizer import gpt2
 
 OPENER = "asterisk.runtimes.load:load"
 TITLES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "tflite": "LiteRT", "gguf": "llama.cpp"}
@@ -101,7 +101,7 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
             prepared.attempt(name, partial(make, request.get("recipes", {}).get(name)))
     for name in request["peers"]:
         prepared.attempt(name, partial(_peer, name, Path(request["work"])))
-    chosen = choose(Tokenizer.open(BUILTIN), request["buckets"])
+    chosen = choose(gpt2(), request["buckets"])
     for tokens, some in chosen.buckets.items():
         if not some:
             raise InputError(f"no text that ships can be cut to exactly {tokens} tokens")

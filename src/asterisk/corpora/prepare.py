@@ -17,7 +17,7 @@ from asterisk.corpora.sources import Row, Source, file_source
 from asterisk.corpora.spool import Removed, Spool
 from asterisk.errors import InputError
 from asterisk.files import replacing_folder
-from asterisk.tokenizer import BUILTIN, Tokenizer
+from asterisk.tokenizer import gpt2
 
 LONG_ENOUGH = 80  # mean bytes of a source's texts, from which on they are joined
 MOST_SOURCES = 0xFFFE
@@ -164,7 +164,7 @@ def _join(
     """Yield about ``count`` texts made of the last texts of neighbouring rows."""
     long = [some for some in kept if len(some) and spool.mean_bytes(some) >= LONG_ENOUGH]
     weights = np.array([len(some) ** recipe.balance for some in long])
-    tokenizer = Tokenizer.open(BUILTIN)
+    tokenizer = gpt2()
     for some, weight in zip(long, weights, strict=True):
         for start in random.integers(len(some), size=round(count * weight / weights.sum())):
             room = int(random.integers(recipe.longest // 4, recipe.longest))

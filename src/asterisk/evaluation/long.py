@@ -25,7 +25,7 @@ from asterisk.evaluation.clustering import worthwhile
 from asterisk.evaluation.sets import Labelled, Retrieval, Split
 from asterisk.evaluation.spaces import tfidf
 from asterisk.files import replacing_folder
-from asterisk.tokenizer import BUILTIN, Tokenizer
+from asterisk.tokenizer import gpt2
 
 SHORT, LONG = 256, 512  # tokens: a short text ends by the one, a long one between the two
 CANDIDATES = 60
@@ -111,7 +111,7 @@ class _Lengths:
     """Token counts, each text counted once."""
 
     def __init__(self) -> None:
-        self.tokenizer = Tokenizer.open(BUILTIN)
+        self.tokenizer = gpt2()
         self.known: dict[str, int] = {}
 
     def __call__(self, text: str) -> int:

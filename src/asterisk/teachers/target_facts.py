@@ -19,7 +19,7 @@ from asterisk.errors import ArtifactError, OutputError
 from asterisk.files import replacing_file
 from asterisk.teachers.blackbox import TokenStates, Vectors
 from asterisk.teachers.targets import SHARD, Shard, read_projection, shard_folder
-from asterisk.tokenizer import BUILTIN, Tokenizer
+from asterisk.tokenizer import gpt2
 
 SCHEMA = 1
 FILE = "targets.json"
@@ -163,7 +163,7 @@ def _agrees(folder: Path, ours: TargetFacts, teacher: Vectors, texts: Corpus) ->
         return False
     if ours.tokens != (shard.tokens is not None):
         return False
-    tokenizer = Tokenizer.open(BUILTIN)
+    tokenizer = gpt2()
     lengths = np.diff(ends, prepend=0)
     for index in {*range(min(LOOKED_AT, len(ends))), int(lengths.argmax())}:
         ids = tokenizer.encode(texts[index])[: ours.limit]

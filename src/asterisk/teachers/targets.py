@@ -22,7 +22,7 @@ from asterisk.files import replacing_file, replacing_folder
 from asterisk.teachers.align import token_targets
 from asterisk.teachers.blackbox import TokenStates, Vectors
 from asterisk.teachers.teacher import Seen
-from asterisk.tokenizer import Tokenizer
+from asterisk.tokenizer import ByteLevelBPE
 from asterisk.tokenizer.offsets import encode_with_offsets
 
 SHARD = 8_192
@@ -113,7 +113,7 @@ def build(
     folder: Path,
     texts: Corpus,
     teacher: Vectors,
-    tokenizer: Tokenizer,
+    tokenizer: ByteLevelBPE,
     rotation: Array | None,
     *,
     limit: int,
@@ -166,7 +166,7 @@ def _sentences(teacher: Vectors, texts: Sequence[str]) -> Iterator[Array]:
 def _targets(
     texts: Sequence[str],
     teacher: TokenStates,
-    tokenizer: Tokenizer,
+    tokenizer: ByteLevelBPE,
     rotation: Array,
     *,
     limit: int,
@@ -189,7 +189,7 @@ def _targets(
 
 
 def _sentence_targets(
-    texts: Sequence[str], start: int, teacher: Vectors, tokenizer: Tokenizer, limit: int
+    texts: Sequence[str], start: int, teacher: Vectors, tokenizer: ByteLevelBPE, limit: int
 ) -> dict[str, npt.NDArray[Any]]:
     """Ask for a shard's vectors at once, so that a budget ends between shards."""
     vectors = teacher.sentences(start, texts)

@@ -10,7 +10,7 @@ from asterisk.errors import ArtifactError, InputError
 from asterisk.teachers import targets
 from asterisk.teachers.blackbox import BudgetSpent, Vectors
 from asterisk.teachers.target_facts import claim, facts
-from asterisk.tokenizer import BUILTIN, Tokenizer
+from asterisk.tokenizer import gpt2
 
 Progress = Callable[[str, int, int], None]
 
@@ -40,7 +40,7 @@ def teach(
         raise InputError(f"{corpus} has fewer texts than the student has dimensions, {size}")
     ours = facts(name, teacher, corpus, limit=limit, size=size, tokens=tokens)
     claim(out, ours, teachers, corpus)
-    tokenizer = Tokenizer.open(BUILTIN)
+    tokenizer = gpt2()
     path, train = out / "projection.npy", parts["train"]
 
     def build(part: str, shards: int | None = None) -> None:

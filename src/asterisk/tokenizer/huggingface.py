@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 from asterisk.tokenizer.alphabet import spell
-from asterisk.tokenizer.table import SPECIALS
-from asterisk.tokenizer.tokenizer import Tokenizer
+from asterisk.tokenizer.bpe import ByteLevelBPE
 
-_END, _PAD, _MASK = (name.decode() for name in SPECIALS)
+SPECIALS = ("<|endoftext|>", "[PAD]", "[MASK]")
+"""The last tokens of the built-in vocabulary, in this order."""
+
+_END, _PAD, _MASK = SPECIALS
 _BYTE_LEVEL = {
     "type": "ByteLevel",
     "add_prefix_space": False,
@@ -17,7 +19,7 @@ _BYTE_LEVEL = {
 }
 
 
-def to_json(tokenizer: Tokenizer) -> str:
+def to_json(tokenizer: ByteLevelBPE) -> str:
     """Return the text of ``tokenizer.json``: a byte-level BPE with three special tokens.
 
     It cannot say that special tokens in a text are plain text; ``config`` does, or

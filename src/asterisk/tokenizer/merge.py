@@ -5,7 +5,7 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
-from asterisk.tokenizer.table import Table
+from asterisk.tokenizer.bpe_table import Table
 
 _FIRST = 256  # the token of merge 0
 _NONE = 1 << 16  # above every rank

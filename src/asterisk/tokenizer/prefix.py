@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from itertools import accumulate
 
+from asterisk.tokenizer.bpe_table import Table
 from asterisk.tokenizer.merge import Merger
-from asterisk.tokenizer.table import LONGEST, Table
 
 _GAP = 32  # bytes between the boundary and the last M places; more makes a retry rarer
 
@@ -34,7 +34,7 @@ class Prefix:
 
     def certain(self, data: bytes, want: int) -> list[int]:
         """Return at least ``want`` tokens that open every word beginning with ``data``, or none."""
-        first = len(data) - LONGEST + 1  # the earliest of the last places
+        first = len(data) - self._table.longest + 1  # the earliest of the last places
         tokens = self._merge(data)
         ends = list(accumulate(len(self._table.token_bytes(t)) for t in tokens))
         kept = sum(end <= first - _GAP for end in ends)

@@ -12,6 +12,8 @@ import re
 from bisect import bisect_right
 from itertools import accumulate, pairwise
 
+from asterisk.tokenizer.tokenizer import SURROGATES, joined_surrogates
+
 LETTER, NUMBER, SPACE, OTHER = range(4)
 
 # The pattern treats none of the four apart from its class: contractions are lower-case letters, and
@@ -38,8 +40,14 @@ class Splitter:
         if text.isascii():
             return _WORD.findall(text)
         ascii_text = _FOREIGN.sub(lambda run: run[0].translate(self._stand_ins), text)
+        if not ascii_text.isascii():  # surrogates are left
+            ascii_text = SURROGATES.sub(self._surrogate, ascii_text)
         ends = accumulate(map(len, _WORD.findall(ascii_text)), initial=0)
         return [text[start:end] for start, end in pairwise(ends)]
+
+    def _surrogate(self, match: re.Match[str]) -> str:
+        # Two letters or two symbols are cut nowhere between them, so a pair may stand for one.
+        return self._stand_ins[ord(joined_surrogates(match[0]))] * len(match[0])
 
 
 class _StandIns(dict[int, str]):
@@ -51,6 +59,8 @@ class _StandIns(dict[int, str]):
         self._classes = classes
 
     def __missing__(self, point: int) -> str:
+        if 0xD800 <= point < 0xE000:
+            raise KeyError(point)  # so that ``translate`` leaves it
         run = self._classes[bisect_right(self._classes, point << 2 | 3) - 1]
         if len(self) >= _KEPT:
             self.clear()

@@ -1,108 +1,75 @@
-"""GPT-2's byte-level BPE over one mapped table, with ``[PAD]`` and ``[MASK]`` after its tokens.
-
-The ids are those of Hugging Face's GPT-2 tokenizer with ``split_special_tokens=True``: no special
-token is ever read out of a text, and none is added. Every lone surrogate is read as U+FFFD.
-"""
+"""What every tokenizer here can do, and how all of them read surrogates in a Python string."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from itertools import chain
-from pathlib import Path
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 
-from asterisk.errors import InputError, UsageError
-from asterisk.tokenizer.merge import Merger
-from asterisk.tokenizer.prefix import Prefix
-from asterisk.tokenizer.split import Splitter
-from asterisk.tokenizer.table import Table, open_table
-from asterisk.tokenizer.words import Words, utf8
+from asterisk.errors import UsageError
 
-BUILTIN = Path(__file__).with_name("gpt2.bin")
-"""The table that comes with this package."""
+SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]")
+"""A surrogate pair, which is one character, or a lone surrogate."""
 
 
-class Tokenizer:
-    """Text to token ids and back. Safe to use from several threads; pickles as its path."""
+class Tokenizer(ABC):
+    """Text to token ids. Safe to use from several threads."""
 
-    __slots__ = ("_prefix", "_split", "_table", "_words", "mask_id", "pad_id", "vocab_size")
+    __slots__ = ("pad_id", "prefix", "suffix", "vocab_size")
 
-    def __init__(self, table: Table) -> None:
-        merge = Merger(table)
-        self._table = table
-        self._split = Splitter(table.classes)
-        self._words = Words(table, merge)
-        self._prefix = Prefix(table, merge)
-        self.vocab_size = table.tokens
-        self.pad_id = table.tokens - 2
-        self.mask_id = table.tokens - 1
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str] = BUILTIN) -> Tokenizer:
-        """Map the table at ``path``, about 1 MB, and check all of it.
-
-        Raises ArtifactError if it cannot be read or is not a sound table.
-        """
-        return cls(open_table(path))
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return Tokenizer.open, (self._table.path,)
+    vocab_size: int
+    """Every id is below it."""
+    pad_id: int | None
+    prefix: tuple[int, ...]
+    """The special tokens that the model wants before a text, such as [CLS] or <s>."""
+    suffix: tuple[int, ...]
+    """The special tokens that the model wants after a text."""
 
     def encode(self, text: str, limit: int | None = None) -> list[int]:
-        """Return the ids of ``text``, or the first ``limit`` of them.
+        """Return the ids of ``text`` without special tokens, or the first ``limit`` of them.
 
-        With ``limit``, time and memory are bounded by it and not by the length of ``text``. Raises
-        UsageError if ``limit`` is negative.
+        A special token's name in a text is plain text. A surrogate pair is its character, a lone
+        surrogate is U+FFFD. With ``limit``, time and memory are bounded by it and not by the
+        length of ``text``. Raises UsageError if ``limit`` is negative.
         """
         if limit is None:
             return self._all(text)
         if limit < 0:
             raise UsageError(f"the limit must be 0 or more, not {limit}")
-        size = 6 * limit + 64  # enough characters for nearly every text
-        while size < len(text):
-            tokens = self._start(text[:size], limit)
-            if len(tokens) >= limit:
-                return tokens[:limit]
-            size *= 2
-        return self._all(text)[:limit]
+        return self._first(text, limit)
 
+    @abstractmethod
     def words(self, text: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Yield each word of ``text`` with its ids; joined, the words are ``text``."""
-        for word in self._split(text):
-            yield word, self._words[word]
+        """Yield pieces of ``text``, each with its ids; joined, the pieces are ``text``."""
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of ``ids``, with U+FFFD for bytes that are not UTF-8.
+    def with_special_tokens(self, ids: Sequence[int]) -> list[int]:
+        """Return ``ids`` between the special tokens that the model wants around a text."""
+        return [*self.prefix, *ids, *self.suffix]
 
-        Raises InputError if an id is not in [0, ``vocab_size``).
-        """
-        return b"".join(map(self.token_bytes, ids)).decode(errors="replace")
-
-    def token_bytes(self, token: int) -> bytes:
-        """Return the bytes of one token; a special token's are those of its name.
-
-        Raises InputError if it is not in [0, ``vocab_size``).
-        """
-        if not 0 <= token < self.vocab_size:
-            raise InputError(f"token {token} is not in 0..{self.vocab_size - 1}")
-        return self._table.token_bytes(token)
-
-    def merges(self) -> Iterator[tuple[int, int]]:
-        """Yield the two tokens of each merge, by rank."""
-        for pair in self._table.pairs:
-            yield pair >> 16, pair & 0xFFFF
-
+    @abstractmethod
     def _all(self, text: str) -> list[int]:
-        return list(chain.from_iterable(map(self._words.__getitem__, self._split(text))))
+        """Return the ids of ``text``."""
 
-    def _start(self, text: str, limit: int) -> list[int]:
-        """Return ids that open every text beginning with ``text``; too few if ``limit`` is far."""
-        *words, last = self._split(text)
-        if words and words[-1] == "'":  # perhaps of a contraction that ends beyond
-            words.pop()
-            last = ""
-        tokens = list(chain.from_iterable(map(self._words.__getitem__, words)))
-        if len(tokens) < limit:
-            # The last character may be another word's, as the last of several spaces is.
-            tokens += self._prefix.certain(utf8(last[:-1]), limit - len(tokens))
-        return tokens
+    @abstractmethod
+    def _first(self, text: str, limit: int) -> list[int]:
+        """Return the first ``limit`` ids of ``text``, or all of them if there are fewer."""
+
+
+def joined_surrogates(text: str) -> str:
+    """Return ``text`` with every surrogate pair as its character, lone surrogates as U+FFFD."""
+    return SURROGATES.sub(_character, text)
+
+
+def utf8(text: str) -> bytes:
+    """Return ``text`` in UTF-8, surrogates read as ``joined_surrogates`` does."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return joined_surrogates(text).encode()
+
+
+def _character(match: re.Match[str]) -> str:
+    unit = match[0]
+    if len(unit) == 1:
+        return "\ufffd"
+    return chr(0x10000 + ((ord(unit[0]) - 0xD800) << 10) + ord(unit[1]) - 0xDC00)

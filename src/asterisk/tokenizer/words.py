@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 
+from asterisk.tokenizer.bpe_table import Table
 from asterisk.tokenizer.merge import Merger
-from asterisk.tokenizer.table import Table
+from asterisk.tokenizer.tokenizer import utf8
 
 _KEPT = 8192  # words, about 200 bytes each
 _KEPT_LENGTH = 24  # longer words seldom come back
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Words(dict[str, tuple[int, ...]]):
@@ -19,11 +18,12 @@ class Words(dict[str, tuple[int, ...]]):
     Safe in several threads: an entry never changes, and losing one costs only time.
     """
 
-    __slots__ = ("_displacements", "_merge", "_slots", "_table")
+    __slots__ = ("_displacements", "_ids", "_merge", "_slots", "_table")
 
     def __init__(self, table: Table, merge: Merger) -> None:
         self._table = table
         self._merge = merge
+        self._ids = table.ids
         self._displacements = table.word_displacements
         self._slots = table.word_slots
 
@@ -34,16 +34,10 @@ class Words(dict[str, tuple[int, ...]]):
         token = slots[(key + displacements[key % len(displacements)]) % len(slots)]
         whole = self._table.token_bytes(token) == data
         tokens = (token,) if whole else tuple(self._merge(data))
+        if self._ids:
+            tokens = tuple(map(self._ids.__getitem__, tokens))
         if len(word) <= _KEPT_LENGTH:
             if len(self) >= _KEPT:
                 self.clear()
             self[word] = tokens
         return tokens
-
-
-def utf8(text: str) -> bytes:
-    """Return ``text`` in UTF-8, with U+FFFD in place of every lone surrogate."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return _SURROGATE.sub("\ufffd", text).encode()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.tokenizer import Tokenizer
+from asterisk.tokenizer import ByteLevelBPE
 
 
-def fold(tokenizer: Tokenizer, size: int) -> npt.NDArray[np.int64]:
+def fold(tokenizer: ByteLevelBPE, size: int) -> npt.NDArray[np.int64]:
     """Return each token's lower-case twin, or itself, int64 [size].
 
     A caseless teacher gives " The" and " the" one reading; training one row for both shows it to

@@ -13,7 +13,7 @@ from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.config import ModelConfig
 from asterisk.model.encoder import Encoder
 from asterisk.teachers.teacher import Teacher
-from asterisk.tokenizer import Tokenizer
+from asterisk.tokenizer import ByteLevelBPE
 from asterisk.training.batches import Targets
 
 ROW_RMS = 0.5
@@ -74,7 +74,7 @@ def token_means(
     config: ModelConfig,
     targets: Targets,
     teacher: Teacher,
-    tokenizer: Tokenizer,
+    tokenizer: ByteLevelBPE,
     projection: Array,
 ) -> Array:
     """Return each token's mean target over the first shards, float32 [vocabulary, d].
@@ -122,7 +122,7 @@ def text_means(config: ModelConfig, targets: Targets) -> Array:
 def _alone(
     config: ModelConfig,
     teacher: Teacher,
-    tokenizer: Tokenizer,
+    tokenizer: ByteLevelBPE,
     projection: Array,
 ) -> Array:
     texts = [

@@ -15,7 +15,7 @@ from asterisk.errors import ArtifactError, InputError
 from asterisk.teachers.target_facts import FILE, corpus_digest
 from asterisk.teachers.targets import SHARD, read_projection
 from asterisk.teachers.teacher import PACKAGED
-from asterisk.tokenizer import BUILTIN, Tokenizer
+from asterisk.tokenizer import gpt2
 from asterisk.training.batches import Targets
 from asterisk.training.caseless import fold
 from asterisk.training.distil import EVALUATED
@@ -99,7 +99,7 @@ def open_material(
         raise InputError(f"{corpus} has no held-out texts: nothing would tell how training goes")
     projection = read_projection(targets / "projection.npy")
     recipe = replace(recipe, fold_case=recipe.fold_case and told.uncased)
-    tokenizer = Tokenizer.open(BUILTIN)
+    tokenizer = gpt2()
     twins = fold(tokenizer, tokenizer.vocab_size) if recipe.fold_case else None
     patience = PATIENCE if follow else 0.0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from asterisk.model.checkpoint import Array, Checkpoint, load
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.model.encoder import Encoder
 from asterisk.teachers.teacher import Teacher, find
-from asterisk.tokenizer import BUILTIN, Tokenizer
+from asterisk.tokenizer import gpt2
 from asterisk.training import bag, initialise, static
 from asterisk.training.bag import Bag, BagRecipe
 from asterisk.training.claim import claim
@@ -154,7 +154,7 @@ def _start(job: Job, material: Material, config: ModelConfig) -> Array:
         found: Array = np.load(path, allow_pickle=False)
         return found
     if material.train.show_tokens:
-        teacher, tokenizer = Teacher(find(material.told.teacher)), Tokenizer.open(BUILTIN)
+        teacher, tokenizer = Teacher(find(material.told.teacher)), gpt2()
         rows = initialise.token_means(
             config, material.train, teacher, tokenizer, material.projection
         )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from asterisk.errors import ArtifactError
 from asterisk.files import replacing_folder
 from asterisk.plugins import require
-from asterisk.tokenizer import BUILTIN, Tokenizer, huggingface
+from asterisk.tokenizer import gpt2, huggingface
 from asterisk.training.caseless import unfold
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def is_bag(folder: Path) -> bool:
 def save(bag: Bag, folder: Path, twins: npt.NDArray[np.int64] | None) -> None:
     """Write ``bag``, whole or not at all, in 32 bits; ``twins`` as `caseless.unfold` takes them."""
     numpy: Any = require("safetensors.numpy", "train")
-    tokenizer = json.loads(huggingface.to_json(Tokenizer.open(BUILTIN)))
+    tokenizer = json.loads(huggingface.to_json(gpt2()))
     # In the vocabulary they keep their ids; here they would be found in plain text.
     tokenizer["added_tokens"] = []
     facts = {

@@ -34,9 +34,9 @@ ROW = Row(
 def prepare(folder: Path) -> None:
     """Write the model and the tokenizer into ``folder``; needs torch, onnx and onnxscript."""
     from asterisk.bench.peers.quiet import quiet
-    from asterisk.tokenizer import BUILTIN, Tokenizer, huggingface
+    from asterisk.tokenizer import gpt2, huggingface
 
-    (folder / TOKENIZER).write_text(huggingface.to_json(Tokenizer.open(BUILTIN)), "utf-8")
+    (folder / TOKENIZER).write_text(huggingface.to_json(gpt2()), "utf-8")
     wide = folder / "wide.onnx"
     with quiet():
         _export(wide)
