@@ -158,7 +158,7 @@ def _block(
                 x, *((weight, bias) if factors is None else (weight / factors, bias / factors))
             )
         # The residual needs the values as they are.
-        return x if factors is None else ops.scale(x, 1 / factors)
+        return x if factors is None else ops.scale(x, np.float32(1) / factors)
 
     def residual(x: Value, y: Value, norm: tuple[Array, Array]) -> Value:
         total = ops.add(x, y)
