@@ -357,14 +357,18 @@ def _source(files: _Files, family: str, parts: _Parts, lowercase: bool) -> Token
     named = _named(files, family)
     model = _with_defaults(parts.model, files)
     ids = _vocabulary(model, files)
-    added = _added_tokens(files, family, named, ids)
+    given = _stated(files, family, named)
+    stated = {*ids, *(_content(files, t, "an added token") for i, t in given if i is not None)}
+    added = _added_tokens(files, given, ids)
     tokens = _by_id(ids)
     if parts.around is None:
         before, after = around(parts.post_processor, ids, files.where)
     else:
-        missing = [name for name in parts.around if named.get(name) not in ids]
-        if missing:
-            raise ArtifactError(f"{files.where}: no {missing[0]}_token in the vocabulary")
+        for name in parts.around:
+            if named.get(name) not in stated:  # transformers would make up an id without weights
+                raise ArtifactError(
+                    f"{files.where}: its {name}_token {named.get(name)!r} is not in the vocabulary"
+                )
         before, after = ([named[name]] for name in parts.around)
     normalizers = list(parts.normalizers)
     if lowercase and all(step["type"] != "Lowercase" for step in normalizers):
@@ -481,13 +485,12 @@ def _vocabulary(model: Mapping[str, Any], files: _Files) -> dict[str, int]:
 
 
 def _added_tokens(
-    files: _Files, family: str, named: Mapping[str, str], ids: dict[str, int]
+    files: _Files, given: Sequence[tuple[Any, Any]], ids: dict[str, int]
 ) -> list[dict[str, Any]]:
     """Return the added tokens as transformers has them in the end; new ones join ``ids``.
 
     A token is special if anything says so, and then a text cannot name it.
     """
-    given = _stated(files, family, named)
     found: dict[str, dict[str, Any]] = {}
     for i, token in given:
         content = token.get("content") if isinstance(token, dict) else None
