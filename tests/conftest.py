@@ -13,7 +13,7 @@ import pytest
 
 from asterisk import texts
 from asterisk.artifact import Artifact, Manifest, Thresholds
-from asterisk.exporters.export import export, exporter, formats
+from asterisk.exporters.export import choose, export, exporter, formats
 from asterisk.exporters.exporter import Exporter, Recipe
 from asterisk.model.checkpoint import Checkpoint, load, save
 from asterisk.model.config import ModelConfig
@@ -63,19 +63,30 @@ def random_checkpoint(config: ModelConfig, name: str = "toy") -> Checkpoint:
     return Checkpoint(name, config, tensors).stored()
 
 
+def thresholds_of(format: str, recipe: str, layers: int = 2) -> Thresholds:
+    """Return what a recipe is held to."""
+    writer = exporter(format)
+    return writer.thresholds(choose(writer, recipe), layers)
+
+
 def bare_artifact(
     writer: Exporter, checkpoint: Checkpoint, recipe: Recipe, folder: Path
 ) -> Artifact:
     """Write the engine's files alone, without the gate that needs the real vocabulary."""
-    written = writer.write(checkpoint, recipe, folder)
+    written = writer.write(checkpoint, recipe, folder, [])
     manifest = Manifest(
         format=writer.format,
         recipe=recipe.name,
         name=checkpoint.name,
         entry=written.entry,
+        tokenizer="tokenizer.bin",
         model=checkpoint.config,
         fingerprint=checkpoint.fingerprint,
         compatible_with=(),
+        prompts={},
+        default_prompt_name=None,
+        similarity=None,
+        source=None,
         files={},
         thresholds=Thresholds(0, 0, 0),
         fidelity={},

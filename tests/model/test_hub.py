@@ -48,11 +48,9 @@ class Hub(BaseHTTPRequestHandler):
             etag = f'"{hashlib.sha256(data).hexdigest()}"'
             self._answer(data, ETag=etag, X_Repo_Commit=REVISION, Accept_Ranges="bytes")
         else:
-            self._answer(
-                b'{"error":"Repository not found"}', 404, X_Error_Code="RepoNotFound"
-            )
+            self._answer(b'{"error":"Repository not found"}', 404, X_Error_Code="RepoNotFound")
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815
 
     def log_message(self, *_: object) -> None:
         """Be silent."""

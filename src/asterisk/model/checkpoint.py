@@ -241,9 +241,7 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> None:
         else:
             named = {f"{OWN}{name}": value for name, value in checkpoint.tensors.items()}
             safetensors.write(staging / huggingface.SINGLE, named, {"format": "pt"})
-            _write_json(
-                staging / "config.json", {"model_type": MODEL_TYPE, **config.to_dict()}
-            )
+            _write_json(staging / "config.json", {"model_type": MODEL_TYPE, **config.to_dict()})
 
 
 def _is_own(folder: Path) -> bool:
