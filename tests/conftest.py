@@ -19,7 +19,7 @@ from asterisk.model.config import ModelConfig
 from asterisk.model.layout import tensor_shapes
 from asterisk.runtimes.engine import ArtifactEngine
 from asterisk.runtimes.runtime import Runtime
-from asterisk.tokenizer import gpt2
+from asterisk.tokenizer import open_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -66,15 +66,22 @@ def bare_artifact(
     writer: Exporter, checkpoint: Checkpoint, recipe: Recipe, folder: Path
 ) -> Artifact:
     """Write the engine's files alone, without the gate that needs the real vocabulary."""
-    written = writer.write(checkpoint, recipe, folder)
+    written = writer.write(checkpoint, recipe, folder, [])
+    tokenizer, table = checkpoint.tokenizer.compile()
+    (folder / tokenizer).write_bytes(table)
     manifest = Manifest(
         format=writer.format,
         recipe=recipe.name,
         name=checkpoint.name,
         entry=written.entry,
+        tokenizer=tokenizer,
         model=checkpoint.config,
         fingerprint=checkpoint.fingerprint,
         compatible_with=(),
+        prompts={},
+        default_prompt_name=None,
+        similarity=None,
+        source=None,
         files={},
         thresholds=Thresholds(0, 0, 0),
         fidelity={},
@@ -85,7 +92,7 @@ def bare_artifact(
 
 def bare_runtime(engine: type[ArtifactEngine], artifact: Artifact, lanes: int = 1) -> Runtime:
     """Open what `bare_artifact` wrote."""
-    tokenizer = gpt2()
+    tokenizer = open_tokenizer(artifact.tokenizer)
     return Runtime(engine.open(artifact, lanes), tokenizer, artifact.config, "0")
 
 

@@ -21,9 +21,7 @@ from asterisk.tokenizer.source import TokenizerSource
 
 RECIPES = {recipe.name: recipe for recipe in GgufExporter.recipes}
 Q8_0, FP32 = RECIPES["q8_0"], RECIPES["fp32"]
-SMALL = ModelConfig(
-    vocab_size=257, hidden_size=32, num_heads=1, num_layers=1, intermediate_size=32
-)
+SMALL = ModelConfig(vocab_size=257, hidden_size=32, num_heads=1, num_layers=1, intermediate_size=32)
 # Rows that K-quants can hold, and blocks that a mix treats differently.
 LONG_ROWS = replace(SMALL, hidden_size=256, num_layers=2, intermediate_size=256)
 FILE_TYPES = {"q8_0": 7, "f16": 1, "q6_k": 18, "q4_k_m": 15, "fp32": 0}
