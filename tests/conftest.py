@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ import pytest
 
 from asterisk import texts
 from asterisk.artifact import Artifact, Manifest, Thresholds
-from asterisk.exporters.export import export, exporter, formats
+from asterisk.exporters.export import choose, export, exporter, formats
 from asterisk.exporters.exporter import Exporter, Recipe
-from asterisk.model.checkpoint import Checkpoint, save
+from asterisk.model.checkpoint import Checkpoint, load, save
 from asterisk.model.config import ModelConfig
 from asterisk.model.layout import tensor_shapes
 from asterisk.runtimes.engine import ArtifactEngine
@@ -60,6 +61,12 @@ def random_checkpoint(config: ModelConfig, name: str = "toy") -> Checkpoint:
             values = random.normal(0.0, shape[-1] ** -0.5, shape)
         tensors[tensor] = values.astype("f4")
     return Checkpoint(name, config, tensors).stored()
+
+
+def thresholds_of(format: str, recipe: str, layers: int = 2) -> Thresholds:
+    """Return what a recipe is held to."""
+    writer = exporter(format)
+    return writer.thresholds(choose(writer, recipe), layers)
 
 
 def bare_artifact(
@@ -165,3 +172,22 @@ def command():
         )
 
     return call
+
+
+PROMPTS = {"query": "query: ", "document": "", "passage": "passage: "}
+
+
+@pytest.fixture(scope="session")
+def prompted_folder(toy, tmp_path_factory) -> Path:
+    """The toy checkpoint with the prompts of an E5 folder, saved."""
+    folder = tmp_path_factory.mktemp("prompted") / "prompted"
+    save(replace(toy, name="prompted", prompts=PROMPTS), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prompted(prompted_folder, tmp_path_factory) -> Path:
+    """An artifact of that."""
+    out = tmp_path_factory.mktemp("artifacts") / "prompted-onnx-int8"
+    export(load(prompted_folder), "onnx", "int8", out)
+    return out

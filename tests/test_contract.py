@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ALL, random_checkpoint
+from conftest import ALL, random_checkpoint, thresholds_of
 
 import asterisk
 from asterisk import errors
@@ -46,7 +46,7 @@ def test_passes_its_gate_on_the_shipped_texts(artifact_of, name, recipe):
 
 @every
 def test_agrees_with_pytorch_at_every_length(artifact_of, toy, lines, name, recipe):
-    least = choose(exporter(name), recipe).thresholds.cosine_min
+    least = thresholds_of(name, recipe).cosine_min
     with asterisk.load(artifact_of(name, recipe)) as runtime, reference(toy) as truth:
         stream = [token for line in lines for token in truth.tokenize(line)]
         for length in [*range(1, 40), *range(40, 513, 43), 127, 128, 129, 511, 512]:

@@ -206,20 +206,8 @@ def _parse(values: Any) -> Manifest:
             raise ArtifactError(f"{name} is not a plain name")
     if values["tokenizer"] not in TOKENIZERS:
         raise ArtifactError(f"tokenizer is none of {', '.join(TOKENIZERS)}")
-    for name in _TEXTS_OR_NONE:
-        if not isinstance(values[name], str | None):
-            raise ArtifactError(f"{name} is not a text")
-    prompts = _mapping(values, "prompts", str)
-    if len(prompts) > MOST_PROMPTS:
-        raise ArtifactError(f"{len(prompts)} prompts; {MOST_PROMPTS} are the most")
-    if values["default_prompt_name"] not in (None, *prompts):
-        raise ArtifactError("default_prompt_name is no prompt")
-    files = _mapping(values, "files", str)
-    for name, digest in files.items():
-        if not _NAME.fullmatch(name) or name == MANIFEST:
-            raise ArtifactError(f"file name {name[:100]!r} leaves the folder")
-        if not _SHA256.fullmatch(digest):
-            raise ArtifactError(f"no sha256 for {name}")
+    prompts = _prompts(values)
+    files = _files(values)
     needed = {values["entry"], values["tokenizer"], GOLDEN_TEXTS, GOLDEN_VECTORS}
     if not needed <= set(files):
         raise ArtifactError(f"no hash for {min(needed - set(files))}")
@@ -241,6 +229,28 @@ def _parse(values: Any) -> Manifest:
         fidelity=_mapping(values, "fidelity", (int, float)),
         versions=_mapping(values, "versions", str),
     )
+
+
+def _files(values: dict[str, Any]) -> dict[str, Any]:
+    files = _mapping(values, "files", str)
+    for name, digest in files.items():
+        if not _NAME.fullmatch(name) or name == MANIFEST:
+            raise ArtifactError(f"file name {name[:100]!r} leaves the folder")
+        if not _SHA256.fullmatch(digest):
+            raise ArtifactError(f"no sha256 for {name}")
+    return files
+
+
+def _prompts(values: dict[str, Any]) -> dict[str, Any]:
+    for name in _TEXTS_OR_NONE:
+        if not isinstance(values[name], str | None):
+            raise ArtifactError(f"{name} is not a text")
+    prompts = _mapping(values, "prompts", str)
+    if len(prompts) > MOST_PROMPTS:
+        raise ArtifactError(f"{len(prompts)} prompts; {MOST_PROMPTS} are the most")
+    if values["default_prompt_name"] not in (None, *prompts):
+        raise ArtifactError("default_prompt_name is no prompt")
+    return prompts
 
 
 def _mapping(values: dict[str, Any], name: str, kind: type | tuple[type, ...]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import SHIPPED, random_checkpoint
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asterisk.errors import ArtifactError, OutputError
@@ -104,6 +104,7 @@ def test_damaged_folders(toy_folder, tmp_path, damage):
     assert str(caught.value)
 
 
+@settings(deadline=None)
 @given(
     values=st.dictionaries(
         st.sampled_from([*ModelConfig().to_dict(), "other"]),

@@ -269,13 +269,9 @@ def shards(folder, change):
     (folder / "model.safetensors").unlink()
     places = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(sorted(weights))}
     for shard in set(places.values()):
-        resaved(
-            folder, {n: weights[n] for n, place in places.items() if place == shard}, shard
-        )
+        resaved(folder, {n: weights[n] for n, place in places.items() if place == shard}, shard)
     text = change(folder, places, weights)
-    (folder / "model.safetensors.index.json").write_text(
-        text or json.dumps({"weight_map": places})
-    )
+    (folder / "model.safetensors.index.json").write_text(text or json.dumps({"weight_map": places}))
 
 
 def _missing_shard(folder, places, weights):
@@ -411,7 +407,7 @@ REFUSED = {
     ),
     "fewer layers than tensors": (
         lambda f: edit(f / "config.json", num_hidden_layers=2),
-        "unexpected tensor encoder.layer.2",
+        "unexpected tensor .encoder.layer.2",
     ),
     "another width": (lambda f: edit(f / "config.json", hidden_size=128), "shape"),
     "another number of positions": (

@@ -43,16 +43,14 @@ class Hub(BaseHTTPRequestHandler):
             ] + [{"rfilename": "onnx/model.onnx", "size": 1 << 40}]
             told = {"id": NAME, "sha": REVISION, "siblings": listed}
             self._answer(json.dumps(told).encode(), Content_Type="application/json")
-        elif path.startswith(f"/{NAME}/resolve/{REVISION}/"):
+        elif path.startswith((f"/{NAME}/resolve/{REVISION}/", f"/{NAME}/resolve/main/")):
             data = (self.folder / path.split("/", 5)[5]).read_bytes()
             etag = f'"{hashlib.sha256(data).hexdigest()}"'
             self._answer(data, ETag=etag, X_Repo_Commit=REVISION, Accept_Ranges="bytes")
         else:
-            self._answer(
-                b'{"error":"Repository not found"}', 404, X_Error_Code="RepoNotFound"
-            )
+            self._answer(b'{"error":"Repository not found"}', 404, X_Error_Code="RepoNotFound")
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815
 
     def log_message(self, *_: object) -> None:
         """Be silent."""

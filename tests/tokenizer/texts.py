@@ -41,3 +41,8 @@ TEXTS = st.one_of(
     st.text(st.sampled_from("abcdefghijklmnopqrstuvwxyz "), max_size=200),
     st.builds(lambda piece, times: piece * times, st.text(_CHARACTERS, max_size=4), st.just(70)),
 )
+
+SURROGATES = st.text(
+    st.characters() | st.sampled_from("\ud800\ud835\udbff\udc00\udfff a'"), max_size=40
+)
+"""Texts with surrogates, many of them in pairs."""

@@ -98,7 +98,9 @@ def _export(arguments: argparse.Namespace) -> None:
                 folder: Path = arguments.out / f"{start}-{recipe.name}"
                 return folder
 
-            artifact = exporting.export(checkpoint, name, recipe_name, place, tell, reference)
+            artifact = exporting.export(
+                checkpoint, name, recipe_name, place, tell, reference=reference
+            )
             figures = artifact.manifest.fidelity
             print(
                 f"{artifact.folder}  {artifact.size / 1e6:.1f} MB  "

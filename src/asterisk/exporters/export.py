@@ -74,6 +74,7 @@ def export(
     recipe_name: str | None,
     out: Place,
     progress: Progress = lambda told: None,
+    *,
     reference: Reference | None = None,
 ) -> Artifact:
     """Export ``checkpoint`` to the folder ``out``, or ``out(recipe)``, and return the artifact.
@@ -94,11 +95,11 @@ def export(
         recipe = choose(writer, recipe_name)
     if reference is None:
         with open_reference(checkpoint) as opened:
-            return export(checkpoint, format, recipe_name, out, progress, opened)
+            return export(checkpoint, format, recipe_name, out, progress, reference=opened)
     if recipe_name == AUTO:
         return _smallest(checkpoint, writer, out, progress, reference)
     try:
-        return _export(checkpoint, writer, recipe, out, progress, reference)
+        return _export(checkpoint, writer, recipe, out, progress=progress, reference=reference)
     except FidelityError as failure:
         larger = [other for other in _by_size(writer) if other.bits > recipe.bits]
         advice = _would_pass(checkpoint, writer, larger, progress, reference)
@@ -115,7 +116,7 @@ def _smallest(
     refused = []
     for recipe in _by_size(writer):
         try:
-            return _export(checkpoint, writer, recipe, out, progress, reference)
+            return _export(checkpoint, writer, recipe, out, progress=progress, reference=reference)
         except (FidelityError, UsageError) as failure:
             refused.append(f"{recipe.name}: {one_line(failure)}")
             progress(f"{writer.format} {refused[-1]}")
@@ -133,7 +134,14 @@ def _would_pass(
         progress(f"{writer.format} {recipe.name}: looking whether it would pass")
         with tempfile.TemporaryDirectory() as scratch:
             try:
-                _export(checkpoint, writer, recipe, Path(scratch) / "it", progress, reference)
+                _export(
+                    checkpoint,
+                    writer,
+                    recipe,
+                    Path(scratch) / "it",
+                    progress=progress,
+                    reference=reference,
+                )
             except (FidelityError, UsageError):
                 continue
         return f"recipe {recipe.name} would pass"
@@ -145,6 +153,7 @@ def _export(
     writer: Exporter,
     recipe: Recipe,
     out: Place,
+    *,
     progress: Progress,
     reference: Reference,
 ) -> Artifact:

@@ -154,9 +154,11 @@ def _block(
         """Return a product's input. Its factors are part of a norm that feeds it alone."""
         if config.norm_first:
             weight, bias = norm
-            return ops.norm(x, *((weight, bias) if factors is None else (weight / factors, bias / factors)))
+            return ops.norm(
+                x, *((weight, bias) if factors is None else (weight / factors, bias / factors))
+            )
         # The residual needs the values as they are.
-        return x if factors is None else ops.scale(x, 1 / factors)
+        return x if factors is None else ops.scale(x, np.float32(1) / factors)
 
     def residual(x: Value, y: Value, norm: tuple[Array, Array]) -> Value:
         total = ops.add(x, y)
@@ -180,7 +182,11 @@ def _block(
         weight, bias = weight / smoothing.outer[:, None], bias / smoothing.outer
         after = after * smoothing.outer
     if smoothing.order is not None:
-        weight, bias, after = weight[smoothing.order], bias[smoothing.order], after[:, smoothing.order]
+        weight, bias, after = (
+            weight[smoothing.order],
+            bias[smoothing.order],
+            after[:, smoothing.order],
+        )
     inner = ops.linear(
         widen, given(x, second, smoothing.inner), _columns(weight, smoothing.inner), bias
     )

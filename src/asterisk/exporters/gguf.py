@@ -64,10 +64,10 @@ class GgufExporter:
 
     format: ClassVar[str] = "gguf"
     recipes: ClassVar[tuple[Recipe, ...]] = (
-        Recipe("q8_0", "matrices and token table in Q8_0: 8 bits, a scale for each 32"),
-        Recipe("f16", "matrices and token table in float16: the checkpoint's own width"),
-        Recipe("q6_k", "matrices and token table in Q6_K: 6 bits, scales for each 16"),
-        Recipe("q4_k_m", "llama.cpp's mix of Q4_K and Q6_K, the token table in Q6_K"),
+        Recipe("q8_0", "matrices and token table in Q8_0: 8 bits, a scale for each 32", 8.5),
+        Recipe("f16", "matrices and token table in float16: the checkpoint's own width", 16),
+        Recipe("q6_k", "matrices and token table in Q6_K: 6 bits, scales for each 16", 6.6),
+        Recipe("q4_k_m", "llama.cpp's mix of Q4_K and Q6_K, the token table in Q6_K", 4.8),
         Recipe("fp32", "everything in float32: the control"),
     )
 

@@ -31,8 +31,8 @@ class OnnxExporter:
 
     format: ClassVar[str] = "onnx"
     recipes: ClassVar[tuple[Recipe, ...]] = (
-        Recipe("int8", "int8 weights by output channel and table by row, products in int8"),
-        Recipe("int8-emb4", "as int8, but the table in NF4, a scale for each 32"),
+        Recipe("int8", "int8 weights by output channel and table by row, products in int8", 8),
+        Recipe("int8-emb4", "as int8, but the table in NF4, a scale for each 32", 6),
         Recipe("fp32", "weights and products in float32: the control"),
     )
 
@@ -78,5 +78,6 @@ def states_model(graph: EncoderGraph, name: str, tensors: Weights) -> bytes:
 
 
 def _finish(graph: EncoderGraph, name: str, output: str, shape: Sequence[int | str]) -> bytes:
-    inputs = {INPUT: (np.int64, [1, "tokens"])}
-    return graph.finish(name, inputs=inputs, outputs={output: (np.float32, shape)})
+    return graph.finish(
+        name, inputs={INPUT: (np.int64, [1, "tokens"])}, outputs={output: (np.float32, shape)}
+    )

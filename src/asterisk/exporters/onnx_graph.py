@@ -55,7 +55,7 @@ class Graph:
     def tensor(self, values: npt.NDArray[Any]) -> str:
         """Add a constant, once however often it is used, and return its name."""
         values = np.ascontiguousarray(values).reshape(values.shape)
-        key = (values.dtype.str, hashlib.sha256(values).digest(), values.shape)
+        key = (values.dtype.str, hashlib.sha256(values.data).digest(), values.shape)
         if key not in self._known:
             self._known[key] = f"tensor_{len(self._tensors)}"
             self._tensors.append(self._initializer(self._known[key], values))

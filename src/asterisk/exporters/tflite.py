@@ -30,8 +30,8 @@ class TfliteExporter:
 
     format: ClassVar[str] = "tflite"
     recipes: ClassVar[tuple[Recipe, ...]] = (
-        Recipe("int8", "matrices and token table in int8, a scale for each row"),
-        Recipe("int8-emb4", "as int8, but the table in NF4, a scale for each 32"),
+        Recipe("int8", "matrices and token table in int8, a scale for each row", 8),
+        Recipe("int8-emb4", "as int8, but the table in NF4, a scale for each 32", 6),
         Recipe("fp32", "everything in float32: the control"),
     )
 

@@ -110,9 +110,10 @@ class EncoderGraph(Graph):
         parameters = quantise_rows(weight) if self.int8 else (weight, None)
         matrix = self.constant(f"{name}.weight", *parameters)
         inputs = [x, matrix, self.constant(f"{name}.bias", bias)]
-        options = {"keepNumDims": True, "asymmetricQuantizeInputs": self.int8}
         operator, shape = LINEAR_INT8 if self.int8 else LINEAR, (self.shapes[x][0], len(bias))
-        return self.apply(operator, inputs, shape, **options)
+        return self.apply(
+            operator, inputs, shape, keepNumDims=True, asymmetricQuantizeInputs=self.int8
+        )
 
     def heads(self, x: int) -> tuple[int, int, int]:
         """Split [T, 3 H] into query, key and value, [h, T, d] each."""

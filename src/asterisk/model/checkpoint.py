@@ -61,7 +61,7 @@ class Checkpoint:
     config: ModelConfig
     tensors: Mapping[str, Array]
     tokenizer: TokenizerSource = field(default_factory=gpt2_source)
-    prompts: Mapping[str, str] = field(default_factory=dict)
+    prompts: Mapping[str, str] = field(default_factory=lambda: modules.PROMPTS)
     default_prompt_name: str | None = None
     similarity: str | None = None
     compatible_with: tuple[str, ...] = ()
@@ -190,7 +190,6 @@ def _load_own(folder: Path, values: dict[str, Any]) -> Checkpoint:
         config=config,
         tensors={name.removeprefix(OWN): value for name, value in found.items()},
         tokenizer=tokenizer,
-        prompts={"query": "", "document": ""},
         **_beside(folder),
     )
 
@@ -242,9 +241,7 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> None:
         else:
             named = {f"{OWN}{name}": value for name, value in checkpoint.tensors.items()}
             safetensors.write(staging / huggingface.SINGLE, named, {"format": "pt"})
-            _write_json(
-                staging / "config.json", {"model_type": MODEL_TYPE, **config.to_dict()}
-            )
+            _write_json(staging / "config.json", {"model_type": MODEL_TYPE, **config.to_dict()})
 
 
 def _is_own(folder: Path) -> bool:

@@ -82,8 +82,13 @@ def fetch(name: str, revision: str | None = None) -> Path:
             ) from None
         except Exception as failure:  # no network, or a hub that answers nonsense
             return _cached(hub, name, revision, failure)
-        files = _wanted([(one.rfilename, one.size or 0) for one in info.siblings or ()], name)
-        return Path(hub.snapshot_download(name, revision=info.sha, allow_patterns=files))
+        listed = [(one.rfilename, one.size or 0) for one in info.siblings or ()]
+        for file in _wanted(listed, name):
+            path = Path(hub.hf_hub_download(name, file, revision=info.sha))
+            folder = path.parents[file.count("/")]
+        # So that the cache knows which commit a branch stands for, when nobody answers.
+        hub.hf_hub_download(name, "config.json", revision=revision)
+        return folder
     except ArtifactError:
         raise
     except Exception as failure:
@@ -115,4 +120,6 @@ def _wanted(listed: Sequence[tuple[str, int]], name: str) -> list[str]:
         raise ArtifactError(
             f"{name} has {total / 1e9:.1f} GB of weights; {LARGEST_DOWNLOAD / 1e9:.1f} are the most"
         )
+    if not chosen:
+        raise ArtifactError(f"{name} on the hub has no files of a checkpoint")
     return [file for file, _ in chosen]

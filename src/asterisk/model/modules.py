@@ -45,6 +45,8 @@ _LEGACY_POOLING = {
 _KINDS = "Transformer, Pooling, Dense and Normalize"
 _SENTENCE = ("sentence_embedding", None)
 _TEXT = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+# The two that sentence-transformers always has, empty unless the folder says more.
+PROMPTS: Mapping[str, str] = {"query": "", "document": ""}
 _SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 
 
@@ -75,7 +77,7 @@ def read_modules(folder: Path) -> Modules:
         raise ArtifactError(f"{folder}: the module Router is not supported; there are {_KINDS}")
     if not has_file(folder, MODULES):
         # sentence-transformers reads no other configuration of its own without modules.json.
-        return Modules(folder, prompts={"query": "", "document": ""})
+        return Modules(folder, prompts=PROMPTS)
     listed = _listed(folder)
     if not listed or listed[0][0] != "Transformer":
         raise ArtifactError(f"{folder / MODULES}: the first module is not a Transformer")
@@ -278,8 +280,7 @@ def _settings(folder: Path) -> tuple[dict[str, str], str | None, str | None]:
         )
     ):
         raise ArtifactError(f"{where}: prompts are not texts by name")
-    # The two that sentence-transformers always has come first, empty unless the folder says more.
-    prompts = {"query": "", "document": ""} | {name: text or "" for name, text in stored.items()}
+    prompts = {**PROMPTS, **{name: text or "" for name, text in stored.items()}}
     if default is not None and default not in prompts:
         raise ArtifactError(f"{where}: default_prompt_name {ascii(default)[:100]} is no prompt")
     similarity = values.get("similarity_fn_name")

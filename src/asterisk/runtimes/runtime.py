@@ -125,10 +125,10 @@ class Runtime:
         return self.encode(texts, **self._with_role(("query",), options))
 
     def encode_document(self, texts: str | Sequence[str], **options: Any) -> Vectors:
-        """Embed documents: as `encode`, with the first of the prompts "document", "passage" and
-        "corpus" that the model has, unless one is given.
+        """Embed documents: as `encode`, with the model's prompt for them unless one is given.
 
-        As sentence-transformers' method of this name; ``options`` are those of `encode`.
+        The first of "document", "passage" and "corpus" that it has, as in sentence-transformers'
+        method of this name; ``options`` are those of `encode`.
         """
         return self.encode(texts, **self._with_role(("document", "passage", "corpus"), options))
 
@@ -155,9 +155,9 @@ class Runtime:
         return options
 
     def tokenize(self, text: str, on_long: OnLong = "truncate") -> list[int]:
-        """Return the ids that `encode` gives the engine, special ones included: at most ``longest``.
+        """Return the ids that `encode` gives the engine, special ones included.
 
-        No prompt is put before ``text``.
+        At most ``longest`` of them. No prompt is put before ``text``.
         """
         if not isinstance(text, str):
             raise UsageError(f"a text must be a string, not {type(text).__name__}")

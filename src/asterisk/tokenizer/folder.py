@@ -252,10 +252,13 @@ def _xlm_roberta(files: _Files) -> _Parts:
     if files.raw is None:
         raise _no_files(files, "tokenizer.json")
     vocab = _model(files, "Unigram")["vocab"]
-    names = ("Precompiled", "Lowercase", "Replace")
+    names = ("Precompiled", "Lowercase", "Replace", "Strip")
     found = _only(files, "normalizer", NORMALIZERS, names)
     if any(s["type"] == "Replace" and s.get("pattern") != {"Regex": " {2,}"} for s in found):
-        raise ArtifactError(f"{files.where}: Replace of {found} under XLMRobertaTokenizer")
+        raise ArtifactError(
+            f"{files.where}: normalizer 'Replace' in tokenizer.json contradicts the tokenizer "
+            "class, which expects it to join spaces"
+        )
     _only(files, "pre_tokenizer", PRE_TOKENIZERS, ("WhitespaceSplit", "Metaspace"))
     metaspace = {
         "type": "Metaspace",
@@ -354,14 +357,18 @@ def _source(files: _Files, family: str, parts: _Parts, lowercase: bool) -> Token
     named = _named(files, family)
     model = _with_defaults(parts.model, files)
     ids = _vocabulary(model, files)
-    added = _added_tokens(files, family, named, ids)
+    given = _stated(files, family, named)
+    stated = {*ids, *(_content(files, t, "an added token") for i, t in given if i is not None)}
+    added = _added_tokens(files, given, ids)
     tokens = _by_id(ids)
     if parts.around is None:
         before, after = around(parts.post_processor, ids, files.where)
     else:
-        missing = [name for name in parts.around if named.get(name) not in ids]
-        if missing:
-            raise ArtifactError(f"{files.where}: no {missing[0]}_token in the vocabulary")
+        for name in parts.around:
+            if named.get(name) not in stated:  # transformers would make up an id without weights
+                raise ArtifactError(
+                    f"{files.where}: its {name}_token {named.get(name)!r} is not in the vocabulary"
+                )
         before, after = ([named[name]] for name in parts.around)
     normalizers = list(parts.normalizers)
     if lowercase and all(step["type"] != "Lowercase" for step in normalizers):
@@ -382,13 +389,31 @@ def _source(files: _Files, family: str, parts: _Parts, lowercase: bool) -> Token
         "model": model,
     }
     kind = _kind(definition, normalizers, parts.pre_tokenizers)
+    _check_unknown(model, files)
     if kind == "byte_level_bpe":
         model.update(unk_token=None, fuse_unk=False)  # no byte is unknown
     if kind == "library":
+        if len(ids) < len(tokens):
+            raise ArtifactError(f"{files.where}: its ids have gaps")
         from asterisk.tokenizer.library import in_one_spelling
 
         definition = in_one_spelling(definition, files.where)
     return TokenizerSource(kind, definition, tuple(tokens), special)
+
+
+def _check_unknown(model: Mapping[str, Any], files: _Files) -> None:
+    """Raise ArtifactError if a word that is not in the vocabulary would have no id."""
+    vocab = model["vocab"]
+    if model["type"] == "Unigram":
+        unknown = model.get("unk_id")
+        known = type(unknown) is int and 0 <= unknown < len(vocab)
+    else:
+        unknown = model.get("unk_token")
+        known = unknown in vocab or (model["type"] == "BPE" and unknown is None)
+    if not known:
+        raise ArtifactError(
+            f"{files.where}: the unknown token {unknown!r} is not in the vocabulary"
+        )
 
 
 def _padding(tokens: Sequence[str], special: Mapping[str, int]) -> dict[str, Any] | None:
@@ -460,13 +485,12 @@ def _vocabulary(model: Mapping[str, Any], files: _Files) -> dict[str, int]:
 
 
 def _added_tokens(
-    files: _Files, family: str, named: Mapping[str, str], ids: dict[str, int]
+    files: _Files, given: Sequence[tuple[Any, Any]], ids: dict[str, int]
 ) -> list[dict[str, Any]]:
     """Return the added tokens as transformers has them in the end; new ones join ``ids``.
 
     A token is special if anything says so, and then a text cannot name it.
     """
-    given = _stated(files, family, named)
     found: dict[str, dict[str, Any]] = {}
     for i, token in given:
         content = token.get("content") if isinstance(token, dict) else None
@@ -484,8 +508,10 @@ def _added_tokens(
                 f"gives it {ids[content]}"
             )
         before = found.get(content, {})
-        flags = {name: token.get(name, before.get(name, d)) for name, d in _FLAGS.items()}
         special = bool(token.get("special", False) or before.get("special", False))
+        flags = {name: bool(token.get(name, before.get(name, d))) for name, d in _FLAGS.items()}
+        if special:
+            flags = dict.fromkeys(_FLAGS, False)  # it is never looked for
         found[content] = {"id": ids[content], "content": content, **flags, "special": special}
     return sorted(found.values(), key=lambda token: int(token["id"]))
 

@@ -1,26 +1,38 @@
-"""Any other tokenizer, by the ``tokenizers`` package: Unigram, other normalisers, and so on."""
+"""Any other tokenizer, by the ``tokenizers`` package: Unigram, other normalisers, and so on.
+
+For XLM-RoBERTa's 250,002 tokens it takes about a second and 150 MB to open, which is why the two
+common kinds have files of their own.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from asterisk.errors import ArtifactError, MissingExtra, one_line
-from asterisk.tokenizer.tokenizer import Tokenizer, joined_surrogates
+from asterisk.tokenizer.definition import NORMALIZERS, PRE_TOKENIZERS, steps
+from asterisk.tokenizer.tokenizer import SURROGATES, Tokenizer, joined_surrogates
 
 MOST_BYTES = 64 << 20
-# Where a space parts two words whatever the pre-tokeniser; see ``_first``.
-_PARTED = re.compile(r"(?<=[0-9A-Za-z]) (?=[0-9A-Za-z])")
+MOST_READ = 1 << 18
+"""Characters of a text that are read for a limit where no safe place to cut it is known."""
+
+# Normalisers that change nothing across "a b", and pre-tokenisers that always part it.
+_LOCAL = {
+    *("BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled"),
+    "StripAccents",
+}
+_PARTING = ("BertPreTokenizer", "ByteLevel", "Metaspace", "Whitespace", "WhitespaceSplit")
 
 
 class LibraryTokenizer(Tokenizer):
     """Text to token ids by Hugging Face's library. Pickles as its path, or whole."""
 
-    __slots__ = ("_data", "_engine", "_path")
+    __slots__ = ("_data", "_engine", "_parts_words", "_path")
 
     def __init__(self, data: bytes, path: Path | None = None) -> None:
         """Read the ``tokenizer.json`` in ``data``.
@@ -28,7 +40,7 @@ class LibraryTokenizer(Tokenizer):
         Raises ArtifactError if the library cannot, and MissingExtra if it is not installed.
         """
         name = str(path or "the tokenizer")
-        self._data = data if path is None else b""
+        self._data = b"" if path else data
         self._path = path
         self._engine = engine = _engine(data, name)
         padding = engine.padding
@@ -37,15 +49,16 @@ class LibraryTokenizer(Tokenizer):
         engine.no_truncation()
         engine.encode_special_tokens = True
         self.vocab_size = engine.get_vocab_size(with_added_tokens=True)
-        around = engine.encode("a").special_tokens_mask
-        before = around.index(0) if 0 in around else len(around)
-        ids = engine.encode("a").ids
-        self.prefix = tuple(ids[:before])
-        self.suffix = tuple(i for i, special in zip(ids, around, strict=True) if special)[before:]
+        letter = engine.encode("a")
+        special = letter.special_tokens_mask
+        before = special.index(0) if 0 in special else len(special)
+        self.prefix = tuple(letter.ids[:before])
+        self.suffix = tuple(letter.ids[before + special.count(0) :])
+        self._parts_words = _parts_words(engine, name)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> LibraryTokenizer:
-        """Read the ``tokenizer.json`` at ``path``; errors as the constructor's."""
+        """Read the ``tokenizer.json`` at ``path``; raises what the constructor raises."""
         path = Path(path)
         try:
             with path.open("rb") as file:
@@ -62,21 +75,63 @@ class LibraryTokenizer(Tokenizer):
         return LibraryTokenizer.open, (self._path,)
 
     def words(self, text: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Yield pieces of ``text``, each with its ids; joined, the pieces are ``text``."""
-        raise NotImplementedError
+        """Yield pieces of ``text``, each with its ids; joined, the pieces are ``text``.
+
+        A piece is what the pre-tokeniser makes one word of, led by what it drops before.
+        """
+        starts = None
+        if SURROGATES.search(text):  # where each character of what the library reads begins
+            starts = [*_starts(text), len(text)]
+        encoded = self._encoded(text)
+        number = start = 0
+        for _, group in groupby(encoded.word_ids):
+            count = sum(1 for _ in group)
+            tokens = slice(number, number + count)
+            number += count
+            end = max(end for _, end in encoded.offsets[tokens])
+            if starts is not None:
+                end = starts[end]
+            if number == len(encoded.word_ids):
+                end = len(text)
+            end = max(start, end)
+            yield text[start:end], tuple(encoded.ids[tokens])
+            start = end
+        if start < len(text):
+            yield text[start:], ()
+
+    def _encoded(self, text: str) -> Any:
+        return self._engine.encode(joined_surrogates(text), add_special_tokens=False)
 
     def _all(self, text: str) -> list[int]:
-        ids: list[int] = self._engine.encode(joined_surrogates(text), add_special_tokens=False).ids
+        ids: list[int] = self._encoded(text).ids
         return ids
 
     def _first(self, text: str, limit: int) -> list[int]:
+        """Return the first ids from as little of ``text`` as decides them.
+
+        Between two ASCII words with one space between them a text can be cut before the space,
+        and the ids of what stands before are its own. This needs normalisers that look no further
+        than a character's marks and a pre-tokeniser that parts words at spaces; with others, and
+        in a text without such a place, the ids are those of its first ``MOST_READ`` characters.
+        """
+        size = 8 * limit + 256
+        most = max(MOST_READ, 64 * limit)
+        while size < len(text):
+            cut = _last_cut(text, size) if self._parts_words else 0
+            ids = self._all(text[:cut])
+            if len(ids) >= limit:
+                return ids[:limit]
+            if size >= most:
+                return self._all(text[:size])[:limit]
+            size *= 4
         return self._all(text)[:limit]
 
 
 def in_one_spelling(definition: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return a ``tokenizer.json`` as the library writes it, which reads old spellings too.
 
-    Raises ArtifactError, with ``where`` for the file, if it cannot read it.
+    Raises ArtifactError, with ``where`` for the file, if it cannot read it, and MissingExtra if it
+    is not installed.
     """
     text = json.dumps(definition, ensure_ascii=False)
     spelt: dict[str, Any] = json.loads(_engine(text.encode(), where).to_str())
@@ -90,5 +145,47 @@ def _engine(data: bytes, where: str) -> Any:
         raise MissingExtra("tokenizers", "tokenizers") from error
     try:
         return tokenizers.Tokenizer.from_buffer(data)
-    except Exception as error:  # the library raises no class of its own
+    except BaseException as error:
+        # Neither the library's errors nor its panics have a class that can be imported.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise ArtifactError(f"{where}: not a tokenizer: {one_line(error)}") from error
+
+
+def _parts_words(engine: Any, where: str) -> bool:
+    """Whether a text can be cut before the space in "a b"."""
+
+    def parts(part: Any, kind: str, known: tuple[str, ...]) -> list[Mapping[str, Any]]:
+        return steps(part and json.loads(part.__getstate__()), kind, known, where)
+
+    first, *_ = parts(engine.pre_tokenizer, "pre_tokenizer", PRE_TOKENIZERS) or [{"type": ""}]
+    return (
+        first["type"] in _PARTING
+        and first.get("split", True)
+        and first.get("use_regex", True)
+        and all(
+            step["type"] in _LOCAL or step.get("pattern") == {"Regex": " {2,}"}
+            for step in parts(engine.normalizer, "normalizer", NORMALIZERS)
+        )
+        and all(
+            token.content.split() == [token.content]
+            for token in engine.get_added_tokens_decoder().values()
+            if not token.special
+        )
+    )
+
+
+def _last_cut(text: str, size: int) -> int:
+    """Return the last place before ``size`` where a space parts two ASCII words, 0 if none."""
+    cut = text.rfind(" ", 1, size)
+    while cut > 0:
+        around = text[cut - 1] + text[cut + 1 : cut + 2]
+        if len(around) == 2 and around.isascii() and around.isalnum():
+            return cut
+        cut = text.rfind(" ", 1, cut)
+    return 0
+
+
+def _starts(text: str) -> Iterator[int]:
+    second = {match.start() + 1 for match in SURROGATES.finditer(text) if len(match[0]) == 2}
+    return (i for i in range(len(text)) if i not in second)

@@ -148,8 +148,10 @@ class _Chunks(dict[str, tuple[int, ...]]):
             end = at + _STEP
             if "\ud800" <= chunk[end - 1 : end] <= "\udbff":
                 end += 1  # perhaps a surrogate pair
-            part = joined_surrogates(chunk[at:end]).translate(self._composed)
-            *words, rest = (rest + part).split(" ")
+            part = chunk[at:end]
+            if not part.isascii():
+                part = joined_surrogates(part)
+            *words, rest = (rest + part.translate(self._composed)).split(" ")
             for word in words:
                 if word:
                     self._add(word, ids)

@@ -73,7 +73,7 @@ def trace(source: Path, path: Path) -> None:
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
     torch.onnx.export(
         States().eval(),
-        (ids, ids),
+        (ids, torch.ones_like(ids)),
         str(path),
         input_names=["input_ids", "attention_mask"],
         output_names=["token_embeddings"],

@@ -94,7 +94,8 @@ def distil(source: Path, vocabulary: dict[str, int], tokens: Sequence[str]) -> A
     ids = torch.tensor([[frame[0], vocabulary[token], frame[1]] for token in tokens])
     model: Any = BertModel.from_pretrained(source, dtype=torch.float32).eval()
     with torch.inference_mode():
-        states = torch.cat([model(part).last_hidden_state.mean(1) for part in ids.split(AT_ONCE)])
+        parts = (ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE))
+        states = torch.cat([model(part).last_hidden_state.mean(1) for part in parts])
     ranks = 1 / np.arange(2, len(tokens) + 2)
     weights = SIF / (SIF + ranks / ranks.sum())
     vectors: Array = (principal(states.numpy(), COMPONENTS) * weights[:, None]).astype(np.float32)
