@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from asterisk import texts
-from asterisk.artifact import Artifact, Manifest, Thresholds
+from asterisk.artifact import Artifact, Manifest, Thresholds, sha256
 from asterisk.exporters.export import choose, export, exporter, formats
 from asterisk.exporters.exporter import Exporter, Recipe
 from asterisk.model.checkpoint import Checkpoint, load, save
@@ -89,7 +89,7 @@ def bare_artifact(
         default_prompt_name=None,
         similarity=None,
         source=None,
-        files={},
+        files={path.name: sha256(path) for path in folder.iterdir() if path.is_file()},
         thresholds=Thresholds(0, 0, 0),
         fidelity={},
         versions={},

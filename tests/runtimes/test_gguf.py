@@ -273,7 +273,6 @@ def test_cls_pooling_stands_alone(tmp_path, stock):
         {"dense": (Dense(48),)},
         {"dense": (Dense(64, "tanh"), Dense(16, bias=False)), "pooling": "mean_sqrt_len_tokens"},
         {"activation": "gelu_tanh"},
-        {"activation": "relu"},
         {"max_seq_length": 100},
         {"vocab_size": 60_000},
     ],

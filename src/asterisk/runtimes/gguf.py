@@ -179,6 +179,8 @@ def _free(model: _Model, context: int) -> None:
 def _dense(artifact: Artifact) -> tuple[tuple[Vector, Vector, Dense], ...]:
     """Return matrix, bias and description of each map after pooling; ArtifactError unless whole."""
     path, config = artifact.folder / DENSE, artifact.config
+    if DENSE not in artifact.manifest.files:
+        raise ArtifactError(f"{artifact.folder}: no hash for {DENSE}")
     shapes = {n: shape for n, shape in tensor_shapes(config).items() if n.startswith("dense.")}
     size = 4 * sum(map(math.prod, shapes.values()))
     found = tensors.read(path, largest=size + tensors.LARGEST_HEADER).arrays
