@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,14 @@ import pytest
 
 from asterisk import texts
 from asterisk.artifact import Artifact, Manifest, Thresholds
-from asterisk.exporters.export import export, exporter, formats
+from asterisk.exporters.export import choose, export, exporter, formats
 from asterisk.exporters.exporter import Exporter, Recipe
-from asterisk.model.checkpoint import Checkpoint, save
+from asterisk.model.checkpoint import Checkpoint, load, save
 from asterisk.model.config import ModelConfig
 from asterisk.model.layout import tensor_shapes
 from asterisk.runtimes.engine import ArtifactEngine
 from asterisk.runtimes.runtime import Runtime
-from asterisk.tokenizer import gpt2
+from asterisk.tokenizer import open_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -62,19 +63,32 @@ def random_checkpoint(config: ModelConfig, name: str = "toy") -> Checkpoint:
     return Checkpoint(name, config, tensors).stored()
 
 
+def thresholds_of(format: str, recipe: str, layers: int = 2) -> Thresholds:
+    """Return what a recipe is held to."""
+    writer = exporter(format)
+    return writer.thresholds(choose(writer, recipe), layers)
+
+
 def bare_artifact(
     writer: Exporter, checkpoint: Checkpoint, recipe: Recipe, folder: Path
 ) -> Artifact:
     """Write the engine's files alone, without the gate that needs the real vocabulary."""
-    written = writer.write(checkpoint, recipe, folder)
+    written = writer.write(checkpoint, recipe, folder, [])
+    tokenizer, table = checkpoint.tokenizer.compile()
+    (folder / tokenizer).write_bytes(table)
     manifest = Manifest(
         format=writer.format,
         recipe=recipe.name,
         name=checkpoint.name,
         entry=written.entry,
+        tokenizer=tokenizer,
         model=checkpoint.config,
         fingerprint=checkpoint.fingerprint,
         compatible_with=(),
+        prompts={},
+        default_prompt_name=None,
+        similarity=None,
+        source=None,
         files={},
         thresholds=Thresholds(0, 0, 0),
         fidelity={},
@@ -85,7 +99,7 @@ def bare_artifact(
 
 def bare_runtime(engine: type[ArtifactEngine], artifact: Artifact, lanes: int = 1) -> Runtime:
     """Open what `bare_artifact` wrote."""
-    tokenizer = gpt2()
+    tokenizer = open_tokenizer(artifact.tokenizer)
     return Runtime(engine.open(artifact, lanes), tokenizer, artifact.config, "0")
 
 
@@ -158,3 +172,22 @@ def command():
         )
 
     return call
+
+
+PROMPTS = {"query": "query: ", "document": "", "passage": "passage: "}
+
+
+@pytest.fixture(scope="session")
+def prompted_folder(toy, tmp_path_factory) -> Path:
+    """The toy checkpoint with the prompts of an E5 folder, saved."""
+    folder = tmp_path_factory.mktemp("prompted") / "prompted"
+    save(replace(toy, name="prompted", prompts=PROMPTS), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prompted(prompted_folder, tmp_path_factory) -> Path:
+    """An artifact of that."""
+    out = tmp_path_factory.mktemp("artifacts") / "prompted-onnx-int8"
+    export(load(prompted_folder), "onnx", "int8", out)
+    return out

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ALL, random_checkpoint
+from conftest import ALL, random_checkpoint, thresholds_of
 
 import asterisk
 from asterisk import errors
 from asterisk.artifact import open_artifact
 from asterisk.exporters.export import choose, export, exporter
-from asterisk.model.config import ModelConfig
+from asterisk.model.config import Dense, ModelConfig
 from asterisk.runtimes.torch import reference
 from asterisk.verify import verify
 
@@ -46,7 +46,7 @@ def test_passes_its_gate_on_the_shipped_texts(artifact_of, name, recipe):
 
 @every
 def test_agrees_with_pytorch_at_every_length(artifact_of, toy, lines, name, recipe):
-    least = choose(exporter(name), recipe).thresholds.cosine_min
+    least = thresholds_of(name, recipe).cosine_min
     with asterisk.load(artifact_of(name, recipe)) as runtime, reference(toy) as truth:
         stream = [token for line in lines for token in truth.tokenize(line)]
         for length in [*range(1, 40), *range(40, 513, 43), 127, 128, 129, 511, 512]:
@@ -263,7 +263,7 @@ ORIGINAL = ModelConfig(
     layer_norm_eps=1e-5,
     norm_first=True,
     embedding_norm=False,
-    projection_size=32,
+    dense=(Dense(32),),
 )
 
 

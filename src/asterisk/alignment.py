@@ -16,6 +16,7 @@ from asterisk import tensors
 from asterisk.artifact import is_artifact, open_artifact
 from asterisk.errors import ArtifactError, UsageError
 from asterisk.model.checkpoint import is_checkpoint, load
+from asterisk.spaces import share_space
 from asterisk.vectors import Floats, truncate
 
 FILE = "teacher_projection.safetensors"
@@ -80,12 +81,12 @@ class Alignment:
             raise UsageError("teacher_vectors hold values that are not finite")
         return truncate(teacher_vectors @ self.weight.T, self.dim if dim is None else dim)
 
-    def check(self, fingerprint: str) -> None:
-        """Raise ArtifactError if this belongs to another space than ``fingerprint`` names."""
-        if self.fingerprint not in (None, fingerprint):
+    def check(self, *spaces: str) -> None:
+        """Raise ArtifactError if this is of none of a model's ``spaces``, its own one first."""
+        if self.fingerprint is not None and not share_space((self.fingerprint,), spaces):
             raise ArtifactError(
-                f"the projection is of space {str(self.fingerprint)[:12]}, "
-                f"the model of {fingerprint[:12]}: their vectors cannot be compared"
+                f"the projection is of space {self.fingerprint[:12]}, "
+                f"the model of {spaces[0][:12]}: their vectors cannot be compared"
             )
 
     def save(self, path: str | Path) -> None:

@@ -3,7 +3,7 @@
 ::
 
     artifact.json    the manifest: what this is, and the sha256 of everything else
-    tokenizer.bin    the tokenizer's table
+    tokenizer.bin    the tokenizer's table, or tokenizer.json where a library reads it
     golden.json      texts ...
     golden.npy       ... and their FP32 vectors, float32 [n, d], L2-normalised
     model.*          what the engine reads
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import re
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,18 +20,22 @@ from typing import Any, TypeVar
 
 from asterisk.digest import sha256 as digest_sha256
 from asterisk.errors import ArtifactError, AsteriskError
+from asterisk.folders import has_file, read_json, regular_file
 from asterisk.model.config import ModelConfig
 
 MANIFEST = "artifact.json"
-TOKENIZER = "tokenizer.bin"
+TOKENIZERS = ("tokenizer.bin", "tokenizer.json")
 GOLDEN_TEXTS = "golden.json"
 GOLDEN_VECTORS = "golden.npy"
-SCHEMA = 1
+SCHEMA = 2
 LARGEST_MANIFEST = 1 << 20
 LARGEST_FILE = 2 << 30
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LEAST_COSINE = 0.8  # of any recipe: a manifest that asks for less would have nothing verified
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+MOST_PROMPTS = 100
+_PLAIN_NAMES = ("format", "recipe", "name", "entry", "tokenizer", "fingerprint")
+_TEXTS_OR_NONE = ("default_prompt_name", "similarity", "source")
 _ATTEMPTS = 5
 _T = TypeVar("_T")
 
@@ -50,19 +53,26 @@ class Thresholds:
 class Manifest:
     """The contents of ``artifact.json``.
 
-    ``entry`` is the file that the engine opens; ``files`` maps every other file of the folder to
-    its sha256; ``fingerprint`` names the checkpoint's embedding space and ``compatible_with`` the
-    spaces whose vectors these may be compared with, a promise that the benchmark's interchange
-    table is held against; ``fidelity`` holds the gate's figures.
+    ``entry`` is the file that the engine opens, ``tokenizer`` the tokenizer's; ``files`` maps every
+    other file of the folder to its sha256; ``fingerprint`` names the checkpoint's embedding space
+    and ``compatible_with`` the spaces whose vectors these may be compared with, a promise that the
+    benchmark's interchange table is held against; ``prompts`` are texts by name that go before a
+    text; ``similarity`` is the function that the model's folder asks for; ``source`` says where
+    the checkpoint came from, if that was a hub; ``fidelity`` holds the gate's figures.
     """
 
     format: str
     recipe: str
     name: str
     entry: str
+    tokenizer: str
     model: ModelConfig
     fingerprint: str
     compatible_with: tuple[str, ...]
+    prompts: Mapping[str, str]
+    default_prompt_name: str | None
+    similarity: str | None
+    source: str | None
     files: Mapping[str, str]
     thresholds: Thresholds
     fidelity: Mapping[str, float]
@@ -71,7 +81,8 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the manifest's text, the same for the same contents."""
-        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+        values = {**asdict(self), "model": self.model.to_dict()}
+        return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +104,8 @@ class Artifact:
 
     @property
     def tokenizer(self) -> Path:
-        """The tokenizer's table."""
-        return self.folder / TOKENIZER
+        """The tokenizer's file."""
+        return self.folder / self.manifest.tokenizer
 
     @property
     def size(self) -> int:
@@ -111,7 +122,8 @@ def open_artifact(folder: Path) -> Artifact:
     """Read and check ``folder`` before any engine sees it.
 
     ArtifactError unless the manifest is of a known schema, names only plain files inside the
-    folder, and every file is there, is no link and has the recorded sha256.
+    folder, and every file is there and has the recorded sha256. A link may lead to a file of the
+    same repository: see `asterisk.folders`.
     """
     return opened(folder, lambda artifact: artifact)
 
@@ -146,9 +158,9 @@ def _identity(folder: Path) -> tuple[int, int, int] | None:
 
 
 def _open(folder: Path) -> Artifact:
-    manifest = _manifest(folder / MANIFEST)
+    manifest = _manifest(folder)
     for name, expected in manifest.files.items():
-        if sha256(_plain(folder, name)) != expected:
+        if sha256(regular_file(folder, name, LARGEST_FILE)) != expected:
             raise ArtifactError(f"{folder / name} is not the file that was exported (sha256)")
     return Artifact(folder, manifest)
 
@@ -168,44 +180,14 @@ def sha256(path: Path) -> str:
     return found
 
 
-def _plain(folder: Path, name: str) -> Path:
-    path = folder / name
-    try:
-        status = path.lstat()
-    except OSError:
-        raise ArtifactError(f"{path} is missing") from None
-    if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:
-        raise ArtifactError(f"{path} is not a plain file of at most {LARGEST_FILE >> 30} GiB")
-    return path
-
-
-def _manifest(path: Path) -> Manifest:
-    if not path.exists():
-        raise ArtifactError(f"{path.parent} is not an artifact: it has no {MANIFEST}")
-    _plain(path.parent, path.name)
-    if path.stat().st_size > LARGEST_MANIFEST:
-        raise ArtifactError(f"{path} is too large to be a manifest")
-    try:
-        values = json.loads(
-            path.read_bytes(), object_pairs_hook=_unambiguous, parse_constant=_no_number
-        )
-    except (ValueError, RecursionError):
-        raise ArtifactError(f"{path} is not JSON") from None
+def _manifest(folder: Path) -> Manifest:
+    if not has_file(folder, MANIFEST):
+        raise ArtifactError(f"{folder} is not an artifact: it has no {MANIFEST}")
+    values = read_json(folder, MANIFEST, LARGEST_MANIFEST)
     try:
         return _parse(values)
     except ArtifactError as failure:
-        raise ArtifactError(f"{path}: {failure}") from None
-
-
-def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):  # readers differ in which one they believe
-        raise ValueError("a name that stands twice")
-    return values
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(name)
+        raise ArtifactError(f"{folder / MANIFEST}: {failure}") from None
 
 
 def _parse(values: Any) -> Manifest:
@@ -219,16 +201,14 @@ def _parse(values: Any) -> Manifest:
     expected = {field.name for field in fields(Manifest)}
     if set(values) != expected:
         raise ArtifactError(f"wrong field {min(expected ^ set(values))!r}")
-    for name in ("format", "recipe", "name", "entry", "fingerprint"):
+    for name in _PLAIN_NAMES:
         if not isinstance(values[name], str) or not _NAME.fullmatch(values[name]):
             raise ArtifactError(f"{name} is not a plain name")
-    files = _mapping(values, "files", str)
-    for name, digest in files.items():
-        if not _NAME.fullmatch(name) or name == MANIFEST:
-            raise ArtifactError(f"file name {name[:100]!r} leaves the folder")
-        if not _SHA256.fullmatch(digest):
-            raise ArtifactError(f"no sha256 for {name}")
-    needed = {values["entry"], TOKENIZER, GOLDEN_TEXTS, GOLDEN_VECTORS}
+    if values["tokenizer"] not in TOKENIZERS:
+        raise ArtifactError(f"tokenizer is none of {', '.join(TOKENIZERS)}")
+    prompts = _prompts(values)
+    files = _files(values)
+    needed = {values["entry"], values["tokenizer"], GOLDEN_TEXTS, GOLDEN_VECTORS}
     if not needed <= set(files):
         raise ArtifactError(f"no hash for {min(needed - set(files))}")
     spaces = values["compatible_with"]
@@ -240,14 +220,37 @@ def _parse(values: Any) -> Manifest:
     if not all(0 <= limit <= 1 for limit in limits.values()) or limits["cosine_min"] < LEAST_COSINE:
         raise ArtifactError("thresholds under which anything would pass")
     return Manifest(
-        **{name: values[name] for name in ("format", "recipe", "name", "entry", "fingerprint")},
+        **{name: values[name] for name in (*_PLAIN_NAMES, *_TEXTS_OR_NONE)},
         model=ModelConfig.from_dict(values["model"]),
         compatible_with=tuple(spaces),
+        prompts=prompts,
         files=files,
         thresholds=Thresholds(**limits),
         fidelity=_mapping(values, "fidelity", (int, float)),
         versions=_mapping(values, "versions", str),
     )
+
+
+def _files(values: dict[str, Any]) -> dict[str, Any]:
+    files = _mapping(values, "files", str)
+    for name, digest in files.items():
+        if not _NAME.fullmatch(name) or name == MANIFEST:
+            raise ArtifactError(f"file name {name[:100]!r} leaves the folder")
+        if not _SHA256.fullmatch(digest):
+            raise ArtifactError(f"no sha256 for {name}")
+    return files
+
+
+def _prompts(values: dict[str, Any]) -> dict[str, Any]:
+    for name in _TEXTS_OR_NONE:
+        if not isinstance(values[name], str | None):
+            raise ArtifactError(f"{name} is not a text")
+    prompts = _mapping(values, "prompts", str)
+    if len(prompts) > MOST_PROMPTS:
+        raise ArtifactError(f"{len(prompts)} prompts; {MOST_PROMPTS} are the most")
+    if values["default_prompt_name"] not in (None, *prompts):
+        raise ArtifactError("default_prompt_name is no prompt")
+    return prompts
 
 
 def _mapping(values: dict[str, Any], name: str, kind: type | tuple[type, ...]) -> dict[str, Any]:

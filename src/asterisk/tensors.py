@@ -1,4 +1,4 @@
-"""The safetensors format by numpy alone, for the small files that a device or a server opens.
+"""The safetensors format by numpy alone.
 
 ::
 
@@ -7,7 +7,8 @@
     everything else    the tensors' bytes, row-major, little-endian, without gaps
 
 A file from outside is data to be checked, so everything here is bounded and nothing is guessed:
-only floats, only tensors that fill the file exactly. The format: huggingface/safetensors, README.
+tensors fill the file exactly. The format: huggingface/safetensors, README. Float32 tensors are
+views of what was read: a large model is in memory once.
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ Array = npt.NDArray[np.float32]
 Half = npt.NDArray[np.float16]
 METADATA = "__metadata__"
 LARGEST_HEADER = 4 << 20  # bytes
-_DTYPES: Mapping[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_DTYPES: Mapping[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),  # the upper half of a float32
+    "F64": np.dtype("<f8"),
+}
+_WHOLE = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # bytes of an element
 _FIELDS = {"dtype", "shape", "data_offsets"}
 
 
@@ -43,12 +50,21 @@ class Tensors:
 
 
 def read(path: Path, *, largest: int) -> Tensors:
-    """Read a file of at most ``largest`` bytes; ArtifactError unless all of it makes sense."""
+    """Read a file of at most ``largest`` bytes; ArtifactError unless all of it makes sense.
+
+    Tensors of whole numbers, such as ``position_ids``, are left out.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > largest:
             raise ArtifactError(f"{path} is not a plain file of at most {largest:,} bytes")
-        data = path.read_bytes()
+        data = bytearray(status.st_size)
+        with path.open("rb", buffering=0) as file:
+            read = memoryview(data)
+            while count := file.readinto(read):
+                read = read[count:]
+            if len(read):
+                raise ArtifactError(f"{path} became shorter while it was read")
     except (OSError, ValueError) as failure:
         told = getattr(failure, "strerror", None) or failure
         raise ArtifactError(f"cannot read {path}: {told}") from None
@@ -82,7 +98,7 @@ def _kind(array: Array | Half) -> str:
     return "F16" if array.dtype == np.float16 else "F32"
 
 
-def _parse(data: bytes) -> Tensors:
+def _parse(data: bytearray) -> Tensors:
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(LARGEST_HEADER, len(data) - 8):
         raise ArtifactError("not a safetensors file")
@@ -98,7 +114,9 @@ def _parse(data: bytes) -> Tensors:
     body = memoryview(data)[8 + length :]
     arrays, end = {}, 0
     for name, entry in sorted(header.items(), key=_start):
-        arrays[name] = _array(name, entry, body, end)
+        array = _array(name, entry, body, end)
+        if array is not None:
+            arrays[name] = array
         end = entry["data_offsets"][1]
     if end != len(body):
         raise ArtifactError(f"{len(body) - end} bytes belong to no tensor")
@@ -122,19 +140,29 @@ def _start(item: tuple[str, Any]) -> tuple[int, int]:
     raise ArtifactError(f"tensor {name[:100]!r} is malformed")
 
 
-def _array(name: str, entry: dict[str, Any], body: memoryview, begin: int) -> Array:
-    dtype = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
-    if dtype is None:
-        raise ArtifactError(f"tensor {name[:100]!r} is neither F32 nor F16")
+def _array(name: str, entry: dict[str, Any], body: memoryview, begin: int) -> Array | None:
+    """Return a tensor of floats as float32, None for one of whole numbers."""
+    kind = entry["dtype"] if isinstance(entry["dtype"], str) else ""
+    dtype = _DTYPES.get(kind)
+    width = dtype.itemsize if dtype is not None else _WHOLE.get(kind)
+    if width is None:
+        known = ", ".join(_DTYPES)
+        raise ArtifactError(f"tensor {name[:100]!r} is of type {kind[:20]!r}, none of {known}")
     shape, (start, end) = entry["shape"], entry["data_offsets"]
     if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_count, shape)):
         raise ArtifactError(f"tensor {name[:100]!r} has no shape")
-    if start != begin or end > len(body) or end - start != math.prod(shape) * dtype.itemsize:
+    if start != begin or end > len(body) or end - start != math.prod(shape) * width:
         raise ArtifactError(f"tensor {name[:100]!r} does not lie where it should")
-    array: Array = np.frombuffer(body[start:end], dtype).astype(np.float32).reshape(shape)
+    if dtype is None:
+        return None
+    stored = np.frombuffer(body[start:end], dtype)
+    if kind == "BF16":
+        stored = (stored.astype("<u4") << np.uint32(16)).view("<f4")
+    with np.errstate(over="ignore"):  # too large for float32 is found below
+        array: Array = stored.astype(np.float32, copy=not stored.flags.aligned)
     if not np.isfinite(array).all():
         raise ArtifactError(f"tensor {name[:100]!r} holds values that are not finite")
-    return array
+    return array.reshape(shape)
 
 
 def _is_count(value: object) -> bool:

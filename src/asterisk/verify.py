@@ -40,7 +40,7 @@ def verify(folder: Path) -> Verdict:
 def _verify(artifact: Artifact) -> Verdict:
     texts, expected = _golden(artifact)
     with open_runtime(artifact) as runtime:
-        found = runtime.encode(texts)
+        found = runtime.encode(texts, prompt="", normalize=True)
     cosines = np.einsum("ij,ij->i", found.astype("f8"), expected.astype("f8"))
     lowest, least = float(cosines.min()), artifact.manifest.thresholds.cosine_min
     if not lowest >= least:  # also when it is not a number

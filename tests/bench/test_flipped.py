@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHIPPED
+from conftest import SHIPPED, thresholds_of
 
 import asterisk
-from asterisk.artifact import MANIFEST, TOKENIZER, Manifest, open_artifact, sha256
+from asterisk.artifact import MANIFEST, Manifest, open_artifact, sha256
 from asterisk.bench import collect
 from asterisk.bench.comparison import compare
 from asterisk.bench.limits import parse
@@ -23,6 +23,7 @@ from asterisk.model.checkpoint import load
 from asterisk.tokenizer import BUILTIN
 
 pytestmark = pytest.mark.slow
+TOKENIZER = "tokenizer.bin"
 FORMATS = ("onnx", "tflite", "gguf")
 WEIGHT = "encoder.layer.1.output.LayerNorm.weight"  # stored as it is in every format
 PLACE = 17
@@ -52,7 +53,7 @@ def artifact(shipped, tmp_path):
         folder = tmp_path / format
         folder.mkdir()
         recipe = choose(exporter(format), None)
-        written = exporter(format).write(shipped, recipe, folder)
+        written = exporter(format).write(shipped, recipe, folder, [])
         (folder / TOKENIZER).write_bytes(BUILTIN.read_bytes())
         for name in ("golden.json", "golden.npy"):
             (folder / name).write_bytes(b"")
@@ -61,11 +62,16 @@ def artifact(shipped, tmp_path):
             recipe=recipe.name,
             name=shipped.name,
             entry=written.entry,
+            tokenizer=TOKENIZER,
             model=shipped.config,
             fingerprint=shipped.fingerprint,
             compatible_with=(shipped.fingerprint,),
+            prompts={},
+            default_prompt_name=None,
+            similarity=None,
+            source=None,
             files={path.name: sha256(path) for path in folder.iterdir()},
-            thresholds=recipe.thresholds,
+            thresholds=thresholds_of(format, recipe.name),
             fidelity={},
             versions={},
         )

@@ -15,7 +15,6 @@ from asterisk.bench.pareto_page import command, page, plot
 from asterisk.bench.plan import Row
 from asterisk.cli.bench import main
 from asterisk.errors import FidelityError, MissingExtra
-from asterisk.exporters.exporter import QUANTISED
 from asterisk.exporters.exporter import Recipe as RecipeOf
 
 few = st.sampled_from([1, 2, 3])  # few values, so that many are equal
@@ -150,7 +149,7 @@ def test_wrong_arguments_are_one_line(tmp_path, capsys):
 
 def test_what_cannot_be_exported_is_a_line_and_the_rest_goes_on(monkeypatch, capsys):
     class Exporter:
-        recipes = tuple(RecipeOf(name, "", QUANTISED) for name in ("good", "poor"))
+        recipes = tuple(RecipeOf(name, "") for name in ("good", "poor"))
 
     def exporter(name):
         if name == "absent":

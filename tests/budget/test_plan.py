@@ -15,7 +15,7 @@ from asterisk.budget.estimate import COSTS, MB, Model, need
 from asterisk.budget.plan import BATCHES, LENGTHS, TEXT, Planner, TooLittle
 from asterisk.budget.resident import resident
 from asterisk.errors import BudgetError, UsageError
-from asterisk.model.config import ModelConfig
+from asterisk.model.config import Dense, ModelConfig
 from asterisk.serve.limits import reserve, with_reserve
 
 ORIGINAL = ModelConfig(
@@ -23,7 +23,7 @@ ORIGINAL = ModelConfig(
     intermediate_size=2_048,
     norm_first=True,
     embedding_norm=False,
-    projection_size=256,
+    dense=(Dense(256),),
 )
 UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 

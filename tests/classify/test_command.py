@@ -136,6 +136,30 @@ def test_zero_shot_is_the_softmax_of_cosines(capfdbinary, folder):
         assert [found[name] for name in names] == pytest.approx(shares, abs=1e-5)
 
 
+def test_prompts(capfdbinary, prompted, labelled, tmp_path):
+    out, named = tmp_path / "head", ("--model", prompted, "--prompt-name", "query")
+    train = ("train", labelled, "--out", out, "--hidden", "0", "--epochs", "1")
+    assert call(capfdbinary, *train, *named)[0] == 0
+    texts = ["the tax office, at last", "yet another cat"]
+    status, told, _ = call(capfdbinary, "predict", out, *texts, *named)
+    assert status == 0
+    with asterisk.load(prompted) as runtime:
+        shares = Head.open(out).probabilities(runtime.encode_query(texts)).max(axis=1)
+        found = zero_shot.head(runtime, ["cat", "tax"], prompt_name="query")
+        rows = runtime.encode_query(["cat", "tax"]) / np.float32(zero_shot.TEMPERATURE)
+    assert [float(line.split("\t")[1]) for line in told.splitlines()] == pytest.approx(
+        shares, abs=1e-4
+    )
+    np.testing.assert_array_equal(found.layers[0].weight, rows)
+    zero = ("zero-shot", "--labels", "cat,tax", *texts)
+    assert call(capfdbinary, *zero, *named)[0] == 0
+    for arguments in (("predict", out, *texts), ("evaluate", out, labelled), zero):
+        wrong = ("--model", prompted, "--prompt-name", "none")
+        status, _, told = call(capfdbinary, *arguments, *wrong)
+        assert (status, told.count("\n")) == (2, 1)
+        assert "no prompt 'none'" in told
+
+
 @pytest.mark.parametrize(
     "choices",
     [

@@ -156,9 +156,11 @@ def test_weights_that_overflow():
 
 
 def test_another_space():
-    some_head().check(("b" * 64, SPACE))
+    some_head().check(("b" * 64, SPACE), 4)  # of a student of that space
     with pytest.raises(ArtifactError, match="train a head for this model"):
-        some_head().check(("b" * 64,))
+        some_head().check(("b" * 64,), 4)
+    with pytest.raises(ArtifactError, match="takes 4 dimensions, the model gives 3"):
+        some_head().check((SPACE,), 3)
 
 
 GOOD = {"format": "asterisk-head", "schema": "1", "fingerprint": SPACE, "labels": '["a", "b"]'}

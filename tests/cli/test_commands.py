@@ -73,6 +73,34 @@ def test_npy_with_its_sidecar(command, folder, tmp_path, lines):
     assert facts["dim"] == 256
 
 
+@pytest.mark.parametrize(
+    ("options", "prompt"),
+    [
+        ([], ""),
+        (["--prompt-name", "passage"], "passage: "),
+        (["--role", "query"], "query: "),
+        (["--role", "document"], ""),
+    ],
+    ids=str,
+)
+def test_prompts(command, prompted, tmp_path, options, prompt):
+    out = tmp_path / "out.npy"
+    done = command("embed", prompted, "--out", out, *options, input=b"one text\n")
+    assert done.returncode == 0, done.stderr
+    with asterisk.load(prompted) as runtime:
+        assert np.array_equal(np.load(out), runtime.encode([f"{prompt}one text"]))
+    assert json.loads((tmp_path / "out.npy.json").read_text())["prompt"] == prompt
+
+
+def test_a_prompt_that_is_not_there(command, prompted, folder):
+    done = command("embed", prompted, "--prompt-name", "none", input=b"text\n")
+    assert "no prompt 'none'; there are: 'document', 'passage', 'query'" in one_line(done, 2)
+    done = command("embed", folder, "--prompt-name", "passage", input=b"text\n")
+    assert "no prompt 'passage'" in one_line(done, 2)
+    done = command("embed", prompted, "--prompt-name", "query", "--role", "query", input=b"a\n")
+    assert "not allowed with" in one_line(done, 2)
+
+
 def test_a_checkpoint_is_embedded_with_pytorch(command, toy_folder):
     done = command("embed", toy_folder, input=b"one text\n")
     assert done.returncode == 0, done.stderr

@@ -12,10 +12,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import asterisk
 from asterisk.cli.dedup import main
+from asterisk.dedup.normal import normal
 from asterisk.dedup.printing import escaped, first_words, safe
+from asterisk.dedup.vectors import Vectors
+from asterisk.vectors import to_int8
 
 NEWS = "The council voted on Tuesday to close the old bridge for repairs until the spring."
 OTHER = "A new species of frog has been described from the cloud forests of Ecuador."
@@ -193,7 +198,6 @@ def test_cells_and_first_words():
 
 @pytest.fixture
 def index(folder, texts, tmp_path):
-    import asterisk
     from asterisk.search import Index
     from asterisk.sources import documents
 
@@ -219,14 +223,18 @@ def test_an_index_is_deduplicated_with_the_vectors_it_has(command, index):
     assert any({"a.jsonln0", "a.jsonln2"} <= one for one in members)
 
 
-def test_an_index_of_another_model_is_refused(command, index, tmp_path, artifact_of):
+def test_an_index_of_another_model_is_refused(command, index, folder, tmp_path, artifact_of):
     other = tmp_path / "other"
     shutil.copytree(artifact_of("onnx", "int8"), other)
     facts = json.loads((other / "artifact.json").read_text())
-    facts["fingerprint"] = "0" * 64
+    facts |= {"fingerprint": "0" * 64, "compatible_with": []}
     (other / "artifact.json").write_text(json.dumps(facts))
     told = one_line(command("dedup", "--db", index, "--artifact", other), 4)
     assert "another model" in told
+    with asterisk.load(folder) as runtime:
+        facts["compatible_with"] = [runtime.fingerprint]
+    (other / "artifact.json").write_text(json.dumps(facts))
+    assert command("dedup", "--db", index, "--artifact", other).returncode == 0
 
 
 def test_an_index_is_not_written_over(command, index):
@@ -266,6 +274,33 @@ def test_numbers_differ_or_do_not_matter(command, folder, tmp_path):
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)
         assert (found["removed"], found["numbers"]) == (removed, numbers)
+
+
+def test_prompts(prompted, tmp_path, capsys):
+    place = tmp_path / "lines.txt"
+    place.write_text(f"{NEWS}\n{NEWS} Again.\n")
+    found = {}
+    for name in (None, "query", "passage"):
+        given = [] if name is None else ["--prompt-name", name]
+        arguments = [str(place), "--lines", "--artifact", str(prompted), "--format", "json"]
+        assert main([*arguments, "--threshold", "0.1", *given]) == 0
+        found[name] = json.loads(capsys.readouterr().out)["clusters"]
+    with asterisk.load(prompted) as runtime:
+        texts = [normal(text) for text in place.read_text().splitlines()]
+        for name, clusters in found.items():
+            rows = Vectors(to_int8(runtime.encode(texts, prompt_name=name)))
+            cosine = rows.of_pairs(np.array([0]), np.array([1]))[0]
+            told = [member["similarity"] for one in clusters for member in one["members"]]
+            assert any(abs(value - cosine) < 1e-4 for value in told)
+    assert main([*arguments, "--prompt-name", "none"]) == 2
+    told = capsys.readouterr().err
+    assert "no prompt 'none'" in told
+    assert told.count("\n") == 1
+
+
+def test_an_index_is_not_embedded_again(index, capsys):
+    assert main(["--db", str(index), "--prompt-name", "query"]) == 2
+    assert "an index holds vectors" in capsys.readouterr().err
 
 
 def test_numpy_is_not_there_before_its_threads_are_set(python):

@@ -81,3 +81,13 @@ def test_values_that_are_not_finite_are_refused():
     model.encode = lambda texts: np.full((len(texts), 24), np.nan, "f4")
     with pytest.raises(ArtifactError, match="not finite"):
         model.vectors(["a"])
+
+
+def test_a_model_with_prompts_embeds_by_role(prompted_folder, toy_folder):
+    model = open_model(str(prompted_folder))
+    with asterisk.load(prompted_folder) as runtime:
+        for role, call in (("", "encode"), ("query", "encode_query"), ("document", "encode")):
+            expected = getattr(runtime, call)(TEXTS)
+            assert model.vectors(TEXTS, role) == pytest.approx(expected, abs=1e-6)
+    assert list(model.by_role) == ["query"]  # the others have no prompt: embedded once
+    assert not open_model(str(toy_folder)).by_role

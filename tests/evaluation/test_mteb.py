@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
@@ -28,6 +30,17 @@ def test_batches_in_unit_vectors_out(encoder):
     assert encoder.similarity(vectors, vectors).numpy() == pytest.approx(vectors @ vectors.T)
     pairs = encoder.similarity_pairwise(vectors, vectors).numpy()
     assert pairs == pytest.approx(np.ones(3))
+
+
+def test_a_prompt_type_is_a_role(encoder):
+    plain = encoder.model.encode
+    encoder.model.by_role = {"query": lambda texts: plain([f"query {text}" for text in texts])}
+    expected = toy().vectors(["query cash"])
+    for kind in ("query", SimpleNamespace(value="query")):
+        assert encoder.encode([{"text": ["cash"]}], prompt_type=kind) == pytest.approx(expected)
+    for kind in (None, "document"):
+        found = encoder.encode([{"text": ["cash"]}], prompt_type=kind)
+        assert found == pytest.approx(toy().vectors(["cash"]))
 
 
 def test_tfidf_is_no_encoder():

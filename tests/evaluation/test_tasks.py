@@ -171,6 +171,25 @@ def test_documents_by_the_teacher():
     assert teacher.documents(teacher) is None
 
 
+def test_queries_and_documents_are_embedded_by_their_role():
+    model = toy()
+    plain = model.encode
+    model.by_role = {
+        "query": lambda texts: plain([f"query {text}" for text in texts]),
+        "document": lambda texts: plain([f"passage {text}" for text in texts]),
+    }
+    texts, _ = labelled(20, seed=0)
+    each = Retrieval("r", [text[:20] for text in texts], texts, [{i: 1.0} for i in range(20)])
+    found = retrieval.measure(each, model.space(role="query"), model.space(role="document"))
+    truth = retrieval.score(
+        each,
+        toy().vectors([f"query {text}" for text in each.queries]),
+        toy().vectors([f"passage {text}" for text in texts]),
+    )
+    assert found["nDCG@10"].values.tolist() == truth["nDCG@10"].values.tolist()
+    assert model.vectors(texts) == pytest.approx(toy().vectors(texts))  # without a role: neither
+
+
 # --- spaces
 
 

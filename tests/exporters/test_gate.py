@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from asterisk.errors import FidelityError
-from asterisk.exporters.exporter import QUANTISED
-from asterisk.exporters.gate import gate
+from asterisk.exporters.gate import Reference, gate
+from asterisk.exporters.thresholds import thresholds
 from asterisk.runtimes.engine import Engine
 from asterisk.runtimes.runtime import Runtime
 from asterisk.runtimes.torch import reference
 from asterisk.tokenizer import gpt2
+
+INT8 = thresholds("int8", 2)
 
 
 class Faulty(Engine):
@@ -70,10 +72,10 @@ def test_a_fault_is_found(toy, change, told):
     with reference(toy) as truth:
         candidate = Runtime([Faulty(toy, change)], tokenizer, toy.config, "0")
         with pytest.raises(FidelityError, match=told):
-            gate(candidate, truth, QUANTISED)
+            gate(candidate, Reference(truth), INT8)
 
 
 def test_the_reference_passes_its_own_gate(toy):
     with reference(toy) as truth, reference(toy) as other:
-        figures = gate(other, truth, QUANTISED)
+        figures = gate(other, Reference(truth), INT8)
     assert figures["cosine_min"] == pytest.approx(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
+import folders
 import gguf
 import numpy as np
 import pytest
@@ -13,24 +14,48 @@ from conftest import random_checkpoint
 from asterisk.errors import UsageError
 from asterisk.exporters.ggml import kind_of
 from asterisk.exporters.gguf import ENTRY, GgufExporter
-from asterisk.model.config import ModelConfig
+from asterisk.model.checkpoint import load
+from asterisk.model.config import Dense, ModelConfig
+from asterisk.tokenizer.alphabet import CHARACTERS
+from asterisk.tokenizer.source import TokenizerSource
 
 RECIPES = {recipe.name: recipe for recipe in GgufExporter.recipes}
 Q8_0, FP32 = RECIPES["q8_0"], RECIPES["fp32"]
-SMALL = ModelConfig(hidden_size=32, num_heads=1, num_layers=1, intermediate_size=32)
+SMALL = ModelConfig(vocab_size=257, hidden_size=32, num_heads=1, num_layers=1, intermediate_size=32)
 # Rows that K-quants can hold, and blocks that a mix treats differently.
-LONG_ROWS = ModelConfig(hidden_size=256, num_heads=1, num_layers=2, intermediate_size=256)
+LONG_ROWS = replace(SMALL, hidden_size=256, num_layers=2, intermediate_size=256)
 FILE_TYPES = {"q8_0": 7, "f16": 1, "q6_k": 18, "q4_k_m": 15, "fp32": 0}
+BYTES = TokenizerSource(
+    "byte_level_bpe",
+    {
+        "normalizer": None,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+        "post_processor": None,
+        "model": {
+            "type": "BPE",
+            "vocab": {token: index for index, token in enumerate((*CHARACTERS, "th"))},
+            "merges": [["t", "h"]],
+        },
+        "added_tokens": [],
+    },
+    tokens=(*CHARACTERS, "th"),
+    special={},
+)
+
+
+def _random(config):
+    """Random weights with a tokenizer of bytes and one merge."""
+    return replace(random_checkpoint(config), tokenizer=BYTES)
 
 
 @pytest.fixture(scope="module")
 def small():
-    return random_checkpoint(SMALL)
+    return _random(SMALL)
 
 
 @pytest.fixture(scope="module")
 def long_rows():
-    return random_checkpoint(LONG_ROWS)
+    return _random(LONG_ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +68,23 @@ def files(long_rows, tmp_path_factory):
 
 
 def _read(checkpoint, recipe, folder):
-    GgufExporter().write(checkpoint, recipe, folder)
+    GgufExporter().write(checkpoint, recipe, folder, [])
     return gguf.GGUFReader(folder / ENTRY)
+
+
+def _contents(reader):
+    return {name: field.contents() for name, field in reader.fields.items()}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_same_checkpoint_gives_the_same_bytes(long_rows, files, tmp_path, recipe):
-    GgufExporter().write(long_rows, RECIPES[recipe], tmp_path)
+    GgufExporter().write(long_rows, RECIPES[recipe], tmp_path, [])
     first = hashlib.sha256(files[recipe].data.tobytes()).hexdigest()
     assert hashlib.sha256((tmp_path / ENTRY).read_bytes()).hexdigest() == first
 
 
-def test_keys(small, tmp_path):
-    reader = _read(small, Q8_0, tmp_path)
-    told = {name: field.contents() for name, field in reader.fields.items()}
+def test_keys(tmp_path):
+    told = _contents(_read(random_checkpoint(replace(SMALL, vocab_size=50_259)), Q8_0, tmp_path))
     expected = {
         "general.architecture": "bert",
         "general.file_type": 7,
@@ -155,31 +183,141 @@ def test_the_search_for_scales_is_worth_its_engine(files, long_rows):
     assert np.sum((searched - true) ** 2) < 0.8 * np.sum((plain - true) ** 2)
 
 
+@pytest.fixture(scope="module")
+def wordpiece(tmp_path_factory):
+    """A random BertModel with MiniLM's WordPiece, as `transformers` saves it."""
+    return load(folders.bert(tmp_path_factory.mktemp("bert") / "model"))
+
+
+def test_wordpiece_is_written_as_llama_cpps_converter_writes_it(wordpiece, tmp_path):
+    told = _contents(_read(wordpiece, Q8_0, tmp_path))
+    expected = {
+        "bert.pooling_type": 1,
+        "tokenizer.ggml.model": "bert",
+        "tokenizer.ggml.padding_token_id": 0,
+        "tokenizer.ggml.unknown_token_id": 100,
+        "tokenizer.ggml.cls_token_id": 101,
+        "tokenizer.ggml.bos_token_id": 101,
+        "tokenizer.ggml.seperator_token_id": 102,
+        "tokenizer.ggml.eos_token_id": 102,
+        "tokenizer.ggml.mask_token_id": 103,
+        "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.ggml.add_eos_token": True,
+        "tokenizer.ggml.normalizer.lowercase": True,
+        "tokenizer.ggml.normalizer.strip_accents": True,
+        "tokenizer.ggml.token_type_count": 1,
+    }
+    assert {name: told.get(name) for name in expected} == expected
+    tokens, types = told["tokenizer.ggml.tokens"], told["tokenizer.ggml.token_type"]
+    # The first piece of a word is marked, and not the others.
+    assert [tokens[i] for i in (101, 1996, 2015, 1)] == ["[CLS]", "▁the", "s", "▁[unused0]"]
+    assert [types[i] for i in (0, 100, 101, 102, 103, 1996, 1)] == [3, 3, 3, 3, 3, 1, 1]
+
+
+def test_unigram_is_written_with_its_scores(tmp_path):
+    told = _contents(_read(load(folders.multilingual(tmp_path / "model")), Q8_0, tmp_path))
+    assert told["tokenizer.ggml.model"] == "t5"
+    tokens, types = told["tokenizer.ggml.tokens"], told["tokenizer.ggml.token_type"]
+    scores = told["tokenizer.ggml.scores"]
+    assert len(tokens) == len(types) == len(scores) == 1_536
+    assert tokens[:4] == ["<s>", "<pad>", "</s>", "<unk>"]
+    assert types[:4] == [3, 3, 3, 2]
+    # Rows of the table that no token has.
+    assert (tokens[1_501], types[1_501], scores[1_501]) == ("[PAD1501]", 5, -10_000)
+    assert scores[10] < 0
+
+
+def test_positions_are_those_of_the_longest_text(small, tmp_path):
+    reader = _read(replace(small, config=replace(SMALL, max_seq_length=100)), FP32, tmp_path)
+    assert _contents(reader)["bert.context_length"] == 100
+    (positions,) = (t for t in reader.tensors if t.name == "position_embd.weight")
+    assert positions.data.shape == (100, 32)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "kind"), [("mean", 1), ("mean_sqrt_len_tokens", 1), ("cls", 2), ("max", 0)]
+)
+def test_pooling_is_in_the_file_where_llama_cpp_has_it(small, tmp_path, pooling, kind):
+    pooled = replace(small, config=replace(SMALL, pooling=pooling))
+    assert _contents(_read(pooled, FP32, tmp_path))["bert.pooling_type"] == kind
+
+
+def test_dense_stands_beside_the_model(tmp_path):
+    dense = (Dense(48, "tanh"), Dense(16, bias=False))
+    checkpoint = _random(replace(SMALL, dense=dense))
+    reader = _read(checkpoint, Q8_0, tmp_path)
+    assert not [tensor.name for tensor in reader.tensors if "dense" in tensor.name]
+    from safetensors.numpy import load_file
+
+    beside = load_file(tmp_path / "dense.safetensors")
+    assert set(beside) == {"dense.0.weight", "dense.0.bias", "dense.1.weight"}
+    assert np.array_equal(beside["dense.1.weight"], checkpoint.tensors["dense.1.weight"])
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"norm_first": True},  # and an embedding norm
-        {"projection_size": 16},
         {"embedding_norm": False},
         {"num_layers": 0},
-        {"norm_first": True, "embedding_norm": False, "projection_size": 64},
-        {"vocab_size": 50_256},
+        {"norm_first": True, "embedding_norm": False, "dense": (Dense(64),)},
+        {"norm_first": True, "embedding_norm": False, "dense": (Dense(16, "tanh"),)},
+        {"norm_first": True, "embedding_norm": False, "pooling": "cls"},
     ],
 )
 def test_refuses_what_llama_cpp_has_no_shape_for(tmp_path, change):
-    other = random_checkpoint(replace(SMALL, **change))
+    other = _random(replace(SMALL, **change))
     with pytest.raises(UsageError, match="gguf needs"):
-        GgufExporter().write(other, FP32, tmp_path)
+        GgufExporter().write(other, FP32, tmp_path, [])
     assert not list(tmp_path.iterdir())
 
 
-def test_refuses_rows_that_q8_0_cannot_hold(tmp_path):
-    odd = random_checkpoint(replace(SMALL, hidden_size=24))
-    with pytest.raises(UsageError, match="multiples of 32"):
-        GgufExporter().write(odd, Q8_0, tmp_path)
+def test_refuses_a_table_that_lacks_ordinary_tokens(tmp_path):
+    other = _random(replace(SMALL, vocab_size=256))
+    with pytest.raises(UsageError, match="257 tokens, the token table 256 rows"):
+        GgufExporter().write(other, FP32, tmp_path, [])
+    assert not list(tmp_path.iterdir())
 
-    with pytest.raises(UsageError, match="q6_k needs rows of multiples of 256"):
-        GgufExporter().write(random_checkpoint(SMALL), RECIPES["q6_k"], tmp_path)
+
+def _with(checkpoint, **parts):
+    source = checkpoint.tokenizer
+    definition = {**source.definition, **parts}
+    return replace(checkpoint, tokenizer=replace(source, definition=definition))
+
+
+@pytest.mark.parametrize(
+    ("parts", "named"),
+    [
+        ({"normalizer": None}, "WordPiece without BERT's cleaning"),
+        ({"pre_tokenizer": {"type": "WhitespaceSplit"}}, "without BERT's pre-tokenizer"),
+        ({"post_processor": None}, "WordPiece without a special token before a text"),
+        ({"model": {"type": "WordLevel"}}, "of type 'WordLevel'"),
+    ],
+)
+def test_refuses_a_tokenizer_that_llama_cpp_lacks(wordpiece, tmp_path, parts, named):
+    with pytest.raises(UsageError, match=f"gguf: llama.cpp has no tokenizer .*{named}"):
+        GgufExporter().write(_with(wordpiece, **parts), FP32, tmp_path, [])
+    assert not list(tmp_path.iterdir())
+
+
+def test_refuses_bpe_that_is_split_in_other_places(small, tmp_path):
+    digits = {"type": "Digits", "individual_digits": True}
+    with pytest.raises(UsageError, match="BPE with a pre-tokenizer other than ByteLevel"):
+        GgufExporter().write(_with(small, pre_tokenizer=digits), FP32, tmp_path, [])
+
+
+def test_refuses_rows_that_a_recipe_cannot_hold(small, tmp_path):
+    odd = _random(replace(SMALL, hidden_size=24))
+    with pytest.raises(UsageError, match=r"q8_0 needs rows of multiples of 32.*use f16 or fp32"):
+        GgufExporter().write(odd, Q8_0, tmp_path, [])
+    minilm = _random(replace(SMALL, hidden_size=384, intermediate_size=1_536))
+    for recipe in ("q6_k", "q4_k_m"):
+        with pytest.raises(
+            UsageError,
+            match=f"gguf {recipe} needs rows of multiples of 256, and this model has rows of "
+            "384 and 1536; use q8_0, f16 or fp32",
+        ):
+            GgufExporter().write(minilm, RECIPES[recipe], tmp_path, [])
     assert not list(tmp_path.iterdir())
 
 

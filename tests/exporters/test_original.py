@@ -47,10 +47,10 @@ def compare(artifact, model, texts, recipe):
         theirs = vectors(model, [runtime.tokenize(text) for text in texts])
         ours = runtime.encode(texts)
     assert ours.shape == theirs.shape
-    assert (ours * theirs).sum(1).min() >= recipe.thresholds.cosine_min
+    assert (ours * theirs).sum(1).min() >= artifact.manifest.thresholds.cosine_min
     if recipe.name == "fp32":
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    assert verify(artifact.folder).cosine_min >= recipe.thresholds.cosine_min
+    assert verify(artifact.folder).cosine_min >= artifact.manifest.thresholds.cosine_min
 
 
 @pytest.mark.slow

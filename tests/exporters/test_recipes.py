@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from conftest import SHIPPED, bare_artifact, bare_runtime, random_checkpoint
+from conftest import SHIPPED, bare_artifact, bare_runtime, random_checkpoint, thresholds_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -88,7 +88,7 @@ def test_the_shipped_checkpoint_passes_its_gate(tmp_path, name, recipe):
     if not (SHIPPED / "model.safetensors").is_file():
         pytest.skip("no shipped checkpoint here")
     artifact = export(load(SHIPPED), name, recipe, tmp_path / "it")
-    figures, limits = artifact.manifest.fidelity, choose(exporter(name), recipe).thresholds
+    figures, limits = artifact.manifest.fidelity, thresholds_of(name, recipe)
     assert artifact.manifest.thresholds == limits
     assert figures["cosine_mean"] >= limits.cosine_mean
     # What the names promise: hifi is nearer than int8 could be, four bits nearly half the size.

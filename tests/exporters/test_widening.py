@@ -16,7 +16,7 @@ from asterisk.errors import EngineError, UsageError
 from asterisk.exporters.gguf import GgufExporter
 from asterisk.exporters.widening import widen
 from asterisk.model.checkpoint import Checkpoint
-from asterisk.model.config import ModelConfig
+from asterisk.model.config import Dense, ModelConfig
 from asterisk.model.gguf_shape import shape_of
 from asterisk.runtimes.gguf import GgufEngine
 
@@ -30,9 +30,9 @@ SMALL = ModelConfig(
     layer_norm_eps=1e-5,
     norm_first=True,
     embedding_norm=False,
-    projection_size=32,
+    dense=(Dense(32),),
 )
-ORIGINAL = replace(SMALL, hidden_size=512, intermediate_size=2_048, projection_size=256)
+ORIGINAL = replace(SMALL, hidden_size=512, intermediate_size=2_048, dense=(Dense(256),))
 
 _artifact = partial(bare_artifact, GgufExporter())
 _runtime = partial(bare_runtime, GgufEngine)
@@ -87,7 +87,7 @@ class Independent:
         self.words = get("embeddings.word_embeddings.weight")
         self.positions = get("embeddings.position_embeddings.weight")
         self.types = get("embeddings.token_type_embeddings.weight")
-        self.projection = (get("projection.weight"), get("projection.bias"))
+        self.projection = (get("dense.0.weight"), get("dense.0.bias"))
 
     @torch.inference_mode()
     def __call__(self, ids: list[int]) -> np.ndarray:
@@ -111,7 +111,7 @@ def _cosine(a, b) -> float:
     "change",
     [
         {},
-        {"projection_size": 0},
+        {"dense": ()},
         {"num_layers": 1},
         {"num_heads": 1},
         {"hidden_size": 60, "num_heads": 3, "intermediate_size": 96},  # heads of 20 become 32
@@ -208,4 +208,4 @@ def test_shapes():
 
 def test_rows_that_k_quants_cannot_hold_are_refused(tmp_path):
     with pytest.raises(UsageError, match="q6_k needs rows of multiples of 256"):
-        GgufExporter().write(_checkpoint(SMALL), RECIPES["q6_k"], tmp_path)
+        GgufExporter().write(_checkpoint(SMALL), RECIPES["q6_k"], tmp_path, [])

@@ -18,9 +18,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from conftest import SHIPPED, random_checkpoint
+from conftest import SHIPPED, random_checkpoint, thresholds_of
 
-from asterisk.exporters.export import choose, export, exporter
+from asterisk.exporters.export import export
 from asterisk.model.checkpoint import load
 from asterisk.runtimes.torch import reference
 from hardening import campaign
@@ -44,7 +44,7 @@ def texts(folder: Path, name: str, seed: int, count: int) -> bool:
             for ids, row in sample
             for vector in (truth.embed_ids(ids),)
         ]
-    least = choose(exporter(name), RECIPES[name]).thresholds.cosine_min
+    least = thresholds_of(name, RECIPES[name]).cosine_min
     print(
         f"{name}: {told['texts']} texts, {told['embedded']} embedded twice to the same bits, "
         f"{told['refused']} refused, {told['truncated']} truncated; cosine to FP32 of "

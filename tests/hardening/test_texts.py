@@ -7,12 +7,11 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import SHIPPED
+from conftest import SHIPPED, thresholds_of
 from hypothesis import given, settings
 
 import asterisk
 from asterisk.errors import InputError
-from asterisk.exporters.export import choose, exporter
 from asterisk.model.checkpoint import load as load_checkpoint
 from asterisk.runtimes.torch import reference
 from hardening import hostile
@@ -50,7 +49,7 @@ def check(name, artifact, truth, *, count, seed, timeout):
     assert told["embedded"] + told["refused"] == count
     assert told["refused"] < count / 10  # the empty ones
     assert told["truncated"] > 0
-    least = choose(exporter(name), RECIPES[name]).thresholds.cosine_min
+    least = thresholds_of(name, RECIPES[name]).cosine_min
     cosines = [
         row @ vector / np.sqrt((row @ row) * (vector @ vector))
         for ids, row in sample

@@ -80,3 +80,11 @@ def test_fewer_dimensions_pickles_and_refusals(artifact):
             embeddings.embed_documents(["a text", ""])
     with pytest.raises(UsageError, match="dim must be"):
         AsteriskEmbeddings(artifact, dim=1_000).embed_query("a text")
+
+
+def test_documents_and_queries_have_their_prompts(prompted):
+    with AsteriskEmbeddings(prompted) as embeddings, asterisk.load(prompted) as runtime:
+        documents, query = embeddings.embed_documents(TEXTS), embeddings.embed_query(TEXTS[0])
+        np.testing.assert_array_equal(np.float32(documents), runtime.encode_document(TEXTS))
+        np.testing.assert_array_equal(np.float32(query), runtime.encode_query(TEXTS[0]))
+        assert documents[0] != query

@@ -52,7 +52,7 @@ def test_pickled_compared_and_hashed_by_path(artifact):
 
 def test_nothing_is_opened_for_nothing(artifact):
     lazy = LazyRuntime(artifact)
-    assert lazy.rows([]) == []
+    assert lazy.queries([]) == lazy.documents([]) == []
     assert not lazy.is_open
 
 

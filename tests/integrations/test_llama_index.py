@@ -92,3 +92,14 @@ def test_fewer_dimensions_and_refusals(artifact):
     small.close()
     with pytest.raises(UsageError, match="dim must be"):
         AsteriskEmbedding(artifact, dim=1_000).get_query_embedding("a text")
+
+
+def test_nodes_and_queries_have_their_prompts(prompted):
+    embedding = AsteriskEmbedding(prompted)
+    with asterisk.load(prompted) as runtime:
+        nodes = embedding.get_text_embedding_batch(TEXTS)
+        np.testing.assert_array_equal(np.float32(nodes), runtime.encode_document(TEXTS))
+        query = embedding.get_query_embedding(TEXTS[0])
+        np.testing.assert_array_equal(np.float32(query), runtime.encode_query(TEXTS[0]))
+        assert asyncio.run(embedding.aget_query_embedding(TEXTS[0])) == query != nodes[0]
+    embedding.close()

@@ -6,6 +6,7 @@ import inspect
 import logging
 import pickle
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from conftest import SHIPPED
 from asterisk.errors import InputError, MissingPackage, UsageError
 from asterisk.integrations.arrays import FUNCTIONS
 from asterisk.integrations.sentence_transformers import SentenceEncoder
+from asterisk.model.checkpoint import save
 
 torch = pytest.importorskip("torch")
 st = pytest.importorskip("sentence_transformers")
@@ -134,10 +136,58 @@ def test_prompts(artifact, theirs, some):
         ):
             np.testing.assert_array_equal(found, encoder.encode(prefix + some[0], prompt=""))
             assert not np.array_equal(found, plain)
-        with pytest.raises(UsageError, match="no prompt named 'none'"):
+        with pytest.raises(UsageError, match="no prompt 'none'; there are: 'query'"):
             encoder.encode(some, prompt_name="none")
-    with pytest.raises(UsageError, match="no prompt named"):
+    with pytest.raises(UsageError, match="no prompt"):
         SentenceEncoder(artifact, default_prompt_name="none")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"default_prompt_name": "passage"},
+        {"prompts": {"query": "find: "}},
+        {"prompts": {"query": ""}},
+        {"prompts": {"own": "own: "}, "default_prompt_name": "own"},
+    ],
+    ids=str,
+)
+def test_prompts_of_the_folder_and_those_given(prompted, prompted_folder, some, options):
+    theirs = st.SentenceTransformer(str(prompted_folder), device="cpu", **options)
+    with SentenceEncoder(prompted, **options) as ours:
+        assert ours.prompts == theirs.prompts
+        assert ours.default_prompt_name == theirs.default_prompt_name
+        for call in CALLS:
+            for named in ({}, {"prompt_name": "passage"}, {"prompt": "x "}):
+                found = getattr(ours, call)(some, **named)
+                alike(found, getattr(theirs, call)(some, **named), 0.98)
+        # A prompt is heard even where its name is given too, as theirs warns.
+        both = {"prompt": "x ", "prompt_name": "query"}
+        np.testing.assert_array_equal(ours.encode(some, **both), ours.encode(some, prompt="x "))
+
+
+def test_prompts_are_attributes_that_can_be_changed(prompted, some):
+    with SentenceEncoder(prompted) as encoder:
+        encoder.prompts["own"] = "own: "
+        encoder.default_prompt_name = "own"
+        np.testing.assert_array_equal(encoder.encode(some), encoder.encode(some, prompt="own: "))
+        encoder.default_prompt_name = None
+        np.testing.assert_array_equal(encoder.encode(some), encoder.encode(some, prompt=""))
+        again = pickle.loads(pickle.dumps(encoder))
+        assert again.prompts == encoder.prompts
+
+
+def test_the_similarity_and_the_lengths_of_the_folder(toy, tmp_path, some):
+    save(replace(toy, config=replace(toy.config, normalize=False)), tmp_path / "dot")
+    settings = tmp_path / "dot" / "config_sentence_transformers.json"
+    settings.write_text('{"similarity_fn_name": "dot"}')
+    theirs = st.SentenceTransformer(str(tmp_path / "dot"), device="cpu")
+    with SentenceEncoder(tmp_path / "dot") as ours:
+        assert ours.similarity_fn_name == theirs.similarity_fn_name == "dot"
+        for options in ({}, {"normalize_embeddings": True}, {"truncate_dim": 8}):
+            found, expected = ours.encode(some, **options), theirs.encode(some, **options)
+            np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

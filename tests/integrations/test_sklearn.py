@@ -87,7 +87,8 @@ def test_pickles_copies_and_clones_carry_no_engine(vectorizer, artifact):
     assert fresh.get_params() == {
         "artifact": str(artifact),
         "dim": None,
-        "normalize": True,
+        "normalize": None,
+        "prompt_name": None,
         "threads": 1,
     }
     with pytest.raises(NotFittedError):
@@ -145,3 +146,25 @@ def test_their_choice_of_checks(vectorizer):
     with pytest.warns(SkipTestWarning, match="Can't test estimator"):
         told = estimator_checks.check_estimator(vectorizer, on_skip=None, on_fail=None)
     assert {it["status"] for it in told} == {"passed"}
+
+
+def test_a_prompt_by_its_name(prompted):
+    with asterisk.load(prompted) as runtime:
+        expected = runtime.encode(TEXTS, prompt_name="query")
+    vectorizer = AsteriskVectorizer(str(prompted), prompt_name="query")
+    np.testing.assert_array_equal(vectorizer.fit_transform(TEXTS), expected)
+    assert clone(vectorizer).get_params()["prompt_name"] == "query"
+    with pytest.raises(UsageError, match="no prompt 'none'"):
+        vectorizer.set_params(prompt_name="none").fit(TEXTS)
+    vectorizer.close()
+
+
+def test_a_model_that_shares_the_space_goes_on(vectorizer):
+    vectorizer.fit(TEXTS)
+    runtime = vectorizer._lazy.runtime
+    runtime.compatible_with = ("of its teacher",)
+    vectorizer.fingerprint_ = "of its teacher"
+    assert vectorizer.transform(TEXTS).shape == (12, 256)
+    vectorizer.n_features_out_ = 384
+    with pytest.raises(UsageError, match="other dimensions than at fit"):
+        vectorizer.transform(TEXTS)

@@ -9,24 +9,37 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from asterisk.runtimes.runtime import Runtime
 from asterisk.search import Index
 from asterisk.sources.document import Document, made
-from asterisk.tokenizer import Tokenizer
+from asterisk.tokenizer import gpt2
 
 SIZE = 32
 
 
-class Drawn:
-    """Looks like a Runtime; counts the texts that it has embedded."""
+class Drawn(Runtime):
+    """A runtime without an engine or prompts; counts the texts that it has embedded."""
 
-    def __init__(self, size: int = SIZE, fingerprint: str = "drawn") -> None:
-        self.tokenizer = Tokenizer.open()
+    def __init__(
+        self,
+        size: int = SIZE,
+        fingerprint: str = "drawn",
+        *,
+        compatible_with: tuple[str, ...] = (),
+        longest: int = 512,
+    ) -> None:
+        self.tokenizer = gpt2()
         self.fingerprint = fingerprint
+        self.compatible_with = compatible_with
+        self.prompts = {}
+        self.default_prompt_name = None
+        self.longest = longest
         self.format = "drawn"
         self.config = SimpleNamespace(embedding_size=size)
         self.embedded: list[str] = []
 
-    def encode(self, texts):
+    def encode(self, texts, *, prompt_name=None):
+        assert prompt_name is None
         if isinstance(texts, str):
             return self.vector(texts)
         self.embedded += texts

@@ -4,18 +4,48 @@ from __future__ import annotations
 
 import base64
 import random
+import tempfile
 import tracemalloc
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asterisk.errors import UsageError
-from asterisk.search.passages import LONGEST_TITLE, composed, passages, shortened
-from asterisk.tokenizer import Tokenizer
+from asterisk.search.passages import LONGEST_TITLE, Lengths, composed, lengths, passages, shortened
+from asterisk.tokenizer import Tokenizer, gpt2
+from asterisk.tokenizer.library import LibraryTokenizer
+from asterisk.tokenizer.source import read_tokenizer
 
-TOKENIZER = Tokenizer.open()
+TOKENIZER = gpt2()
+
+
+def wordpiece() -> Tokenizer:
+    """BERT's kind over a few words and every letter, with accents and case taken off."""
+    letters = "abcdefghijklmnopqrstuvwxyz.?!東京は。"
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "short", "one", "word", "is", "yes"]
+    names += [*letters, *(f"##{letter}" for letter in letters)]
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "vocab.txt").write_text("".join(f"{name}\n" for name in names), "utf-8")
+        return read_tokenizer(Path(folder), "bert").open()
+
+
+def unigram() -> Tokenizer:
+    """XLM-R's kind, by the library: a character may be many tokens after NFKC."""
+    tokenizers = pytest.importorskip("tokenizers")
+    letters = sorted(set("abcdefghijklmnopqrstuvwxyz.?!東京は。é"))
+    pieces = [("<unk>", 0.0), ("▁", -2.0), ("▁short", -3.0), ("▁word", -3.0), ("word", -4.0)]
+    made = tokenizers.Tokenizer(
+        tokenizers.models.Unigram(pieces + [(letter, -5.0) for letter in letters], 0)
+    )
+    made.normalizer = tokenizers.normalizers.NFKC()
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    return LibraryTokenizer(made.to_str().encode())
+
+
+KINDS = {"byte-level BPE": gpt2, "WordPiece": wordpiece, "Unigram": unigram}
 SENTENCES = st.sampled_from(
     [
         "A short one. ",
@@ -32,16 +62,21 @@ SENTENCES = st.sampled_from(
 TEXTS = st.one_of(st.text(max_size=400), st.lists(SENTENCES, max_size=25).map("".join))
 
 
-@given(TEXTS, st.integers(16, 60), st.integers(0, 15))
+@pytest.fixture(scope="module", params=KINDS)
+def tokenizer(request):
+    return KINDS[request.param]()
+
+
+@given(TEXTS, st.integers(8, 60), st.integers(0, 7))
 @settings(max_examples=100, deadline=None)
-def test_passages_cover_the_text_within_their_limit(text, longest, overlap):
-    found = passages(text, TOKENIZER, longest=longest, overlap=overlap)
+def test_passages_cover_the_text_within_their_limit(tokenizer, text, longest, overlap):
+    found = passages(text, tokenizer, longest=longest, overlap=overlap)
     covered = bytearray(len(text))
     for passage in found:
         part = text[passage.start : passage.end]
         assert part
         assert part == part.strip()
-        assert len(TOKENIZER.encode(part)) <= longest
+        assert len(tokenizer.encode(part)) <= longest
         covered[passage.start : passage.end] = b"\1" * len(part)
     assert all(covered[i] or sign.isspace() for i, sign in enumerate(text))
     assert [(p.start, p.end) for p in found] == sorted({(p.start, p.end) for p in found})
@@ -49,7 +84,7 @@ def test_passages_cover_the_text_within_their_limit(text, longest, overlap):
     for one, other in pairwise(found):
         assert one.end < other.end
         shared = text[other.start : one.end]
-        assert len(TOKENIZER.encode(shared)) <= overlap + 2
+        assert len(tokenizer.encode(shared)) <= overlap + 2
 
 
 def test_a_text_that_fits_is_one_passage():
@@ -68,7 +103,7 @@ def test_sentences_are_kept_whole_and_shared():
 
 
 def test_settings_that_cannot_be_meant_are_refused():
-    for longest, overlap in ((15, 0), (20, 20), (20, -1)):
+    for longest, overlap in ((7, 0), (20, 20), (20, -1)):
         with pytest.raises(UsageError):
             passages("text", TOKENIZER, longest=longest, overlap=overlap)
 
@@ -123,3 +158,21 @@ def test_titles_stand_before_the_text_once_and_are_never_long():
     long = "an endless title " * 100
     assert long.startswith(shortened(long, TOKENIZER))
     assert 40 <= len(TOKENIZER.encode(shortened(long, TOKENIZER))) <= LONGEST_TITLE
+
+
+def test_a_title_and_a_passage_fit_into_what_a_model_reads():
+    assert lengths(510) == Lengths() == Lengths(128, 32, 48)
+    for room in range(11, 300):
+        found = lengths(room)
+        assert found.title + 1 + found.longest <= room
+        assert found.longest >= 8
+        assert found.overlap < found.longest
+    assert lengths(14) == Lengths(10, 2, 3)
+    assert lengths(510, 60, 10) == Lengths(60, 10, 48)
+    for room in (10, 0, -3):
+        with pytest.raises(UsageError, match="too few to search by, 11 are needed"):
+            lengths(room)
+
+
+def test_a_title_of_one_long_word_is_left_out():
+    assert composed("x" * 5_000, "Text", gpt2(), 3) == "Text"

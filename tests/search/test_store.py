@@ -256,10 +256,12 @@ def test_another_precision_or_space_is_refused(tmp_path, runtime):
     with Index.open(path) as index:
         with pytest.raises(InputError, match="--artifact"):
             index.search("text", 5, stranger)
-        index.allow("another", ("drawn",))
-        assert index.search("text", 5, stranger) == []
-    with Index.open(path) as index, pytest.raises(InputError):
-        index.allow("another", ("a third",))
+        student = Drawn(fingerprint="another", compatible_with=("drawn",))
+        assert index.search("text", 5, student) == []
+        with pytest.raises(InputError, match="vectors of 32 dimensions, the model gives 64"):
+            index.search("text", 5, Drawn(64))
+        with pytest.raises(InputError, match="vectors of another model"):
+            index.search("text", 5, Drawn(fingerprint="another", compatible_with=("a third",)))
 
 
 KILLED = """
@@ -342,10 +344,10 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, runtime):
 
 def test_an_engine_that_fails_leaves_the_index_whole(tmp_path, runtime):
     class Failing(Drawn):
-        def encode(self, texts):
+        def encode(self, texts, **options):
             if any("1234" in text for text in texts):
                 raise OSError("gone")
-            return super().encode(texts)
+            return super().encode(texts, **options)
 
     with fresh(tmp_path / "index.db", runtime) as index:
         with pytest.raises(OSError, match="gone"):
@@ -356,9 +358,9 @@ def test_an_engine_that_fails_leaves_the_index_whole(tmp_path, runtime):
 
 def test_an_interrupt_does_not_wait_for_a_long_document(tmp_path):
     class Counting(Drawn):
-        def encode(self, texts):
+        def encode(self, texts, **options):
             time.sleep(0.05)
-            return super().encode(texts)
+            return super().encode(texts, **options)
 
     text = " ".join(f"Sentence {i} says a little about nothing." for i in range(14_000))
     runtime = Counting()

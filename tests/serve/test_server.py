@@ -58,7 +58,7 @@ def test_other_formats(artifact_of, lines, format, recipe):
 
 
 def test_token_ids_are_texts_of_this_tokenizer(server, runtime, lines):
-    ids = [runtime.tokenize(text) for text in lines[:5]]
+    ids = [runtime.tokenizer.encode(text) for text in lines[:5]]
     status, many = server.embed(ids)
     assert status == 200
     assert floats(many).tobytes() == runtime.encode(lines[:5]).tobytes()
@@ -67,7 +67,7 @@ def test_token_ids_are_texts_of_this_tokenizer(server, runtime, lines):
     assert server.embed([50256])[0] == 200
 
 
-@pytest.mark.parametrize("ids", [[50257], [1, 50258], [[1], [100_000]], [-1], [[1], [-1]]])
+@pytest.mark.parametrize("ids", [[50257], [1, 50259], [[1], [100_000]], [-1], [[1], [-1]]])
 def test_ids_of_another_tokenizer_name_langchains_setting(server, ids):
     status, body = server.embed(ids)
     assert status == 400

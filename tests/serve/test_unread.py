@@ -8,6 +8,7 @@ import json
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from asterisk.serve.api import Request
 from asterisk.serve.jobs import Workers, answer_size
 from asterisk.serve.limits import MIB, Limits, limits_for
 from asterisk.serve.room import Room
+from asterisk.tokenizer import gpt2
 from serve.conftest import NAME, answer, running, until
 
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n"
@@ -86,6 +88,8 @@ class Longest:
     """A runtime whose numbers take the most characters."""
 
     longest = 512
+    tokenizer = gpt2()
+    config = SimpleNamespace(normalize=True)
 
     def __init__(self, size: int) -> None:
         self.row = np.full(size, -1.17549435e-38, np.float32)

@@ -17,7 +17,7 @@ import torch
 import asterisk
 from asterisk.corpora import licences
 from asterisk.errors import ArtifactError, InputError
-from asterisk.model.config import ModelConfig
+from asterisk.model.config import Dense, ModelConfig
 from asterisk.teachers.teacher import Teacher, find
 from asterisk.tokenizer import gpt2
 from asterisk.training import curve, initialise, pipeline, static
@@ -251,7 +251,7 @@ def test_fewer_layers(tmp_path, known, layers):
 
 def test_a_wider_student_starts_at_the_same_vectors(known, begun):
     wide = student(
-        replace(CONFIG, hidden_size=64, projection_size=32, intermediate_size=64), rows(), seed=0
+        replace(CONFIG, hidden_size=64, dense=(Dense(32),), intermediate_size=64), rows(), seed=0
     )
     ours, _ = vectors(wide, known[1])
     narrow, _ = vectors(begun, known[1])

@@ -26,14 +26,13 @@ import numpy as np
 
 import asterisk
 from asterisk.bench import texts
-from asterisk.exporters.flatbuffer import Operator
-from asterisk.exporters.onnx import WEIGHTS, lay_out
-from asterisk.exporters.onnx_graph import Graph
-from asterisk.exporters.tflite_graph import GELU, SOFTMAX, EncoderGraph
+from asterisk.exporters import onnx, onnx_graph, tflite, tflite_graph
+from asterisk.exporters.flatbuffer import ANY
+from asterisk.exporters.forward import Array
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.checkpoint import load as load_checkpoint
 from asterisk.places import ARTIFACTS, shipped_checkpoint
-from asterisk.runtimes.onnx import INPUT, OUTPUT, session_options
+from asterisk.runtimes.onnx import INPUT, OUTPUT, WEIGHTS, session_options
 from asterisk.runtimes.runtime import Runtime
 
 ROUNDS, CALLS = 40, 25
@@ -49,48 +48,50 @@ MODEL, WRITTEN = "the model's file", "heap and stacks: written"
 Call = Callable[[], object]
 
 
-class _TfliteGraph(EncoderGraph):
-    def __init__(self, checkpoint: Checkpoint, without: frozenset[str]) -> None:
-        super().__init__(checkpoint, True, False)
-        self.without = without
+class _TfliteGraph(tflite_graph.EncoderGraph):
+    without = WHOLE
 
-    def norm(self, name: str, x: int) -> int:
-        return x if "LayerNorm" in self.without else super().norm(name, x)
+    def norm(self, x: int, weight: Array, bias: Array) -> int:
+        return x if "LayerNorm" in self.without else super().norm(x, weight, bias)
 
-    def apply(
-        self,
-        operator: Operator,
-        inputs: list[int],
-        shape: tuple[int, ...],
-        dtype: str = "float32",
-        **options: Any,
-    ) -> int:
-        if operator is GELU and "GELU" in self.without:
-            return inputs[0]
-        if operator is SOFTMAX and "softmax" in self.without:
-            return inputs[0]
-        return super().apply(operator, inputs, shape, dtype, **options)
+    def activation(self, x: int, kind: str) -> int:
+        return x if "GELU" in self.without else super().activation(x, kind)
+
+    def softmax(self, x: int) -> int:
+        return x if "softmax" in self.without else super().softmax(x)
+
+    def heads(self, x: int) -> tuple[int, int, int]:
+        if "attention" not in self.without:
+            return super().heads(x)
+        query, key, value = (self.new((ANY, self.config.hidden_size)) for _ in range(3))
+        axis = self.integers("columns", 1)
+        self.operator(tflite_graph.SPLIT, [axis, x], [query, key, value], numSplits=3)
+        return query, key, value
 
     def attend(self, query: int, key: int, value: int) -> int:
         return value if "attention" in self.without else super().attend(query, key, value)
 
 
-class _OnnxGraph(Graph):
-    def __init__(self, without: frozenset[str]) -> None:
-        super().__init__(quantised=True)
-        self.without = without
+class _OnnxGraph(onnx_graph.EncoderGraph):
+    without = WHOLE
 
-    def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        if kind == "LayerNormalization" and "LayerNorm" in self.without:
-            return inputs[0]
-        if kind == "Gelu" and "GELU" in self.without:
-            return inputs[0]
-        pooling = inputs[0].startswith("Div")
-        if kind == "MatMul" and "attention" in self.without and not pooling:
-            return inputs[1]
-        if kind == "Softmax" and self.without & {"softmax", "attention"}:
-            return inputs[0]
-        return super().node(kind, *inputs, **attributes)
+    def norm(self, x: str, weight: Array, bias: Array) -> str:
+        return x if "LayerNorm" in self.without else super().norm(x, weight, bias)
+
+    def activation(self, x: str, kind: str) -> str:
+        return x if "GELU" in self.without else super().activation(x, kind)
+
+    def softmax(self, x: str) -> str:
+        return x if "softmax" in self.without else super().softmax(x)
+
+    def heads(self, x: str) -> tuple[str, str, str]:
+        if "attention" not in self.without:
+            return super().heads(x)
+        query, key, value = self.nodes("Split", 3, x, axis=-1, num_outputs=3)
+        return query, key, value
+
+    def attend(self, query: str, key: str, value: str) -> str:
+        return value if "attention" in self.without else super().attend(query, key, value)
 
 
 def tflite_call(checkpoint: Checkpoint, without: frozenset[str], folder: Path) -> Any:
@@ -98,7 +99,9 @@ def tflite_call(checkpoint: Checkpoint, without: frozenset[str], folder: Path) -
     from ai_edge_litert.interpreter import Interpreter
 
     path = folder / "model.tflite"
-    path.write_bytes(_TfliteGraph(checkpoint, without).build())
+    graph = _TfliteGraph(checkpoint.config, int8=True)
+    graph.without = without
+    path.write_bytes(tflite.sentence_model(graph, "part", checkpoint.tensors))
     interpreter: Any = Interpreter(str(path), num_threads=1)
     place = interpreter.get_input_details()[0]["index"]
 
@@ -116,16 +119,11 @@ def onnx_call(checkpoint: Checkpoint, without: frozenset[str], folder: Path) -> 
     """Return a function of the number of tokens that returns one call of ONNX Runtime to time."""
     import onnxruntime as ort
 
-    graph = _OnnxGraph(without)
-    lay_out(graph, checkpoint.config, dict(checkpoint.tensors), "int8")
-    model, weights = graph.finish(
-        "part",
-        inputs={INPUT: (np.int64, [1, "tokens"])},
-        outputs={OUTPUT: (np.float32, [1, checkpoint.config.embedding_size])},
-        location=WEIGHTS,
-    )
+    with (folder / WEIGHTS).open("wb") as weights:
+        graph = _OnnxGraph(checkpoint.config, weights, WEIGHTS, quantised=True)
+        graph.without = without
+        model = onnx.sentence_model(graph, "part", checkpoint.tensors)
     (folder / "model.onnx").write_bytes(model)
-    (folder / WEIGHTS).write_bytes(weights)
     session = ort.InferenceSession(str(folder / "model.onnx"), session_options(ort))
 
     def at(tokens: int) -> Call:

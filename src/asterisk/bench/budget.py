@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
 
         print(json.dumps(measure(folder, int(argv[1]), int(argv[2]))))
         return 0
-    most = open_artifact(folder).config.max_positions
+    most = open_artifact(folder).config.max_seq_length
     print("threads  longest   base  opening  running  estimate  used (M)")
     for threads in THREADS:
         for longest in sorted({*(length for length in LENGTHS if length < most), most}):

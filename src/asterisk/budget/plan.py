@@ -123,7 +123,7 @@ class Planner:
             raise self._refusal()
         threads, longest = fitting[-1]
         batch = max(size for size in BATCHES if self.expected(threads, longest, size) <= self.limit)
-        most = self.model.config.max_positions
+        most = self.model.config.max_seq_length
         expected = self.expected(threads, longest, batch)
         return Budget(self.limit, self.group, self.asked, threads, most, longest, batch, expected)
 
@@ -142,7 +142,7 @@ class Planner:
         return False
 
     def _steps(self) -> Iterator[tuple[int, int]]:
-        most = self.model.config.max_positions
+        most = self.model.config.max_seq_length
         for length in (*(length for length in LENGTHS if length < most), most):
             yield 1, length
         for threads in range(2, self.asked + 1):

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from asterisk import tensors
 from asterisk.classify.labelled import MOST_LABELS, check_label
 from asterisk.errors import ArtifactError, InputError, UsageError
+from asterisk.spaces import share_space
 
 Floats = npt.NDArray[np.float32]
 FORMAT = "asterisk-head"
@@ -97,13 +98,18 @@ class Head:
         """Return the most probable label of each vector."""
         return [self.labels[best] for best in self.logits(vectors).argmax(axis=1)]
 
-    def check(self, spaces: Sequence[str]) -> None:
-        """Raise ArtifactError unless this head was made for one of the embedding ``spaces``."""
-        if self.fingerprint not in spaces:
+    def check(self, spaces: Sequence[str], size: int) -> None:
+        """Raise ArtifactError unless this head goes with a model's vectors of ``size`` elements.
+
+        ``spaces`` are the model's, its own first; see `asterisk.spaces`.
+        """
+        if not share_space((self.fingerprint,), spaces):
             raise ArtifactError(
                 f"the head is of embedding space {self.fingerprint[:12]}, the model of "
                 f"{spaces[0][:12]}: train a head for this model"
             )
+        if self.dim > size:
+            raise ArtifactError(f"the head takes {self.dim} dimensions, the model gives {size}")
 
     def save(self, path: str | Path) -> None:
         """Write the head, whole or not at all; the same head gives the same bytes."""

@@ -26,12 +26,16 @@ _SPACES = str.maketrans(dict.fromkeys("\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029", 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """``format`` tsv or jsonl, ``top`` labels a text, and what becomes of long and empty texts."""
+    """``format`` tsv or jsonl, ``top`` labels a text, and what becomes of long and empty texts.
+
+    ``prompt_name`` names the model's prompt before each text, None its default one.
+    """
 
     format: str = "tsv"
     top: int = 1
     on_long: OnLong = "truncate"
     on_empty: str = "error"
+    prompt_name: str | None = None
 
 
 def label(
@@ -48,6 +52,7 @@ def label(
                 [record.place for record in full],
                 head.dim,
                 rules.on_long,
+                prompt_name=rules.prompt_name,
             )
             shares = iter(head.probabilities(vectors))
             for record in block:
@@ -64,14 +69,28 @@ def embed(
     places: Sequence[str],
     dim: int | None,
     on_long: OnLong,
+    *,
+    prompt_name: str | None = None,
+    show_progress: bool = False,
 ) -> Floats:
-    """Embed ``texts``, float32 [n, dim]; InputError names the place of one that is refused."""
+    """Embed ``texts`` as unit vectors, float32 [n, dim], what a head is trained on.
+
+    InputError names the place of one that is refused.
+    """
     try:
-        return runtime.encode(texts, dim=dim, on_long=on_long)
+        return runtime.encode(
+            texts,
+            prompt_name=prompt_name,
+            dim=dim,
+            normalize=True,
+            on_long=on_long,
+            show_progress=show_progress,
+        )
     except InputError as failure:
+        prompt = runtime.prompt(prompt_name)
         for text, place in zip(texts, places, strict=True):
             try:
-                runtime.tokenize(text, on_long)
+                runtime.tokenize(prompt + text, on_long)
             except InputError:
                 raise InputError(f"{place}: {failure}") from None
         raise

@@ -21,11 +21,13 @@ def head(
     *,
     template: str = TEMPLATE,
     temperature: float = TEMPERATURE,
+    prompt_name: str | None = None,
 ) -> Head:
     """Return a linear head whose rows are the embedded ``labels`` over ``temperature``.
 
     Its probabilities are the softmax of the cosines over ``temperature``. ``{}`` in ``template``
-    stands for the label, in which ``_`` is read as a space. UsageError for fewer than two labels,
+    stands for the label, in which ``_`` is read as a space; ``prompt_name`` names the model's
+    prompt before it, as before the texts. UsageError for fewer than two labels,
     one that stands twice, a template without ``{}``, or a temperature outside 0.001 to 100.
     """
     names = tuple(check_label(label.strip()) for label in labels)
@@ -36,5 +38,6 @@ def head(
     if not 0.001 <= temperature <= 100:
         raise UsageError(f"temperature must be 0.001 to 100, not {temperature}")
     texts = [template.replace("{}", name.replace("_", " ")) for name in names]
-    weight = (runtime.encode(texts) / np.float32(temperature)).astype(np.float32)
+    vectors = runtime.encode(texts, prompt_name=prompt_name, normalize=True)
+    weight = (vectors / np.float32(temperature)).astype(np.float32)
     return Head(names, (Layer(weight, np.zeros(len(names), np.float32)),), runtime.fingerprint)

@@ -6,20 +6,21 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asterisk.classify.recipe import HeadRecipe
-from asterisk.cli.common import positive, record_arguments
+from asterisk.cli.common import positive, prompt_argument, record_arguments
 from asterisk.cli.subcommands import Family, Sub
-from asterisk.errors import InputError, MissingExtra, OutputError, UsageError
+from asterisk.errors import MissingExtra, OutputError, UsageError
 from asterisk.progress import Bar, tell
 
 if TYPE_CHECKING:
     from asterisk.classify.head import Floats, Head
     from asterisk.classify.labelled import Labelled
-    from asterisk.classify.opening import Opened
+    from asterisk.runtimes.runtime import Runtime
 
 HELD_OUT = 10  # one text in so many
 
@@ -37,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _model_arguments(it: argparse.ArgumentParser) -> None:
     it.add_argument("--model", type=Path, required=True, help="artifact or checkpoint folder")
     it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
+    prompt_argument(
+        it, "before each text, for a head the one it was trained with (default: its own)"
+    )
 
 
 def _train_arguments(it: argparse.ArgumentParser) -> None:
@@ -89,8 +93,8 @@ def _text_arguments(it: argparse.ArgumentParser) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    import asterisk
     from asterisk.classify.labelled import held_out, load
-    from asterisk.classify.opening import opened
     from asterisk.classify.score import score
 
     try:
@@ -107,9 +111,9 @@ def _train(arguments: argparse.Namespace) -> None:
     given = load(arguments.labelled)
     apart = load(arguments.dev) if arguments.dev else None
     torch.set_num_threads(1)  # the order of sums, and so the head, must not depend on the cores
-    with opened(arguments.model, arguments.threads) as model:
-        vectors = _embedded(model, given, arguments.dim)
-        fingerprint = model.runtime.fingerprint
+    with asterisk.load(arguments.model, threads=arguments.threads) as runtime:
+        vectors = _embedded(runtime, given, arguments.dim, arguments.prompt_name)
+        fingerprint = runtime.fingerprint
 
         def fitted(rows: Floats, labels: Sequence[str]) -> Head:
             with Bar(0, "steps") as bar:
@@ -117,7 +121,8 @@ def _train(arguments: argparse.Namespace) -> None:
 
         if apart is not None:
             head = fitted(vectors, given.labels)
-            told = score(head, _embedded(model, apart, arguments.dim), apart.labels)
+            dev = _embedded(runtime, apart, arguments.dim, arguments.prompt_name)
+            told = score(head, dev, apart.labels)
         else:
             kept, aside = held_out(given, HELD_OUT)
             trial = fitted(vectors[kept], [given.labels[i] for i in kept])
@@ -133,13 +138,12 @@ def _train(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from asterisk.classify.head import Head
     from asterisk.classify.labelled import load
-    from asterisk.classify.opening import opened
     from asterisk.classify.score import score
 
     head, given = Head.open(arguments.head), load(arguments.labelled)
-    with opened(arguments.model, arguments.threads) as model:
-        model.check(head)
-        told = score(head, _embedded(model, given, head.dim), given.labels)
+    with _opened(arguments, head) as runtime:
+        vectors = _embedded(runtime, given, head.dim, arguments.prompt_name)
+        told = score(head, vectors, given.labels)
     if arguments.json:
         print(json.dumps(asdict(told)))
         return
@@ -148,40 +152,57 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         tell(f"asterisk-classify evaluate: {told.unknown} texts have labels the head does not know")
 
 
-def _embedded(model: Opened, given: Labelled, dim: int | None) -> Floats:
+@contextmanager
+def _opened(arguments: argparse.Namespace, head: Head) -> Iterator[Runtime]:
+    """Open the model; ArtifactError unless ``head`` is for its vectors."""
+    import asterisk
+    from asterisk.spaces import spaces
+
+    with asterisk.load(arguments.model, threads=arguments.threads) as runtime:
+        head.check(spaces(runtime), runtime.config.embedding_size)
+        yield runtime
+
+
+def _embedded(
+    runtime: Runtime, given: Labelled, dim: int | None, prompt_name: str | None
+) -> Floats:
     from asterisk.classify.labelling import embed
 
-    try:
-        return model.runtime.encode(given.texts, dim=dim, show_progress=sys.stderr.isatty())
-    except InputError:
-        return embed(model.runtime, given.texts, given.places, dim, "truncate")
+    return embed(
+        runtime,
+        given.texts,
+        given.places,
+        dim,
+        "truncate",
+        prompt_name=prompt_name,
+        show_progress=sys.stderr.isatty(),
+    )
 
 
 def _predict(arguments: argparse.Namespace) -> None:
     from asterisk.classify.head import Head
-    from asterisk.classify.opening import opened
 
     head = Head.open(arguments.head)
-    with opened(arguments.model, arguments.threads) as model:
-        model.check(head)
-        _label(arguments, model, head)
+    with _opened(arguments, head) as runtime:
+        _label(arguments, runtime, head)
 
 
 def _zero_shot(arguments: argparse.Namespace) -> None:
+    import asterisk
     from asterisk.classify import zero_shot
-    from asterisk.classify.opening import opened
 
-    with opened(arguments.model, arguments.threads) as model:
+    with asterisk.load(arguments.model, threads=arguments.threads) as runtime:
         head = zero_shot.head(
-            model.runtime,
+            runtime,
             arguments.labels.split(","),
             template=arguments.template,
             temperature=arguments.temperature,
+            prompt_name=arguments.prompt_name,
         )
-        _label(arguments, model, head)
+        _label(arguments, runtime, head)
 
 
-def _label(arguments: argparse.Namespace, model: Opened, head: Head) -> None:
+def _label(arguments: argparse.Namespace, runtime: Runtime, head: Head) -> None:
     from asterisk.classify.labelling import Rules, label
     from asterisk.streams.reading import Record, read
 
@@ -195,11 +216,13 @@ def _label(arguments: argparse.Namespace, model: Opened, head: Head) -> None:
         records = (Record(text, f"text {number}") for number, text in told)
     else:
         records = read(arguments.file or [], json_lines=arguments.json, field=arguments.field)
-    rules = Rules(format, arguments.top, arguments.on_long, arguments.on_empty)
-    label(model.runtime, head, records, rules, arguments.out)
-    if model.runtime.truncated:
-        many = "1 text" if model.runtime.truncated == 1 else f"{model.runtime.truncated} texts"
-        tell(f"asterisk-classify: {many} truncated to {model.runtime.config.max_positions} tokens")
+    rules = Rules(
+        format, arguments.top, arguments.on_long, arguments.on_empty, arguments.prompt_name
+    )
+    label(runtime, head, records, rules, arguments.out)
+    if runtime.truncated:
+        many = "1 text" if runtime.truncated == 1 else f"{runtime.truncated} texts"
+        tell(f"asterisk-classify: {many} truncated to {runtime.longest} tokens")
 
 
 SUBS = {

@@ -59,6 +59,11 @@ def record_arguments(it: argparse.ArgumentParser) -> None:
     it.add_argument("--field", default="text", help="where a JSON object's text is (text)")
 
 
+def prompt_argument(it: argparse._ActionsContainer, what: str) -> None:
+    """Add `--prompt-name`; ``what`` says when the prompt is used and which one otherwise."""
+    it.add_argument("--prompt-name", metavar="NAME", help=f"the model's prompt {what}")
+
+
 def positive(text: str) -> int:
     """Read a count of at least one."""
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:10]) <= 10**9:

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from asterisk.cli.common import Parser, positive, run
+from asterisk.cli.common import Parser, positive, prompt_argument, run
 from asterisk.cli.values import fraction
 from asterisk.errors import InputError, OutputError, UsageError
 from asterisk.progress import Bar, tell
 from asterisk.sources.arguments import options, report, source_arguments
 
 if TYPE_CHECKING:
-    from asterisk.dedup.calibration import Point
     from asterisk.dedup.result import Found
     from asterisk.dedup.spool import Spool
     from asterisk.runtimes.runtime import Runtime
@@ -49,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
         default=NUMBERS[0],
         help="whether texts whose numbers contradict one another differ (default), or no matter",
     )
+    prompt_argument(it, "before each text (default: its own default)")
     it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
     it.add_argument("--format", choices=FORMATS, help="default: by --out's name, else report")
     it.add_argument("--out", type=Path, help="file to write (default: standard output)")
@@ -87,6 +87,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("--labelled needs --precision")
     if arguments.labelled and not arguments.artifact:
         raise UsageError("--labelled needs --artifact to embed its texts")
+    if arguments.prompt_name is not None and arguments.db and not arguments.labelled:
+        raise UsageError("--prompt-name is for texts that are embedded; an index holds vectors")
     if arguments.threshold == 0 or arguments.precision == 0:
         raise UsageError("a threshold or precision of 0 would make everything one cluster")
     targets = [target for target in (arguments.out, arguments.keep) if target]
@@ -132,7 +134,10 @@ def _of_files(arguments: argparse.Namespace, spool: Spool) -> tuple[Found, str]:
     from asterisk.dedup.run import near
 
     with asterisk.load(arguments.artifact, threads=arguments.threads) as runtime:
-        threshold, chosen = _threshold(arguments, runtime.fingerprint, runtime)
+        runtime.prompt(arguments.prompt_name)  # refused before anything is read
+        threshold, chosen = _threshold(
+            arguments, runtime.fingerprint, runtime, arguments.prompt_name
+        )
         with Stages() as stages:
             copies = gathered(_documents(arguments, stages), spool)
             found = near(
@@ -143,6 +148,7 @@ def _of_files(arguments: argparse.Namespace, spool: Spool) -> tuple[Found, str]:
                 text_of=text_of,
                 threads=arguments.threads,
                 numbers=arguments.numbers,
+                prompt_name=arguments.prompt_name,
                 progress=stages,
             )
         return found, chosen
@@ -171,18 +177,20 @@ def _of_index(arguments: argparse.Namespace, spool: Spool) -> tuple[Found, str]:
     import asterisk
     from asterisk.dedup.gathering import from_index, text_of
     from asterisk.dedup.run import clustered, numbers_of
+    from asterisk.roles import prompt_name_of
     from asterisk.search import Index
 
     with Index.open(arguments.db) as index:
         if arguments.artifact:
             with asterisk.load(arguments.artifact, threads=arguments.threads) as runtime:
-                if runtime.fingerprint != index.fingerprint:
-                    raise InputError(
-                        f"{arguments.db} holds vectors of another model than {arguments.artifact}"
-                    )
-                threshold, chosen = _threshold(arguments, index.fingerprint, runtime)
+                index.check(runtime, runtime.config.embedding_size)
+                # Judged pairs are embedded as the index's documents are.
+                prompt_name = arguments.prompt_name or index.facts.prompt_name
+                if prompt_name is None:
+                    prompt_name = prompt_name_of("document", runtime.prompts)
+                threshold, chosen = _threshold(arguments, index.fingerprint, runtime, prompt_name)
         else:
-            threshold, chosen = _threshold(arguments, index.fingerprint, None)
+            threshold, chosen = _threshold(arguments, index.fingerprint, None, None)
         copies, vectors = from_index(index, spool)
     numbers = numbers_of(copies, spool, text_of) if arguments.numbers == NUMBERS[0] else None
     with Stages() as stages:
@@ -198,26 +206,24 @@ def _of_index(arguments: argparse.Namespace, spool: Spool) -> tuple[Found, str]:
 
 
 def _threshold(
-    arguments: argparse.Namespace, fingerprint: str, runtime: Runtime | None
+    arguments: argparse.Namespace,
+    fingerprint: str,
+    runtime: Runtime | None,
+    prompt_name: str | None,
 ) -> tuple[float, str]:
-    from asterisk.dedup.calibration import chosen, shipped
+    from asterisk.dedup.calibration import chosen, counted, judged, shipped
     from asterisk.dedup.result import THRESHOLD
 
     if arguments.precision is None:
         return arguments.threshold or THRESHOLD, ""
     if arguments.labelled and runtime is not None:
-        point = chosen(_judged(arguments.labelled, runtime), arguments.precision, "labelled pairs")
+        points = counted(*judged(arguments.labelled, runtime, prompt_name))
+        point = chosen(points, arguments.precision, "labelled pairs")
         where = f"by {arguments.labelled}"
     else:
         point = chosen(shipped(fingerprint), arguments.precision, "shipped calibration")
         where = "by the calibration that ships, which knows nothing of these texts"
     return point.threshold, f", {where}: {point.told()}"
-
-
-def _judged(path: Path, runtime: Runtime) -> list[Point]:
-    from asterisk.dedup.calibration import counted, judged
-
-    return counted(*judged(path, runtime))
 
 
 def _write(arguments: argparse.Namespace, spool: Spool, found: Found, chosen: str) -> None:

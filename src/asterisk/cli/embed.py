@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asterisk.budget import add_option
-from asterisk.cli.common import Parser, positive, record_arguments, run
+from asterisk.cli.common import Parser, positive, prompt_argument, record_arguments, run
 from asterisk.errors import InputError, UsageError
 from asterisk.progress import Bar, tell
+from asterisk.roles import prompt_name_of
 from asterisk.streams.reading import LONGEST_LINE, Record, kept, read
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--out", type=Path, help="file to write (default: standard output)")
     it.add_argument("--format", choices=FORMATS, help="default: by --out's name, else jsonl")
     it.add_argument("--dim", type=positive, help="keep the first DIM dimensions")
+    how = it.add_mutually_exclusive_group()
+    prompt_argument(how, "before each text (default: its own default)")
+    how.add_argument("--role", choices=("query", "document"), help="or the prompt for this role")
     it.add_argument("--no-normalize", action="store_true", help="keep the vectors' lengths")
     it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
     add_option(it)
@@ -66,6 +70,8 @@ def _embed(arguments: argparse.Namespace) -> None:
             field=arguments.field,
             longest=budget.longest_line if budget else LONGEST_LINE,
         )
+        prompt_name = _prompt_name(arguments, runtime)
+        runtime.prompt(prompt_name)
         size = runtime.config.embedding_size
         if arguments.dim and arguments.dim > size:
             raise UsageError(f"--dim must be 1 to {size}")
@@ -78,7 +84,7 @@ def _embed(arguments: argparse.Namespace) -> None:
         ):
             for block in _blocks(kept(records, arguments.on_empty), budget):
                 full = [record for record in block if record.text.strip()]
-                vectors = iter(_vectors(runtime, full, arguments))
+                vectors = iter(_vectors(runtime, full, prompt_name, arguments))
                 for record in block:
                     sink.write(record, next(vectors) if record.text.strip() else None)
                 empty += len(block) - len(full)
@@ -108,18 +114,32 @@ def _blocks(records: Iterator[Record], budget: Budget | None) -> Iterator[list[R
         yield block
 
 
-def _vectors(runtime: Runtime, records: list[Record], arguments: argparse.Namespace) -> Vectors:
+def _prompt_name(arguments: argparse.Namespace, runtime: Runtime) -> str | None:
+    if arguments.role:
+        return prompt_name_of(arguments.role, runtime.prompts)
+    name: str | None = arguments.prompt_name
+    return name
+
+
+def _vectors(
+    runtime: Runtime,
+    records: list[Record],
+    prompt_name: str | None,
+    arguments: argparse.Namespace,
+) -> Vectors:
     try:
         return runtime.encode(
             [record.text for record in records],
-            normalize=not arguments.no_normalize,
+            prompt_name=prompt_name,
+            normalize=False if arguments.no_normalize else None,
             dim=arguments.dim,
             on_long=arguments.on_long,
         )
     except InputError as failure:
+        prompt = runtime.prompt(prompt_name)
         for record in records:  # name the text that was refused
             try:
-                runtime.tokenize(record.text, arguments.on_long)
+                runtime.tokenize(prompt + record.text, arguments.on_long)
             except InputError:
                 raise InputError(f"{record.place}: {failure}") from None
         raise
@@ -142,7 +162,8 @@ def _sidecar(
             "artifact": arguments.artifact.name,
             "format": runtime.format,
             "fingerprint": runtime.fingerprint,
-            "normalized": not arguments.no_normalize,
+            "prompt": runtime.prompt(_prompt_name(arguments, runtime)),
+            "normalized": runtime.config.normalize and not arguments.no_normalize,
             "truncated": runtime.truncated,
         }
         staging.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asterisk.cli.common import positive
+from asterisk.cli.common import positive, prompt_argument
 from asterisk.cli.subcommands import Family, Sub
 from asterisk.errors import ArtifactError, AsteriskError, InputError, UsageError, one_line
 from asterisk.progress import Bar, tell
@@ -48,6 +48,7 @@ def _index_arguments(it: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="what embeds the texts (default: the one that the index was made with)",
     )
+    prompt_argument(it, "before each document, for a new index (default: the one for documents)")
     it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
     it.add_argument(
         "--precision", choices=("int8", "float32"), help="of stored vectors (default: int8)"
@@ -57,14 +58,33 @@ def _index_arguments(it: argparse.ArgumentParser) -> None:
 
 def _index(arguments: argparse.Namespace) -> None:
     import asterisk
+    from asterisk.artifact import is_artifact
     from asterisk.search import Index
     from asterisk.sources import arguments as sources
 
     options, report = sources.options(arguments), sources.report(arguments)
     if not arguments.paths and not options.databases:
         raise UsageError("say which files or folders to index")
-    index = Index.create(arguments.db, arguments.artifact, precision=arguments.precision)
-    with index, asterisk.load(index.artifact, threads=arguments.threads) as runtime:
+    with contextlib.ExitStack() as stack:
+        runtime = None
+        if arguments.artifact and not is_artifact(arguments.artifact):
+            # A checkpoint says what it is once it is open.
+            runtime = stack.enter_context(
+                asterisk.load(arguments.artifact, threads=arguments.threads)
+            )
+        index = stack.enter_context(
+            Index.create(
+                arguments.db,
+                arguments.artifact,
+                precision=arguments.precision,
+                runtime=runtime,
+                prompt_name=arguments.prompt_name,
+            )
+        )
+        if runtime is None:
+            runtime = stack.enter_context(asterisk.load(index.artifact, threads=arguments.threads))
+        if other := _other_similarity(index.artifact, runtime):
+            tell(f"asterisk-search: {other}")
         with Bar(0, "documents") as bar:
             changes = index.update_files(arguments.paths, runtime, options, report, bar.advance)
         counts = {
@@ -80,6 +100,18 @@ def _index(arguments: argparse.Namespace) -> None:
         tell(f"asterisk-search: {done}{skipped}; {index.documents} documents in {arguments.db}")
 
 
+def _other_similarity(folder: Path, runtime: Runtime) -> str:
+    """Return a line where the model's folder asks for what is no ranking by cosine, else ""."""
+    from asterisk.spaces import read_similarity
+
+    similarity = read_similarity(folder)
+    # Between vectors of unit length, dot products and Euclidean distances rank as cosines do.
+    same = ("cosine", None, *(("dot", "euclidean") if runtime.config.normalize else ()))
+    if similarity in same:
+        return ""
+    return f"the model asks for {similarity} as its similarity; search ranks by cosine"
+
+
 def _query_arguments(it: argparse.ArgumentParser) -> None:
     _index_file(it)
     it.add_argument("query", nargs="*", help="what to look for; none: a prompt")
@@ -92,6 +124,7 @@ def _query_arguments(it: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="what embeds the query (default: the one that the index was made with)",
     )
+    prompt_argument(it, "before the query (default: the one for queries)")
     it.add_argument(
         "--engine",
         choices=("scan", "sqlite-vec"),
@@ -104,6 +137,8 @@ def _query(arguments: argparse.Namespace) -> None:
     import asterisk
     from asterisk.search import Index
 
+    if arguments.mode == "words" and arguments.prompt_name is not None:
+        raise UsageError("--prompt-name is for the model, which --mode words does not use")
     text = " ".join(arguments.query)
     with Index.open(arguments.db, arguments.artifact, engine=arguments.engine) as index:
         if arguments.mode != "words":
@@ -113,6 +148,7 @@ def _query(arguments: argparse.Namespace) -> None:
                     f"{folder}, which the index was made with, is not there: name one by --artifact"
                 )
             with asterisk.load(folder) as runtime:
+                runtime.prompt(arguments.prompt_name)  # refused once, not at each line of input
                 _ask(arguments, index, runtime, text)
         else:
             _ask(arguments, index, None, text)
@@ -123,7 +159,7 @@ def _ask(arguments: argparse.Namespace, index: Index, runtime: Runtime | None, t
         tell("asterisk-search: SQLite is built without FTS5 here: by vectors alone")
 
     def answer(query: str) -> None:
-        hits = index.search(query, arguments.k, runtime, arguments.mode)
+        hits = index.search(query, arguments.k, runtime, arguments.mode, arguments.prompt_name)
         for place, hit in enumerate(hits, 1):
             print(json.dumps(asdict(hit)) if arguments.json else shown(place, hit))
         if not hits and not arguments.json:
@@ -196,10 +232,32 @@ def _info(arguments: argparse.Namespace) -> None:
         print(f"{name.replace('_', ' '):16} {printable(told)}")
 
 
+def _space_arguments(it: argparse.ArgumentParser) -> None:
+    _index_file(it)
+    it.add_argument(
+        "model", help="an artifact, a checkpoint folder, or a fingerprint of 64 hexadecimal digits"
+    )
+
+
+def _space(arguments: argparse.Namespace) -> None:
+    from asterisk.search import Index
+    from asterisk.spaces import read_spaces
+
+    others, dimension = read_spaces(arguments.model)
+    with Index.open(arguments.db):
+        pass  # refused before a writer makes a new file in its place
+    with Index.create(arguments.db) as index:
+        index.declare(others, dimension)
+        tell(f"asterisk-search: {arguments.db} goes with space {others[0]}")
+
+
 SUBS = {
     "index": Sub("Make an index of files, or bring one up to date.", _index_arguments, _index),
     "query": Sub("Find documents; without a query, a prompt.", _query_arguments, _query),
     "info": Sub("Tell what an index holds.", _info_arguments, _info),
+    "space": Sub(
+        "Declare that an index's vectors may be compared with a model's.", _space_arguments, _space
+    ),
 }
 FAMILY = Family(
     "asterisk-search", "Search texts by meaning and by words, in one SQLite file.", SUBS

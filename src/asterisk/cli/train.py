@@ -140,10 +140,9 @@ def _check_out(arguments: argparse.Namespace) -> None:
     """Refuse what could not be written before hours are spent."""
     from asterisk.files import check_replaceable
     from asterisk.model.checkpoint import is_checkpoint
-    from asterisk.training.projected import is_projected
     from asterisk.training.static import is_bag
 
-    ours = is_bag if arguments.bag == "only" else lambda it: is_checkpoint(it) or is_projected(it)
+    ours = is_bag if arguments.bag == "only" else is_checkpoint
     check_replaceable(arguments.out, ours)
     if arguments.run.resolve() == arguments.out.resolve():
         raise UsageError(f"--out {arguments.out} is the working folder: choose another --run")

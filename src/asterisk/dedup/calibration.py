@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asterisk.errors import InputError, UsageError
+from asterisk.spaces import share_space
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime
@@ -102,7 +103,7 @@ def chosen(points: Sequence[Point], precision: float, where: str) -> Point:
 def shipped(fingerprint: str) -> list[Point]:
     """Return the points that ship for an embedding space; UsageError if there are none for it."""
     table = json.loads(files("asterisk.dedup").joinpath("calibration.json").read_text("utf-8"))
-    if fingerprint not in table["fingerprints"]:
+    if not share_space((fingerprint,), table["fingerprints"]):
         raise UsageError(
             "no calibration ships for this model: give --labelled PAIRS.tsv, or a --threshold"
         )
@@ -136,7 +137,9 @@ def labelled(path: Path) -> tuple[list[bool], list[str], list[str]]:
     return same, first, second
 
 
-def judged(path: Path, runtime: Runtime) -> tuple[list[float], list[bool]]:
+def judged(
+    path: Path, runtime: Runtime, prompt_name: str | None = None
+) -> tuple[list[float], list[bool]]:
     """Return the cosine of each labelled pair, as deduplication takes it, and the judgement."""
     import numpy as np
 
@@ -152,6 +155,6 @@ def judged(path: Path, runtime: Runtime) -> tuple[list[float], list[bool]]:
         if not all(pair):
             raise InputError(f"{path}, pair {number}: a text without any words")
     numbers = {form: number for number, form in enumerate(dict.fromkeys(forms[0] + forms[1]))}
-    vectors = Vectors(to_int8(runtime.encode(list(numbers))))
+    vectors = Vectors(to_int8(runtime.encode(list(numbers), prompt_name=prompt_name)))
     places = [np.array([numbers[form] for form in side], np.int64) for side in forms]
     return vectors.of_pairs(*places).tolist(), same

@@ -32,6 +32,7 @@ def deduplicate(
     threshold: float = THRESHOLD,
     threads: int = 1,
     numbers: str = DIFFER,
+    prompt_name: str | None = None,
     progress: Told = nothing,
 ) -> Found:
     """Find the near-duplicates among ``texts``, numbered as they come; see `Found`.
@@ -40,7 +41,8 @@ def deduplicate(
     is what reaches it with the cluster's representative; with ``numbers`` "differ" (else "ignore")
     their numbers must not contradict the representative's either, see `contradict`. The texts wait
     in a temporary file, so that a million of them need no more memory than their vectors.
-    ``threads`` compare vectors; the runtime has its own. ``progress`` is called with what is under
+    ``threads`` compare vectors; the runtime has its own. ``prompt_name`` names the model's prompt
+    before each text, None its default one. ``progress`` is called with what is under
     way, how many are done, and of how many (0: unknown).
 
     UsageError for a threshold outside 0 to 1 or other ``numbers``; OutputError where the temporary
@@ -63,6 +65,7 @@ def deduplicate(
             threshold,
             threads=threads,
             numbers=numbers,
+            prompt_name=prompt_name,
             progress=progress,
         )
 
@@ -76,11 +79,12 @@ def near(
     text_of: Callable[[Any], str] = str,
     threads: int = 1,
     numbers: str = DIFFER,
+    prompt_name: str | None = None,
     progress: Told = nothing,
 ) -> Found:
     """Embed what is distinct among ``copies`` and cluster it; ``text_of`` a value of ``spool``."""
     before = runtime.truncated
-    vectors = embedded(copies, spool, runtime, text_of, progress)
+    vectors = embedded(copies, spool, runtime, text_of, prompt_name=prompt_name, progress=progress)
     cut = runtime.truncated - before
     of = numbers_of(copies, spool, text_of) if numbers == DIFFER else None
     return clustered(
@@ -100,6 +104,8 @@ def embedded(
     spool: Spool,
     runtime: Runtime,
     text_of: Callable[[Any], str] = str,
+    *,
+    prompt_name: str | None = None,
     progress: Told = nothing,
 ) -> Vectors:
     """Return the vectors of the distinct texts in their normal form.
@@ -109,7 +115,8 @@ def embedded(
     rows, done = Rows(np.int8), 0
     numbers = iter(copies.distinct.tolist())
     while block := list(itertools.islice(numbers, BLOCK)):
-        rows.append(to_int8(runtime.encode([normal(text_of(spool[number])) for number in block])))
+        forms = [normal(text_of(spool[number])) for number in block]
+        rows.append(to_int8(runtime.encode(forms, prompt_name=prompt_name)))
         done += len(block)
         progress("embedded", done, len(copies.distinct))
     return Vectors(rows.finish(runtime.config.embedding_size), rows.release)

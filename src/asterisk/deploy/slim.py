@@ -20,6 +20,11 @@ from asterisk.deploy.wheels import canonical, metadata
 from asterisk.errors import EngineError
 
 LARGEST = 1 << 30  # unpacked bytes of one wheel
+_DOWNLOADS = (
+    *("huggingface-hub", "hf-xet", "filelock", "fsspec", "pyyaml", "typer", "rich", "httpx"),
+    *("httpcore", "anyio", "certifi", "idna", "shellingham", "pygments", "typing-extensions"),
+    *("markdown-it-py", "mdurl", "annotated-doc"),
+)
 UNUSED = {  # distributions that are required and that nothing on a device imports
     "flatbuffers": "LiteRT's and ONNX Runtime's converters read and write models with it",
     "protobuf": "the converters' and training's",
@@ -27,6 +32,7 @@ UNUSED = {  # distributions that are required and that nothing on a device impor
     "tqdm": "LiteRT's downloads'",
     "packaging": "ONNX Runtime's transformers tools'",
     "backports-strenum": "LiteRT's ahead-of-time compiler's",
+    **dict.fromkeys(_DOWNLOADS, "tokenizers' downloads'"),
 }
 ANYWHERE = (
     ("*.pyi", "type stubs"),

@@ -48,13 +48,17 @@ def cache() -> Path:
     return Path(home) / "asterisk"
 
 
-def requirements(format: str) -> tuple[str, ...]:
-    """Return what a device needs for ``format`` and the server: pinned numpy, engine, ``serve``."""
+def requirements(format: str, tokenizer: str = "tokenizer.bin") -> tuple[str, ...]:
+    """Return what a device needs for ``format`` and the server: pinned numpy, engine, ``serve``.
+
+    And the ``tokenizers`` library, where the artifact's ``tokenizer`` is a file that it reads.
+    """
     numpy = [line for line in project.required_by("export") if line.startswith("numpy==")]
     engine = project.required_by(format) if format in FORMATS else ()
     if len(numpy) != 1 or not engine:
         raise UsageError(f"no pinned engine for {format!r}; there are: {', '.join(FORMATS)}")
-    return (*numpy, *engine, *project.required_by(SERVE))
+    library = project.required_by("tokenizers") if tokenizer == "tokenizer.json" else ()
+    return (*numpy, *engine, *library, *project.required_by(SERVE))
 
 
 def wheels(asked: Sequence[str], python: str) -> list[Path]:

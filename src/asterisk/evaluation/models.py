@@ -2,61 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from asterisk.errors import ArtifactError, InputError, MissingExtra, one_line
 from asterisk.evaluation.spaces import PrecisionName, Rows, Space, Vectors, shortened, tfidf, unit
 from asterisk.plugins import require
+from asterisk.roles import prompt_name_of
 
 TFIDF = "tfidf"
+Role = Literal["", "query", "document"]
+Encode = Callable[[list[str]], Vectors]
+_ROLES: tuple[Role, ...] = ("query", "document")
 
 
 @dataclass
 class Model:
-    """A model that encodes each text once.
+    """A model that encodes each text once a role.
 
     ``name`` is what it was opened as, ``opened_by`` what runs it, ``size`` the number of its
-    dimensions, ``longest`` the tokens it reads; ``projection`` float32 [size, teacher's size] maps
-    its teacher's vectors into its space. ``note`` says how it was opened if that may surprise.
+    dimensions, ``longest`` the tokens it reads; ``encode`` makes vectors of texts, and of queries
+    and documents where ``by_role`` has an encoder for the role. ``projection`` float32 [size,
+    teacher's size] maps its teacher's vectors into its space. ``note`` says how it was opened if
+    that may surprise.
     """
 
     name: str
     opened_by: str
     size: int
     longest: int | None
-    encode: Callable[[list[str]], Vectors]
+    encode: Encode
+    by_role: Mapping[Role, Encode] = field(default_factory=dict)
     projection: Vectors | None = None
     fingerprint: str | None = None
     note: str = ""
-    known: dict[str, Vectors] = field(default_factory=dict, repr=False)
+    known: dict[tuple[Role, str], Vectors] = field(default_factory=dict, repr=False)
 
-    def vectors(self, texts: Sequence[str]) -> Vectors:
-        """Return unit vectors, float32 [n, size]."""
-        new = [text for text in dict.fromkeys(texts) if text not in self.known]
+    def vectors(self, texts: Sequence[str], role: Role = "") -> Vectors:
+        """Return unit vectors, float32 [n, size]; ``role`` is "query", "document" or neither."""
+        encode = self.by_role.get(role)
+        if encode is None:
+            encode, role = self.encode, ""
+        new = [text for text in dict.fromkeys(texts) if (role, text) not in self.known]
         if new:
-            made = np.asarray(self.encode(new), np.float32)
+            made = np.asarray(encode(new), np.float32)
             if not np.isfinite(made).all():
                 raise ArtifactError(f"{self.name} gives values that are not finite")
-            self.known.update(zip(new, unit(made), strict=True))
-        return np.stack([self.known[text] for text in texts])
+            keys = [(role, text) for text in new]
+            self.known.update(zip(keys, unit(made), strict=True))
+        return np.stack([self.known[role, text] for text in texts])
 
-    def space(self, dim: int | None = None, precision: PrecisionName = "float32") -> Space:
-        """Return this model's vectors as tasks see them."""
+    def space(
+        self, dim: int | None = None, precision: PrecisionName = "float32", role: Role = ""
+    ) -> Space:
+        """Return this model's vectors, of texts with a role if given, as tasks see them."""
 
         def rows(_: Sequence[str], /, *lists: Sequence[str]) -> tuple[Rows, ...]:
-            return tuple(shortened(self.vectors(texts), dim, precision) for texts in lists)
+            return tuple(shortened(self.vectors(texts, role), dim, precision) for texts in lists)
 
         return rows
 
     def documents(
         self, teacher: Model, dim: int | None = None, precision: PrecisionName = "float32"
     ) -> Space | None:
-        """Return the teacher's vectors in this model's space; None without a projection to it."""
+        """Return the teacher's vectors of documents in this model's space.
+
+        None without a projection to it.
+        """
         projection = self.projection
         if projection is None:
             return None
@@ -68,7 +84,7 @@ class Model:
 
         def rows(_: Sequence[str], /, *lists: Sequence[str]) -> tuple[Rows, ...]:
             return tuple(
-                shortened(unit(teacher.vectors(texts) @ projection.T), dim, precision)
+                shortened(unit(teacher.vectors(texts, "document") @ projection.T), dim, precision)
                 for texts in lists
             )
 
@@ -119,12 +135,20 @@ def _ours(name: str, folder: Path, threads: int) -> Model:
 
     runtime = asterisk.load(folder, threads=threads)
     projection = load_checkpoint(folder).teacher_projection if is_checkpoint(folder) else None
+
+    def encoder(prompt: str) -> Encode:
+        return lambda texts: runtime.encode(texts, prompt=prompt, show_progress=True)
+
+    usual = runtime.prompt()
+    names = {role: prompt_name_of(role, runtime.prompts) for role in _ROLES}
+    prompts = {role: runtime.prompt(name) for role, name in names.items()}
     return Model(
         name=name,
         opened_by=f"asterisk {runtime.format}",
         size=runtime.config.embedding_size,
-        longest=runtime.config.max_positions,
-        encode=lambda texts: runtime.encode(texts, show_progress=True),
+        longest=runtime.config.max_seq_length,
+        encode=encoder(usual),
+        by_role={role: encoder(prompt) for role, prompt in prompts.items() if prompt != usual},
         projection=projection,
         fingerprint=runtime.fingerprint,
     )
@@ -153,16 +177,20 @@ def _sentence_transformer(
     if longest is not None:
         _lengthen(opened, longest, name)
 
-    def encode(texts: list[str]) -> Vectors:
-        made: Vectors = opened.encode(texts, convert_to_numpy=True, show_progress_bar=False)
-        return made
+    def encoder(call: Any) -> Encode:
+        return lambda texts: call(texts, convert_to_numpy=True, show_progress_bar=False)
 
+    encode = encoder(opened.encode)
+    prompted = any(opened.prompts.values())
     return Model(
         name=name,
         opened_by="sentence-transformers",
         size=int(encode(["size"]).shape[1]),
         longest=getattr(opened, "max_seq_length", None),
         encode=encode,
+        by_role={role: encoder(getattr(opened, f"encode_{role}")) for role in _ROLES}
+        if prompted
+        else {},
     )
 
 

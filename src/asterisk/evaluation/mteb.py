@@ -35,13 +35,22 @@ class MtebEncoder:
         self.revision = revision
 
     def encode(
-        self, inputs: Iterable[Mapping[str, Any]], *args: object, **kwargs: object
+        self,
+        inputs: Iterable[Mapping[str, Any]],
+        *args: object,
+        prompt_type: Any = None,
+        **kwargs: object,
     ) -> Vectors:
-        """Return unit vectors of the batches' ``text``, float32 [n, d]; nothing is prompted."""
+        """Return unit vectors of the batches' ``text``, float32 [n, d].
+
+        ``prompt_type`` is mteb's, "query" or "document", or None for the model's default prompt.
+        """
         del args, kwargs
         # An empty text has no vector; data sets hold some all the same.
         texts = [text if text.strip() else "." for batch in inputs for text in batch["text"]]
-        return unit(np.asarray(self.model.encode(texts), np.float32))
+        role = getattr(prompt_type, "value", prompt_type)
+        encode = self.model.by_role.get(role, self.model.encode)
+        return unit(np.asarray(encode(texts), np.float32))
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Return the cosines of all with all, a tensor [n, m]."""

@@ -18,7 +18,8 @@ RANKED = 10
 def measure(retrieval: Retrieval, space: Space, documents: Space | None = None) -> dict[str, Items]:
     """Return nDCG@10 and recall@10 and @100, query by query.
 
-    ``documents`` is another space that is comparable with ``space``: asymmetric retrieval.
+    ``documents`` is the space of the documents, comparable with that of the queries, if it is
+    another one: with a prompt of its own, or of another model.
     """
     corpus = retrieval.documents
     if documents is None:

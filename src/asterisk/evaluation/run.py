@@ -50,11 +50,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A column with the space its tasks are measured in, and the teacher's documents in it."""
+    """A column with the space its tasks are measured in.
+
+    Retrieval has queries and documents, each in a space for their role if the model has prompts;
+    ``teacher`` gives the teacher's documents in the same space, if there are any.
+    """
 
     column: Column
     space: Space
+    queries: Space
     documents: Space | None = None
+    teacher: Space | None = None
 
 
 def evaluate(request: Request, tell: Callable[[str], None] = lambda line: None) -> Report:
@@ -111,7 +117,8 @@ def _columns(models: dict[str, Model | Words], request: Request) -> list[Seen]:
     for name, model in models.items():
         label = _label(name, list(models))
         if isinstance(model, Words):
-            seen.append(Seen(Column(label, name, model.opened_by, None, "float32"), model.space()))
+            words = model.space()
+            seen.append(Seen(Column(label, name, model.opened_by, None, "float32"), words, words))
             continue
         choices: list[tuple[int | None, PrecisionName]] = [(None, "float32")]
         if model is not teacher:
@@ -122,9 +129,9 @@ def _columns(models: dict[str, Model | Words], request: Request) -> list[Seen]:
             if dim is not None and dim > model.size:
                 raise UsageError(f"--dim {dim}: {name} has {model.size} dimensions")
             marks = ([f"{dim}d"] if dim else []) + ([kind] if kind != "float32" else [])
-            documents = None
+            asymmetric = None
             if isinstance(teacher, Model) and model is not teacher:
-                documents = model.documents(teacher, dim, kind)
+                asymmetric = model.documents(teacher, dim, kind)
             column = Column(
                 " ".join([label, *marks]),
                 name,
@@ -134,7 +141,15 @@ def _columns(models: dict[str, Model | Words], request: Request) -> list[Seen]:
                 model.longest,
                 model.fingerprint,
             )
-            seen.append(Seen(column, model.space(dim, kind), documents))
+            seen.append(
+                Seen(
+                    column,
+                    model.space(dim, kind),
+                    model.space(dim, kind, "query"),
+                    model.space(dim, kind, "document"),
+                    asymmetric,
+                )
+            )
     return seen
 
 
@@ -163,9 +178,9 @@ def _measure(each: EvaluationSet, seen: Sequence[Seen], request: Request) -> lis
             if clustering.worthwhile(each):
                 add(each.name, "", label, clustering.measure(each, it.space))
         else:
-            add(each.name, "", label, retrieval.measure(each, it.space))
-            if it.documents is not None:
-                found = retrieval.measure(each, it.space, it.documents)
+            add(each.name, "", label, retrieval.measure(each, it.queries, it.documents))
+            if it.teacher is not None:
+                found = retrieval.measure(each, it.queries, it.teacher)
                 add(f"{each.name}, {ASYMMETRIC}", f", {ASYMMETRIC}", label, found)
     return list(rows.values())
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from shutil import copyfile
 
 import numpy as np
 
-from asterisk import __version__, plugins, texts
+from asterisk import __version__, plugins
 from asterisk.artifact import (
     GOLDEN_TEXTS,
     GOLDEN_VECTORS,
     MANIFEST,
-    TOKENIZER,
     Artifact,
     Manifest,
     is_artifact,
@@ -23,18 +23,17 @@ from asterisk.artifact import (
     open_artifact,
     sha256,
 )
-from asterisk.errors import UnknownName, UsageError
+from asterisk.errors import FidelityError, UnknownName, UsageError, one_line
 from asterisk.exporters.exporter import Exporter, Recipe
-from asterisk.exporters.gate import gate
+from asterisk.exporters.gate import Progress, Reference, gate
 from asterisk.files import replacing_folder
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.runtimes.load import open_runtime
-from asterisk.runtimes.runtime import Runtime
-from asterisk.tokenizer import BUILTIN
 
 GROUP = "asterisk.exporters"
 GOLDEN = 32
-Progress = Callable[[str], None]
+AUTO = "auto"
+Place = Path | Callable[[Recipe], Path]
 
 
 def formats() -> tuple[str, ...]:
@@ -58,56 +57,139 @@ def choose(some: Exporter, name: str | None) -> Recipe:
     return by_name[name]
 
 
+@contextlib.contextmanager
+def open_reference(checkpoint: Checkpoint, texts: Sequence[str] = ()) -> Iterator[Reference]:
+    """Open the FP32 reference of ``checkpoint`` for any number of exports.
+
+    ``texts`` are the user's own, for the gate and for calibration beside those that ship.
+    """
+    opened = plugins.require("asterisk.runtimes.torch", "export").reference(checkpoint)
+    with opened as runtime:
+        yield Reference(runtime, texts)
+
+
 def export(
     checkpoint: Checkpoint,
     format: str,
     recipe_name: str | None,
-    out: Path,
+    out: Place,
     progress: Progress = lambda told: None,
+    *,
+    reference: Reference | None = None,
 ) -> Artifact:
-    """Export ``checkpoint`` to the folder ``out`` and return the artifact.
+    """Export ``checkpoint`` to the folder ``out``, or ``out(recipe)``, and return the artifact.
 
     ``out`` appears, or is replaced, whole and only after the artifact has passed its gate:
-    FidelityError otherwise. OutputError where it cannot be written, MissingExtra where a converter
-    or the engine is not installed.
+    FidelityError otherwise, which names a larger recipe that would pass. Recipe ``auto`` is the
+    smallest one that passes. ``reference`` saves opening one. OutputError where ``out`` cannot be
+    written, UsageError for a model that the format cannot hold, MissingExtra where a converter or
+    the engine is not installed.
     """
-    reference = plugins.require("asterisk.runtimes.torch", "export").reference
     if not is_plain_name(checkpoint.name):
         raise UsageError(
             f"a checkpoint called {checkpoint.name!r} cannot be exported: "
             "rename its folder to letters, digits, '.', '_' and '-', 100 at most"
         )
     writer = exporter(format)
-    recipe = choose(writer, recipe_name)
-    with replacing_folder(out, is_artifact) as staging, reference(checkpoint) as truth:
-        progress(f"{format} {recipe.name}: writing")
-        written = writer.write(checkpoint, recipe, staging)
-        copyfile(BUILTIN, staging / TOKENIZER)
-        _write_golden(staging, truth)
+    if recipe_name != AUTO:
+        recipe = choose(writer, recipe_name)
+    if reference is None:
+        with open_reference(checkpoint) as opened:
+            return export(checkpoint, format, recipe_name, out, progress, reference=opened)
+    if recipe_name == AUTO:
+        return _smallest(checkpoint, writer, out, progress, reference)
+    try:
+        return _export(checkpoint, writer, recipe, out, progress=progress, reference=reference)
+    except FidelityError as failure:
+        larger = [other for other in _by_size(writer) if other.bits > recipe.bits]
+        advice = _would_pass(checkpoint, writer, larger, progress, reference)
+        raise FidelityError(f"{format} {recipe.name}: {failure}; {advice}") from None
+
+
+def _by_size(writer: Exporter) -> list[Recipe]:
+    return sorted(writer.recipes, key=lambda recipe: recipe.bits)
+
+
+def _smallest(
+    checkpoint: Checkpoint, writer: Exporter, out: Place, progress: Progress, reference: Reference
+) -> Artifact:
+    refused = []
+    for recipe in _by_size(writer):
+        try:
+            return _export(checkpoint, writer, recipe, out, progress=progress, reference=reference)
+        except (FidelityError, UsageError) as failure:
+            refused.append(f"{recipe.name}: {one_line(failure)}")
+            progress(f"{writer.format} {refused[-1]}")
+    raise FidelityError(f"no recipe of {writer.format} passes its gate; {'; '.join(refused)}")
+
+
+def _would_pass(
+    checkpoint: Checkpoint,
+    writer: Exporter,
+    larger: Sequence[Recipe],
+    progress: Progress,
+    reference: Reference,
+) -> str:
+    for recipe in larger:
+        progress(f"{writer.format} {recipe.name}: looking whether it would pass")
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                _export(
+                    checkpoint,
+                    writer,
+                    recipe,
+                    Path(scratch) / "it",
+                    progress=progress,
+                    reference=reference,
+                )
+            except (FidelityError, UsageError):
+                continue
+        return f"recipe {recipe.name} would pass"
+    return "no larger recipe would pass"
+
+
+def _export(
+    checkpoint: Checkpoint,
+    writer: Exporter,
+    recipe: Recipe,
+    out: Place,
+    *,
+    progress: Progress,
+    reference: Reference,
+) -> Artifact:
+    out = out if isinstance(out, Path) else out(recipe)
+    told = f"{writer.format} {recipe.name}"
+    limits = writer.thresholds(recipe, checkpoint.config.num_layers)
+    with replacing_folder(out, is_artifact) as staging:
+        progress(f"{told}: writing")
+        written = writer.write(checkpoint, recipe, staging, reference.samples)
+        name, contents = checkpoint.tokenizer.compile()
+        (staging / name).write_bytes(contents)
+        _write_golden(staging, reference)
         manifest = Manifest(
-            format=format,
+            format=writer.format,
             recipe=recipe.name,
             name=checkpoint.name,
             entry=written.entry,
+            tokenizer=name,
             model=checkpoint.config,
             fingerprint=checkpoint.fingerprint,
-            compatible_with=(checkpoint.fingerprint,),
+            compatible_with=(checkpoint.fingerprint, *checkpoint.compatible_with),
+            prompts=checkpoint.prompts,
+            default_prompt_name=checkpoint.default_prompt_name,
+            similarity=checkpoint.similarity,
+            source=checkpoint.source,
             files={path.name: sha256(path) for path in sorted(staging.iterdir())},
-            thresholds=recipe.thresholds,
+            thresholds=limits,
             fidelity={},
             versions={"asterisk-edge": __version__, **written.versions},
         )
         _write(staging, manifest)
         with open_runtime(open_artifact(staging)) as candidate:
-            figures = gate(
-                candidate,
-                truth,
-                recipe.thresholds,
-                lambda told: progress(f"{format} {recipe.name}: {told}"),
-            )
+            figures = gate(candidate, reference, limits, lambda line: progress(f"{told}: {line}"))
         # Rounded, so that a last bit that differs between machines does not change the manifest.
-        told = {name: round(value, 6) for name, value in figures.items()}
-        _write(staging, replace(manifest, fidelity=told))
+        rounded = {name: round(value, 6) for name, value in figures.items()}
+        _write(staging, replace(manifest, fidelity=rounded))
     return open_artifact(out)
 
 
@@ -115,7 +197,9 @@ def _write(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
 
 
-def _write_golden(folder: Path, truth: Runtime) -> None:
-    golden = [text.text for text in texts.load()[:GOLDEN]]
+def _write_golden(folder: Path, reference: Reference) -> None:
+    golden = reference.texts[:GOLDEN]
     (folder / GOLDEN_TEXTS).write_text(json.dumps(golden, indent=1, ensure_ascii=False), "utf-8")
-    np.save(folder / GOLDEN_VECTORS, truth.encode(golden))
+    vectors = reference.vectors[:GOLDEN]
+    lengths = np.linalg.norm(vectors.astype("f8"), axis=1, keepdims=True)
+    np.save(folder / GOLDEN_VECTORS, (vectors / lengths).astype(np.float32))

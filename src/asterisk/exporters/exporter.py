@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -10,17 +10,17 @@ from typing import ClassVar, Protocol
 from asterisk.artifact import Thresholds
 from asterisk.model.checkpoint import Checkpoint
 
-EXACT = Thresholds(cosine_mean=0.99999, cosine_min=0.99999, overlap_at_10=0.99)
-QUANTISED = Thresholds(cosine_mean=0.998, cosine_min=0.985, overlap_at_10=0.95)
-
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How weights are stored and what that may cost in fidelity."""
+    """How weights are stored. `asterisk.exporters.thresholds` says what that may cost.
+
+    ``bits`` are those that a weight takes, about: recipes are tried from the fewest on.
+    """
 
     name: str
     summary: str
-    thresholds: Thresholds
+    bits: float = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,21 @@ class Exporter(Protocol):
     format: ClassVar[str]
     recipes: ClassVar[tuple[Recipe, ...]]
 
-    def write(self, checkpoint: Checkpoint, recipe: Recipe, folder: Path) -> Written:
+    def thresholds(self, recipe: Recipe, layers: int) -> Thresholds:
+        """Return how far a model of so many layers may stray from FP32 under ``recipe``."""
+        ...
+
+    def write(
+        self,
+        checkpoint: Checkpoint,
+        recipe: Recipe,
+        folder: Path,
+        samples: Sequence[Sequence[int]],
+    ) -> Written:
         """Write the engine's files of ``checkpoint`` under ``recipe`` into ``folder``.
 
-        The same bytes for the same input wherever the format allows it. Raises MissingExtra where
-        a converter is not installed.
+        ``samples`` are token ids of texts, special tokens included, to calibrate rounding on. The
+        same bytes for the same input wherever the format allows it. Raises MissingExtra where a
+        converter is not installed, UsageError for what the format cannot hold.
         """
         ...

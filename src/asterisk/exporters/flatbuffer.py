@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.errors import MissingExtra
+from asterisk.errors import MissingExtra, UsageError
 
 ANY = -1
 """A dimension that is known only when the model runs."""
@@ -22,6 +22,8 @@ ANY = -1
 SCHEMA_VERSION = 3
 IDENTIFIER = b"TFL3"
 ALIGNMENT = 16  # bytes; what the schema demands of a buffer's data
+GRAPH = 1 << 20  # bytes that suffice for everything but the constants' own
+LARGEST = (1 << 31) - 4 * GRAPH  # of constants; a file's offsets have 31 bits
 _TYPES = {
     "float32": "FLOAT32",
     "float16": "FLOAT16",
@@ -61,6 +63,7 @@ class Graph:
         self._tensors: list[Any] = []
         self._operators: list[Any] = []
         self._codes: dict[tuple[str, int], int] = {}
+        self._bytes = 0  # of the constants
         # By convention the first buffer is empty and belongs to every tensor that is computed.
         self._buffers: list[Any] = [self._schema.BufferT()]
 
@@ -76,7 +79,11 @@ class Graph:
         Bytes are little-endian in the file, whatever machine writes it.
         """
         array = np.asarray(value)
-        data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+        # Kept as it is, often a view of the checkpoint's own, and copied once: into the file.
+        data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
+        self._bytes += data.nbytes
+        if self._bytes > LARGEST:
+            raise UsageError("the weights are more than a TFLite file can hold, 2 GB; use int8")
         self._buffers.append(_aligned(self._schema, data))
         index = self._add(name, array.shape, array.dtype.name, len(self._buffers) - 1)
         if scales is not None:
@@ -86,24 +93,28 @@ class Graph:
             self._tensors[index].quantization = quantisation
         return index
 
-    def add(
-        self, operator: Operator, inputs: Sequence[int], outputs: Sequence[int], **options: object
+    def rename(self, index: int, name: str) -> None:
+        """Give a tensor its public name."""
+        self._tensors[index].name = name
+
+    def operator(
+        self, kind: Operator, inputs: Sequence[int], outputs: Sequence[int], **options: object
     ) -> None:
-        """Add ``operator``; ``options`` are fields of its table in the schema."""
+        """Add an operator; ``options`` are fields of its table in the schema."""
         schema = self._schema
-        key = (operator.code, operator.version)
+        key = (kind.code, kind.version)
         node = schema.OperatorT()
         node.opcodeIndex = self._codes.setdefault(key, len(self._codes))
         node.inputs, node.outputs = list(inputs), list(outputs)
-        if operator.options:
-            table = getattr(schema, operator.options + "T")()
+        if kind.options:
+            table = getattr(schema, kind.options + "T")()
             for field, value in options.items():
                 setattr(table, field, value)
-            node.builtinOptionsType = getattr(schema.BuiltinOptions, operator.options)
+            node.builtinOptionsType = getattr(schema.BuiltinOptions, kind.options)
             node.builtinOptions = table
         self._operators.append(node)
 
-    def to_bytes(self, signature: str, given: int, result: int, description: str) -> bytes:
+    def to_bytes(self, signature: str, given: int, result: int, description: str) -> memoryview:
         """Return the file, its one input and output named by ``signature`` as by their tensors."""
         schema = self._schema
         graph = schema.SubGraphT(name="main", inputs=[given], outputs=[result])
@@ -116,9 +127,10 @@ class Graph:
         model = schema.ModelT(version=SCHEMA_VERSION, description=description)
         model.operatorCodes = [self._code(*key) for key in self._codes]
         model.subgraphs, model.buffers, model.signatureDefs = [graph], self._buffers, [named]
-        builder = self._flatbuffers.Builder(1 << 20)
+        # Large enough from the start: growing would copy what is there into twice the space.
+        builder = self._flatbuffers.Builder(self._bytes + GRAPH)
         builder.Finish(model.Pack(builder), IDENTIFIER)
-        return bytes(builder.Output())
+        return memoryview(builder.Bytes)[builder.Head() :]
 
     def _code(self, code: str, version: int) -> Any:
         number = getattr(self._schema.BuiltinOperator, code)
@@ -139,7 +151,7 @@ class Graph:
         return len(self._tensors) - 1
 
 
-def _aligned(schema: Any, data: bytes) -> Any:
+def _aligned(schema: Any, data: npt.NDArray[np.uint8]) -> Any:
     """Return a buffer whose data lies where the schema demands, to be read where it is mapped.
 
     The generated class would align it to its elements, which are bytes.
@@ -149,7 +161,7 @@ def _aligned(schema: Any, data: bytes) -> Any:
         def Pack(self, builder: Any) -> Any:  # noqa: N802
             builder.StartVector(1, len(data), ALIGNMENT)
             builder.head = builder.head - len(data)
-            builder.Bytes[builder.head : builder.head + len(data)] = data
+            builder.Bytes[builder.head : builder.head + len(data)] = data.data
             vector = builder.EndVector()
             schema.BufferStart(builder)
             schema.BufferAddData(builder, vector)

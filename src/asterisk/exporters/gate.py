@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -11,44 +12,73 @@ from asterisk.artifact import Thresholds
 from asterisk.errors import FidelityError
 from asterisk.evaluation.fidelity import Fidelity, compare
 from asterisk.runtimes.runtime import Runtime, Vectors
+from asterisk.tokenizer import Tokenizer
 
 LENGTHS = (1, 2, 3, 5, 8, 13, 20, 31, 32, 33, 64, 127, 128, 129, 255, 256, 257, 384, 511, 512)
 STABLE = 32  # texts embedded alone and among others
+CALIBRATION = 120  # of the texts that ship, and of the user's, to calibrate rounding on
+Progress = Callable[[str], None]
+
+
+class Reference:
+    """The FP32 runtime of a checkpoint, the texts of the gate, and their vectors, made once.
+
+    The texts are those that ship and then ``more``, the user's own.
+    """
+
+    def __init__(self, runtime: Runtime, more: Sequence[str] = ()) -> None:
+        self.runtime = runtime
+        self.shipped = [text.text for text in texts.load()]
+        self.more = list(more)
+        self.texts = [*self.shipped, *self.more]
+
+    @cached_property
+    def vectors(self) -> Vectors:
+        """The FP32 vectors of `texts`, float32 [n, d], not normalised."""
+        return self.runtime.encode(self.texts, prompt="", normalize=False)
+
+    @cached_property
+    def samples(self) -> list[list[int]]:
+        """Token ids of some of the texts, special ones included, to calibrate rounding on."""
+        chosen = [text for some in (self.shipped, self.more) for text in _spread(some)]
+        return [self.runtime.tokenize(text) for text in chosen]
+
+
+def _spread(some: Sequence[str]) -> Sequence[str]:
+    return some[:: max(1, len(some) // CALIBRATION)][:CALIBRATION]
 
 
 def gate(
     candidate: Runtime,
-    reference: Runtime,
+    reference: Reference,
     limits: Thresholds,
-    progress: Callable[[str], None] = lambda told: None,
+    progress: Progress = lambda told: None,
 ) -> dict[str, float]:
     """Compare ``candidate`` with the FP32 ``reference`` and return the figures.
 
-    Over the texts that ship and over one text at every length of `LENGTHS`. FidelityError names
-    the first figure outside ``limits``, a token id that differs, or a vector that depends on what
-    is embedded with it.
+    Over the reference's texts and over one text at every length of `LENGTHS` that the model can
+    read. FidelityError names the first figure outside ``limits``, a token id that differs, or a
+    vector that depends on what is embedded with it.
     """
-    shipped = [text.text for text in texts.load()]
-    progress(f"comparing {len(shipped)} texts with FP32")
-    _same_tokens(candidate, reference, shipped)
-    ours, theirs = candidate.encode(shipped), reference.encode(shipped)
+    some, truth = reference.texts, reference.runtime
+    progress(f"comparing {len(some)} texts with FP32")
+    for text in some:
+        if candidate.tokenize(text) != truth.tokenize(text):
+            raise FidelityError(f"token ids differ for {text[:40]!r}")
+    theirs = reference.vectors
+    ours = candidate.encode(some, prompt="", normalize=False)
     if not (np.isfinite(ours).all() and ours.any(axis=1).all()):
         raise FidelityError("a vector is not finite, or all zeros")
     figures = compare(ours, theirs)
     _within(figures, limits)
-    shortest = _lengths(candidate, reference, shipped)
+    shortest = _lengths(candidate, truth, some)
     if not shortest >= limits.cosine_min:  # also when it is not a number
         raise FidelityError(
-            f"cosine at some length from 1 to 512 is {shortest:.5f}, below {limits.cosine_min}"
+            f"cosine at some length from 1 to {truth.longest} is {shortest:.5f}, "
+            f"below {limits.cosine_min}"
         )
-    _stable(candidate, shipped, ours)
+    _stable(candidate, some, ours)
     return figures.to_dict() | {"cosine_min_by_length": shortest}
-
-
-def _same_tokens(candidate: Runtime, reference: Runtime, shipped: Sequence[str]) -> None:
-    for text in shipped:
-        if candidate.tokenize(text) != reference.tokenize(text):
-            raise FidelityError(f"token ids differ for {text[:40]!r}")
 
 
 def _within(figures: Fidelity, limits: Thresholds) -> None:
@@ -58,16 +88,17 @@ def _within(figures: Fidelity, limits: Thresholds) -> None:
             raise FidelityError(f"{name} {found:.5f} is below the recipe's {least}")
 
 
-def _lengths(candidate: Runtime, reference: Runtime, shipped: Sequence[str]) -> float:
+def _lengths(candidate: Runtime, truth: Runtime, some: Sequence[str]) -> float:
     """Return the lowest cosine over texts cut to each length, read on across texts if short."""
-    stream = [token for text in shipped for token in reference.tokenize(text)]
+    tokenizer: Tokenizer = truth.tokenizer
+    specials = len(tokenizer.prefix) + len(tokenizer.suffix)
+    stream = [token for text in some for token in tokenizer.encode(text, truth.longest)]
     cosines = []
     for index, length in enumerate(LENGTHS):
-        if length > reference.config.max_positions:
-            break
-        ids = stream[index * 97 :][:length]
-        a, b = candidate.embed_ids(ids), reference.embed_ids(ids)
-        cosines.append(_cosine(a, b))
+        if specials <= length <= truth.longest:
+            content = stream[index * 97 :][: length - specials]
+            ids = tokenizer.with_special_tokens(content)
+            cosines.append(_cosine(candidate.embed_ids(ids), truth.embed_ids(ids)))
     return float(np.min(cosines))  # numpy's minimum keeps what is not a number
 
 
@@ -77,7 +108,8 @@ def _cosine(a: Vectors, b: Vectors) -> float:
     return float(x @ y / lengths) if lengths else 0.0
 
 
-def _stable(candidate: Runtime, shipped: Sequence[str], together: Vectors) -> None:
-    for index in reversed(range(min(STABLE, len(shipped)))):
-        if not np.array_equal(candidate.encode(shipped[index]), together[index]):
-            raise FidelityError(f"the vector of {shipped[index][:40]!r} depends on its neighbours")
+def _stable(candidate: Runtime, some: Sequence[str], together: Vectors) -> None:
+    for index in reversed(range(min(STABLE, len(some)))):
+        alone = candidate.encode(some[index], prompt="", normalize=False)
+        if not np.array_equal(alone, together[index]):
+            raise FidelityError(f"the vector of {some[index][:40]!r} depends on its neighbours")

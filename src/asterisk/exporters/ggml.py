@@ -44,10 +44,19 @@ def kind_of(recipe: str, name: str, blocks: int) -> str:
 
 
 def check_rows(recipe: str, *lengths: int) -> None:
-    """Raise UsageError unless rows of these lengths hold whole blocks."""
-    step = BLOCK.get(PLAIN.get(recipe, "Q6_K"), 1)
-    if any(length % step for length in lengths):
-        raise UsageError(f"gguf {recipe} needs rows of multiples of {step}; use recipe fp32")
+    """Raise UsageError unless rows of these lengths hold whole blocks; it says what would fit."""
+
+    def fits(recipe: str) -> bool:
+        step = BLOCK.get(PLAIN.get(recipe, "Q6_K"), 1)
+        return not any(length % step for length in lengths)
+
+    if not fits(recipe):
+        step = BLOCK[PLAIN.get(recipe, "Q6_K")]
+        others = "q8_0, f16 or fp32" if fits("q8_0") else "f16 or fp32"
+        raise UsageError(
+            f"gguf {recipe} needs rows of multiples of {step}, and this model has rows of "
+            f"{' and '.join(map(str, sorted(set(lengths))))}; use {others}"
+        )
 
 
 def pack(values: Array, kind: str, gguf: Any) -> Packed:

@@ -13,12 +13,9 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.artifact import Thresholds
 from asterisk.errors import UsageError
 
 BLOCK = 32
-NF4_TABLE = Thresholds(cosine_mean=0.99, cosine_min=0.97, overlap_at_10=0.88)
-"""What a token table in NF4 may cost."""
 
 _TAIL = 0.9677083  # the paper's outermost quantile: halfway to the edge of the last of 15 or 16
 _SHARES = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05)  # of a block's largest value, tried as its scale

@@ -8,8 +8,7 @@ a padded or batched text would get another vector.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,17 +16,14 @@ import numpy as np
 
 from asterisk import plugins
 from asterisk.artifact import Thresholds
-from asterisk.exporters.exporter import EXACT, QUANTISED, Recipe, Written
-from asterisk.exporters.nf4 import NF4_TABLE
-from asterisk.exporters.onnx_graph import Graph
-from asterisk.model.checkpoint import Array, Checkpoint
-from asterisk.model.config import ModelConfig
+from asterisk.exporters import thresholds
+from asterisk.exporters.exporter import Recipe, Written
+from asterisk.exporters.forward import Smoothing, Weights, sentence_embedding, token_states
+from asterisk.exporters.onnx_graph import INPUT, EncoderGraph
+from asterisk.model.checkpoint import Checkpoint
 
-ENTRY = "model.onnx"
-WEIGHTS = "weights.bin"
-FLOAT = 1  # onnx.TensorProto.FLOAT
-HIGH = Thresholds(cosine_mean=0.9995, cosine_min=0.995, overlap_at_10=0.97)
-WIDE = 16  # of so many inner channels of a feed-forward, hifi keeps one in float32
+ENTRY, WEIGHTS = "model.onnx", "weights.bin"
+OUTPUT, STATES = "sentence_embedding", "token_embeddings"
 
 
 class OnnxExporter:
@@ -35,141 +31,53 @@ class OnnxExporter:
 
     format: ClassVar[str] = "onnx"
     recipes: ClassVar[tuple[Recipe, ...]] = (
-        Recipe(
-            "int8",
-            "int8 weights by output channel and table by row, products in int8",
-            QUANTISED,
-        ),
-        Recipe(
-            "int8-hifi",
-            "as int8, but attention's products and one in 16 inner channels in float32",
-            HIGH,
-        ),
-        Recipe("int8-emb4", "as int8, but the table in NF4, a scale for each 32", NF4_TABLE),
-        Recipe("fp32", "weights and products in float32: the control", EXACT),
+        Recipe("int8", "int8 weights by output channel and table by row, products in int8", 8),
+        Recipe("int8-emb4", "as int8, but the table in NF4, a scale for each 32", 6),
+        Recipe("fp32", "weights and products in float32: the control"),
     )
 
-    def write(self, checkpoint: Checkpoint, recipe: Recipe, folder: Path) -> Written:
+    def thresholds(self, recipe: Recipe, layers: int) -> Thresholds:
+        """Return how far a model may stray from FP32; see `Exporter.thresholds`."""
+        return thresholds.thresholds(recipe.name, layers)
+
+    def write(
+        self,
+        checkpoint: Checkpoint,
+        recipe: Recipe,
+        folder: Path,
+        samples: Sequence[Sequence[int]],
+    ) -> Written:
         """Write the model under ``recipe``; see `Exporter.write`."""
-        onnx = plugins.require("onnx", "export")
-        graph = Graph(quantised=recipe.name != "fp32")
-        lay_out(graph, checkpoint.config, dict(checkpoint.tensors), recipe.name)
-        model, weights = graph.finish(
-            f"{checkpoint.name} {recipe.name}",
-            inputs={"input_ids": (np.int64, [1, "tokens"])},
-            outputs={"sentence_embedding": (np.float32, [1, checkpoint.config.embedding_size])},
-            location=WEIGHTS,
-        )
-        (folder / ENTRY).write_bytes(model)
-        (folder / WEIGHTS).write_bytes(weights)
-        return Written(ENTRY, {"onnx": str(onnx.__version__)})
+        config, name = checkpoint.config, f"{checkpoint.name} {recipe.name}"
+        quantised = recipe.name != "fp32"
+        with (folder / WEIGHTS).open("wb") as weights:
+            graph = EncoderGraph(
+                config,
+                weights,
+                WEIGHTS,
+                quantised=quantised,
+                nf4_table=recipe.name == "int8-emb4",
+            )
+            (folder / ENTRY).write_bytes(sentence_model(graph, name, checkpoint.tensors))
+        return Written(ENTRY, {"onnx": str(plugins.require("onnx", "export").__version__)})
 
 
-def lay_out(graph: Graph, config: ModelConfig, tensors: dict[str, Array], recipe: str) -> None:
-    """Lay out the forward pass of `asterisk.model.encoder.Encoder` for a batch of one."""
-    product: Callable[[str, Array], str] = graph.product
-    attending = narrowing = product
-    look_up = graph.rows_nf4 if recipe == "int8-emb4" else graph.rows
-    if recipe == "int8-hifi":
-        # What int8 loses, it loses here: attention's products have the widest activations, the
-        # narrowing one the most uneven weights. Keeping them costs half as much time again.
-        _outliers_last(config, tensors)
-        attending = partial(graph.product, exact=True)
-        narrowing = partial(graph.mixed_product, wide=config.intermediate_size // WIDE)
-
-    def norm(x: str, name: str) -> str:
-        return graph.node(
-            "LayerNormalization",
-            x,
-            graph.tensor(tensors[f"{name}.weight"]),
-            graph.tensor(tensors[f"{name}.bias"]),
-            axis=-1,
-            epsilon=config.layer_norm_eps,
-        )
-
-    def linear(
-        x: str, *names: str, by: Callable[[str, Array], str], scales: tuple[float, ...] = ()
-    ) -> str:
-        """Apply the linear maps ``names`` side by side, each times its scale."""
-        factors = scales or (1.0,) * len(names)
-        weight = np.concatenate(
-            [tensors[f"{n}.weight"] * np.float32(f) for n, f in zip(names, factors, strict=True)]
-        )
-        bias = np.concatenate(
-            [tensors[f"{n}.bias"] * np.float32(f) for n, f in zip(names, factors, strict=True)]
-        )
-        return graph.node("Add", by(x, weight), graph.tensor(bias))
-
-    def attention(x: str, block: str) -> str:
-        # The softmax's 1/sqrt(d) is folded into the query.
-        heads, root = config.num_heads, config.head_size**-0.5
-        parts = [f"{block}.attention.self.{part}" for part in ("query", "key", "value")]
-        mixed = linear(x, *parts, by=attending, scales=(root, 1.0, 1.0))
-        # Heads as column slices: no reshape, and the only transpose fuses into its product.
-        slices = graph.nodes("Split", 3 * heads, mixed, axis=-1, num_outputs=3 * heads)
-        read = []
-        for q, k, v in zip(
-            slices[:heads], slices[heads : 2 * heads], slices[2 * heads :], strict=True
-        ):
-            scores = graph.node("MatMul", q, graph.node("Transpose", k, perm=[1, 0]))
-            read.append(graph.node("MatMul", graph.node("Softmax", scores, axis=-1), v))
-        merged = graph.node("Concat", *read, axis=-1) if heads > 1 else read[0]
-        return linear(merged, f"{block}.attention.output.dense", by=attending)
-
-    def feed_forward(x: str, block: str) -> str:
-        inner = graph.node("Gelu", linear(x, f"{block}.intermediate.dense", by=product))
-        return linear(inner, f"{block}.output.dense", by=narrowing)
-
-    length = graph.node("Shape", "input_ids", start=1, end=2)
-    ids = graph.node("Reshape", "input_ids", graph.integers(-1))
-    words = look_up(tensors["embeddings.word_embeddings.weight"], ids)
-    x = graph.node("Add", words, _positions(graph, tensors, length))
-    if config.embedding_norm:
-        x = norm(x, "embeddings.LayerNorm")
-    for index in range(config.num_layers):
-        block = f"encoder.layer.{index}"
-        first, second = f"{block}.attention.output.LayerNorm", f"{block}.output.LayerNorm"
-        if config.norm_first:
-            x = graph.node("Add", x, attention(norm(x, first), block))
-            x = graph.node("Add", x, feed_forward(norm(x, second), block))
-        else:
-            x = norm(graph.node("Add", x, attention(x, block)), first)
-            x = norm(graph.node("Add", x, feed_forward(x, block)), second)
-    x = graph.node("MatMul", _mean_weights(graph, config, length), x)
-    if config.projection_size:
-        weight = graph.tensor(tensors["projection.weight"].T.copy())
-        x = graph.node(
-            "Add", graph.node("MatMul", x, weight), graph.tensor(tensors["projection.bias"])
-        )
-    graph.name_output(x, "sentence_embedding")
+def sentence_model(
+    graph: EncoderGraph, name: str, tensors: Weights, smoothing: Sequence[Smoothing] = ()
+) -> bytes:
+    """Return the model that maps `INPUT` int64 [1, tokens] to `OUTPUT` float32 [1, size]."""
+    vector = sentence_embedding(graph, graph.config, tensors, smoothing)
+    graph.name_output(vector, OUTPUT)
+    return _finish(graph, name, OUTPUT, [1, graph.config.embedding_size])
 
 
-def _outliers_last(config: ModelConfig, tensors: dict[str, Array]) -> None:
-    """Sort each feed-forward's inner channels by their largest outgoing weight; all else is equal.
-
-    From the weights alone: which channels are large for some texts need not be for others.
-    """
-    for index in range(config.num_layers):
-        inner, outer = (
-            f"encoder.layer.{index}.{part}.dense" for part in ("intermediate", "output")
-        )
-        order = np.argsort(np.abs(tensors[f"{outer}.weight"]).max(0), kind="stable")
-        for part in ("weight", "bias"):
-            tensors[f"{inner}.{part}"] = tensors[f"{inner}.{part}"][order]
-        tensors[f"{outer}.weight"] = tensors[f"{outer}.weight"][:, order]
+def states_model(graph: EncoderGraph, name: str, tensors: Weights) -> bytes:
+    """Return the model that gives the last hidden states, `STATES` float32 [tokens, hidden]."""
+    graph.name_output(token_states(graph, graph.config, tensors), STATES)
+    return _finish(graph, name, STATES, ["tokens", graph.config.hidden_size])
 
 
-def _positions(graph: Graph, tensors: dict[str, Array], length: str) -> str:
-    # There is one token type only: it rides on the positions.
-    table = (
-        tensors["embeddings.position_embeddings.weight"]
-        + tensors["embeddings.token_type_embeddings.weight"]
+def _finish(graph: EncoderGraph, name: str, output: str, shape: Sequence[int | str]) -> bytes:
+    return graph.finish(
+        name, inputs={INPUT: (np.int64, [1, "tokens"])}, outputs={output: (np.float32, shape)}
     )
-    return graph.node("Slice", graph.tensor(table), graph.integers(0), length, graph.integers(0))
-
-
-def _mean_weights(graph: Graph, config: ModelConfig, length: str) -> str:
-    # A product with a row of 1/length: several times as fast as ReduceMean down the columns.
-    ones = graph.tensor(np.ones((1, config.max_positions), np.float32))
-    row = graph.node("Slice", ones, graph.integers(0), length, graph.integers(1))
-    return graph.node("Div", row, graph.node("Cast", length, to=FLOAT))

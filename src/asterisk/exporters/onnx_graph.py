@@ -1,36 +1,42 @@
-"""Writing an ONNX graph: nodes, weights beside the model, and what int8 does to both."""
+"""Writing an ONNX graph: nodes, weights beside the model, and the encoder's operators."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from asterisk import plugins
+from asterisk.exporters.forward import Array
 from asterisk.exporters.nf4 import BLOCK, pairs, quantise_nf4
 from asterisk.exporters.rounding import quantise_rows
+from asterisk.model.config import ModelConfig
 
 OPSET = 20
 IR_VERSION = 10
 INLINE = 1_024  # bytes; smaller tensors stay in the model file
 PAGE = 4_096
-GROUPS = 3  # of narrow columns in a mixed product, each with scales of its own
+FLOAT, INT32 = 1, 6  # onnx.TensorProto.DataType
+INPUT = "input_ids"
 Shape = Sequence[int | str]
 
 
 class Graph:
     """A graph under construction; a value is known by its name.
 
-    ``quantised`` turns `product` and `rows` into int8.
+    Weights go to the file ``weights`` as they are met, so that none is held; the model names that
+    file ``location``.
     """
 
-    def __init__(self, *, quantised: bool) -> None:
+    def __init__(self, weights: BinaryIO, location: str) -> None:
         self.onnx = plugins.require("onnx", "export")
-        self.quantised = quantised
+        self._weights, self._location = weights, location
+        self._end = 0  # of the weight file
         self._nodes: list[Any] = []
-        self._tensors: dict[str, npt.NDArray[Any]] = {}
+        self._tensors: list[Any] = []
         self._known: dict[tuple[str, bytes, tuple[int, ...]], str] = {}
 
     def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
@@ -48,69 +54,16 @@ class Graph:
 
     def tensor(self, values: npt.NDArray[Any]) -> str:
         """Add a constant, once however often it is used, and return its name."""
-        values = np.ascontiguousarray(values)
-        key = (values.dtype.str, values.tobytes(), values.shape)
+        values = np.ascontiguousarray(values).reshape(values.shape)
+        key = (values.dtype.str, hashlib.sha256(values.data).digest(), values.shape)
         if key not in self._known:
             self._known[key] = f"tensor_{len(self._tensors)}"
-            self._tensors[self._known[key]] = values
+            self._tensors.append(self._initializer(self._known[key], values))
         return self._known[key]
 
     def integers(self, *values: int) -> str:
         """Add a constant int64 vector."""
         return self.tensor(np.array(values, np.int64))
-
-    def product(self, x: str, weight: npt.NDArray[np.float32], *, exact: bool = False) -> str:
-        """Multiply ``x`` [..., in] by ``weight`` [out, in], transposed; ``exact`` in float32."""
-        if exact or not self.quantised:
-            return self.node("MatMul", x, self.tensor(weight.T))
-        narrow, scale = quantise_rows(weight)
-        codes, x_scale, zero = self.nodes("DynamicQuantizeLinear", 3, x)
-        whole = self.node(
-            "MatMulInteger",
-            codes,
-            self.tensor(narrow.T),
-            zero,
-            self.tensor(np.zeros(len(scale), np.int8)),
-        )
-        factor = self.node("Mul", x_scale, self.tensor(scale))
-        floats = self.node("Cast", whole, to=self.onnx.TensorProto.FLOAT)
-        return self.node("Mul", floats, factor)
-
-    def mixed_product(self, x: str, weight: npt.NDArray[np.float32], wide: int) -> str:
-        """Multiply as `product` does, but the last ``wide`` columns of ``weight`` in float32.
-
-        LLM.int8()'s decomposition (arXiv:2208.07339, section 3.2): a few columns of large values
-        would set the scale of all others. Those others are taken in groups, for the same reason.
-        """
-        narrow = np.array_split(np.arange(weight.shape[1] - wide), GROUPS)
-        sizes = [*map(len, narrow), wide]
-        parts = self.nodes("Split", len(sizes), x, self.integers(*sizes), axis=-1)
-        columns = np.split(weight, np.cumsum(sizes)[:-1], axis=1)
-        total = self.product(parts[-1], columns[-1], exact=True)
-        for part, column in zip(parts[:-1], columns[:-1], strict=True):
-            total = self.node("Add", total, self.product(part, column))
-        return total
-
-    def rows(self, table: npt.NDArray[np.float32], ids: str = "input_ids") -> str:
-        """Look up the rows of ``table`` [n, d] at ``ids``."""
-        if not self.quantised:
-            return self.node("Gather", self.tensor(table), ids)
-        narrow, scale = quantise_rows(table)
-        codes = self.node("Gather", self.tensor(narrow), ids)
-        floats = self.node("Cast", codes, to=self.onnx.TensorProto.FLOAT)
-        return self.node("Mul", floats, self.node("Gather", self.tensor(scale[:, None]), ids))
-
-    def rows_nf4(self, table: npt.NDArray[np.float32], ids: str) -> str:
-        """Look up the rows of ``table`` [n, d], stored in NF4, at ``ids`` [tokens]."""
-        packed, scales = quantise_nf4(table)
-        width, kinds = table.shape[1], self.onnx.TensorProto
-        codes = self.node("Gather", self.tensor(packed), ids)
-        indices = self.node("Cast", codes, to=kinds.INT32)
-        values = self.node("Gather", self.tensor(pairs()), indices)
-        blocks = self.node("Reshape", values, self.integers(-1, width // BLOCK, BLOCK))
-        picked = self.node("Gather", self.tensor(scales[:, :, None]), ids)
-        scaled = self.node("Mul", blocks, self.node("Cast", picked, to=kinds.FLOAT))
-        return self.node("Reshape", scaled, self.integers(-1, width))
 
     def name_output(self, value: str, name: str) -> None:
         """Give the last node's output ``value`` its public name."""
@@ -124,14 +77,9 @@ class Graph:
         *,
         inputs: Mapping[str, tuple[Any, Shape]],
         outputs: Mapping[str, tuple[Any, Shape]],
-        location: str,
-    ) -> tuple[bytes, bytes]:
-        """Return the model's bytes and those of its weight file, called ``location``."""
+    ) -> bytes:
+        """Return the model's bytes."""
         helper = self.onnx.helper
-        weights = bytearray()
-        initializers = []
-        for key, values in self._tensors.items():
-            initializers.append(self._initializer(key, values, weights, location))
 
         def described(values: Mapping[str, tuple[Any, Shape]]) -> list[Any]:
             return [
@@ -142,7 +90,7 @@ class Graph:
             ]
 
         graph = helper.make_graph(
-            self._nodes, name, described(inputs), described(outputs), initializers
+            self._nodes, name, described(inputs), described(outputs), self._tensors
         )
         model = helper.make_model(
             graph,
@@ -150,23 +98,155 @@ class Graph:
             ir_version=IR_VERSION,
             opset_imports=[helper.make_opsetid("", OPSET)],
         )
-        return model.SerializeToString(deterministic=True), bytes(weights)
+        data: bytes = model.SerializeToString(deterministic=True)
+        return data
 
-    def _initializer(
-        self, key: str, values: npt.NDArray[Any], weights: bytearray, location: str
-    ) -> Any:
+    def _initializer(self, key: str, values: npt.NDArray[Any]) -> Any:
         if values.nbytes < INLINE:
             return self.onnx.numpy_helper.from_array(values, key)
         # Page by page, so that a mapping touches only the tensors that are used.
-        weights.extend(bytes(-len(weights) % PAGE))
+        self._write(bytes(-self._end % PAGE))
         proto = self.onnx.TensorProto(
             name=key,
             dims=values.shape,
             data_type=self.onnx.helper.np_dtype_to_tensor_dtype(values.dtype),
             data_location=self.onnx.TensorProto.EXTERNAL,
         )
-        where = {"location": location, "offset": str(len(weights)), "length": str(values.nbytes)}
+        where = {"location": self._location, "offset": self._end, "length": values.nbytes}
         for field, value in where.items():
-            proto.external_data.add(key=field, value=value)
-        weights.extend(values.tobytes())
+            proto.external_data.add(key=field, value=str(value))
+        self._write(values.data)
         return proto
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self._weights.write(data)
+        self._end += memoryview(data).nbytes
+
+
+class EncoderGraph(Graph):
+    """The encoder's operators (`asterisk.exporters.forward`) for one text.
+
+    ``quantised`` makes products and the token table int8; ``nf4_table`` makes the table NF4.
+    Without a dimension for a batch of one, a small model is 4 percent faster.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: BinaryIO,
+        location: str,
+        *,
+        quantised: bool,
+        nf4_table: bool = False,
+    ) -> None:
+        super().__init__(weights, location)
+        self.config, self.quantised, self.nf4_table = config, quantised, nf4_table
+        self.length = self.node("Shape", INPUT, start=1, end=2)
+        self.ids = self.node("Reshape", INPUT, self.integers(-1))
+
+    def words(self, table: Array) -> str:
+        """Look up the text's tokens: [T, H]."""
+        if self.nf4_table:
+            return self._rows_nf4(table)
+        if not self.quantised:
+            return self.node("Gather", self.tensor(table), self.ids)
+        narrow, scale = quantise_rows(table)
+        codes = self.node("Gather", self.tensor(narrow), self.ids)
+        factors = self.node("Gather", self.tensor(scale[:, None]), self.ids)
+        return self.node("Mul", self.node("Cast", codes, to=FLOAT), factors)
+
+    def positions(self, table: Array) -> str:
+        """Take as many rows as there are tokens: [T, H]."""
+        zero = self.integers(0)
+        return self.node("Slice", self.tensor(table), zero, self.length, zero)
+
+    def add(self, a: str, b: str) -> str:
+        """Add two tensors."""
+        return self.node("Add", a, b)
+
+    def scale(self, x: str, factors: Array) -> str:
+        """Multiply each row by ``factors``."""
+        return self.node("Mul", x, self.tensor(factors))
+
+    def norm(self, x: str, weight: Array, bias: Array) -> str:
+        """Apply LayerNorm to each row."""
+        parameters = self.tensor(weight), self.tensor(bias)
+        epsilon = self.config.layer_norm_eps
+        return self.node("LayerNormalization", x, *parameters, axis=-1, epsilon=epsilon)
+
+    def linear(self, name: str, x: str, weight: Array, bias: Array, exact: int = 0) -> str:  # noqa: ARG002
+        """Multiply in int8 where the graph is quantised, but the last ``exact`` columns."""
+        if not self.quantised:
+            return self.node("Add", self._product(x, weight), self.tensor(bias))
+        if not exact:
+            return self.node("Add", self._product_int8(x, weight), self.tensor(bias))
+        # LLM.int8()'s decomposition (arXiv:2208.07339, section 3.2): a few channels of large
+        # values would set the one scale of all others.
+        narrow = weight.shape[1] - exact
+        part, wide = self.nodes("Split", 2, x, self.integers(narrow, exact), axis=-1)
+        whole = self.node("Add", self._product_int8(part, weight[:, :narrow]), self.tensor(bias))
+        return self.node("Add", whole, self._product(wide, weight[:, narrow:]))
+
+    def heads(self, x: str) -> tuple[str, str, str]:
+        """Split [T, 3 H] into query, key and value, [h, T, d] each."""
+        heads, size = self.config.num_heads, self.config.head_size
+        parts = self.node("Reshape", x, self.integers(-1, 3 * heads, size))
+        by_head = self.node("Transpose", parts, perm=[1, 0, 2])
+        query, key, value = self.nodes("Split", 3, by_head, axis=0, num_outputs=3)
+        return query, key, value
+
+    def attend(self, query: str, key: str, value: str) -> str:
+        """Attend in all heads at once: [T, H]."""
+        scores = self.node("MatMul", query, self.node("Transpose", key, perm=[0, 2, 1]))
+        mixed = self.node("MatMul", self.softmax(scores), value)
+        by_token = self.node("Transpose", mixed, perm=[1, 0, 2])
+        return self.node("Reshape", by_token, self.integers(-1, self.config.hidden_size))
+
+    def softmax(self, x: str) -> str:
+        """Turn each row of scores into shares."""
+        return self.node("Softmax", x, axis=-1)
+
+    def activation(self, x: str, kind: str) -> str:
+        """Apply an activation to each element."""
+        if kind == "gelu":
+            return self.node("Gelu", x)
+        if kind == "gelu_tanh":
+            return self.node("Gelu", x, approximate="tanh")
+        return self.node({"relu": "Relu", "tanh": "Tanh"}[kind], x)
+
+    def first(self, x: str) -> str:
+        """Take the first token: [1, H]."""
+        return self.node("Slice", x, self.integers(0), self.integers(1), self.integers(0))
+
+    def pool(self, x: str, how: str) -> str:
+        """Pool the tokens: [1, H]."""
+        if how == "max":
+            return self.node("ReduceMax", x, self.integers(0), keepdims=1)
+        # A product with a row of 1/length: several times as fast as ReduceMean down the columns.
+        ones = self.tensor(np.ones((1, self.config.max_positions), np.float32))
+        row = self.node("Slice", ones, self.integers(0), self.length, self.integers(1))
+        count = self.node("Cast", self.length, to=FLOAT)
+        if how == "mean_sqrt_len_tokens":
+            count = self.node("Sqrt", count)
+        return self.node("MatMul", self.node("Div", row, count), x)
+
+    def _product(self, x: str, weight: Array) -> str:
+        return self.node("MatMul", x, self.tensor(weight.T))
+
+    def _product_int8(self, x: str, weight: Array) -> str:
+        narrow, scale = quantise_rows(weight)
+        codes, x_scale, zero = self.nodes("DynamicQuantizeLinear", 3, x)
+        no_zeros = self.tensor(np.zeros(len(scale), np.int8))
+        whole = self.node("MatMulInteger", codes, self.tensor(narrow.T), zero, no_zeros)
+        factor = self.node("Mul", x_scale, self.tensor(scale))
+        return self.node("Mul", self.node("Cast", whole, to=FLOAT), factor)
+
+    def _rows_nf4(self, table: Array) -> str:
+        packed, scales = quantise_nf4(table)
+        width = table.shape[1]
+        codes = self.node("Gather", self.tensor(packed), self.ids)
+        values = self.node("Gather", self.tensor(pairs()), self.node("Cast", codes, to=INT32))
+        blocks = self.node("Reshape", values, self.integers(-1, width // BLOCK, BLOCK))
+        scale = self.node("Gather", self.tensor(scales[:, :, None]), self.ids)
+        scaled = self.node("Mul", blocks, self.node("Cast", scale, to=FLOAT))
+        return self.node("Reshape", scaled, self.integers(-1, width))

@@ -10,15 +10,19 @@ only the rows of a text are ever unpacked.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from asterisk.exporters.exporter import EXACT, QUANTISED, Recipe, Written
-from asterisk.exporters.nf4 import NF4_TABLE
-from asterisk.exporters.tflite_graph import encoder_graph
+from asterisk.artifact import Thresholds
+from asterisk.exporters import thresholds
+from asterisk.exporters.exporter import Recipe, Written
+from asterisk.exporters.forward import Smoothing, Weights, sentence_embedding
+from asterisk.exporters.tflite_graph import EncoderGraph
 from asterisk.model.checkpoint import Checkpoint
 
 ENTRY = "model.tflite"
+OUTPUT, SIGNATURE = "sentence_embedding", "serving_default"
 
 
 class TfliteExporter:
@@ -26,18 +30,38 @@ class TfliteExporter:
 
     format: ClassVar[str] = "tflite"
     recipes: ClassVar[tuple[Recipe, ...]] = (
-        Recipe("int8", "matrices and token table in int8, a scale for each row", QUANTISED),
-        Recipe("int8-emb4", "as int8, but the table in NF4, a scale for each 32", NF4_TABLE),
-        Recipe("fp32", "everything in float32: the control", EXACT),
+        Recipe("int8", "matrices and token table in int8, a scale for each row", 8),
+        Recipe("int8-emb4", "as int8, but the table in NF4, a scale for each 32", 6),
+        Recipe("fp32", "everything in float32: the control"),
     )
 
-    def write(self, checkpoint: Checkpoint, recipe: Recipe, folder: Path) -> Written:
+    def thresholds(self, recipe: Recipe, layers: int) -> Thresholds:
+        """Return how far a model may stray from FP32; see `Exporter.thresholds`."""
+        return thresholds.thresholds(recipe.name, layers)
+
+    def write(
+        self,
+        checkpoint: Checkpoint,
+        recipe: Recipe,
+        folder: Path,
+        samples: Sequence[Sequence[int]],
+    ) -> Written:
         """Write the model under ``recipe``; see `Exporter.write`."""
         from importlib.metadata import version
 
-        data = encoder_graph(
-            checkpoint, int8=recipe.name != "fp32", nf4_table=recipe.name == "int8-emb4"
+        graph = EncoderGraph(
+            checkpoint.config, int8=recipe.name != "fp32", nf4_table=recipe.name == "int8-emb4"
         )
+        data = sentence_model(graph, checkpoint.name, checkpoint.tensors)
         (folder / ENTRY).write_bytes(data)
         tools = ("ai-edge-litert", "flatbuffers")
         return Written(ENTRY, {tool: version(tool) for tool in tools})
+
+
+def sentence_model(
+    graph: EncoderGraph, name: str, tensors: Weights, smoothing: Sequence[Smoothing] = ()
+) -> memoryview:
+    """Return the file that maps ids int32 [1, tokens] to `OUTPUT` float32 [1, size]."""
+    vector = sentence_embedding(graph, graph.config, tensors, smoothing)
+    graph.rename(vector, OUTPUT)
+    return graph.to_bytes(SIGNATURE, graph.ids, vector, f"asterisk {name}")

@@ -140,8 +140,10 @@ class _Widening:
         width, hidden, inner = self.shape.width, self.hidden, self.shape.inner
         size = self.config.embedding_size
         matrix, bias = np.eye(hidden), np.zeros(hidden)
-        if self.config.projection_size:
-            matrix, bias = self.get("projection.weight"), self.get("projection.bias")
+        if self.config.dense:
+            matrix = self.get("dense.0.weight")
+            if self.config.dense[0].bias:
+                bias = self.get("dense.0.bias")
         value = np.zeros((width, width))
         read = [*range(hidden), hidden + _MEAN]
         value[read, read] = 1.0

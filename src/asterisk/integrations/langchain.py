@@ -25,7 +25,7 @@ from asterisk.integrations.lazy import LazyRuntime
 
 
 class AsteriskEmbeddings(Embeddings):  # type: ignore[misc]
-    """Unit vectors of texts, ``dim`` elements or all of the artifact's.
+    """Vectors of texts, ``dim`` elements or all of the artifact's, each with its role's prompt.
 
     The engine is opened at first use and pickling keeps the path, see `LazyRuntime`. The methods
     with an ``a`` run in a thread of LangChain's executor; the engine is not held from the event
@@ -51,11 +51,11 @@ class AsteriskEmbeddings(Embeddings):  # type: ignore[misc]
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
         """Embed texts that are to be found."""
-        return self._lazy.rows(texts, self.dim)
+        return self._lazy.documents(texts, self.dim)
 
     def embed_query(self, text: str) -> list[float]:
         """Embed a text to find others by."""
-        return self._lazy.rows([text], self.dim)[0]
+        return self._lazy.queries([text], self.dim)[0]
 
     def close(self) -> None:
         """Release the engine; the next use opens it again."""

@@ -6,13 +6,12 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from asterisk.errors import UsageError
 from asterisk.runtimes import forks
 from asterisk.runtimes.load import MOST_THREADS, load
-from asterisk.runtimes.runtime import OnLong, Runtime, Vectors
+from asterisk.runtimes.runtime import Runtime, Vectors
 
 
 class LazyRuntime:
@@ -50,23 +49,18 @@ class LazyRuntime:
     def encode(
         self,
         texts: str | Sequence[str],
-        *,
-        dim: int | None = None,
-        normalize: bool = True,
-        show_progress: bool = False,
-        on_long: OnLong = "truncate",
+        **options: Any,
     ) -> Vectors:
-        """Embed as `Runtime.encode` does; an empty list opens nothing unless its size is asked."""
-        return self.runtime.encode(
-            texts, dim=dim, normalize=normalize, show_progress=show_progress, on_long=on_long
-        )
+        """Embed as `Runtime.encode` does, with its ``options``."""
+        return self.runtime.encode(texts, **options)
 
-    def rows(self, texts: Sequence[str], dim: int | None = None) -> list[list[float]]:
-        """Embed a list of texts as lists of Python's floats, what stores of others take."""
-        if not texts:
-            return []
-        found: list[list[float]] = np.asarray(self.encode(list(texts), dim=dim)).tolist()
-        return found
+    def queries(self, texts: Sequence[str], dim: int | None = None) -> list[list[float]]:
+        """Embed queries as lists of Python's floats, what stores of others take."""
+        return _floats(self.runtime.encode_query(list(texts), dim=dim)) if texts else []
+
+    def documents(self, texts: Sequence[str], dim: int | None = None) -> list[list[float]]:
+        """Embed documents in the same form."""
+        return _floats(self.runtime.encode_document(list(texts), dim=dim)) if texts else []
 
     def close(self) -> None:
         """Release the engine, if there is one, once the texts under way are done."""
@@ -93,3 +87,8 @@ class LazyRuntime:
 
     def __hash__(self) -> int:
         return hash((self.artifact, self.threads))
+
+
+def _floats(vectors: Vectors) -> list[list[float]]:
+    found: list[list[float]] = vectors.tolist()
+    return found

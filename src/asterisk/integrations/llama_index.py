@@ -28,7 +28,7 @@ BATCH = 256  # texts a call: nothing is padded, so that a call's own cost is wha
 
 
 class AsteriskEmbedding(BaseEmbedding):  # type: ignore[misc]
-    """Unit vectors of texts, ``dim`` elements or all of the artifact's.
+    """Vectors of texts, ``dim`` elements or all of the artifact's, each with its role's prompt.
 
     The engine is opened at first use; what is serialised is the path, see `LazyRuntime`. The
     asynchronous methods run in a thread, so that the event loop goes on. Errors are those of
@@ -56,13 +56,13 @@ class AsteriskEmbedding(BaseEmbedding):  # type: ignore[misc]
         self._lazy.close()
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return self._lazy.rows(texts, self.dim)
+        return self._lazy.documents(texts, self.dim)
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        return self._lazy.rows([text], self.dim)[0]
+        return self._lazy.documents([text], self.dim)[0]
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return self._get_text_embedding(query)
+        return self._lazy.queries([query], self.dim)[0]
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return await asyncio.to_thread(self._get_text_embeddings, texts)
@@ -71,4 +71,4 @@ class AsteriskEmbedding(BaseEmbedding):  # type: ignore[misc]
         return await asyncio.to_thread(self._get_text_embedding, text)
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return await self._aget_text_embedding(query)
+        return await asyncio.to_thread(self._get_query_embedding, query)

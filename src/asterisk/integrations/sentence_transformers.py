@@ -28,6 +28,8 @@ from asterisk.integrations.arrays import (
     unit,
 )
 from asterisk.integrations.lazy import LazyRuntime
+from asterisk.roles import check_prompt_name, prompt_name_of
+from asterisk.spaces import read_similarity
 
 TASKS = (None, "query", "document")
 
@@ -52,15 +54,18 @@ class SentenceEncoder:
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
         truncate_dim: int | None = None,
-        similarity_fn_name: str = "cosine",
+        similarity_fn_name: str | None = None,
     ) -> None:
         self._lazy = LazyRuntime(model_name_or_path, threads)
-        self.prompts = {"query": "", "document": "", **(prompts or {})}
-        self.default_prompt_name = default_prompt_name
-        if default_prompt_name is not None:
+        self._given = {name: text or "" for name, text in (prompts or {}).items()}
+        self._default_prompt_name = default_prompt_name
+        self._prompts: dict[str, str] | None = None  # until the model's own are known
+        if default_prompt_name is not None and default_prompt_name not in self._given:
             self._prompt(None, default_prompt_name)
         self.truncate_dim = _checked_dim(truncate_dim)
-        self.similarity_fn_name = similarity_fn_name
+        self._similarity_fn_name: str | None = None
+        if similarity_fn_name is not None:
+            self.similarity_fn_name = similarity_fn_name
 
     def encode(  # noqa: PLR0917
         self,
@@ -89,28 +94,29 @@ class SentenceEncoder:
         from the list itself, so one text alone cannot be int8); an empty list gives shape [0].
         ``convert_to_tensor`` gives a tensor, ``convert_to_numpy=False`` a list of them.
 
-        ``prompt``, or the prompt named ``prompt_name``, is put before each text. ``truncate_dim``
-        keeps the first dimensions, unit length again only if ``normalize_embeddings``; without it
-        vectors have unit length anyway. ``sentences`` is the older name of ``inputs``.
+        ``prompt``, or the prompt named ``prompt_name``, or the default one is put before each text.
+        ``truncate_dim`` keeps the first dimensions, unit length again only if
+        ``normalize_embeddings``; whole vectors have unit length if the model's folder says so.
+        ``sentences`` is the older name of ``inputs``.
         """
         _refuse(output_value, device, pool, task, batch_size)
         given = inputs if sentences is None else sentences
         if given is None or (inputs is not None and sentences is not None):
             raise UsageError("encode takes the texts once, as inputs")
         reduce = quantiser(precision)
-        before = self._prompt(prompt, prompt_name)
         texts = [given] if isinstance(given, str) else list(given)
         for text in texts:
             if not isinstance(text, str):
                 raise UsageError(f"an artifact embeds text, not {type(text).__name__}")
         vectors = np.array([])  # of shape [0], as there
         if texts:
-            prefixed = [before + text for text in texts]
             dim = _checked_dim(truncate_dim) or self.truncate_dim
-            vectors = self._lazy.encode(prefixed, show_progress=bool(show_progress_bar))
+            before = self._prompt(prompt, prompt_name)
+            vectors = self._lazy.encode(texts, prompt=before, show_progress=bool(show_progress_bar))
             vectors = np.ascontiguousarray(vectors[:, :dim])  # none: all of them
-            # Whole vectors have unit length already: the model's last module sees to that.
-            vectors = reduce(unit(vectors) if normalize_embeddings and dim else vectors)
+            # Whole vectors of a model that normalises have unit length already.
+            lengthy = dim or not self._lazy.runtime.config.normalize
+            vectors = reduce(unit(vectors) if normalize_embeddings and lengthy else vectors)
         if convert_to_tensor:
             result = tensor(vectors)
         elif convert_to_numpy:
@@ -128,8 +134,8 @@ class SentenceEncoder:
         **options: Any,
     ) -> Any:
         """Embed queries: `encode` with the prompt named ``query``, unless another is given."""
-        if prompt_name is None and prompt is None and "query" in self.prompts:
-            prompt_name = "query"
+        if prompt_name is None and prompt is None:
+            prompt_name = prompt_name_of("query", self.prompts)
         return self.encode(inputs, prompt_name, prompt, *more, task="query", **options)
 
     def encode_document(
@@ -142,13 +148,44 @@ class SentenceEncoder:
     ) -> Any:
         """Embed documents: `encode` with the prompt named document, passage or corpus."""
         if prompt_name is None and prompt is None:
-            there = (name for name in ("document", "passage", "corpus") if name in self.prompts)
-            prompt_name = next(there, None)
+            prompt_name = prompt_name_of("document", self.prompts)
         return self.encode(inputs, prompt_name, prompt, *more, task="document", **options)
 
     @property
+    def prompts(self) -> dict[str, str]:
+        """Prompts by name: those given here, then the model's own; query and document always."""
+        if self._prompts is None:
+            runtime = self._lazy.runtime
+            own = {"query": "", "document": "", **runtime.prompts}
+            self._prompts = {**own, **self._given}
+            if self._default_prompt_name is None:
+                self._default_prompt_name = runtime.default_prompt_name
+        return self._prompts
+
+    @prompts.setter
+    def prompts(self, prompts: Mapping[str, str]) -> None:
+        self._prompts = dict(prompts)
+
+    @property
+    def default_prompt_name(self) -> str | None:
+        """The prompt of `encode` where none is named: the one given here, or the model's own."""
+        if self._default_prompt_name is None and self._prompts is None:
+            _ = self.prompts
+        return self._default_prompt_name
+
+    @default_prompt_name.setter
+    def default_prompt_name(self, name: str | None) -> None:
+        _ = self.prompts
+        self._default_prompt_name = name
+
+    @property
     def similarity_fn_name(self) -> str:
-        """What `similarity` computes: cosine, dot, or minus a euclidean or manhattan distance."""
+        """What `similarity` computes: cosine, dot, or minus a euclidean or manhattan distance.
+
+        What the model's folder asks for, unless another one is given.
+        """
+        if self._similarity_fn_name is None:
+            self._similarity_fn_name = read_similarity(self._lazy.artifact) or "cosine"
         return self._similarity_fn_name
 
     @similarity_fn_name.setter
@@ -160,11 +197,11 @@ class SentenceEncoder:
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Return a tensor [n, m], each of the one with each of the other; higher is nearer."""
-        return tensor(compare(self._similarity_fn_name, embeddings1, embeddings2))
+        return tensor(compare(self.similarity_fn_name, embeddings1, embeddings2))
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Return a tensor [n], each of the one with its counterpart in the other."""
-        return tensor(compare_pairs(self._similarity_fn_name, embeddings1, embeddings2))
+        return tensor(compare_pairs(self.similarity_fn_name, embeddings1, embeddings2))
 
     def get_embedding_dimension(self) -> int:
         """Return how many elements `encode` gives."""
@@ -178,7 +215,7 @@ class SentenceEncoder:
     @property
     def max_seq_length(self) -> int:
         """Tokens after which a text is truncated."""
-        return self._lazy.runtime.config.max_positions
+        return self._lazy.runtime.config.max_seq_length
 
     def get_max_seq_length(self) -> int:
         """Return `max_seq_length`."""
@@ -228,11 +265,8 @@ class SentenceEncoder:
             return prompt
         if name is None:
             name = self.default_prompt_name
-            if name is None:
-                return ""
-        if name not in self.prompts:
-            raise UsageError(f"no prompt named {name!r}; there are: {', '.join(self.prompts)}")
-        return self.prompts[name] or ""
+        check_prompt_name(name, self.prompts)
+        return "" if name is None else self.prompts[name] or ""
 
 
 class _NoCard:

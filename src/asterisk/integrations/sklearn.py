@@ -1,4 +1,4 @@
-"""An artifact as a scikit-learn transformer: texts in, unit vectors out.
+"""An artifact as a scikit-learn transformer: texts in, vectors out.
 
 >>> from asterisk.integrations.sklearn import AsteriskVectorizer
 >>> make_pipeline(AsteriskVectorizer("artifact"), LogisticRegression())  # doctest: +SKIP
@@ -25,16 +25,18 @@ except ModuleNotFoundError as failure:
 
 from asterisk.integrations.lazy import LazyRuntime
 from asterisk.runtimes.runtime import Vectors
+from asterisk.spaces import share_space, spaces
 
 
 class AsteriskVectorizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Embeds an iterable of texts, float32 [n, d], as a step of a pipeline.
 
     ``artifact`` is a path; ``dim`` keeps the first dimensions; ``normalize`` makes what is kept
-    unit length; ``threads`` texts are embedded at once. Nothing is learned: `fit` opens the
-    artifact and notes ``n_features_out_`` and the embedding space's ``fingerprint_``. The engine
-    stays open for the next call, is never pickled, cloned or shared with a forked child, and is
-    opened again where it is missing.
+    unit length, None as the model's folder says; ``threads`` texts are embedded at once;
+    ``prompt_name`` names the model's prompt before each text, None its default one. Nothing is
+    learned: `fit` opens the artifact and notes ``n_features_out_`` and the embedding space's
+    ``fingerprint_``. The engine stays open for the next call, is never pickled, cloned or shared
+    with a forked child, and is opened again where it is missing.
     """
 
     def __init__(
@@ -43,13 +45,15 @@ class AsteriskVectorizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         *,
         threads: int = 1,
         dim: int | None = None,
-        normalize: bool = True,
+        normalize: bool | None = None,
+        prompt_name: str | None = None,
     ) -> None:
         # As they are, unchecked: scikit-learn's contract for parameters.
         self.artifact = artifact
         self.threads = threads
         self.dim = dim
         self.normalize = normalize
+        self.prompt_name = prompt_name
 
     def fit(self, X: Iterable[str], y: Any = None) -> Self:  # noqa: N803, ARG002
         """Check the parameters and the texts; UsageError, ArtifactError where they are wrong."""
@@ -58,6 +62,7 @@ class AsteriskVectorizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         size = runtime.config.embedding_size
         if self.dim is not None and not (type(self.dim) is int and 1 <= self.dim <= size):
             raise UsageError(f"dim must be 1 to {size}, not {self.dim}")
+        runtime.prompt(self.prompt_name)
         self.n_features_out_ = self.dim or size
         self.fingerprint_ = runtime.fingerprint
         return self
@@ -70,9 +75,14 @@ class AsteriskVectorizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         texts = _texts(X)
         lazy = self._opened()
-        if lazy.runtime.fingerprint != self.fingerprint_:
+        runtime = lazy.runtime
+        if not share_space((self.fingerprint_,), spaces(runtime)):
             raise UsageError(f"{self.artifact} is of another embedding space than at fit")
-        return lazy.encode(texts, dim=self.dim, normalize=self.normalize)
+        if (self.dim or runtime.config.embedding_size) != self.n_features_out_:
+            raise UsageError(f"{self.artifact} gives other dimensions than at fit")
+        return lazy.encode(
+            texts, dim=self.dim, normalize=self.normalize, prompt_name=self.prompt_name
+        )
 
     def get_feature_names_out(
         self,

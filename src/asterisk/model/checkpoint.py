@@ -1,16 +1,19 @@
-"""A checkpoint: a folder of weights and tokenizer, read and written by numpy alone.
+"""A checkpoint: a folder with an encoder, its tokenizer and what makes a vector of a text.
 
-A BERT-shaped encoder lives in Hugging Face's layout, weights in 16 bits: `transformers` and
-sentence-transformers open it. Any other has a layout of its own, which they refuse: a
-``config.json`` with a ``model_type`` of ours, weights in 32 bits under names of ours, no modules.
+Any sentence encoder of BERT's family, in sentence-transformers' or plain Hugging Face layout, whole
+or in shards, is read by numpy alone (``pytorch_model.bin`` by PyTorch). An encoder that no library
+of theirs has, the original project's, lives in a layout of our own: ``config.json`` with a
+``model_type`` of ours, weights in 32 bits under names of ours, no modules.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,20 +21,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from asterisk import tensors as safetensors
 from asterisk.errors import ArtifactError
 from asterisk.files import replacing_folder
-from asterisk.model.config import MODEL_TYPE, ModelConfig, from_json, to_json
+from asterisk.folders import has_file, read_bytes, read_object, regular_file
+from asterisk.model import huggingface, modules
+from asterisk.model.config import ModelConfig
 from asterisk.model.layout import tensor_shapes
 from asterisk.tensors import Half
-from asterisk.tensors import read as read_tensors
-from asterisk.tensors import write as write_tensors
-from asterisk.tokenizer import BUILTIN, gpt2, huggingface
+from asterisk.tokenizer.source import TokenizerSource, gpt2_source, read_tokenizer
 
 Array = npt.NDArray[np.float32]
 LARGEST_FILE = 2 << 30
-POOLER = "pooler.dense"
+LARGEST_CARD = 16 << 20
+MODEL_TYPE = "asterisk"  # of encoders that are no BertModel
 OWN = f"{MODEL_TYPE}."  # before each tensor's name where BertModel must not find it
 PROJECTION = "teacher_projection.safetensors"
+SPACE = "embedding_space.json"
+FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+MOST_SPACES = 100
+# Rows of a token table beyond the vocabulary: XLM-R's has 35, others round up to a multiple of 8.
+MOST_SPARE_ROWS = 1_024
+_EXACT_TYPES = {"wordpiece", "byte_level_bpe"}
 
 
 @dataclass(frozen=True)
@@ -39,15 +50,25 @@ class Checkpoint:
     """Weights of an encoder and what belongs to them.
 
     ``tensors`` are float32, named and shaped as `asterisk.model.layout.tensor_shapes` says.
-    ``teacher_projection`` is the fixed map from the teacher's space to this one, float32
-    [embedding_size, teacher_size], if the checkpoint was distilled; ``card`` its README.
+    ``prompts`` are texts by name, as sentence-transformers holds them, ``similarity`` the function
+    that the folder asks for. ``compatible_with`` are fingerprints of other embedding spaces whose
+    vectors may be compared with these. ``teacher_projection`` is the fixed map from the teacher's
+    space to this one, float32 [embedding_size, teacher_size], if the checkpoint was distilled;
+    ``card`` its README; ``folder`` is where it was read, ``source`` its name and revision on a hub.
     """
 
     name: str
     config: ModelConfig
     tensors: Mapping[str, Array]
+    tokenizer: TokenizerSource = field(default_factory=gpt2_source)
+    prompts: Mapping[str, str] = field(default_factory=lambda: modules.PROMPTS)
+    default_prompt_name: str | None = None
+    similarity: str | None = None
+    compatible_with: tuple[str, ...] = ()
     teacher_projection: Array | None = None
     card: str = ""
+    folder: Path | None = None
+    source: str | None = None
 
     def __post_init__(self) -> None:
         shapes = tensor_shapes(self.config)
@@ -60,16 +81,24 @@ class Checkpoint:
                 raise ArtifactError(f"checkpoint: tensor {name} holds values that are not finite")
         extra = set(self.tensors) - set(shapes)
         if extra:
-            raise ArtifactError(f"checkpoint: unexpected tensor {min(extra)}")
+            raise ArtifactError(f"checkpoint: unexpected tensor {ascii(min(extra))[:100]}")
 
     @cached_property
     def fingerprint(self) -> str:
-        """Name the embedding space: sha256 over configuration, tokenizer and every weight."""
-        digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
-        digest.update(hashlib.sha256(BUILTIN.read_bytes()).digest())
+        """Name the embedding space: sha256 over shape, tokenizer and every weight.
+
+        Weights count as float16, so that a model's float32 and float16 forms have one name. What
+        changes no direction of a vector does not count: length, normalisation, prompts.
+        """
+        shape = self.config.to_dict()
+        for name in ("max_seq_length", "normalize"):
+            del shape[name]
+        digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
+        digest.update(self.tokenizer.identity().encode())
         for name in tensor_shapes(self.config):
             digest.update(name.encode())
-            digest.update(np.ascontiguousarray(self.tensors[name], "<f4").data)
+            with np.errstate(over="ignore"):
+                digest.update(np.ascontiguousarray(self.tensors[name], "<f2").data)
         return digest.hexdigest()
 
     def stored(self) -> Checkpoint:
@@ -82,26 +111,114 @@ class Checkpoint:
 
 def is_checkpoint(folder: Path) -> bool:
     """Tell whether ``folder`` looks like a checkpoint."""
-    return (folder / "model.safetensors").is_file() and (folder / "config.json").is_file()
+    return huggingface.is_model(folder) or has_file(folder, modules.MODULES)
 
 
 def load(folder: str | Path) -> Checkpoint:
-    """Read a checkpoint folder; ArtifactError if it is damaged or of another architecture."""
+    """Read a checkpoint folder.
+
+    ArtifactError if it is damaged, contradicts itself, or holds what is not done here: another
+    architecture, module, pooling or tokenizer.
+    """
     folder = Path(folder)
     if not is_checkpoint(folder):
-        raise ArtifactError(f"{folder} is not a checkpoint: no config.json with model.safetensors")
-    config = from_json(_json(folder / "config.json"))
-    tokenizer = folder / "tokenizer.json"
-    if not tokenizer.is_file() or _read(tokenizer) != huggingface.to_json(gpt2()).encode():
-        raise ArtifactError(f"{tokenizer}: not the GPT-2 tokenizer this version knows")
-    projection, card = folder / PROJECTION, folder / "README.md"
+        raise ArtifactError(
+            f"{folder} is not a checkpoint: no config.json with {huggingface.SINGLE}, "
+            f"{huggingface.INDEX} or {huggingface.PICKLE}"
+        )
+    values = read_object(folder, "config.json")
+    if values.get("model_type") == MODEL_TYPE:
+        return _load_own(folder, values)
+    said = modules.read_modules(folder)
+    place = said.transformer
+    if place != folder:
+        values = read_object(place, "config.json")
+    encoder = huggingface.read_encoder(place, values)
+    tokenizer = read_tokenizer(place, encoder.model_type, lowercase=said.lowercase)
+    _check_vocabulary(tokenizer, encoder.config.vocab_size, folder)
+    most = encoder.config.max_positions
+    length = said.max_seq_length
+    if length is None:  # as sentence-transformers: the tokenizer's, if the positions allow it
+        told = read_object(place, "tokenizer_config.json").get("model_max_length", most)
+        if not isinstance(told, int | float) or isinstance(told, bool) or not told >= 1:
+            raise ArtifactError(f"{place / 'tokenizer_config.json'}: model_max_length is no length")
+        length = int(min(told, most))
+    opened = tokenizer.open()
+    specials = len(opened.prefix) + len(opened.suffix)
+    if length < max(1, specials):
+        raise ArtifactError(f"{folder}: {length} tokens leave no room for {specials} special ones")
+    config = replace(
+        encoder.config,
+        pooling=said.pooling,
+        dense=said.dense,
+        normalize=said.normalize,
+        max_seq_length=length,
+    )
     return Checkpoint(
         name=folder.resolve().name,
         config=config,
-        tensors=_weights(folder / "model.safetensors", config),
-        teacher_projection=_teacher_projection(projection) if projection.is_file() else None,
-        card=card.read_text("utf-8", "replace") if card.is_file() else "",
+        tensors={**encoder.tensors, **said.weights},
+        tokenizer=tokenizer,
+        prompts=said.prompts,
+        default_prompt_name=said.default_prompt_name,
+        similarity=said.similarity,
+        **_beside(folder),
     )
+
+
+def _check_vocabulary(tokenizer: TokenizerSource, rows: int, folder: Path) -> None:
+    spare = rows - tokenizer.vocab_size
+    padded = spare == 0 or rows % 8 == 0 or tokenizer.kind not in _EXACT_TYPES
+    if not (0 <= spare <= MOST_SPARE_ROWS and padded):
+        raise ArtifactError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, "
+            f"the model's table {rows:,} rows"
+        )
+
+
+def _load_own(folder: Path, values: dict[str, Any]) -> Checkpoint:
+    values = {name: value for name, value in values.items() if name != "model_type"}
+    config = ModelConfig.from_dict(values)
+    path = regular_file(folder, huggingface.SINGLE, LARGEST_FILE)
+    found = safetensors.read(path, largest=LARGEST_FILE).arrays
+    strangers = [name for name in found if not name.startswith(OWN)]
+    if strangers:
+        raise ArtifactError(f"{path}: unexpected tensor {min(strangers)[:100]!r}")
+    tokenizer = read_tokenizer(folder, MODEL_TYPE)
+    return Checkpoint(
+        name=folder.resolve().name,
+        config=config,
+        tensors={name.removeprefix(OWN): value for name, value in found.items()},
+        tokenizer=tokenizer,
+        **_beside(folder),
+    )
+
+
+def _beside(folder: Path) -> dict[str, Any]:
+    """Return what a checkpoint of ours may carry beside the model."""
+    projection = None
+    if has_file(folder, PROJECTION):
+        path = regular_file(folder, PROJECTION, LARGEST_FILE)
+        found = safetensors.read(path, largest=LARGEST_FILE).arrays
+        if set(found) != {"weight"}:
+            raise ArtifactError(f"{path} does not hold one matrix named 'weight'")
+        projection = found["weight"]
+    spaces = read_object(folder, SPACE).get("compatible_with", [])
+    if (
+        not isinstance(spaces, list)
+        or len(spaces) > MOST_SPACES
+        or not all(isinstance(space, str) and FINGERPRINT.fullmatch(space) for space in spaces)
+    ):
+        raise ArtifactError(f"{folder / SPACE}: compatible_with is no list of fingerprints")
+    card = ""
+    if has_file(folder, "README.md"):
+        card = read_bytes(folder, "README.md", LARGEST_CARD).decode("utf-8", "replace")
+    return {
+        "teacher_projection": projection,
+        "compatible_with": tuple(spaces),
+        "card": card,
+        "folder": Path(os.path.abspath(folder)),  # noqa: PTH100 - links stay as they are named
+    }
 
 
 def save(checkpoint: Checkpoint, folder: str | Path) -> None:
@@ -113,103 +230,62 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> None:
     with replacing_folder(
         Path(folder), is_checkpoint if config.bert_shaped else _is_own
     ) as staging:
-        write_tensors(staging / "model.safetensors", _named(checkpoint), {"format": "pt"})
         if checkpoint.teacher_projection is not None:
-            write_tensors(staging / PROJECTION, {"weight": checkpoint.teacher_projection}, {})
-        (staging / "tokenizer.json").write_text(huggingface.to_json(gpt2()), "utf-8")
-        _write_json(staging / "config.json", to_json(config))
+            safetensors.write(staging / PROJECTION, {"weight": checkpoint.teacher_projection}, {})
+        if checkpoint.compatible_with:
+            _write_json(staging / SPACE, {"compatible_with": list(checkpoint.compatible_with)})
         (staging / "README.md").write_text(checkpoint.card, "utf-8")
+        (staging / "tokenizer.json").write_text(checkpoint.tokenizer.to_json(), "utf-8")
         if config.bert_shaped:
-            _write_json(staging / "tokenizer_config.json", huggingface.config(config.max_positions))
-            _write_sentence_transformers(staging, config)
+            _save_sentence_transformers(checkpoint, staging)
+        else:
+            named = {f"{OWN}{name}": value for name, value in checkpoint.tensors.items()}
+            safetensors.write(staging / huggingface.SINGLE, named, {"format": "pt"})
+            _write_json(staging / "config.json", {"model_type": MODEL_TYPE, **config.to_dict()})
 
 
 def _is_own(folder: Path) -> bool:
     """Tell whether ``folder`` is a checkpoint that only this package opens."""
-    return is_checkpoint(folder) and _json(folder / "config.json").get("model_type") == MODEL_TYPE
+    if not is_checkpoint(folder):
+        return False
+    return read_object(folder, "config.json").get("model_type") == MODEL_TYPE
 
 
-def _weights(path: Path, config: ModelConfig) -> dict[str, Array]:
-    """Return the file's tensors under the names of `tensor_shapes`."""
-    found = read_tensors(path, largest=LARGEST_FILE).arrays
-    if config.bert_shaped:
-        return {name: value for name, value in found.items() if not name.startswith(POOLER)}
-    strangers = [name for name in found if not name.startswith(OWN)]
-    if strangers:
-        raise ArtifactError(f"{path}: unexpected tensor {min(strangers)[:100]!r}")
-    return {name.removeprefix(OWN): value for name, value in found.items()}
-
-
-def _teacher_projection(path: Path) -> Array:
-    found = read_tensors(path, largest=LARGEST_FILE).arrays
-    if set(found) != {"weight"}:
-        raise ArtifactError(f"{path} does not hold one matrix named 'weight'")
-    return found["weight"]
-
-
-def _named(checkpoint: Checkpoint) -> dict[str, Array | Half]:
-    """Return the tensors as their file names and stores them."""
-    if not checkpoint.config.bert_shaped:
-        return {f"{OWN}{name}": value for name, value in checkpoint.tensors.items()}
-    hidden = checkpoint.config.hidden_size
-    return {
-        **{name: _half(value) for name, value in checkpoint.tensors.items()},
-        # BertModel always builds a pooler; zeros keep it from reporting a missing tensor.
-        f"{POOLER}.weight": np.zeros((hidden, hidden), "f2"),
-        f"{POOLER}.bias": np.zeros(hidden, "f2"),
+def _save_sentence_transformers(checkpoint: Checkpoint, folder: Path) -> None:
+    config, hidden = checkpoint.config, checkpoint.config.hidden_size
+    weights: dict[str, Array | Half] = {
+        name: _half(value)
+        for name, value in checkpoint.tensors.items()
+        if not name.startswith("dense.")
     }
-
-
-def _write_sentence_transformers(folder: Path, config: ModelConfig) -> None:
-    kinds = ("Transformer", "Pooling", "Normalize")
-    modules = [
-        {
-            "idx": index,
-            "name": str(index),
-            "path": "" if index == 0 else f"{index}_{kind}",
-            "type": f"sentence_transformers.models.{kind}",
-        }
-        for index, kind in enumerate(kinds)
-    ]
-    _write_json(folder / "modules.json", modules)
+    # BertModel always builds a pooler; zeros keep it from reporting a missing tensor.
+    weights["pooler.dense.weight"] = np.zeros((hidden, hidden), "f2")
+    weights["pooler.dense.bias"] = np.zeros(hidden, "f2")
+    safetensors.write(folder / huggingface.SINGLE, weights, {"format": "pt"})
+    settings = huggingface.to_json(config, checkpoint.tokenizer.special.get("pad", 0))
+    _write_json(folder / "config.json", settings)
+    length = config.max_seq_length
+    _write_json(folder / "tokenizer_config.json", checkpoint.tokenizer.settings(length))
     _write_json(
-        folder / "sentence_bert_config.json",
-        {"max_seq_length": config.max_positions, "do_lower_case": False},
+        folder / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False}
     )
-    (folder / "1_Pooling").mkdir()
-    _write_json(
-        folder / "1_Pooling" / "config.json",
-        {"word_embedding_dimension": config.hidden_size, "pooling_mode_mean_tokens": True},
-    )
-    (folder / "2_Normalize").mkdir()
-    _write_json(folder / "2_Normalize" / "config.json", {})
+    if any(checkpoint.prompts.values()) or checkpoint.default_prompt_name:
+        _write_json(
+            folder / modules.SETTINGS,
+            {
+                "prompts": dict(checkpoint.prompts),
+                "default_prompt_name": checkpoint.default_prompt_name,
+            },
+        )
+    modules.write_modules(config, checkpoint.tensors, folder)
 
 
 def _half(value: Array) -> Half:
-    half: Half = value.astype("f2")
+    with np.errstate(over="ignore"):
+        half: Half = value.astype("f2")
     if not np.isfinite(half).all():
         raise ArtifactError("checkpoint: a weight does not fit into 16 bits")
     return half
-
-
-def _bounded(path: Path) -> Path:
-    if path.stat().st_size > LARGEST_FILE:
-        raise ArtifactError(f"{path} is larger than {LARGEST_FILE >> 30} GiB")
-    return path
-
-
-def _read(path: Path) -> bytes:
-    return _bounded(path).read_bytes()
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(_read(path))
-    except (ValueError, RecursionError):
-        raise ArtifactError(f"{path} is not JSON") from None
-    if not isinstance(values, dict):
-        raise ArtifactError(f"{path} is not a JSON object")
-    return values
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -6,12 +6,20 @@ Parameter names are those of Hugging Face's ``BertModel``, so a state dict needs
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from asterisk.model.config import ModelConfig
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": nn.functional.gelu,
+    "gelu_tanh": partial(nn.functional.gelu, approximate="tanh"),
+    "relu": nn.functional.relu,
+}
 
 
 class SelfAttention(nn.Module):
@@ -71,6 +79,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.norm_first = config.norm_first
+        self.activation = ACTIVATIONS[config.activation]
         self.attention = Attention(config)
         self.intermediate = Intermediate(config)
         self.output = Output(config.intermediate_size, config)
@@ -81,10 +90,10 @@ class Block(nn.Module):
         widen, narrowed = self.intermediate.dense, self.output
         if self.norm_first:
             x = x + attended.dense(attend(attended.LayerNorm(x), bias))
-            inner = nn.functional.gelu(widen(narrowed.LayerNorm(x)))
+            inner = self.activation(widen(narrowed.LayerNorm(x)))
             return x + cast(Tensor, narrowed.dense(inner))
         x = attended.LayerNorm(x + attended.dense(attend(x, bias)))
-        inner = nn.functional.gelu(widen(x))
+        inner = self.activation(widen(x))
         return cast(Tensor, narrowed.LayerNorm(x + narrowed.dense(inner)))
 
 
@@ -120,7 +129,7 @@ class Blocks(nn.Module):
 class Encoder(nn.Module):
     """Token ids to one vector a text.
 
-    Padding never reaches a vector: it is masked in attention and left out of the mean.
+    Padding never reaches a vector: it is masked in attention and left out of the pooling.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -128,8 +137,11 @@ class Encoder(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.encoder = Blocks(config)
-        if config.projection_size:
-            self.projection = nn.Linear(config.hidden_size, config.projection_size)
+        sizes = [config.hidden_size, *(dense.out_features for dense in config.dense)]
+        self.dense = nn.ModuleList(
+            nn.Linear(width, dense.out_features, bias=dense.bias)
+            for width, dense in zip(sizes, config.dense, strict=False)
+        )
 
     @property
     def blocks(self) -> list[Block]:
@@ -150,20 +162,37 @@ class Encoder(nn.Module):
             x = block(x, bias)
         return x
 
+    def project(self, pooled: Tensor) -> Tensor:
+        """Apply the maps after pooling: [..., H] to [..., embedding_size]."""
+        for linear, dense in zip(self.dense, self.config.dense, strict=True):
+            pooled = linear(pooled)
+            if dense.activation == "tanh":
+                pooled = pooled.tanh()
+        return pooled
+
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return one vector a text, float [B, embedding_size], not normalised.
 
         Arguments are those of `tokens`; every text has at least one token.
         """
-        pooled = mean_pool(self.tokens(ids, mask), mask)
-        if self.config.projection_size:
-            return cast(Tensor, self.projection(pooled))
-        return pooled
+        return self.project(pool(self.tokens(ids, mask), mask, self.config.pooling))
 
 
-def mean_pool(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over the tokens of each text: [B, T, H] to [B, H]."""
+def pool(x: Tensor, mask: Tensor | None, how: str = "mean") -> Tensor:
+    """Pool the tokens of each text, [B, T, H] to [B, H], as `asterisk.model.config.POOLINGS` says.
+
+    Padding is on the right. ``mean_sqrt_len_tokens`` divides the sum by the root of the length.
+    """
+    if how == "cls":
+        return x[:, 0]
+    if how == "max":
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], -torch.inf)
+        return x.amax(1)
     if mask is None:
-        return x.mean(1)
+        mean = x.mean(1)
+        return mean * math.sqrt(x.shape[1]) if how == "mean_sqrt_len_tokens" else mean
     weights = mask.to(x.dtype)
-    return (x * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
+    count = weights.sum(1, keepdim=True)
+    total = (x * weights[..., None]).sum(1)
+    return total / (count.sqrt() if how == "mean_sqrt_len_tokens" else count)

@@ -8,7 +8,7 @@ from asterisk.model.config import ModelConfig
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return every tensor's name and shape, in the order the forward pass meets them.
 
-    Matrices are ``[out, in]``, as PyTorch's.
+    Matrices are ``[out, in]``, as PyTorch's. There is one token type, the one of a single text.
     """
     hidden, inner = config.hidden_size, config.intermediate_size
     shapes: dict[str, tuple[int, ...]] = {
@@ -20,9 +20,10 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     def norm(name: str) -> None:
         shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (hidden,)
 
-    def linear(name: str, out: int, inputs: int) -> None:
+    def linear(name: str, out: int, inputs: int, bias: bool = True) -> None:
         shapes[f"{name}.weight"] = (out, inputs)
-        shapes[f"{name}.bias"] = (out,)
+        if bias:
+            shapes[f"{name}.bias"] = (out,)
 
     if config.embedding_norm:
         norm("embeddings.LayerNorm")
@@ -35,6 +36,8 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         linear(f"{block}.intermediate.dense", inner, hidden)
         linear(f"{block}.output.dense", hidden, inner)
         norm(f"{block}.output.LayerNorm")
-    if config.projection_size:
-        linear("projection", config.projection_size, hidden)
+    width = hidden
+    for index, dense in enumerate(config.dense):
+        linear(f"dense.{index}", dense.out_features, width, dense.bias)
+        width = dense.out_features
     return shapes

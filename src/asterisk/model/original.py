@@ -17,7 +17,7 @@ import numpy as np
 
 from asterisk.errors import ArtifactError, UsageError
 from asterisk.model.checkpoint import Array, Checkpoint
-from asterisk.model.config import LIMITS, ModelConfig
+from asterisk.model.config import LIMITS, Dense, ModelConfig
 from asterisk.model.state_dict import read_state_dict
 
 HEADS = 2
@@ -29,7 +29,7 @@ Shapes = dict[str, tuple[int, ...]]
 _OUTER = {
     "token_emb": "embeddings.word_embeddings",
     "pos_emb": "embeddings.position_embeddings",
-    "proj": "projection",
+    "proj": "dense.0",
 }
 _INNER = {
     "self_attn.out_proj": "attention.output.dense",
@@ -80,7 +80,7 @@ def _configure(tensors: Mapping[str, Array], heads: int) -> ModelConfig:
         layer_norm_eps=EPSILON,
         norm_first=True,
         embedding_norm=False,
-        projection_size=shape("proj.weight")[0],
+        dense=(Dense(shape("proj.weight")[0]),),
     )
     if not 1 <= heads <= LIMITS["num_heads"] or hidden % heads:
         raise UsageError(f"{heads} heads do not divide the model's hidden size of {hidden}")
@@ -93,7 +93,7 @@ def _layer(name: str) -> re.Match[str] | None:
 
 def _shapes(config: ModelConfig) -> Shapes:
     """Return the original's names and shapes for ``config``."""
-    hidden, inner, out = config.hidden_size, config.intermediate_size, config.projection_size
+    hidden, inner, out = config.hidden_size, config.intermediate_size, config.embedding_size
     shapes: Shapes = {
         "token_emb.weight": (config.vocab_size, hidden),
         "pos_emb.weight": (config.max_positions, hidden),
@@ -164,7 +164,7 @@ def _card(name: str, path: Path, config: ModelConfig) -> str:
 
 Imported by `asterisk-import` from `{source}` (sha256 {digest}), a state dict of
 `asterisk-embedding-model`: {config.num_layers} pre-norm layers of {config.hidden_size}, \
-{config.num_heads} heads, a projection to {config.projection_size}.
+{config.num_heads} heads, a projection to {config.embedding_size}.
 Opened by `asterisk.load` and exported by `asterisk-export`; `transformers` has no such model.
 
 A vector is the mean over the text's own tokens, at most {config.max_positions}, projected and \

@@ -32,8 +32,9 @@ WRAPPING = frozenset({"module", "_orig_mod"})
 def read_state_dict(path: Path) -> dict[str, Array]:
     """Return the tensors of the state dict in ``path``, float32, by name.
 
-    It is the whole file, or stands under one of `WRAPPERS` among other things. ArtifactError for
-    any other file, MissingExtra without PyTorch.
+    It is the whole file, or stands under one of `WRAPPERS` among other things. Tensors of whole
+    numbers, such as ``position_ids``, are left out. ArtifactError for any other file, MissingExtra
+    without PyTorch.
     """
     _check_archive(path)
     torch = require("torch", "torch")
@@ -47,7 +48,10 @@ def read_state_dict(path: Path) -> dict[str, Array]:
             raise ArtifactError(f"{path}: tensor {ascii(plain)[:100]} stands twice")
         named[plain] = value
     _check_size(path, named)
-    return {name: _array(path, name, value) for name, value in named.items()}
+    whole = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
+    return {
+        name: _array(path, name, value) for name, value in named.items() if value.dtype not in whole
+    }
 
 
 def _check_archive(path: Path) -> None:

@@ -3,12 +3,14 @@
 The file stands alone, with its vocabulary; this runtime brings its own tokenizer, so it has
 llama.cpp skip that part: 18 MB and two thirds of the time to load. A ``bert`` is encoded. A
 ``gpt2``, which is what the original project's encoder is widened to, is decoded, without causal
-mask and with an emptied cache, and the embedding is the first part of what comes out.
+mask and with an emptied cache, and the embedding is the first part of what comes out. The maximum
+over tokens, the root of the length and ``Dense`` maps behind a ``bert`` are done here.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import weakref
 from collections.abc import Sequence
@@ -16,21 +18,26 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from asterisk import tensors
 from asterisk.artifact import Artifact
 from asterisk.errors import ArtifactError, EngineError
-from asterisk.model.config import ModelConfig
+from asterisk.model.config import Dense, ModelConfig
+from asterisk.model.layout import tensor_shapes
 from asterisk.runtimes import llama_cpp, pages
 from asterisk.runtimes.engine import ArtifactEngine, Vector
 from asterisk.runtimes.gguf_header import check_header
 
+DENSE = "dense.safetensors"  # the maps after pooling, where llama.cpp has no place for them
 SMALLEST_ROOM = 32  # tokens
+CLEARED_IN_EXCESS = 64 << 20  # bytes of memory for tokens that a text does not have
 
 
 class _Model:
     """Weights, mapped once and shared by every lane; freed with the last of them."""
 
     def __init__(self, artifact: Artifact) -> None:
-        shape = check_header(artifact.entry, artifact.config)
+        self.shape = shape = check_header(artifact.entry, artifact.config)
+        self.dense = _dense(artifact) if shape.dense_outside else ()
         self.library = llama_cpp.library()
         dll = self.library.dll
         overrides = (llama_cpp.Override * 3)(
@@ -57,11 +64,11 @@ class GgufEngine(ArtifactEngine):
         library = model.library
         params = library.dll.llama_context_default_params()
         # One text is one batch: an encoder cannot split it, and aborts if it does not fit.
-        params.n_ctx = config.max_positions
+        params.n_ctx = config.max_seq_length
         params.n_batch = params.n_ubatch = longest
         params.n_threads = params.n_threads_batch = 1
         params.embeddings = True
-        params.pooling_type = llama_cpp.POOL_MEAN
+        params.pooling_type = model.shape.pooling
         params.flash_attn_type = llama_cpp.FLASH_ATTENTION
         params.type_k = params.type_v = llama_cpp.FLOAT32  # of a cache, where there is one
         context = library.dll.llama_init_from_model(model.handle, params)
@@ -75,6 +82,8 @@ class GgufEngine(ArtifactEngine):
         self._free = weakref.finalize(self, _free, model, context)
         self._free.atexit = False
         self._config = config
+        self._shape = model.shape
+        self._dense = model.dense
         self._longest = longest
         self._room = 0
         self._tokens = (ctypes.c_int32 * longest)()
@@ -83,7 +92,7 @@ class GgufEngine(ArtifactEngine):
     @classmethod
     def open(cls, artifact: Artifact, lanes: int) -> list[Self]:
         """Map the weights once and open a context for each lane; see `ArtifactEngine.open`."""
-        return cls.open_for(artifact, lanes, artifact.config.max_positions)
+        return cls.open_for(artifact, lanes, artifact.config.max_seq_length)
 
     @classmethod
     def open_for(cls, artifact: Artifact, lanes: int, longest: int) -> list[Self]:
@@ -102,17 +111,39 @@ class GgufEngine(ArtifactEngine):
             self._make_room(count)
         self._tokens[:count] = list(ids)
         self._encode(count)
-        pooled = self._library.dll.llama_get_embeddings_seq(self._context, 0)
-        if not pooled:
-            raise EngineError("llama.cpp: no embedding came out")
-        # A copy: the next call overwrites what `pooled` points at.
-        data = bytearray(ctypes.string_at(pooled, 4 * self._config.embedding_size))
-        vector: Vector = np.frombuffer(data, np.float32)
+        vector = self._pooled(count)
+        for matrix, bias, dense in self._dense:
+            # Not `@`: OpenBLAS would start threads for it.
+            vector = np.einsum("oi,i->o", matrix, vector) + bias
+            if dense.activation == "tanh":
+                np.tanh(vector, out=vector)
         return vector
 
     def close(self) -> None:
         """Release the context, and the weights with the last one."""
         self._free()
+
+    def _pooled(self, count: int) -> Vector:
+        """Return what the text of ``count`` tokens just encoded was pooled to."""
+        dll, pooling = self._library.dll, self._config.pooling
+        alone = self._shape.pooling == llama_cpp.POOL_NONE
+        size = (
+            self._config.hidden_size if self._shape.dense_outside else self._config.embedding_size
+        )
+        if alone:
+            found = dll.llama_get_embeddings(self._context)
+        else:
+            found = dll.llama_get_embeddings_seq(self._context, 0)
+        if not found:
+            raise EngineError("llama.cpp: no embedding came out")
+        # A copy: the next call overwrites what `found` points at.
+        data = bytearray(ctypes.string_at(found, 4 * size * (count if alone else 1)))
+        vector: Vector = np.frombuffer(data, np.float32)
+        if pooling == "max":
+            vector = vector.reshape(count, size).max(0)
+        elif pooling == "mean_sqrt_len_tokens":
+            vector *= np.float32(math.sqrt(count))
+        return vector
 
     def _encode(self, count: int) -> None:
         self._batch.n_tokens = count
@@ -127,9 +158,12 @@ class GgufEngine(ArtifactEngine):
 
         Whenever a text is longer than any before, it clears a row of logits for every token,
         vocabulary times 4 bytes. An encoder has no logits: the rows are never touched again.
-        Powers of two, so that texts sorted by length do not clear 100 MB hundreds of times.
+        Powers of two, so that texts sorted by length do not clear 100 MB hundreds of times, but
+        not much more than is needed: a token of a multilingual vocabulary takes 1 MB.
         """
-        room = min(max(SMALLEST_ROOM, 1 << (count - 1).bit_length()), self._longest)
+        step = max(SMALLEST_ROOM, CLEARED_IN_EXCESS // (4 * self._config.vocab_size))
+        power = max(SMALLEST_ROOM, 1 << (count - 1).bit_length())
+        room = min(power, -(-count // step) * step, self._longest)
         ctypes.memset(self._tokens, 0, ctypes.sizeof(self._tokens))
         self._encode(room)
         if start := self._library.dll.llama_get_logits(self._context):
@@ -140,3 +174,21 @@ class GgufEngine(ArtifactEngine):
 def _free(model: _Model, context: int) -> None:
     # The argument keeps the weights until the context is gone.
     model.library.dll.llama_free(context)
+
+
+def _dense(artifact: Artifact) -> tuple[tuple[Vector, Vector, Dense], ...]:
+    """Return matrix, bias and description of each map after pooling; ArtifactError unless whole."""
+    path, config = artifact.folder / DENSE, artifact.config
+    shapes = {n: shape for n, shape in tensor_shapes(config).items() if n.startswith("dense.")}
+    size = 4 * sum(map(math.prod, shapes.values()))
+    found = tensors.read(path, largest=size + tensors.LARGEST_HEADER).arrays
+    if {name: value.shape for name, value in found.items()} != shapes:
+        raise ArtifactError(f"{path} does not hold the Dense maps of the manifest")
+    return tuple(
+        (
+            found[f"dense.{index}.weight"],
+            found.get(f"dense.{index}.bias", np.zeros(dense.out_features, np.float32)),
+            dense,
+        )
+        for index, dense in enumerate(config.dense)
+    )

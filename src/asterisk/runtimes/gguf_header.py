@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from asterisk.errors import ArtifactError
-from asterisk.model.config import ModelConfig
+from asterisk.model.config import LIMITS, ModelConfig
 from asterisk.model.gguf_shape import Shape, shape_of
 
 _COUNT = struct.Struct("<Q")
@@ -23,16 +23,18 @@ _SCALARS = dict(enumerate(map(struct.Struct, ("<B", "<b", "<H", "<h", "<I", "<i"
 _SCALARS |= {10: struct.Struct("<Q"), 11: struct.Struct("<q"), 12: struct.Struct("<d")}
 _LARGEST = 1 << 32  # of any count: products of two still mean something
 _MOST = 4_096  # keys or tensors; bytes of a string
-_MOST_ELEMENTS = 1 << 20  # of an array: the vocabulary has 50,259 tokens and as many merges
+_MOST_ELEMENTS = LIMITS["vocab_size"]  # of an array: tokens, their types, scores, merges
 _ALIGNMENT = 32
 _F32 = 0
 # Tensor kind: elements and bytes of a block. F32, F16, Q8_0, Q4_K, Q6_K.
 _BLOCKS = {_F32: (1, 4), 1: (1, 2), 8: (32, 34), 12: (256, 144), 14: (256, 210)}
 _ALWAYS_F32 = {"position_embd.weight", "token_types.weight"}
 _TOKENIZER = {
-    *("model", "pre", "tokens", "token_type", "merges", "token_type_count"),
-    *(f"{name}_token_id" for name in ("bos", "eos", "padding", "mask")),
-    *("add_bos_token", "add_eos_token"),
+    *("model", "pre", "tokens", "token_type", "scores", "merges", "token_type_count"),
+    *(f"{name}_token_id" for name in ("bos", "eos", "unknown", "seperator", "padding", "cls")),
+    *("mask_token_id", "add_bos_token", "add_eos_token", "add_sep_token", "add_space_prefix"),
+    *("remove_extra_whitespaces", "precompiled_charsmap"),
+    *("normalizer.lowercase", "normalizer.strip_accents"),
 }
 _KEYS = {
     *(f"general.{name}" for name in ("name", "file_type", "quantization_version")),
@@ -142,14 +144,14 @@ def _check(reader: _Reader, expected: dict[str, Any]) -> None:
 def _expected(shape: Shape, config: ModelConfig) -> dict[str, Any]:
     (epsilon,) = struct.unpack("<f", struct.pack("<f", shape.epsilon))
     own = {
-        "context_length": config.max_positions,
+        "context_length": config.max_seq_length,
         "embedding_length": shape.width,
         "block_count": shape.blocks,
         "feed_forward_length": shape.inner,
         "attention.head_count": shape.heads,
         "attention.layer_norm_epsilon": epsilon,
         "attention.causal": False,
-        "pooling_type": 1,
+        "pooling_type": shape.pooling,
     }
     return {
         "general.architecture": shape.architecture,

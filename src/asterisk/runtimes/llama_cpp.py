@@ -22,7 +22,7 @@ from asterisk.errors import EngineError, MissingExtra
 
 VERSION = "2026.10.11549"
 LOAD_MMAP = 1  # llama_load_mode
-POOL_MEAN = 1  # llama_pooling_type
+POOL_NONE = 0  # llama_pooling_type
 FLASH_ATTENTION = 1  # llama_flash_attn_type
 FLOAT32 = 0  # ggml_type
 CPU_NEEDS = {"avx2", "bmi2", "f16c", "fma"}  # what the x86-64 wheel is compiled for
@@ -154,6 +154,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_decode": (c_int32, (c_void_p, Batch)),
     "llama_get_memory": (c_void_p, (c_void_p,)),
     "llama_memory_clear": (None, (c_void_p, c_bool)),
+    "llama_get_embeddings": (c_void_p, (c_void_p,)),
     "llama_get_embeddings_seq": (c_void_p, (c_void_p, c_int32)),
     "llama_get_logits": (c_void_p, (c_void_p,)),
 }

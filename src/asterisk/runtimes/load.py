@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from asterisk import plugins
 from asterisk.artifact import Artifact, is_artifact, opened
 from asterisk.errors import ArtifactError, UsageError
+from asterisk.folders import has_file
 from asterisk.runtimes import pages
 from asterisk.runtimes.engine import ArtifactEngine
 from asterisk.runtimes.runtime import Runtime
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from asterisk.budget.plan import Budget
 
 GROUP = "asterisk.runtimes"
+CHECKPOINT_FILES = ("config.json", "modules.json")  # one of which every checkpoint has
 MOST_THREADS = 256
 
 
@@ -33,7 +35,7 @@ def load(
             folder,
             lambda artifact: open_runtime(artifact, threads=threads, max_memory=max_memory),
         )
-    if (folder / "model.safetensors").exists():
+    if any(has_file(folder, name) for name in CHECKPOINT_FILES):
         if max_memory is not None:
             raise UsageError(
                 f"{folder} is a checkpoint, opened with PyTorch, which keeps to no memory limit; "
@@ -77,6 +79,9 @@ def open_as(artifact: Artifact, threads: int, budget: Budget | None) -> Runtime:
         artifact.config,
         artifact.manifest.fingerprint,
         budget,
+        prompts=artifact.manifest.prompts,
+        default_prompt_name=artifact.manifest.default_prompt_name,
+        compatible_with=artifact.manifest.compatible_with,
     )
     del engines  # so that closing the runtime is enough
     runtime.embed_ids([0])  # what only a start and a first call need is over now

@@ -6,15 +6,16 @@ import contextlib
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from asterisk.errors import EngineError, InputError, UsageError
 from asterisk.model.config import ModelConfig
+from asterisk.roles import check_prompt_name, prompt_name_of
 from asterisk.runtimes import forks
 from asterisk.runtimes.engine import Engine
 from asterisk.runtimes.lanes import Lanes
@@ -31,9 +32,12 @@ class Runtime:
     """An opened model. Safe to call from several threads.
 
     ``format`` names the engine's format, ``config`` the model's shape, ``fingerprint`` its
-    embedding space; ``longest`` is the most tokens of a text, ``config.max_positions`` unless a
-    memory limit allows fewer, and ``truncated`` counts the texts cut to it so far. ``budget`` is
-    what was chosen to stay under a memory limit, None without one.
+    embedding space and ``compatible_with`` others whose vectors may be compared with it;
+    ``prompts`` are texts by name that go before a text, ``default_prompt_name`` names the one that
+    does unless the caller says otherwise. ``longest`` is the most tokens of a text, special ones
+    and the prompt's included: ``config.max_seq_length`` unless a memory limit allows fewer;
+    ``truncated`` counts the texts cut to it so far. ``budget`` is what was chosen to stay under a
+    memory limit, None without one.
     """
 
     def __init__(
@@ -43,13 +47,20 @@ class Runtime:
         config: ModelConfig,
         fingerprint: str,
         budget: Budget | None = None,
+        *,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        compatible_with: Sequence[str] = (),
     ) -> None:
         self.format = engines[0].format
         self.tokenizer = tokenizer
         self.config = config
         self.fingerprint = fingerprint
         self.budget = budget
-        self.longest = budget.longest if budget else config.max_positions
+        self.prompts: Mapping[str, str] = dict(prompts or {})
+        self.default_prompt_name = default_prompt_name
+        self.compatible_with = tuple(compatible_with)
+        self.longest = budget.longest if budget else config.max_seq_length
         self.truncated = 0
         self._engines = tuple(engines)
         self._lanes = Lanes(engines)
@@ -60,59 +71,107 @@ class Runtime:
         self,
         texts: str | Sequence[str],
         *,
-        normalize: bool = True,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        normalize: bool | None = None,
         dim: int | None = None,
         show_progress: bool = False,
         on_long: OnLong = "truncate",
     ) -> Vectors:
         """Embed one text, float32 [d], or a list of n, float32 [n, d].
 
-        ``dim`` keeps the first dimensions only; ``normalize`` makes what is kept unit length.
-        A text beyond ``longest`` tokens is truncated and counted, or refused.
-        Raises InputError for an empty text, UsageError for arguments that cannot be meant,
-        EngineError for a vector that is not finite, which only damaged weights give.
+        ``prompt`` goes before each text, or the model's prompt called ``prompt_name``, or its
+        default one. ``dim`` keeps the first dimensions only; ``normalize`` makes what is kept unit
+        length, as the model's folder says if left out. A text beyond ``longest`` tokens is
+        truncated and counted, or refused. Raises InputError for a text without a token, UsageError
+        for arguments that cannot be meant, EngineError for a vector that is not finite, which only
+        damaged weights give.
         """
         size = self.config.embedding_size
-        if dim is not None and not (isinstance(dim, int) and 1 <= dim <= size):
+        if dim is not None and not (isinstance(dim, int | np.integer) and 1 <= dim <= size):
             raise UsageError(f"dim must be 1 to {size}, not {dim}")
         if on_long not in ("truncate", "error"):
             raise UsageError(f"on_long must be 'truncate' or 'error', not {on_long!r}")
         if texts is None:
             raise UsageError("texts must be a string or a list of strings, not None")
+        before = self.prompt(prompt_name, prompt)
         many = [texts] if isinstance(texts, str) else list(texts)
-        kept = size if dim is None else dim
+        kept = size if dim is None else int(dim)
         out = np.empty((len(many), kept), np.float32)
 
         def embed(index: int) -> None:
-            out[index] = self.embed_ids(self.tokenize(many[index], on_long))[:kept]
+            text = many[index]
+            if before and isinstance(text, str):
+                text = before + text
+            out[index] = self.embed_ids(self.tokenize(text, on_long))[:kept]
 
         if len(many) == 1 and not show_progress:  # where ten microseconds are a share
             embed(0)
         else:
             with _progress(len(many), show_progress) as advance:
                 self._each(embed, _longest_first(many), advance)
+        unit = self.config.normalize if normalize is None else normalize
         # Row by row, so that a vector's last bit cannot depend on its neighbours.
         for index, row in enumerate(out):
             length = divisor(row)
-            if normalize:
+            if unit:
                 out[index] = row / length
         return out[0] if isinstance(texts, str) else out
 
+    def encode_query(self, texts: str | Sequence[str], **options: Any) -> Vectors:
+        """Embed queries: as `encode`, with the model's prompt called "query" unless one is given.
+
+        As sentence-transformers' method of this name; ``options`` are those of `encode`.
+        """
+        return self.encode(texts, **self._with_role("query", options))
+
+    def encode_document(self, texts: str | Sequence[str], **options: Any) -> Vectors:
+        """Embed documents: as `encode`, with the model's prompt for them unless one is given.
+
+        The first of "document", "passage" and "corpus" that it has, as in sentence-transformers'
+        method of this name; ``options`` are those of `encode`.
+        """
+        return self.encode(texts, **self._with_role("document", options))
+
+    def prompt(self, prompt_name: str | None = None, prompt: str | None = None) -> str:
+        """Return what goes before a text; UsageError for a name that the model does not have."""
+        if prompt is not None and prompt_name is not None:
+            raise UsageError("give prompt or prompt_name, not both")
+        if prompt is not None:
+            if not isinstance(prompt, str):
+                raise UsageError(f"prompt must be a string, not {type(prompt).__name__}")
+            return prompt
+        name = self.default_prompt_name if prompt_name is None else prompt_name
+        if name is None:
+            return ""
+        check_prompt_name(name, self.prompts)
+        return self.prompts[name]
+
+    def _with_role(self, role: str, options: dict[str, Any]) -> dict[str, Any]:
+        if options.get("prompt") is None and options.get("prompt_name") is None:
+            return {**options, "prompt_name": prompt_name_of(role, self.prompts)}
+        return options
+
     def tokenize(self, text: str, on_long: OnLong = "truncate") -> list[int]:
-        """Return the ids that `encode` gives the engine, at most ``longest``."""
+        """Return the ids that `encode` gives the engine, special ones included.
+
+        At most ``longest`` of them. No prompt is put before ``text``.
+        """
         if not isinstance(text, str):
             raise UsageError(f"a text must be a string, not {type(text).__name__}")
-        most = self.longest
-        ids = self.tokenizer.encode(text, most + 1)
-        if not ids:
+        tokenizer = self.tokenizer
+        specials = len(tokenizer.prefix) + len(tokenizer.suffix)
+        most = self.longest - specials
+        ids = tokenizer.encode(text, most + 1)
+        if not ids and not specials:
             raise InputError("an empty text has no vector")
         if len(ids) > most:
             if on_long == "error":
-                raise InputError(f"a text has more than {most} tokens")
+                raise InputError(f"a text has more than {self.longest} tokens")
             with self._counting:
                 self.truncated += 1
             ids = ids[:most]
-        return ids
+        return tokenizer.with_special_tokens(ids) if specials else ids
 
     def embed_ids(self, ids: Sequence[int]) -> Vectors:
         """Embed token ids, float32 [embedding_size], not normalised; InputError unless valid."""

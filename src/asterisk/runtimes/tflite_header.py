@@ -34,6 +34,7 @@ OPERATORS = {
     **{70: ("EXPAND_DIMS", "Ti:T"), 45: ("STRIDED_SLICE", "Tiii:T"), 65: ("SLICE", "Tii:T")},
     **{49: ("SPLIT", "iT:T*"), 102: ("SPLIT_V", "Tii:T*"), 2: ("CONCATENATION", "T*:T")},
     **{83: ("PACK", "T*:T"), 77: ("SHAPE", "a:i")},
+    **{19: ("RELU", "f:f"), 82: ("REDUCE_MAX", "fi:f")},
 }
 # Bits of an element, by TensorType: float32, float16, int32, uint8, int64, bool, int16, int8, int4.
 TYPES = {0: 32, 1: 16, 2: 32, 3: 8, 4: 64, 6: 8, 7: 16, 9: 8, 17: 4}

@@ -12,7 +12,6 @@ from asterisk.model.checkpoint import load as load_checkpoint
 from asterisk.model.encoder import Encoder
 from asterisk.runtimes.engine import Engine, Vector
 from asterisk.runtimes.runtime import Runtime
-from asterisk.tokenizer import gpt2
 
 
 class TorchEngine(Engine):
@@ -45,7 +44,10 @@ def reference(checkpoint: Checkpoint, threads: int = 1) -> Runtime:
     engine = TorchEngine(checkpoint)
     return Runtime(
         [engine] * threads,
-        gpt2(),
+        checkpoint.tokenizer.open(),
         checkpoint.config,
         checkpoint.fingerprint,
+        prompts=checkpoint.prompts,
+        default_prompt_name=checkpoint.default_prompt_name,
+        compatible_with=(checkpoint.fingerprint, *checkpoint.compatible_with),
     )

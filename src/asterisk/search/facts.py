@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from asterisk.artifact import is_artifact, open_artifact
 from asterisk.errors import ArtifactError, InputError, UsageError
+from asterisk.roles import check_prompt_name
 from asterisk.search.passages import LONGEST, OVERLAP
+from asterisk.spaces import share_space, spaces
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 LARGEST_DIMENSION = 1 << 14
 LARGEST_VALUE = 1 << 16  # characters
 PRECISIONS = ("int8", "float32")
+MOST_SPACES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +29,9 @@ class Facts:
     """The settings of an index.
 
     ``artifact`` is the folder that it was made with, ``fingerprint`` its embedding space and
-    ``compatible_with`` the spaces that its manifest lists. ``longest`` and ``overlap`` are tokens
-    of passages, ``words`` tells whether there is an FTS5 table.
+    ``compatible_with`` others whose vectors may be compared with these. ``longest`` and ``overlap``
+    are tokens of passages, ``words`` tells whether there is an FTS5 table. ``prompt_name`` is the
+    prompt that documents are embedded with, None for the model's own one for documents.
     """
 
     artifact: str
@@ -40,30 +45,68 @@ class Facts:
     longest: int = LONGEST
     overlap: int = OVERLAP
     words: bool = True
+    prompt_name: str | None = None  # older files do not say
 
     @classmethod
-    def of(cls, artifact: Path, precision: str, runtime: Runtime | None) -> Self:
+    def of(
+        cls,
+        artifact: Path,
+        precision: str,
+        runtime: Runtime | None,
+        prompt_name: str | None = None,
+    ) -> Self:
         """Read them from a folder; a checkpoint's need its ``runtime``."""
         if precision not in PRECISIONS:
             raise UsageError(f"precision must be int8 or float32, not {precision!r}")
         place = str(artifact.absolute())
         if is_artifact(artifact):
             manifest = open_artifact(artifact).manifest
+            check_prompt_name(prompt_name, manifest.prompts)
             return cls(
                 place,
                 manifest.fingerprint,
-                tuple(manifest.compatible_with),
+                spaces(manifest)[1:],
                 manifest.name,
                 manifest.format,
                 manifest.recipe,
                 manifest.model.embedding_size,
                 precision,
+                prompt_name=prompt_name,
             )
         if runtime is None:
             raise ArtifactError(f"{artifact} is not an artifact")
-        size = runtime.config.embedding_size
-        name = artifact.absolute().name
-        return cls(place, runtime.fingerprint, (), name, runtime.format, "fp32", size, precision)
+        check_prompt_name(prompt_name, runtime.prompts)
+        return cls(
+            place,
+            runtime.fingerprint,
+            spaces(runtime)[1:],
+            artifact.absolute().name,
+            runtime.format,
+            "fp32",
+            runtime.config.embedding_size,
+            precision,
+            prompt_name=prompt_name,
+        )
+
+    def check(self, path: Path, others: Iterable[str], dimension: int) -> None:
+        """Raise InputError unless a model of these spaces and this size goes with the index."""
+        if not share_space(spaces(self), others):
+            raise InputError(
+                f"{path} holds vectors of another model ({self.model}): use "
+                f"--artifact {self.artifact}, or index again into a new file"
+            )
+        if dimension != self.dimension:
+            raise InputError(
+                f"{path} holds vectors of {self.dimension} dimensions, the model gives {dimension}"
+            )
+
+    def declaring(self, others: Iterable[str]) -> Self:
+        """Return the same settings, going with these spaces as well."""
+        more = replace(self, compatible_with=(*self.compatible_with, *others))
+        _, *known = spaces(more)
+        if len(known) > MOST_SPACES:
+            raise UsageError(f"{len(known)} spaces; an index has {MOST_SPACES} at most")
+        return replace(self, compatible_with=tuple(known))
 
     @classmethod
     def read(cls, connection: sqlite3.Connection, path: Path) -> Self:
@@ -74,6 +117,7 @@ class Facts:
             ).fetchmany(100)
             values = {key: json.loads(value) for key, value in rows}
             values["compatible_with"] = tuple(values["compatible_with"])
+            values.setdefault("prompt_name", None)
             if set(values) != {field.name for field in fields(cls)}:
                 raise ValueError
             facts = cls(**values)
@@ -103,4 +147,5 @@ class Facts:
             and type(self.overlap) is int
             and 0 <= self.overlap < self.longest <= 1 << 20
             and type(self.words) is bool
+            and isinstance(self.prompt_name, str | None)
         )

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from asterisk.artifact import is_artifact, open_artifact
 from asterisk.errors import InputError, UsageError
+from asterisk.roles import prompt_name_of
 from asterisk.search import connection as connections
 from asterisk.search import extension, schema
 from asterisk.search.blocks import Blocks
@@ -23,9 +24,11 @@ from asterisk.search.connection import told
 from asterisk.search.facts import Facts
 from asterisk.search.hit import Hit
 from asterisk.search.lock import WriterLock
+from asterisk.search.passages import lengths
 from asterisk.search.query import Query
 from asterisk.search.words import Words
 from asterisk.sources.document import Document
+from asterisk.spaces import InSpace, spaces
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime
@@ -54,7 +57,6 @@ class Index:
         self.blocks.check()
         self.words = Words(connection) if self.facts.words else None
         self._lock = lock
-        self._spaces = {self.facts.fingerprint, *self.facts.compatible_with}
         self._engine: Engine = "scan"
 
     @classmethod
@@ -65,13 +67,16 @@ class Index:
         *,
         precision: Precision | None = None,
         runtime: Runtime | None = None,
+        prompt_name: str | None = None,
     ) -> Self:
         """Make a new index for the vectors of ``artifact``, or open one that is there, to write.
 
         ``artifact`` may be left out for one that is there, ``precision`` is "int8" unless said.
-        ``runtime`` is needed for a checkpoint folder only. OutputError where another process is
-        writing it or it cannot be written; InputError where the file is something else or of
-        another embedding space, UsageError where it has another precision.
+        ``prompt_name`` names the prompt that documents get, remembered in the file; without one
+        they are embedded by `Runtime.encode_document`. ``runtime`` is needed for a checkpoint
+        folder only. OutputError where another process is writing it or it cannot be written;
+        InputError where the file is something else or of another embedding space, UsageError
+        where it has another precision or prompt.
         """
         place = Path(os.path.realpath(path))
         if not place.parent.is_dir():
@@ -81,13 +86,20 @@ class Index:
             raise UsageError(f"{place} does not exist yet: say which artifact it is for")
         wanted = None
         if artifact is not None:
-            wanted = Facts.of(Path(artifact), precision or "int8", runtime)
+            wanted = Facts.of(Path(artifact), precision or "int8", runtime, prompt_name)
         lock = WriterLock(place)
         try:
             with told(place, writing=True):
                 connection = connections.to_write(place)
                 try:
-                    return cls._made(place, connection, lock, wanted, precision)
+                    return cls._made(
+                        place,
+                        connection,
+                        lock,
+                        wanted,
+                        precision=precision,
+                        prompt_name=prompt_name,
+                    )
                 except BaseException:
                     connection.close()
                     raise
@@ -102,7 +114,9 @@ class Index:
         connection: sqlite3.Connection,
         lock: WriterLock,
         wanted: Facts | None,
+        *,
         precision: Precision | None,
+        prompt_name: str | None,
     ) -> Self:
         if schema.is_blank(connection):
             if wanted is None:
@@ -117,7 +131,13 @@ class Index:
         connection.execute("PRAGMA synchronous=NORMAL")
         index = cls(path, connection, lock)
         if wanted is not None:
-            index.allow(wanted.fingerprint, wanted.compatible_with)
+            index.check(wanted, wanted.dimension)
+        if prompt_name not in (None, index.facts.prompt_name):
+            made = index.facts.prompt_name
+            how = f"with the prompt {made!r}" if made else "without a prompt's name"
+            raise UsageError(
+                f"{path} was made {how}, not with {prompt_name!r}: index again into a new file"
+            )
         if precision is not None and precision != index.facts.precision:
             raise UsageError(
                 f"{path} holds {index.facts.precision} vectors, not {precision}: "
@@ -126,13 +146,15 @@ class Index:
         if index.words is not None and not index.words.usable:
             raise InputError(f"{path} has a table of words, and this SQLite is built without FTS5")
         if wanted is not None and wanted.artifact != index.facts.artifact:
-            index.facts = dataclasses.replace(
-                index.facts,
-                artifact=wanted.artifact,
-                format=wanted.format,
-                recipe=wanted.recipe,
+            index._write(
+                dataclasses.replace(
+                    index.facts,
+                    artifact=wanted.artifact,
+                    model=wanted.model,
+                    format=wanted.format,
+                    recipe=wanted.recipe,
+                )
             )
-            index.facts.write(connection)
         return index
 
     @classmethod
@@ -159,7 +181,7 @@ class Index:
                 index = cls(place, connection)
                 if artifact is not None and is_artifact(Path(artifact)):
                     manifest = open_artifact(Path(artifact)).manifest
-                    index.allow(manifest.fingerprint, manifest.compatible_with)
+                    index.check(manifest, manifest.model.embedding_size)
                 if engine == "sqlite-vec":
                     if reason := extension.load(connection):
                         raise UsageError(reason)
@@ -208,14 +230,30 @@ class Index:
         """How many files or databases the documents are from."""
         return self._count("sources")
 
-    def allow(self, fingerprint: str, compatible_with: Iterable[str] = ()) -> None:
-        """Accept vectors of another space if either side lists the other; else InputError."""
-        if fingerprint not in self._spaces and self.facts.fingerprint not in compatible_with:
+    def check(self, model: InSpace, dimension: int) -> None:
+        """Raise InputError unless the index goes with ``model``, whose vectors have this size.
+
+        The two go together where their spaces, `asterisk.spaces.spaces`, have a member in common.
+        """
+        self.facts.check(self.path, spaces(model), dimension)
+
+    def declare(self, others: Iterable[str], dimension: int | None = None) -> None:
+        """Let the index go with the spaces ``others`` as well, for an index opened by `create`.
+
+        InputError where ``dimension``, the size of their vectors, is known and is another one.
+        """
+        if dimension not in (None, self.dimension):
             raise InputError(
-                f"{self.path} holds vectors of another model ({self.facts.model}): use "
-                f"--artifact {self.facts.artifact}, or index again into a new file"
+                f"{self.path} holds vectors of {self.dimension} dimensions, "
+                f"the model gives {dimension}"
             )
-        self._spaces.add(fingerprint)
+        self._write(self.facts.declaring(others))
+
+    def _write(self, facts: Facts) -> None:
+        if facts != self.facts:
+            with told(self.path, writing=True), connections.transaction(self.connection):
+                facts.write(self.connection)
+            self.facts = facts
 
     def update(
         self,
@@ -254,20 +292,35 @@ class Index:
     def _update(self, runtime: Runtime, progress: Callable[[int], None] | None) -> Iterator[Update]:
         from asterisk.search.update import Update
 
-        self.allow(runtime.fingerprint)
+        self.check(runtime, runtime.config.embedding_size)
+        name = self.facts.prompt_name
+        if name is None:
+            name = prompt_name_of("document", runtime.prompts)
+        prompt = runtime.tokenizer.encode(runtime.prompt(name), runtime.longest)
+        taken = len(runtime.tokenizer.with_special_tokens(prompt))
+        fitting = lengths(runtime.longest - taken, self.facts.longest, self.facts.overlap)
+        self._write(
+            dataclasses.replace(self.facts, longest=fitting.longest, overlap=fitting.overlap)
+        )
         parts = self.path, self.connection, self.facts, self.blocks
         with (
             told(self.path, writing=True, foreign=True),
-            Update(*parts, runtime=runtime, progress=progress) as update,
+            Update(*parts, fitting, runtime=runtime, progress=progress) as update,
         ):
             yield update
 
     def search(
-        self, text: str, k: int, runtime: Runtime | None, mode: Mode = "hybrid"
+        self,
+        text: str,
+        k: int,
+        runtime: Runtime | None,
+        mode: Mode = "hybrid",
+        prompt_name: str | None = None,
     ) -> list[Hit]:
         """Return the ``k`` best documents for ``text``, best first, fewer if there are fewer.
 
-        ``runtime`` may be None in mode "words". UsageError for arguments that cannot be meant,
+        ``runtime`` may be None in mode "words"; it embeds ``text`` by `Runtime.encode_query`, with
+        its prompt called ``prompt_name`` if given. UsageError for arguments that cannot be meant,
         InputError for an empty text or a runtime of another embedding space.
         """
         if not isinstance(text, str):
@@ -284,10 +337,10 @@ class Index:
         if mode != "words":
             if runtime is None:
                 raise UsageError(f"mode {mode} needs a runtime")
-            self.allow(runtime.fingerprint)
+            self.check(runtime, runtime.config.embedding_size)
         query = Query(self.connection, self.blocks, words, self._engine)
         with told(self.path):
-            return query.run(text.replace("\0", " "), k, runtime, mode)
+            return query.run(text.replace("\0", " "), k, runtime, mode, prompt_name)
 
     def vectors(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
         """Yield passage ids, int64 [n], with their unit vectors, float32 [n, dimension], in blocks.

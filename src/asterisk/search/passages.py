@@ -12,10 +12,11 @@ from asterisk.tokenizer import Tokenizer
 
 # Positions past 256 are untrained in the shipped model: a passage with its title stays below them.
 LONGEST, OVERLAP, LONGEST_TITLE = 128, 32, 48  # tokens
-LEAST = 16
+LEAST = 8
+_JOINT = 1  # tokens between a title and its passage
+_LEAST_ROOM = 11  # of which LEAST are left for the passage
 _WINDOW = 2_040  # characters of a sentence split into words at once: a multiple of _PIECE
-_LONG_WORD = 256  # characters
-_PIECE = 24  # characters of a longer one: as much of a word as the tokenizer remembers
+_PIECE = 24  # characters of a long word at once: as much of one as the tokenizer remembers
 
 # After a full stop and its quotes, before white space; or at an empty line. East Asian full stops
 # need no space. What is cut there in vain (after "Dr.") costs nothing: pieces are joined again.
@@ -33,6 +34,30 @@ class Passage:
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """The most tokens of a passage, of what neighbours share, and of a title before a passage."""
+
+    longest: int = LONGEST
+    overlap: int = OVERLAP
+    title: int = LONGEST_TITLE
+
+
+def lengths(room: int, longest: int = LONGEST, overlap: int = OVERLAP) -> Lengths:
+    """Return lengths with which a title and a passage fit into ``room`` tokens together.
+
+    None is more than asked for. UsageError where too little room is left for a passage.
+    """
+    if room < _LEAST_ROOM:
+        raise UsageError(
+            f"the model reads {max(room, 0)} tokens of a text beside its special tokens and its "
+            f"prompt: too few to search by, {_LEAST_ROOM} are needed"
+        )
+    title = min(LONGEST_TITLE, room // 4)
+    longest = min(longest, room - title - _JOINT)
+    return Lengths(longest, min(overlap, longest // 4), title)
+
+
 def passages(
     text: str, tokenizer: Tokenizer, *, longest: int = LONGEST, overlap: int = OVERLAP
 ) -> list[Passage]:
@@ -40,16 +65,14 @@ def passages(
 
     Neighbours share at most ``overlap`` tokens, whole sentences where that is possible. Together
     the passages cover everything but white space; a blank text has none. Offsets are exact.
-    UsageError unless 0 <= overlap < longest and longest is at least 16.
+    UsageError unless 0 <= overlap < longest and longest is at least 8.
     """
     if not 0 <= overlap < longest or longest < LEAST:
         raise UsageError(f"passages of {longest} tokens cannot overlap by {overlap}")
     whole = _stripped(text, 0, len(text))
     if whole is None:
         return []
-    # A token is a byte or more: what is short in bytes needs no counting.
-    short = len(text) <= longest and len(text.encode("utf-8", "replace")) <= longest
-    if short or _holds(text, whole, tokenizer, longest):
+    if _fits(text[whole.start : whole.end], tokenizer, longest):
         return [whole]
     coming = _pieces(text, tokenizer, longest)
     found: list[Passage] = []
@@ -89,10 +112,6 @@ def _back(pieces: list[tuple[int, int, int]], last: int, overlap: int, longest: 
         shared -= pieces[begin][2]
         begin += 1
     return begin
-
-
-def _holds(text: str, passage: Passage, tokenizer: Tokenizer, longest: int) -> bool:
-    return _fits(text[passage.start : passage.end], tokenizer, longest)
 
 
 def _fits(text: str, tokenizer: Tokenizer, longest: int) -> bool:
@@ -164,20 +183,13 @@ def _parts(
         else:
             tokens += count
         start += len(word)
-    if tokens:
+    if begin < start:
         yield begin, start, tokens + 1
 
 
 def _cut(word: str, start: int, tokenizer: Tokenizer, most: int) -> Iterator[tuple[int, int, int]]:
-    """Cut a long word; of a very long one no more than a piece is ever tokenised."""
+    """Cut a long word; no more than a piece is ever tokenised. One character is never cut."""
     place, size = 0, _PIECE
-    if len(word) <= _LONG_WORD:
-        # At most four tokens a character, and so in any part of the word.
-        step = max(1, (most - 1) // 4)
-        for place in range(0, len(word), step):
-            end = min(place + step, len(word))
-            yield start + place, start + end, 4 * (end - place)
-        return
     while place < len(word):
         piece = word[place : place + size]
         count = len(tokenizer.encode(piece, most)) + 1
@@ -195,20 +207,19 @@ def _stripped(text: str, start: int, end: int) -> Passage | None:
     return Passage(start + left, start + right) if right else None
 
 
-def composed(title: str, text: str, tokenizer: Tokenizer) -> str:
+def composed(title: str, text: str, tokenizer: Tokenizer, longest: int = LONGEST_TITLE) -> str:
     """Return what is embedded for a passage: the title before it, unless it begins with that."""
     if not title or text.startswith(title):
         return text
-    return f"{shortened(title, tokenizer)}\n{text}"
+    before = shortened(title, tokenizer, longest)
+    return f"{before}\n{text}" if before else text
 
 
-def shortened(title: str, tokenizer: Tokenizer) -> str:
-    """Return the words of ``title`` up to LONGEST_TITLE tokens."""
-    if len(title.encode("utf-8", "replace")) <= LONGEST_TITLE or _fits(
-        title, tokenizer, LONGEST_TITLE
-    ):
+def shortened(title: str, tokenizer: Tokenizer, longest: int = LONGEST_TITLE) -> str:
+    """Return the words of ``title`` up to ``longest`` tokens."""
+    if _fits(title, tokenizer, longest):
         return title
     words = list(tokenizer.words(title[: 16 * LONGEST_TITLE]))
     counts = accumulate(len(tokens) for _, tokens in words)
-    kept = [word for (word, _), count in zip(words, counts, strict=True) if count <= LONGEST_TITLE]
+    kept = [word for (word, _), count in zip(words, counts, strict=True) if count <= longest]
     return "".join(kept).rstrip()

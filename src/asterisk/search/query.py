@@ -34,23 +34,24 @@ class Query:
         self.connection, self.blocks, self.words = connection, blocks, words
         self._engine = engine
 
-    def run(self, text: str, k: int, runtime: Runtime | None, mode: str) -> list[Hit]:
+    def run(
+        self, text: str, k: int, runtime: Runtime | None, mode: str, prompt_name: str | None = None
+    ) -> list[Hit]:
         """Return the ``k`` best hits; see `Index.search`."""
         self.connection.execute("BEGIN")  # one state of the file for all that follows
         try:
-            return self._run(text, k, runtime, mode)
+            return self._run(text, k, runtime, mode, prompt_name)
         finally:
             self.connection.execute("ROLLBACK")
 
-    def _run(self, text: str, k: int, runtime: Runtime | None, mode: str) -> list[Hit]:
+    def _run(
+        self, text: str, k: int, runtime: Runtime | None, mode: str, prompt_name: str | None
+    ) -> list[Hit]:
         depth = k if mode != "hybrid" else max(k, DEPTH)
         near: Ranked = {}
         told: Ranked = {}
         if runtime is not None and mode != "words":
-            vector = runtime.encode(text)
-            if len(vector) != self.blocks.dimension:
-                raise InputError(f"the model gives {len(vector)} numbers, the index has other ones")
-            near = self._near(vector, depth)
+            near = self._near(runtime.encode_query(text, prompt_name=prompt_name), depth)
         if self.words is not None and mode != "vectors":
             told = self._told(text, depth)
         if mode == "vectors":

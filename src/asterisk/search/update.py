@@ -17,7 +17,7 @@ from asterisk.errors import EngineError, InputError, UsageError
 from asterisk.search.blocks import Blocks
 from asterisk.search.connection import transaction
 from asterisk.search.facts import Facts
-from asterisk.search.passages import Passage, composed, passages
+from asterisk.search.passages import Lengths, Passage, composed, passages
 from asterisk.search.store import Store
 from asterisk.sources import Options, Report, Skipped, SourceFile, read, scan
 from asterisk.sources.scan import source_name
@@ -65,12 +65,13 @@ class Update:
         connection: sqlite3.Connection,
         facts: Facts,
         blocks: Blocks,
+        lengths: Lengths,
         *,
         runtime: Runtime,
         progress: Callable[[int], None] | None,
     ) -> None:
         self.path, self.connection, self.facts = path, connection, facts
-        self.runtime = runtime
+        self.lengths, self.runtime = lengths, runtime
         self.progress = progress or (lambda _: None)
         self.changes = Changes()
         self._store = Store(connection, blocks, words=facts.words)
@@ -170,8 +171,8 @@ class Update:
                 if self._batch.done >= BATCH:
                     self._send()
                 return
-        facts, tokenizer = self.facts, self.runtime.tokenizer
-        cut = passages(document.text, tokenizer, longest=facts.longest, overlap=facts.overlap)
+        lengths, tokenizer = self.lengths, self.runtime.tokenizer
+        cut = passages(document.text, tokenizer, longest=lengths.longest, overlap=lengths.overlap)
         if not cut:
             if known is not None:
                 self._seen[known[0]] = 0
@@ -181,7 +182,7 @@ class Update:
         self._batch.done += 1
         for passage in cut:
             text = document.text[passage.start : passage.end]
-            self._batch.texts.append(composed(document.title, text, tokenizer))
+            self._batch.texts.append(composed(document.title, text, tokenizer, lengths.title))
             self._batch.characters += len(text)
         if self._batch.is_full():
             self._send()
@@ -199,7 +200,11 @@ class Update:
         for start in range(0, max(len(texts), 1), BATCH):
             if self._stopped:
                 break
-            parts.append(self.runtime.encode(texts[start : start + BATCH]))
+            parts.append(
+                self.runtime.encode_document(
+                    texts[start : start + BATCH], prompt_name=self.facts.prompt_name
+                )
+            )
         return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
     def _flush(self) -> None:

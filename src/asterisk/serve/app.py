@@ -165,7 +165,7 @@ class App:
                 "created": self._served.created,
                 "owned_by": "asterisk",
             }
-            for model in self._served.models
+            for model in self._rules.names()
         ]
         if not name:
             return json.dumps({"object": "list", "data": entries}).encode()

@@ -134,17 +134,18 @@ class Workers:
             self._finish(job)
 
     def _embed(self, job: Job, indices: Sequence[int]) -> tuple[int, int]:
-        items, size = job.request.items, job.request.dimensions
-        write = _base64 if job.request.base64 else _decimals
+        request, runtime = job.request, self.runtime
+        write = _base64 if request.base64 else _decimals
         tokens = truncated = 0
         for index in indices:
             try:
-                ids, cut = self._ids(items[index])
+                ids, cut = self._ids(request.items[index], request.prompt)
             except InputError as failure:
                 raise ApiError(400, f"'input[{index}]': {failure}.", param="input") from None
             # A copy, as `Runtime.encode` has one: a sum's last bit may depend on where a row is.
-            row = np.array(self.runtime.embed_ids(ids)[:size])
-            vector = row / divisor(row)
+            row = np.array(runtime.embed_ids(ids)[: request.dimensions])
+            length = divisor(row)
+            vector = row / length if runtime.config.normalize else row
             job.entries[index] = b'%b{"object":"embedding","index":%d,"embedding":%b}' % (
                 b"," if index else b"",
                 index,
@@ -154,15 +155,22 @@ class Workers:
             truncated += cut
         return tokens, truncated
 
-    def _ids(self, item: Item) -> tuple[list[int], bool]:
+    def _ids(self, item: Item, prompt: str) -> tuple[list[int], bool]:
         """Return the ids that the engine is given, and whether they are a part only."""
-        most = self.runtime.longest
-        ids = self.runtime.tokenizer.encode(item, most + 1) if isinstance(item, str) else item
-        if len(ids) <= most:
-            return ids, False
-        if self._on_long == "error":
-            raise InputError(f"a text has more than {most} tokens")
-        return ids[:most], True
+        runtime = self.runtime
+        if isinstance(item, str):
+            try:
+                return runtime.tokenize(prompt + item, "error"), False
+            except InputError:
+                if self._on_long == "error":
+                    raise
+                return runtime.tokenize(prompt + item), True
+        tokenizer = runtime.tokenizer
+        most = runtime.longest - len(tokenizer.prefix) - len(tokenizer.suffix)
+        cut = len(item) > most
+        if cut and self._on_long == "error":
+            raise InputError(f"a text has more than {runtime.longest} tokens")
+        return tokenizer.with_special_tokens(item[:most]), cut
 
     def _finish(self, job: Job) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has been closed

@@ -48,9 +48,7 @@ def serve(
 
     async def main() -> int:
         workers = Workers(runtime, threads, limits.queue, on_long)
-        size = runtime.config.embedding_size
-        tokens = runtime.tokenizer.pad_id or runtime.tokenizer.vocab_size
-        rules = Rules(served.models, size, tokens, limits.texts)
+        rules = _rules(runtime, served, limits)
         app = App(workers, served, rules, limits, metrics)
         server = _server(app, limits, metrics)
         app.connections = lambda: len(server.server_state.connections)
@@ -61,6 +59,20 @@ def serve(
         return server.status
 
     return asyncio.run(main())
+
+
+def _rules(runtime: Runtime, served: Served, limits: Limits) -> Rules:
+    tokenizer = runtime.tokenizer
+    padding = () if tokenizer.pad_id is None else (tokenizer.pad_id,)
+    return Rules(
+        models=served.models,
+        dimensions=runtime.config.embedding_size,
+        tokens=tokenizer.vocab_size,
+        texts=limits.texts,
+        special=frozenset((*padding, *tokenizer.prefix, *tokenizer.suffix)),
+        prompts=runtime.prompts,
+        default_prompt=runtime.prompt(),
+    )
 
 
 class _Server(Server):  # type: ignore[misc]  # lint knows no uvicorn

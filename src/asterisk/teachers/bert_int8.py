@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.exporters.bert_graph import Shape, lay_out
+from asterisk.exporters.onnx import ENTRY, WEIGHTS, states_model
+from asterisk.exporters.onnx_graph import EncoderGraph
+from asterisk.model.config import ModelConfig
 from asterisk.plugins import require
 
 Array = npt.NDArray[np.float32]
-WEIGHTS = "model.safetensors"
+TENSORS = "model.safetensors"
 _FIRST = "embeddings.word_embeddings.weight"
 
 
@@ -29,7 +31,7 @@ def is_readable(folder: Path, config: dict[str, Any]) -> bool:
         config.get("model_type") == "bert"
         and config.get("hidden_act", "gelu") == "gelu"
         and config.get("position_embedding_type", "absolute") == "absolute"
-        and (folder / WEIGHTS).is_file()
+        and (folder / TENSORS).is_file()
     )
 
 
@@ -41,26 +43,31 @@ class Int8Bert:
         load = require("safetensors.numpy", "train").load_file
         wrong = require("safetensors", "train").SafetensorError
         try:
-            tensors = load(folder / WEIGHTS)
+            tensors = load(folder / TENSORS)
         except wrong as failure:
-            raise ValueError(f"{WEIGHTS}: {failure}") from None
+            raise ValueError(f"{TENSORS}: {failure}") from None
         bare = {name.removeprefix("bert."): values for name, values in tensors.items()}
         floats = {k: v.astype("f4") for k, v in bare.items() if v.dtype.kind == "f"}
-        self.size: int = floats[_FIRST].shape[1]
-        shape = Shape(
-            config["num_hidden_layers"],
-            config["num_attention_heads"],
-            config.get("layer_norm_eps", 1e-12),
+        vocabulary, self.size = floats[_FIRST].shape
+        shape = ModelConfig(
+            vocab_size=vocabulary,
+            hidden_size=self.size,
+            num_layers=config["num_hidden_layers"],
+            num_heads=config["num_attention_heads"],
+            intermediate_size=config["intermediate_size"],
+            max_positions=config["max_position_embeddings"],
+            layer_norm_eps=config.get("layer_norm_eps", 1e-12),
         )
         options = runtime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
         with TemporaryDirectory() as scratch:
-            model, weights = lay_out(floats, shape, location="weights.bin", pooled=False)
-            (Path(scratch) / "model.onnx").write_bytes(model)
-            (Path(scratch) / "weights.bin").write_bytes(weights)
+            with (Path(scratch) / WEIGHTS).open("wb") as weights:
+                graph = EncoderGraph(shape, weights, WEIGHTS, quantised=True)
+                model = states_model(graph, folder.name, floats)
+            (Path(scratch) / ENTRY).write_bytes(model)
             self._session = runtime.InferenceSession(
-                str(Path(scratch) / "model.onnx"), options, providers=["CPUExecutionProvider"]
+                str(Path(scratch) / ENTRY), options, providers=["CPUExecutionProvider"]
             )
         self._pool = ThreadPoolExecutor(threads)
 
@@ -69,5 +76,5 @@ class Int8Bert:
         return list(self._pool.map(self._states, texts))
 
     def _states(self, ids: npt.NDArray[np.int64]) -> Array:
-        found: Array = self._session.run(None, {"input_ids": ids[None]})[0][0]
+        found: Array = self._session.run(None, {"input_ids": ids[None]})[0]
         return found

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from asterisk.errors import ArtifactError
+from asterisk.folders import has_file, read_bytes
 from asterisk.tokenizer.alphabet import BYTES, CHARACTERS
 from asterisk.tokenizer.definition import (
     MODELS,
@@ -45,6 +46,7 @@ _BY_MODEL = {
     "distilbert": "bert",
     "roberta": "roberta",
     "xlm-roberta": "xlm-roberta",
+    "asterisk": "as it is",  # the original project's encoder, whose folders no library else opens
 }
 _NAMED = {  # special tokens, and what they are called where the configuration does not say
     "bert": {
@@ -90,14 +92,25 @@ def read_tokenizer(folder: Path, model_type: str, *, lowercase: bool = False) ->
     return _source(files, family, definition, lowercase)
 
 
+def as_it_is(raw: dict[str, Any], config: dict[str, Any]) -> TokenizerSource:
+    """Read the contents of a ``tokenizer.json`` and a ``tokenizer_config.json`` of no folder."""
+    files = _Files(Path("tokenizer"), raw, config)
+    return _source(files, "as it is", _as_it_is(files), lowercase=False)
+
+
 class _Files:
     """The files of a folder that say something about its tokenizer."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        raw: dict[str, Any] | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> None:
         self.folder = folder
         self.where = str(folder)
-        self.config = self.json("tokenizer_config.json") or {}
-        self.raw = self.json("tokenizer.json")
+        self.config = config or self.json("tokenizer_config.json") or {}
+        self.raw = raw or self.json("tokenizer.json")
         if "added_tokens_decoder" not in self.config:
             self.config = {**self.config, **(self.json("special_tokens_map.json") or {})}
         for key in ("auto_map", "fast_tokenizer_files"):
@@ -110,17 +123,7 @@ class _Files:
 
     def bytes(self, name: str) -> bytes | None:
         """Return the content of a file, None if there is none."""
-        path = self.folder / name
-        try:
-            with path.open("rb") as file:
-                data = file.read(MOST_BYTES + 1)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
-        if len(data) > MOST_BYTES:
-            raise ArtifactError(f"{path}: is larger than {MOST_BYTES >> 20} MB")
-        return data
+        return read_bytes(self.folder, name, MOST_BYTES) if has_file(self.folder, name) else None
 
     def text(self, name: str) -> str | None:
         """Return the text of a file in UTF-8, None if there is none."""

@@ -10,13 +10,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from asterisk.tokenizer import build
+from asterisk.tokenizer import build, huggingface
 from asterisk.tokenizer.alphabet import BYTES, CHARACTERS
-from asterisk.tokenizer.bpe import BUILTIN, ByteLevelBPE
+from asterisk.tokenizer.bpe import BUILTIN, ByteLevelBPE, gpt2
 from asterisk.tokenizer.definition import NORMALIZERS, around, steps
 from asterisk.tokenizer.huggingface import SPECIALS
 from asterisk.tokenizer.tokenizer import Tokenizer
@@ -91,6 +91,28 @@ class TokenizerSource:
 
         return LibraryTokenizer(self.compile()[1])
 
+    def to_json(self) -> str:
+        """Return the text of a ``tokenizer.json`` that does the same in Hugging Face's library."""
+        if self._is_builtin():
+            return huggingface.to_json(gpt2())
+        return json.dumps(self.definition, ensure_ascii=False)
+
+    def settings(self, max_length: int) -> dict[str, object]:
+        """Return the content of the ``tokenizer_config.json`` to go with `to_json`.
+
+        ``max_length`` is in tokens, special ones included.
+        """
+        if self._is_builtin():
+            return huggingface.config(max_length)
+        named = {f"{name}_token": self.tokens[token] for name, token in self.special.items()}
+        return {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": max_length,
+            "split_special_tokens": True,
+            "clean_up_tokenization_spaces": False,
+            **named,
+        }
+
     @cached_property
     def _compact(self) -> bytes:
         data = self._wordpiece() if self.kind == "wordpiece" else self._byte_level_bpe()
@@ -153,6 +175,14 @@ class TokenizerSource:
             and (self.special.get("pad"), self.special.get("mask")) == (50257, 50258)
             and self.identity() == GPT2_IDENTITY
         )
+
+
+@cache
+def gpt2_source() -> TokenizerSource:
+    """Return the built-in tokenizer, GPT-2's with ``[PAD]`` and ``[MASK]``, as a source."""
+    from asterisk.tokenizer import folder as reading
+
+    return reading.as_it_is(json.loads(huggingface.to_json(gpt2())), huggingface.config())
 
 
 def read_tokenizer(folder: Path, model_type: str, *, lowercase: bool = False) -> TokenizerSource:

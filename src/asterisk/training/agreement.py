@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from asterisk.model.encoder import Encoder, mean_pool
+from asterisk.model.encoder import Encoder, pool
 from asterisk.training.batches import Targets
 
 
@@ -41,7 +41,7 @@ def vectors(
         bias = (~batch.mask)[:, None, None, :] * torch.finfo(x.dtype).min
         for index, block in enumerate(model.blocks):
             x = x if index == skip else block(x, bias)
-        pooled = mean_pool(x, batch.mask)
-        ours.append(model.projection(pooled) if model.config.projection_size else pooled)
+        pooled = pool(x, batch.mask)
+        ours.append(model.project(pooled))
         theirs.append(batch.sentences)
     return torch.cat(ours), torch.cat(theirs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -33,7 +35,7 @@ def student(config: ModelConfig, rows: Array, *, seed: int) -> Encoder:
     scale = given.square().mean().sqrt().item()
     table = ROW_RMS * given / given.square().mean(1, keepdim=True).sqrt()
     with torch.no_grad():
-        if config.projection_size:
+        if config.dense:
             table = _widen(model, table)
         model.embeddings.word_embeddings.weight.copy_(table)
         model.embeddings.position_embeddings.weight.zero_()
@@ -58,11 +60,12 @@ def again(checkpoint: Checkpoint) -> Encoder:
 
 
 def _widen(model: Encoder, table: torch.Tensor) -> torch.Tensor:
-    axes = torch.empty_like(model.projection.weight)
+    projection = cast(nn.Linear, model.dense[0])
+    axes = torch.empty_like(projection.weight)
     torch.nn.init.orthogonal_(axes)
-    ratio = (model.config.hidden_size / model.config.projection_size) ** 0.5
-    model.projection.weight.copy_(axes / ratio)
-    model.projection.bias.zero_()
+    ratio = (model.config.hidden_size / model.config.embedding_size) ** 0.5
+    projection.weight.copy_(axes / ratio)
+    projection.bias.zero_()
     wide: torch.Tensor = table @ axes * ratio
     return wide
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from asterisk.model.encoder import Encoder, mean_pool
+from asterisk.model.encoder import Encoder, pool
 from asterisk.training.batches import Batch
 from asterisk.training.distributed import Processes
 from asterisk.training.memory import Partners
@@ -41,11 +41,9 @@ class Term:
 def read(model: Encoder, batch: Batch, amp: str) -> Reading:
     """Run the student; matrix products in bfloat16 where ``amp`` says so."""
     with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=amp == "bf16"):
-        states = model.tokens(batch.ids, batch.mask)
-        if model.config.projection_size:
-            states = model.projection(states)
+        states = model.project(model.tokens(batch.ids, batch.mask))
     states = states.float()
-    return Reading(states, mean_pool(states, batch.mask))
+    return Reading(states, pool(states, batch.mask))
 
 
 def cosine(reading: Reading, batch: Batch) -> Term:

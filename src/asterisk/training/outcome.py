@@ -13,7 +13,7 @@ from asterisk.files import replacing_file
 from asterisk.model import checkpoint
 from asterisk.model.checkpoint import Array, Checkpoint
 from asterisk.model.encoder import Encoder
-from asterisk.training import curve, projected, static
+from asterisk.training import curve, static
 from asterisk.training.agreement import vectors
 from asterisk.training.card import Facts, write_card
 from asterisk.training.caseless import unfold
@@ -45,10 +45,8 @@ def write(
     config = model.config
     card = write_card(name, config, run.recipe, facts, told=material.told, sources=material.sources)
     tensors = expanded(model, material)
-    if config.projection_size:
-        projected.save(config, tensors, card, out)
-    else:
-        checkpoint.save(Checkpoint(name, config, tensors, material.projection, card), out)
+    found = Checkpoint(name, config, tensors, teacher_projection=material.projection, card=card)
+    checkpoint.save(found, out)
     with replacing_file(out / "curve.png") as staging:
         staging.write_bytes((folder / "curve.png").read_bytes())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import numpy as np
 from asterisk.errors import UsageError
 from asterisk.files import replacing_file
 from asterisk.model.checkpoint import Array, Checkpoint, load
-from asterisk.model.config import ModelConfig
+from asterisk.model.config import Dense, ModelConfig
 from asterisk.model.encoder import Encoder
 from asterisk.teachers.teacher import Teacher, find
 from asterisk.tokenizer import gpt2
@@ -113,7 +113,7 @@ def configure(shape: dict[str, int], size: int) -> ModelConfig:
     """Return the student's configuration: a projection where it is wider than its vectors."""
     hidden = shape.get("hidden_size", size)
     known: dict[str, Any] = {"hidden_size": hidden, "intermediate_size": 4 * hidden} | shape
-    return replace(ModelConfig(), **known, projection_size=0 if hidden == size else size)
+    return ModelConfig(**known, dense=() if hidden == size else (Dense(size),))
 
 
 def _open_start(path: Path, material: Material) -> Checkpoint:

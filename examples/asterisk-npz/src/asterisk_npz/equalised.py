@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from asterisk.artifact import Thresholds
 from asterisk.exporters.export import choose
-from asterisk.exporters.exporter import QUANTISED, Recipe, Written
+from asterisk.exporters.exporter import Recipe, Written
 from asterisk.exporters.onnx import OnnxExporter
 from asterisk.model.checkpoint import Checkpoint
 
@@ -22,13 +25,23 @@ class EqualisedOnnxExporter:
 
     format: ClassVar[str] = "onnx-equalised"
     recipes: ClassVar[tuple[Recipe, ...]] = (
-        Recipe("int8", "onnx's int8, attention's values and output of equal ranges", QUANTISED),
+        Recipe("int8", "onnx's int8, attention's values and output of equal ranges", bits=8),
     )
 
-    def write(self, checkpoint: Checkpoint, recipe: Recipe, folder: Path) -> Written:
+    def thresholds(self, recipe: Recipe, layers: int) -> Thresholds:
+        """Return what the built-in exporter is held to; see `Exporter.thresholds`."""
+        return OnnxExporter().thresholds(recipe, layers)
+
+    def write(
+        self,
+        checkpoint: Checkpoint,
+        recipe: Recipe,
+        folder: Path,
+        samples: Sequence[Sequence[int]],
+    ) -> Written:
         """Write the changed weights by the built-in exporter; see `Exporter.write`."""
         writer = OnnxExporter()
-        return writer.write(equalised(checkpoint), choose(writer, recipe.name), folder)
+        return writer.write(equalised(checkpoint), choose(writer, recipe.name), folder, samples)
 
 
 def equalised(checkpoint: Checkpoint) -> Checkpoint:
@@ -48,4 +61,4 @@ def equalised(checkpoint: Checkpoint) -> Checkpoint:
         tensors[f"{value}.weight"] = tensors[f"{value}.weight"] * factor[:, None]
         tensors[f"{value}.bias"] = tensors[f"{value}.bias"] * factor
         tensors[output] = tensors[output] / factor
-    return Checkpoint(checkpoint.name, checkpoint.config, tensors)
+    return replace(checkpoint, tensors=tensors)

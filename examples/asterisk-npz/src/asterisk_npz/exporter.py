@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.exporters.exporter import EXACT, QUANTISED, Recipe, Written
+from asterisk.artifact import Thresholds
+from asterisk.errors import UsageError
+from asterisk.exporters import thresholds
+from asterisk.exporters.exporter import Recipe, Written
 from asterisk.exporters.rounding import quantise_rows
 from asterisk.model.checkpoint import Checkpoint
 from asterisk_npz.engine import ENTRY, SCALE
@@ -19,12 +23,25 @@ class NpzExporter:
 
     format: ClassVar[str] = "npz"
     recipes: ClassVar[tuple[Recipe, ...]] = (
-        Recipe("int8", "matrices and token table in int8, a scale for each row", QUANTISED),
-        Recipe("fp16", "matrices and token table in float16", EXACT),
+        Recipe("int8", "matrices and token table in int8, a scale for each row", bits=8),
+        Recipe("fp16", "matrices and token table in float16", bits=16),
     )
 
-    def write(self, checkpoint: Checkpoint, recipe: Recipe, folder: Path) -> Written:
+    def thresholds(self, recipe: Recipe, layers: int) -> Thresholds:
+        """Return how far a model may stray from FP32; see `Exporter.thresholds`."""
+        return thresholds.thresholds("f16" if recipe.name == "fp16" else recipe.name, layers)
+
+    def write(
+        self,
+        checkpoint: Checkpoint,
+        recipe: Recipe,
+        folder: Path,
+        samples: Sequence[Sequence[int]],  # noqa: ARG002 - this rounding needs no calibration
+    ) -> Written:
         """Write the tensors under ``recipe``; see `Exporter.write`."""
+        config = checkpoint.config
+        if config.activation != "gelu" or config.pooling != "mean" or config.dense:
+            raise UsageError("npz is an example: exact GELU and the mean, no Dense")
         arrays: dict[str, npt.NDArray[Any]] = {}
         for name, tensor in checkpoint.tensors.items():
             if tensor.ndim == 1:

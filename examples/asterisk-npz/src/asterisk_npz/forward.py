@@ -42,7 +42,7 @@ class Encoder:
         for index in range(self.config.num_layers):
             x = self.block(f"encoder.layer.{index}", x)
         pooled: Floats = x.mean(0)
-        return self.dense("projection", pooled) if self.config.projection_size else pooled
+        return pooled
 
     def block(self, name: str, x: Floats) -> Floats:
         """Map hidden states [T, H] to hidden states [T, H], pre-norm or post-norm."""

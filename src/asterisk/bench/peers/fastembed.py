@@ -1,7 +1,7 @@
 """all-MiniLM-L6-v2 under fastembed, from a local folder and in float32.
 
-fastembed brings no weights and would fetch its own from the network. It is given our graph of the
-same weights, with the mask that its padded batches need; pooling and unit length are its own.
+fastembed brings no weights and would fetch its own from the network. It is given the same weights
+as PyTorch's exporter traces them; pooling and unit length are its own.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ ROW = Row(
 
 def prepare(folder: Path) -> None:
     """Write the folder that fastembed reads, and FP32 vectors of the first texts."""
+    from asterisk.bench.peers.quiet import quiet
     from asterisk.plugins import require
 
     require("fastembed", "peers")
     source = minilm.find()
-    minilm.write_graph(folder, source, pooled=False, quantised=False, masked=True)
+    with quiet():
+        trace(source, folder / minilm.MODEL)
     for name in FILES:
         copyfile(source / name, folder / name)
     # It reads as many word pieces as this file says; the model's makers say fewer elsewhere.
@@ -48,6 +50,39 @@ def prepare(folder: Path) -> None:
     settings["model_max_length"] = minilm.LONGEST
     (folder / SETTINGS).write_text(json.dumps(settings), "utf-8")
     minilm.write_reference(folder, source)
+
+
+def trace(source: Path, path: Path) -> None:
+    """Write the last hidden states of padded texts as PyTorch's exporter traces them, float32."""
+    import torch
+    from torch import Tensor, nn
+    from transformers import BertModel
+
+    class States(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bert: Any = BertModel.from_pretrained(
+                source, dtype=torch.float32, attn_implementation="eager"
+            )
+
+        def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+            states: Tensor = self.bert(input_ids, attention_mask).last_hidden_state
+            return states
+
+    ids = torch.ones((2, 9), dtype=torch.int64)
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
+    torch.onnx.export(
+        States().eval(),
+        (ids, torch.ones_like(ids)),
+        str(path),
+        input_names=["input_ids", "attention_mask"],
+        output_names=["token_embeddings"],
+        dynamic_shapes=(sizes, sizes),
+        dynamo=True,
+        opset_version=20,
+        external_data=False,
+        verbose=False,
+    )
 
 
 def open(folder: Path, threads: int) -> Any:

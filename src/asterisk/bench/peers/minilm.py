@@ -16,8 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.bench.plan import Row
+from asterisk.model.config import ModelConfig
 
-LAYERS, HEADS = 6, 12
+SHAPE = ModelConfig(
+    vocab_size=30_522, hidden_size=384, num_layers=6, num_heads=12, intermediate_size=1_536
+)
 LONGEST = 256  # word pieces, as its sentence-transformers configuration says
 MODEL, WEIGHTS, TOKENIZER = "model.onnx", "weights.bin", "tokenizer.json"
 COMPARED = 256  # texts that its fidelity is measured over
@@ -48,30 +51,23 @@ def prepare(folder: Path) -> None:
 def write(folder: Path, *, quantised: bool) -> None:
     """Write what `open` reads, in int8 or in float32, and the FP32 vectors."""
     source = find()
-    write_graph(folder, source, pooled=True, quantised=quantised)
+    write_graph(folder, source, quantised=quantised)
     copyfile(source / TOKENIZER, folder / TOKENIZER)
     write_reference(folder, source)
 
 
-def write_graph(
-    folder: Path, source: Path, *, pooled: bool, quantised: bool, masked: bool = False
-) -> None:
-    """Write the model and its weights, as `asterisk.exporters.bert_graph.lay_out` says."""
+def write_graph(folder: Path, source: Path, *, quantised: bool) -> None:
+    """Write the model and its weights, in int8 or in float32."""
     from safetensors.numpy import load_file
 
-    from asterisk.exporters.bert_graph import Shape, lay_out
+    from asterisk.exporters.onnx import sentence_model
+    from asterisk.exporters.onnx_graph import EncoderGraph
 
     tensors = load_file(source / "model.safetensors")
-    model, weights = lay_out(
-        {k: v.astype("f4") for k, v in tensors.items() if v.dtype.kind == "f"},
-        Shape(LAYERS, HEADS),
-        location=WEIGHTS,
-        pooled=pooled,
-        quantised=quantised,
-        masked=masked,
-    )
-    (folder / MODEL).write_bytes(model)
-    (folder / WEIGHTS).write_bytes(weights)
+    floats = {k: v.astype("f4") for k, v in tensors.items() if v.dtype.kind == "f"}
+    with (folder / WEIGHTS).open("wb") as weights:
+        graph = EncoderGraph(SHAPE, weights, WEIGHTS, quantised=quantised)
+        (folder / MODEL).write_bytes(sentence_model(graph, "all-MiniLM-L6-v2", floats))
 
 
 def find() -> Path:

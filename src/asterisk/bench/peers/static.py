@@ -2,8 +2,8 @@
 
 Distilled by the library's own recipe and defaults: the mean state of each word piece between [CLS]
 and [SEP], 256 principal components, weighted for frequency by rank (SIF), stored as float16. Done
-here in numpy over our float32 graph, because the library's code for it does not go with the
-version of `transformers` that this project is pinned to.
+here, because the library's code for it does not go with the version of `transformers` that this
+project is pinned to.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -86,27 +85,20 @@ def without_rest(told: dict[str, Any], tokens: Sequence[str]) -> dict[str, Any]:
 
 def distil(source: Path, vocabulary: dict[str, int], tokens: Sequence[str]) -> Array:
     """Return the static vector of each of ``tokens``, float32 [n, `COMPONENTS`]."""
-    import onnxruntime as ort
+    import torch
+    from transformers import BertModel
+    from transformers.utils.logging import disable_progress_bar
 
-    ids = np.array(
-        [(vocabulary[START], vocabulary[token], vocabulary[END]) for token in tokens], np.int64
-    )
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        minilm.write_graph(folder, source, pooled=False, quantised=False, masked=True)
-        session: Any = ort.InferenceSession(
-            str(folder / minilm.MODEL), providers=["CPUExecutionProvider"]
-        )
-        parts = [ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE)]
-        states = np.concatenate(
-            [
-                session.run(None, {"input_ids": part, "attention_mask": np.ones_like(part)})[0]
-                for part in parts
-            ]
-        ).mean(1)
+    disable_progress_bar()
+    frame = vocabulary[START], vocabulary[END]
+    ids = torch.tensor([[frame[0], vocabulary[token], frame[1]] for token in tokens])
+    model: Any = BertModel.from_pretrained(source, dtype=torch.float32).eval()
+    with torch.inference_mode():
+        parts = (ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE))
+        states = torch.cat([model(part).last_hidden_state.mean(1) for part in parts])
     ranks = 1 / np.arange(2, len(tokens) + 2)
     weights = SIF / (SIF + ranks / ranks.sum())
-    vectors: Array = (principal(states, COMPONENTS) * weights[:, None]).astype(np.float32)
+    vectors: Array = (principal(states.numpy(), COMPONENTS) * weights[:, None]).astype(np.float32)
     return vectors
 
 

@@ -1,0 +1,125 @@
+"""A model's name on the Hugging Face hub, fetched into the hub's own cache.
+
+``huggingface_hub`` does the fetching and honours ``HF_ENDPOINT``, ``HF_HOME`` and
+``HF_HUB_OFFLINE``. Only what a checkpoint is made of is fetched, of one revision, whose full name
+ends up in the manifest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from asterisk.errors import ArtifactError, UsageError, one_line
+from asterisk.model.checkpoint import Checkpoint, load
+from asterisk.plugins import require
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_SNAPSHOT = re.compile(r"[0-9a-f]{40}")
+LARGEST_DOWNLOAD = 8 << 30
+_ROOT = re.compile(
+    r"([A-Za-z0-9._-]+\.json|[A-Za-z0-9._-]+\.safetensors|vocab\.txt|merges\.txt|README\.md)"
+)
+_MODULE = re.compile(r"[0-9]+_[A-Za-z]+/([A-Za-z0-9._-]+\.json|model\.safetensors|vocab\.txt)")
+_PICKLES = re.compile(r"([0-9]+_[A-Za-z]+/)?pytorch_model\.bin")
+
+
+def open_checkpoint(name: str | Path, revision: str | None = None) -> Checkpoint:
+    """Read the checkpoint in the folder ``name``, or the one of that name on the hub.
+
+    A folder comes first. ``revision`` is a branch, tag or commit on the hub, its main branch if
+    left out. UsageError for a name that is neither, ArtifactError where it cannot be fetched or
+    read, MissingExtra without ``huggingface_hub``.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        if revision is not None:
+            raise UsageError(f"{folder} is a folder, which has no revision")
+        return _named(load(folder))
+    if not _NAME.fullmatch(str(name)):
+        raise UsageError(
+            f"{name} is neither a checkpoint folder nor a name on the hub (organisation/model)"
+        )
+    return _named(load(fetch(str(name), revision)), str(name))
+
+
+def _named(checkpoint: Checkpoint, name: str = "") -> Checkpoint:
+    """Name a checkpoint of the hub's cache by its repository, and say where it came from.
+
+    The cache has ``models--ORGANISATION--MODEL/snapshots/REVISION``.
+    """
+    place = checkpoint.folder
+    if place is None or place.parent.name != "snapshots":
+        return checkpoint
+    if not name:
+        kind, *parts = place.parent.parent.name.split("--")
+        if kind != "models" or len(parts) != 2:
+            return checkpoint
+        name = "/".join(parts)
+    revision = f"@{place.name}" if _SNAPSHOT.fullmatch(place.name) else ""
+    return replace(checkpoint, name=name.split("/")[1], source=f"{name}{revision}")
+
+
+def fetch(name: str, revision: str | None = None) -> Path:
+    """Return the folder of a model on the hub, one revision of it, fetched where it is not cached.
+
+    ArtifactError in one line where that cannot be.
+    """
+    hub = require("huggingface_hub", "export")
+    errors = require("huggingface_hub.errors", "export")
+    try:
+        try:
+            info = hub.HfApi().model_info(name, revision=revision, files_metadata=True)
+        except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as failure:
+            what = "revision" if isinstance(failure, errors.RevisionNotFoundError) else "model"
+            told = f" of {name}" if what == "revision" else ""
+            raise ArtifactError(
+                f"the hub has no {what} {revision or name if told else name}{told}, "
+                "or it is private: set HF_TOKEN"
+            ) from None
+        except Exception as failure:  # no network, or a hub that answers nonsense
+            return _cached(hub, name, revision, failure)
+        listed = [(one.rfilename, one.size or 0) for one in info.siblings or ()]
+        for file in _wanted(listed, name):
+            path = Path(hub.hf_hub_download(name, file, revision=info.sha))
+            folder = path.parents[file.count("/")]
+        # So that the cache knows which commit a branch stands for, when nobody answers.
+        hub.hf_hub_download(name, "config.json", revision=revision)
+        return folder
+    except ArtifactError:
+        raise
+    except Exception as failure:
+        raise ArtifactError(f"{name} cannot be fetched from the hub: {_reason(failure)}") from None
+
+
+def _cached(hub: Any, name: str, revision: str | None, failure: Exception) -> Path:
+    try:
+        return Path(hub.snapshot_download(name, revision=revision, local_files_only=True))
+    except Exception:
+        raise ArtifactError(
+            f"{name} is not in the hub's cache and cannot be fetched: {_reason(failure)}"
+        ) from None
+
+
+def _reason(failure: BaseException) -> str:
+    return one_line(failure)[:200] or type(failure).__name__
+
+
+def _wanted(listed: Sequence[tuple[str, int]], name: str) -> list[str]:
+    """Return which files of a repository a checkpoint needs: pickles only without safetensors."""
+    chosen = [
+        (file, size) for file, size in listed if _ROOT.fullmatch(file) or _MODULE.fullmatch(file)
+    ]
+    if not any(file.endswith(".safetensors") and "/" not in file for file, _ in chosen):
+        chosen += [(file, size) for file, size in listed if _PICKLES.fullmatch(file)]
+    total = sum(size for _, size in chosen)
+    if total > LARGEST_DOWNLOAD:
+        raise ArtifactError(
+            f"{name} has {total / 1e9:.1f} GB of weights; {LARGEST_DOWNLOAD / 1e9:.1f} are the most"
+        )
+    if not chosen:
+        raise ArtifactError(f"{name} on the hub has no files of a checkpoint")
+    return [file for file, _ in chosen]
