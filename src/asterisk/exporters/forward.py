@@ -132,7 +132,8 @@ def token_states(
     for index in range(config.num_layers):
         last = first_only and index == config.num_layers - 1
         block = smoothing[index] if smoothing else Smoothing()
-        x = _block(ops, config, tensors, f"encoder.layer.{index}", x, block, first_only=last)
+        name = f"encoder.layer.{index}"
+        x = _block(ops, config, tensors, name, x, smoothing=block, first_only=last)
     return ops.first(x) if first_only and not config.num_layers else x
 
 
@@ -142,8 +143,8 @@ def _block(
     tensors: Weights,
     name: str,
     x: Value,
-    smoothing: Smoothing,
     *,
+    smoothing: Smoothing,
     first_only: bool,
 ) -> Value:
     """Lay out one block: [T, H] to [T, H], or to [1, H] if only the first token is wanted."""

@@ -17,6 +17,7 @@ import numpy as np
 from asterisk import plugins
 from asterisk.artifact import Thresholds
 from asterisk.exporters import thresholds
+from asterisk.exporters.calibration import calibrate
 from asterisk.exporters.exporter import Recipe, Written
 from asterisk.exporters.forward import Smoothing, Weights, sentence_embedding, token_states
 from asterisk.exporters.onnx_graph import INPUT, EncoderGraph
@@ -58,7 +59,9 @@ class OnnxExporter:
                 quantised=quantised,
                 nf4_table=recipe.name == "int8-emb4",
             )
-            (folder / ENTRY).write_bytes(sentence_model(graph, name, checkpoint.tensors))
+            smoothing = calibrate(checkpoint, samples, per_token=False) if quantised else []
+            model = sentence_model(graph, name, checkpoint.tensors, smoothing)
+        (folder / ENTRY).write_bytes(model)
         return Written(ENTRY, {"onnx": str(plugins.require("onnx", "export").__version__)})
 
 

@@ -185,7 +185,7 @@ class EncoderGraph(Graph):
         narrow = weight.shape[1] - exact
         part, wide = self.nodes("Split", 2, x, self.integers(narrow, exact), axis=-1)
         whole = self.node("Add", self._product_int8(part, weight[:, :narrow]), self.tensor(bias))
-        return self.node("Add", whole, self._product(wide, weight[:, narrow:]))
+        return self.node("Gemm", wide, self.tensor(weight[:, narrow:].T), whole)
 
     def heads(self, x: str) -> tuple[str, str, str]:
         """Split [T, 3 H] into query, key and value, [h, T, d] each."""

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from asterisk.artifact import Thresholds
 from asterisk.exporters import thresholds
+from asterisk.exporters.calibration import calibrate
 from asterisk.exporters.exporter import Recipe, Written
 from asterisk.exporters.forward import Smoothing, Weights, sentence_embedding
 from asterisk.exporters.tflite_graph import EncoderGraph
@@ -49,10 +50,11 @@ class TfliteExporter:
         """Write the model under ``recipe``; see `Exporter.write`."""
         from importlib.metadata import version
 
-        graph = EncoderGraph(
-            checkpoint.config, int8=recipe.name != "fp32", nf4_table=recipe.name == "int8-emb4"
-        )
-        data = sentence_model(graph, checkpoint.name, checkpoint.tensors)
+        int8 = recipe.name != "fp32"
+        smoothing = calibrate(checkpoint, samples, per_token=True) if int8 else []
+        nf4_table = recipe.name == "int8-emb4"
+        graph = EncoderGraph(checkpoint.config, int8=int8, nf4_table=nf4_table)
+        data = sentence_model(graph, checkpoint.name, checkpoint.tensors, smoothing)
         (folder / ENTRY).write_bytes(data)
         tools = ("ai-edge-litert", "flatbuffers")
         return Written(ENTRY, {tool: version(tool) for tool in tools})
