@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 
 from asterisk import plugins, tensors
 from asterisk.artifact import Thresholds

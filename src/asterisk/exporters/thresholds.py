@@ -24,7 +24,6 @@ TABLE: dict[str, tuple[Thresholds, Thresholds, Thresholds]] = {
     "fp32": (EXACT, EXACT, EXACT),
     "f16": (_HALF, _HALF, _HALF),
     "int8": _INT8,
-    "int8-hifi": (Thresholds(cosine_mean=0.9995, cosine_min=0.995, overlap_at_10=0.97),) * 3,
     "q8_0": _INT8,
     "int8-emb4": _NF4_TABLE,
     # llama.cpp's GELU is the tanh approximation, which adds up.
