@@ -1,7 +1,7 @@
 """What opening a tokenizer takes: seconds and resident memory, in a process that has numpy only.
 
-    python benchmarks/tokenizer_memory.py                 a synthetic Unigram of XLM-R's size
-    python benchmarks/tokenizer_memory.py ARTIFACT        the tokenizer of an artifact
+python benchmarks/tokenizer_memory.py                 a synthetic Unigram of XLM-R's size
+python benchmarks/tokenizer_memory.py ARTIFACT        the tokenizer of an artifact
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ print(f"{opened:.3f} s to open, {(resident() - before) / 1e6:.1f} MB")
 
 def synthetic(path: Path) -> None:
     """Write a Unigram tokenizer of random words, in the form that sentence encoders have it."""
-    draw = random.Random(0)  # noqa: S311 - a size, not a secret
+    draw = random.Random(0)
     letters = "abcdefghijklmnopqrstuvwxyzäöüéèßабвгдежзийклмн"
     words = {"<s>", "<pad>", "</s>", "<unk>"}
     while len(words) < TOKENS:

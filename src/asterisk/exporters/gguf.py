@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-
 from asterisk import plugins, tensors
 from asterisk.artifact import Thresholds
 from asterisk.errors import UsageError
