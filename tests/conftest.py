@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from asterisk import texts
-from asterisk.artifact import Artifact, Manifest, Thresholds
+from asterisk.artifact import Artifact, Manifest, Thresholds, sha256
 from asterisk.exporters.export import choose, export, exporter, formats
 from asterisk.exporters.exporter import Exporter, Recipe
 from asterisk.model.checkpoint import Checkpoint, load, save
@@ -20,7 +20,7 @@ from asterisk.model.config import ModelConfig
 from asterisk.model.layout import tensor_shapes
 from asterisk.runtimes.engine import ArtifactEngine
 from asterisk.runtimes.runtime import Runtime
-from asterisk.tokenizer import gpt2
+from asterisk.tokenizer import open_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -74,12 +74,14 @@ def bare_artifact(
 ) -> Artifact:
     """Write the engine's files alone, without the gate that needs the real vocabulary."""
     written = writer.write(checkpoint, recipe, folder, [])
+    tokenizer, table = checkpoint.tokenizer.compile()
+    (folder / tokenizer).write_bytes(table)
     manifest = Manifest(
         format=writer.format,
         recipe=recipe.name,
         name=checkpoint.name,
         entry=written.entry,
-        tokenizer="tokenizer.bin",
+        tokenizer=tokenizer,
         model=checkpoint.config,
         fingerprint=checkpoint.fingerprint,
         compatible_with=(),
@@ -87,7 +89,7 @@ def bare_artifact(
         default_prompt_name=None,
         similarity=None,
         source=None,
-        files={},
+        files={path.name: sha256(path) for path in folder.iterdir() if path.is_file()},
         thresholds=Thresholds(0, 0, 0),
         fidelity={},
         versions={},
@@ -97,7 +99,7 @@ def bare_artifact(
 
 def bare_runtime(engine: type[ArtifactEngine], artifact: Artifact, lanes: int = 1) -> Runtime:
     """Open what `bare_artifact` wrote."""
-    tokenizer = gpt2()
+    tokenizer = open_tokenizer(artifact.tokenizer)
     return Runtime(engine.open(artifact, lanes), tokenizer, artifact.config, "0")
 
 

@@ -100,9 +100,9 @@ def test_the_order_is_mixed():
 
 
 def test_lengths_fill_the_bands_that_the_benchmark_draws_from():
-    from asterisk.tokenizer import Tokenizer
+    from asterisk.tokenizer import gpt2
 
-    tokenizer = Tokenizer.open()
+    tokenizer = gpt2()
     lengths = [len(tokenizer.encode(text.text)) for text in load()]
     for low, high in ((6, 10), (28, 36), (115, 140)):
         assert sum(low <= n <= high for n in lengths) >= 80, (low, high)

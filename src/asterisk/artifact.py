@@ -207,12 +207,7 @@ def _parse(values: Any) -> Manifest:
     if values["tokenizer"] not in TOKENIZERS:
         raise ArtifactError(f"tokenizer is none of {', '.join(TOKENIZERS)}")
     prompts = _prompts(values)
-    files = _mapping(values, "files", str)
-    for name, digest in files.items():
-        if not _NAME.fullmatch(name) or name == MANIFEST:
-            raise ArtifactError(f"file name {name[:100]!r} leaves the folder")
-        if not _SHA256.fullmatch(digest):
-            raise ArtifactError(f"no sha256 for {name}")
+    files = _files(values)
     needed = {values["entry"], values["tokenizer"], GOLDEN_TEXTS, GOLDEN_VECTORS}
     if not needed <= set(files):
         raise ArtifactError(f"no hash for {min(needed - set(files))}")
@@ -234,6 +229,16 @@ def _parse(values: Any) -> Manifest:
         fidelity=_mapping(values, "fidelity", (int, float)),
         versions=_mapping(values, "versions", str),
     )
+
+
+def _files(values: dict[str, Any]) -> dict[str, Any]:
+    files = _mapping(values, "files", str)
+    for name, digest in files.items():
+        if not _NAME.fullmatch(name) or name == MANIFEST:
+            raise ArtifactError(f"file name {name[:100]!r} leaves the folder")
+        if not _SHA256.fullmatch(digest):
+            raise ArtifactError(f"no sha256 for {name}")
+    return files
 
 
 def _prompts(values: dict[str, Any]) -> dict[str, Any]:

@@ -6,12 +6,12 @@ import pytest
 
 from asterisk.bench.plan import BUCKETS, LONG
 from asterisk.bench.texts import choose, cut
-from asterisk.tokenizer import Tokenizer
+from asterisk.tokenizer import gpt2
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer.open()
+    return gpt2()
 
 
 def test_every_text_of_a_bucket_has_its_number_of_tokens(tokenizer):

@@ -17,7 +17,7 @@ import asterisk
 from asterisk import budget
 from asterisk.budget.estimate import MB
 from asterisk.errors import BudgetError, UsageError
-from asterisk.tokenizer import Tokenizer
+from asterisk.tokenizer import gpt2
 from budget.groups import group
 
 pytestmark = [
@@ -115,7 +115,7 @@ def test_a_peak_stays_under_the_limit_and_vectors_are_the_same(artifact, texts, 
     longest = least_of_all["longest"]
     assert longest in (128, 256)  # steps that a few MB lie between
     assert (roomy["threads"], roomy["longest"]) == (2, 512)
-    tokenizer = Tokenizer.open()
+    tokenizer = gpt2()
     lengths = [len(tokenizer.encode(text)) for text in texts.read_text("utf-8").splitlines()]
     assert least_of_all["truncated"] == sum(length > longest for length in lengths) > 20
     assert unlimited["truncated"] == roomy["truncated"] == sum(length > 512 for length in lengths)

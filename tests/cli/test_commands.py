@@ -264,7 +264,7 @@ def test_exports_where_it_says(command, toy_folder, tmp_path):
     ("arguments", "status", "told"),
     [
         (["--format", "pdf"], 2, "no exporter named 'pdf'; there are: gguf, onnx, tflite"),
-        (["--format", "onnx", "--recipe", "int2"], 2, "there are: int8, int8-hifi"),
+        (["--format", "onnx", "--recipe", "int2"], 2, "there are: int8, int8-emb4"),
         (["--recipe", "int8"], 2, "--recipe needs one --format"),
     ],
 )

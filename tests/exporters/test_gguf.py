@@ -324,3 +324,9 @@ def test_refuses_rows_that_a_recipe_cannot_hold(small, tmp_path):
 def test_naming_the_recipes_imports_no_writer(python):
     code = "import sys, asterisk.exporters.gguf; sys.exit('gguf' in sys.modules)"
     assert python(code).returncode == 0
+
+
+def test_relu_is_refused_by_name(tmp_path):
+    checkpoint = random_checkpoint(replace(SMALL, activation="relu"))
+    with pytest.raises(UsageError, match="ReLU"):
+        GgufExporter().write(checkpoint, GgufExporter.recipes[0], tmp_path, [])

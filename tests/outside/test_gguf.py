@@ -27,7 +27,7 @@ from conftest import SHIPPED, bare_artifact, bare_runtime, random_checkpoint
 
 from asterisk.exporters.export import choose
 from asterisk.exporters.gguf import GgufExporter
-from asterisk.model.config import ModelConfig
+from asterisk.model.config import Dense, ModelConfig
 from asterisk.model.gguf_shape import shape_of
 from asterisk.runtimes import gguf as runtime_module
 from asterisk.runtimes.gguf import GgufEngine
@@ -251,7 +251,7 @@ def widened(request, tmp_path_factory):
         layer_norm_eps=1e-5,
         norm_first=True,
         embedding_norm=False,
-        projection_size=32,
+        dense=(Dense(32),),
     )
     writer, folder = GgufExporter(), tmp_path_factory.mktemp(request.param)
     return bare_artifact(writer, random_checkpoint(config), choose(writer, request.param), folder)

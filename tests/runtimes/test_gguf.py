@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
+import folders
 import numpy as np
 import pytest
 from conftest import bare_artifact, bare_runtime, random_checkpoint
 
+from asterisk import tensors
 from asterisk.artifact import Artifact
 from asterisk.errors import ArtifactError, EngineError, MissingExtra
 from asterisk.exporters.gguf import ENTRY, GgufExporter
-from asterisk.model.config import ModelConfig
+from asterisk.model.checkpoint import load
+from asterisk.model.config import Dense, ModelConfig
 from asterisk.runtimes import llama_cpp
-from asterisk.runtimes.gguf import GgufEngine
+from asterisk.runtimes.gguf import DENSE, GgufEngine
 from asterisk.runtimes.gguf_header import check_header
 from asterisk.runtimes.torch import reference
 from asterisk.tokenizer import gpt2
@@ -36,6 +42,15 @@ AWKWARD = [
     "x" * 300 + "=" * 200 + " " * 100 + "end",
     "def f(x):\n        return x**2  # ok\n",
     "<|endoftext|> [PAD] [MASK]",
+]
+# Composed and decomposed: words of pieces for Hugging Face, and unknown ones in some engines.
+DIACRITICS = [
+    "Hokkaid\u014d",
+    "Hokkaido\u0304",
+    "caf\u00e9 cafe\u0301",
+    "Gr\u00f6\u00dfe",
+    "na\u00efve",
+    "Vi\u1ec7t Nam",
 ]
 
 
@@ -97,9 +112,9 @@ def test_eight_threads_on_two_lanes(q8_0):
     assert np.array_equal(found, np.concatenate([expected] * 4))
 
 
-@pytest.fixture(scope="module")
-def vocabulary(small):
-    """llama.cpp's own reading of the file's vocabulary."""
+@contextmanager
+def vocabulary(path):
+    """Give llama.cpp's own reading of a text by the file's vocabulary, special tokens around it."""
     dll = llama_cpp.library().dll
     dll.llama_model_get_vocab.restype = ctypes.c_void_p
     dll.llama_model_get_vocab.argtypes = [ctypes.c_void_p]
@@ -109,12 +124,12 @@ def vocabulary(small):
     ]
     params = dll.llama_model_default_params()
     params.vocab_only = True
-    model = dll.llama_model_load_from_file(os.fsencode(small.entry), params)
+    model = dll.llama_model_load_from_file(os.fsencode(path), params)
 
     def tokenize(text: str) -> list[int]:
         data, room = text.encode(), (ctypes.c_int32 * 4096)()
         count = dll.llama_tokenize(
-            dll.llama_model_get_vocab(model), data, len(data), room, len(room), False, False
+            dll.llama_model_get_vocab(model), data, len(data), room, len(room), True, False
         )
         return room[:count]
 
@@ -122,10 +137,77 @@ def vocabulary(small):
     dll.llama_model_free(model)
 
 
-def test_llama_cpp_tokenises_as_we_do(vocabulary, lines):
+def test_llama_cpp_tokenises_as_we_do(small, lines):
     tokenizer = gpt2()
-    for text in [*AWKWARD, *lines]:
-        assert vocabulary(text) == tokenizer.encode(text), text
+    with vocabulary(small.entry) as tokenize:
+        for text in [*AWKWARD, *lines]:
+            assert tokenize(text) == tokenizer.encode(text), text
+
+
+FOREIGN = {
+    "wordpiece": folders.bert,
+    "roberta": folders.roberta,
+    "unigram": folders.multilingual,
+}
+
+
+@pytest.fixture(scope="module", params=FOREIGN)
+def foreign(request, tmp_path_factory):
+    """A random model as `transformers` saves it: its folder, and its artifact in float32."""
+    folder = FOREIGN[request.param](tmp_path_factory.mktemp(request.param) / "model")
+    return folder, _artifact(load(folder), FP32, tmp_path_factory.mktemp("artifact"))
+
+
+# Where llama.cpp alone differs on a text that ships: it takes all marks for accents.
+MARKS = {"wordpiece": 2, "roberta": 0, "unigram": 0}
+
+
+def test_llama_cpp_tokenises_as_hugging_face_does(foreign, lines, request):
+    from transformers import AutoTokenizer
+
+    folder, artifact = foreign
+    truth = AutoTokenizer.from_pretrained(folder, split_special_tokens=True)
+    texts = [*DIACRITICS, *lines]
+    with vocabulary(artifact.entry) as tokenize:
+        differing = [text for text in texts if tokenize(text) != truth(text)["input_ids"]]
+    assert len(differing) <= MARKS[request.node.callspec.params["foreign"]], differing
+    assert not set(differing) & set(DIACRITICS)
+
+
+def test_diacritics_are_no_unknown_words(tmp_path):
+    checkpoint = load(folders.bert(tmp_path / "model"))
+    artifact = _artifact(checkpoint, Q8_0, tmp_path)
+    with vocabulary(artifact.entry) as tokenize:
+        for text in DIACRITICS:
+            assert checkpoint.tokenizer.special["unk"] not in tokenize(text), text
+        assert tokenize("Hokkaid\u014d") == tokenize("Hokkaido\u0304") == tokenize("hokkaido")
+
+
+@pytest.mark.parametrize("strip", [True, False])
+@pytest.mark.parametrize("lower", [True, False])
+def test_case_and_accents_are_the_tokenizers(tmp_path, lines, lower, strip):
+    folder = folders.bert(tmp_path / "model")
+    definition = json.loads((folder / "tokenizer.json").read_text())
+    definition["normalizer"] |= {"lowercase": lower, "strip_accents": strip}
+    settings = {"do_lower_case": lower, "strip_accents": strip}
+    folders.edit(folder / "tokenizer.json", normalizer=definition["normalizer"])
+    folders.edit(folder / "tokenizer_config.json", **settings)
+    checkpoint = load(folder)
+    ours = checkpoint.tokenizer.open()
+    artifact = _artifact(checkpoint, Q8_0, tmp_path)
+    with vocabulary(artifact.entry) as tokenize:
+        for text in [*DIACRITICS, "Ein GROSSES Haus", *lines[::20]]:
+            assert tokenize(text) == [*ours.prefix, *ours.encode(text), *ours.suffix], text
+
+
+def test_where_llama_cpps_wordpiece_differs(tmp_path):
+    """What docs/gguf.md says of the file alone; the day this fails, it can say less."""
+    checkpoint = load(folders.bert(tmp_path / "model"))
+    artifact, ours = _artifact(checkpoint, Q8_0, tmp_path), checkpoint.tokenizer.open()
+    with vocabulary(artifact.entry) as tokenize:
+        for text in ("x" * 101, "\u0938\u092d\u0940", "\ud55c\uad6d", "1\ufe0f\u20e3"):
+            assert tokenize(text)[1:-1] != ours.encode(text), text
+        assert tokenize("x" * 100)[1:-1] == ours.encode("x" * 100)
 
 
 SERVER = """
@@ -141,17 +223,88 @@ print("VECTORS" + json.dumps([row["embedding"] for row in answer["data"]]))
 """
 
 
-def test_the_file_stands_alone(q8_0, python):
-    """llama-server, given texts and nothing but the file, answers with the same vectors."""
-    import json
+@pytest.fixture
+def stock(python):
+    """Embed texts by llama-server, given nothing but a file."""
 
+    def embed(path, texts):
+        done = python(SERVER, str(path), json.dumps(texts))
+        answer = next(line for line in done.stdout.splitlines() if line.startswith("VECTORS"))
+        return np.array(json.loads(answer.removeprefix("VECTORS")), np.float32)
+
+    return embed
+
+
+def test_the_file_stands_alone(q8_0, stock):
+    """llama-server, given texts and nothing but the file, answers with the same vectors."""
     texts = AWKWARD[:5]
-    done = python(SERVER, str(q8_0.entry), json.dumps(texts))
-    answer = next(line for line in done.stdout.splitlines() if line.startswith("VECTORS"))
-    theirs = np.array(json.loads(answer.removeprefix("VECTORS")), np.float32)
+    theirs = stock(q8_0.entry, texts)
     with _runtime(q8_0) as runtime:
         ours = runtime.encode(texts, normalize=False)
     assert np.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_any_bert_stands_alone(foreign, stock):
+    """By llama-server and by us, the vectors of sentence-transformers on the folder."""
+    folder, artifact = foreign
+    texts = [*DIACRITICS, "It's $5.00 + 3%!", "one two three " * 40]
+    truth = folders.truth(folder).encode(texts)
+    assert folders.cosines(stock(artifact.entry, texts), truth).min() > 0.99999
+    with _runtime(artifact) as runtime:
+        assert folders.cosines(runtime.encode(texts), truth).min() > 0.99999
+
+
+def test_cls_pooling_stands_alone(tmp_path, stock):
+    source = folders.bert(tmp_path / "source")
+    folder = folders.sentence_transformer(source, tmp_path / "model", pooling="cls")
+    artifact = _artifact(load(folder), FP32, tmp_path)
+    truth = folders.truth(folder).encode(DIACRITICS)
+    assert folders.cosines(stock(artifact.entry, DIACRITICS), truth).min() > 0.99999
+    with _runtime(artifact) as runtime:
+        assert folders.cosines(runtime.encode(DIACRITICS), truth).min() > 0.99999
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pooling": "cls"},
+        {"pooling": "max"},
+        {"pooling": "mean_sqrt_len_tokens"},
+        {"dense": (Dense(48),)},
+        {"dense": (Dense(64, "tanh"), Dense(16, bias=False)), "pooling": "mean_sqrt_len_tokens"},
+        {"activation": "gelu_tanh"},
+        {"max_seq_length": 100},
+        {"vocab_size": 60_000},
+    ],
+)
+def test_what_a_bert_may_have_agrees_with_pytorch(tmp_path, change):
+    checkpoint = random_checkpoint(replace(SMALL, num_layers=2, **change))
+    longest, size = checkpoint.config.max_seq_length, checkpoint.config.embedding_size
+    with (
+        reference(checkpoint) as truth,
+        _runtime(_artifact(checkpoint, FP32, tmp_path)) as runtime,
+    ):
+        for ids in (ids[:longest] for ids in _texts()):
+            ours, theirs = runtime.embed_ids(ids), truth.embed_ids(ids)
+            assert ours.shape == (size,)
+            assert _cosine(ours, theirs) > 0.99999, len(ids)
+            assert np.linalg.norm(ours) == pytest.approx(np.linalg.norm(theirs), rel=1e-3)
+
+
+def test_dense_maps_that_are_not_the_manifests_are_refused(tmp_path):
+    checkpoint = random_checkpoint(replace(SMALL, dense=(Dense(48),)))
+    artifact = _artifact(checkpoint, Q8_0, tmp_path)
+    beside = tmp_path / DENSE
+    other = {"dense.0.weight": np.zeros((48, 31), "f4"), "dense.0.bias": np.zeros(48, "f4")}
+    tensors.write(beside, other, {})
+    with pytest.raises(ArtifactError, match="does not hold the Dense maps of the manifest"):
+        GgufEngine.open(artifact, 1)
+    beside.write_bytes(bytes(1 << 24))
+    with pytest.raises(ArtifactError, match="not a plain file of at most"):
+        GgufEngine.open(artifact, 1)
+    beside.unlink()
+    with pytest.raises(ArtifactError, match="cannot read"):
+        GgufEngine.open(artifact, 1)
 
 
 MEASURE = """

@@ -17,7 +17,9 @@ SIZE = 4
 
 
 class Words:
-    """A tokenizer: one id a letter."""
+    """A tokenizer: one id a letter, nothing around a text."""
+
+    prefix = suffix = ()
 
     def encode(self, text, limit):
         return [ord(letter) % 50 for letter in text[:limit]]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import asterisk
-from asterisk.serve.api import Rules, parse
+from asterisk.runtimes.runtime import Runtime
+from asterisk.serve.api import Request, Rules, parse
 from asterisk.serve.errors import ApiError
+from asterisk.serve.jobs import Workers
+from asterisk.tokenizer import gpt2
 from serve.conftest import running
 
 TEXTS = ["how plants make sugar", "a text"]
@@ -60,7 +66,7 @@ def test_every_bit_is_the_runtimes(e5, own, fields, call, options):
 
 def test_a_prompts_tokens_are_counted(e5, own):
     used = e5.embed("a text", model="prompted:query")[1]["usage"]["total_tokens"]
-    assert used == len(own.tokenize("query: a text")) == 5
+    assert used == len(own.tokenize("query: a text")) == 4
     long = "word " * 600
     before = e5.metric("asterisk_truncated_texts_total")
     status, body = e5.embed(long, model="prompted", input_type="query")
@@ -130,3 +136,44 @@ def test_prompts_that_are_asked_for():
     named = rules(models=("m", "m:query"))  # a name that is given wins
     assert parsed(named, model="m:query").prompt == ""
     assert parsed(named, model="m:query:query").prompt == "query: "
+
+
+class Around(Runtime):
+    """A runtime with special tokens around a text, which keeps the ids that it is given."""
+
+    def __init__(self) -> None:
+        tokenizer = gpt2()
+        tokenizer.prefix, tokenizer.suffix = (1000,), (2000,)
+        self.tokenizer, self.longest, self.truncated = tokenizer, 8, 0
+        self.config = SimpleNamespace(normalize=False)
+        self._counting = threading.Lock()
+        self.given: list[list[int]] = []
+
+    def embed_ids(self, ids):
+        self.given.append(list(ids))
+        return np.array([3, 4], np.float32)
+
+
+@pytest.mark.parametrize("on_long", ["truncate", "error"])
+def test_special_tokens_stand_around_texts_and_ids(on_long):
+    async def embedded(*items, prompt=""):
+        runtime = Around()
+        workers = Workers(runtime, 1, 100, on_long)
+        job = workers.submit(Request(list(items), 2, base64=False, prompt=prompt))
+        await job.done
+        assert workers.close(10)
+        return runtime.given, job
+
+    given, job = asyncio.run(embedded("a text", prompt="query: "))
+    assert given == [[1000, 22766, 25, 257, 2420, 2000]]
+    assert (job.tokens, job.truncated) == (6, 0)
+    assert b'"embedding":[3,4]' in job.entries[0]  # as the folder says: not normalised
+    assert asyncio.run(embedded([5, 6]))[0] == [[1000, 5, 6, 2000]]
+    for long in ("word " * 20, [5] * 20):
+        given, job = asyncio.run(embedded(long))
+        if on_long == "error":
+            assert "more than 8 tokens" in job.failure.message
+            continue
+        assert [len(ids) for ids in given] == [8]
+        assert (given[0][0], given[0][-1]) == (1000, 2000)
+        assert (job.tokens, job.truncated) == (8, 1)

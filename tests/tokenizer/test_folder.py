@@ -363,7 +363,7 @@ def test_a_vocabulary_of_gigabytes_is_refused_unread(folder):
         path = folder(None, BERT)
         with (path / name).open("wb") as file:
             file.truncate(2 << 30)  # no more than a hole on disk
-        with pytest.raises(ArtifactError, match=f"larger than {MOST_BYTES >> 20} MB"):
+        with pytest.raises(ArtifactError, match=f"at most {MOST_BYTES:,} bytes"):
             read_tokenizer(path, "bert")
         (path / name).unlink()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from hypothesis import strategies as st
 
 AWKWARD = [
@@ -46,3 +48,15 @@ SURROGATES = st.text(
     st.characters() | st.sampled_from("\ud800\ud835\udbff\udc00\udfff a'"), max_size=40
 )
 """Texts with surrogates, many of them in pairs."""
+
+
+def readable(text: str) -> str:
+    """What a text with surrogates is read as: pairs as characters, lone ones as U+FFFD."""
+
+    def character(match: re.Match[str]) -> str:
+        high, low = match[0][0], match[0][-1]
+        if high == low:
+            return "\ufffd"
+        return chr(0x10000 + (ord(high) - 0xD800) * 0x400 + ord(low) - 0xDC00)
+
+    return re.sub("[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]", character, text)

@@ -84,12 +84,20 @@ def _export(arguments: argparse.Namespace) -> None:
             exporting.choose(exporting.exporter(name), recipe_name)
     texts = _texts(arguments.texts) if arguments.texts else []
     from asterisk.model.hub import open_checkpoint
+    from asterisk.spaces import read_spaces
 
     given = arguments.checkpoint or shipped_checkpoint()
     checkpoint = open_checkpoint(given, arguments.revision)
-    spaces = {space: None for model in arguments.compatible_with for space in _spaces(model)}
-    own = dict.fromkeys(checkpoint.compatible_with)
-    checkpoint = replace(checkpoint, compatible_with=tuple(own | spaces))
+    spaces = dict.fromkeys(checkpoint.compatible_with)
+    for model in arguments.compatible_with:
+        found, size = read_spaces(model)
+        if size not in (None, checkpoint.config.embedding_size):
+            raise UsageError(
+                f"{model} gives vectors of {size}, {checkpoint.name} "
+                f"of {checkpoint.config.embedding_size}: they cannot be compared"
+            )
+        spaces |= dict.fromkeys(found)
+    checkpoint = replace(checkpoint, compatible_with=tuple(spaces))
     with exporting.open_reference(checkpoint, texts) as reference:
         for name in chosen:
             start = f"{checkpoint.name}-{name}"
@@ -117,21 +125,6 @@ def _texts(path: Path) -> list[str]:
     if not 1 <= len(texts) <= MOST_TEXTS:
         raise InputError(f"{path} has {len(texts):,} texts; 1 to {MOST_TEXTS:,} are expected")
     return texts
-
-
-def _spaces(model: str) -> tuple[str, ...]:
-    """Return the embedding spaces of a model, its own first."""
-    from asterisk.artifact import is_artifact, open_artifact
-    from asterisk.model.checkpoint import FINGERPRINT, load
-
-    if FINGERPRINT.fullmatch(model):
-        return (model,)
-    folder = Path(model)
-    if is_artifact(folder):
-        manifest = open_artifact(folder).manifest
-        return (manifest.fingerprint, *manifest.compatible_with)
-    opened = load(folder)
-    return (opened.fingerprint, *opened.compatible_with)
 
 
 if __name__ == "__main__":

@@ -16,14 +16,14 @@ from asterisk.errors import UnknownName
 _RECIPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "tflite": ("int8", "int8-emb4", "fp32"),
-        "onnx": ("int8", "int8-hifi", "int8-emb4", "fp32"),
+        "onnx": ("int8", "int8-emb4", "fp32"),
         "gguf": ("q8_0", "q6_k", "q4_k_m", "f16", "fp32"),
     }
 )
 _SMALL: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "tflite": ("int8-emb4", "int8", "fp32"),
-        "onnx": ("int8-emb4", "int8", "int8-hifi", "fp32"),
+        "onnx": ("int8-emb4", "int8", "fp32"),
         "gguf": _RECIPES["gguf"],
     }
 )

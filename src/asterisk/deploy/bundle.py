@@ -98,8 +98,8 @@ def collect(artifact: Artifact | Path, board: Board, python: str) -> Bundle:
     library would not run on the board.
     """
     source = open_artifact(artifact) if isinstance(artifact, Path) else artifact
-    asked = wheels.requirements(source.manifest.format, source.manifest.tokenizer)
-    found = wheels.wheels(asked, python)
+    needed = wheels.requirements(source.manifest.format, source.manifest.tokenizer)
+    found = wheels.wheels(needed, python)
     scratch = Scratch()
     root = scratch.folder
     held = opened(source.folder, lambda it: _copy(it, root / "artifact"))

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from asterisk import plugins, tensors
 from asterisk.artifact import Thresholds
 from asterisk.errors import UsageError
@@ -47,8 +45,6 @@ _INNER = {
 }
 # Small tables that llama.cpp adds to float rows; its F16 path for token types aborts.
 _ALWAYS_FLOAT = {"position_embd.weight", "token_types.weight"}
-# GELU(s x) / s differs from ReLU(x) by less than .17 / s, and float16 holds what s makes larger.
-_RELU_SCALE = 64.0
 
 _FILE_TYPES = {
     "q8_0": "MOSTLY_Q8_0",
@@ -64,16 +60,17 @@ class GgufExporter:
 
     format: ClassVar[str] = "gguf"
     recipes: ClassVar[tuple[Recipe, ...]] = (
-        Recipe("q8_0", "matrices and token table in Q8_0: 8 bits, a scale for each 32"),
-        Recipe("f16", "matrices and token table in float16: the checkpoint's own width"),
-        Recipe("q6_k", "matrices and token table in Q6_K: 6 bits, scales for each 16"),
-        Recipe("q4_k_m", "llama.cpp's mix of Q4_K and Q6_K, the token table in Q6_K"),
+        Recipe("q8_0", "matrices and token table in Q8_0: 8 bits, a scale for each 32", 8.5),
+        Recipe("f16", "matrices and token table in float16: the checkpoint's own width", 16),
+        Recipe("q6_k", "matrices and token table in Q6_K: 6 bits, scales for each 16", 6.6),
+        Recipe("q4_k_m", "llama.cpp's mix of Q4_K and Q6_K, the token table in Q6_K", 4.8),
         Recipe("fp32", "everything in float32: the control"),
     )
 
     def thresholds(self, recipe: Recipe, layers: int) -> Thresholds:
         """Return the table's entry; see `Exporter.thresholds`."""
-        return thresholds.thresholds(recipe.name, layers)
+        name = f"gguf {recipe.name}"
+        return thresholds.thresholds(name if name in thresholds.TABLE else recipe.name, layers)
 
     def write(
         self,
@@ -103,8 +100,6 @@ class GgufExporter:
             arrays = widen(checkpoint, shape)
         # The file has as many positions as texts may have tokens.
         arrays["position_embd.weight"] = arrays["position_embd.weight"][: config.max_seq_length]
-        if config.activation == "relu":
-            _use_gelu_for_relu(arrays, shape.blocks)
         for name, value in arrays.items():
             if value.ndim == 1 or name in _ALWAYS_FLOAT or name.startswith(_algebra(shape)):
                 writer.add_tensor(name, value)
@@ -125,6 +120,8 @@ class GgufExporter:
 def _check(config: ModelConfig, recipe: str) -> Shape:
     if not config.num_layers:
         raise UsageError("gguf needs a model with at least one layer")
+    if config.activation == "relu":
+        raise UsageError("gguf cannot hold ReLU: llama.cpp's bert computes GELU only")
     shape = shape_of(config)
     if shape is None:
         raise UsageError(
@@ -166,17 +163,6 @@ def _renamed(checkpoint: Checkpoint) -> dict[str, Array]:
             for part in ("weight", "bias"):
                 arrays[f"{theirs}.{part}"] = checkpoint.tensors[f"{ours}.{part}"]
     return arrays
-
-
-def _use_gelu_for_relu(arrays: dict[str, Array], blocks: int) -> None:
-    """Let llama.cpp's GELU, the only activation it has here, do ReLU's work."""
-    for index in range(blocks):
-        for name, factor in (
-            ("ffn_up.weight", _RELU_SCALE),
-            ("ffn_up.bias", _RELU_SCALE),
-            ("ffn_down.weight", 1 / _RELU_SCALE),
-        ):
-            arrays[f"blk.{index}.{name}"] = arrays[f"blk.{index}.{name}"] * np.float32(factor)
 
 
 def _version(distribution: str) -> str:

@@ -11,6 +11,8 @@ from asterisk.artifact import Thresholds
 SHALLOW, MEDIUM = 3, 8  # layers: up to three, up to eight, more
 
 EXACT = Thresholds(cosine_mean=0.99999, cosine_min=0.99999, overlap_at_10=0.99)
+_HALF = Thresholds(cosine_mean=0.9999, cosine_min=0.9999, overlap_at_10=0.98)
+_TANH = Thresholds(cosine_mean=0.9999, cosine_min=0.9995, overlap_at_10=0.98)
 _INT8 = (
     Thresholds(cosine_mean=0.998, cosine_min=0.985, overlap_at_10=0.95),
     Thresholds(cosine_mean=0.998, cosine_min=0.985, overlap_at_10=0.94),
@@ -20,11 +22,13 @@ _NF4_TABLE = (Thresholds(cosine_mean=0.99, cosine_min=0.97, overlap_at_10=0.88),
 
 TABLE: dict[str, tuple[Thresholds, Thresholds, Thresholds]] = {
     "fp32": (EXACT, EXACT, EXACT),
-    "f16": (Thresholds(cosine_mean=0.9999, cosine_min=0.9999, overlap_at_10=0.98),) * 3,
+    "f16": (_HALF, _HALF, _HALF),
     "int8": _INT8,
-    "int8-hifi": (Thresholds(cosine_mean=0.9995, cosine_min=0.995, overlap_at_10=0.97),) * 3,
     "q8_0": _INT8,
     "int8-emb4": _NF4_TABLE,
+    # llama.cpp's GELU is the tanh approximation, which adds up.
+    "gguf fp32": (EXACT, EXACT, _TANH),
+    "gguf f16": (_HALF, _HALF, _TANH),
     "q6_k": (Thresholds(cosine_mean=0.995, cosine_min=0.985, overlap_at_10=0.9),) * 3,
     "q4_k_m": (Thresholds(cosine_mean=0.98, cosine_min=0.94, overlap_at_10=0.8),) * 3,
 }

@@ -29,6 +29,7 @@ from asterisk.runtimes.gguf_header import check_header
 
 DENSE = "dense.safetensors"  # the maps after pooling, where llama.cpp has no place for them
 SMALLEST_ROOM = 32  # tokens
+CLEARED_IN_EXCESS = 64 << 20  # bytes of memory for tokens that a text does not have
 
 
 class _Model:
@@ -157,9 +158,12 @@ class GgufEngine(ArtifactEngine):
 
         Whenever a text is longer than any before, it clears a row of logits for every token,
         vocabulary times 4 bytes. An encoder has no logits: the rows are never touched again.
-        Powers of two, so that texts sorted by length do not clear 100 MB hundreds of times.
+        Powers of two, so that texts sorted by length do not clear 100 MB hundreds of times, but
+        not much more than is needed: a token of a multilingual vocabulary takes 1 MB.
         """
-        room = min(max(SMALLEST_ROOM, 1 << (count - 1).bit_length()), self._longest)
+        step = max(SMALLEST_ROOM, CLEARED_IN_EXCESS // (4 * self._config.vocab_size))
+        power = max(SMALLEST_ROOM, 1 << (count - 1).bit_length())
+        room = min(power, -(-count // step) * step, self._longest)
         ctypes.memset(self._tokens, 0, ctypes.sizeof(self._tokens))
         self._encode(room)
         if start := self._library.dll.llama_get_logits(self._context):
@@ -175,6 +179,8 @@ def _free(model: _Model, context: int) -> None:
 def _dense(artifact: Artifact) -> tuple[tuple[Vector, Vector, Dense], ...]:
     """Return matrix, bias and description of each map after pooling; ArtifactError unless whole."""
     path, config = artifact.folder / DENSE, artifact.config
+    if DENSE not in artifact.manifest.files:
+        raise ArtifactError(f"{artifact.folder}: no hash for {DENSE}")
     shapes = {n: shape for n, shape in tensor_shapes(config).items() if n.startswith("dense.")}
     size = 4 * sum(map(math.prod, shapes.values()))
     found = tensors.read(path, largest=size + tensors.LARGEST_HEADER).arrays

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from asterisk.errors import EngineError, InputError, UsageError
 from asterisk.model.config import ModelConfig
+from asterisk.roles import check_prompt_name, prompt_name_of
 from asterisk.runtimes import forks
 from asterisk.runtimes.engine import Engine
 from asterisk.runtimes.lanes import Lanes
@@ -122,7 +123,7 @@ class Runtime:
 
         As sentence-transformers' method of this name; ``options`` are those of `encode`.
         """
-        return self.encode(texts, **self._with_role(("query",), options))
+        return self.encode(texts, **self._with_role("query", options))
 
     def encode_document(self, texts: str | Sequence[str], **options: Any) -> Vectors:
         """Embed documents: as `encode`, with the model's prompt for them unless one is given.
@@ -130,7 +131,7 @@ class Runtime:
         The first of "document", "passage" and "corpus" that it has, as in sentence-transformers'
         method of this name; ``options`` are those of `encode`.
         """
-        return self.encode(texts, **self._with_role(("document", "passage", "corpus"), options))
+        return self.encode(texts, **self._with_role("document", options))
 
     def prompt(self, prompt_name: str | None = None, prompt: str | None = None) -> str:
         """Return what goes before a text; UsageError for a name that the model does not have."""
@@ -143,15 +144,12 @@ class Runtime:
         name = self.default_prompt_name if prompt_name is None else prompt_name
         if name is None:
             return ""
-        if name not in self.prompts:
-            known = ", ".join(map(repr, self.prompts)) or "none"
-            raise UsageError(f"the model has no prompt {name!r}; there are: {known}")
+        check_prompt_name(name, self.prompts)
         return self.prompts[name]
 
-    def _with_role(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
+    def _with_role(self, role: str, options: dict[str, Any]) -> dict[str, Any]:
         if options.get("prompt") is None and options.get("prompt_name") is None:
-            name = next((name for name in names if name in self.prompts), None)
-            return {**options, "prompt_name": name}
+            return {**options, "prompt_name": prompt_name_of(role, self.prompts)}
         return options
 
     def tokenize(self, text: str, on_long: OnLong = "truncate") -> list[int]:

@@ -94,7 +94,7 @@ def read_tokenizer(folder: Path, model_type: str, *, lowercase: bool = False) ->
 
 def as_it_is(raw: dict[str, Any], config: dict[str, Any]) -> TokenizerSource:
     """Read the contents of a ``tokenizer.json`` and a ``tokenizer_config.json`` of no folder."""
-    files = _Files(Path("tokenizer"), raw, config)
+    files = _Files(None, raw, config)
     return _source(files, "as it is", _as_it_is(files), lowercase=False)
 
 
@@ -103,27 +103,31 @@ class _Files:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         raw: dict[str, Any] | None = None,
         config: dict[str, Any] | None = None,
     ) -> None:
         self.folder = folder
-        self.where = str(folder)
+        self.where = str(folder or "the tokenizer")
         self.config = config or self.json("tokenizer_config.json") or {}
         self.raw = raw or self.json("tokenizer.json")
         if "added_tokens_decoder" not in self.config:
             self.config = {**self.config, **(self.json("special_tokens_map.json") or {})}
         for key in ("auto_map", "fast_tokenizer_files"):
             if self.config.get(key):
-                raise ArtifactError(f"{folder}: {key} in tokenizer_config.json is not supported")
+                raise ArtifactError(
+                    f"{self.where}: {key} in tokenizer_config.json is not supported"
+                )
         truncation = (self.raw or {}).get("truncation") or {}
         side = self.config.get("truncation_side") or truncation.get("direction") or "right"
         if str(side).lower() != "right":
-            raise ArtifactError(f"{folder}: texts that are cut on the {side} are not supported")
+            raise ArtifactError(f"{self.where}: texts that are cut on the {side} are not supported")
 
     def bytes(self, name: str) -> bytes | None:
         """Return the content of a file, None if there is none."""
-        return read_bytes(self.folder, name, MOST_BYTES) if has_file(self.folder, name) else None
+        if self.folder is None or not has_file(self.folder, name):
+            return None
+        return read_bytes(self.folder, name, MOST_BYTES)
 
     def text(self, name: str) -> str | None:
         """Return the text of a file in UTF-8, None if there is none."""
@@ -131,7 +135,7 @@ class _Files:
         try:
             return None if data is None else data.decode()
         except UnicodeDecodeError as error:
-            raise ArtifactError(f"{self.folder / name}: is not UTF-8") from error
+            raise ArtifactError(f"{self.where}/{name}: is not UTF-8") from error
 
     def json(self, name: str) -> dict[str, Any] | None:
         """Return the object in a file of strict JSON, None if there is none."""
@@ -142,9 +146,9 @@ class _Files:
             value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
             json.dumps(value, ensure_ascii=False).encode()  # no lone surrogates
         except (ValueError, RecursionError) as error:
-            raise ArtifactError(f"{self.folder / name}: is not strict JSON: {error}") from error
+            raise ArtifactError(f"{self.where}/{name}: is not strict JSON: {error}") from error
         if not isinstance(value, dict):
-            raise ArtifactError(f"{self.folder / name}: is not an object")
+            raise ArtifactError(f"{self.where}/{name}: is not an object")
         return value
 
     def option(self, name: str, default: bool) -> bool:
@@ -357,14 +361,18 @@ def _source(files: _Files, family: str, parts: _Parts, lowercase: bool) -> Token
     named = _named(files, family)
     model = _with_defaults(parts.model, files)
     ids = _vocabulary(model, files)
-    added = _added_tokens(files, family, named, ids)
+    given = _stated(files, family, named)
+    stated = {*ids, *(_content(files, t, "an added token") for i, t in given if i is not None)}
+    added = _added_tokens(files, given, ids)
     tokens = _by_id(ids)
     if parts.around is None:
         before, after = around(parts.post_processor, ids, files.where)
     else:
-        missing = [name for name in parts.around if named.get(name) not in ids]
-        if missing:
-            raise ArtifactError(f"{files.where}: no {missing[0]}_token in the vocabulary")
+        for name in parts.around:
+            if named.get(name) not in stated:  # transformers would make up an id without weights
+                raise ArtifactError(
+                    f"{files.where}: its {name}_token {named.get(name)!r} is not in the vocabulary"
+                )
         before, after = ([named[name]] for name in parts.around)
     normalizers = list(parts.normalizers)
     if lowercase and all(step["type"] != "Lowercase" for step in normalizers):
@@ -481,13 +489,12 @@ def _vocabulary(model: Mapping[str, Any], files: _Files) -> dict[str, int]:
 
 
 def _added_tokens(
-    files: _Files, family: str, named: Mapping[str, str], ids: dict[str, int]
+    files: _Files, given: Sequence[tuple[Any, Any]], ids: dict[str, int]
 ) -> list[dict[str, Any]]:
     """Return the added tokens as transformers has them in the end; new ones join ``ids``.
 
     A token is special if anything says so, and then a text cannot name it.
     """
-    given = _stated(files, family, named)
     found: dict[str, dict[str, Any]] = {}
     for i, token in given:
         content = token.get("content") if isinstance(token, dict) else None

@@ -57,7 +57,7 @@ class Tokenizer(ABC):
 
 def joined_surrogates(text: str) -> str:
     """Return ``text`` with every surrogate pair as its character, lone surrogates as U+FFFD."""
-    return SURROGATES.sub(_character, text)
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def utf8(text: str) -> bytes:
@@ -66,10 +66,3 @@ def utf8(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         return joined_surrogates(text).encode()
-
-
-def _character(match: re.Match[str]) -> str:
-    unit = match[0]
-    if len(unit) == 1:
-        return "\ufffd"
-    return chr(0x10000 + ((ord(unit[0]) - 0xD800) << 10) + ord(unit[1]) - 0xDC00)

@@ -45,7 +45,8 @@ def write(
     config = model.config
     card = write_card(name, config, run.recipe, facts, told=material.told, sources=material.sources)
     tensors = expanded(model, material)
-    checkpoint.save(Checkpoint(name, config, tensors, material.projection, card), out)
+    found = Checkpoint(name, config, tensors, teacher_projection=material.projection, card=card)
+    checkpoint.save(found, out)
     with replacing_file(out / "curve.png") as staging:
         staging.write_bytes((folder / "curve.png").read_bytes())
 
