@@ -189,7 +189,8 @@ def _factors(product: Product, exact: npt.NDArray[np.intp], strength: float) -> 
     still[exact] = True
     wanted[still] = np.median(wanted)
     wanted = np.rint(STEPS * (wanted - np.median(wanted))) / STEPS
-    factors: Array = np.exp2(wanted).astype(np.float32)
+    # In doubles, whose last bit is another on other machines, but not the float32 they round to.
+    factors: Array = np.exp2(wanted.astype(np.float64)).astype(np.float32)
     return factors
 
 

@@ -51,6 +51,8 @@ _IN_OPERATOR = {0, 1, 2, 3, 4, 13}  # no custom options
 _OPTIONAL = -1  # the index of an input that is left out
 _BLOCKWISE = 2  # of QuantizationDetails
 _MOST_DIMENSIONS = 8
+# Elements of a computed tensor's plain shape. Its length is one token, yet memory is taken for it.
+_LARGEST_COMPUTED = 1 << 24
 
 
 def check_file(path: Path) -> None:
@@ -165,6 +167,8 @@ def _tensor(tensor: Table, buffers: list[int]) -> tuple[int, bool]:
         raise ArtifactError("a tensor of no possible shape")
     if buffers[place] and buffers[place] != -(-math.prod(shape) * TYPES[kind] // 8):
         raise ArtifactError(f"a tensor {list(shape)} of {buffers[place]} bytes")
+    if not buffers[place] and math.prod(shape) > _LARGEST_COMPUTED:
+        raise ArtifactError(f"a computed tensor as large as {list(shape)}")
     if rounding := tensor.table(4):
         _check_rounding(rounding, shape)
     return kind, bool(buffers[place])

@@ -1,0 +1,159 @@
+"""Calibration finds the channels that int8 loses on, and leaves alone what needs no cure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import SHIPPED, random_checkpoint
+
+from asterisk.exporters.calibration import EXACT, calibrate
+from asterisk.exporters.export import choose, exporter
+from asterisk.model.checkpoint import Checkpoint, load
+from asterisk.model.config import ModelConfig
+from asterisk.runtimes.torch import TorchEngine
+
+SHAPE = ModelConfig(
+    vocab_size=500, hidden_size=64, num_layers=6, num_heads=4, intermediate_size=128
+)
+SAMPLES = [
+    np.random.default_rng(seed).integers(0, 500, 8 + 5 * seed).tolist() for seed in range(12)
+]
+OTHERS = [np.random.default_rng(seed).integers(0, 500, 40).tolist() for seed in range(50, 70)]
+LOUD = 5, 40  # channels
+
+
+def with_loud_channels(config: ModelConfig) -> Checkpoint:
+    """A checkpoint with what deep trained encoders have: a few channels far above the others."""
+    checkpoint = random_checkpoint(config)
+    tensors = {name: value.copy() for name, value in checkpoint.tensors.items()}
+    for index in range(config.num_layers):
+        block = f"encoder.layer.{index}"
+        for norm in ("attention.output.LayerNorm", "output.LayerNorm"):
+            tensors[f"{block}.{norm}.weight"][list(LOUD)] *= 12
+        for reader in ("attention.self.query", "attention.self.key", "attention.self.value"):
+            tensors[f"{block}.{reader}.weight"][:, LOUD] /= 12
+        tensors[f"{block}.intermediate.dense.weight"][:, LOUD] /= 12
+        # The same for every text: a bias lifts two channels before the activation.
+        tensors[f"{block}.intermediate.dense.bias"][list(LOUD)] += 40
+        tensors[f"{block}.output.dense.weight"][:, LOUD] /= 40
+    return Checkpoint("loud", config, tensors)
+
+
+def run(format, checkpoint, samples, folder):
+    """Return what the engine gives for `OTHERS` under int8 calibrated on ``samples``."""
+    from asterisk.runtimes.onnx import session_options
+
+    writer = exporter(format)
+    written = writer.write(checkpoint, choose(writer, "int8"), folder, samples)
+    path = str(folder / written.entry)
+    if format == "onnx":
+        import onnxruntime as ort
+
+        session = ort.InferenceSession(path, session_options(ort))
+        return [session.run(None, {"input_ids": np.array([ids])})[0][0] for ids in OTHERS]
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(path, num_threads=1).get_signature_runner()
+    return [runner(input_ids=np.array([ids], np.int32))["sentence_embedding"][0] for ids in OTHERS]
+
+
+def loss(found, checkpoint):
+    """Return 1 - the mean cosine to FP32."""
+    truth = TorchEngine(checkpoint)
+    pairs = [(a, truth.run(ids)) for a, ids in zip(found, OTHERS, strict=True)]
+    return 1 - np.mean([a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in pairs])
+
+
+@pytest.mark.parametrize(
+    ("format", "config"),
+    [
+        ("onnx", SHAPE),
+        ("onnx", replace(SHAPE, norm_first=True)),
+        ("onnx", replace(SHAPE, activation="relu")),
+        ("tflite", SHAPE),
+        ("tflite", replace(SHAPE, norm_first=True)),
+        ("tflite", replace(SHAPE, activation="relu")),
+    ],
+)
+def test_int8_is_nearer_to_fp32_with_samples(format, config, tmp_path):
+    checkpoint = with_loud_channels(config)
+    without, calibrated = (
+        loss(run(format, checkpoint, samples, tmp_path), checkpoint) for samples in ([], SAMPLES)
+    )
+    assert calibrated < (0.35 if format == "onnx" else 0.75) * without
+
+
+def test_the_loud_channels_are_the_exact_ones():
+    for cures in calibrate(with_loud_channels(SHAPE), SAMPLES, per_token=False):
+        exact = cures["outer"].exact
+        assert len(exact) == EXACT
+        assert set(LOUD) <= set(exact.tolist())
+
+
+def test_smoothing_takes_from_loud_channels_and_rounds_coarsely():
+    (first, *_) = calibrate(with_loud_channels(SHAPE), SAMPLES, per_token=True)
+    factors = first["inner"].factors
+    assert set(np.argsort(factors)[-2:]) == set(LOUD)
+    octaves = 4 * np.log2(factors)
+    assert np.allclose(octaves, np.rint(octaves), atol=1e-5)
+    assert np.median(factors) == 1
+
+
+def test_smoothing_that_costs_an_operator_is_for_deep_models():
+    """Where a norm of its own precedes a product, the same smoothing is free and taken."""
+    tame = random_checkpoint(replace(SHAPE, num_layers=2))
+    for per_token in (True, False):
+        for cures in calibrate(tame, SAMPLES, per_token=per_token):
+            assert cures["attention"].factors is None
+            assert cures["inner"].factors is None
+            assert not len(cures["outer"].exact)
+    loud = with_loud_channels(replace(SHAPE, num_layers=2, norm_first=True))
+    assert all(
+        cures["inner"].factors is not None for cures in calibrate(loud, SAMPLES, per_token=True)
+    )
+
+
+@pytest.mark.slow
+def test_the_shipped_checkpoint_needs_no_cure(lines):
+    """Two layers: its files are those without calibration, and as fast."""
+    if not (SHIPPED / "model.safetensors").is_file():
+        pytest.skip("no shipped checkpoint here")
+    checkpoint = load(SHIPPED)
+    tokenizer = checkpoint.tokenizer.open()
+    samples = [tokenizer.encode(line, 512) for line in lines[::8][:120]]
+    for per_token in (True, False):
+        for cures in calibrate(checkpoint, samples, per_token=per_token):
+            assert all(cure.factors is None and not len(cure.exact) for cure in cures.values())
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_the_same_samples_give_the_same_bytes(format, tmp_path):
+    checkpoint, writer = with_loud_channels(SHAPE), exporter(format)
+    files = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        writer.write(checkpoint, choose(writer, "int8"), tmp_path / name, SAMPLES)
+        files.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert files[0] == files[1]
+
+
+def test_no_samples_no_cures():
+    assert calibrate(random_checkpoint(SHAPE), [], per_token=True) == []
+
+
+def test_only_so_many_tokens_are_run(monkeypatch):
+    """A user's long texts do not make an export last for hours."""
+    from asterisk.exporters import calibration
+
+    seen = []
+    monkeypatch.setattr(calibration, "MOST_TOKENS", 300)
+    original = calibration._blocks
+    monkeypatch.setattr(
+        calibration,
+        "_blocks",
+        lambda checkpoint, samples: seen.extend(samples) or original(checkpoint, samples),
+    )
+    calibrate(random_checkpoint(SHAPE), [[1, 2, 3] * 20] * 100, per_token=True)
+    assert 240 <= sum(map(len, seen)) <= 300
