@@ -219,7 +219,7 @@ def test_vocabularies_of_any_size(size):
 
 @pytest.mark.parametrize("name", ["[CLS]", "[SEP]", "[PAD]", "[MASK]", "[UNK]", "a [CLS]b"])
 def test_the_name_of_a_special_token_is_plain_text(minilm, uncased, name):
-    from asterisk.tokenizer.source import read_tokenizer
+    from asterisk.tokenizer.folder import read_tokenizer
 
     from_folder = read_tokenizer(minilm, "bert").open()
     assert from_folder.encode(name) == uncased[0].encode(name)
