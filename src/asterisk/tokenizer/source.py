@@ -1,7 +1,7 @@
 """What a model folder's tokenizer does, and the file that does the same on a device.
 
-A tokenizer is known by what it does and not by the bytes of its files: `asterisk.tokenizer.folder` brings
-every folder to one definition, which ``TokenizerSource`` compiles.
+A tokenizer is known by what it does and not by the bytes of its files: `asterisk.tokenizer.folder`
+brings every folder to one definition, which ``TokenizerSource`` compiles.
 """
 
 from __future__ import annotations
