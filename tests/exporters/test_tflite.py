@@ -11,8 +11,8 @@ from conftest import random_checkpoint
 from asterisk.errors import MissingExtra
 from asterisk.exporters.flatbuffer import ALIGNMENT, ANY, Graph, Operator
 from asterisk.exporters.rounding import quantise_rows
-from asterisk.exporters.tflite import ENTRY, TfliteExporter
-from asterisk.exporters.tflite_graph import INPUT, OUTPUT, SIGNATURE
+from asterisk.exporters.tflite import ENTRY, OUTPUT, SIGNATURE, TfliteExporter
+from asterisk.exporters.tflite_graph import INPUT
 from asterisk.model.config import ModelConfig
 
 INT8, *_, FP32 = TfliteExporter.recipes
@@ -25,7 +25,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tflite")
     written = {}
     for recipe in TfliteExporter.recipes:
-        TfliteExporter().write(random_checkpoint(SMALL), recipe, folder)
+        TfliteExporter().write(random_checkpoint(SMALL), recipe, folder, [])
         written[recipe.name] = folder / f"{recipe.name}.tflite"
         (folder / ENTRY).rename(written[recipe.name])
     return written
@@ -112,14 +112,14 @@ def test_plain_interpreters_give_the_same_vector(files, name, least, kind):
 
 def test_the_same_bytes_again(files, tmp_path):
     for recipe in TfliteExporter.recipes:
-        written = TfliteExporter().write(random_checkpoint(SMALL), recipe, tmp_path)
+        written = TfliteExporter().write(random_checkpoint(SMALL), recipe, tmp_path, [])
         assert written.entry == ENTRY
         assert set(written.versions) == {"ai-edge-litert", "flatbuffers"}
         assert (tmp_path / ENTRY).read_bytes() == files[recipe.name].read_bytes()
 
 
 def test_the_file_is_hardly_larger_than_its_weights(toy, tmp_path):
-    TfliteExporter().write(toy, INT8, tmp_path)
+    TfliteExporter().write(toy, INT8, tmp_path, [])
     matrices = sum(v.size for v in toy.tensors.values() if v.ndim == 2)
     assert (tmp_path / ENTRY).stat().st_size < 1.06 * matrices
 
@@ -165,5 +165,5 @@ def test_importing_the_exporter_imports_no_engine(python):
 def test_says_what_is_not_installed(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
     with pytest.raises(MissingExtra, match=r"ai-edge-litert .*asterisk-edge\[export\]"):
-        TfliteExporter().write(random_checkpoint(SMALL), FP32, tmp_path)
+        TfliteExporter().write(random_checkpoint(SMALL), FP32, tmp_path, [])
     assert not list(tmp_path.iterdir())

@@ -15,14 +15,14 @@ from conftest import bare_artifact, bare_runtime, random_checkpoint
 from asterisk.artifact import Artifact
 from asterisk.errors import ArtifactError, EngineError, MissingExtra
 from asterisk.exporters.tflite import TfliteExporter
-from asterisk.model.config import ModelConfig
+from asterisk.model.config import Dense, ModelConfig
 from asterisk.runtimes.tflite import TfliteEngine
 from asterisk.runtimes.torch import reference
 
 INT8, *_, FP32 = TfliteExporter.recipes
 SMALL = ModelConfig(hidden_size=32, num_layers=1, intermediate_size=64, vocab_size=500)
 ORIGINAL = replace(
-    SMALL, layer_norm_eps=1e-5, norm_first=True, embedding_norm=False, projection_size=24
+    SMALL, layer_norm_eps=1e-5, norm_first=True, embedding_norm=False, dense=(Dense(24),)
 )
 LENGTHS = (1, 2, 3, 5, 17, 64, 127, 128, 129, 256, 511, 512)
 
@@ -77,9 +77,12 @@ def test_agrees_with_pytorch(request, toy, recipe, least):
         ORIGINAL,
         replace(ORIGINAL, embedding_norm=True, num_heads=4, num_layers=2),
         replace(SMALL, num_heads=1),
+        replace(SMALL, pooling="cls", activation="relu"),
+        replace(SMALL, pooling="max", activation="gelu_tanh", num_layers=0),
+        replace(SMALL, pooling="mean_sqrt_len_tokens", dense=(Dense(48), Dense(9, bias=False))),
         replace(SMALL, num_heads=8, num_layers=3),
         replace(SMALL, num_layers=0, embedding_norm=False),
-        replace(SMALL, projection_size=5),
+        replace(SMALL, dense=(Dense(5, "tanh"),)),
     ],
 )
 def test_agrees_with_pytorch_in_other_shapes(tmp_path, config):
@@ -207,7 +210,7 @@ def test_damage_is_refused_not_fatal(small, python):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"projection_size": 24}, "other inputs or outputs"),
+        ({"dense": (Dense(24),)}, "other inputs or outputs"),
         ({"vocab_size": 501}, "LiteRT refuses"),
     ],
 )

@@ -147,7 +147,13 @@ def test_a_pair_of_surrogates_is_the_emoji(uncased):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["uncased", "cased", "no clean-up"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "uncased",
+        *(pytest.param(name, marks=pytest.mark.campaign) for name in ("cased", "no clean-up")),
+    ],
+)
 def test_every_code_point_alone_and_between_letters(characters, name):
     ours, theirs = _tokenizers(characters, **VARIANTS[name])
     points = (p for p in range(sys.maxunicode + 1) if not 0xD800 <= p < 0xE000)
@@ -173,7 +179,7 @@ def test_what_changes_places_with_a_mark(pair, first, last):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["uncased", "cased"])
+@pytest.mark.parametrize("name", ["uncased", pytest.param("cased", marks=pytest.mark.campaign)])
 def test_training_lines(vocab, name, training_lines):
     ours, theirs = _tokenizers(vocab, **VARIANTS[name])
     assert [ours.encode(line) for line in training_lines] == ids_of(theirs, training_lines)
