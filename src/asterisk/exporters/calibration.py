@@ -6,39 +6,42 @@ engine will, in int8, with and without two cures from the literature:
 - **Smoothing** (SmoothQuant, arXiv:2211.10438): a channel's values are divided by a factor and its
   weights multiplied by it, so that what is large in the input becomes large in the weights, which
   have a scale for each row.
-- **Exact channels** (LLM.int8(), arXiv:2208.07339): the few largest channels after the activation,
-  the same ones for every text, are multiplied in float32. Only where a whole tensor has one scale;
-  a scale a token suffers less than the two more copies would cost.
+- **Exact channels** (LLM.int8(), arXiv:2208.07339): a few channels, the largest ones of every text,
+  are multiplied in float32.
 
-A cure that is free is taken where it helps: before attention's output the factors are part of the
-value's weights, in a pre-norm model of the LayerNorm's, after a ReLU of the product's before it.
-Any other costs a node or three, so it is taken where the loss is above an `ALLOWANCE`, which is
-smaller the more products there are to add up. A model of two layers as a rule needs none.
+Smoothing that is free is taken where it helps: before attention's output the factors are part of
+the value's weights, in a pre-norm model of the LayerNorm's, after a ReLU of the product's before
+it. Anything else costs operators, so it is taken where a product loses more than it may. What all
+products lose adds up from layer to layer: the deeper a model, the less one may lose. Two layers as
+a rule need no cure, six need the cheap ones, twelve need more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.exporters.forward import Array, Smoothing
+from asterisk.exporters.forward import PARTS, PLAIN, Array, Cure, Cures
 from asterisk.exporters.rounding import quantise_rows
 from asterisk.model.checkpoint import Checkpoint
 
-ALLOWANCE = 0.05
-"""How far all products together may be off, relative to their results, before a cure is bought."""
+# What a product may lose, times the layers, before operators are spent on it: one for smoothing,
+# two or three for exact channels. These help less, and cost as much, with a scale a token.
+SMOOTHING = 0.05
+EXACT_CHANNELS = {"a text": 0.13, "a token": 0.26}
 GAIN = 0.9  # a cure that leaves more of the loss than this is none
-STRENGTHS = (0.5, 0.65, 0.8)  # SmoothQuant's alpha: how much of the range goes to the weights
+STRENGTHS = (0.4, 0.5, 0.65, 0.8)  # SmoothQuant's alpha: how much of the range weights take
+CLOSE = 1.02  # of two strengths that lose about the same, the smaller one changes less
 EXACT = 8  # channels
 STEPS = 4  # an octave; factors are rounded so that a last bit does not change the file
 MOST_TOKENS = 16_384  # of samples
 JUDGED = 1_024  # of them, on which losses are measured
-PARTS = ("attention", "output", "inner", "outer")
+TINY = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,8 @@ class Product:
 
 def calibrate(
     checkpoint: Checkpoint, samples: Sequence[Sequence[int]], *, per_token: bool
-) -> list[Smoothing]:
-    """Return what to change in each block, or nothing without ``samples`` (token ids of texts).
+) -> list[Cures]:
+    """Return the cures of each block, or nothing without ``samples`` (token ids of texts).
 
     ``per_token`` says that an engine rounds activations with a scale for each token; otherwise
     one scale serves a text. Deterministic, on one thread.
@@ -67,21 +70,28 @@ def calibrate(
     if not samples:
         return []
     config = checkpoint.config
-    allowance = ALLOWANCE / np.sqrt(len(PARTS) * max(1, config.num_layers))
-    plan = []
+    layers = max(1, config.num_layers)
+    free = {"output"}
+    if config.norm_first:
+        free |= {"attention", "inner"}
+    if config.activation == "relu":
+        free.add("outer")
+    # One scale a text suffers from large channels everywhere, most of all after the activation;
+    # with a scale a token it is only the rounded weights of the largest there.
+    exact = {"outer"} if per_token else {"attention", "inner", "outer"}
+    most = EXACT_CHANNELS["a token" if per_token else "a text"] / layers
+    plan: list[Cures] = []
     for products in _blocks(checkpoint, _spread(samples, MOST_TOKENS)):
-        free = {"attention": config.norm_first, "output": True, "inner": config.norm_first}
-        if config.activation == "relu":
-            free["outer"] = True
-        factors = {
-            part: _smoothing(products[part], 0.0 if free[part] else allowance, per_token)
-            for part in free
-        }
-        order, exact = None, 0
-        if not per_token:
-            order = _exact_last(products["outer"], factors.get("outer"), allowance)
-            exact = 0 if order is None else EXACT
-        plan.append(Smoothing(**factors, order=order, exact=exact))
+        cures = {}
+        for part, product in products.items():
+            cure, smooth = PLAIN, part in free or part != "outer"
+            if smooth:
+                limit = 0.0 if part in free else SMOOTHING / layers
+                cure = _smoothed(product, cure, limit, per_token)
+            if part in exact:
+                cure = _with_exact(product, cure, most, per_token, smooth)
+            cures[part] = cure
+        plan.append(cures)
     return plan
 
 
@@ -144,60 +154,70 @@ def _see(seen: dict[str, Array], part: str, _: Any, given: Any) -> None:
     seen[part] = given[0][0].numpy()
 
 
-def _smoothing(product: Product, allowance: float, per_token: bool) -> Array | None:
-    """Return the factors [in] that lose least, or None where smoothing is not worth its node."""
-    without = _loss(product, None, per_token)
-    if without <= allowance:
-        return None
-    tried = [_factors(product, strength) for strength in STRENGTHS]
-    losses = [_loss(product, factors, per_token) for factors in tried]
-    best = int(np.argmin(losses))
-    return tried[best] if losses[best] <= GAIN * without else None
+def _smoothed(product: Product, cure: Cure, limit: float, per_token: bool) -> Cure:
+    """Return ``cure`` with the factors that lose least, if it loses more than ``limit``."""
+    without = _loss(product, cure, per_token)
+    if without <= limit:
+        return cure
+    tried = [replace(cure, factors=_factors(product, cure.exact, each)) for each in STRENGTHS]
+    losses = [_loss(product, each, per_token) for each in tried]
+    best = next(index for index, loss in enumerate(losses) if loss <= CLOSE * min(losses))
+    return tried[best] if losses[best] <= GAIN * without else cure
 
 
-def _factors(product: Product, strength: float) -> Array:
+def _with_exact(product: Product, cure: Cure, limit: float, per_token: bool, smooth: bool) -> Cure:
+    """Return ``cure`` with the largest channels exact, if it loses more than ``limit``.
+
+    The others are smoothed anew if ``smooth``.
+    """
+    without = _loss(product, cure, per_token)
+    if without <= limit or len(product.largest) <= EXACT:
+        return cure
+    rounded = np.rint(STEPS * np.log2(np.maximum(product.largest, TINY)))
+    exact = Cure(exact=np.sort(np.argsort(-rounded, kind="stable")[:EXACT]))
+    if smooth:
+        exact = _smoothed(product, exact, 0.0, per_token)
+    return exact if _loss(product, exact, per_token) <= GAIN * without else cure
+
+
+def _factors(product: Product, exact: npt.NDArray[np.intp], strength: float) -> Array:
     """Return SmoothQuant's factors, rounded to quarter octaves, their median 1."""
     columns = np.abs(product.weight).max(0)
-    given = np.log2(np.maximum(product.largest, np.finfo(np.float32).tiny))
-    held = np.log2(np.maximum(columns, np.finfo(np.float32).tiny))
+    given, held = np.log2(np.maximum([product.largest, columns], TINY))
     wanted = strength * given - (1 - strength) * held
-    wanted[(product.largest == 0) | (columns == 0)] = np.median(wanted)  # nothing to move
+    still = (product.largest == 0) | (columns == 0)  # nothing to move
+    still[exact] = True
+    wanted[still] = np.median(wanted)
     wanted = np.rint(STEPS * (wanted - np.median(wanted))) / STEPS
     factors: Array = np.exp2(wanted).astype(np.float32)
     return factors
 
 
-def _exact_last(
-    product: Product, factors: Array | None, allowance: float
-) -> npt.NDArray[np.intp] | None:
-    """Return the order [in] that has the largest channels last, or None if that is no cure."""
-    if len(product.largest) <= EXACT:
-        return None
-    without = _loss(product, factors, False)
-    if without <= allowance:
-        return None
-    largest = product.largest if factors is None else product.largest / factors
-    rounded = np.rint(STEPS * np.log2(np.maximum(largest, np.finfo(np.float32).tiny)))
-    chosen = np.argsort(-rounded, kind="stable")[:EXACT]
-    order = np.concatenate([np.setdiff1d(np.arange(len(largest)), chosen), np.sort(chosen)])
-    inputs = [x[:, order] for x in product.inputs]
-    left = Product(product.weight[:, order], largest[order], inputs, product.results)
-    moved = None if factors is None else factors[order]
-    return order if _loss(left, moved, False, EXACT) <= GAIN * without else None
-
-
-def _loss(product: Product, factors: Array | None, per_token: bool, exact: int = 0) -> float:
-    """Return how far the product in int8 is off, relative to the one in float32."""
+def _loss(product: Product, cure: Cure, per_token: bool) -> float:
+    """Return how far a token's result in int8 is off, relative to its length: root mean square."""
     inputs, weight = product.inputs, product.weight
-    if factors is not None:
-        inputs, weight = [x / factors for x in inputs], weight * factors
-    narrow = weight.shape[1] - exact
-    rounded = np.concatenate([_round(x[:, :narrow], per_token) for x in inputs])
-    found = _matmul(rounded, _round_rows(weight[:, :narrow]))
-    if exact:
-        found += _matmul(np.concatenate([x[:, narrow:] for x in inputs]), weight[:, narrow:])
-    right = float(np.square(product.results).sum())
-    return float(np.sqrt(np.square(found - product.results).sum() / right)) if right else 0.0
+    if cure.factors is not None:
+        inputs, weight = [x / cure.factors for x in inputs], weight * cure.factors
+    x, exact = np.concatenate(inputs), cure.exact
+    if len(exact):
+        wide, weight = weight[:, exact], weight.copy()
+        weight[:, exact] = 0
+        if not per_token:  # they do not reach the rounding either
+            inputs = [_without(each, exact) for each in inputs]
+    codes, scales = quantise_rows(weight)
+    rounded = np.concatenate([_round(each, per_token) for each in inputs])
+    found = _matmul(rounded, codes * scales[:, None])
+    if len(exact):
+        found += _matmul(x[:, exact], wide)
+    right = np.square(product.results).sum(1)
+    wrong = np.square(found - product.results).sum(1)
+    return float(np.sqrt((wrong / np.maximum(right, TINY)).mean()))
+
+
+def _without(x: Array, channels: npt.NDArray[np.intp]) -> Array:
+    x = x.copy()
+    x[:, channels] = 0
+    return x
 
 
 def _matmul(x: Array, weight: Array) -> Array:
@@ -206,11 +226,6 @@ def _matmul(x: Array, weight: Array) -> Array:
 
     result: Array = (torch.from_numpy(x) @ torch.from_numpy(weight).T).numpy()
     return result
-
-
-def _round_rows(weight: Array) -> Array:
-    codes, scales = quantise_rows(weight)
-    return codes * scales[:, None]
 
 
 def _round(x: Array, per_token: bool) -> Array:

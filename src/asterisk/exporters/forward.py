@@ -8,7 +8,7 @@ Which operators follow one another, and over which weights, stands here alone. T
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -20,6 +20,26 @@ Array = npt.NDArray[np.float32]
 Weights = Mapping[str, Array]
 Value = TypeVar("Value")
 """What a format knows a tensor of its graph by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cure:
+    """How a product loses less when it is rounded; see `asterisk.exporters.calibration`.
+
+    The input's channels are divided by ``factors`` [in], and the weights multiplied by them, before
+    both are rounded; None leaves them alone. Channels ``exact``, ascending, are multiplied in
+    float32.
+    """
+
+    factors: Array | None = None
+    exact: npt.NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+
+
+PLAIN = Cure()
+Cures = Mapping[str, Cure]
+"""The cures of one block, by `PARTS`; what is not named is plain."""
+PARTS = ("attention", "output", "inner", "outer")
+"""A block's products: query-key-value, attention's output, the feed-forward's first and second."""
 
 
 class Operators(Protocol[Value]):
@@ -40,18 +60,14 @@ class Operators(Protocol[Value]):
         """Add two tensors of one shape."""
         ...
 
-    def scale(self, x: Value, factors: Array) -> Value:
-        """Multiply each row of ``x`` [T, H] by ``factors`` [H]."""
-        ...
-
     def norm(self, x: Value, weight: Array, bias: Array) -> Value:
         """Apply LayerNorm to each row of ``x`` [T, H]."""
         ...
 
-    def linear(self, name: str, x: Value, weight: Array, bias: Array, exact: int = 0) -> Value:
+    def linear(self, name: str, x: Value, weight: Array, bias: Array, cure: Cure = PLAIN) -> Value:
         """Apply ``weight`` [out, in] and ``bias`` [out] to each row of ``x``: [T, out].
 
-        Where products are rounded, the last ``exact`` columns of ``weight`` are not.
+        ``cure`` says how a product that is rounded loses less; it changes nothing else.
         """
         ...
 
@@ -76,33 +92,15 @@ class Operators(Protocol[Value]):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Smoothing:
-    """What calibration changes in one block so that its products can be rounded with less loss.
-
-    Each array holds, for every channel of a product's input, the factor that the input is divided
-    by and the weights are multiplied by; None leaves them alone. ``order`` is a new order of the
-    feed-forward's inner channels, whose last ``exact`` are then multiplied in float32. In exact
-    arithmetic the block stays the same function.
-    """
-
-    attention: Array | None = None  # [H], query, key and value
-    output: Array | None = None  # [H], attention's output
-    inner: Array | None = None  # [H], the feed-forward's first product
-    outer: Array | None = None  # [intermediate], its second; with ReLU only
-    order: npt.NDArray[np.intp] | None = None
-    exact: int = 0
-
-
 def sentence_embedding(
-    ops: Operators[Value], config: ModelConfig, tensors: Weights, smoothing: Sequence[Smoothing]
+    ops: Operators[Value], config: ModelConfig, tensors: Weights, cures: Sequence[Cures]
 ) -> Value:
     """Lay out a text's vector, [1, embedding_size], not normalised.
 
-    ``smoothing`` is one a block, or empty.
+    ``cures`` are one set a block, or none.
     """
     cls = config.pooling == "cls"
-    x = token_states(ops, config, tensors, smoothing, first_only=cls)
+    x = token_states(ops, config, tensors, cures, first_only=cls)
     if not cls:
         x = ops.pool(x, config.pooling)
     for index, dense in enumerate(config.dense):
@@ -118,7 +116,7 @@ def token_states(
     ops: Operators[Value],
     config: ModelConfig,
     tensors: Weights,
-    smoothing: Sequence[Smoothing] = (),
+    cures: Sequence[Cures] = (),
     *,
     first_only: bool = False,
 ) -> Value:
@@ -131,9 +129,9 @@ def token_states(
         x = ops.norm(x, *_parameters(tensors, "embeddings.LayerNorm"))
     for index in range(config.num_layers):
         last = first_only and index == config.num_layers - 1
-        block = smoothing[index] if smoothing else Smoothing()
+        block = cures[index] if cures else {}
         name = f"encoder.layer.{index}"
-        x = _block(ops, config, tensors, name, x, smoothing=block, first_only=last)
+        x = _block(ops, config, tensors, name, x, cures=block, first_only=last)
     return ops.first(x) if first_only and not config.num_layers else x
 
 
@@ -144,63 +142,63 @@ def _block(
     name: str,
     x: Value,
     *,
-    smoothing: Smoothing,
+    cures: Cures,
     first_only: bool,
 ) -> Value:
     """Lay out one block: [T, H] to [T, H], or to [1, H] if only the first token is wanted."""
     attend, mix = f"{name}.attention.self", f"{name}.attention.output.dense"
     widen, narrow = f"{name}.intermediate.dense", f"{name}.output.dense"
+    attention, output, inner, outer = (cures.get(part, PLAIN) for part in PARTS)
 
-    def given(x: Value, norm: tuple[Array, Array], factors: Array | None) -> Value:
-        """Return a product's input. Its factors are part of a norm that feeds it alone."""
-        if config.norm_first:
-            weight, bias = norm
-            return ops.norm(
-                x, *((weight, bias) if factors is None else (weight / factors, bias / factors))
-            )
-        # The residual needs the values as they are.
-        return x if factors is None else ops.scale(x, np.float32(1) / factors)
+    def first_product(
+        name: str, x: Value, norm: tuple[Array, Array], linear: tuple[Array, Array], cure: Cure
+    ) -> Value:
+        """Apply what a norm of its own precedes in a pre-norm model: factors are part of that."""
+        if not config.norm_first:
+            return ops.linear(name, x, *linear, cure)
+        x = ops.norm(x, *(_divided(each, cure.factors) for each in norm))
+        weight, bias = linear
+        return ops.linear(name, x, _times(weight, cure.factors), bias, replace(cure, factors=None))
 
     def residual(x: Value, y: Value, norm: tuple[Array, Array]) -> Value:
         total = ops.add(x, y)
         return total if config.norm_first else ops.norm(total, *norm)
 
-    first = _parameters(tensors, f"{name}.attention.output.LayerNorm")
-    weight, bias = _query_key_value(tensors, attend, config, smoothing.output)
-    joined = ops.linear(
-        attend, given(x, first, smoothing.attention), _columns(weight, smoothing.attention), bias
-    )
-    mixed = ops.attend(*ops.heads(joined))
+    norm = _parameters(tensors, f"{name}.attention.output.LayerNorm")
+    joined = _query_key_value(tensors, attend, config, output.factors)
+    mixed = ops.attend(*ops.heads(first_product(attend, x, norm, joined, attention)))
     if first_only:  # what follows is done a token at a time
         x, mixed = ops.first(x), ops.first(mixed)
     weight, bias = _parameters(tensors, mix)
-    x = residual(x, ops.linear(mix, mixed, _columns(weight, smoothing.output), bias), first)
+    x = residual(x, ops.linear(mix, mixed, _times(weight, output.factors), bias), norm)
 
-    second = _parameters(tensors, f"{name}.output.LayerNorm")
-    weight, bias = _parameters(tensors, widen)
-    after, outer_bias = _parameters(tensors, narrow)
-    if smoothing.outer is not None:  # relu(x / s) is relu(x) / s for any s above 0
-        weight, bias = weight / smoothing.outer[:, None], bias / smoothing.outer
-        after = after * smoothing.outer
-    if smoothing.order is not None:
-        weight, bias, after = (
-            weight[smoothing.order],
-            bias[smoothing.order],
-            after[:, smoothing.order],
-        )
-    inner = ops.linear(
-        widen, given(x, second, smoothing.inner), _columns(weight, smoothing.inner), bias
+    norm = _parameters(tensors, f"{name}.output.LayerNorm")
+    before, before_bias = _parameters(tensors, widen)
+    weight, bias = _parameters(tensors, narrow)
+    if outer.factors is not None:  # with ReLU only: relu(x / s) is relu(x) / s
+        before, before_bias = before / outer.factors[:, None], before_bias / outer.factors
+        weight = weight * outer.factors
+    count, exact = weight.shape[1], len(outer.exact)
+    if exact:  # the inner channels' order is free: those come last
+        order = np.append(np.setdiff1d(np.arange(count), outer.exact), outer.exact)
+        before, before_bias, weight = before[order], before_bias[order], weight[:, order]
+    active = ops.activation(
+        first_product(widen, x, norm, (before, before_bias), inner), config.activation
     )
-    active = ops.activation(inner, config.activation)
-    return residual(x, ops.linear(narrow, active, after, outer_bias, smoothing.exact), second)
+    last = Cure(exact=np.arange(count - exact, count))
+    return residual(x, ops.linear(narrow, active, weight, bias, last), norm)
 
 
 def _parameters(tensors: Weights, name: str) -> tuple[Array, Array]:
     return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
 
 
-def _columns(weight: Array, factors: Array | None) -> Array:
-    return weight if factors is None else weight * factors
+def _times(values: Array, factors: Array | None) -> Array:
+    return values if factors is None else values * factors
+
+
+def _divided(values: Array, factors: Array | None) -> Array:
+    return values if factors is None else values / factors
 
 
 def _query_key_value(

@@ -19,7 +19,7 @@ from asterisk.artifact import Thresholds
 from asterisk.exporters import thresholds
 from asterisk.exporters.calibration import calibrate
 from asterisk.exporters.exporter import Recipe, Written
-from asterisk.exporters.forward import Smoothing, Weights, sentence_embedding, token_states
+from asterisk.exporters.forward import Cures, Weights, sentence_embedding, token_states
 from asterisk.exporters.onnx_graph import INPUT, EncoderGraph
 from asterisk.model.checkpoint import Checkpoint
 
@@ -59,17 +59,17 @@ class OnnxExporter:
                 quantised=quantised,
                 nf4_table=recipe.name == "int8-emb4",
             )
-            smoothing = calibrate(checkpoint, samples, per_token=False) if quantised else []
-            model = sentence_model(graph, name, checkpoint.tensors, smoothing)
+            cures = calibrate(checkpoint, samples, per_token=False) if quantised else []
+            model = sentence_model(graph, name, checkpoint.tensors, cures)
         (folder / ENTRY).write_bytes(model)
         return Written(ENTRY, {"onnx": str(plugins.require("onnx", "export").__version__)})
 
 
 def sentence_model(
-    graph: EncoderGraph, name: str, tensors: Weights, smoothing: Sequence[Smoothing] = ()
+    graph: EncoderGraph, name: str, tensors: Weights, cures: Sequence[Cures] = ()
 ) -> bytes:
     """Return the model that maps `INPUT` int64 [1, tokens] to `OUTPUT` float32 [1, size]."""
-    vector = sentence_embedding(graph, graph.config, tensors, smoothing)
+    vector = sentence_embedding(graph, graph.config, tensors, cures)
     graph.name_output(vector, OUTPUT)
     return _finish(graph, name, OUTPUT, [1, graph.config.embedding_size])
 

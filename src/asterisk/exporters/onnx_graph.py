@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk import plugins
-from asterisk.exporters.forward import Array
+from asterisk.exporters.forward import PLAIN, Array, Cure
 from asterisk.exporters.nf4 import BLOCK, pairs, quantise_nf4
 from asterisk.exporters.rounding import quantise_rows
 from asterisk.model.config import ModelConfig
@@ -164,28 +164,34 @@ class EncoderGraph(Graph):
         """Add two tensors."""
         return self.node("Add", a, b)
 
-    def scale(self, x: str, factors: Array) -> str:
-        """Multiply each row by ``factors``."""
-        return self.node("Mul", x, self.tensor(factors))
-
     def norm(self, x: str, weight: Array, bias: Array) -> str:
         """Apply LayerNorm to each row."""
         parameters = self.tensor(weight), self.tensor(bias)
         epsilon = self.config.layer_norm_eps
         return self.node("LayerNormalization", x, *parameters, axis=-1, epsilon=epsilon)
 
-    def linear(self, name: str, x: str, weight: Array, bias: Array, exact: int = 0) -> str:  # noqa: ARG002
-        """Multiply in int8 where the graph is quantised, but the last ``exact`` columns."""
+    def linear(self, name: str, x: str, weight: Array, bias: Array, cure: Cure = PLAIN) -> str:  # noqa: ARG002
+        """Multiply, in int8 where the graph is quantised."""
+        shift, exact = self.tensor(bias), cure.exact
         if not self.quantised:
-            return self.node("Add", self._product(x, weight), self.tensor(bias))
-        if not exact:
-            return self.node("Add", self._product_int8(x, weight), self.tensor(bias))
-        # LLM.int8()'s decomposition (arXiv:2208.07339, section 3.2): a few channels of large
-        # values would set the one scale of all others.
-        narrow = weight.shape[1] - exact
-        part, wide = self.nodes("Split", 2, x, self.integers(narrow, exact), axis=-1)
-        whole = self.node("Add", self._product_int8(part, weight[:, :narrow]), self.tensor(bias))
-        return self.node("Gemm", wide, self.tensor(weight[:, narrow:].T), whole)
+            return self.node("Add", self.node("MatMul", x, self.tensor(weight.T)), shift)
+        wide, narrow = weight[:, exact], weight.shape[1] - len(exact)
+        if len(exact) and exact[0] == narrow:  # the last channels
+            few = [narrow, len(exact)]
+            x, large = self.nodes("Split", 2, x, self.integers(*few), axis=-1)
+            weight = weight[:, :narrow]
+        elif cure.factors is not None or len(exact):
+            factors = np.ones(weight.shape[1], np.float32)
+            factors = factors if cure.factors is None else cure.factors
+            small = 1 / factors
+            small[exact] = 0
+            weight = weight * factors
+            weight[:, exact] = 0
+            if len(exact):
+                large = self.node("Gather", x, self.integers(*exact.tolist()), axis=-1)
+            x = self.node("Mul", x, self.tensor(small))
+        y = self.node("Add", self._product_int8(x, weight), shift)
+        return self.node("Gemm", large, self.tensor(wide.T), y) if len(exact) else y
 
     def heads(self, x: str) -> tuple[str, str, str]:
         """Split [T, 3 H] into query, key and value, [h, T, d] each."""
@@ -229,9 +235,6 @@ class EncoderGraph(Graph):
         if how == "mean_sqrt_len_tokens":
             count = self.node("Sqrt", count)
         return self.node("MatMul", self.node("Div", row, count), x)
-
-    def _product(self, x: str, weight: Array) -> str:
-        return self.node("MatMul", x, self.tensor(weight.T))
 
     def _product_int8(self, x: str, weight: Array) -> str:
         narrow, scale = quantise_rows(weight)

@@ -18,7 +18,7 @@ from asterisk.artifact import Thresholds
 from asterisk.exporters import thresholds
 from asterisk.exporters.calibration import calibrate
 from asterisk.exporters.exporter import Recipe, Written
-from asterisk.exporters.forward import Smoothing, Weights, sentence_embedding
+from asterisk.exporters.forward import Cures, Weights, sentence_embedding
 from asterisk.exporters.tflite_graph import EncoderGraph
 from asterisk.model.checkpoint import Checkpoint
 
@@ -51,19 +51,19 @@ class TfliteExporter:
         from importlib.metadata import version
 
         int8 = recipe.name != "fp32"
-        smoothing = calibrate(checkpoint, samples, per_token=True) if int8 else []
+        cures = calibrate(checkpoint, samples, per_token=True) if int8 else []
         nf4_table = recipe.name == "int8-emb4"
         graph = EncoderGraph(checkpoint.config, int8=int8, nf4_table=nf4_table)
-        data = sentence_model(graph, checkpoint.name, checkpoint.tensors, smoothing)
+        data = sentence_model(graph, checkpoint.name, checkpoint.tensors, cures)
         (folder / ENTRY).write_bytes(data)
         tools = ("ai-edge-litert", "flatbuffers")
         return Written(ENTRY, {tool: version(tool) for tool in tools})
 
 
 def sentence_model(
-    graph: EncoderGraph, name: str, tensors: Weights, smoothing: Sequence[Smoothing] = ()
+    graph: EncoderGraph, name: str, tensors: Weights, cures: Sequence[Cures] = ()
 ) -> memoryview:
     """Return the file that maps ids int32 [1, tokens] to `OUTPUT` float32 [1, size]."""
-    vector = sentence_embedding(graph, graph.config, tensors, smoothing)
+    vector = sentence_embedding(graph, graph.config, tensors, cures)
     graph.rename(vector, OUTPUT)
     return graph.to_bytes(SIGNATURE, graph.ids, vector, f"asterisk {name}")

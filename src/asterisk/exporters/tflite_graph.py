@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from asterisk.exporters.flatbuffer import ANY, Graph, Operator
-from asterisk.exporters.forward import Array
+from asterisk.exporters.forward import PLAIN, Array, Cure
 from asterisk.exporters.nf4 import BLOCK, pairs, quantise_nf4
 from asterisk.exporters.rounding import quantise_rows
 from asterisk.model.config import ModelConfig
@@ -80,10 +80,6 @@ class EncoderGraph(Graph):
         """Add two tensors."""
         return self.apply(ADD, [a, b], self.shapes[a])
 
-    def scale(self, x: int, factors: Array) -> int:
-        """Multiply each row by ``factors``."""
-        return self.apply(MUL, [x, self.constant("factors", factors)], self.shapes[x])
-
     def norm(self, x: int, weight: Array, bias: Array) -> int:
         """Apply LayerNorm to each row."""
         full = self.shapes[x]
@@ -101,19 +97,35 @@ class EncoderGraph(Graph):
         scaled = self.apply(MUL, [unit, self.constant("norm.weight", weight)], full)
         return self.apply(ADD, [scaled, self.constant("norm.bias", bias)], full)
 
-    def linear(self, name: str, x: int, weight: Array, bias: Array, exact: int = 0) -> int:
+    def linear(self, name: str, x: int, weight: Array, bias: Array, cure: Cure = PLAIN) -> int:
         """Multiply, under int8 with each row of ``x`` quantised by itself as XNNPACK runs.
 
-        A row's own scale makes ``exact`` columns not worth their time: they are rounded too.
+        Exact channels are the last ones. They are nothing in the int8 product and added in float32:
+        what is lost on them here is their weights' rounding, not the other channels' scale.
         """
-        del exact
-        parameters = quantise_rows(weight) if self.int8 else (weight, None)
-        matrix = self.constant(f"{name}.weight", *parameters)
-        inputs = [x, matrix, self.constant(f"{name}.bias", bias)]
-        operator, shape = LINEAR_INT8 if self.int8 else LINEAR, (self.shapes[x][0], len(bias))
-        return self.apply(
-            operator, inputs, shape, keepNumDims=True, asymmetricQuantizeInputs=self.int8
+        if not self.int8:
+            return self._product(LINEAR, name, x, self.constant(f"{name}.weight", weight), bias)
+        given, exact = x, len(cure.exact)
+        narrow, wide = weight.shape[1] - exact, weight[:, cure.exact]
+        if cure.factors is not None:
+            smooth = self.constant(f"{name}.factors", 1 / cure.factors)
+            x, weight = self.apply(MUL, [x, smooth], self.shapes[x]), weight * cure.factors
+        if exact:
+            weight = weight.copy()
+            weight[:, narrow:] = 0
+        matrix = self.constant(f"{name}.weight", *quantise_rows(weight))
+        result = self._product(LINEAR_INT8, name, x, matrix, bias)
+        if not exact:
+            return result
+        start, size = (
+            self.integers(f"from {narrow}", [0, narrow]),
+            self.integers("few", [-1, exact]),
         )
+        large = self.apply(SLICE, [given, start, size], (self.shapes[x][0], exact))
+        name = f"{name}.exact"
+        matrix = self.constant(f"{name}.weight", wide)
+        added = self._product(LINEAR, name, large, matrix, np.zeros_like(bias))
+        return self.add(result, added)
 
     def heads(self, x: int) -> tuple[int, int, int]:
         """Split [T, 3 H] into query, key and value, [h, T, d] each."""
@@ -185,6 +197,13 @@ class EncoderGraph(Graph):
         index = self.tensor(f"t{len(self.shapes)}", shape, dtype)
         self.shapes[index] = shape
         return index
+
+    def _product(self, operator: Operator, name: str, x: int, matrix: int, bias: Array) -> int:
+        inputs = [x, matrix, self.constant(f"{name}.bias", bias)]
+        shape, rounded = (self.shapes[x][0], len(bias)), operator is LINEAR_INT8
+        return self.apply(
+            operator, inputs, shape, keepNumDims=True, asymmetricQuantizeInputs=rounded
+        )
 
     def _gather(self, name: str, table: Array, ids: int) -> int:
         """Pick rows of a float table: ids [T] to [T, columns]."""
