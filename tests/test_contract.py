@@ -185,7 +185,9 @@ def test_verifies_where_it_is_copied_to(artifact_of, tmp_path, name, recipe):
 
 
 @every
-def test_two_exports_are_the_same_bytes(artifact_of, toy, toy_reference, tmp_path, name, recipe):
+def test_two_exports_are_the_same_bytes(  # noqa: PLR0917 - fixtures
+    artifact_of, toy, toy_reference, tmp_path, name, recipe
+):
     first, again = artifact_of(name, recipe), tmp_path / "again"
     if recipe == choose(exporter(name), None).name:
         export(toy, name, recipe, again)
