@@ -13,7 +13,7 @@ import pytest
 
 from asterisk import texts
 from asterisk.artifact import Artifact, Manifest, Thresholds, sha256
-from asterisk.exporters.export import choose, export, exporter, formats
+from asterisk.exporters.export import choose, export, exporter, formats, open_reference
 from asterisk.exporters.exporter import Exporter, Recipe
 from asterisk.model.checkpoint import Checkpoint, load, save
 from asterisk.model.config import ModelConfig
@@ -127,7 +127,14 @@ ALL = [(name, recipe.name) for name in formats() for recipe in exporter(name).re
 
 
 @pytest.fixture(scope="session")
-def artifact_of(toy, tmp_path_factory):
+def toy_reference(toy):
+    """The toy checkpoint's FP32 vectors of the gate's texts, made once for all its exports."""
+    with open_reference(toy) as reference:
+        yield reference
+
+
+@pytest.fixture(scope="session")
+def artifact_of(toy, toy_reference, tmp_path_factory):
     """Export the toy checkpoint once a format and recipe, when first asked for."""
     made = {}
     root = tmp_path_factory.mktemp("artifacts")
@@ -135,7 +142,7 @@ def artifact_of(toy, tmp_path_factory):
     def get(name: str, recipe: str) -> Path:
         if (name, recipe) not in made:
             out = root / f"toy-{name}-{recipe}"
-            export(toy, name, recipe, out)
+            export(toy, name, recipe, out, reference=toy_reference)
             made[name, recipe] = out
         return made[name, recipe]
 

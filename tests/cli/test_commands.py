@@ -293,7 +293,7 @@ def test_below_its_gate_nothing_is_left(command, toy, tmp_path):
     save(replace(toy, tensors=tensors), tmp_path / "bad")
     done = command("export", tmp_path / "bad", "--format", "onnx", "--out", tmp_path / "out")
     assert done.returncode == 6
-    assert done.stderr.decode().splitlines()[-1].startswith("asterisk-export: cosine")
+    assert done.stderr.decode().splitlines()[-1].startswith("asterisk-export: onnx int8: cosine")
     assert not list((tmp_path / "out").iterdir())
 
 

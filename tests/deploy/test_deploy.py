@@ -579,7 +579,7 @@ def test_an_artifact_of_another_version_is_refused_before_anybody_connects(
         (tmp_path / "artifact.json").write_text(manifest)
     assert command.main([ADDRESS, str(tmp_path)]) == ArtifactError.status
     told = one_line(capsys)
-    assert ("this version reads 1" in told) == (manifest == '{"schema": 99}')
+    assert ("this version reads 2" in told) == (manifest == '{"schema": 99}')
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import folders
 import numpy as np
 import onnx
 import pytest
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 from asterisk import plugins
 from asterisk.errors import UsageError
 from asterisk.exporters.export import choose, export, exporter
+from asterisk.exporters.exporter import Written
 from asterisk.exporters.nf4 import BLOCK, levels, pairs, quantise_nf4
 from asterisk.exporters.onnx import WEIGHTS, OnnxExporter
 from asterisk.exporters.tflite import TfliteExporter
@@ -147,6 +151,68 @@ def test_the_tflite_table_is_four_bits_a_value(artifact_of, toy):
     assert np.array_equal(packed, expected[0])
     assert np.array_equal(scales, expected[1])
     assert path.stat().st_size < 9.6e6
+
+
+@pytest.mark.parametrize("name", ["onnx", "tflite"])
+@pytest.mark.parametrize("change", [{}, {"norm_first": True}, {"activation": "relu"}])
+def test_calibration_changes_no_function(tmp_path, name, change):
+    """Whatever calibration moves where: int8 stays near, closer than without it or as close."""
+    config = replace(SMALL, num_layers=2, **change)
+    checkpoint = random_checkpoint(config)
+    tensors = dict(checkpoint.tensors)
+    # A few inner channels that are a hundred times as wide as the others.
+    inner = "encoder.layer.1.intermediate.dense.weight"
+    tensors[inner] = tensors[inner].copy()
+    tensors[inner][:3] *= 30
+    checkpoint = replace(checkpoint, tensors=tensors)
+    random = np.random.default_rng(0)
+    ids = [random.integers(0, 500, length).tolist() for length in (1, 5, 20, 60)] * 8
+    cosines = []
+    for samples in ([], ids):
+        place = tmp_path / str(len(samples))
+        place.mkdir()
+        writer = exporter(name)
+        writer.write(checkpoint, writer.recipes[0], place, samples)
+        artifact = bare_artifact(Given(writer, place), checkpoint, writer.recipes[0], place)
+        with (
+            bare_runtime(plugins.find("asterisk.runtimes", name), artifact) as runtime,
+            reference(checkpoint) as truth,
+        ):
+            pairs = [(runtime.embed_ids(some), truth.embed_ids(some)) for some in ids[:4]]
+        cosines.append(min(a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in pairs))
+    assert cosines[1] > 0.995
+    assert cosines[1] > cosines[0] - 1e-4
+
+
+class Given:
+    """An exporter whose files have been written already."""
+
+    def __init__(self, writer, folder):
+        self.format, self.folder = writer.format, folder
+        self.entry = "model.onnx" if writer.format == "onnx" else "model.tflite"
+
+    def write(self, *_):
+        return Written(self.entry, {})
+
+
+@pytest.mark.parametrize("name", ["onnx", "tflite"])
+@pytest.mark.slow
+def test_int8_holds_for_a_model_of_six_layers(tmp_path, name, lines):
+    """all-MiniLM-L6-v2, whose feed-forwards have channels that a scale for all would not bear."""
+    checkpoint = load(folders.minilm())
+    with reference(checkpoint) as truth:
+        ids = [truth.tokenize(text) for text in lines[1:480:4]]
+        writer = exporter(name)
+        writer.write(
+            checkpoint, writer.recipes[0], tmp_path, [truth.tokenize(t) for t in lines[::8]]
+        )
+        place = Given(writer, tmp_path)
+        artifact = bare_artifact(place, checkpoint, writer.recipes[0], tmp_path)
+        with bare_runtime(plugins.find("asterisk.runtimes", name), artifact) as runtime:
+            pairs = [(runtime.embed_ids(some), truth.embed_ids(some)) for some in ids]
+    cosines = [a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in pairs]
+    assert np.mean(cosines) > 0.999
+    assert np.min(cosines) > 0.995
 
 
 def test_defaults_stay_first():

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from conftest import bare_runtime
 
-from asterisk.exporters.tflite import TfliteExporter
-from asterisk.exporters.tflite_graph import INPUT, OUTPUT, SIGNATURE
+from asterisk.exporters.tflite import OUTPUT, SIGNATURE, TfliteExporter
+from asterisk.exporters.tflite_graph import INPUT
 from asterisk.runtimes.tflite import TfliteEngine
 from asterisk.runtimes.torch import reference
 

@@ -77,8 +77,12 @@ def test_agrees_with_pytorch(request, toy, recipe, least):
         ORIGINAL,
         replace(ORIGINAL, embedding_norm=True, num_heads=4, num_layers=2),
         replace(SMALL, num_heads=1),
+        replace(SMALL, pooling="cls", activation="relu"),
+        replace(SMALL, pooling="max", activation="gelu_tanh", num_layers=0),
+        replace(SMALL, pooling="mean_sqrt_len_tokens", dense=(Dense(48), Dense(9, bias=False))),
         replace(SMALL, num_heads=8, num_layers=3),
         replace(SMALL, num_layers=0, embedding_norm=False),
+        replace(SMALL, dense=(Dense(5, "tanh"),)),
     ],
 )
 def test_agrees_with_pytorch_in_other_shapes(tmp_path, config):

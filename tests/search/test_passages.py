@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from asterisk.errors import UsageError
 from asterisk.search.passages import LONGEST_TITLE, Lengths, composed, lengths, passages, shortened
 from asterisk.tokenizer import Tokenizer, gpt2
+from asterisk.tokenizer.folder import read_tokenizer
 from asterisk.tokenizer.library import LibraryTokenizer
-from asterisk.tokenizer.source import read_tokenizer
 
 TOKENIZER = gpt2()
 

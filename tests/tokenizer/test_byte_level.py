@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asterisk.tokenizer import ByteLevelBPE
 from asterisk.tokenizer.alphabet import CHARACTERS
-from asterisk.tokenizer.source import read_tokenizer
+from asterisk.tokenizer.folder import read_tokenizer
 
 from .conftest import engine, ids_of
 from .texts import AWKWARD, SURROGATES, TEXTS, readable

@@ -9,8 +9,7 @@ import pytest
 
 from asterisk.errors import ArtifactError
 from asterisk.tokenizer import BUILTIN, open_tokenizer
-from asterisk.tokenizer.folder import MOST_BYTES
-from asterisk.tokenizer.source import read_tokenizer
+from asterisk.tokenizer.folder import MOST_BYTES, read_tokenizer
 
 from .texts import AWKWARD
 

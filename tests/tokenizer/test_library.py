@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from asterisk.errors import ArtifactError, MissingExtra, UsageError
 from asterisk.tokenizer import open_tokenizer
-from asterisk.tokenizer.source import read_tokenizer
+from asterisk.tokenizer.folder import read_tokenizer
 
 from .conftest import engine, ids_of
 from .texts import AWKWARD, SURROGATES, TEXTS, readable

@@ -12,7 +12,8 @@ import pytest
 
 from asterisk.errors import ArtifactError
 from asterisk.tokenizer import BUILTIN, bpe_table, open_tokenizer, wordpiece_table
-from asterisk.tokenizer.build import main, wordpiece
+from asterisk.tokenizer.build import wordpiece
+from asterisk.tokenizer.folder import main
 from asterisk.tokenizer.perfect import place
 
 from .originals import original_encoder, original_merges

@@ -147,7 +147,14 @@ def test_a_pair_of_surrogates_is_the_emoji(uncased):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["uncased", "cased", "no clean-up"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "uncased",
+        pytest.param("cased", marks=pytest.mark.campaign),
+        pytest.param("no clean-up", marks=pytest.mark.campaign),
+    ],
+)
 def test_every_code_point_alone_and_between_letters(characters, name):
     ours, theirs = _tokenizers(characters, **VARIANTS[name])
     points = (p for p in range(sys.maxunicode + 1) if not 0xD800 <= p < 0xE000)
@@ -173,7 +180,7 @@ def test_what_changes_places_with_a_mark(pair, first, last):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["uncased", "cased"])
+@pytest.mark.parametrize("name", ["uncased", pytest.param("cased", marks=pytest.mark.campaign)])
 def test_training_lines(vocab, name, training_lines):
     ours, theirs = _tokenizers(vocab, **VARIANTS[name])
     assert [ours.encode(line) for line in training_lines] == ids_of(theirs, training_lines)
@@ -219,7 +226,7 @@ def test_vocabularies_of_any_size(size):
 
 @pytest.mark.parametrize("name", ["[CLS]", "[SEP]", "[PAD]", "[MASK]", "[UNK]", "a [CLS]b"])
 def test_the_name_of_a_special_token_is_plain_text(minilm, uncased, name):
-    from asterisk.tokenizer.source import read_tokenizer
+    from asterisk.tokenizer.folder import read_tokenizer
 
     from_folder = read_tokenizer(minilm, "bert").open()
     assert from_folder.encode(name) == uncased[0].encode(name)

@@ -29,7 +29,8 @@ from asterisk.model import huggingface, modules
 from asterisk.model.config import ModelConfig
 from asterisk.model.layout import tensor_shapes
 from asterisk.tensors import Half
-from asterisk.tokenizer.source import TokenizerSource, gpt2_source, read_tokenizer
+from asterisk.tokenizer.folder import gpt2_source, read_tokenizer
+from asterisk.tokenizer.source import TokenizerSource
 
 Array = npt.NDArray[np.float32]
 LARGEST_FILE = 2 << 30

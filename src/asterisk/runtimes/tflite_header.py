@@ -51,8 +51,7 @@ _IN_OPERATOR = {0, 1, 2, 3, 4, 13}  # no custom options
 _OPTIONAL = -1  # the index of an input that is left out
 _BLOCKWISE = 2  # of QuantizationDetails
 _MOST_DIMENSIONS = 8
-# Elements of a computed tensor's plain shape. Its length is one token, yet memory is taken for it.
-_LARGEST_COMPUTED = 1 << 24
+_MOST_COMPUTED = 1 << 18  # elements that a tensor may have for one token, before any is computed
 
 
 def check_file(path: Path) -> None:
@@ -165,10 +164,10 @@ def _tensor(tensor: Table, buffers: list[int]) -> tuple[int, bool]:
         raise ArtifactError(f"a tensor of a type that does not belong ({kind})")
     if len(shape) > _MOST_DIMENSIONS or any(size < 0 for size in shape):
         raise ArtifactError("a tensor of no possible shape")
+    if not buffers[place] and math.prod(shape) > _MOST_COMPUTED:
+        raise ArtifactError(f"a tensor {list(shape)} that is computed for one token")
     if buffers[place] and buffers[place] != -(-math.prod(shape) * TYPES[kind] // 8):
         raise ArtifactError(f"a tensor {list(shape)} of {buffers[place]} bytes")
-    if not buffers[place] and math.prod(shape) > _LARGEST_COMPUTED:
-        raise ArtifactError(f"a computed tensor as large as {list(shape)}")
     if rounding := tensor.table(4):
         _check_rounding(rounding, shape)
     return kind, bool(buffers[place])

