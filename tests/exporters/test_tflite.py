@@ -46,7 +46,7 @@ def test_matrices_and_the_token_table_are_int8(files):
         if model.buffers[tensor.buffer].data is not None
     }
     for name, kind in stored.items():
-        if name == "word" or (name.endswith(".weight") and "Norm" not in name):
+        if name == "word" or (name.endswith(".weight") and "norm" not in name):
             assert kind == schema.TensorType.INT8, name
     assert stored["word.scale"] == stored["position"] == schema.TensorType.FLOAT32
 
@@ -142,7 +142,7 @@ def test_options_reach_the_file():
     graph = Graph()
     given = graph.tensor("given", (1, ANY))
     result = graph.tensor("result", (1, ANY))
-    graph.add(Operator("SOFTMAX", "SoftmaxOptions"), [given], [result], beta=0.5)
+    graph.operator(Operator("SOFTMAX", "SoftmaxOptions"), [given], [result], beta=0.5)
     data = graph.to_bytes("main", given, result, "test")
     assert data[4:8] == b"TFL3"
     from ai_edge_litert import schema_py_generated as schema
