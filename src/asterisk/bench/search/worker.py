@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from asterisk.bench import memory
 from asterisk.bench.answer import answer, refusal
+from asterisk.roles import prompt_name_of
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime, Vectors
@@ -46,6 +47,12 @@ class Remembering:
             self.known.update(zip(new, vectors, strict=True))
         rows = [self.known[key] for key in digests]
         return rows[0] if isinstance(texts, str) else np.stack(rows)
+
+    def encode_document(self, texts: str | Sequence[str], **options: Any) -> Vectors:
+        """Embed documents as the runtime does: the index asks for them by their role."""
+        if options.get("prompt_name") is None:
+            options["prompt_name"] = prompt_name_of("document", self.runtime.prompts)
+        return self.encode(texts, **options)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.runtime, name)
@@ -149,7 +156,7 @@ def brute(spec: Spec) -> dict[str, Any]:
     with asterisk.load(spec["artifact"]) as runtime:
 
         def search(text: str) -> list[int]:
-            scores = vectors @ runtime.encode(text)
+            scores = vectors @ runtime.encode_query(text)
             best = np.argpartition(scores, -spec["k"])[-spec["k"] :]
             ranked: list[int] = best[np.argsort(-scores[best])].tolist()
             return ranked
