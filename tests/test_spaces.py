@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 from conftest import SHIPPED
 
+import asterisk
 from asterisk.artifact import open_artifact
 from asterisk.errors import ArtifactError
 from asterisk.model.checkpoint import load, save
-from asterisk.spaces import read_similarity, read_spaces, share_space, spaces
+from asterisk.spaces import read_spaces, share_space, spaces
 
 A, B, C = (letter * 64 for letter in "abc")
 
@@ -43,8 +44,11 @@ def test_a_model_is_an_artifact_a_checkpoint_or_a_fingerprint(artifact_of, toy, 
 
 
 def test_the_similarity_that_a_folder_asks_for(toy, toy_folder, artifact_of, tmp_path):
-    assert read_similarity(toy_folder) is read_similarity(artifact_of("onnx", "int8")) is None
+    for folder in (toy_folder, artifact_of("onnx", "int8")):
+        with asterisk.load(folder) as runtime:
+            assert runtime.similarity is None
     save(toy, tmp_path / "dot")
     path = tmp_path / "dot" / "config_sentence_transformers.json"
     path.write_text('{"similarity_fn_name": "dot"}')
-    assert read_similarity(tmp_path / "dot") == "dot"
+    with asterisk.load(tmp_path / "dot") as runtime:
+        assert runtime.similarity == "dot"

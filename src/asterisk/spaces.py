@@ -7,15 +7,13 @@ teacher's, so that the teacher can embed the documents and the student the queri
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 from asterisk.artifact import is_artifact, open_artifact
 from asterisk.errors import ArtifactError
-
-_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+from asterisk.model.config import FINGERPRINT
 
 
 class InSpace(Protocol):
@@ -46,7 +44,7 @@ def read_spaces(model: str) -> tuple[tuple[str, ...], int | None]:
     ``model`` may also be a fingerprint, of which no size is known. ArtifactError for anything else.
     """
     folder = Path(model)
-    if _FINGERPRINT.fullmatch(model) and not folder.exists():
+    if FINGERPRINT.fullmatch(model) and not folder.exists():
         return (model,), None
     if is_artifact(folder):
         manifest = open_artifact(folder).manifest
@@ -60,13 +58,3 @@ def read_spaces(model: str) -> tuple[tuple[str, ...], int | None]:
         )
     checkpoint = load(folder)
     return spaces(checkpoint), checkpoint.config.embedding_size
-
-
-def read_similarity(model: str | Path) -> str | None:
-    """Return the similarity function that an artifact or a checkpoint folder asks for, if any."""
-    folder = Path(model)
-    if is_artifact(folder):
-        return open_artifact(folder).manifest.similarity
-    from asterisk.model.modules import read_modules
-
-    return read_modules(folder).similarity

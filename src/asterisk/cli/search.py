@@ -83,7 +83,7 @@ def _index(arguments: argparse.Namespace) -> None:
         )
         if runtime is None:
             runtime = stack.enter_context(asterisk.load(index.artifact, threads=arguments.threads))
-        if other := _other_similarity(index.artifact, runtime):
+        if other := _other_similarity(runtime):
             tell(f"asterisk-search: {other}")
         with Bar(0, "documents") as bar:
             changes = index.update_files(arguments.paths, runtime, options, report, bar.advance)
@@ -100,11 +100,9 @@ def _index(arguments: argparse.Namespace) -> None:
         tell(f"asterisk-search: {done}{skipped}; {index.documents} documents in {arguments.db}")
 
 
-def _other_similarity(folder: Path, runtime: Runtime) -> str:
+def _other_similarity(runtime: Runtime) -> str:
     """Return a line where the model's folder asks for what is no ranking by cosine, else ""."""
-    from asterisk.spaces import read_similarity
-
-    similarity = read_similarity(folder)
+    similarity = runtime.similarity
     # Between vectors of unit length, dot products and Euclidean distances rank as cosines do.
     same = ("cosine", None, *(("dot", "euclidean") if runtime.config.normalize else ()))
     if similarity in same:

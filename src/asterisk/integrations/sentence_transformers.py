@@ -29,7 +29,6 @@ from asterisk.integrations.arrays import (
 )
 from asterisk.integrations.lazy import LazyRuntime
 from asterisk.roles import check_prompt_name, prompt_name_of
-from asterisk.spaces import read_similarity
 
 TASKS = (None, "query", "document")
 
@@ -185,7 +184,7 @@ class SentenceEncoder:
         What the model's folder asks for, unless another one is given.
         """
         if self._similarity_fn_name is None:
-            self._similarity_fn_name = read_similarity(self._lazy.artifact) or "cosine"
+            self._similarity_fn_name = self._lazy.runtime.similarity or "cosine"
         return self._similarity_fn_name
 
     @similarity_fn_name.setter

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,7 +25,7 @@ from asterisk.errors import ArtifactError
 from asterisk.files import replacing_folder
 from asterisk.folders import has_file, read_bytes, read_object, regular_file
 from asterisk.model import huggingface, modules
-from asterisk.model.config import ModelConfig
+from asterisk.model.config import FINGERPRINT, ModelConfig
 from asterisk.model.layout import tensor_shapes
 from asterisk.tensors import Half
 from asterisk.tokenizer.folder import gpt2_source, read_tokenizer
@@ -39,7 +38,6 @@ MODEL_TYPE = "asterisk"  # of encoders that are no BertModel
 OWN = f"{MODEL_TYPE}."  # before each tensor's name where BertModel must not find it
 PROJECTION = "teacher_projection.safetensors"
 SPACE = "embedding_space.json"
-FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 MOST_SPACES = 100
 # Rows of a token table beyond the vocabulary: XLM-R's has 35, others round up to a multiple of 8.
 MOST_SPARE_ROWS = 1_024
@@ -144,10 +142,10 @@ def load(folder: str | Path) -> Checkpoint:
         if not isinstance(told, int | float) or isinstance(told, bool) or not told >= 1:
             raise ArtifactError(f"{place / 'tokenizer_config.json'}: model_max_length is no length")
         length = int(min(told, most))
-    opened = tokenizer.open()
-    specials = len(opened.prefix) + len(opened.suffix)
-    if length < max(1, specials):
-        raise ArtifactError(f"{folder}: {length} tokens leave no room for {specials} special ones")
+    if length < max(1, tokenizer.specials):
+        raise ArtifactError(
+            f"{folder}: {length} tokens leave no room for {tokenizer.specials} special ones"
+        )
     config = replace(
         encoder.config,
         pooling=said.pooling,

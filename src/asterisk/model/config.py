@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -21,6 +22,7 @@ ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
 POOLINGS = ("mean", "cls", "max", "mean_sqrt_len_tokens")  # sentence-transformers' names
 DENSE_ACTIVATIONS = ("identity", "tanh")
 MOST_DENSE = 8
+FINGERPRINT = re.compile(r"[0-9a-f]{64}")  # the name of an embedding space
 MOST_FEATURES = 16_384
 
 

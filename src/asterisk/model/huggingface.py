@@ -25,6 +25,8 @@ Array = npt.NDArray[np.float32]
 LARGEST_FILE = 2 << 30
 SINGLE, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 MOST_SHARDS = 256
+POSITIONS = "embeddings.position_embeddings.weight"
+TYPES = "embeddings.token_type_embeddings.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +134,17 @@ def read_encoder(folder: Path, values: Mapping[str, Any]) -> Encoder:
         )
     found = _canonical(_weights(folder), family, folder)
     config = _configure(values, family, found, where)
-    names = ("position", "token_type")
-    for name in names:
-        table = f"embeddings.{name}_embeddings.weight"
-        if name == "position":
-            first = _first_position(values, family, where)
-            found[table] = _rows(found, table, first, first + config.max_positions)
-        elif table in found:  # a text on its own is of the first type
-            found[table] = _rows(found, table, 0, 1)
-        else:
-            found[table] = np.zeros((1, config.hidden_size), np.float32)
+    first = _first_position(values, family, where)
+    rows = first + config.max_positions
+    positions = found.get(POSITIONS)
+    if positions is None or positions.ndim != 2 or len(positions) != rows:
+        has = "is missing" if positions is None else f"has {len(positions)} rows"
+        raise ArtifactError(f"checkpoint: {POSITIONS} {has}, config.json says {rows}")
+    found[POSITIONS] = positions[first:]
+    types = found.get(TYPES)
+    # A text on its own is of the first type.
+    none = np.zeros((1, config.hidden_size), np.float32)
+    found[TYPES] = none if types is None else types[:1]
     return Encoder(config, found, str(kind))
 
 
@@ -169,7 +172,7 @@ def _configure(
     if type(read["max_positions"]) is int:
         read["max_positions"] -= _first_position(values, family, where)
     types = values.get("type_vocab_size", 0 if family.prefix == "distilbert." else 2)
-    table = found.get("embeddings.token_type_embeddings.weight")
+    table = found.get(TYPES)
     if (0 if table is None else len(table)) != types:
         raise ArtifactError(f"{where}: type_vocab_size {types!r} is not that of the weights")
     epsilon = values.get("layer_norm_eps", 1e-12)
@@ -189,15 +192,6 @@ def _first_position(values: Mapping[str, Any], family: _Family, where: Path) -> 
     if type(padding) is not int or not 0 <= padding < 1_000:
         raise ArtifactError(f"{where}: pad_token_id {ascii(padding)[:40]} says no first position")
     return padding + 1
-
-
-def _rows(found: Mapping[str, Array], name: str, start: int, end: int) -> Array:
-    table = found.get(name)
-    if table is None or table.ndim != 2 or len(table) < end:
-        raise ArtifactError(f"checkpoint: tensor {name} is missing, or has fewer than {end} rows")
-    if name.startswith("embeddings.position") and len(table) != end:
-        raise ArtifactError(f"checkpoint: {name} has {len(table)} rows, config.json says {end}")
-    return table[start:end]
 
 
 def _weights(folder: Path) -> dict[str, Array]:

@@ -96,7 +96,11 @@ def read_modules(folder: Path) -> Modules:
             raise ArtifactError(f"{folder / MODULES}: {kind} after Normalize is not supported")
         if kind == "Normalize":
             normalize = True
-            _only(place, {"module_input_name": _SENTENCE, "module_output_name": _SENTENCE})
+            _only(
+                read_object(place, "config.json"),
+                place / "config.json",
+                {"module_input_name": _SENTENCE, "module_output_name": _SENTENCE},
+            )
             continue
         one, inputs, found = _dense(place)
         if width is not None and inputs != width:
@@ -183,7 +187,8 @@ def _dense(place: Path) -> tuple[Dense, int, dict[str, Array]]:
     where = place / "config.json"
     values = read_object(place, "config.json")
     _only(
-        place,
+        values,
+        where,
         {
             "module_input_name": _SENTENCE,
             "module_output_name": _SENTENCE,
@@ -235,10 +240,8 @@ def _dense_weights(place: Path) -> Mapping[str, Array]:
 
 def _transformer(place: Path) -> tuple[int | None, bool]:
     """Return ``max_seq_length``, if it is said here, and whether texts are lower-cased first."""
-    name = next((name for name in _TRANSFORMER_FILES if read_object(place, name)), "")
-    if not name:
-        return None, False
-    values, where = read_object(place, name), place / name
+    read = ((read_object(place, name), place / name) for name in _TRANSFORMER_FILES)
+    values, where = next((found for found in read if found[0]), ({}, place))
     only: dict[str, tuple[object, ...]] = {
         "transformer_task": ("feature-extraction",),
         "modality_config": (_TEXT,),
@@ -253,7 +256,7 @@ def _transformer(place: Path) -> tuple[int | None, bool]:
             )
         },
     }
-    _only(place, only, {"max_seq_length", "do_lower_case"}, name)
+    _only(values, where, only, {"max_seq_length", "do_lower_case"})
     length, lowercase = values.get("max_seq_length"), values.get("do_lower_case", False)
     if length is not None and (type(length) is not int or length < 1):
         raise ArtifactError(f"{where}: max_seq_length {ascii(length)[:40]} is no length")
@@ -268,7 +271,7 @@ def _settings(folder: Path) -> tuple[dict[str, str], str | None, str | None]:
     values = read_object(folder, SETTINGS)
     only = {"model_type": ("SentenceTransformer", None), "truncate_dim": (None,)}
     known = {"__version__", "prompts", "default_prompt_name", "similarity_fn_name", "requirements"}
-    _only(folder, only, known, SETTINGS)
+    _only(values, where, only, known)
     stored = values.get("prompts") or {}
     default = values.get("default_prompt_name")
     if (
@@ -290,17 +293,17 @@ def _settings(folder: Path) -> tuple[dict[str, str], str | None, str | None]:
 
 
 def _only(
-    place: Path,
+    values: Mapping[str, Any],
+    where: Path,
     allowed: Mapping[str, tuple[object, ...]],
     known: Collection[str] = (),
-    name: str = "config.json",
 ) -> None:
     """Refuse a setting that is not known, or has a value that is not done."""
-    for key, value in read_object(place, name).items():
+    for key, value in values.items():
         if key in known or (key in allowed and value in allowed[key]):
             continue
         told = f"{ascii(key)[1:-1][:60]} {ascii(value)[:60]}"
-        raise ArtifactError(f"{place / name}: {told} is not supported")
+        raise ArtifactError(f"{where}: {told} is not supported")
 
 
 def write_modules(config: ModelConfig, named: Mapping[str, Array], folder: Path) -> None:

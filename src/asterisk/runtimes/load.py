@@ -82,6 +82,7 @@ def open_as(artifact: Artifact, threads: int, budget: Budget | None) -> Runtime:
         prompts=artifact.manifest.prompts,
         default_prompt_name=artifact.manifest.default_prompt_name,
         compatible_with=artifact.manifest.compatible_with,
+        similarity=artifact.manifest.similarity,
     )
     del engines  # so that closing the runtime is enough
     runtime.embed_ids([0])  # what only a start and a first call need is over now

@@ -34,7 +34,8 @@ class Runtime:
     ``format`` names the engine's format, ``config`` the model's shape, ``fingerprint`` its
     embedding space and ``compatible_with`` others whose vectors may be compared with it;
     ``prompts`` are texts by name that go before a text, ``default_prompt_name`` names the one that
-    does unless the caller says otherwise. ``longest`` is the most tokens of a text, special ones
+    does unless the caller says otherwise; ``similarity`` the function that its folder asks for, if
+    any. ``longest`` is the most tokens of a text, special ones
     and the prompt's included: ``config.max_seq_length`` unless a memory limit allows fewer;
     ``truncated`` counts the texts cut to it so far. ``budget`` is what was chosen to stay under a
     memory limit, None without one.
@@ -51,6 +52,7 @@ class Runtime:
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
         compatible_with: Sequence[str] = (),
+        similarity: str | None = None,
     ) -> None:
         self.format = engines[0].format
         self.tokenizer = tokenizer
@@ -60,6 +62,7 @@ class Runtime:
         self.prompts: Mapping[str, str] = dict(prompts or {})
         self.default_prompt_name = default_prompt_name
         self.compatible_with = tuple(compatible_with)
+        self.similarity = similarity
         self.longest = budget.longest if budget else config.max_seq_length
         self.truncated = 0
         self._engines = tuple(engines)

@@ -50,4 +50,5 @@ def reference(checkpoint: Checkpoint, threads: int = 1) -> Runtime:
         prompts=checkpoint.prompts,
         default_prompt_name=checkpoint.default_prompt_name,
         compatible_with=(checkpoint.fingerprint, *checkpoint.compatible_with),
+        similarity=checkpoint.similarity,
     )

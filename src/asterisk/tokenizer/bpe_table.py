@@ -24,12 +24,7 @@ where a key can be, so a look-up is one step and whoever looks compares the key 
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Mapping
-from pathlib import Path
-
-from asterisk.errors import ArtifactError
-from asterisk.tokenizer.mapped import Kinds, unpack
+from asterisk.tokenizer.mapped import Kinds, MappedTable
 
 MAGIC = b"astrBPE2"
 SECTIONS: Kinds = {
@@ -51,14 +46,14 @@ SECTIONS: Kinds = {
 BYTES = 256
 
 
-class Table:
-    """The sections of one file, as read-only views of unsigned integers."""
+class Table(MappedTable):
+    """A byte-level BPE's sections."""
 
-    # Not a dataclass: importing that module takes longer than opening the table.
-    __slots__ = ("data", "path", *SECTIONS)
+    __slots__ = tuple(SECTIONS)
 
-    data: bytes | mmap.mmap
-    path: Path | None
+    magic = MAGIC
+    kinds = SECTIONS
+
     pairs: memoryview
     bases: memoryview
     classes: memoryview
@@ -73,20 +68,6 @@ class Table:
     word_slots: memoryview
     byte_tokens: memoryview
     text: memoryview
-
-    def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
-        """Check ``data``, so that no later read can leave a section.
-
-        Raises ArtifactError if it is not such a table, or is truncated or altered.
-        """
-        name = str(path or "the tokenizer")
-        self.data = data
-        self.path = path
-        views: Mapping[str, memoryview] = unpack(data, MAGIC, SECTIONS, name)
-        for section, view in views.items():
-            setattr(self, section, view)
-        if not self._consistent():
-            raise ArtifactError(f"{name}: tokenizer table contradicts itself")
 
     @property
     def tokens(self) -> int:
@@ -104,7 +85,7 @@ class Table:
         start = bases[token >> 8] + offsets[token]
         return bytes(self.text[start : bases[after >> 8] + offsets[after]])
 
-    def _consistent(self) -> bool:
+    def consistent(self) -> bool:
         """Whether every index that the file holds stays inside the section it points into."""
         merges, tokens = len(self.pairs), self.tokens
         maps = self.pair_displacements, self.pair_slots, self.word_displacements, self.word_slots

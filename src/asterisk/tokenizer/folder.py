@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from asterisk.errors import ArtifactError
-from asterisk.folders import has_file, read_bytes
+from asterisk.folders import has_file, read_bytes, read_object
 from asterisk.tokenizer import huggingface
 from asterisk.tokenizer.alphabet import BYTES, CHARACTERS
 from asterisk.tokenizer.bpe import gpt2
@@ -99,7 +99,7 @@ def read_tokenizer(folder: Path, model_type: str, *, lowercase: bool = False) ->
 @cache
 def gpt2_source() -> TokenizerSource:
     """Return the built-in tokenizer, GPT-2's with ``[PAD]`` and ``[MASK]``, as a source."""
-    files = _Files(Path("tokenizer"), json.loads(huggingface.to_json(gpt2())), huggingface.config())
+    files = _Files(None, json.loads(huggingface.to_json(gpt2())), huggingface.config())
     return _source(files, "as it is", _as_it_is(files), lowercase=False)
 
 
@@ -144,16 +144,13 @@ class _Files:
 
     def json(self, name: str) -> dict[str, Any] | None:
         """Return the object in a file of strict JSON, None if there is none."""
-        text = self.text(name)
-        if text is None:
+        if self.folder is None or not has_file(self.folder, name):
             return None
+        value = read_object(self.folder, name, MOST_BYTES)
         try:
-            value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
-            json.dumps(value, ensure_ascii=False).encode()  # no lone surrogates
-        except (ValueError, RecursionError) as error:
-            raise ArtifactError(f"{self.where}/{name}: is not strict JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise ArtifactError(f"{self.where}/{name}: is not an object")
+            json.dumps(value, ensure_ascii=False).encode()
+        except ValueError:
+            raise ArtifactError(f"{self.where}/{name}: holds a lone surrogate") from None
         return value
 
     def option(self, name: str, default: bool) -> bool:
@@ -168,17 +165,6 @@ class _Files:
     def part(self, name: str) -> Any:
         """Return a part of tokenizer.json."""
         return None if self.raw is None else self.raw.get(name)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return value
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _family(files: _Files, model_type: str) -> str:

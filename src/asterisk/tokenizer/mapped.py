@@ -12,10 +12,11 @@ import os
 import struct
 import sys
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from asterisk.errors import ArtifactError
 
@@ -23,6 +24,36 @@ MAGIC = 8  # bytes
 
 Kinds = Mapping[str, Literal["I", "H", "B"]]
 """Section names and the `struct` letters of their items, in the order of the file."""
+
+
+class MappedTable(ABC):
+    """The sections of one file, as read-only views of unsigned integers, one attribute each.
+
+    A kind of table gives ``magic`` and ``kinds``, and says in `consistent` what has to hold.
+    """
+
+    # Not a dataclass: importing that module takes longer than opening the table.
+    __slots__ = ("data", "path")
+
+    magic: ClassVar[bytes]
+    kinds: ClassVar[Kinds]
+
+    def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
+        """Check ``data``, so that no later read can leave a section.
+
+        Raises ArtifactError if it is not such a table, or is truncated or altered.
+        """
+        name = str(path or "the tokenizer")
+        self.data = data
+        self.path = path
+        for section, view in unpack(data, self.magic, self.kinds, name).items():
+            setattr(self, section, view)
+        if not self.consistent():
+            raise ArtifactError(f"{name}: tokenizer table contradicts itself")
+
+    @abstractmethod
+    def consistent(self) -> bool:
+        """Whether every index that the file holds stays inside the section it points into."""
 
 
 def pack(magic: bytes, kinds: Kinds, sections: Mapping[str, bytes]) -> bytes:

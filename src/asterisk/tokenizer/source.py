@@ -120,6 +120,11 @@ class TokenizerSource:
         return data
 
     @property
+    def specials(self) -> int:
+        """How many special tokens stand around a text."""
+        return sum(map(len, self._around))
+
+    @property
     def _around(self) -> tuple[list[int], list[int]]:
         ids = {token: i for i, token in enumerate(self.tokens)}
         before, after = around(self.definition["post_processor"], ids, "the tokenizer")

@@ -25,8 +25,7 @@ from __future__ import annotations
 import mmap
 from pathlib import Path
 
-from asterisk.errors import ArtifactError
-from asterisk.tokenizer.mapped import Kinds, unpack
+from asterisk.tokenizer.mapped import Kinds, MappedTable
 
 MAGIC = b"astrWPC1"
 SECTIONS: Kinds = {
@@ -54,14 +53,16 @@ surrogates are read before.
 """
 
 
-class Table:
-    """The sections of one file, as read-only views of unsigned integers."""
+class Table(MappedTable):
+    """A WordPiece's sections."""
 
-    __slots__ = ("data", "path", "text_start", *SECTIONS)
+    __slots__ = ("text_start", *SECTIONS)
 
-    data: bytes | mmap.mmap
-    path: Path | None
     text_start: int
+
+    magic = MAGIC
+    kinds = SECTIONS
+
     runs: memoryview
     from_points: memoryview
     to_ends: memoryview
@@ -78,20 +79,10 @@ class Table:
     text: memoryview
 
     def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
-        """Check ``data``, so that no later read can leave a section.
-
-        Raises ArtifactError if it is not such a table, or is truncated or altered.
-        """
-        name = str(path or "the tokenizer")
-        self.data = data
-        self.path = path
-        for section, view in unpack(data, MAGIC, SECTIONS, name).items():
-            setattr(self, section, view)
+        super().__init__(data, path)
         self.text_start = len(data) - len(self.text)
-        if not self._consistent():
-            raise ArtifactError(f"{name}: tokenizer table contradicts itself")
 
-    def _consistent(self) -> bool:
+    def consistent(self) -> bool:
         """Whether every index that the file holds stays inside the section it points into."""
         tokens, buckets = len(self.ids), len(self.buckets) - 1
         if len(self.facts) != 5 or not tokens:
