@@ -203,8 +203,7 @@ def _loss(product: Product, cure: Cure, per_token: bool) -> float:
     if len(exact):
         wide, weight = weight[:, exact], weight.copy()
         weight[:, exact] = 0
-        if not per_token:  # they do not reach the rounding either
-            inputs = [_without(each, exact) for each in inputs]
+        inputs = [_without(each, exact) for each in inputs]
     codes, scales = quantise_rows(weight)
     rounded = np.concatenate([_round(each, per_token) for each in inputs])
     found = _matmul(rounded, codes * scales[:, None])

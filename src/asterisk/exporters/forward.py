@@ -28,7 +28,8 @@ class Cure:
 
     The input's channels are divided by ``factors`` [in], and the weights multiplied by them, before
     both are rounded; None leaves them alone. Channels ``exact``, ascending, are multiplied in
-    float32.
+    float32. Of the feed-forward's second product they are computed in float32 as well: they are
+    inner channels, which belong to nothing else.
     """
 
     factors: Array | None = None
@@ -69,6 +70,10 @@ class Operators(Protocol[Value]):
 
         ``cure`` says how a product that is rounded loses less; it changes nothing else.
         """
+        ...
+
+    def exact(self, name: str, x: Value, weight: Array, added: Value | Array) -> Value:
+        """Multiply in float32 whatever the recipe, and add a bias [out] or a tensor [T, out]."""
         ...
 
     def heads(self, x: Value) -> tuple[Value, Value, Value]:
@@ -178,15 +183,15 @@ def _block(
     if outer.factors is not None:  # with ReLU only: relu(x / s) is relu(x) / s
         before, before_bias = before / outer.factors[:, None], before_bias / outer.factors
         weight = weight * outer.factors
-    count, exact = weight.shape[1], len(outer.exact)
-    if exact:  # the inner channels' order is free: those come last
-        order = np.append(np.setdiff1d(np.arange(count), outer.exact), outer.exact)
-        before, before_bias, weight = before[order], before_bias[order], weight[:, order]
-    active = ops.activation(
-        first_product(widen, x, norm, (before, before_bias), inner), config.activation
-    )
-    last = Cure(exact=np.arange(count - exact, count))
-    return residual(x, ops.linear(narrow, active, weight, bias, last), norm)
+    few, most = outer.exact, np.delete(np.arange(weight.shape[1]), outer.exact)
+    wide = first_product(widen, x, norm, (before[most], before_bias[most]), inner)
+    y = ops.linear(narrow, ops.activation(wide, config.activation), weight[:, most], bias)
+    if len(few):  # a small feed-forward beside the large one
+        given = ops.norm(x, *norm) if config.norm_first else x
+        small = ops.exact(f"{widen}.exact", given, before[few], before_bias[few])
+        small = ops.activation(small, config.activation)
+        y = ops.exact(f"{narrow}.exact", small, weight[:, few], y)
+    return residual(x, y, norm)
 
 
 def _parameters(tensors: Weights, name: str) -> tuple[Array, Array]:

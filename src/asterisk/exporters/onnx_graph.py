@@ -175,23 +175,23 @@ class EncoderGraph(Graph):
         shift, exact = self.tensor(bias), cure.exact
         if not self.quantised:
             return self.node("Add", self.node("MatMul", x, self.tensor(weight.T)), shift)
-        wide, narrow = weight[:, exact], weight.shape[1] - len(exact)
-        if len(exact) and exact[0] == narrow:  # the last channels
-            few = [narrow, len(exact)]
-            x, large = self.nodes("Split", 2, x, self.integers(*few), axis=-1)
-            weight = weight[:, :narrow]
-        elif cure.factors is not None or len(exact):
+        if cure.factors is not None or len(exact):
             factors = np.ones(weight.shape[1], np.float32)
             factors = factors if cure.factors is None else cure.factors
             small = 1 / factors
             small[exact] = 0
-            weight = weight * factors
+            wide, weight = weight[:, exact], weight * factors
             weight[:, exact] = 0
             if len(exact):
                 large = self.node("Gather", x, self.integers(*exact.tolist()), axis=-1)
             x = self.node("Mul", x, self.tensor(small))
         y = self.node("Add", self._product_int8(x, weight), shift)
-        return self.node("Gemm", large, self.tensor(wide.T), y) if len(exact) else y
+        return self.exact(name, large, wide, y) if len(exact) else y
+
+    def exact(self, name: str, x: str, weight: Array, added: str | Array) -> str:  # noqa: ARG002
+        """Multiply in float32, and add."""
+        added = added if isinstance(added, str) else self.tensor(added)
+        return self.node("Gemm", x, self.tensor(weight.T), added)
 
     def heads(self, x: str) -> tuple[str, str, str]:
         """Split [T, 3 H] into query, key and value, [h, T, d] each."""
@@ -214,10 +214,10 @@ class EncoderGraph(Graph):
 
     def activation(self, x: str, kind: str) -> str:
         """Apply an activation to each element."""
-        if kind == "gelu":
-            return self.node("Gelu", x)
-        if kind == "gelu_tanh":
-            return self.node("Gelu", x, approximate="tanh")
+        if kind.startswith("gelu"):
+            # Beside int8's rounding the approximation cannot be seen, and it is faster.
+            exact = kind == "gelu" and not self.quantised
+            return self.node("Gelu", x, approximate="none" if exact else "tanh")
         return self.node({"relu": "Relu", "tanh": "Tanh"}[kind], x)
 
     def first(self, x: str) -> str:

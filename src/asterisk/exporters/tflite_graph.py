@@ -98,34 +98,22 @@ class EncoderGraph(Graph):
         return self.apply(ADD, [scaled, self.constant("norm.bias", bias)], full)
 
     def linear(self, name: str, x: int, weight: Array, bias: Array, cure: Cure = PLAIN) -> int:
-        """Multiply, under int8 with each row of ``x`` quantised by itself as XNNPACK runs.
-
-        Exact channels are the last ones. They are nothing in the int8 product and added in float32:
-        what is lost on them here is their weights' rounding, not the other channels' scale.
-        """
+        """Multiply, under int8 with each row of ``x`` quantised by itself as XNNPACK runs."""
         if not self.int8:
             return self._product(LINEAR, name, x, self.constant(f"{name}.weight", weight), bias)
-        given, exact = x, len(cure.exact)
-        narrow, wide = weight.shape[1] - exact, weight[:, cure.exact]
         if cure.factors is not None:
             smooth = self.constant(f"{name}.factors", 1 / cure.factors)
             x, weight = self.apply(MUL, [x, smooth], self.shapes[x]), weight * cure.factors
-        if exact:
-            weight = weight.copy()
-            weight[:, narrow:] = 0
         matrix = self.constant(f"{name}.weight", *quantise_rows(weight))
-        result = self._product(LINEAR_INT8, name, x, matrix, bias)
-        if not exact:
-            return result
-        start, size = (
-            self.integers(f"from {narrow}", [0, narrow]),
-            self.integers("few", [-1, exact]),
-        )
-        large = self.apply(SLICE, [given, start, size], (self.shapes[x][0], exact))
-        name = f"{name}.exact"
-        matrix = self.constant(f"{name}.weight", wide)
-        added = self._product(LINEAR, name, large, matrix, np.zeros_like(bias))
-        return self.add(result, added)
+        return self._product(LINEAR_INT8, name, x, matrix, bias)
+
+    def exact(self, name: str, x: int, weight: Array, added: int | Array) -> int:
+        """Multiply in float32, and add a bias or a tensor."""
+        matrix = self.constant(f"{name}.weight", weight)
+        if not isinstance(added, int):
+            return self._product(LINEAR, name, x, matrix, added)
+        bias = np.zeros(len(weight), np.float32)
+        return self.add(self._product(LINEAR, name, x, matrix, bias), added)
 
     def heads(self, x: int) -> tuple[int, int, int]:
         """Split [T, 3 H] into query, key and value, [h, T, d] each."""
