@@ -6,11 +6,13 @@ import json
 import sqlite3
 from dataclasses import replace
 
+import folders
 import numpy as np
 import pytest
 
 import asterisk
 from asterisk import texts
+from asterisk.cli.export import main as export_main
 from asterisk.cli.search import main
 from asterisk.errors import InputError, UsageError
 from asterisk.model.checkpoint import load, save
@@ -76,6 +78,31 @@ def test_documents_by_the_teacher_and_queries_by_the_student(
     ):
         index.update(made_of(every), student)
         assert index.search(every[3], 1, teacher, "vectors")[0].key == "3"
+
+
+def test_a_student_with_a_dense_to_its_teachers_width(tmp_path, capsys):
+    """A student of LEAF's published form, narrower than its teacher; sentence-transformers says."""
+    teacher = folders.sentence_transformer(
+        folders.bert(tmp_path / "a", hidden_size=96), tmp_path / "teacher"
+    )
+    student = folders.sentence_transformer(
+        folders.bert(tmp_path / "b"), tmp_path / "student", dense=((96, "identity"),)
+    )
+    out = tmp_path / "artifacts"
+    options = ["--format", "tflite", "--recipe", "fp32", "--out", str(out)]
+    assert export_main([str(student), *options, "--compatible-with", str(teacher)]) == 0
+    (artifact,) = out.iterdir()
+    (tmp_path / "a.txt").write_text(TEXTS[0])
+    db = ["--db", str(tmp_path / "index.db")]
+    assert main(["index", str(tmp_path / "a.txt"), *db, "--artifact", str(teacher)]) == 0
+    capsys.readouterr()
+    ask = ["query", "sugar", *db, "--mode", "vectors", "--json"]
+    assert main([*ask, "--artifact", str(artifact)]) == 0
+    hit = json.loads(capsys.readouterr().out)
+    (document,) = folders.truth(teacher).encode(TEXTS[:1])
+    (query,) = folders.truth(student).encode(["sugar"])
+    cosine = document @ query / np.linalg.norm(document) / np.linalg.norm(query)
+    assert hit["similarity"] == pytest.approx(float(cosine), abs=0.02)
 
 
 def test_a_stranger_is_refused_until_the_index_declares_its_space(
