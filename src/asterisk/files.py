@@ -27,12 +27,13 @@ def check_replaceable(target: Path, ours: Callable[[Path], bool]) -> None:
 def replacing_folder(target: Path, ours: Callable[[Path], bool]) -> Iterator[Path]:
     """Give a fresh folder beside ``target`` that takes its place, durably, on a clean exit.
 
-    Only a folder that is ``ours`` is replaced. On any failure the fresh folder is removed and
-    ``target`` stays as it was; OutputError when the file system is what failed. What a killed
-    writer has left beside ``target`` is removed first.
+    Only a folder that is ``ours`` is replaced. On any failure the fresh folder is removed, as are
+    parents that were made for it, and ``target`` stays as it was; OutputError when the file system
+    is what failed. What a killed writer has left beside ``target`` is removed first.
     """
     target = Path(os.path.realpath(target))
     staging: Staging | None = None
+    missing = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Staging.folder(target)
@@ -51,6 +52,9 @@ def replacing_folder(target: Path, ours: Callable[[Path], bool]) -> Iterator[Pat
     finally:
         if staging is not None:
             staging.remove()
+        for folder in missing:  # empty, unless all went well
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -276,6 +276,25 @@ def test_unknown_formats_and_recipes(  # noqa: PLR0917
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("recipe", [[], ["--recipe", "auto"]])
+def test_what_one_format_cannot_hold_the_others_get(command, toy, tmp_path, recipe):
+    from dataclasses import replace
+
+    from asterisk.model.checkpoint import save
+
+    save(replace(toy, config=replace(toy.config, activation="relu")), tmp_path / "relu")
+    done = command("export", tmp_path / "relu", *recipe, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    last = done.stderr.decode().splitlines()[-1]
+    assert last.startswith("asterisk-export: gguf cannot hold ReLU")
+    assert last.count("ReLU") == 1
+    assert {path.name.split("-")[1] for path in (tmp_path / "out").iterdir()} == {"onnx", "tflite"}
+
+
+def test_an_empty_name_is_no_model(command, tmp_path):
+    assert "name is empty" in one_line(command("export", "", "--out", tmp_path / "out"), 2)
+
+
 def test_no_checkpoint(command, tmp_path):
     assert "is not a checkpoint" in one_line(command("export", tmp_path, "--format", "onnx"), 5)
 
@@ -294,7 +313,7 @@ def test_below_its_gate_nothing_is_left(command, toy, tmp_path):
     done = command("export", tmp_path / "bad", "--format", "onnx", "--out", tmp_path / "out")
     assert done.returncode == 6
     assert done.stderr.decode().splitlines()[-1].startswith("asterisk-export: onnx int8: cosine")
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unwritable_folder(command, toy_folder, tmp_path):

@@ -157,14 +157,18 @@ def resaved(folder, weights, name="model.safetensors"):
     save_file(weights, folder / name, metadata={"format": "pt"})
 
 
+def weights_of(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
 @pytest.fixture
 def stored(tmp_path):
     """A copy of our checkpoint and its tensors."""
-    from safetensors.torch import load_file
-
     folder = tmp_path / "copy"
     shutil.copytree(SHIPPED, folder)
-    return folder, load_file(folder / "model.safetensors")
+    return folder, weights_of(folder)
 
 
 @pytest.mark.parametrize("form", ["float32", "bert.", "position_ids", "shards", "pickle", "heads"])
@@ -263,15 +267,26 @@ def modules(folder, change):
 
 def shards(folder, change):
     """Store the weights in two shards, with what ``change`` does to the index."""
-    from safetensors.torch import load_file
-
-    weights = load_file(folder / "model.safetensors")
+    weights = weights_of(folder)
     (folder / "model.safetensors").unlink()
     places = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(sorted(weights))}
     for shard in set(places.values()):
         resaved(folder, {n: weights[n] for n, place in places.items() if place == shard}, shard)
     text = change(folder, places, weights)
     (folder / "model.safetensors.index.json").write_text(text or json.dumps({"weight_map": places}))
+
+
+def _other_names(folder):
+    weights = weights_of(folder)
+    resaved(folder, {f"model.x.{name}": value for name, value in weights.items()})
+
+
+def _whole_numbers(folder):
+    import torch
+
+    weights = weights_of(folder)
+    name = "encoder.layer.0.attention.self.query.weight"
+    resaved(folder, weights | {name: weights[name].to(torch.int8)})
 
 
 def _missing_shard(folder, places, weights):
@@ -415,6 +430,17 @@ REFUSED = {
         "512 rows",
     ),
     "another number of types": (lambda f: edit(f / "config.json", type_vocab_size=1), "type"),
+    "no config.json": (lambda f: (f / "config.json").unlink(), "has no config.json"),
+    "an epsilon in quotes": (
+        lambda f: edit(f / "config.json", layer_norm_eps="1e-12"),
+        "layer_norm_eps must be a number",
+    ),
+    "a Dense whose bias is a word": (
+        lambda f: edit(f / "2_Dense/config.json", bias="x"),
+        "bias must be true or false",
+    ),
+    "the weights of another model": (_other_names, "no embeddings.word_embeddings.weight"),
+    "a weight in whole numbers": (_whole_numbers, "query.weight is missing or not of floats"),
     "a smaller vocabulary": (_one_token_less, "30,521 tokens"),
     "a larger vocabulary": (lambda f: edit(f / "config.json", vocab_size=30_000), "shape|tokens"),
     "an unknown normaliser": (
@@ -446,6 +472,17 @@ def test_what_is_not_done_is_refused_by_name(wrong, whole, tmp_path):
     with pytest.raises(ArtifactError, match=told) as caught:
         load(folder)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_padding_that_stands_in_every_text(tmp_path):
+    """Positions are counted from RoBERTa's padding, so it cannot be the first token as well."""
+    folder = folders.roberta(tmp_path / "a")
+    edit(folder / "config.json", pad_token_id=0, max_position_embeddings=513)
+    weights = weights_of(folder)
+    positions = "embeddings.position_embeddings.weight"
+    resaved(folder, weights | {positions: weights[positions][1:].clone()})
+    with pytest.raises(ArtifactError, match=r"pad_token_id 0, .* is a token around every text"):
+        load(folder)
 
 
 def test_the_command_refuses_in_one_line_and_writes_nothing(whole, tmp_path, command):

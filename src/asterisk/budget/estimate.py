@@ -32,7 +32,8 @@ class Costs:
     """What an engine takes beyond its files.
 
     ``opening`` and ``running`` are bytes once a process, its library included: the first while a
-    model is read in, the second from then on. ``lane`` are bytes a session, without weights;
+    model is read in, the second from then on. Of a library the kernel maps more where it keeps it
+    in large folios, which depends on how the file came to be cached: twice as much was seen. ``lane`` are bytes a session, without weights;
     ``hidden``, ``inner`` and ``scores`` say how many activations of these sizes it holds at once.
     ``copies`` tells whether a session has a packed copy of the layers of its own.
     """
@@ -47,10 +48,9 @@ class Costs:
 
 
 COSTS: Mapping[str, Costs] = {
-    "onnx": Costs(13 * MB, 12 * MB, 2 * MB, 4, 1.25, 1, copies=True),
-    "tflite": Costs(2 * MB, 2 * MB, 3 * MB // 2, 2, 1.25, 1, copies=True),
-    # llama.cpp repacks weights where a processor has kernels for that (AMX, i8mm), once a session.
-    "gguf": Costs(26 * MB, 9 * MB, 5 * MB // 2, 3, 2, 0, copies=True),
+    "onnx": Costs(19 * MB, 18 * MB, 2 * MB, 4, 1.25, 1, copies=True),
+    "tflite": Costs(4 * MB, 4 * MB, 3 * MB // 2, 2, 1.25, 1, copies=True),
+    "gguf": Costs(28 * MB, 10 * MB, 5 * MB // 2, 3, 2, 0, copies=False),
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from asterisk.artifact import GOLDEN_TEXTS, GOLDEN_VECTORS, MANIFEST, Artifact
 from asterisk.budget import group
-from asterisk.budget.estimate import BASE, COSTS, MB, WORDS, Model, need
+from asterisk.budget.estimate import BASE, COSTS, MARGIN_SHARE, MB, WORDS, Model, need
 from asterisk.budget.resident import resident
 from asterisk.budget.size import told
 from asterisk.errors import BudgetError, UsageError
@@ -135,7 +135,7 @@ class Planner:
         outside = resident(folder)
         if outside is None:
             return True
-        found = outside + self.model.files + WORDS + budget.batch * TEXT
+        found = outside + outside // MARGIN_SHARE + self.model.files + WORDS + budget.batch * TEXT
         if found <= self.limit:
             return True
         self.surplus += max(found - budget.need, _LEAST_SURPLUS)

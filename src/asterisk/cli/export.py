@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asterisk.cli.common import Parser, run
-from asterisk.errors import InputError, UsageError
+from asterisk.errors import AsteriskError, FidelityError, InputError, UsageError
 from asterisk.places import ARTIFACTS, shipped_checkpoint
 from asterisk.progress import tell
 
@@ -86,7 +86,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from asterisk.model.hub import open_checkpoint
     from asterisk.spaces import read_spaces
 
-    given = arguments.checkpoint or shipped_checkpoint()
+    given = shipped_checkpoint() if arguments.checkpoint is None else arguments.checkpoint
     checkpoint = open_checkpoint(given, arguments.revision)
     spaces = dict.fromkeys(checkpoint.compatible_with)
     for model in arguments.compatible_with:
@@ -98,6 +98,7 @@ def _export(arguments: argparse.Namespace) -> None:
             )
         spaces |= dict.fromkeys(found)
     checkpoint = replace(checkpoint, compatible_with=tuple(spaces))
+    refused: list[AsteriskError] = []
     with exporting.open_reference(checkpoint, texts) as reference:
         for name in chosen:
             start = f"{checkpoint.name}-{name}"
@@ -106,15 +107,21 @@ def _export(arguments: argparse.Namespace) -> None:
                 folder: Path = arguments.out / f"{start}-{recipe.name}"
                 return folder
 
-            artifact = exporting.export(
-                checkpoint, name, recipe_name, place, tell, reference=reference
-            )
+            try:
+                artifact = exporting.export(
+                    checkpoint, name, recipe_name, place, tell, reference=reference
+                )
+            except (UsageError, FidelityError) as failure:
+                refused.append(failure)  # of one format; the others are written
+                continue
             figures = artifact.manifest.fidelity
             print(
                 f"{artifact.folder}  {artifact.size / 1e6:.1f} MB  "
                 f"cosine mean {figures['cosine_mean']:.5f} min {figures['cosine_min']:.5f}  "
                 f"overlap@10 {figures['overlap_at_10']:.3f}"
             )
+    if refused:
+        raise type(refused[0])("; ".join(map(str, refused)))
 
 
 def _texts(path: Path) -> list[str]:

@@ -141,7 +141,7 @@ def _query(arguments: argparse.Namespace) -> None:
     with Index.open(arguments.db, arguments.artifact, engine=arguments.engine) as index:
         if arguments.mode != "words":
             folder = arguments.artifact or index.artifact
-            if not folder.is_dir():
+            if arguments.artifact is None and not folder.is_dir():
                 raise ArtifactError(
                     f"{folder}, which the index was made with, is not there: name one by --artifact"
                 )

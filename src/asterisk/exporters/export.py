@@ -113,14 +113,17 @@ def _by_size(writer: Exporter) -> list[Recipe]:
 def _smallest(
     checkpoint: Checkpoint, writer: Exporter, out: Place, progress: Progress, reference: Reference
 ) -> Artifact:
-    refused = []
+    refused: dict[str, UsageError | FidelityError] = {}
     for recipe in _by_size(writer):
         try:
             return _export(checkpoint, writer, recipe, out, progress=progress, reference=reference)
         except (FidelityError, UsageError) as failure:
-            refused.append(f"{recipe.name}: {one_line(failure)}")
-            progress(f"{writer.format} {refused[-1]}")
-    raise FidelityError(f"no recipe of {writer.format} passes its gate; {'; '.join(refused)}")
+            refused[recipe.name] = failure
+            progress(f"{writer.format} {recipe.name}: {one_line(failure)}")
+    if len(set(map(str, refused.values()))) == 1:  # whatever the recipe
+        raise next(iter(refused.values()))
+    told = "; ".join(f"{name}: {one_line(failure)}" for name, failure in refused.items())
+    raise FidelityError(f"no recipe of {writer.format} will do; {told}")
 
 
 def _would_pass(

@@ -32,7 +32,7 @@ from asterisk.tokenizer.folder import gpt2_source, read_tokenizer
 from asterisk.tokenizer.source import TokenizerSource
 
 Array = npt.NDArray[np.float32]
-LARGEST_FILE = 2 << 30
+LARGEST_FILE = 4 << 30
 LARGEST_CARD = 16 << 20
 MODEL_TYPE = "asterisk"  # of encoders that are no BertModel
 OWN = f"{MODEL_TYPE}."  # before each tensor's name where BertModel must not find it
@@ -70,17 +70,21 @@ class Checkpoint:
     source: str | None = None
 
     def __post_init__(self) -> None:
-        shapes = tensor_shapes(self.config)
+        shapes, where = tensor_shapes(self.config), self.folder or "checkpoint"
         for name, shape in shapes.items():
             found = self.tensors.get(name)
             if found is None or found.shape != shape:
-                what = "is missing" if found is None else f"has shape {list(found.shape)}"
-                raise ArtifactError(f"checkpoint: tensor {name} {what}, expected {list(shape)}")
+                what = (
+                    "is missing or not of floats"
+                    if found is None
+                    else f"has shape {list(found.shape)}"
+                )
+                raise ArtifactError(f"{where}: tensor {name} {what}, expected {list(shape)}")
             if not np.isfinite(found).all():
-                raise ArtifactError(f"checkpoint: tensor {name} holds values that are not finite")
+                raise ArtifactError(f"{where}: tensor {name} holds values that are not finite")
         extra = set(self.tensors) - set(shapes)
         if extra:
-            raise ArtifactError(f"checkpoint: unexpected tensor {ascii(min(extra))[:100]}")
+            raise ArtifactError(f"{where}: unexpected tensor {ascii(min(extra))[:100]}")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -130,11 +134,19 @@ def load(folder: str | Path) -> Checkpoint:
         return _load_own(folder, values)
     said = modules.read_modules(folder)
     place = said.transformer
+    if not has_file(place, "config.json"):
+        raise ArtifactError(f"{place} has no config.json")
     if place != folder:
         values = read_object(place, "config.json")
     encoder = huggingface.read_encoder(place, values)
     tokenizer = read_tokenizer(place, encoder.model_type, lowercase=said.lowercase)
     _check_vocabulary(tokenizer, encoder.config.vocab_size, folder)
+    around = [tokenizer.special.get(name) for name in ("bos", "cls", "sep", "eos")]
+    if encoder.padding is not None and encoder.padding in around:
+        raise ArtifactError(
+            f"{place / 'config.json'}: pad_token_id {encoder.padding}, from which positions are "
+            "counted, is a token around every text"
+        )
     most = encoder.config.max_positions
     length = said.max_seq_length
     if length is None:  # as sentence-transformers: the tokenizer's, if the positions allow it

@@ -37,8 +37,10 @@ class Dense:
     def __post_init__(self) -> None:
         if not _is_count(self.out_features, MOST_FEATURES):
             raise ArtifactError(f"Dense: out_features must be 1 to {MOST_FEATURES:,}")
-        if self.activation not in DENSE_ACTIVATIONS or not isinstance(self.bias, bool):
+        if self.activation not in DENSE_ACTIVATIONS:
             raise ArtifactError(f"Dense: activation must be one of {', '.join(DENSE_ACTIVATIONS)}")
+        if not isinstance(self.bias, bool):
+            raise ArtifactError("Dense: bias must be true or false")
 
 
 @dataclass(frozen=True, slots=True)

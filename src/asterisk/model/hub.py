@@ -35,6 +35,8 @@ def open_checkpoint(name: str | Path, revision: str | None = None) -> Checkpoint
     read, MissingExtra without ``huggingface_hub``.
     """
     folder = Path(name)
+    if not str(name):
+        raise UsageError("the model's name is empty")
     if folder.is_dir():
         if revision is not None:
             raise UsageError(f"{folder} is a folder, which has no revision")

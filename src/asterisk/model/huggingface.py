@@ -22,9 +22,10 @@ from asterisk.folders import has_file, read_json, regular_file
 from asterisk.model.config import ModelConfig
 
 Array = npt.NDArray[np.float32]
-LARGEST_FILE = 2 << 30
+LARGEST_FILE = 4 << 30
 SINGLE, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 MOST_SHARDS = 256
+WORDS = "embeddings.word_embeddings.weight"
 POSITIONS = "embeddings.position_embeddings.weight"
 TYPES = "embeddings.token_type_embeddings.weight"
 
@@ -99,11 +100,15 @@ _HEADS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """A model folder's encoder: its shape, its tensors, and what kind of model it says it is."""
+    """A model folder's encoder: its shape, its tensors, and what kind of model it says it is.
+
+    ``padding`` is the id from which RoBERTa's positions are counted; None in other families.
+    """
 
     config: ModelConfig
     tensors: Mapping[str, Array]
     model_type: str
+    padding: int | None
 
 
 def is_model(folder: Path) -> bool:
@@ -133,19 +138,21 @@ def read_encoder(folder: Path, values: Mapping[str, Any]) -> Encoder:
             f"{folder}: adapters (adapter_config.json, PEFT) are not supported; merge them first"
         )
     found = _canonical(_weights(folder), family, folder)
+    if WORDS not in found:
+        raise ArtifactError(f"{folder}: its weights have no {WORDS}: are they those of a {kind}?")
     config = _configure(values, family, found, where)
     first = _first_position(values, family, where)
     rows = first + config.max_positions
     positions = found.get(POSITIONS)
     if positions is None or positions.ndim != 2 or len(positions) != rows:
         has = "is missing" if positions is None else f"has {len(positions)} rows"
-        raise ArtifactError(f"checkpoint: {POSITIONS} {has}, config.json says {rows}")
+        raise ArtifactError(f"{folder}: {POSITIONS} {has}, config.json says {rows}")
     found[POSITIONS] = positions[first:]
     types = found.get(TYPES)
     # A text on its own is of the first type.
     none = np.zeros((1, config.hidden_size), np.float32)
     found[TYPES] = none if types is None else types[:1]
-    return Encoder(config, found, str(kind))
+    return Encoder(config, found, str(kind), first - 1 if family.positions_after_padding else None)
 
 
 def _configure(
@@ -176,10 +183,10 @@ def _configure(
     if (0 if table is None else len(table)) != types:
         raise ArtifactError(f"{where}: type_vocab_size {types!r} is not that of the weights")
     epsilon = values.get("layer_norm_eps", 1e-12)
+    if type(epsilon) not in (int, float) or not 0 < epsilon < 1:
+        raise ArtifactError(f"{where}: layer_norm_eps must be a number between 0 and 1")
     try:
         return ModelConfig(layer_norm_eps=float(epsilon), normalize=False, **read)
-    except (TypeError, ValueError):
-        raise ArtifactError(f"{where}: layer_norm_eps is not a number") from None
     except ArtifactError as failure:
         raise ArtifactError(f"{where}: {failure}") from None
 
