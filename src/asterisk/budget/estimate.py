@@ -33,8 +33,9 @@ class Costs:
 
     ``opening`` and ``running`` are bytes once a process, its library included: the first while a
     model is read in, the second from then on. Of a library the kernel maps more where it keeps it
-    in large folios, which depends on how the file came to be cached: twice as much was seen. ``lane`` are bytes a session, without weights;
-    ``hidden``, ``inner`` and ``scores`` say how many activations of these sizes it holds at once.
+    in large folios, which depends on how the file came to be cached: twice as much was seen.
+    ``lane`` are bytes a session, without weights; ``hidden``, ``inner`` and ``scores`` say how many
+    activations of these sizes it holds at once.
     ``copies`` tells whether a session has a packed copy of the layers of its own.
     """
 
