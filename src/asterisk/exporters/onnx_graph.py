@@ -13,6 +13,7 @@ from asterisk import plugins
 from asterisk.exporters.forward import PLAIN, Array, Cure
 from asterisk.exporters.nf4 import BLOCK, pairs, quantise_nf4
 from asterisk.exporters.rounding import quantise_rows
+from asterisk.exporters.thresholds import SHALLOW
 from asterisk.model.config import ModelConfig
 
 OPSET = 20
@@ -215,8 +216,9 @@ class EncoderGraph(Graph):
     def activation(self, x: str, kind: str) -> str:
         """Apply an activation to each element."""
         if kind.startswith("gelu"):
-            # Beside int8's rounding the approximation cannot be seen, and it is faster.
-            exact = kind == "gelu" and not self.quantised
+            # Among the rounding of many layers the approximation cannot be seen, and it is faster.
+            deep = self.config.num_layers > SHALLOW
+            exact = kind == "gelu" and not (self.quantised and deep)
             return self.node("Gelu", x, approximate="none" if exact else "tanh")
         return self.node({"relu": "Relu", "tanh": "Tanh"}[kind], x)
 
