@@ -218,8 +218,9 @@ class EncoderGraph(Graph):
         if kind.startswith("gelu"):
             # Among the rounding of many layers the approximation cannot be seen, and it is faster.
             deep = self.config.num_layers > SHALLOW
-            exact = kind == "gelu" and not (self.quantised and deep)
-            return self.node("Gelu", x, approximate="none" if exact else "tanh")
+            if kind == "gelu" and not (self.quantised and deep):
+                return self.node("Gelu", x)
+            return self.node("Gelu", x, approximate="tanh")
         return self.node({"relu": "Relu", "tanh": "Tanh"}[kind], x)
 
     def first(self, x: str) -> str:
