@@ -100,7 +100,7 @@ def peers(path: Path, name: str, scratch: Path) -> dict[str, Run]:
     """Quantise a traced graph, both ways, and open what comes out."""
     runs = {}
     for per_channel in (False, True):
-        made = scratch / f"{name}-{per_channel}.onnx"
+        made = Path(tempfile.mkdtemp(dir=scratch)) / "int8.onnx"
         quantize_dynamic(path, made, per_channel=per_channel, weight_type=QuantType.QInt8)
         runs[f"quantize_dynamic{', per channel' * per_channel}, {name}"] = peer(made)
     return runs
@@ -153,7 +153,7 @@ def main() -> None:
         traced(folder, scratch / "traced.onnx")
         runs |= peers(scratch / "traced.onnx", "PyTorch's exporter", scratch)
         for path in options.traced:
-            runs |= peers(path, path.stem, scratch)
+            runs |= peers(path, str(path), scratch)
         with open_reference(checkpoint) as reference:
             texts = [reference.runtime.tokenize(text) for text in reference.texts]
             truth = reference.vectors

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from asterisk.digest import sha256 as digest_sha256
 from asterisk.errors import ArtifactError, AsteriskError
-from asterisk.folders import has_file, read_json, regular_file
+from asterisk.folders import LARGEST_FILE, has_file, read_json, regular_file
 from asterisk.model.config import ModelConfig
 
 MANIFEST = "artifact.json"
@@ -29,7 +29,6 @@ GOLDEN_TEXTS = "golden.json"
 GOLDEN_VECTORS = "golden.npy"
 SCHEMA = 2
 LARGEST_MANIFEST = 1 << 20
-LARGEST_FILE = 4 << 30
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LEAST_COSINE = 0.8  # of any recipe: a manifest that asks for less would have nothing verified
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -16,6 +16,7 @@ from typing import Any
 from asterisk.errors import ArtifactError
 
 LARGEST_JSON = 16 << 20
+LARGEST_FILE = 4 << 30  # of weights, in bytes
 
 
 def regular_file(folder: Path, name: str, largest: int) -> Path:

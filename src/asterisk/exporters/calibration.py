@@ -76,8 +76,7 @@ def calibrate(
         free |= {"attention", "inner"}
     if config.activation == "relu":
         free.add("outer")
-    # One scale a text suffers from large channels everywhere, most of all after the activation;
-    # with a scale a token it is only the rounded weights of the largest there.
+    # One scale a text suffers from large channels everywhere, a scale a token after the activation.
     exact = {"outer"} if per_token else {"attention", "inner", "outer"}
     most = EXACT_CHANNELS["a token" if per_token else "a text"] / layers
     plan: list[Cures] = []

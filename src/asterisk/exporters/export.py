@@ -120,10 +120,11 @@ def _smallest(
         except (FidelityError, UsageError) as failure:
             refused[recipe.name] = failure
             progress(f"{writer.format} {recipe.name}: {one_line(failure)}")
-    if len(set(map(str, refused.values()))) == 1:  # whatever the recipe
-        raise next(iter(refused.values()))
-    told = "; ".join(f"{name}: {one_line(failure)}" for name, failure in refused.items())
-    raise FidelityError(f"no recipe of {writer.format} will do; {told}")
+    first = next(iter(refused.values()))
+    if isinstance(first, UsageError) and len(set(map(str, refused.values()))) == 1:
+        raise first  # of the model, whatever the recipe
+    reasons = "; ".join(f"{name}: {one_line(failure)}" for name, failure in refused.items())
+    raise FidelityError(f"no recipe of {writer.format} will do; {reasons}")
 
 
 def _would_pass(

@@ -183,7 +183,10 @@ def _block(
     if outer.factors is not None:  # with ReLU only: relu(x / s) is relu(x) / s
         before, before_bias = before / outer.factors[:, None], before_bias / outer.factors
         weight = weight * outer.factors
-    few, most = outer.exact, np.delete(np.arange(weight.shape[1]), outer.exact)
+    few = outer.exact
+    most: npt.NDArray[np.intp] | slice = slice(None)  # copies nothing
+    if len(few):
+        most = np.delete(np.arange(weight.shape[1]), few)
     wide = first_product(widen, x, norm, (before[most], before_bias[most]), inner)
     y = ops.linear(narrow, ops.activation(wide, config.activation), weight[:, most], bias)
     if len(few):  # a small feed-forward beside the large one

@@ -98,7 +98,10 @@ class EncoderGraph(Graph):
         return self.apply(ADD, [scaled, self.constant("norm.bias", bias)], full)
 
     def linear(self, name: str, x: int, weight: Array, bias: Array, cure: Cure = PLAIN) -> int:
-        """Multiply, under int8 with each row of ``x`` quantised by itself as XNNPACK runs."""
+        """Multiply, under int8 with each row of ``x`` quantised by itself as XNNPACK runs.
+
+        With a scale for each row, calibration asks for no exact channels here.
+        """
         if not self.int8:
             return self._product(LINEAR, name, x, self.constant(f"{name}.weight", weight), bias)
         if cure.factors is not None:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from asterisk import tensors as safetensors
 from asterisk.errors import ArtifactError
 from asterisk.files import replacing_folder
-from asterisk.folders import has_file, read_bytes, read_object, regular_file
+from asterisk.folders import LARGEST_FILE, has_file, read_bytes, read_object, regular_file
 from asterisk.model import huggingface, modules
 from asterisk.model.config import FINGERPRINT, ModelConfig
 from asterisk.model.layout import tensor_shapes
@@ -32,7 +32,6 @@ from asterisk.tokenizer.folder import gpt2_source, read_tokenizer
 from asterisk.tokenizer.source import TokenizerSource
 
 Array = npt.NDArray[np.float32]
-LARGEST_FILE = 4 << 30
 LARGEST_CARD = 16 << 20
 MODEL_TYPE = "asterisk"  # of encoders that are no BertModel
 OWN = f"{MODEL_TYPE}."  # before each tensor's name where BertModel must not find it

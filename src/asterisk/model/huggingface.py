@@ -18,11 +18,10 @@ import numpy.typing as npt
 
 from asterisk import tensors
 from asterisk.errors import ArtifactError
-from asterisk.folders import has_file, read_json, regular_file
+from asterisk.folders import LARGEST_FILE, has_file, read_json, regular_file
 from asterisk.model.config import ModelConfig
 
 Array = npt.NDArray[np.float32]
-LARGEST_FILE = 4 << 30
 SINGLE, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 MOST_SHARDS = 256
 WORDS = "embeddings.word_embeddings.weight"

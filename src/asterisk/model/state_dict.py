@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.errors import ArtifactError
+from asterisk.folders import LARGEST_FILE
 from asterisk.plugins import require
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Array = npt.NDArray[np.float32]
-LARGEST_FILE = 4 << 30  # bytes; room for an optimiser's state beside the weights
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 # What DataParallel and torch.compile put before the names of the module that they wrap.
 WRAPPING = frozenset({"module", "_orig_mod"})
