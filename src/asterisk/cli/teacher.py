@@ -12,8 +12,9 @@ from asterisk.cli.common import Parser, positive, run
 from asterisk.errors import UsageError
 from asterisk.progress import tell
 
-ENGINES = ("int8", "torch")
+ENGINES = ("int8", "bf16", "torch")
 SHOWN_EVERY = 10.0  # seconds
+LONGEST = 512
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,7 +32,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="T",
         help="%(default)s, a model folder, vectors.npy, vectors.jsonl, or https://…/v1",
     )
-    it.add_argument("--size", type=positive, default=256, help="student's dimensions (%(default)s)")
+    it.add_argument(
+        "--tokenizer",
+        choices=("gpt2", "teacher"),
+        default="gpt2",
+        help="the student's; the teacher's own for asterisk-train --from-teacher (%(default)s)",
+    )
+    it.add_argument("--size", type=positive, help="student's dimensions (256, or the teacher's)")
     it.add_argument(
         "--limit", type=_limit, default=512, help="student's tokens of a text (%(default)s)"
     )
@@ -44,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument(
         "--teacher-length",
         type=_length,
-        default=512,
+        default=LONGEST,
         metavar="N",
         help="word pieces it reads, or own: what its makers say (%(default)s)",
     )
@@ -74,11 +81,19 @@ def _teach(arguments: argparse.Namespace) -> None:
 
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UsageError(f"--out {arguments.out} is not a folder")
+    own_tokens = arguments.tokenizer == "teacher"
+    for option, given in (
+        ("--size", arguments.size is not None),
+        ("--sentences-only", arguments.sentences_only),
+        ("--teacher-length", arguments.teacher_length != LONGEST),
+    ):
+        if own_tokens and given:
+            raise UsageError(f"{option} is for students with GPT-2's tokenizer")
     choice = Choice(
         name=arguments.teacher,
         held_out=arguments.held_out_vectors,
         engine=arguments.engine,
-        longest=arguments.teacher_length,
+        longest=arguments.limit if own_tokens else arguments.teacher_length,
         threads=arguments.threads,
         model=arguments.model,
         batch=arguments.batch,
@@ -86,10 +101,11 @@ def _teach(arguments: argparse.Namespace) -> None:
         per_minute=arguments.requests_per_minute,
         budget_texts=arguments.budget_texts,
         budget_tokens=arguments.budget_tokens,
+        own_tokens=own_tokens,
     )
     parts = {part: Corpus.open(arguments.corpus, part) for part in PARTS}
     teachers = open_teachers(choice, parts, tell)
-    if arguments.engine == "torch":
+    if own_tokens or arguments.engine == "torch":
         import torch
 
         torch.set_num_threads(arguments.threads)
@@ -99,8 +115,9 @@ def _teach(arguments: argparse.Namespace) -> None:
         choice.name,
         teachers,
         limit=arguments.limit,
-        size=arguments.size,
+        size=arguments.size or 256,
         tokens=not arguments.sentences_only,
+        own_tokens=own_tokens,
         progress=_Display(),
     )
     print(f"wrote {arguments.out}")

@@ -9,18 +9,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from asterisk.cli.common import Parser, positive, run
 from asterisk.errors import MissingExtra, UsageError
 from asterisk.progress import tell
+from asterisk.teachers.target_facts import in_own_tokens
 from asterisk.training.recipe import PRESETS, TrainingRecipe
 
 if TYPE_CHECKING:
     from asterisk.training.pipeline import Job
 
 SHAPE = {
-    "layers": "num_layers",
     "heads": "num_heads",
     "hidden": "hidden_size",
     "intermediate": "intermediate_size",
@@ -54,19 +54,32 @@ def parser() -> argparse.ArgumentParser:
         metavar="CHECKPOINT",
         help="begin with its weights instead of the teacher's reading of each token",
     )
+    it.add_argument(
+        "--from-teacher",
+        action="store_true",
+        help="begin as the teacher itself, or those of its --layers; targets in its tokens",
+    )
     it.add_argument("--teacher", help="the teacher's name, where the targets do not say")
     it.add_argument("--threads", type=positive, default=1, help="a process (default: 1)")
     it.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     it.add_argument(
         "--bag",
         choices=("line", "only", "no"),
-        default="line",
-        help="the best static token table: trained too, for its line in the curve (default); "
+        help="the best static token table: trained too, for its line in the curve (default "
+        "unless targets are in the teacher's tokens); "
         "nothing else, --out then being a sentence-transformers folder; or not at all",
     )
     it.add_argument("--evaluation", type=Path, help="asterisk-eval's JSON, for the model card")
     shape = it.add_argument_group("model")
-    shape.add_argument("--layers", type=_count, help="default: 2")
+    shape.add_argument(
+        "--layers",
+        type=_layers,
+        metavar="N|I,J",
+        help="how many (default: 2); or which of the layers it begins with, counted from 0",
+    )
+    shape.add_argument(
+        "--width", type=positive, help="narrow what it begins with to so many of the teacher's axes"
+    )
     shape.add_argument("--heads", type=positive, help="default: 2")
     shape.add_argument(
         "--hidden", type=positive, help="default: the targets' size; else with a projection to it"
@@ -74,7 +87,9 @@ def parser() -> argparse.ArgumentParser:
     shape.add_argument("--intermediate", type=positive, help="default: four times --hidden")
     shape.add_argument("--positions", type=positive, help="default: 512")
     choices = it.add_argument_group("recipe, by a preset and what differs from it")
-    choices.add_argument("--preset", choices=tuple(PRESETS), default="asterisk")
+    choices.add_argument(
+        "--preset", choices=tuple(PRESETS), help="default: asterisk, or from-teacher"
+    )
     for field in fields(TrainingRecipe):
         option = f"--{field.name.replace('_', '-')}"
         default = getattr(PRESETS["asterisk"], field.name)
@@ -93,19 +108,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    if arguments.from_teacher and arguments.start is not None:
+        raise UsageError("--from-teacher and --from: a student begins once")
     arguments.run = arguments.run or Path("runs") / arguments.out.name
-    recipe = _recipe(arguments)
+    own_tokens = in_own_tokens(arguments.targets)
+    bag: Literal["line", "only", "no"] = arguments.bag or ("no" if own_tokens else "line")
+    recipe = _recipe(arguments, "from-teacher" if own_tokens else "asterisk")
     shape = {
         name: value
         for option, name in SHAPE.items()
         if (value := getattr(arguments, option)) is not None
     }
-    _check_out(arguments)
+    kept = arguments.layers if isinstance(arguments.layers, tuple) else None
+    if arguments.from_teacher and isinstance(arguments.layers, int):
+        kept = (arguments.layers,)
+    elif isinstance(arguments.layers, int):
+        shape["num_layers"] = arguments.layers
+    _check_out(arguments, bag)
     try:
         import torch
 
         from asterisk.training.distributed import processes
         from asterisk.training.pipeline import Job, train
+        from asterisk.training.start import Descent
     except ImportError as missing:
         raise MissingExtra(missing.name or "torch", "train") from None
 
@@ -119,7 +144,9 @@ def _train(arguments: argparse.Namespace) -> None:
         teacher=arguments.teacher,
         follow=arguments.follow,
         start=arguments.start,
-        bag=arguments.bag,
+        from_teacher=arguments.from_teacher,
+        descent=Descent(kept, arguments.width),
+        bag=bag,
         evaluation=arguments.evaluation,
     )
     with processes(arguments.device) as these:
@@ -128,31 +155,34 @@ def _train(arguments: argparse.Namespace) -> None:
             print(f"wrote {arguments.out}")
 
 
-def _recipe(arguments: argparse.Namespace) -> TrainingRecipe:
+def _recipe(arguments: argparse.Namespace, preset: str) -> TrainingRecipe:
     names = [field.name for field in fields(TrainingRecipe)]
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     if "passes" in given:  # what is given last decides, also over a preset's epochs
         given.setdefault("epochs", 0)
-    return replace(PRESETS[arguments.preset], **given)
+    return replace(PRESETS[arguments.preset or preset], **given)
 
 
-def _check_out(arguments: argparse.Namespace) -> None:
+def _check_out(arguments: argparse.Namespace, bag: str) -> None:
     """Refuse what could not be written before hours are spent."""
     from asterisk.files import check_replaceable
     from asterisk.model.checkpoint import is_checkpoint
     from asterisk.training.static import is_bag
 
-    ours = is_bag if arguments.bag == "only" else is_checkpoint
+    ours = is_bag if bag == "only" else is_checkpoint
     check_replaceable(arguments.out, ours)
     if arguments.run.resolve() == arguments.out.resolve():
         raise UsageError(f"--out {arguments.out} is the working folder: choose another --run")
-    if arguments.bag != "only":
+    if bag != "only":
         from asterisk.plugins import require
 
         require("matplotlib", "train")
 
 
-def _count(text: str) -> int:
+def _layers(text: str) -> int | tuple[int, ...]:
+    """Read a count, or the layers that are kept: two or more between commas."""
+    if "," in text:
+        return tuple(_whole(part) for part in text.split(","))
     return 0 if text == "0" else positive(text)
 
 

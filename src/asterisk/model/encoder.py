@@ -13,6 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.config import ModelConfig
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -176,6 +177,13 @@ class Encoder(nn.Module):
         Arguments are those of `tokens`; every text has at least one token.
         """
         return self.project(pool(self.tokens(ids, mask), mask, self.config.pooling))
+
+
+def of_checkpoint(checkpoint: Checkpoint) -> Encoder:
+    """Return an encoder with the weights of ``checkpoint``, float32."""
+    model = Encoder(checkpoint.config)
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in checkpoint.tensors.items()})
+    return model
 
 
 def pool(x: Tensor, mask: Tensor | None, how: str = "mean") -> Tensor:

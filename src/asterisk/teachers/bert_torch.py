@@ -43,7 +43,7 @@ class TorchEncoder:
     def states(self, texts: Ids) -> list[npt.NDArray[np.float32]]:
         """Return the last hidden states of texts' word pieces [T], float32 [T, size] each."""
         found: dict[int, npt.NDArray[np.float32]] = {}
-        for some in _batches(texts, PIECES[self._device]):
+        for some in batches(texts, PIECES[self._device]):
             longest = max(len(texts[index]) for index in some)
             ids = np.zeros((len(some), longest), "i8")
             mask = np.zeros((len(some), longest), "i8")
@@ -68,7 +68,7 @@ class TorchEncoder:
         return states
 
 
-def _batches(texts: Ids, pieces: int) -> Iterator[list[int]]:
+def batches(texts: Ids, pieces: int) -> Iterator[list[int]]:
     """Yield the places of texts of like length that make about ``pieces`` word pieces."""
     some: list[int] = []
     for index in sorted(range(len(texts)), key=lambda index: len(texts[index])):

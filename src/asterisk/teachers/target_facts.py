@@ -34,8 +34,9 @@ class TargetFacts:
     """The fields of ``targets.json``.
 
     ``teacher`` is the name or place given, ``identity`` what its vectors depend on, ``dimensions``
-    theirs and ``size`` the student's; ``tokens``, whether tokens have targets, too. ``texts`` and
-    ``corpus``, SHA-256 over texts and their ends, are by part.
+    theirs and ``size`` the student's; ``tokens``, whether tokens have targets, too; ``tokenizer``
+    is the student's, "gpt2", or "teacher" where it has the teacher's own. ``texts`` and ``corpus``,
+    SHA-256 over texts and their ends, are by part.
     """
 
     teacher: str
@@ -49,6 +50,7 @@ class TargetFacts:
     texts: Mapping[str, int]
     corpus: Mapping[str, str]
     versions: Mapping[str, str]
+    tokenizer: str = "gpt2"
     schema: int = SCHEMA
 
     def to_json(self) -> str:
@@ -65,6 +67,7 @@ def facts(
     limit: int,
     size: int,
     tokens: bool,
+    tokenizer: str = "gpt2",
 ) -> TargetFacts:
     """Describe targets of ``corpus`` by ``teacher``."""
     return TargetFacts(
@@ -79,7 +82,17 @@ def facts(
         texts={part: len(Corpus.open(corpus, part)) for part in PARTS},
         corpus={part: corpus_digest(corpus / part) for part in PARTS},
         versions={"asterisk-edge": __version__, **_versions()},
+        tokenizer=tokenizer,
     )
+
+
+def in_own_tokens(folder: Path) -> bool:
+    """Tell whether targets are of students with the teacher's tokenizer; False for none."""
+    path = folder / FILE
+    try:
+        return path.is_file() and json.loads(path.read_text("utf-8")).get("tokenizer") == "teacher"
+    except (ValueError, AttributeError):
+        raise ArtifactError(f"{path} does not describe targets") from None
 
 
 def claim(folder: Path, ours: TargetFacts, fits: Mapping[str, Vectors], corpus: Path) -> None:
@@ -118,6 +131,7 @@ def _compare(path: Path, ours: dict[str, Any]) -> None:
         raise ArtifactError(f"{path} is not JSON") from None
     if not isinstance(theirs, dict) or theirs.get("schema") != SCHEMA:
         raise ArtifactError(f"{path} describes targets of another version")
+    theirs.setdefault("tokenizer", "gpt2")  # there was no other
     for name, value in ours.items():
         if name not in NOT_COMPARED and theirs.get(name) != value:
             was, now = _difference(theirs.get(name), value)
@@ -163,10 +177,12 @@ def _agrees(folder: Path, ours: TargetFacts, teacher: Vectors, texts: Corpus) ->
         return False
     if ours.tokens != (shard.tokens is not None):
         return False
-    tokenizer = gpt2()
     lengths = np.diff(ends, prepend=0)
     for index in {*range(min(LOOKED_AT, len(ends))), int(lengths.argmax())}:
-        ids = tokenizer.encode(texts[index])[: ours.limit]
+        if ours.tokenizer == "teacher" and isinstance(teacher, TokenStates):
+            ids = teacher.look([texts[index]])[0].ids.tolist()
+        else:
+            ids = gpt2().encode(texts[index])[: ours.limit]
         if shard.ids[ends[index] - lengths[index] : ends[index]].tolist() != ids:
             return False
         asked = teacher.sentences(index, [texts[index]])[0]

@@ -32,18 +32,22 @@ FIELDS = ("ids", "ends", "sentences")
 TOKEN_FIELDS = ("tokens", "scales")
 Array = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
+Tell = Callable[[int], None]
+Fields = dict[str, npt.NDArray[Any]]
+Ask = Callable[[int, Sequence[str], Tell], Fields]
+"""Asks for some texts, the first of them at a place, and tells how many are done."""
 
 
 @dataclass(frozen=True)
 class Shard:
     """Targets of n texts with N tokens in all, for a student of d dimensions.
 
-    ``ids`` uint16 [N]; ``ends`` int64 [n], where each text's tokens end; ``sentences`` float16
-    [n, teacher's dimensions]; ``tokens`` int8 [N, d] times ``scales`` float32 [N], a scale of 0
-    marking a token without a target; both None where the teacher shows no tokens.
+    ``ids`` uint16 or uint32 [N]; ``ends`` int64 [n], where each text's tokens end; ``sentences``
+    float16 [n, teacher's dimensions]; ``tokens`` int8 [N, d] times ``scales`` float32 [N], a scale
+    of 0 marking a token without a target; both None where the teacher shows no tokens.
     """
 
-    ids: npt.NDArray[np.uint16]
+    ids: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
     ends: npt.NDArray[np.int64]
     sentences: npt.NDArray[np.float16]
     tokens: npt.NDArray[np.int8] | None = None
@@ -112,19 +116,15 @@ def fit_projection(vectors: Array, size: int) -> Array:
 def build(
     folder: Path,
     texts: Corpus,
-    teacher: Vectors,
-    tokenizer: ByteLevelBPE,
-    rotation: Array | None,
+    ask: Ask,
     *,
-    limit: int,
     shards: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> None:
     """Make every missing shard of ``texts`` under ``folder``, or those among the first ``shards``.
 
-    With a ``rotation``, tokens have targets too, if the teacher shows its token states. Texts are
-    cut to ``limit`` of the student's tokens. ``progress`` is told the number of texts that are
-    done, first those that were, and of all.
+    ``ask`` is `in_own_tokens`, `aligned` or `sentences_alone` of a teacher. ``progress`` is told
+    the number of texts that are done, first those that were, and of all.
     """
     starts = range(0, len(texts), SHARD)
     wanted = range(len(starts) if shards is None else min(shards, len(starts)))
@@ -139,10 +139,7 @@ def build(
         def tell(count: int, before: int = done) -> None:
             progress(before + count, total)
 
-        if rotation is not None and isinstance(teacher, TokenStates):
-            fields = _targets(some, teacher, tokenizer, rotation, limit=limit, tell=tell)
-        else:
-            fields = _sentence_targets(some, starts[number], teacher, tokenizer, limit)
+        fields = ask(starts[number], some, tell)
         with replacing_folder(shard_folder(folder, number), lambda _: False) as staging:
             for name, values in fields.items():
                 np.save(staging / f"{name}.npy", values)
@@ -150,9 +147,50 @@ def build(
         progress(done, total)
 
 
-def _look(
-    teacher: TokenStates, texts: Sequence[str], tell: Callable[[int], None]
-) -> Iterator[Seen]:
+def in_own_tokens(teacher: TokenStates) -> Ask:
+    """Ask for the teacher's states at its own tokens, which the student's are."""
+
+    def ask(start: int, texts: Sequence[str], tell: Tell) -> Fields:  # noqa: ARG001
+        seen = list(_look(teacher, texts, tell))
+        states = [_in_bytes(one.states, np.ones(len(one.ids), bool)) for one in seen]
+        return _with_tokens([one.ids for one in seen], seen, states)
+
+    return ask
+
+
+def aligned(teacher: TokenStates, tokenizer: ByteLevelBPE, rotation: Array, limit: int) -> Ask:
+    """Ask for the teacher's states over the characters of the student's first ``limit`` tokens.
+
+    ``rotation`` float32 [d, D] brings them into the student's space.
+    """
+
+    def ask(start: int, texts: Sequence[str], tell: Tell) -> Fields:  # noqa: ARG001
+        ids, states, read = [], [], []
+        for text, seen in zip(texts, _look(teacher, texts, tell), strict=True):
+            encoded, spans = encode_with_offsets(tokenizer, text)
+            ids.append(np.array(encoded[:limit], "i8"))
+            turned, places = seen.states @ rotation.T, np.array(spans[:limit])
+            states.append(_in_bytes(*token_targets(places, seen, turned, len(text))))
+            read.append(seen)
+        return _with_tokens(ids, read, states)
+
+    return ask
+
+
+def sentences_alone(teacher: Vectors, tokenizer: ByteLevelBPE, limit: int) -> Ask:
+    """Ask for the vectors of a shard at once, so that a budget ends between shards."""
+
+    def ask(start: int, texts: Sequence[str], tell: Tell) -> Fields:  # noqa: ARG001
+        vectors = teacher.sentences(start, texts)
+        if vectors.shape != (len(texts), teacher.size):
+            raise EngineError(f"the teacher gave vectors {vectors.shape} for {len(texts)} texts")
+        ids = [np.array(tokenizer.encode(text)[:limit], "i8") for text in texts]
+        return {**_ids(ids), "sentences": vectors.astype("f2")}
+
+    return ask
+
+
+def _look(teacher: TokenStates, texts: Sequence[str], tell: Tell) -> Iterator[Seen]:
     for start in range(0, len(texts), AT_ONCE):
         yield from teacher.look(texts[start : start + AT_ONCE])
         tell(min(start + AT_ONCE, len(texts)))
@@ -163,50 +201,26 @@ def _sentences(teacher: Vectors, texts: Sequence[str]) -> Iterator[Array]:
         yield teacher.sentences(start, texts[start : start + AT_ONCE])
 
 
-def _targets(
-    texts: Sequence[str],
-    teacher: TokenStates,
-    tokenizer: ByteLevelBPE,
-    rotation: Array,
-    *,
-    limit: int,
-    tell: Callable[[int], None],
-) -> dict[str, npt.NDArray[Any]]:
-    ids, tokens, scales, sentences = [], [], [], []
-    for text, seen in zip(texts, _look(teacher, texts, tell), strict=True):
-        encoded, spans = encode_with_offsets(tokenizer, text)
-        ids.append(np.array(encoded[:limit], "u2"))
-        sentences.append(seen.sentence.astype("f2"))
-        some, scale = _in_bytes(np.array(spans[:limit]), seen, rotation, len(text))
-        tokens.append(some)
-        scales.append(scale)
+def _with_tokens(
+    ids: Sequence[npt.NDArray[np.int64]],
+    seen: Sequence[Seen],
+    states: Sequence[tuple[npt.NDArray[np.int8], Array]],
+) -> Fields:
     return {
         **_ids(ids),
-        "sentences": np.stack(sentences),
-        "tokens": np.concatenate(tokens),
-        "scales": np.concatenate(scales),
+        "sentences": np.stack([one.sentence.astype("f2") for one in seen]),
+        "tokens": np.concatenate([values for values, _ in states]),
+        "scales": np.concatenate([scales for _, scales in states]),
     }
 
 
-def _sentence_targets(
-    texts: Sequence[str], start: int, teacher: Vectors, tokenizer: ByteLevelBPE, limit: int
-) -> dict[str, npt.NDArray[Any]]:
-    """Ask for a shard's vectors at once, so that a budget ends between shards."""
-    vectors = teacher.sentences(start, texts)
-    if vectors.shape != (len(texts), teacher.size):
-        raise EngineError(f"the teacher gave vectors {vectors.shape} for {len(texts)} texts")
-    ids = [np.array(tokenizer.encode(text)[:limit], "u2") for text in texts]
-    return {**_ids(ids), "sentences": vectors.astype("f2")}
+def _ids(ids: Sequence[npt.NDArray[np.int64]]) -> Fields:
+    together = np.concatenate(ids)
+    kind = "u2" if together.max(initial=0) <= 0xFFFF else "u4"
+    return {"ids": together.astype(kind), "ends": np.cumsum([len(some) for some in ids])}
 
 
-def _ids(ids: list[npt.NDArray[np.uint16]]) -> dict[str, npt.NDArray[Any]]:
-    return {"ids": np.concatenate(ids), "ends": np.cumsum([len(some) for some in ids])}
-
-
-def _in_bytes(
-    spans: npt.NDArray[np.int64], seen: Seen, rotation: Array, length: int
-) -> tuple[npt.NDArray[np.int8], Array]:
-    wanted, found = token_targets(spans, seen, seen.states @ rotation.T, length)
+def _in_bytes(wanted: Array, found: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int8], Array]:
     scale = np.where(found, np.abs(wanted).max(1) / 127, 0).astype("f4")
     rounded = np.rint(wanted / np.where(scale > 0, scale, 1)[:, None])
     return (rounded * found[:, None]).astype("i1"), scale

@@ -42,11 +42,13 @@ class Seen:
     """What the teacher made of one text of T word pieces.
 
     ``sentence`` float32 [D], L2-normalised; ``states`` float32 [T, D], the last hidden states;
-    ``spans`` int64 [T, 2], each piece's characters, empty for special tokens.
+    ``ids`` int64 [T], the pieces; ``spans`` int64 [T, 2], each piece's characters, empty for
+    special tokens.
     """
 
     sentence: Array
     states: Array
+    ids: npt.NDArray[np.int64]
     spans: npt.NDArray[np.int64]
 
 
@@ -109,7 +111,7 @@ class Teacher:
     def _seen(self, encoded: Any, states: Array) -> Seen:
         whole = states.mean(0) if self.pooling == "mean" else states[0]
         unit = whole / max(float(np.linalg.norm(whole)), 1e-12)
-        return Seen(unit, states, np.array(encoded.offsets))
+        return Seen(unit, states, np.array(encoded.ids, "i8"), np.array(encoded.offsets))
 
 
 def _encoder(told: Manner, engine: str | None, threads: int) -> tuple[str, _Encoder]:

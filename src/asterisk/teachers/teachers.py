@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asterisk.corpora.corpus import Corpus
-from asterisk.errors import UsageError
+from asterisk.errors import MissingExtra, UsageError
 from asterisk.teachers.blackbox import Vectors
 from asterisk.teachers.endpoint import Asking, Endpoint
 from asterisk.teachers.teacher import LONGEST, Teacher, find
@@ -23,7 +23,7 @@ class Choice:
 
     ``name`` is a packaged model, its folder, a .npy of the training texts with ``held_out``
     for the others, a .jsonl, or an http address. ``engine``, ``longest`` and ``threads`` are for
-    models, the rest for addresses.
+    models, the rest for addresses. ``own_tokens``: the student shares the model's tokenizer.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Choice:
     per_minute: int | None = None
     budget_texts: int | None = None
     budget_tokens: int | None = None
+    own_tokens: bool = False
 
 
 def is_address(name: str) -> bool:
@@ -48,6 +49,8 @@ def open_teachers(
     choice: Choice, parts: Mapping[str, Corpus], tell: Callable[[str], None] = lambda line: None
 ) -> dict[str, Vectors]:
     """Open the teacher of each part, often one and the same; UsageError for what does not fit."""
+    if choice.own_tokens:
+        return dict.fromkeys(parts, _own_tokens(choice))
     name, ending = choice.name, Path(choice.name).suffix
     rows = ending == ".npy" and not is_address(name)
     if choice.held_out is not None and not rows:
@@ -72,6 +75,16 @@ def open_teachers(
         parts,
         Teacher(find(name), engine=choice.engine, longest=choice.longest, threads=choice.threads),
     )
+
+
+def _own_tokens(choice: Choice) -> Vectors:
+    if is_address(choice.name) or Path(choice.name).suffix in (".npy", *RECORDS):
+        raise UsageError("--tokenizer teacher needs a --teacher that is a model")
+    try:
+        from asterisk.teachers.own_tokens import OwnTokens
+    except ImportError as missing:
+        raise MissingExtra(missing.name or "torch", "train") from None
+    return OwnTokens(find(choice.name), engine=choice.engine, longest=choice.longest or LONGEST)
 
 
 def _endpoint(choice: Choice, tell: Callable[[str], None]) -> Endpoint:

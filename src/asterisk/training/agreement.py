@@ -41,7 +41,7 @@ def vectors(
         bias = (~batch.mask)[:, None, None, :] * torch.finfo(x.dtype).min
         for index, block in enumerate(model.blocks):
             x = x if index == skip else block(x, bias)
-        pooled = pool(x, batch.mask)
+        pooled = pool(x, batch.mask, model.config.pooling)
         ours.append(model.project(pooled))
         theirs.append(batch.sentences)
     return torch.cat(ours), torch.cat(theirs)

@@ -52,21 +52,25 @@ class Batch:
 class Targets:
     """The shards of ``folder`` as one indexed collection of its first ``texts`` texts.
 
-    ``projection`` float32 [d, D] brings the teacher's vectors into the student's space; ``fold``
-    int64 [vocabulary] renames tokens. A shard that is not there yet is waited for, ``patience``
-    seconds at most; then ArtifactError.
+    ``projection`` float32 [d, D] brings the teacher's vectors into the student's space, None where
+    they are in it; its token states, too, where the shards hold them as they were, ``as_read``.
+    ``fold`` int64 [vocabulary] renames tokens. A shard that is not there yet is waited for,
+    ``patience`` seconds at most; then ArtifactError.
     """
 
     def __init__(
         self,
         folder: Path,
         texts: int,
-        projection: npt.NDArray[np.float32],
+        projection: npt.NDArray[np.float32] | None,
         fold: Indices | None = None,
         patience: float = 0.0,
+        *,
+        as_read: bool = False,
     ) -> None:
         self._folder, self._texts, self._patience = folder, texts, patience
-        self._projection, self._fold = torch.from_numpy(projection), fold
+        self._projection = None if projection is None else torch.from_numpy(projection)
+        self._fold, self._as_read = fold, as_read
         self._shards: list[Shard] = []
         self._lengths: list[Indices] = []
 
@@ -76,7 +80,10 @@ class Targets:
     def first(self, shards: int) -> Targets:
         """Return the texts of the first ``shards`` alone."""
         texts = min(self._texts, shards * SHARD)
-        return Targets(self._folder, texts, self._projection.numpy(), self._fold, self._patience)
+        projection = None if self._projection is None else self._projection.numpy()
+        return Targets(
+            self._folder, texts, projection, self._fold, self._patience, as_read=self._as_read
+        )
 
     @property
     def size(self) -> int:
@@ -114,10 +121,21 @@ class Targets:
         """Return the sentence vectors of texts, float32 [n, d], L2-normalised."""
         places = [divmod(index, SHARD) for index in indices]
         wide = np.array([self.shard(number).sentences[local] for number, local in places], "f4")
-        return self._projected(wide.reshape(len(places), self._projection.shape[1]))
+        return self._projected(wide.reshape(len(places), self.shard(0).sentences.shape[1]))
+
+    def states(self, number: int) -> npt.NDArray[np.float32]:
+        """Return the tokens' targets of shard ``number`` as they are stored, float32 [N, D]."""
+        shard = self.shard(number)
+        if shard.tokens is None or shard.scales is None:
+            raise ArtifactError(f"{self._folder} holds no targets for tokens")
+        found: npt.NDArray[np.float32] = shard.tokens * shard.scales[:, None]
+        return found
 
     def _projected(self, wide: npt.NDArray[np.float32]) -> Tensor:
-        return torch.nn.functional.normalize(torch.from_numpy(wide) @ self._projection.T, dim=-1)
+        vectors = torch.from_numpy(wide)
+        if self._projection is not None:
+            vectors = vectors @ self._projection.T
+        return torch.nn.functional.normalize(vectors, dim=-1)
 
     def lengths(self, number: int) -> Indices:
         """Return how many tokens each text in use of shard ``number`` has."""
@@ -127,7 +145,19 @@ class Targets:
     @property
     def dimensions(self) -> int:
         """Dimensions of the student's vectors."""
-        return len(self._projection)
+        if self._projection is not None:
+            return len(self._projection)
+        return int(self.shard(0).sentences.shape[1])
+
+    @property
+    def token_dimensions(self) -> int:
+        """Dimensions of the tokens' targets; 0 where there are none."""
+        tokens = self.shard(0).tokens
+        if tokens is None:
+            return 0
+        return (
+            self.dimensions if self._as_read and self._projection is not None else tokens.shape[1]
+        )
 
     @property
     def show_tokens(self) -> bool:
@@ -148,7 +178,8 @@ class Targets:
         places = [(self.shard(index // SHARD), *divmod(index, SHARD)) for index in indices]
         counts = [int(self._lengths[number][local]) for _, number, local in places]
         shape = (len(indices), max(counts))
-        size = len(self._projection)
+        stored = self.shard(0).tokens
+        size = self.dimensions if stored is None else stored.shape[1]
         ids, scales = np.zeros(shape, "i8"), np.zeros(shape, "f4")
         mask, tokens = np.zeros(shape, bool), np.zeros((*shape, size), "i1")
         for row, ((shard, _, local), count) in enumerate(zip(places, counts, strict=True)):
@@ -159,11 +190,14 @@ class Targets:
                 tokens[row, :count] = shard.tokens[where]
                 scales[row, :count] = shard.scales[where]
         scale = torch.from_numpy(scales)
+        wanted = torch.from_numpy(tokens).float() * scale[..., None]
+        if self._as_read and self._projection is not None:
+            wanted = wanted @ self._projection.T
         return Batch(
             torch.from_numpy(ids if self._fold is None else self._fold[ids]),
             torch.from_numpy(mask),
             self.sentences_of(indices),
-            torch.from_numpy(tokens).float() * scale[..., None],
+            wanted,
             scale > 0,
             paired,
         )

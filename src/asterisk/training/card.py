@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from asterisk.corpora import licences
-from asterisk.model.config import ModelConfig
+from asterisk.model.checkpoint import Checkpoint
 from asterisk.training.material import Told
 from asterisk.training.recipe import TrainingRecipe
 
+_POOLINGS = {
+    "mean": "Mean pooling over tokens",
+    "cls": "The first token's vector",
+    "max": "Max pooling over tokens",
+    "mean_sqrt_len_tokens": "Sum over tokens by the root of their number",
+}
 UNMEASURED = "Not measured yet: `asterisk-eval`, then `asterisk-train … --evaluation`."
 
 
@@ -20,8 +27,9 @@ class Facts:
     ``passes`` were made over ``texts``; ``start`` and ``cosine`` are mean cosines to the teacher
     before and after training, ``bag`` the best static table's; a pair of ``bypassed`` is, without
     that block, the mean cosine to the whole model and to the teacher. ``evaluation`` is the
-    Markdown of an evaluation; ``curve`` tells whether a picture of the curve stands beside,
-    ``continued`` whether the run began with another checkpoint's weights.
+    Markdown of an evaluation; ``curve`` tells whether a picture of the curve stands beside.
+    ``origin`` names what the run began with, if it had weights, and ``trained`` tells whether that
+    was a student, too.
     """
 
     texts: int
@@ -33,37 +41,38 @@ class Facts:
     bypassed: Sequence[tuple[float, float]]
     evaluation: str | None = None
     curve: bool = True
-    continued: bool = False
+    origin: str = ""
+    trained: bool = False
 
 
 def write_card(
-    name: str,
-    config: ModelConfig,
+    student: Checkpoint,
     recipe: TrainingRecipe,
     facts: Facts,
     *,
     told: Told,
     sources: Sequence[str],
 ) -> str:
-    """Return the README of a checkpoint, with Hugging Face's metadata block."""
+    """Return the README of ``student``, with Hugging Face's metadata block."""
+    name, config = student.name, student.config
     size = config.embedding_size
+    licence = licence_of(student.card) or ("other" if facts.origin else "mit")
     choices = "\n".join(f"| {field} | {value} |" for field, value in asdict(recipe).items())
     picture = "![The curve of this run](curve.png)\n\n" if facts.curve else ""
-    before = ", after what the checkpoint it began with had seen" if facts.continued else ""
+    before = ", after what the checkpoint it began with had seen" if facts.trained else ""
+    origin = f", beginning as {facts.origin}" if facts.origin else ""
     return f"""---
 language: en
-license: mit
+license: {licence}
 library_name: sentence-transformers
 pipeline_tag: sentence-similarity
 ---
 # {name}
 
 A sentence encoder for small machines: {config.num_layers} layers, {config.num_heads} heads,
-{size}-d vectors, distilled from {told.teacher} by `asterisk-train`. Mean pooling over tokens,
-L2-normalised, GPT-2's byte-level BPE without special tokens, at most {config.max_positions} tokens.
-`teacher_projection.safetensors` maps the teacher's vectors into this space, so that documents may
-be embedded by the teacher and queries by this model. Vectors may be cut to their first 128 or 64
-dimensions: they are ordered by variance.
+{size}-d vectors, distilled from {told.teacher} by `asterisk-train`{origin}.
+{_POOLINGS[config.pooling]}, L2-normalised, {_tokens(told)}, at most {config.max_seq_length} tokens.
+{_space(student, told)}
 
 ## Use
 
@@ -99,8 +108,7 @@ any text of the evaluation sets.
 |---|---|
 {licences.table(sources)}
 
-The weights are under the MIT licence. The texts have licences of their own, and none of them is
-here; the teacher is {"Apache-2.0" if told.teacher == "all-MiniLM-L6-v2" else "under its own"}.
+{_licences(licence, told, facts)}
 
 ## Recipe
 
@@ -112,10 +120,42 @@ here; the teacher is {"Apache-2.0" if told.teacher == "all-MiniLM-L6-v2" else "u
 
 English. {"Case is not seen, because the teacher sees none. " if recipe.fold_case else ""}A student
 does not surpass its teacher: what {told.teacher} confuses, this does. Text beyond
-{config.max_positions} tokens is not read. Sources are encyclopaedic, scientific, technical and
+{config.max_seq_length} tokens is not read. Sources are encyclopaedic, scientific, technical and
 governmental; slang, code and other languages are outside them. Biases of the teacher and of the
 texts have not been measured.
 """
+
+
+def licence_of(card: str) -> str | None:
+    """Return the licence that a model card names in its metadata, None if it names none."""
+    head = card.split("\n---", 1)[0] if card.startswith("---") else ""
+    found = re.search(r"^license:[ \t]*([A-Za-z0-9.+-]{1,50})[ \t]*$", head, re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def _tokens(told: Told) -> str:
+    if told.own_tokens:
+        return "the teacher's tokenizer"
+    return "GPT-2's byte-level BPE without special tokens"
+
+
+def _space(student: Checkpoint, told: Told) -> str:
+    if student.teacher_projection is None:
+        return f"""Its vectors are in the space of {told.teacher} itself: what that model embedded,
+here or anywhere, can be searched with this one's queries, and the other way round (LEAF, arXiv
+2509.12539)."""
+    return """`teacher_projection.safetensors` maps the teacher's vectors into this space, so that
+documents may be embedded by the teacher and queries by this model. Vectors may be cut to their
+first 128 or 64 dimensions: they are ordered by variance."""
+
+
+def _licences(licence: str, told: Told, facts: Facts) -> str:
+    texts = "The texts have licences of their own, and none of them is\nhere"
+    if facts.origin:
+        return f"""The weights began as {facts.origin}, were changed by training and are under
+the same licence, {licence}. {texts}."""
+    theirs = "Apache-2.0" if told.teacher == "all-MiniLM-L6-v2" else "under its own"
+    return f"The weights are under the MIT licence. {texts}; the teacher is {theirs}."
 
 
 def _rows(facts: Facts) -> str:

@@ -48,7 +48,7 @@ class Distillation:
         looked_at: range | None = None,
         processes: Processes | None = None,
     ) -> None:
-        if not train.show_tokens:
+        if train.token_dimensions not in (model.config.hidden_size, model.config.embedding_size):
             recipe = replace(recipe, token_weight=0.0)
         self.processes = processes or Processes()
         self.model, self.recipe, self.run = model.to(self.processes.device), recipe, run

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.config import ModelConfig
 from asterisk.model.encoder import Encoder
 from asterisk.teachers.teacher import Teacher
@@ -49,13 +48,6 @@ def student(config: ModelConfig, rows: Array, *, seed: int) -> Encoder:
         last = model.blocks[-1].output.LayerNorm if model.blocks else model.embeddings.LayerNorm
         if isinstance(last, nn.LayerNorm):
             last.weight.fill_(scale)
-    return model
-
-
-def again(checkpoint: Checkpoint) -> Encoder:
-    """Return an encoder with the weights of ``checkpoint``, to be trained on."""
-    model = Encoder(checkpoint.config)
-    model.load_state_dict({k: torch.from_numpy(v) for k, v in checkpoint.tensors.items()})
     return model
 
 

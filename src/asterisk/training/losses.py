@@ -24,7 +24,10 @@ SAME = 0.999  # the teacher's cosine of a text and itself, or of what says the s
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a student made of a batch: ``tokens`` float32 [B, T, d], their means [B, d]."""
+    """What a student made of a batch: its vectors [B, d], and tokens as their targets are.
+
+    ``tokens`` float32 [B, T, d], or [B, T, H] where the teacher's states are as wide as its own.
+    """
 
     tokens: Tensor
     sentences: Tensor
@@ -41,9 +44,12 @@ class Term:
 def read(model: Encoder, batch: Batch, amp: str) -> Reading:
     """Run the student; matrix products in bfloat16 where ``amp`` says so."""
     with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=amp == "bf16"):
-        states = model.project(model.tokens(batch.ids, batch.mask))
+        states = model.tokens(batch.ids, batch.mask)
     states = states.float()
-    return Reading(states, pool(states, batch.mask))
+    sentences = model.project(pool(states, batch.mask, model.config.pooling))
+    if batch.tokens.shape[-1] != states.shape[-1]:
+        states = model.project(states)
+    return Reading(states, sentences)
 
 
 def cosine(reading: Reading, batch: Batch) -> Term:

@@ -16,11 +16,13 @@ from asterisk.teachers.target_facts import FILE, corpus_digest
 from asterisk.teachers.targets import SHARD, read_projection
 from asterisk.teachers.teacher import PACKAGED
 from asterisk.tokenizer import gpt2
+from asterisk.training import descend
 from asterisk.training.batches import Targets
 from asterisk.training.caseless import fold
 from asterisk.training.distil import EVALUATED
 from asterisk.training.recipe import TrainingRecipe
 
+Array = npt.NDArray[np.float32]
 PATIENCE = 3_600.0  # seconds without a new shard after which a teacher is given up
 
 
@@ -29,7 +31,8 @@ class Told:
     """What the targets say of their teacher.
 
     ``limit`` is the tokens a text was cut to; ``identity`` what the teacher's vectors depend on,
-    ``corpus`` the SHA-256 of the texts, None each where the targets do not say.
+    ``corpus`` the SHA-256 of the texts, None each where the targets do not say. ``own_tokens``:
+    the student has the teacher's tokenizer, and its states are kept as they are.
     """
 
     teacher: str
@@ -37,6 +40,7 @@ class Told:
     uncased: bool
     identity: dict[str, Any] | None = None
     corpus: str | None = None
+    own_tokens: bool = False
 
     @classmethod
     def open(cls, folder: Path, teacher: str | None = None) -> Told:
@@ -53,9 +57,21 @@ class Told:
                 bool(told.get("uncased", name in PACKAGED)),
                 told.get("identity"),
                 told.get("corpus", {}).get("train"),
+                told.get("tokenizer") == "teacher",
             )
         except (ValueError, TypeError, AttributeError):
             raise ArtifactError(f"{path} does not describe targets") from None
+
+    @property
+    def longest(self) -> int:
+        """The tokens of a text that targets in the teacher's tokens are of."""
+        return int((self.identity or {}).get("longest", self.limit))
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """The fingerprint of the teacher's embedding space, where it is known."""
+        found = (self.identity or {}).get("fingerprint")
+        return () if found is None else (str(found),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +79,8 @@ class Material:
     """Texts to train on and texts to look at.
 
     ``looked_at`` are indices into ``held_out``; ``pairs`` int64 [m, 2] into ``train``;
-    ``projection`` float32 [d, D]; ``sources`` name what the corpus was made of.
+    ``projection`` float32 [d, D] from the teacher's space to the student's, None where that is the
+    same; ``sources`` name what the corpus was made of.
     """
 
     train: Targets
@@ -71,7 +88,7 @@ class Material:
     apart: Targets
     looked_at: range
     pairs: npt.NDArray[np.int64]
-    projection: npt.NDArray[np.float32]
+    projection: npt.NDArray[np.float32] | None
     sources: list[str]
     told: Told
     recipe: TrainingRecipe
@@ -82,29 +99,39 @@ def open_material(
     targets: Path,
     recipe: TrainingRecipe,
     *,
+    told: Told | None = None,
     texts: int | None = None,
-    teacher: str | None = None,
     follow: bool = False,
+    axes: Array | int | None = None,
 ) -> Material:
     """Open the first ``texts`` texts, in whole shards, and settle what the recipe left open.
 
-    ``follow`` waits for shards that are not there yet. ArtifactError for targets that are damaged
-    or of another corpus, InputError for a corpus without what the recipe needs.
+    Targets in the teacher's tokens are seen along ``axes``, float32 [d, D], or so many of its own.
+    ``follow`` waits for shards that are not there yet. ArtifactError for targets that are
+    damaged or of another corpus, InputError for a corpus without what the recipe needs.
     """
     known, held = Corpus.open(corpus), Corpus.open(corpus, "held-out")
-    told = Told.open(targets, teacher)
+    told = told or Told.open(targets)
     if told.corpus is not None and told.corpus != corpus_digest(corpus / "train"):
         raise ArtifactError(f"{targets} was made from another corpus than {corpus}")
     if not len(held):
         raise InputError(f"{corpus} has no held-out texts: nothing would tell how training goes")
-    projection = read_projection(targets / "projection.npy")
-    recipe = replace(recipe, fold_case=recipe.fold_case and told.uncased)
+    folded = recipe.fold_case and told.uncased and not told.own_tokens
+    recipe = replace(recipe, fold_case=folded)
     tokenizer = gpt2()
     twins = fold(tokenizer, tokenizer.vocab_size) if recipe.fold_case else None
     patience = PATIENCE if follow else 0.0
+    projection: Array | None
+    if not told.own_tokens:
+        projection = read_projection(targets / "projection.npy")
+    elif isinstance(axes, int):
+        wide = Targets(targets / "train", len(known), None, None, patience)
+        projection = descend.axes(wide, axes)
+    else:
+        projection = axes
 
     def some(part: str, count: int) -> Targets:
-        return Targets(targets / part, count, projection, twins, patience)
+        return Targets(targets / part, count, projection, twins, patience, as_read=told.own_tokens)
 
     in_use = min(len(known), -(-texts // SHARD) * SHARD) if texts else len(known)
     cut = in_use - round(recipe.validation * in_use)

@@ -19,6 +19,7 @@ from asterisk.training.card import Facts, write_card
 from asterisk.training.caseless import unfold
 from asterisk.training.distil import Distillation
 from asterisk.training.material import Material
+from asterisk.training.start import Begun
 
 TABLE = "embeddings.word_embeddings.weight"
 
@@ -30,22 +31,29 @@ def write(
     folder: Path,
     evaluated: str | None,
     *,
-    continued: bool = False,
+    begun: Begun | None = None,
 ) -> None:
     """Write a finished run's checkpoint to ``out``; its curve is drawn in ``folder``.
 
-    ``continued`` tells whether it began with another checkpoint's weights.
+    ``begun`` is what it began with, if that had weights.
     """
     model = run.model.eval()
     line = static.facts_of(folder / "bag") or {}
     curve.draw(folder / "curve.png", run.curve, line.get("line"))
     facts = _facts(model, material, run, line.get("held_out_cosine"), evaluated)
-    facts = replace(facts, continued=continued)
-    name = out.resolve().name
-    config = model.config
-    card = write_card(name, config, run.recipe, facts, told=material.told, sources=material.sources)
     tensors = expanded(model, material)
-    found = Checkpoint(name, config, tensors, teacher_projection=material.projection, card=card)
+    if begun is None:
+        found = Checkpoint(
+            out.resolve().name,
+            model.config,
+            tensors,
+            teacher_projection=material.projection,
+        )
+    else:
+        found = replace(begun.checkpoint, name=out.resolve().name, tensors=tensors)
+        facts = replace(facts, origin=begun.origin, trained=begun.student)
+    card = write_card(found, run.recipe, facts, told=material.told, sources=material.sources)
+    found = replace(found, card=card)
     checkpoint.save(found, out)
     with replacing_file(out / "curve.png") as staging:
         staging.write_bytes((folder / "curve.png").read_bytes())

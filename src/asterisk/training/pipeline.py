@@ -11,9 +11,9 @@ import numpy as np
 
 from asterisk.errors import UsageError
 from asterisk.files import replacing_file
-from asterisk.model.checkpoint import Array, Checkpoint, load
+from asterisk.model.checkpoint import Array
 from asterisk.model.config import Dense, ModelConfig
-from asterisk.model.encoder import Encoder
+from asterisk.model.encoder import Encoder, of_checkpoint
 from asterisk.teachers.teacher import Teacher, find
 from asterisk.tokenizer import gpt2
 from asterisk.training import bag, initialise, static
@@ -21,9 +21,10 @@ from asterisk.training.bag import Bag, BagRecipe
 from asterisk.training.claim import claim
 from asterisk.training.distil import Distillation, state_of
 from asterisk.training.distributed import Processes
-from asterisk.training.material import Material, open_material
+from asterisk.training.material import Material, Told, open_material
 from asterisk.training.outcome import evaluation, write
 from asterisk.training.recipe import TrainingRecipe
+from asterisk.training.start import OWN_TOKENS, Begun, Descent, begin, open_start
 
 Stage = Callable[[str, int, int, dict[str, float]], None]
 
@@ -34,7 +35,8 @@ class Job:
 
     ``corpus``, ``targets``, ``texts``, ``teacher`` and ``follow`` are `open_material`'s. ``out`` is
     the checkpoint to write, ``run`` the working folder. ``start`` is a checkpoint whose weights the
-    run begins with instead of what the teacher makes of each token. ``bag`` says whether the static
+    run begins with instead of what the teacher makes of each token, ``from_teacher`` the same with
+    the teacher's own, and ``descent`` what it takes of them. ``bag`` says whether the static
     baseline is trained too, for its "line" in the curve, "only" it, or "no". ``evaluation`` is JSON
     that `asterisk-eval` wrote, for the card.
     """
@@ -47,6 +49,8 @@ class Job:
     teacher: str | None = None
     follow: bool = False
     start: Path | None = None
+    from_teacher: bool = False
+    descent: Descent = field(default_factory=Descent)
     bag: Literal["line", "only", "no"] = "line"
     bag_recipe: BagRecipe = field(default_factory=BagRecipe)
     evaluation: Path | None = None
@@ -65,20 +69,27 @@ def train(
     each stage, how far it is and its figures.
     """
     evaluated = None if job.evaluation is None else evaluation(job.evaluation)
+    told = Told.open(job.targets, job.teacher)
+    start = open_start(told, job.start, from_teacher=job.from_teacher)
+    if told.own_tokens and job.bag != "no":
+        raise UsageError(f"--bag {job.bag} is for students with GPT-2's tokenizer")
+    if not told.own_tokens and not job.descent.whole:
+        raise UsageError(f"--width and --layers with a list need targets {OWN_TOKENS}")
     material = open_material(
         job.corpus,
         job.targets,
         recipe,
+        told=told,
         texts=job.texts,
-        teacher=job.teacher,
         follow=job.follow,
+        axes=job.descent.width or (None if start is None else start.teacher_projection),
     )
-    recipe, config = material.recipe, configure(shape, material.train.dimensions)
-    begun = None if job.start is None else _open_start(job.start, material)
-    if begun is not None:
-        if any(begun.config.to_dict()[name] != value for name, value in shape.items()):
-            raise UsageError(f"{job.start} has another shape than the options ask for")
-        config = begun.config
+    recipe = material.recipe
+    begun = None
+    config = configure(shape, material.train.dimensions)
+    if start is not None:
+        begun = begin(start, job.descent, material, shape)
+        config = begun.checkpoint.config
     if processes.first:
         claim(job.run, recipe, _choices(material, config, begun))
     if job.bag == "only":
@@ -89,7 +100,11 @@ def train(
     known = state_of(job.run) is not None or not processes.first
     model = Encoder(config)
     if not known:
-        model = _begin(job, material, config, stage) if begun is None else initialise.again(begun)
+        model = (
+            _begin(job, material, config, stage)
+            if begun is None
+            else of_checkpoint(begun.checkpoint)
+        )
     if job.bag == "line" and not job.follow and processes.first:
         _line(job, material, config, stage)
     run = Distillation(
@@ -106,7 +121,7 @@ def train(
     if processes.first:
         if job.bag == "line":
             _line(job, material, config, stage)
-        write(run, material, job.out, job.run, evaluated, continued=begun is not None)
+        write(run, material, job.out, job.run, evaluated, begun=begun)
 
 
 def configure(shape: dict[str, int], size: int) -> ModelConfig:
@@ -116,24 +131,15 @@ def configure(shape: dict[str, int], size: int) -> ModelConfig:
     return ModelConfig(**known, dense=() if hidden == size else (Dense(size),))
 
 
-def _open_start(path: Path, material: Material) -> Checkpoint:
-    """Read the checkpoint that a run begins with, if its space is that of the targets."""
-    begun = load(path)
-    axes = begun.teacher_projection
-    if axes is None or not np.array_equal(axes, material.projection.astype("f4")):
-        raise UsageError(f"{path} was trained in another space than that of these targets")
-    return begun
-
-
 def _choices(
-    material: Material, config: ModelConfig, begun: Checkpoint | None
+    material: Material, config: ModelConfig, begun: Begun | None
 ) -> dict[str, dict[str, Any]]:
     told = {name: value for name, value in asdict(material.told).items() if name != "teacher"}
     return {
         "recipe": asdict(material.recipe),
         "model": config.to_dict(),
         "targets": told | {"texts": len(material.train), "pairs": len(material.pairs)},
-        "start": {"fingerprint": "" if begun is None else begun.fingerprint},
+        "start": {"fingerprint": "" if begun is None else begun.checkpoint.fingerprint},
     }
 
 
@@ -153,7 +159,7 @@ def _start(job: Job, material: Material, config: ModelConfig) -> Array:
     if path.is_file():
         found: Array = np.load(path, allow_pickle=False)
         return found
-    if material.train.show_tokens:
+    if material.train.show_tokens and material.projection is not None:
         teacher, tokenizer = Teacher(find(material.told.teacher)), gpt2()
         rows = initialise.token_means(
             config, material.train, teacher, tokenizer, material.projection

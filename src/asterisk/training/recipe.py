@@ -153,4 +153,16 @@ PRESETS = {
         validation=0.1,
     ),
     "pairs": TrainingRecipe(pair_weight=0.1),
+    # A student that begins as layers of its teacher has nothing to unlearn: small batches, and no
+    # more than what the layers were trained for.
+    "from-teacher": replace(
+        _PLAIN,
+        batch_tokens=1_024,
+        token_weight=1.0,
+        optimiser="adamw",
+        learning_rate=6e-4,
+        table_learning_rate=6e-4,
+        decay=0.9,
+        fold_case=False,
+    ),
 }
