@@ -24,13 +24,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnxruntime as ort
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from transformers import AutoModel
 
 import asterisk
+from asterisk.bench.peers.minilm_dynamic import trace
 from asterisk.evaluation.fidelity import compare
 from asterisk.exporters.export import export, open_reference
 from asterisk.model.checkpoint import Checkpoint, load
@@ -41,41 +40,6 @@ ROUNDS, SECONDS = 40, 0.05  # a measurement of each engine in each round
 Ids = Sequence[int]
 Vector = npt.NDArray[np.float32]
 Run = Callable[[Ids], Vector]
-
-
-class Pooled(torch.nn.Module):
-    """A transformers encoder with the mean over tokens, as sentence-transformers puts together."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.model = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
-
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Map ids and mask, int64 [B, T], to vectors [B, H]."""
-        states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
-        weights = mask.unsqueeze(-1).to(states.dtype)
-        return (states * weights).sum(1) / weights.sum(1)
-
-
-def traced(folder: Path, path: Path) -> None:
-    """Write the model's graph as PyTorch's exporter traces it."""
-    ids, mask = torch.full((2, 16), 101), torch.ones((2, 16), dtype=torch.int64)
-    batch, length = torch.export.Dim("batch", min=1), torch.export.Dim("length", min=2, max=512)
-    torch.onnx.export(
-        Pooled(folder),
-        (ids, mask),
-        path,
-        input_names=["input_ids", "attention_mask"],
-        output_names=["sentence_embedding"],
-        dynamic_shapes=({0: batch, 1: length}, {0: batch, 1: length}),
-        dynamo=True,
-        external_data=False,
-        opset_version=20,
-        verbose=False,
-    )
-    model = onnx.load(path)
-    del model.graph.value_info[:]  # quantize_dynamic's shape inference trips over them
-    onnx.save(model, path)
 
 
 def peer(path: Path) -> Run:
@@ -150,7 +114,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
         runs = ours(checkpoint, scratch)
-        traced(folder, scratch / "traced.onnx")
+        trace(folder, scratch / "traced.onnx")
         runs |= peers(scratch / "traced.onnx", "PyTorch's exporter", scratch)
         for path in options.traced:
             runs |= peers(path, str(path), scratch)

@@ -24,7 +24,8 @@ def test_names_of_runtimes():
     assert choose("gguf,onnx", without_peers=False) == (("onnx", "gguf"), ())
     assert choose("minilm,torch", without_peers=False) == (("torch",), ("minilm",))
     assert choose("all", without_peers=True)[1] == ()
-    every = ("original", "minilm", "minilm-fp32", "minilm-st", "model2vec", "fastembed")
+    every = ("original", "minilm", "minilm-fp32", "minilm-dynamic", "minilm-st")
+    every += ("model2vec", "fastembed")
     assert choose("all,peers", without_peers=False) == (runtimes, every)
     assert choose("fastembed,minilm-st", without_peers=False) == ((), ("minilm-st", "fastembed"))
     with pytest.raises(UnknownName, match="no runtime named 'tensorrt'"):

@@ -113,8 +113,8 @@ def test_the_page_says_what_was_measured(run):
 
 
 def test_the_page_names_its_command_without_the_writers_folders(run):
-    assert command(run) == "asterisk-bench --pareto docs/pareto.md --data eval"
-    assert command(run) in page(run)
+    assert command(run.settings["argv"]) == "asterisk-bench --pareto docs/pareto.md --data eval"
+    assert command(run.settings["argv"]) in page(run)
     assert "/home" not in page(run)
 
 

@@ -41,6 +41,7 @@ EXPECTED = {
     "original": (256, [128, 128], FOREIGN, 20),
     "minilm": (384, [3, 256], LIGHT, 20),
     "minilm-fp32": (384, [3, 256], LIGHT, 80),
+    "minilm-dynamic": (384, [3, 256], LIGHT, 20),
     "minilm-st": (384, None, {"onnx"}, 80),
     "model2vec": (256, None, LIGHT | {"onnxruntime"}, 15),
     "fastembed": (384, None, LIGHT, 80),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any, TypeVar
 
 from asterisk.bench.cells import MB, NONE, ms
 from asterisk.bench.pareto import TIMED, Pareto, Recipe
 
+T = TypeVar("T")
 LEGEND = (
     "Sorted by size. **Front**: no other recipe of any format is at least as good in size, memory, "
     "both times and mean cosine and better in one of them, by the exact figures. MB is 10^6 bytes. "
@@ -25,7 +27,7 @@ def page(run: Pareto, picture: str | None = None) -> str:
     """Return the page; ``picture`` is the file name of the plot beside it."""
     parts = [
         "# Recipes: what each costs and gives",
-        f"Made by `{command(run)}`; the figures are in the JSON file beside it. {_where(run)}",
+        f"{made_by(run.settings['argv'])} {_where(run)}",
         _table(run),
         LEGEND,
     ]
@@ -33,29 +35,40 @@ def page(run: Pareto, picture: str | None = None) -> str:
         parts.append(QUALITY.format(split=f"{run.settings['split']} split"))
     if picture:
         parts.append(f"![size against time, fidelity as colour]({picture})")
-    for title, lines in (
-        ("Warnings", run.warnings),
-        ("Not in the table, or in part", _failed(run)),
-    ):
-        if lines:
-            parts.append(f"{title}:\n\n" + "\n".join(f"- {line}" for line in lines))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *warnings(run.warnings, run.failed)]) + "\n"
 
 
-def command(run: Pareto) -> str:
+def made_by(argv: Sequence[str]) -> str:
+    """Say which command made a page."""
+    return f"Made by `{command(argv)}`; the figures are in the JSON file beside it."
+
+
+def command(argv: Sequence[str]) -> str:
     """Return the command as a reader would type it: absolute paths are the writer's own."""
-    shown = [Path(word).name if Path(word).is_absolute() else word for word in run.settings["argv"]]
+    shown = [Path(word).name if Path(word).is_absolute() else word for word in argv]
     return shlex.join(["asterisk-bench", *shown])
 
 
-def _failed(run: Pareto) -> list[str]:
-    return [f"{name}: {line}" for name, line in sorted(run.failed.items())]
+def warnings(warned: Sequence[str], failed: Mapping[str, str]) -> list[str]:
+    """Return what a reader must know of a run, as paragraphs of the page."""
+    lacking = [f"{name}: {line}" for name, line in sorted(failed.items())]
+    return [
+        f"{title}:\n\n" + "\n".join(f"- {line}" for line in lines)
+        for title, lines in (("Warnings", warned), ("Not in the table, or in part", lacking))
+        if lines
+    ]
 
 
 def _where(run: Pareto) -> str:
-    machine, effort = run.machine, run.settings["effort"]
+    checkpoint = run.checkpoint
+    name = f"**{checkpoint['name']}** ({checkpoint['fingerprint'][:12]}) on "
+    return name + where(run.machine, run.settings["effort"])
+
+
+def where(machine: Mapping[str, Any], effort: Mapping[str, Any]) -> str:
+    """Say on what a run was measured."""
     what = [
-        f"**{run.checkpoint['name']}** ({run.checkpoint['fingerprint'][:12]}) on {machine['cpu']}",
+        machine["cpu"],
         f"{machine['cores']} cores",
         f"{machine['system']} {machine['architecture']}",
         f"Python {machine['python']}",
@@ -65,7 +78,7 @@ def _where(run: Pareto) -> str:
 
 
 def _table(run: Pareto) -> str:
-    columns: list[tuple[str, Callable[[Recipe], str]]] = [
+    shown: list[tuple[str, Callable[[Recipe], str]]] = [
         ("runtime", lambda it: it.title),
         ("recipe", lambda it: it.recipe),
         ("front", lambda it: "yes" if it.front else ""),
@@ -79,18 +92,23 @@ def _table(run: Pareto) -> str:
         ("retrieval nDCG@10", _quality("nDCG@10")),
     ]
     ordered = sorted(run.recipes, key=lambda it: (it.size, it.format, it.recipe))
-    lines = [[heading for heading, _ in columns]]
-    lines += [[show(recipe) for _, show in columns] for recipe in ordered]
+    return columns(shown, ordered, left=3)
+
+
+def columns(shown: Sequence[tuple[str, Callable[[T], str]]], things: Sequence[T], left: int) -> str:
+    """Return a Markdown table of headings and what to show; the first ``left`` stand leftwards."""
+    lines = [[heading for heading, _ in shown]]
+    lines += [[show(thing) for _, show in shown] for thing in things]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rule = ["-" * width if i < 3 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+
+    def place(cell: str, width: int, index: int) -> str:
+        return cell.ljust(width) if index < left else cell.rjust(width)
+
     return "\n".join(
-        "| " + " | ".join(map(_place, line, widths, range(len(line)))) + " |"
+        "| " + " | ".join(map(place, line, widths, range(len(line)))) + " |"
         for line in (lines[0], rule, *lines[1:])
     )
-
-
-def _place(cell: str, width: int, index: int) -> str:
-    return cell.ljust(width) if index < 3 else cell.rjust(width)
 
 
 def _time(tokens: str) -> Callable[[Recipe], str]:

@@ -156,14 +156,16 @@ def _subfolder(work: Work, name: str) -> Path:
     return folder
 
 
-def prepare(request: Request, *, every_recipe: bool = False) -> dict[str, Any]:
+def prepare(
+    request: Request, *, every_recipe: bool = False, without_reference: bool = False
+) -> dict[str, Any]:
     """Have `asterisk.bench.prepare` export and choose; the reference comes along for its vectors.
 
-    Not with ``every_recipe``: each row is then named after its format and recipe. AsteriskError if
-    the checkpoint itself cannot be read.
+    Not ``without_reference``, nor with ``every_recipe``: each row is then named after its format
+    and recipe. AsteriskError if the checkpoint itself cannot be read.
     """
     names = list(request.runtimes)
-    if names and REFERENCE not in names and not every_recipe:
+    if names and REFERENCE not in names and not (every_recipe or without_reference):
         names.insert(0, REFERENCE)
     wanted = {
         "every_recipe": every_recipe,

@@ -102,6 +102,13 @@ def parser() -> argparse.ArgumentParser:
         "with matplotlib, its plot",
     )
     pareto.add_argument(
+        "--models",
+        type=Path,
+        metavar="PAGE",
+        help="measure every checkpoint of the project, all-MiniLM-L6-v2, a --checkpoint of yours "
+        "and the peers, and write the same three files",
+    )
+    pareto.add_argument(
         "--data",
         type=Path,
         action="append",
@@ -118,16 +125,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    page = arguments.pareto
+    page = arguments.pareto or arguments.models
+    if arguments.pareto and arguments.models:
+        raise UsageError("--pareto and --models are two runs: one at a time")
     if arguments.data and page is None:
-        raise UsageError("--data needs --pareto")
+        raise UsageError("--data needs --pareto or --models")
     if arguments.render is not None:
         return _render(arguments)
     earlier = baseline(arguments)
     if earlier and arguments.new:
         earlier.finish(read(arguments.new))
         return 0
-    without_peers = arguments.no_peers or page is not None
+    without_peers = arguments.no_peers or arguments.pareto is not None
     runtimes, peers = choose(arguments.runtime, without_peers=without_peers)
     effort = plan.THOROUGH if arguments.thorough else plan.QUICK
     processes = arguments.processes or (ENOUGH if earlier else effort.processes)
@@ -150,7 +159,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         max_memory=arguments.max_memory,
     )
     if page is not None:
-        return _pareto(arguments, request)
+        return _page(arguments, request, page)
     _check(arguments.out)
     if earlier and any(target.kind == "local" for target in request.targets):
         earlier.check_here()
@@ -168,8 +177,10 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _render(arguments: argparse.Namespace) -> int:
-    if arguments.pareto is not None or arguments.compare is not None:
-        raise UsageError("--render measures and compares nothing: leave --pareto and --compare out")
+    if arguments.pareto or arguments.models or arguments.compare is not None:
+        raise UsageError(
+            "--render measures and compares nothing: leave --pareto, --models and --compare out"
+        )
     report = read(arguments.render)
     check_renderable(report)
     _check(arguments.out)
@@ -178,11 +189,8 @@ def _render(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _pareto(arguments: argparse.Namespace, request: Request) -> int:
-    from asterisk.bench.pareto_page import page, plot
-    from asterisk.bench.pareto_run import measure_recipes
-
-    target: Path = arguments.pareto
+def _page(arguments: argparse.Namespace, request: Request, target: Path) -> int:
+    """Measure what ``target`` is to show, and write it, its JSON and its picture."""
     if target.suffix != ".md":
         raise UsageError(f"a page ends in .md: {target}")
     for folder in arguments.data:
@@ -192,17 +200,40 @@ def _pareto(arguments: argparse.Namespace, request: Request) -> int:
     formats = tuple(name for name in request.runtimes if name != REFERENCE)
     if not formats:
         raise UsageError("no format is left to measure")
-    run = measure_recipes(replace(request, runtimes=formats), arguments.data, arguments.split, tell)
-    picture = plot(run)
-    text = page(run, target.with_suffix(".png").name if picture else None)
+    request = replace(request, runtimes=formats)
+    name = target.with_suffix(".png").name
+    if arguments.models is None:
+        from asterisk.bench import pareto_page
+        from asterisk.bench.pareto_run import measure_recipes
+
+        recipes = measure_recipes(request, arguments.data, arguments.split, tell)
+        picture, json = pareto_page.plot(recipes), recipes.to_json()
+        text = pareto_page.page(recipes, name if picture else None)
+    else:
+        from asterisk.bench import models_page
+        from asterisk.bench.models_run import measure_models
+
+        chosen = _models(arguments.checkpoint)
+        models = measure_models(request, chosen, arguments.data, arguments.split, tell)
+        picture, json = models_page.plot(models), models.to_json()
+        text = models_page.page(models, name if picture else None)
     target.parent.mkdir(parents=True, exist_ok=True)
-    files = {".json": run.to_json().encode(), ".png": picture, ".md": text.encode()}
-    for suffix, data in files.items():
+    for suffix, data in {".json": json.encode(), ".png": picture, ".md": text.encode()}.items():
         if data is not None:
             with replacing_file(target.with_suffix(suffix)) as staging:
                 staging.write_bytes(data)
     print(text, end="", flush=True)
     return 0
+
+
+def _models(own: Path | None) -> dict[str, Path]:
+    """Return the models that are compared, folders by name."""
+    from asterisk.bench.models_run import TEACHER
+    from asterisk.teachers.teacher import find
+
+    shipped = sorted(shipped_checkpoint().parent.iterdir())
+    found = {folder.name: folder for folder in shipped if folder.is_dir()}
+    return found | {TEACHER: find(TEACHER)} | ({} if own is None else {own.resolve().name: own})
 
 
 def choose(names: str, *, without_peers: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:

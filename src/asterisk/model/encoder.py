@@ -40,10 +40,12 @@ class SelfAttention(nn.Module):
         def split(y: Tensor) -> Tensor:
             return y.view(batch, length, self.heads, -1).transpose(1, 2)
 
-        q, k, v = split(self.query(x)), split(self.key(x)), split(self.value(x))
-        scores = q @ k.transpose(-1, -2) / math.sqrt(hidden // self.heads)
+        # Scaled and biased in what is small and in their own precision: scores are the largest.
+        q = split(self.query(x) / math.sqrt(hidden // self.heads))
+        k, v = split(self.key(x)), split(self.value(x))
+        scores = q @ k.transpose(-1, -2)
         if bias is not None:
-            scores = scores + bias
+            scores = scores + bias.to(scores.dtype)
         mixed = scores.softmax(-1) @ v
         return mixed.transpose(1, 2).reshape(batch, length, hidden)
 

@@ -19,6 +19,7 @@ BUILTIN = {
     "original": "asterisk.bench.peers.original",
     "minilm": "asterisk.bench.peers.minilm",
     "minilm-fp32": "asterisk.bench.peers.minilm_fp32",
+    "minilm-dynamic": "asterisk.bench.peers.minilm_dynamic",
     "minilm-st": "asterisk.bench.peers.minilm_st",
     "model2vec": "asterisk.bench.peers.static",
     "fastembed": "asterisk.bench.peers.fastembed",

@@ -89,10 +89,10 @@ def open(folder: Path, threads: int) -> Any:
     """Open what `prepare` wrote as a `PeerEncoder`."""
     from asterisk.bench.peers.session import PeerEncoder
 
-    return PeerEncoder(folder / MODEL, _tokenizer(folder / TOKENIZER), threads)
+    return PeerEncoder(folder / MODEL, tokenizer(folder / TOKENIZER), threads)
 
 
-def _tokenizer(path: Path) -> Callable[[str], Any]:
+def tokenizer(path: Path) -> Callable[[str], Any]:
     """Return a function from a text to its ids, int64 [1, tokens]."""
     from tokenizers import Tokenizer
 
@@ -113,7 +113,7 @@ def _reference(source: Path) -> Array:
     disable_progress_bar()
     torch.set_num_threads(1)  # threads that wait for each other gain nothing on two busy cores
     model: Any = BertModel.from_pretrained(source, dtype=torch.float32).eval()
-    tokenize = _tokenizer(source / TOKENIZER)
+    tokenize = tokenizer(source / TOKENIZER)
     vectors = []
     with torch.inference_mode():
         for text in texts.load()[:COMPARED]:

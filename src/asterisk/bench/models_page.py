@@ -1,0 +1,107 @@
+"""Models beside one another as a page of Markdown, and as a picture where matplotlib is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+
+from asterisk.bench.cells import MB, NONE, ms
+from asterisk.bench.models import METRICS, Comparison, Entry
+from asterisk.bench.pareto_page import columns, made_by, warnings, where
+
+LEGEND = (
+    "Quality is of the row's own vectors, through its engine, on the {split} split: Spearman of "
+    "STS-B, mean nDCG@10 of retrieval, mean accuracy of a linear probe, times 100; in brackets and "
+    "in the last column as a share of {teacher}'s in FP32 under sentence-transformers. MB is 10^6 "
+    "bytes. Size is all of the model's files. PSS is of a process of its own after 200 texts of 20 "
+    "tokens. Times are medians of `encode(text)` on one thread."
+)
+TIMED = ("20", "128")
+
+
+def page(run: Comparison, picture: str | None = None) -> str:
+    """Return the page; ``picture`` is the file name of the plot beside it."""
+    parts = [
+        "# Models: what each gives and costs",
+        f"{made_by(run.settings['argv'])} {where(run.machine, run.settings['effort'])}",
+        table(run),
+        LEGEND.format(split=run.settings["split"], teacher=run.teacher),
+    ]
+    if picture:
+        parts.append(f"![quality over time, memory as the dot]({picture})")
+    return "\n\n".join([*parts, *warnings(run.warnings, run.failed)]) + "\n"
+
+
+def table(run: Comparison) -> str:
+    """Return the table, fastest first."""
+    shown: list[tuple[str, Callable[[Entry], str]]] = [
+        ("model", lambda it: it.model),
+        ("engine", lambda it: it.title if it.title != it.model else ""),
+        ("recipe", lambda it: it.recipe),
+        ("d", lambda it: str(it.dimensions or NONE)),
+        *((metric, _score(run, metric)) for metric in METRICS),
+        *((f"{tokens} tokens, ms", _time(tokens)) for tokens in TIMED),
+        ("PSS, MB", lambda it: NONE if it.pss is None else f"{it.pss / MB:.1f}"),
+        ("size, MB", lambda it: f"{it.size / MB:.1f}"),
+        ("of the teacher", lambda it: _share(it.share(run.truth))),
+    ]
+    ordered = sorted(run.entries, key=lambda it: it.ms.get(TIMED[0], float("inf")))
+    return columns(shown, ordered, left=3)
+
+
+def _score(run: Comparison, metric: str) -> Callable[[Entry], str]:
+    def show(entry: Entry) -> str:
+        if metric not in entry.quality:
+            return NONE
+        share = entry.quality[metric] / run.truth[metric] if run.truth.get(metric) else None
+        told = "" if share is None else f" ({_share(share)})"
+        return f"{entry.quality[metric]:.1f}{told}"
+
+    return show
+
+
+def _share(share: float | None) -> str:
+    return NONE if share is None else f"{100 * share:.1f}%"
+
+
+def _time(tokens: str) -> Callable[[Entry], str]:
+    return lambda it: ms(it.ms[tokens]) if tokens in it.ms else NONE
+
+
+def plot(run: Comparison) -> bytes | None:
+    """Return a PNG of quality over milliseconds; None without matplotlib or figures."""
+    known = [
+        (it, share)
+        for it in run.entries
+        if (share := it.share(run.truth)) is not None and it.pss and TIMED[0] in it.ms
+    ]
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return None
+    if not known:
+        return None
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    for it, share in known:
+        at = it.ms[TIMED[0]], 100 * share
+        axes.scatter(*at, s=4 * (it.pss or 0) / MB, alpha=0.5)
+        name = it.model if it.title == it.model else f"{it.model}, {it.title}"
+        axes.annotate(
+            f"{name}\n{(it.pss or 0) / MB:.0f} MB", at, xytext=(8, 4), textcoords="offset points",
+            fontsize=8,
+        )  # fmt: skip
+    axes.set(
+        xscale="log",
+        xlabel=f"{TIMED[0]} tokens, ms on one thread; the dot is the memory, PSS",
+        ylabel=f"quality, % of {run.teacher}",
+    )
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(0.2)
+    axes.grid(alpha=0.3)
+    out = BytesIO()
+    figure.savefig(out, format="png", dpi=120, metadata={"Software": None})
+    pyplot.close(figure)
+    return out.getvalue()
