@@ -7,8 +7,9 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_curve
 
-from asterisk.dedup.calibration import Point, chosen, counted, judged, labelled
+from asterisk.dedup.calibration import PRECISION, Point, chosen, counted, judged, labelled, usual
 from asterisk.dedup.calibration import shipped as shipped_for
+from asterisk.dedup.result import THRESHOLD
 from asterisk.errors import InputError, UsageError
 
 
@@ -52,6 +53,13 @@ def test_what_ships_is_for_the_model_that_ships(shipped_points):
     assert 0.7 < point.threshold < 0.95
     assert point.recall > 0.8
     assert chosen(shipped_points, 0.99, "shipped").threshold > point.threshold
+
+
+def test_a_model_has_a_threshold_of_its_own(shipped, shipped_points):
+    assert usual("0" * 64) == THRESHOLD
+    assert usual(shipped.fingerprint) == chosen(shipped_points, PRECISION, "").threshold
+    by_hand = [p.threshold for p in shipped_points if p.right >= PRECISION * (p.right + p.wrong)]
+    assert usual(shipped.fingerprint) in by_hand
 
 
 @pytest.fixture

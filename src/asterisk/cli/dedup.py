@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--db", type=Path, help="an index of asterisk-search, instead of paths")
     it.add_argument("--artifact", type=Path, help="artifact folder; needed unless --db is given")
     how = it.add_mutually_exclusive_group()
-    how.add_argument("--threshold", type=fraction, help="least cosine of a duplicate (0.9)")
+    how.add_argument("--threshold", type=fraction, help="least cosine of a duplicate (the model's)")
     how.add_argument("--precision", type=fraction, help="choose the threshold for this precision")
     it.add_argument(
         "--labelled", type=Path, help="judged pairs for --precision: 0 or 1, text, text, by tabs"
@@ -211,11 +211,10 @@ def _threshold(
     runtime: Runtime | None,
     prompt_name: str | None,
 ) -> tuple[float, str]:
-    from asterisk.dedup.calibration import chosen, counted, judged, shipped
-    from asterisk.dedup.result import THRESHOLD
+    from asterisk.dedup.calibration import chosen, counted, judged, shipped, usual
 
     if arguments.precision is None:
-        return arguments.threshold or THRESHOLD, ""
+        return arguments.threshold or usual(fingerprint), ""
     if arguments.labelled and runtime is not None:
         points = counted(*judged(arguments.labelled, runtime, prompt_name))
         point = chosen(points, arguments.precision, "labelled pairs")

@@ -1,7 +1,7 @@
 """Near-duplicates among texts: exact ones by their digests, near ones by their vectors.
 
 >>> from asterisk.dedup import deduplicate
->>> found = deduplicate(texts, runtime, threshold=0.9)  # doctest: +SKIP
+>>> found = deduplicate(texts, runtime)  # doctest: +SKIP
 >>> [texts[row] for row in found.kept()]  # doctest: +SKIP
 """
 

@@ -16,12 +16,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asterisk.dedup.result import THRESHOLD
 from asterisk.errors import InputError, UsageError
 from asterisk.spaces import share_space
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime
 
+PRECISION = 0.988
 FEWEST = 20  # pairs that decide: fewer say nothing about a share
 LEAST, STEP = 0.70, 0.005
 
@@ -102,12 +104,22 @@ def chosen(points: Sequence[Point], precision: float, where: str) -> Point:
 
 def shipped(fingerprint: str) -> list[Point]:
     """Return the points that ship for an embedding space; UsageError if there are none for it."""
-    table = json.loads(files("asterisk.dedup").joinpath("calibration.json").read_text("utf-8"))
-    if not share_space((fingerprint,), table["fingerprints"]):
-        raise UsageError(
-            "no calibration ships for this model: give --labelled PAIRS.tsv, or a --threshold"
-        )
-    return [Point(*values) for values in table["points"]]
+    for path in files("asterisk.dedup").joinpath("calibrations").iterdir():
+        table = json.loads(path.read_text("utf-8"))
+        if share_space((fingerprint,), table["fingerprints"]):
+            return [Point(*values) for values in table["points"]]
+    raise UsageError(
+        "no calibration ships for this model: give --labelled PAIRS.tsv, or a --threshold"
+    )
+
+
+def usual(fingerprint: str) -> float:
+    """Return the threshold to take where none is given: `PRECISION`'s, else `THRESHOLD`."""
+    try:
+        points = shipped(fingerprint)
+    except UsageError:
+        return THRESHOLD
+    return chosen(points, PRECISION, "shipped calibration").threshold
 
 
 def labelled(path: Path) -> tuple[list[bool], list[str], list[str]]:

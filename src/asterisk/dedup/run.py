@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from asterisk.dedup.calibration import usual
 from asterisk.dedup.clustering import EXACT, Told, clusters, nothing
 from asterisk.dedup.collecting import Collected, Copies
 from asterisk.dedup.normal import normal
 from asterisk.dedup.numbers import DIFFER, NUMBERS, Numbers, NumbersOf
 from asterisk.dedup.numbers import numbers as numbers_in
-from asterisk.dedup.result import THRESHOLD, Found
+from asterisk.dedup.result import Found
 from asterisk.dedup.spool import Rows, Spool
 from asterisk.dedup.vectors import Vectors
 from asterisk.errors import UsageError
@@ -29,7 +30,7 @@ def deduplicate(
     texts: Iterable[str],
     runtime: Runtime,
     *,
-    threshold: float = THRESHOLD,
+    threshold: float | None = None,
     threads: int = 1,
     numbers: str = DIFFER,
     prompt_name: str | None = None,
@@ -37,7 +38,8 @@ def deduplicate(
 ) -> Found:
     """Find the near-duplicates among ``texts``, numbered as they come; see `Found`.
 
-    Two texts are linked from a cosine of ``threshold`` on (of their vectors as int8), and a cluster
+    Two texts are linked from a cosine of ``threshold`` on (of their vectors as int8; None is the
+    runtime's own, see `asterisk.dedup.calibration.usual`), and a cluster
     is what reaches it with the cluster's representative; with ``numbers`` "differ" (else "ignore")
     their numbers must not contradict the representative's either, see `contradict`. The texts wait
     in a temporary file, so that a million of them need no more memory than their vectors.
@@ -48,6 +50,7 @@ def deduplicate(
     UsageError for a threshold outside 0 to 1 or other ``numbers``; OutputError where the temporary
     files do not fit.
     """
+    threshold = usual(runtime.fingerprint) if threshold is None else threshold
     check(threshold)
     if numbers not in NUMBERS:
         raise UsageError(f"numbers must be one of {', '.join(NUMBERS)}, not {numbers!r}")

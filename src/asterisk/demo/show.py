@@ -34,7 +34,6 @@ QUERIES = (
 """What to ask. Most share no word with what answers them; the last is a name nobody was taught,
 for which words are the better way."""
 
-THRESHOLD = 0.9
 FEWEST = 20  # texts of a source that can be told from others
 WIDTH = 66  # characters of a line of foreign text
 MB = 1e6
@@ -108,10 +107,10 @@ def timing(index: Index, runtime: Runtime, texts: Sequence[Text]) -> Shown:
 def near_duplicates(runtime: Runtime, texts: Sequence[Text]) -> Iterator[str]:
     """Show what says the same twice."""
     begun = time.perf_counter()
-    found = deduplicate([text.text for text in texts], runtime, threshold=THRESHOLD)
+    found = deduplicate([text.text for text in texts], runtime)
     took, count = time.perf_counter() - begun, len(found.clusters)
     yield (
-        f"Near-duplicates among {found.rows:,} texts, cosine {THRESHOLD} and more: "
+        f"Near-duplicates among {found.rows:,} texts, cosine {found.threshold:g} and more: "
         f"{count} cluster{'' if count == 1 else 's'} in {took:.1f} s, embedding included."
     )
     for cluster in found.clusters:
