@@ -9,6 +9,8 @@ import io
 import json
 import resource
 import sys
+from dataclasses import replace
+from difflib import SequenceMatcher
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 
 from asterisk import texts
 from asterisk.cli import data
+from asterisk.corpora.altered import altered
 from asterisk.corpora.clean import LONGEST, Cleaner, Evaluated, digest
 from asterisk.corpora.corpus import Corpus, describe
 from asterisk.corpora.packed import open_packed
@@ -82,6 +85,44 @@ def test_a_recipe_gives_the_same_bytes_as_it_always_did(corpus):
         assert hashlib.sha256((corpus / name).read_bytes()).hexdigest()[:16] == wanted, name
 
 
+def test_altered_texts_differ_in_a_word(tmp_path):
+    """By what difflib finds, and from texts of the corpus alone; the held-out ones are none."""
+    few = [Source("some", lambda: ((text,) for text in SOME[:200]))]
+    recipe = replace(SMALL, joined=0, altered=200)
+    prepare(few, recipe, tmp_path / "c", evaluated=Evaluated())
+    train, held = Corpus.open(tmp_path / "c"), Corpus.open(tmp_path / "c", "held-out")
+    own = {text for index, text in enumerate(train) if not train.sources[index]}
+    made = [text for index, text in enumerate(train) if train.sources[index] == 2]
+    assert 50 < len(made) <= 80  # no denser than 200 beside 500 texts
+    assert not (held.sources == 2).any()
+    words = [text.split() for text in own]
+    for text in made[::10]:
+        assert text not in own
+        pieces = text.split()
+        nearest = max(SequenceMatcher(None, some, pieces).ratio() for some in words)
+        assert nearest > 0.4
+    prepare(few, recipe, tmp_path / "d", evaluated=Evaluated())
+    assert list(Corpus.open(tmp_path / "d")) == list(train)
+
+
+@given(st.text(), st.text(), st.integers(0, 99))
+def test_any_text_can_be_altered(text, other, seed):
+    made = altered(text, other, np.random.default_rng(seed))
+    if made is not None:
+        assert made != text
+        assert made.strip()
+        assert abs(len(made.split()) - len(text.split())) <= 8
+    assert made == altered(text, other, np.random.default_rng(seed))
+
+
+def test_question_words_are_exchanged():
+    made = {
+        altered("who wrote the book", "some words", np.random.default_rng(seed))
+        for seed in range(99)
+    }
+    assert {"why wrote the book", "how many wrote the book"} <= made
+
+
 def test_a_small_corpus_is_joined_no_more_densely(tmp_path):
     one = Source("one", lambda: [(text,) for text in SOME[:100]])
     recipe = DataRecipe(texts=1_000, joined=1_000, held_out=10)
@@ -99,7 +140,7 @@ def test_what_is_in_a_corpus(corpus):
     assert not {clean(text) for text in SOME[100:120]} & set(everything)
     assert "\ufffd broken café utf nul" in everything
     told = describe(corpus)
-    assert told["sources"] == ["more", "pairs", "single", "joined"]
+    assert told["sources"] == ["more", "pairs", "single", "joined", "altered"]
     assert told["rows"]["single"] == {"kept": 480, "short": 0, "repeated": 100, "evaluated": 20}
     joined = [train[i] for i in np.flatnonzero(train.sources == 3)]
     assert joined
@@ -129,7 +170,7 @@ def test_sources_of_one_name_are_told_apart(tmp_path):
     two = Source("joined", lambda: [(text,) for text in SOME[50:99]])
     told = prepare([one, two], SMALL, tmp_path / "c", evaluated=Evaluated())
     assert list(told) == ["joined-2", "joined-3"]
-    assert describe(tmp_path / "c")["sources"] == ["joined-2", "joined-3", "joined"]
+    assert describe(tmp_path / "c")["sources"] == ["joined-2", "joined-3", "joined", "altered"]
 
 
 def test_a_failure_leaves_what_was_there(raw, corpus, tmp_path):

@@ -142,6 +142,16 @@ def test_int8_reads_any_bert(tmp_path):
     assert cosines(fast.sentences(0, SOME[:20]), exact.sentences(0, SOME[:20])).mean() > 0.98
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_bfloat16_is_near(tmp_path, kind):
+    folder = tiny(kind, tmp_path / kind)
+    half, exact = Teacher(folder, engine="bf16"), Teacher(folder, engine="torch")
+    assert half.engine == half.identity["engine"] == "bf16"
+    found = cosines(half.sentences(0, SOME[:20]), exact.sentences(0, SOME[:20]))
+    assert 0.999 < found.min() < found.max() <= 1.00001
+    assert found.min() < 1 - 1e-7
+
+
 def rewrite(path, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 

@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     )
     it.add_argument("--threads", type=positive, default=1, help="texts, or requests, at once (1)")
     models = it.add_argument_group("models")
-    models.add_argument("--engine", choices=ENGINES, help="default: int8 if the model is BERT")
+    models.add_argument("--engine", choices=ENGINES, help="default: int8 or bf16 if it can be")
     models.add_argument(
         "--teacher-length",
         type=_length,

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.corpora import corpus
+from asterisk.corpora.altered import altered
 from asterisk.corpora.clean import Cleaner, Evaluated
 from asterisk.corpora.sources import Row, Source, file_source
 from asterisk.corpora.spool import Removed, Spool
@@ -20,8 +21,8 @@ from asterisk.files import replacing_folder
 from asterisk.tokenizer import gpt2
 
 LONG_ENOUGH = 80  # mean bytes of a source's texts, from which on they are joined
-MOST_SOURCES = 0xFFFE
-JOINED = "joined"
+MOST_SOURCES = 0xFFFD
+MADE = ("joined", "altered")  # here, of the texts of all sources
 NONE = np.empty(0, "i8")
 Progress = Callable[[str], None]
 
@@ -32,12 +33,14 @@ class DataRecipe:
 
     About ``texts`` texts are drawn; a source of r rows gives a share proportional to
     r**``balance``, so that large files do not drown small ones. ``joined`` more are neighbouring
-    texts put together up to ``longest`` tokens, so that every position is trained. Rows are kept
+    texts put together up to ``longest`` tokens, so that every position is trained, and ``altered``
+    more are texts with one word changed (`asterisk.corpora.altered`). Rows are kept
     whose every text has at least ``fewest_words`` words.
     """
 
     texts: int = 800_000
     joined: int = 20_000
+    altered: int = 0
     held_out: int = 4_000
     balance: float = 0.75
     longest: int = 512
@@ -74,7 +77,7 @@ def prepare(
                     raise InputError("nothing is left to train on")
         description = {
             "schema": corpus.SCHEMA,
-            "sources": [*told, JOINED],
+            "sources": [*told, *MADE],
             "recipe": asdict(recipe),
             "rows": {name: asdict(removed) for name, removed in told.items()},
         }
@@ -91,7 +94,7 @@ def _named(sources: Sequence[Source | Path]) -> Iterator[Source]:
     """Yield sources whose names differ, from each other and from what is joined."""
     if len(sources) > MOST_SOURCES:
         raise InputError(f"{len(sources):,} sources are too many: {MOST_SOURCES:,} at most")
-    taken = {JOINED}
+    taken = set(MADE)
     for source in sources:
         one = source if isinstance(source, Source) else file_source(source)
         numbered = (f"{one.name}-{number}" for number in count(2))
@@ -116,8 +119,12 @@ def _part(
     chosen = spool.texts_of(drawn)
     # A corpus smaller than was asked for is joined no more densely.
     share = wanted / recipe.texts * min(1.0, len(chosen) / max(wanted, 1))
-    long = list(_join(spool, kept, round(recipe.joined * share), recipe, random))
-    order = random.permutation(len(chosen) + len(long))
+    made = [
+        [*_join(spool, kept, round(recipe.joined * share), recipe, random)],
+        [*_alter(spool, chosen, 0 if apart else round(recipe.altered * share), random)],
+    ]
+    more = [(text, kind) for kind, texts in enumerate(made) for text in texts]
+    order = random.permutation(len(chosen) + len(more))
     place = np.empty(len(order), "i8")
     place[order] = np.arange(len(order))
     pairs = place[np.searchsorted(chosen, spool.pairs_of(drawn))]
@@ -130,8 +137,9 @@ def _part(
                 file.write(spool.bytes_of(chosen[index]))
                 sources[row] = spool.source_of(chosen[index])
             else:
-                file.write(long[index - len(chosen)])
-                sources[row] = spool.sources
+                text, kind = more[index - len(chosen)]
+                file.write(text)
+                sources[row] = spool.sources + kind
             ends[row] = file.tell()
     np.save(folder / "ends.npy", ends)
     np.save(folder / "sources.npy", sources)
@@ -152,6 +160,21 @@ def _draw(
     shares = np.ceil(count * weights / max((weights * texts).sum(), 1e-9)).astype(int)
     for some, share in zip(kept, shares, strict=True):
         yield random.choice(some, size=min(share, len(some)), replace=False)
+
+
+def _alter(
+    spool: Spool, chosen: npt.NDArray[np.int64], count: int, random: np.random.Generator
+) -> Iterator[bytes]:
+    """Yield about ``count`` of the ``chosen`` texts with a change, most of them short ones."""
+    if not count or not len(chosen):
+        return
+    # Of two drawn, the shorter: one word changes more of it.
+    pairs = random.choice(chosen, size=(count, 3))
+    for one, two, other in pairs:
+        texts = sorted((spool.bytes_of(one), spool.bytes_of(two)), key=len)
+        text, words = texts[0].decode("utf-8"), spool.bytes_of(other).decode("utf-8")
+        if (made := altered(text, words, random)) is not None:
+            yield made.encode()
 
 
 def _join(

@@ -17,16 +17,16 @@ Ids = Sequence[npt.NDArray[np.int64]]
 
 
 class TorchEncoder:
-    """Reads texts' word pieces, like lengths together: float32 on a CPU, bfloat16 on a GPU.
+    """Reads texts' word pieces, like lengths together: bfloat16 if ``half`` or on a GPU.
 
     ArtifactError if `transformers` cannot open the folder. Code in the folder is never run.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, half: bool = False) -> None:
         self._torch: Any = require("torch", "train")
         models: Any = require("transformers", "train").AutoModel
         self._device = "cuda" if self._torch.cuda.is_available() else "cpu"
-        kind = self._torch.bfloat16 if self._device == "cuda" else self._torch.float32
+        kind = self._torch.bfloat16 if half or self._device == "cuda" else self._torch.float32
         require("transformers.utils.logging", "train").disable_progress_bar()
         try:
             model = models.from_pretrained(

@@ -61,10 +61,10 @@ class _Encoder(Protocol):
 class Teacher:
     """An encoder with mean or CLS pooling, whose every token state is seen.
 
-    ``engine`` "int8" is ONNX Runtime, for BERT itself; "torch" is PyTorch, in float32 on a CPU and
-    bfloat16 on a GPU; None is the first that can. ``longest`` is how many word pieces are read, as
-    far as the model's positions reach; None is what its makers say. ArtifactError for a folder
-    that is no such model.
+    ``engine`` "int8" is ONNX Runtime, for BERT itself; "bf16" is PyTorch in bfloat16; "torch" the
+    same, in float32 on a CPU; None is the first that can. ``longest`` is how many word pieces are
+    read, as far as the model's positions reach; None is what its makers say. ArtifactError for a
+    folder that is no such model.
     """
 
     def __init__(
@@ -117,6 +117,8 @@ class Teacher:
 def _encoder(told: Manner, engine: str | None, threads: int) -> tuple[str, _Encoder]:
     from asterisk.teachers import bert_int8, bert_torch
 
+    if engine == "bf16":
+        return "bf16", bert_torch.TorchEncoder(told.model, half=True)
     if engine != "torch" and bert_int8.is_readable(told.model, told.config):
         try:
             return "int8", bert_int8.Int8Bert(told.model, told.config, threads)
