@@ -13,7 +13,7 @@ Smoothing that is free is taken where it helps: before attention's output the fa
 the value's weights, in a pre-norm model of the LayerNorm's, after a ReLU of the product's before
 it. Anything else costs operators, so it is taken where a product loses more than it may. What all
 products lose adds up from layer to layer: the deeper a model, the less one may lose. Two layers as
-a rule need no cure, six need the cheap ones, twelve need more.
+a rule need none or one cure, six need the cheap ones, twelve need more.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from asterisk.model.checkpoint import Checkpoint
 # two or three for exact channels. These help less, and cost as much, with a scale a token.
 SMOOTHING = 0.05
 EXACT_CHANNELS = {"a text": 0.13, "a token": 0.26}
+MOST = 0.05  # however few layers
 GAIN = 0.9  # a cure that leaves more of the loss than this is none
 STRENGTHS = (0.4, 0.5, 0.65, 0.8)  # SmoothQuant's alpha: how much of the range weights take
 CLOSE = 1.02  # of two strengths that lose about the same, the smaller one changes less
@@ -78,7 +79,7 @@ def calibrate(
         free.add("outer")
     # One scale a text suffers from large channels everywhere, a scale a token after the activation.
     exact = {"outer"} if per_token else {"attention", "inner", "outer"}
-    most = EXACT_CHANNELS["a token" if per_token else "a text"] / layers
+    most = min(MOST, EXACT_CHANNELS["a token" if per_token else "a text"] / layers)
     plan: list[Cures] = []
     for products in _blocks(checkpoint, _spread(samples, MOST_TOKENS)):
         cures = {}
