@@ -10,6 +10,8 @@ import pytest
 import asterisk
 from asterisk.errors import ArtifactError, InputError
 from asterisk.evaluation.models import open_model
+from asterisk.model.checkpoint import load
+from asterisk.teachers.teacher import find
 
 TEXTS = ["a cat sat on the mat", "GDP fell in May", "x"]
 
@@ -34,6 +36,7 @@ def test_an_artifact(artifact_of):
 def test_the_packaged_teacher_reads_as_far_as_it_is_told():
     long = "word " * 400
     default, longer = open_model("all-MiniLM-L6-v2"), open_model("all-MiniLM-L6-v2", longest=512)
+    assert default.fingerprint == load(find("all-MiniLM-L6-v2")).fingerprint
     assert (default.size, default.longest, longer.longest) == (384, 256, 512)
     short = " ".join(["word"] * 254)
     same = default.vectors([long, short])

@@ -171,6 +171,18 @@ def test_documents_by_the_teacher():
     assert teacher.documents(teacher) is None
 
 
+def test_documents_by_a_teacher_whose_space_is_the_student_s():
+    texts, _ = labelled(30, seed=0)
+    teacher, student = toy("teacher", size=32), toy("student", size=32)
+    teacher.spaces, student.spaces = ("a" * 64,), ("b" * 64, "c" * 64)
+    assert student.documents(teacher) is None
+    student.spaces = ("b" * 64, "a" * 64)
+    for dim in (None, 8):
+        (rows,) = student.documents(teacher, dim)(texts, texts)
+        expected = truncate(teacher.vectors(texts), dim or 32)
+        assert rows == pytest.approx(expected, abs=1e-6)
+
+
 def test_queries_and_documents_are_embedded_by_their_role():
     model = toy()
     plain = model.encode

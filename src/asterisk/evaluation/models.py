@@ -27,8 +27,9 @@ class Model:
     ``name`` is what it was opened as, ``opened_by`` what runs it, ``size`` the number of its
     dimensions, ``longest`` the tokens it reads; ``encode`` makes vectors of texts, and of queries
     and documents where ``by_role`` has an encoder for the role. ``projection`` float32 [size,
-    teacher's size] maps its teacher's vectors into its space. ``note`` says how it was opened if
-    that may surprise.
+    teacher's size] maps its teacher's vectors into its space. ``spaces`` are fingerprints of spaces
+    whose vectors may be compared with its own, its own first if it is known. ``note`` says how it
+    was opened if that may surprise.
     """
 
     name: str
@@ -38,9 +39,14 @@ class Model:
     encode: Encode
     by_role: Mapping[Role, Encode] = field(default_factory=dict)
     projection: Vectors | None = None
-    fingerprint: str | None = None
+    spaces: tuple[str, ...] = ()
     note: str = ""
     known: dict[tuple[Role, str], Vectors] = field(default_factory=dict, repr=False)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The name of its embedding space, if it is known."""
+        return self.spaces[0] if self.spaces else None
 
     def vectors(self, texts: Sequence[str], role: Role = "") -> Vectors:
         """Return unit vectors, float32 [n, size]; ``role`` is "query", "document" or neither."""
@@ -71,11 +77,12 @@ class Model:
     ) -> Space | None:
         """Return the teacher's vectors of documents in this model's space.
 
-        None without a projection to it.
+        None without a projection to it, unless that is the teacher's.
         """
         projection = self.projection
         if projection is None:
-            return None
+            shared = teacher.fingerprint is not None and teacher.fingerprint in self.spaces
+            return teacher.space(dim, precision, "document") if shared else None
         if projection.shape[1] != teacher.size:
             raise InputError(
                 f"{self.name} was distilled from a teacher of {projection.shape[1]} dimensions, "
@@ -150,7 +157,7 @@ def _ours(name: str, folder: Path, threads: int) -> Model:
         encode=encoder(usual),
         by_role={role: encoder(prompt) for role, prompt in prompts.items() if prompt != usual},
         projection=projection,
-        fingerprint=runtime.fingerprint,
+        spaces=(runtime.fingerprint, *runtime.compatible_with),
     )
 
 
@@ -188,10 +195,21 @@ def _sentence_transformer(
         size=int(encode(["size"]).shape[1]),
         longest=getattr(opened, "max_seq_length", None),
         encode=encode,
+        spaces=_spaces(Path(source)),
         by_role={role: encoder(getattr(opened, f"encode_{role}")) for role in _ROLES}
         if prompted
         else {},
     )
+
+
+def _spaces(folder: Path) -> tuple[str, ...]:
+    """Return the fingerprint of a folder, if it opens as a checkpoint, too."""
+    from asterisk.model.checkpoint import load as load_checkpoint
+
+    try:
+        return (load_checkpoint(folder).fingerprint,)
+    except ArtifactError:
+        return ()
 
 
 def _lengthen(opened: Any, longest: int, name: str) -> None:
