@@ -50,6 +50,8 @@ def data(tmp_path_factory):
     prepare([source], recipe, folder / "corpus", evaluated=Evaluated())
     bare = folders.bert(folder / "bare", max_position_embeddings=64)
     folders.sentence_transformer(bare, folder / "teacher")
+    (folder / "teacher" / "README.md").write_text("---\nlicense: apache-2.0\n---\nA teacher.\n")
+    (folder / "teacher" / "LICENSE").write_text("Apache License\n")
     assert teach(folder, "--limit", "40") == 0
     return folder
 
@@ -383,6 +385,19 @@ def test_the_preset(data, trained):
     told = json.loads((trained / "run" / "run.json").read_text())["recipe"]
     assert told["optimiser"] == PRESETS["from-teacher"].optimiser == "adamw"
     assert told["relation_weight"] == 0
+
+
+def test_the_licence_is_passed_on(trained, data, tmp_path, capsys):
+    assert (trained / "out" / "LICENSE").read_text() == "Apache License\n"
+    card = (trained / "out" / "README.md").read_text()
+    assert "license: apache-2.0\n" in card
+    assert "layers 0 and 2 of" in card
+    (tmp_path / "mine").write_text("another\n")
+    assert train(data, tmp_path, "--from", trained / "out", "--licence", tmp_path / "mine") == 0
+    assert (tmp_path / "out" / "LICENSE").read_text() == "another\n"
+    capsys.readouterr()
+    assert train(data, tmp_path, "--from", trained / "out", "--licence", tmp_path / "none") == 4
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_saved_and_read_again(trained, tmp_path):

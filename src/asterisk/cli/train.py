@@ -70,6 +70,12 @@ def parser() -> argparse.ArgumentParser:
         "nothing else, --out then being a sentence-transformers folder; or not at all",
     )
     it.add_argument("--evaluation", type=Path, help="asterisk-eval's JSON, for the model card")
+    it.add_argument(
+        "--licence",
+        type=Path,
+        metavar="FILE",
+        help="put beside the weights (default: the LICENSE of what it begins with)",
+    )
     shape = it.add_argument_group("model")
     shape.add_argument(
         "--layers",
@@ -148,6 +154,7 @@ def _train(arguments: argparse.Namespace) -> None:
         descent=Descent(kept, arguments.width),
         bag=bag,
         evaluation=arguments.evaluation,
+        licence=arguments.licence,
     )
     with processes(arguments.device) as these:
         train(job, recipe, shape, these, _Display() if these.first else _silent)

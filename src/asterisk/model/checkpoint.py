@@ -37,6 +37,7 @@ MODEL_TYPE = "asterisk"  # of encoders that are no BertModel
 OWN = f"{MODEL_TYPE}."  # before each tensor's name where BertModel must not find it
 PROJECTION = "teacher_projection.safetensors"
 SPACE = "embedding_space.json"
+LICENSE = "LICENSE"
 MOST_SPACES = 100
 # Rows of a token table beyond the vocabulary: XLM-R's has 35, others round up to a multiple of 8.
 MOST_SPARE_ROWS = 1_024
@@ -52,7 +53,8 @@ class Checkpoint:
     that the folder asks for. ``compatible_with`` are fingerprints of other embedding spaces whose
     vectors may be compared with these. ``teacher_projection`` is the fixed map from the teacher's
     space to this one, float32 [embedding_size, teacher_size], if the checkpoint was distilled;
-    ``card`` its README; ``folder`` is where it was read, ``source`` its name and revision on a hub.
+    ``card`` its README and ``licence`` its LICENSE; ``folder`` is where it was read, ``source`` its
+    name and revision on a hub.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Checkpoint:
     compatible_with: tuple[str, ...] = ()
     teacher_projection: Array | None = None
     card: str = ""
+    licence: str = ""
     folder: Path | None = None
     source: str | None = None
 
@@ -220,13 +223,15 @@ def _beside(folder: Path) -> dict[str, Any]:
         or not all(isinstance(space, str) and FINGERPRINT.fullmatch(space) for space in spaces)
     ):
         raise ArtifactError(f"{folder / SPACE}: compatible_with is no list of fingerprints")
-    card = ""
-    if has_file(folder, "README.md"):
-        card = read_bytes(folder, "README.md", LARGEST_CARD).decode("utf-8", "replace")
+    told = {
+        field: read_bytes(folder, name, LARGEST_CARD).decode("utf-8", "replace")
+        for field, name in (("card", "README.md"), ("licence", LICENSE))
+        if has_file(folder, name)
+    }
     return {
         "teacher_projection": projection,
         "compatible_with": tuple(spaces),
-        "card": card,
+        **told,
         "folder": Path(os.path.abspath(folder)),  # noqa: PTH100 - links stay as they are named
     }
 
@@ -245,6 +250,8 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> None:
         if checkpoint.compatible_with:
             _write_json(staging / SPACE, {"compatible_with": list(checkpoint.compatible_with)})
         (staging / "README.md").write_text(checkpoint.card, "utf-8")
+        if checkpoint.licence:
+            (staging / LICENSE).write_text(checkpoint.licence, "utf-8")
         (staging / "tokenizer.json").write_text(checkpoint.tokenizer.to_json(), "utf-8")
         if config.bert_shaped:
             _save_sentence_transformers(checkpoint, staging)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from asterisk.errors import InputError
+from asterisk.errors import InputError, one_line
 from asterisk.files import replacing_file
 from asterisk.model import checkpoint
 from asterisk.model.checkpoint import Array, Checkpoint
@@ -32,10 +32,11 @@ def write(
     evaluated: str | None,
     *,
     begun: Begun | None = None,
+    licence: str | None = None,
 ) -> None:
     """Write a finished run's checkpoint to ``out``; its curve is drawn in ``folder``.
 
-    ``begun`` is what it began with, if that had weights.
+    ``begun`` is what it began with, if that had weights; its licence stays unless one is given.
     """
     model = run.model.eval()
     line = static.facts_of(folder / "bag") or {}
@@ -53,7 +54,7 @@ def write(
         found = replace(begun.checkpoint, name=out.resolve().name, tensors=tensors)
         facts = replace(facts, origin=begun.origin, trained=begun.student)
     card = write_card(found, run.recipe, facts, told=material.told, sources=material.sources)
-    found = replace(found, card=card)
+    found = replace(found, card=card, licence=found.licence if licence is None else licence)
     checkpoint.save(found, out)
     with replacing_file(out / "curve.png") as staging:
         staging.write_bytes((folder / "curve.png").read_bytes())
@@ -91,6 +92,14 @@ def expanded(model: Encoder, material: Material) -> dict[str, Array]:
     tensors: dict[str, Array] = {name: value.cpu().numpy() for name, value in state.items()}
     tensors[TABLE] = unfold(tensors[TABLE], material.train.fold)
     return tensors
+
+
+def read_licence(path: Path) -> str:
+    """Return the text of a licence; InputError if there is none."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as failure:
+        raise InputError(f"cannot read {path}: {one_line(failure)}") from None
 
 
 def evaluation(path: Path) -> str:

@@ -22,7 +22,7 @@ from asterisk.training.claim import claim
 from asterisk.training.distil import Distillation, state_of
 from asterisk.training.distributed import Processes
 from asterisk.training.material import Material, Told, open_material
-from asterisk.training.outcome import evaluation, write
+from asterisk.training.outcome import evaluation, read_licence, write
 from asterisk.training.recipe import TrainingRecipe
 from asterisk.training.start import OWN_TOKENS, Begun, Descent, begin, open_start
 
@@ -38,7 +38,8 @@ class Job:
     run begins with instead of what the teacher makes of each token, ``from_teacher`` the same with
     the teacher's own, and ``descent`` what it takes of them. ``bag`` says whether the static
     baseline is trained too, for its "line" in the curve, "only" it, or "no". ``evaluation`` is JSON
-    that `asterisk-eval` wrote, for the card.
+    that `asterisk-eval` wrote, for the card; ``licence`` the text that goes with the weights, None
+    being that of what the run begins with.
     """
 
     corpus: Path
@@ -54,6 +55,7 @@ class Job:
     bag: Literal["line", "only", "no"] = "line"
     bag_recipe: BagRecipe = field(default_factory=BagRecipe)
     evaluation: Path | None = None
+    licence: Path | None = None
 
 
 def train(
@@ -68,6 +70,7 @@ def train(
     ``shape`` are `ModelConfig`'s fields other than the default's. ``stage`` is told the name of
     each stage, how far it is and its figures.
     """
+    licence = None if job.licence is None else read_licence(job.licence)
     evaluated = None if job.evaluation is None else evaluation(job.evaluation)
     told = Told.open(job.targets, job.teacher)
     start = open_start(told, job.start, from_teacher=job.from_teacher)
@@ -121,7 +124,7 @@ def train(
     if processes.first:
         if job.bag == "line":
             _line(job, material, config, stage)
-        write(run, material, job.out, job.run, evaluated, begun=begun)
+        write(run, material, job.out, job.run, evaluated, begun=begun, licence=licence)
 
 
 def configure(shape: dict[str, int], size: int) -> ModelConfig:
