@@ -114,9 +114,10 @@ def test_a_plain_folder_is_pooled_by_the_mean(tmp_path):
 
 
 def test_lower_case_keeps_the_offsets(tmp_path):
-    folder = tiny("roberta", tmp_path / "cased")
+    folder = tmp_path / "cased"
+    dressed("roberta", "mean", folder)
     assert not Teacher(folder).uncased
-    (folder / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
+    rewrite(folder / "sentence_bert_config.json", do_lower_case=True)
     teacher = Teacher(folder)
     assert teacher.uncased
     text = "SHOUTED İstanbul words"  # its second word is longer in lower case
@@ -160,11 +161,13 @@ def rewrite(path, **changes):
     ("spoil", "told"),
     [
         (lambda f: rewrite(f / "1_Pooling/config.json", pooling_mode="max"), "pooling 'max'"),
-        (lambda f: (f / "modules.json").write_text("{}"), "does not describe"),
+        (lambda f: (f / "modules.json").write_text("{}"), "not a list of modules"),
         (lambda f: (f / "modules.json").write_text('[{"type": "x.Dense", "path": "d"}]'), "Dense"),
         (
-            lambda f: (f / "modules.json").write_text('[{"type": "Pooling", "path": "../x"}]'),
-            "leav",
+            lambda f: (f / "modules.json").write_text(
+                '[{"type": "sentence_transformers.models.Pooling", "path": "../x"}]'
+            ),
+            "is no folder of a module",
         ),
         (lambda f: (f / "config.json").write_text("nonsense"), "not JSON"),
         (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json"),
