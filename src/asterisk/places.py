@@ -7,16 +7,16 @@ from pathlib import Path
 from asterisk.errors import UsageError
 
 ARTIFACTS = Path("artifacts")
-_NAME = "asterisk-256"
+SHIPPED = "asterisk-256"
 
 
 def shipped_checkpoint() -> Path:
     """Return the checkpoint that comes with the project; UsageError outside a clone of it."""
     here = Path(__file__).resolve()
     for folder in (Path.cwd(), here.parents[2]):
-        candidate = folder / "checkpoints" / _NAME
+        candidate = folder / "checkpoints" / SHIPPED
         if (candidate / "model.safetensors").is_file():
             return candidate
     raise UsageError(
-        f"no checkpoint given, and no checkpoints/{_NAME} here: name a checkpoint folder"
+        f"no checkpoint given, and no checkpoints/{SHIPPED} here: name a checkpoint folder"
     )

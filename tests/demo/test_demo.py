@@ -9,7 +9,7 @@ import pytest
 from conftest import SHIPPED
 
 import asterisk
-from asterisk import texts
+from asterisk import places, texts
 from asterisk.artifact import open_artifact
 from asterisk.bench import usual as finding
 from asterisk.demo import show
@@ -98,7 +98,7 @@ def test_times_and_memory(shown):
 
 
 def test_an_artifact_that_is_there_is_not_exported_again(artifact, tmp_path, monkeypatch):
-    name = f"asterisk-256-{finding.FORMAT}-{finding.RECIPE}"
+    name = f"{places.SHIPPED}-{finding.FORMAT}-{finding.RECIPE}"
     shutil.copytree(artifact, tmp_path / name)
     monkeypatch.setattr(finding, "ask", lambda *_, **__: pytest.fail("it exports"))
     assert finding.usual(tmp_path, lambda _: None) == tmp_path / name
@@ -108,7 +108,7 @@ def test_an_artifact_that_is_there_is_not_exported_again(artifact, tmp_path, mon
 def test_an_artifact_that_is_missing_is_exported(tmp_path):
     told: list[str] = []
     found = finding.usual(tmp_path / "artifacts", told.append)
-    assert found == tmp_path / "artifacts" / f"asterisk-256-{finding.FORMAT}-{finding.RECIPE}"
+    assert found == tmp_path / "artifacts" / f"{places.SHIPPED}-{finding.FORMAT}-{finding.RECIPE}"
     assert open_artifact(found).manifest.format == finding.FORMAT
     assert len(told) == 1
 

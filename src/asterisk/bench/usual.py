@@ -8,7 +8,7 @@ from pathlib import Path
 from asterisk.artifact import is_artifact
 from asterisk.bench.spawn import CellError, ask
 from asterisk.errors import EngineError
-from asterisk.places import shipped_checkpoint
+from asterisk.places import SHIPPED, shipped_checkpoint
 
 FORMAT, RECIPE = "tflite", "int8"
 TIMEOUT = 900  # seconds
@@ -20,7 +20,7 @@ def usual(folder: Path, tell: Callable[[str], None]) -> Path:
     In a process of its own, so that PyTorch is not in the memory that is told afterwards.
     UsageError outside a clone of the project, EngineError with the reason if it cannot be exported.
     """
-    wanted = f"asterisk-256-{FORMAT}-{RECIPE}"
+    wanted = f"{SHIPPED}-{FORMAT}-{RECIPE}"
     if is_artifact(folder / wanted):
         return folder / wanted
     checkpoint = shipped_checkpoint()
