@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from io import BytesIO
 
 from asterisk.bench.cells import MB, NONE, ms
 from asterisk.bench.models import METRICS, Comparison, Entry
-from asterisk.bench.pareto_page import columns, made_by, warnings, where
+from asterisk.bench.pareto_page import canvas, columns, made_by, png, warnings, where
 
 LEGEND = (
     "Quality is of the row's own vectors, through its engine, on the {split} split: Spearman of "
@@ -75,16 +74,10 @@ def plot(run: Comparison) -> bytes | None:
         for it in run.entries
         if (share := it.share(run.truth)) is not None and it.pss and TIMED[0] in it.ms
     ]
-    try:
-        import matplotlib as mpl
-    except ImportError:
+    drawn = canvas() if known else None
+    if drawn is None:
         return None
-    if not known:
-        return None
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    figure, axes = drawn
     for it, share in known:
         at = it.ms[TIMED[0]], 100 * share
         axes.scatter(*at, s=4 * (it.pss or 0) / MB, alpha=0.5)
@@ -101,7 +94,4 @@ def plot(run: Comparison) -> bytes | None:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(0.2)
     axes.grid(alpha=0.3)
-    out = BytesIO()
-    figure.savefig(out, format="png", dpi=120, metadata={"Software": None})
-    pyplot.close(figure)
-    return out.getvalue()
+    return png(figure)

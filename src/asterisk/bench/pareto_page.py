@@ -126,16 +126,12 @@ def _quality(name: str) -> Callable[[Recipe], str]:
 def plot(run: Pareto) -> bytes | None:
     """Return a PNG of size against time at 20 tokens; None without matplotlib or figures."""
     known = [it for it in run.recipes if it.costs() is not None]
-    try:
-        import matplotlib as mpl
-    except ImportError:
+    drawn = canvas() if known else None
+    if drawn is None:
         return None
-    if not known:
-        return None
-    mpl.use("Agg")
-    from matplotlib import pyplot, ticker
+    from matplotlib import ticker
 
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    figure, axes = drawn
     nines = [-math.log10(max(1 - it.fidelity["cosine_mean"], 1e-7)) for it in known]
     dots = axes.scatter(
         [it.size / MB for it in known],
@@ -163,6 +159,26 @@ def plot(run: Pareto) -> bytes | None:
         axis.set_major_formatter("{x:g}")
     axes.margins(0.15)  # of labels too
     figure.colorbar(dots, label="nines of mean cosine to FP32: -log10(1 - cosine)")
+    return png(figure)
+
+
+def canvas() -> tuple[Any, Any] | None:
+    """Return an empty figure of matplotlib and its axes; None where it is not installed."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return None
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    return figure, axes
+
+
+def png(figure: Any) -> bytes:
+    """Return a figure's PNG, and let go of the figure."""
+    from matplotlib import pyplot
+
     out = BytesIO()
     figure.savefig(out, format="png", dpi=120, metadata={"Software": None})
     pyplot.close(figure)

@@ -106,7 +106,12 @@ def fit_projection(vectors: Array, size: int) -> Array:
     Uncentred, so that cosines survive; ordered by variance, so that vectors can be truncated.
     """
     wide = vectors.astype("f8")
-    _, axes = np.linalg.eigh(wide.T @ wide)
+    return principal_axes(wide.T @ wide, size)
+
+
+def principal_axes(moments: npt.NDArray[np.float64], size: int) -> Array:
+    """Return the first ``size`` axes of second moments [D, D], float32 [size, D], signs settled."""
+    _, axes = np.linalg.eigh(moments)
     rows = axes[:, ::-1][:, :size].T
     largest = np.abs(rows).argmax(1)
     signs = np.sign(rows[np.arange(len(rows)), largest])

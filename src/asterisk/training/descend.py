@@ -15,6 +15,7 @@ import numpy.typing as npt
 from asterisk.errors import UsageError
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.config import Dense
+from asterisk.teachers.targets import principal_axes
 from asterisk.training.batches import Targets
 
 TOKENS = 0.1  # what token states count for beside sentence vectors, where axes are found
@@ -65,10 +66,7 @@ def axes(targets: Targets, size: int) -> Array:
         states = targets.states(number).astype("f4")
         tokens += states.T @ states
     both = sentences / sentences.trace() + TOKENS * tokens / tokens.trace()
-    _, found = np.linalg.eigh(both)
-    rows = found[:, ::-1][:, :size].T
-    largest = np.abs(rows).argmax(1)
-    return np.asarray(rows * np.sign(rows[np.arange(len(rows)), largest])[:, None], "f4")
+    return principal_axes(both, size)
 
 
 def narrowed(checkpoint: Checkpoint, axes: Array, intermediate: int) -> Checkpoint:
