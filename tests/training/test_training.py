@@ -26,7 +26,7 @@ from asterisk.training.batches import Targets
 from asterisk.training.claim import claim
 from asterisk.training.distil import Distillation
 from asterisk.training.initialise import student
-from asterisk.training.material import open_material
+from asterisk.training.material import Told, open_material
 from asterisk.training.recipe import PRESETS, TrainingRecipe
 from training.toy import rows, texts, write_corpus, write_targets
 
@@ -191,7 +191,8 @@ def test_targets_of_another_corpus(data, tmp_path):
     (tmp_path / "targets" / "targets.json").unlink()
     with pytest.raises(ArtifactError, match="--teacher"):
         open_material(data / "corpus", tmp_path / "targets", RECIPE)
-    named = open_material(data / "corpus", tmp_path / "targets", RECIPE, teacher="all-MiniLM-L6-v2")
+    told = Told.open(tmp_path / "targets", "all-MiniLM-L6-v2")
+    named = open_material(data / "corpus", tmp_path / "targets", RECIPE, told=told)
     assert named.told.uncased
 
 
@@ -384,7 +385,7 @@ def test_a_run_from_a_checkpoint_begins_where_it_ended(command_run, data, tmp_pa
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--layers", "3"), b"has another shape than the options ask for"),
+        (("--layers", "3"), b"num_layers 3: what the student begins with has 2"),
         ((), b"was trained in another space"),
     ],
 )

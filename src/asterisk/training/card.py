@@ -24,12 +24,12 @@ UNMEASURED = "Not measured yet: `asterisk-eval`, then `asterisk-train … --eval
 class Facts:
     """What a run was and what was measured on ``held_out`` texts that were never trained on.
 
-    ``passes`` were made over ``texts``; ``start`` and ``cosine`` are mean cosines to the teacher
-    before and after training, ``bag`` the best static table's; a pair of ``bypassed`` is, without
-    that block, the mean cosine to the whole model and to the teacher. ``evaluation`` is the
-    Markdown of an evaluation; ``curve`` tells whether a picture of the curve stands beside.
-    ``origin`` names what the run began with, if it had weights, and ``trained`` tells whether that
-    was a student, too.
+    ``passes`` were made over ``texts`` different texts; ``start`` and ``cosine`` are mean cosines
+    to the teacher before and after training, ``bag`` the best static table's; a pair of
+    ``bypassed`` is, without that block, the mean cosine to the whole model and to the teacher.
+    ``evaluation`` is the Markdown of an evaluation; ``curve`` tells whether a picture of the curve
+    stands beside. ``origin`` names what the run began with, if it had weights, and ``trained``
+    tells whether that was a student, too.
     """
 
     texts: int
@@ -56,6 +56,7 @@ def write_card(
     """Return the README of ``student``, with Hugging Face's metadata block."""
     name, config = student.name, student.config
     size = config.embedding_size
+    projected = "" if student.teacher_projection is None else "projected "
     licence = licence_of(student.card) or ("other" if facts.origin else "mit")
     choices = "\n".join(f"| {field} | {value} |" for field, value in asdict(recipe).items())
     picture = "![The curve of this run](curve.png)\n\n" if facts.curve else ""
@@ -90,9 +91,9 @@ or `asterisk-export` to ONNX, TFLite and GGUF.
 {facts.evaluation or UNMEASURED}
 <!-- /evaluation -->
 
-Mean cosines on {facts.held_out:,} texts that were never trained on, to the teacher's projected
-vectors and to the whole model's own; a block that could be bypassed unnoticed would have learned
-nothing:
+Mean cosines on {facts.held_out:,} texts that were never trained on, to the teacher's
+{projected}vectors and to the whole model's own; a block that could be bypassed unnoticed would have
+learned nothing:
 
 | | to the teacher | to the whole model |
 |---|--:|--:|
@@ -108,7 +109,7 @@ any text of the evaluation sets.
 |---|---|
 {licences.table(sources)}
 
-{_licences(licence, told, facts)}
+{_licences(licence, student, told, facts)}
 
 ## Recipe
 
@@ -149,11 +150,12 @@ documents may be embedded by the teacher and queries by this model. Vectors may 
 first 128 or 64 dimensions: they are ordered by variance."""
 
 
-def _licences(licence: str, told: Told, facts: Facts) -> str:
+def _licences(licence: str, student: Checkpoint, told: Told, facts: Facts) -> str:
     texts = "The texts have licences of their own, and none of them is\nhere"
     if facts.origin:
+        copy = ", of which LICENSE is a copy" if student.licence else ""
         return f"""The weights began as {facts.origin}, were changed by training and are under
-the same licence, {licence}. {texts}."""
+the same licence, {licence}{copy}. {texts}."""
     theirs = "Apache-2.0" if told.teacher == "all-MiniLM-L6-v2" else "under its own"
     return f"The weights are under the MIT licence. {texts}; the teacher is {theirs}."
 

@@ -101,6 +101,13 @@ class Distillation:
         if self.recipe.patience and self.kept.is_file():
             self.model.load_state_dict(_read(self.kept, self.processes.device))
 
+    def texts_read(self) -> int:
+        """Return how many different texts the steps up to here have read."""
+        read = np.zeros(len(self.train), bool)
+        for indices, _ in itertools.islice(self._plan(), self.step):
+            read[indices] = True
+        return int(read.sum())
+
     def _plan(self) -> Iterator[tuple[list[int], bool]]:
         """Yield each step's texts, and whether they are pairs, for ever."""
         recipe = self.recipe

@@ -53,8 +53,9 @@ def write(
     else:
         found = replace(begun.checkpoint, name=out.resolve().name, tensors=tensors)
         facts = replace(facts, origin=begun.origin, trained=begun.student)
+    found = replace(found, licence=found.licence if licence is None else licence)
     card = write_card(found, run.recipe, facts, told=material.told, sources=material.sources)
-    found = replace(found, card=card, licence=found.licence if licence is None else licence)
+    found = replace(found, card=card)
     checkpoint.save(found, out)
     with replacing_file(out / "curve.png") as staging:
         staging.write_bytes((folder / "curve.png").read_bytes())
@@ -71,7 +72,7 @@ def _facts(
     rows = run.curve
     start = rows[0]["held_out_cosine"] if rows and not rows[0]["passes"] else None
     return Facts(
-        texts=len(material.train),
+        texts=run.texts_read(),
         passes=run.seen,
         held_out=len(material.apart),
         start=start,
