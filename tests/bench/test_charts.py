@@ -9,7 +9,7 @@ from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from asterisk.bench.charts import NAMES, charts, distributions, jitter, lanes, phases, tradeoff
@@ -84,6 +84,8 @@ def test_fidelity_is_told_by_shape_and_what_falls_below_is_crossed_out(report):
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.floats(60, 500), st.floats(70, 365)), min_size=1, max_size=7))
+@example([(228.0, 70.015625), (446.0, 76.0)])
+@example([(60.0, 87.0), (60.0, 128.0), (135.0, 86.0), (97.0, 71.0)])
 def test_names_of_points_keep_apart(places):
     points = [
         tradeoff.Point(full_row, x, y) for (x, y), full_row in zip(places, SEVEN, strict=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from asterisk.bench.cells import MB, ms
 from asterisk.bench.charts.parts import name, real, steady, struck, x_axis, y_axis
@@ -15,6 +16,7 @@ LEFT, RIGHT, TOP, BOTTOM = 58.0, WIDTH - 16, 62.0, 370.0
 GRADED = (0.9999, 0.999, 0.99)  # mean cosine to FP32
 SIZE = 6.0
 ROOM = 245.0  # for a name
+ROUNDS = 6
 _NAMES = (*(f"\u2265 {least:g}" for least in GRADED), f"< {GRADED[-1]:g}", "not known")
 Box = tuple[float, float, float, float]
 
@@ -75,27 +77,32 @@ def grade(row: RowResult) -> int:
 
 
 def place(points: Sequence[Point], report: Report) -> list[Box]:
-    """Return a box for each point's name: near it, and clear of the other names and points."""
-    taken: list[Box] = [_around(point.x, point.y) for point in points]
-    boxes: list[Box] = []
-    for index, point in enumerate(points):
-        width = width_of(shorten(name(report, point.row), ROOM))
-        best: tuple[float, Box] | None = None
-        for order, box in enumerate(_candidates(point, width)):
-            others = [*taken[:index], *taken[index + 1 :]]
-            cost = sum(_overlap(box, other) for other in others) + order * 0.01
-            cost += 1e6 * (box[0] < LEFT or box[2] > RIGHT or box[1] < TOP or box[3] > BOTTOM)
-            if best is None or cost < best[0]:
-                best = cost, box
-        assert best is not None  # noqa: S101 - there are candidates
-        boxes.append(best[1])
-        taken.append(best[1])
-    return boxes
+    """Return a box for each point's name: near it, and clear of the other names and points.
+
+    One after another, and again while some overlap: what comes later may need the room.
+    """
+    widths = [width_of(shorten(name(report, point.row), ROOM)) for point in points]
+    marks = [_around(point.x, point.y) for point in points]
+    boxes: dict[int, Box] = {}
+    for _ in range(ROUNDS):
+        for index, (point, width) in enumerate(zip(points, widths, strict=True)):
+            others = [*marks[:index], *marks[index + 1 :]]
+            others += [box for number, box in boxes.items() if number != index]
+            boxes[index] = min(_candidates(point, width), key=partial(_cost, others=others))
+        names = list(boxes.values())
+        if not any(_overlap(a, b) for n, a in enumerate(names) for b in names[:n]):
+            break
+    return [boxes[index] for index in range(len(points))]
+
+
+def _cost(box: Box, others: Sequence[Box]) -> float:
+    outside = box[0] < LEFT or box[2] > RIGHT or box[1] < TOP or box[3] > BOTTOM
+    return sum(_overlap(box, other) for other in others) + 1e6 * outside
 
 
 def _candidates(point: Point, width: float) -> list[Box]:
     found = []
-    for away in (0.0, 14.0, 28.0, 44.0, 62.0):
+    for away in (0.0, 14.0, 28.0, 44.0, 62.0, 84.0, 110.0):
         gap = SIZE + 4 + away
         for dx, dy in ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (1, 1), (-1, -1), (-1, 1)):
             left = point.x + dx * gap - (width if dx < 0 else width / 2 if dx == 0 else 0)
