@@ -78,6 +78,9 @@ def test_the_page_says_what_was_measured(run):
     )
     assert (peer["retrieval"], peer["PSS, MB"], peer["of the teacher"]) == ("-", "-", "-")
     assert "asterisk-bench --models m.md" in text
+    assert all(len(cell.strip()) >= 3 for cell in text.split("\n|")[2].strip("|\n ").split("|"))
+    run.settings["data"] = []
+    assert "Spearman" not in page(run)
     assert "- other gguf: no engine" in text
     assert Comparison.from_json(run.to_json()) == run
     with pytest.raises(ValueError, match="schema 9"):

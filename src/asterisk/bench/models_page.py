@@ -8,12 +8,14 @@ from asterisk.bench.cells import MB, NONE, ms
 from asterisk.bench.models import METRICS, Comparison, Entry
 from asterisk.bench.pareto_page import canvas, columns, made_by, png, warnings, where
 
-LEGEND = (
+QUALITY = (
     "Quality is of the row's own vectors, through its engine, on the {split} split: Spearman of "
     "STS-B, mean nDCG@10 of retrieval, mean accuracy of a linear probe, times 100; in brackets and "
-    "in the last column as a share of {teacher}'s in FP32 under sentence-transformers. MB is 10^6 "
-    "bytes. Size is all of the model's files. PSS is of a process of its own after 200 texts of 20 "
-    "tokens. Times are medians of `encode(text)` on one thread."
+    "in the last column as a share of {teacher}'s in FP32 under sentence-transformers. "
+)
+LEGEND = (
+    "MB is 10^6 bytes. Size is all of the model's files. PSS is of a process of its own after 200 "
+    "texts of 20 tokens. Times are medians of `encode(text)` on one thread."
 )
 TIMED = ("20", "128")
 
@@ -24,7 +26,10 @@ def page(run: Comparison, picture: str | None = None) -> str:
         "# Models: what each gives and costs",
         f"{made_by(run.settings['argv'])} {where(run.machine, run.settings['effort'])}",
         table(run),
-        LEGEND.format(split=run.settings["split"], teacher=run.teacher),
+        (QUALITY if run.settings["data"] else "").format(
+            split=run.settings["split"], teacher=run.teacher
+        )
+        + LEGEND,
     ]
     if picture:
         parts.append(f"![quality over time, memory as the dot]({picture})")

@@ -99,7 +99,7 @@ def columns(shown: Sequence[tuple[str, Callable[[T], str]]], things: Sequence[T]
     """Return a Markdown table of headings and what to show; the first ``left`` stand leftwards."""
     lines = [[heading for heading, _ in shown]]
     lines += [[show(thing) for _, show in shown] for thing in things]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]  # a rule is ---
     rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
 
     def place(cell: str, width: int, index: int) -> str:
