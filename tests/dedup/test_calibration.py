@@ -7,7 +7,15 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_curve
 
-from asterisk.dedup.calibration import PRECISION, Point, chosen, counted, judged, labelled, usual
+from asterisk.dedup.calibration import (
+    PRECISION,
+    Point,
+    chosen,
+    counted,
+    default_threshold,
+    judged,
+    labelled,
+)
 from asterisk.dedup.calibration import shipped as shipped_for
 from asterisk.dedup.result import THRESHOLD
 from asterisk.errors import InputError, UsageError
@@ -56,10 +64,10 @@ def test_what_ships_is_for_the_model_that_ships(shipped_points):
 
 
 def test_a_model_has_a_threshold_of_its_own(shipped, shipped_points):
-    assert usual("0" * 64) == THRESHOLD
-    assert usual(shipped.fingerprint) == chosen(shipped_points, PRECISION, "").threshold
+    assert default_threshold("0" * 64) == THRESHOLD
+    assert default_threshold(shipped.fingerprint) == chosen(shipped_points, PRECISION, "").threshold
     by_hand = [p.threshold for p in shipped_points if p.right >= PRECISION * (p.right + p.wrong)]
-    assert usual(shipped.fingerprint) in by_hand
+    assert default_threshold(shipped.fingerprint) in by_hand
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from asterisk.model.checkpoint import load, save
 from asterisk.model.encoder import of_checkpoint
 from asterisk.teachers.own_tokens import OwnTokens
 from asterisk.teachers.targets import Shard, shard_folder
-from asterisk.training import curve, descend
+from asterisk.training import curve, pruning
 from asterisk.training.batches import Targets
 from asterisk.training.distil import Distillation
 from asterisk.training.recipe import PRESETS
@@ -119,7 +119,7 @@ def test_all_layers_are_the_teacher(data, tmp_path):
 def test_layers_are_those_that_were_named(data):
     """As transformers computes them with the other layers taken out."""
     teacher = load(data / "teacher")
-    student = descend.with_layers(teacher, (2, 0))
+    student = pruning.with_layers(teacher, (2, 0))
     theirs = transformers.AutoModel.from_pretrained(data / "bare").eval()
     theirs.encoder.layer = torch.nn.ModuleList([theirs.encoder.layer[2], theirs.encoder.layer[0]])
     ids = torch.randint(1_000, 30_000, (3, 17))
@@ -129,7 +129,7 @@ def test_layers_are_those_that_were_named(data):
     assert student.compatible_with == ()
     for layers, told in (((0, 3), "has 3 layers, 0 to 2"), ((1, 1), "twice")):
         with pytest.raises(UsageError, match=told):
-            descend.with_layers(teacher, layers)
+            pruning.with_layers(teacher, layers)
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_a_narrower_student(trained, data, tmp_path):
 
 def test_axes_keep_most_of_the_teacher(data):
     targets = Targets(data / "targets" / "train", 300, None, as_read=True)
-    axes = descend.axes(targets, 48)
+    axes = pruning.axes(targets, 48)
     sentences = targets.sentences(0)
     kept = np.linalg.norm(sentences @ axes.T, axis=1)
     _, _, best = np.linalg.svd(sentences, full_matrices=False)
@@ -223,7 +223,7 @@ def test_narrowing_takes_the_strongest(data):
         tensors[f"{start}attention.output.dense.weight"][:, 16:32] = 0
         tensors[f"{start}output.dense.weight"][:, ::2] = 0
     weaker = replace(teacher, tensors=tensors)
-    narrow = descend.narrowed(weaker, np.eye(64, dtype="f4")[:48], 64)
+    narrow = pruning.narrowed(weaker, np.eye(64, dtype="f4")[:48], 64)
     for layer in range(3):
         start = f"encoder.layer.{layer}."
         kept = [*range(16), *range(32, 64)]
@@ -238,7 +238,7 @@ def test_narrowing_takes_the_strongest(data):
         (np.eye(64, dtype="f4")[:48], 129, "there are 128"),
     ):
         with pytest.raises(UsageError, match=told):
-            descend.narrowed(teacher, axes, inner)
+            pruning.narrowed(teacher, axes, inner)
 
 
 def test_a_teacher_of_another_width(data, tmp_path):

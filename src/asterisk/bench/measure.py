@@ -28,13 +28,19 @@ def start(spec: Mapping[str, Any], mark: Callable[[str], None]) -> Encoder:
     for module in spec["modules"]:
         importlib.import_module(module)
     mark("import")
+    encoder = load(spec)
+    mark("load")
+    encoder.encode(spec["first"])
+    mark("first")
+    return encoder
+
+
+def load(spec: Mapping[str, Any]) -> Encoder:
+    """Open ``spec``'s path with its opener, ``module:function``, and the options it names."""
     module, _, function = spec["opener"].partition(":")
     opener = getattr(importlib.import_module(module), function)
     options = {name: spec[name] for name in ("threads", "max_memory") if name in spec}
     encoder: Encoder = opener(Path(spec["path"]), **options)
-    mark("load")
-    encoder.encode(spec["first"])
-    mark("first")
     return encoder
 
 

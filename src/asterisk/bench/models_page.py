@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from asterisk.bench.cells import MB, NONE, ms
+from asterisk.bench.cells import MB, NONE
 from asterisk.bench.models import METRICS, Comparison, Entry
-from asterisk.bench.pareto_page import canvas, columns, made_by, png, warnings, where
+from asterisk.bench.pareto import TIMED
+from asterisk.bench.pareto_page import (
+    canvas,
+    columns,
+    made_by,
+    png,
+    pss,
+    size,
+    times,
+    warnings,
+    where,
+)
 
 QUALITY = (
     "Quality is of the row's own vectors, through its engine, on the {split} split: Spearman of "
@@ -17,7 +28,6 @@ LEGEND = (
     "MB is 10^6 bytes. Size is all of the model's files. PSS is of a process of its own after 200 "
     "texts of 20 tokens. Times are medians of `encode(text)` on one thread."
 )
-TIMED = ("20", "128")
 
 
 def page(run: Comparison, picture: str | None = None) -> str:
@@ -44,9 +54,9 @@ def table(run: Comparison) -> str:
         ("recipe", lambda it: it.recipe),
         ("d", lambda it: str(it.dimensions or NONE)),
         *((metric, _score(run, metric)) for metric in METRICS),
-        *((f"{tokens} tokens, ms", _time(tokens)) for tokens in TIMED),
-        ("PSS, MB", lambda it: NONE if it.pss is None else f"{it.pss / MB:.1f}"),
-        ("size, MB", lambda it: f"{it.size / MB:.1f}"),
+        *times(),
+        ("PSS, MB", pss),
+        ("size, MB", size),
         ("of the teacher", lambda it: _share(it.share(run.truth))),
     ]
     ordered = sorted(run.entries, key=lambda it: it.ms.get(TIMED[0], float("inf")))
@@ -66,10 +76,6 @@ def _score(run: Comparison, metric: str) -> Callable[[Entry], str]:
 
 def _share(share: float | None) -> str:
     return NONE if share is None else f"{100 * share:.1f}%"
-
-
-def _time(tokens: str) -> Callable[[Entry], str]:
-    return lambda it: ms(it.ms[tokens]) if tokens in it.ms else NONE
 
 
 def plot(run: Comparison) -> bytes | None:

@@ -5,14 +5,25 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from asterisk.bench.cells import MB, NONE, ms
 from asterisk.bench.pareto import TIMED, Pareto, Recipe
 
 T = TypeVar("T")
+
+
+class Cost(Protocol):
+    """What was measured of a row: bytes of its files and of a process, milliseconds by tokens."""
+
+    size: int
+    pss: int | None
+    ms: dict[str, float]
+
+
 LEGEND = (
     "Sorted by size. **Front**: no other recipe of any format is at least as good in size, memory, "
     "both times and mean cosine and better in one of them, by the exact figures. MB is 10^6 bytes. "
@@ -82,9 +93,9 @@ def _table(run: Pareto) -> str:
         ("runtime", lambda it: it.title),
         ("recipe", lambda it: it.recipe),
         ("front", lambda it: "yes" if it.front else ""),
-        ("size, MB", lambda it: f"{it.size / MB:.1f}"),
-        ("PSS, MB", lambda it: NONE if it.pss is None else f"{it.pss / MB:.1f}"),
-        *((f"{tokens} tokens, ms", _time(tokens)) for tokens in TIMED),
+        ("size, MB", size),
+        ("PSS, MB", pss),
+        *times(),
         ("cosine mean", _figure("cosine_mean", 5)),
         ("min", _figure("cosine_min", 4)),
         ("overlap@10", _figure("overlap_at_10", 3)),
@@ -111,8 +122,23 @@ def columns(shown: Sequence[tuple[str, Callable[[T], str]]], things: Sequence[T]
     )
 
 
-def _time(tokens: str) -> Callable[[Recipe], str]:
-    return lambda it: ms(it.ms[tokens]) if tokens in it.ms else NONE
+def size(it: Cost) -> str:
+    """Show the bytes of its files."""
+    return f"{it.size / MB:.1f}"
+
+
+def pss(it: Cost) -> str:
+    """Show the bytes that a process of it takes."""
+    return NONE if it.pss is None else f"{it.pss / MB:.1f}"
+
+
+def times() -> list[tuple[str, Callable[[Cost], str]]]:
+    """Return a heading and what to show for each length that is `TIMED`."""
+
+    def show(it: Cost, tokens: str) -> str:
+        return ms(it.ms[tokens]) if tokens in it.ms else NONE
+
+    return [(f"{tokens} tokens, ms", partial(show, tokens=tokens)) for tokens in TIMED]
 
 
 def _figure(name: str, digits: int) -> Callable[[Recipe], str]:

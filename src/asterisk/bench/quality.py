@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from asterisk.bench.answer import answer
+from asterisk.bench.measure import load
 from asterisk.errors import AsteriskError, one_line
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def _opened(spec: Mapping[str, Any]) -> Model:
 
     if "opener" not in spec:
         return open_model(spec["path"])
-    module, _, function = spec["opener"].partition(":")
-    encoder = getattr(importlib.import_module(module), function)(Path(spec["path"]), 1)
+    encoder = load({**spec, "threads": 1})
     size = len(encoder.encode("size"))
     return Model(spec["path"], spec["opener"], size, None, encoder.encode)
 

@@ -211,10 +211,10 @@ def _threshold(
     runtime: Runtime | None,
     prompt_name: str | None,
 ) -> tuple[float, str]:
-    from asterisk.dedup.calibration import chosen, counted, judged, shipped, usual
+    from asterisk.dedup.calibration import chosen, counted, default_threshold, judged, shipped
 
     if arguments.precision is None:
-        return arguments.threshold or usual(fingerprint), ""
+        return arguments.threshold or default_threshold(fingerprint), ""
     if arguments.labelled and runtime is not None:
         points = counted(*judged(arguments.labelled, runtime, prompt_name))
         point = chosen(points, arguments.precision, "labelled pairs")

@@ -136,7 +136,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
         from asterisk.training.distributed import processes
         from asterisk.training.pipeline import Job, train
-        from asterisk.training.start import Descent
+        from asterisk.training.start import Pruning
     except ImportError as missing:
         raise MissingExtra(missing.name or "torch", "train") from None
 
@@ -151,7 +151,7 @@ def _train(arguments: argparse.Namespace) -> None:
         follow=arguments.follow,
         start=arguments.start,
         from_teacher=arguments.from_teacher,
-        descent=Descent(kept, arguments.width),
+        pruning=Pruning(kept, arguments.width),
         bag=bag,
         evaluation=arguments.evaluation,
         licence=arguments.licence,

@@ -113,7 +113,7 @@ def shipped(fingerprint: str) -> list[Point]:
     )
 
 
-def usual(fingerprint: str) -> float:
+def default_threshold(fingerprint: str) -> float:
     """Return the threshold to take where none is given: `PRECISION`'s, else `THRESHOLD`."""
     try:
         points = shipped(fingerprint)

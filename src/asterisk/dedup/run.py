@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asterisk.dedup.calibration import usual
+from asterisk.dedup.calibration import default_threshold
 from asterisk.dedup.clustering import EXACT, Told, clusters, nothing
 from asterisk.dedup.collecting import Collected, Copies
 from asterisk.dedup.normal import normal
@@ -39,7 +39,7 @@ def deduplicate(
     """Find the near-duplicates among ``texts``, numbered as they come; see `Found`.
 
     Two texts are linked from a cosine of ``threshold`` on (of their vectors as int8; None is the
-    runtime's own, see `asterisk.dedup.calibration.usual`), and a cluster
+    runtime's own, see `asterisk.dedup.calibration.default_threshold`), and a cluster
     is what reaches it with the cluster's representative; with ``numbers`` "differ" (else "ignore")
     their numbers must not contradict the representative's either, see `contradict`. The texts wait
     in a temporary file, so that a million of them need no more memory than their vectors.
@@ -50,7 +50,7 @@ def deduplicate(
     UsageError for a threshold outside 0 to 1 or other ``numbers``; OutputError where the temporary
     files do not fit.
     """
-    threshold = usual(runtime.fingerprint) if threshold is None else threshold
+    threshold = default_threshold(runtime.fingerprint) if threshold is None else threshold
     check(threshold)
     if numbers not in NUMBERS:
         raise UsageError(f"numbers must be one of {', '.join(NUMBERS)}, not {numbers!r}")

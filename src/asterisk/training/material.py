@@ -16,7 +16,7 @@ from asterisk.teachers.target_facts import FILE, corpus_digest
 from asterisk.teachers.targets import SHARD, read_projection
 from asterisk.teachers.teacher import PACKAGED
 from asterisk.tokenizer import gpt2
-from asterisk.training import descend
+from asterisk.training import pruning
 from asterisk.training.batches import Targets
 from asterisk.training.caseless import fold
 from asterisk.training.distil import EVALUATED
@@ -126,7 +126,7 @@ def open_material(
         projection = read_projection(targets / "projection.npy")
     elif isinstance(axes, int):
         wide = Targets(targets / "train", len(known), None, None, patience)
-        projection = descend.axes(wide, axes)
+        projection = pruning.axes(wide, axes)
     else:
         projection = axes
 

@@ -24,7 +24,7 @@ from asterisk.training.distributed import Processes
 from asterisk.training.material import Material, Told, open_material
 from asterisk.training.outcome import evaluation, read_licence, write
 from asterisk.training.recipe import TrainingRecipe
-from asterisk.training.start import OWN_TOKENS, Begun, Descent, begin, open_start
+from asterisk.training.start import OWN_TOKENS, Begun, Pruning, begin, open_start
 
 Stage = Callable[[str, int, int, dict[str, float]], None]
 
@@ -36,7 +36,7 @@ class Job:
     ``corpus``, ``targets``, ``texts``, ``teacher`` and ``follow`` are `open_material`'s. ``out`` is
     the checkpoint to write, ``run`` the working folder. ``start`` is a checkpoint whose weights the
     run begins with instead of what the teacher makes of each token, ``from_teacher`` the same with
-    the teacher's own, and ``descent`` what it takes of them. ``bag`` says whether the static
+    the teacher's own, and ``pruning`` what it takes of them. ``bag`` says whether the static
     baseline is trained too, for its "line" in the curve, "only" it, or "no". ``evaluation`` is JSON
     that `asterisk-eval` wrote, for the card; ``licence`` the text that goes with the weights, None
     being that of what the run begins with.
@@ -51,7 +51,7 @@ class Job:
     follow: bool = False
     start: Path | None = None
     from_teacher: bool = False
-    descent: Descent = field(default_factory=Descent)
+    pruning: Pruning = field(default_factory=Pruning)
     bag: Literal["line", "only", "no"] = "line"
     bag_recipe: BagRecipe = field(default_factory=BagRecipe)
     evaluation: Path | None = None
@@ -76,7 +76,7 @@ def train(
     start = open_start(told, job.start, from_teacher=job.from_teacher)
     if told.own_tokens and job.bag != "no":
         raise UsageError(f"--bag {job.bag} is for students with GPT-2's tokenizer")
-    if not told.own_tokens and not job.descent.whole:
+    if not told.own_tokens and not job.pruning.whole:
         raise UsageError(f"--width and --layers with a list need targets {OWN_TOKENS}")
     material = open_material(
         job.corpus,
@@ -85,13 +85,13 @@ def train(
         told=told,
         texts=job.texts,
         follow=job.follow,
-        axes=job.descent.width or (None if start is None else start.teacher_projection),
+        axes=job.pruning.width or (None if start is None else start.teacher_projection),
     )
     recipe = material.recipe
     begun = None
     config = configure(shape, material.train.dimensions)
     if start is not None:
-        begun = begin(start, job.descent, material, shape)
+        begun = begin(start, job.pruning, material, shape)
         config = begun.checkpoint.config
     if processes.first:
         claim(job.run, recipe, _choices(material, config, begun))

@@ -10,14 +10,14 @@ import numpy as np
 from asterisk.errors import ArtifactError, UsageError
 from asterisk.model.checkpoint import Checkpoint, load
 from asterisk.teachers.teacher import find
-from asterisk.training import descend
 from asterisk.training.material import Material, Told
+from asterisk.training.pruning import narrowed, widened, with_layers
 
 OWN_TOKENS = "in the teacher's tokens: asterisk-teacher --tokenizer teacher"
 
 
 @dataclass(frozen=True, slots=True)
-class Descent:
+class Pruning:
     """What a student takes of the checkpoint that it begins with.
 
     Its blocks ``layers`` alone, counted from 0, None being all; along ``width`` of the teacher's
@@ -76,8 +76,8 @@ def open_start(told: Told, path: Path | None, *, from_teacher: bool) -> Checkpoi
     return start
 
 
-def begin(start: Checkpoint, descent: Descent, material: Material, shape: dict[str, int]) -> Begun:
-    """Return what a student begins as: what ``descent`` takes of ``start``, in the targets' space.
+def begin(start: Checkpoint, pruning: Pruning, material: Material, shape: dict[str, int]) -> Begun:
+    """Return what a student begins as: what ``pruning`` takes of ``start``, in the targets' space.
 
     ``shape`` are `ModelConfig`'s fields that were asked for. UsageError for what does not fit.
     """
@@ -89,16 +89,16 @@ def begin(start: Checkpoint, descent: Descent, material: Material, shape: dict[s
                 f"{start.name} was trained in another space than that of these targets"
             )
     else:
-        if descent.layers is not None:
-            begun = descend.with_layers(begun, descent.layers)
-        if descent.width is not None and axes is not None:
+        if pruning.layers is not None:
+            begun = with_layers(begun, pruning.layers)
+        if pruning.width is not None and axes is not None:
             if start.teacher_projection is not None:
                 raise UsageError(f"--width: {start.name} is along fewer axes already")
-            inner = begun.config.intermediate_size * descent.width // begun.config.hidden_size
+            inner = begun.config.intermediate_size * pruning.width // begun.config.hidden_size
             inner = shape.get("intermediate_size", inner)
-            begun = descend.narrowed(begun, axes, inner)
+            begun = narrowed(begun, axes, inner)
         elif begun.config.embedding_size != material.train.dimensions:
-            begun = descend.widened(begun, material.train.dimensions, material.recipe.seed)
+            begun = widened(begun, material.train.dimensions, material.recipe.seed)
         longest = min(begun.config.max_positions, material.told.longest)
         begun = replace(
             begun,
@@ -112,4 +112,4 @@ def begin(start: Checkpoint, descent: Descent, material: Material, shape: dict[s
             raise UsageError(f"{name} {value}: what the student begins with has {told[name]}")
     student = start.teacher_projection is not None or bool(start.compatible_with)
     name = start.name if student else material.told.teacher
-    return Begun(begun, descent.describe(name), student)
+    return Begun(begun, pruning.describe(name), student)
