@@ -10,7 +10,6 @@ import json
 import resource
 import sys
 from dataclasses import replace
-from difflib import SequenceMatcher
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from hypothesis import strategies as st
 
 from asterisk import texts
 from asterisk.cli import data
-from asterisk.corpora.altered import altered
+from asterisk.corpora.chain import Chain
 from asterisk.corpora.clean import LONGEST, Cleaner, Evaluated, digest
 from asterisk.corpora.corpus import Corpus, describe
 from asterisk.corpora.packed import open_packed
@@ -85,42 +84,54 @@ def test_a_recipe_gives_the_same_bytes_as_it_always_did(corpus):
         assert hashlib.sha256((corpus / name).read_bytes()).hexdigest()[:16] == wanted, name
 
 
-def test_altered_texts_differ_in_a_word(tmp_path):
-    """By what difflib finds, and from texts of the corpus alone; the held-out ones are none."""
-    few = [Source("some", lambda: ((text,) for text in SOME[:200]))]
-    recipe = replace(SMALL, joined=0, altered=200)
-    prepare(few, recipe, tmp_path / "c", evaluated=Evaluated())
+def test_generated_texts_are_new_and_go_on_as_others_do(tmp_path):
+    """Every three words of one stand in a text of the corpus; the held-out ones are none."""
+    few = [Source("some", lambda: ((text,) for text in ROUND))]
+    recipe = replace(SMALL, joined=0, generated=2_000)
+    banned = Evaluated(SAID)
+    prepare(few, recipe, tmp_path / "c", evaluated=banned)
     train, held = Corpus.open(tmp_path / "c"), Corpus.open(tmp_path / "c", "held-out")
-    own = {text for index, text in enumerate(train) if not train.sources[index]}
+    own = {text for index, text in enumerate(train) if train.sources[index] == 0}
     made = [text for index, text in enumerate(train) if train.sources[index] == 2]
-    assert 50 < len(made) <= 80  # no denser than 200 beside 500 texts
+    assert len(made) > 40
     assert not (held.sources == 2).any()
-    words = [text.split() for text in own]
-    for text in made[::10]:
-        assert text not in own
-        pieces = text.split()
-        nearest = max(SequenceMatcher(None, some, pieces).ratio() for some in words)
-        assert nearest > 0.4
-    prepare(few, recipe, tmp_path / "d", evaluated=Evaluated())
+    known = {piece for text in own for piece in pieces(text)}
+    for text in made:
+        assert pieces(text) <= known
+        assert text not in {*ROUND, *SAID}
+    assert len(set(made)) == len(made)
+    prepare(few, recipe, tmp_path / "d", evaluated=banned)
     assert list(Corpus.open(tmp_path / "d")) == list(train)
 
 
-@given(st.text(), st.text(), st.integers(0, 99))
-def test_any_text_can_be_altered(text, other, seed):
-    made = altered(text, other, np.random.default_rng(seed))
-    if made is not None:
-        assert made != text
-        assert made.strip()
-        assert abs(len(made.split()) - len(text.split())) <= 8
-    assert made == altered(text, other, np.random.default_rng(seed))
+def pieces(text: str) -> set[tuple[str, ...]]:
+    """Every three words that follow each other, nothing before the first and after the last."""
+    words = ["", "", *text.split(), ""]
+    return set(zip(words, words[1:], words[2:], strict=False))
 
 
-def test_question_words_are_exchanged():
-    made = {
-        altered("who wrote the book", "some words", np.random.default_rng(seed))
-        for seed in range(99)
-    }
-    assert {"why wrote the book", "how many wrote the book"} <= made
+# Three places with a turn each: what is made exchanges them, and two of those texts are evaluated.
+ROUND = [
+    f"{who} would like to {what} the {which} {when}"
+    for number, who in enumerate(("i", "you", "we", "they", "people"))
+    for what in ("see", "sell", "find")
+    for which in ("red car", "old house", "long book")
+    for when in ("today", "on monday", "next week", "tomorrow morning")[number % 2 :: 2]
+]
+SAID = [
+    "i would like to see the red car on monday",
+    "we would like to sell the old house tomorrow morning",
+]
+
+
+@given(st.lists(st.lists(st.text(), max_size=4), max_size=3), st.floats(0, 1), st.integers(0, 99))
+def test_any_texts_make_a_chain(groups, balance, seed):
+    made = Chain(groups, balance).text(np.random.default_rng(seed))
+    known = {word for texts in groups for text in texts for word in text.split()}
+    assert set(made.split()) <= known
+    assert bool(made) == bool(known)
+    assert len(made.split()) <= 30
+    assert made == Chain(groups, balance).text(np.random.default_rng(seed))
 
 
 def test_a_small_corpus_is_joined_no_more_densely(tmp_path):
@@ -140,7 +151,7 @@ def test_what_is_in_a_corpus(corpus):
     assert not {clean(text) for text in SOME[100:120]} & set(everything)
     assert "\ufffd broken café utf nul" in everything
     told = describe(corpus)
-    assert told["sources"] == ["more", "pairs", "single", "joined", "altered"]
+    assert told["sources"] == ["more", "pairs", "single", "joined", "generated"]
     assert told["rows"]["single"] == {"kept": 480, "short": 0, "repeated": 100, "evaluated": 20}
     joined = [train[i] for i in np.flatnonzero(train.sources == 3)]
     assert joined
@@ -170,7 +181,7 @@ def test_sources_of_one_name_are_told_apart(tmp_path):
     two = Source("joined", lambda: [(text,) for text in SOME[50:99]])
     told = prepare([one, two], SMALL, tmp_path / "c", evaluated=Evaluated())
     assert list(told) == ["joined-2", "joined-3"]
-    assert describe(tmp_path / "c")["sources"] == ["joined-2", "joined-3", "joined", "altered"]
+    assert describe(tmp_path / "c")["sources"] == ["joined-2", "joined-3", "joined", "generated"]
 
 
 def test_a_failure_leaves_what_was_there(raw, corpus, tmp_path):

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import folders
 import numpy as np
@@ -162,6 +163,15 @@ def foreign(request, tmp_path_factory):
 MARKS = {"wordpiece": 2, "roberta": 0, "unigram": 0}
 
 
+def equally_likely(folder: Path, ids: list[int], others: list[int]) -> bool:
+    """Tell whether two readings are as good to a Unigram model: of five zeros, 2 + 3 and 3 + 2."""
+    model = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]
+    if model["type"] != "Unigram":
+        return False
+    scores = np.array([score for _, score in model["vocab"]])
+    return bool(np.isclose(scores[ids].sum(), scores[others].sum(), rtol=0, atol=1e-3))
+
+
 def test_llama_cpp_tokenises_as_hugging_face_does(foreign, lines, request):
     from transformers import AutoTokenizer
 
@@ -169,7 +179,12 @@ def test_llama_cpp_tokenises_as_hugging_face_does(foreign, lines, request):
     truth = AutoTokenizer.from_pretrained(folder, split_special_tokens=True)
     texts = [*DIACRITICS, *lines]
     with vocabulary(artifact.entry) as tokenize:
-        differing = [text for text in texts if tokenize(text) != truth(text)["input_ids"]]
+        readings = [(text, tokenize(text), truth(text)["input_ids"]) for text in texts]
+    differing = [
+        text
+        for text, ids, true in readings
+        if ids != true and not equally_likely(folder, ids, true)
+    ]
     assert len(differing) <= MARKS[request.node.callspec.params["foreign"]], differing
     assert not set(differing) & set(DIACRITICS)
 

@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         "--joined", type=natural, default=20_000, help="neighbours put together (%(default)s)"
     )
     kept.add_argument(
-        "--altered", type=natural, default=0, help="texts with a word changed (%(default)s)"
+        "--generated", type=natural, default=0, help="texts of a Markov chain (%(default)s)"
     )
     kept.add_argument(
         "--held-out", type=natural, default=4_000, help="drawn from the fixed slice (%(default)s)"
@@ -105,7 +105,7 @@ def _data(arguments: argparse.Namespace) -> None:
     recipe = DataRecipe(
         texts=arguments.texts,
         joined=arguments.joined,
-        altered=arguments.altered,
+        generated=arguments.generated,
         held_out=arguments.held_out,
         balance=arguments.balance,
         longest=arguments.longest,

@@ -27,7 +27,7 @@ KNOWN = {
     "wordnet_examples": _WORDNET,
     "wordnet_word_gloss": _WORDNET,
     "joined": "neighbouring passages of the above, put together",
-    "altered": "texts of the above, a word changed",
+    "generated": "texts of a Markov chain over the words of the above",
 }
 
 

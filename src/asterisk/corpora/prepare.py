@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.corpora import corpus
-from asterisk.corpora.altered import altered
+from asterisk.corpora.chain import Chain
 from asterisk.corpora.clean import Cleaner, Evaluated
 from asterisk.corpora.sources import Row, Source, file_source
 from asterisk.corpora.spool import Removed, Spool
@@ -20,9 +20,10 @@ from asterisk.errors import InputError
 from asterisk.files import replacing_folder
 from asterisk.tokenizer import gpt2
 
+SHORT = 120  # bytes of a text, up to which others are generated from it
 LONG_ENOUGH = 80  # mean bytes of a source's texts, from which on they are joined
 MOST_SOURCES = 0xFFFD
-MADE = ("joined", "altered")  # here, of the texts of all sources
+MADE = ("joined", "generated")  # here, of the texts of all sources
 NONE = np.empty(0, "i8")
 Progress = Callable[[str], None]
 
@@ -33,14 +34,14 @@ class DataRecipe:
 
     About ``texts`` texts are drawn; a source of r rows gives a share proportional to
     r**``balance``, so that large files do not drown small ones. ``joined`` more are neighbouring
-    texts put together up to ``longest`` tokens, so that every position is trained, and ``altered``
-    more are texts with one word changed (`asterisk.corpora.altered`). Rows are kept
-    whose every text has at least ``fewest_words`` words.
+    texts put together up to ``longest`` tokens, so that every position is trained, and
+    ``generated`` more come of a Markov chain (`asterisk.corpora.chain`). Rows are kept whose every
+    text has at least ``fewest_words`` words.
     """
 
     texts: int = 800_000
     joined: int = 20_000
-    altered: int = 0
+    generated: int = 0
     held_out: int = 4_000
     balance: float = 0.75
     longest: int = 512
@@ -71,7 +72,9 @@ def prepare(
             spool.seal()
             for part in corpus.PARTS:
                 random = np.random.default_rng(recipe.seed)
-                size = _part(staging / part, spool, recipe, random, apart=part != "train")
+                size = _part(
+                    staging / part, spool, recipe, random, evaluated, apart=part != "train"
+                )
                 progress(f"{part}: {size:,} texts")
                 if not size and part == "train":
                     raise InputError("nothing is left to train on")
@@ -110,18 +113,28 @@ def _cleaned(raw: Iterable[Row]) -> Iterator[Row]:
 
 
 def _part(
-    folder: Path, spool: Spool, recipe: DataRecipe, random: np.random.Generator, *, apart: bool
+    folder: Path,
+    spool: Spool,
+    recipe: DataRecipe,
+    random: np.random.Generator,
+    evaluated: Evaluated,
+    *,
+    apart: bool,
 ) -> int:
     """Write one part, shuffled, and return how many texts it holds."""
     wanted = recipe.held_out if apart else recipe.texts
     kept = [spool.rows(source, apart=apart) for source in range(spool.sources)]
     drawn = np.concatenate([*_draw(spool, kept, wanted, recipe.balance, random), NONE])
     chosen = spool.texts_of(drawn)
-    # A corpus smaller than was asked for is joined no more densely.
+    # A corpus smaller than was asked for gets no more of what is made.
     share = wanted / recipe.texts * min(1.0, len(chosen) / max(wanted, 1))
     made = [
         [*_join(spool, kept, round(recipe.joined * share), recipe, random)],
-        [*_alter(spool, chosen, 0 if apart else round(recipe.altered * share), random)],
+        [
+            text.encode()
+            for text in _generate(spool, chosen, 0 if apart else share, recipe, random)
+            if text not in evaluated
+        ],
     ]
     more = [(text, kind) for kind, texts in enumerate(made) for text in texts]
     order = random.permutation(len(chosen) + len(more))
@@ -162,19 +175,27 @@ def _draw(
         yield random.choice(some, size=min(share, len(some)), replace=False)
 
 
-def _alter(
-    spool: Spool, chosen: npt.NDArray[np.int64], count: int, random: np.random.Generator
-) -> Iterator[bytes]:
-    """Yield about ``count`` of the ``chosen`` texts with a change, most of them short ones."""
-    if not count or not len(chosen):
+def _generate(
+    spool: Spool,
+    chosen: npt.NDArray[np.int64],
+    share: float,
+    recipe: DataRecipe,
+    random: np.random.Generator,
+) -> Iterator[str]:
+    """Yield about so many texts of a chain over short ones of ``chosen``, all of them new."""
+    count = round(recipe.generated * share)
+    if not count:
         return
-    # Of two drawn, the shorter: one word changes more of it.
-    pairs = random.choice(chosen, size=(count, 3))
-    for one, two, other in pairs:
-        texts = sorted((spool.bytes_of(one), spool.bytes_of(two)), key=len)
-        text, words = texts[0].decode("utf-8"), spool.bytes_of(other).decode("utf-8")
-        if (made := altered(text, words, random)) is not None:
-            yield made.encode()
+    short: list[list[str]] = [[] for _ in range(spool.sources)]
+    for index in chosen:
+        if len(found := spool.bytes_of(index)) <= SHORT:
+            short[spool.source_of(index)].append(found.decode("utf-8"))
+    chain, made = Chain(short, recipe.balance), set()
+    for _ in range(count):
+        text = chain.text(random)
+        if len(text) > 1 and text not in made and text not in spool:
+            made.add(text)
+            yield text
 
 
 def _join(

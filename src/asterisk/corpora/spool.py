@@ -59,6 +59,7 @@ class Spool:
         traceback: TracebackType | None,
     ) -> None:
         self._file.close()
+        self._known.clear()
         self._blob = np.empty(0, "u1")
         self.path.unlink(missing_ok=True)
 
@@ -100,10 +101,13 @@ class Spool:
             self._text_apart.append(apart)
         return index
 
+    def __contains__(self, text: str) -> bool:
+        """Tell whether a text stands in any row, of either part."""
+        return self._known.get(digest(text)) is not None
+
     def seal(self) -> None:
         """End the filling; texts can be read from here on."""
         self._file.close()
-        self._known.clear()
         if self._ends[-1]:
             self._blob = np.memmap(self.path, "u1", "r")
 
