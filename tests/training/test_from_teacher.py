@@ -179,6 +179,7 @@ def test_one_goes_on_from_another(trained, data, tmp_path):
     before, after = (curve.read(where / "run" / "curve.csv") for where in (trained, tmp_path))
     assert after[0]["held_out_cosine"] == pytest.approx(before[-1]["held_out_cosine"], abs=2e-3)
     assert load(tmp_path / "out").compatible_with == (load(data / "teacher").fingerprint,)
+    assert "beginning as an earlier out." in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_narrower_student(trained, data, tmp_path):

@@ -52,7 +52,8 @@ def write(
         )
     else:
         found = replace(begun.checkpoint, name=out.resolve().name, tensors=tensors)
-        facts = replace(facts, origin=begun.origin, trained=begun.student)
+        origin = begun.origin if begun.origin != found.name else f"an earlier {found.name}"
+        facts = replace(facts, origin=origin, trained=begun.student)
     found = replace(found, licence=found.licence if licence is None else licence)
     card = write_card(found, run.recipe, facts, told=material.told, sources=material.sources)
     found = replace(found, card=card)
