@@ -103,10 +103,10 @@ def test_a_peak_stays_under_the_limit_and_vectors_are_the_same(artifact, texts, 
     unlimited = json.loads(run(child(artifact, texts, 4, 0, free)).stdout)
     roomy = json.loads(run(child(artifact, texts, 2, 192 * MB, bound)).stdout)
     least_of_all = json.loads(run(child(artifact, texts, 4, limit, tight)).stdout)
-    # Each page of a file counts once, however many sessions map it: with one, that is peak RSS.
+    # Each page of a file counts once, however many sessions map it.
     charged = [
-        *(told["own"] + told["libraries"] + told["files"] for told in (unlimited, roomy)),
-        least_of_all["peak"],
+        max(told["own"] + told["libraries"] + told["files"], one * told["peak"])
+        for told, one in ((unlimited, 0), (roomy, 0), (least_of_all, 1))
     ]
     assert charged[0] > limit
     assert charged[1] <= 192 * MB

@@ -1,4 +1,4 @@
-"""Texts that nobody wrote: a Markov chain over the words of the short ones.
+"""Synthetic texts: a Markov chain over the words of the short ones.
 
 A teacher can be asked about any text. A shallow student errs most on questions and remarks made of
 small words, of which no corpus has enough; a chain makes as many more as are wanted.
@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-ORDER = 2
 MOST_WORDS = 30
 END = 0
+AROUND = (END, END)  # as many as a word depends on
 
 
 class Chain:
@@ -25,7 +25,7 @@ class Chain:
 
     def __init__(self, groups: Iterable[Iterable[str]], balance: float) -> None:
         known: dict[str, int] = {"": END}
-        flow = [END] * ORDER
+        flow = [*AROUND]
         self._begins: list[npt.NDArray[np.int64]] = []
         for texts in groups:
             begins = []
@@ -33,7 +33,7 @@ class Chain:
                 if found := text.split():
                     begins.append(len(flow))
                     flow += [known.setdefault(word, len(known)) for word in found]
-                    flow += [END] * ORDER
+                    flow += AROUND
             if begins:
                 self._begins.append(np.array(begins))
         self._words: Sequence[str] = list(known)
@@ -42,11 +42,11 @@ class Chain:
         self._flow = np.array(flow)
         # Places whose two words before are the same follow each other in `_order`, from `_first`.
         states = self._flow[:-2] * len(known) + self._flow[1:-1]
-        self._order = np.argsort(states, kind="stable") + ORDER
+        self._order = np.argsort(states, kind="stable") + len(AROUND)
         _, group, counts = np.unique(states, return_inverse=True, return_counts=True)
         ends = np.cumsum(counts)
-        self._first = np.concatenate([np.zeros(ORDER, int), (ends - counts)[group]])
-        self._count = np.concatenate([np.zeros(ORDER, int), counts[group]])
+        self._first = np.concatenate([AROUND, (ends - counts)[group]])
+        self._count = np.concatenate([AROUND, counts[group]])
 
     def text(self, random: np.random.Generator) -> str:
         """Return a text of at most 30 words."""

@@ -128,11 +128,12 @@ def _part(
     chosen = spool.texts_of(drawn)
     # A corpus smaller than was asked for gets no more of what is made.
     share = wanted / recipe.texts * min(1.0, len(chosen) / max(wanted, 1))
+    count = round(recipe.generated * share)
     made = [
         [*_join(spool, kept, round(recipe.joined * share), recipe, random)],
         [
             text.encode()
-            for text in _generate(spool, chosen, 0 if apart else share, recipe, random)
+            for text in _generate(spool, chosen, 0 if apart else count, recipe, random)
             if text not in evaluated
         ],
     ]
@@ -178,12 +179,11 @@ def _draw(
 def _generate(
     spool: Spool,
     chosen: npt.NDArray[np.int64],
-    share: float,
+    count: int,
     recipe: DataRecipe,
     random: np.random.Generator,
 ) -> Iterator[str]:
-    """Yield about so many texts of a chain over short ones of ``chosen``, all of them new."""
-    count = round(recipe.generated * share)
+    """Yield about ``count`` texts of a chain over short ones of ``chosen``, all of them new."""
     if not count:
         return
     short: list[list[str]] = [[] for _ in range(spool.sources)]
