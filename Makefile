@@ -51,7 +51,7 @@ train: install-train
 	@$(BIN)/asterisk-train $(RUNS)/corpus $(RUNS)/targets --run $(RUNS)/$(NAME) --out checkpoints/$(NAME) $(TRAIN_OPTIONS)
 
 # The newly trained model where there is one, else the shipped one.
-MODEL = $(firstword $(wildcard checkpoints/$(NAME)) checkpoints/asterisk-256)
+MODEL = $(firstword $(wildcard checkpoints/$(NAME)) checkpoints/asterisk-256-wp)
 
 export: install
 	@$(BIN)/asterisk-export $(MODEL) --format all

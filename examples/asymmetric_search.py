@@ -2,13 +2,13 @@
 
 On the server (needs the `train` extra and sentence-transformers)::
 
-    python examples/asymmetric_search.py index notes.txt --checkpoint checkpoints/asterisk-256 \
+    python examples/asymmetric_search.py index notes.txt --checkpoint checkpoints/asterisk-256-wp \
         --out notes.npy
 
 On the device, with `notes.txt`, `notes.npy` and `notes.npy.json` copied there (numpy, one engine)::
 
     python examples/asymmetric_search.py search notes.npy notes.txt "a question" \
-        --artifact artifacts/asterisk-256-tflite-int8
+        --artifact artifacts/asterisk-256-wp-tflite-int8
 """
 
 from __future__ import annotations

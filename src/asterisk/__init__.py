@@ -1,7 +1,7 @@
 """Compact text embeddings for small machines.
 
 >>> import asterisk
->>> embedder = asterisk.load("artifacts/asterisk-256-onnx-int8")  # doctest: +SKIP
+>>> embedder = asterisk.load("artifacts/asterisk-256-wp-onnx-int8")  # doctest: +SKIP
 >>> embedder.encode("a text").shape  # doctest: +SKIP
 (256,)
 """

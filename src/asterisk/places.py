@@ -7,7 +7,7 @@ from pathlib import Path
 from asterisk.errors import UsageError
 
 ARTIFACTS = Path("artifacts")
-SHIPPED = "asterisk-256"
+SHIPPED = "asterisk-256-wp"
 
 
 def shipped_checkpoint() -> Path:

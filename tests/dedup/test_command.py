@@ -129,7 +129,7 @@ def test_nothing_is_written_over_its_own_input(command, folder, texts, option, l
         (["/nope", "--artifact", "A"], 4, "/nope"),
         (["TEXTS", "--artifact", "A", "--out", "/nope/out"], 7, "/nope/out"),
         (["TEXTS", "--artifact", "A", "--out", "/dev/null"], 7, "plain file"),
-        (["TEXTS", "--artifact", "A", "--out", "/tmp/q", "--keep", "/tmp/./q"], 2, "same file"),
+        (["TEXTS", "--artifact", "A", "--out", "EMPTY/q", "--keep", "EMPTY/./q"], 2, "same file"),
         (["EMPTY", "--artifact", "A"], 4, "no text"),
         (["--db", "TEXTS/a.jsonl"], 4, "index"),
     ],
@@ -139,7 +139,10 @@ def test_bad_arguments_are_one_line(command, folder, texts, case):
     empty = texts.parent / "empty"
     empty.mkdir()
     names = {"A": folder, "TEXTS": texts, "EMPTY": empty}
-    given = [str(names.get(word, word)).replace("TEXTS", str(texts)) for word in arguments]
+    given = [
+        str(names.get(word, word)).replace("TEXTS", str(texts)).replace("EMPTY", str(empty))
+        for word in arguments
+    ]
     assert says in one_line(command("dedup", *given), status)
 
 

@@ -19,7 +19,7 @@ EXTRA = "mteb"
 class MtebEncoder:
     """What mteb asks of a text encoder (`mteb.models.EncoderProtocol`, mteb 2).
 
-    >>> mteb.evaluate(MtebEncoder("checkpoints/asterisk-256"), tasks)  # doctest: +SKIP
+    >>> mteb.evaluate(MtebEncoder("checkpoints/asterisk-256-wp"), tasks)  # doctest: +SKIP
     """
 
     def __init__(

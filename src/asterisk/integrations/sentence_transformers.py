@@ -1,7 +1,7 @@
 """An artifact behind sentence-transformers' call signatures, as of its version 6.
 
 >>> from asterisk.integrations.sentence_transformers import SentenceEncoder
->>> model = SentenceEncoder("artifacts/asterisk-256-tflite-int8")  # doctest: +SKIP
+>>> model = SentenceEncoder("artifacts/asterisk-256-wp-tflite-int8")  # doctest: +SKIP
 >>> model.encode(["a text", "another"]).shape  # doctest: +SKIP
 (2, 256)
 
