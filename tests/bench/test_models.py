@@ -115,9 +115,9 @@ def sets(tmp_path) -> Path:
 
 
 def test_a_peer_is_evaluated_through_what_the_worker_opens(sets, tmp_path, monkeypatch):
-    (tmp_path / "some_peer.py").write_text(PLUGIN)
+    (tmp_path / "graded_peer.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
-    spec = {"path": str(sets), "opener": "some_peer:open", "data": [str(sets)], "split": "test"}
+    spec = {"path": str(sets), "opener": "graded_peer:open", "data": [str(sets)], "split": "test"}
     answer = quality._attempt(spec | {"metrics": METRICS})
     assert answer.keys() == {"quality", "dimensions"}, answer
     assert answer["dimensions"] == 3
@@ -126,7 +126,7 @@ def test_a_peer_is_evaluated_through_what_the_worker_opens(sets, tmp_path, monke
     assert answer["quality"]["retrieval"] > 80
     assert answer["quality"]["classification"] > 60
     assert quality._attempt(spec)["quality"].keys() == {"Spearman", "nDCG@10"}
-    assert "error" in quality._attempt(spec | {"opener": "some_peer:absent"})
+    assert "error" in quality._attempt(spec | {"opener": "graded_peer:absent"})
 
 
 @pytest.mark.slow
