@@ -142,11 +142,9 @@ def main() -> None:
             f" {times[n][name]:.3f} | {min(times[n][p] for p in theirs) / times[n][name]:.2f} |"
             for n in LENGTHS
         )
-        told = "- | - | -"
-        if figures := fidelity.get(name):
-            told = f"{figures.cosine_mean:.5f} | {figures.cosine_min:.5f}"
-            told += f" | {figures.overlap_at_10:.3f}"
-        print(f"| {name} | {told} |{cells}")
+        it = fidelity.get(name)
+        cosines = f"{it.cosine_mean:.5f} | {it.cosine_min:.5f}" if it else "- | -"
+        print(f"| {name} | {cosines} | {f'{it.overlap_at_10:.3f}' if it else '-'} |{cells}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from scipy.special import log_softmax
 
 import asterisk
 from asterisk.classify import zero_shot
@@ -28,12 +29,11 @@ def main() -> None:
     for artifact in sys.argv[2:]:
         with asterisk.load(artifact, threads=2) as runtime:
             vectors = runtime.encode(labelled.texts)
-            losses = []
-            for temperature in TEMPERATURES:
-                head = zero_shot.head(runtime, names, template=TEMPLATE, temperature=temperature)
-                found = head.probabilities(vectors)
-                losses.append(-np.log(found[np.arange(len(truth)), truth]).mean())
-        accuracy = (found.argmax(1) == truth).mean()
+            head = zero_shot.head(runtime, names, template=TEMPLATE, temperature=1)
+            cosines = head.logits(vectors)
+        found = [log_softmax(cosines / temperature, axis=1) for temperature in TEMPERATURES]
+        losses = [-each[np.arange(len(truth)), truth].mean() for each in found]
+        accuracy = (cosines.argmax(1) == truth).mean()
         print(Path(artifact).name, f"{accuracy:.3f}", *(f"{loss:.3f}" for loss in losses), sep="\t")
 
 
