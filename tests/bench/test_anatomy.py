@@ -56,7 +56,7 @@ def test_a_part_is_gone_and_products_stay(toy, tmp_path, without, gone):
     calls = {}
     for name, parts in (("whole", anatomy.WHOLE), ("part", frozenset([without]))):
         (tmp_path / name).mkdir()
-        calls[name] = anatomy.onnx_call(toy, parts, tmp_path / name)
+        calls[name] = anatomy.onnx_call(toy, anatomy.NOTHING, parts, tmp_path / name)
         calls[name](7)()
     whole, part = (kinds(tmp_path / name / "model.onnx") for name in calls)
     assert gone <= whole.keys()
@@ -67,7 +67,7 @@ def test_a_part_is_gone_and_products_stay(toy, tmp_path, without, gone):
 
 def test_tflite_runs_without_parts(toy, tmp_path):
     for without in (anatomy.WHOLE, anatomy.PRODUCTS, frozenset(["softmax"])):
-        at = anatomy.tflite_call(toy, without, tmp_path)
+        at = anatomy.tflite_call(toy, anatomy.NOTHING, without, tmp_path)
         at(5)()
         at(9)()
 

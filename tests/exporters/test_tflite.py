@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from conftest import random_checkpoint
 from asterisk.errors import MissingExtra
 from asterisk.exporters.flatbuffer import ALIGNMENT, ANY, Graph, Operator
 from asterisk.exporters.rounding import quantise_rows
-from asterisk.exporters.tflite import ENTRY, OUTPUT, SIGNATURE, TfliteExporter
-from asterisk.exporters.tflite_graph import INPUT
+from asterisk.exporters.tflite import ENTRY, OUTPUT, SIGNATURE, TfliteExporter, sentence_model
+from asterisk.exporters.tflite_graph import INPUT, EncoderGraph
 from asterisk.model.config import ModelConfig
+from asterisk.runtimes.torch import TorchEngine
 
 INT8, *_, FP32 = TfliteExporter.recipes
 SMALL = ModelConfig(hidden_size=32, num_layers=1, intermediate_size=64, vocab_size=500)
@@ -167,3 +169,59 @@ def test_says_what_is_not_installed(monkeypatch, tmp_path):
     with pytest.raises(MissingExtra, match=r"ai-edge-litert .*asterisk-edge\[export\]"):
         TfliteExporter().write(random_checkpoint(SMALL), FP32, tmp_path, [])
     assert not list(tmp_path.iterdir())
+
+
+SCORED = replace(SMALL, num_layers=2, num_heads=4)
+TEXTS = [np.random.default_rng(n).integers(0, 500, n).tolist() for n in (1, 5, 30, 90)]
+
+
+def _attending(factor, samples, folder):
+    """A model whose second block's queries are ``factor`` times as long, and its operators."""
+    checkpoint = random_checkpoint(SCORED)
+    tensors = dict(checkpoint.tensors)
+    for part in ("weight", "bias"):
+        name = f"encoder.layer.1.attention.self.query.{part}"
+        tensors[name] = tensors[name] * np.float32(factor)
+    checkpoint = replace(checkpoint, tensors=tensors)
+    TfliteExporter().write(checkpoint, FP32, folder, samples)
+    model, _, schema = _model(folder / ENTRY)
+    names = {number: name for name, number in vars(schema.BuiltinOperator).items()}
+    graph = model.subgraphs[0]
+    return checkpoint, [
+        names[model.operatorCodes[o.opcodeIndex].builtinCode] for o in graph.operators
+    ]
+
+
+def _vectors(checkpoint, folder):
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(str(folder / ENTRY), num_threads=1).get_signature_runner()
+    engine = TorchEngine(checkpoint)
+    ours = [runner(input_ids=np.array([ids], np.int32))[OUTPUT][0] for ids in TEXTS]
+    return np.stack(ours), np.stack([engine.run(ids) for ids in TEXTS])
+
+
+def test_small_scores_are_exponentiated_all_at_once(tmp_path):
+    checkpoint, operators = _attending(1, TEXTS, tmp_path)
+    assert operators.count("EXP") == 2
+    assert "SOFTMAX" not in operators
+    ours, right = _vectors(checkpoint, tmp_path)
+    np.testing.assert_allclose(ours, right, atol=1e-5)
+
+
+def test_a_block_with_large_scores_keeps_the_softmax(tmp_path):
+    checkpoint, operators = _attending(400, TEXTS, tmp_path)
+    assert operators.count("EXP") == operators.count("SOFTMAX") == 1
+    ours, right = _vectors(checkpoint, tmp_path)
+    np.testing.assert_allclose(ours, right, atol=1e-4)
+
+
+def test_scores_larger_than_any_sample_had_stay_finite(tmp_path):
+    """The samples said nothing of what a text can do: exp(800) is no float32."""
+    checkpoint, _ = _attending(1, TEXTS, tmp_path)
+    graph = EncoderGraph(SCORED, int8=False)
+    loud = _attending(4_000, [], tmp_path)[0]
+    data = sentence_model(graph, "loud", loud.tensors, scores=[1.0, 1.0])
+    (tmp_path / ENTRY).write_bytes(data)
+    ours, _ = _vectors(checkpoint, tmp_path)
+    assert np.isfinite(ours).all()

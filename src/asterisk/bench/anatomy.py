@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import subprocess
 import sys
@@ -27,8 +28,10 @@ import numpy as np
 import asterisk
 from asterisk.bench import texts
 from asterisk.exporters import onnx, onnx_graph, tflite, tflite_graph
+from asterisk.exporters.calibration import calibrate, largest_scores
+from asterisk.exporters.export import open_reference
 from asterisk.exporters.flatbuffer import ANY
-from asterisk.exporters.forward import Array
+from asterisk.exporters.forward import Array, Cures
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.checkpoint import load as load_checkpoint
 from asterisk.places import ARTIFACTS, shipped_checkpoint
@@ -46,6 +49,9 @@ KINDS = {
 }
 MODEL, WRITTEN = "the model's file", "heap and stacks: written"
 Call = Callable[[], object]
+Samples = Sequence[Sequence[int]]
+Calibration = tuple[Sequence[Cures], Sequence[float]]
+NOTHING: Calibration = (), ()
 
 
 class _TfliteGraph(tflite_graph.EncoderGraph):
@@ -64,12 +70,14 @@ class _TfliteGraph(tflite_graph.EncoderGraph):
         if "attention" not in self.without:
             return super().heads(x)
         query, key, value = (self.new((ANY, self.config.hidden_size)) for _ in range(3))
-        axis = self.integers("columns", 1)
+        axis = self.integers("by column", 1)
         self.operator(tflite_graph.SPLIT, [axis, x], [query, key, value], numSplits=3)
         return query, key, value
 
-    def attend(self, query: int, key: int, value: int) -> int:
-        return value if "attention" in self.without else super().attend(query, key, value)
+    def attend(self, query: int, key: int, value: int, largest: float = math.inf) -> int:
+        if "softmax" in self.without:
+            largest = math.inf
+        return value if "attention" in self.without else super().attend(query, key, value, largest)
 
 
 class _OnnxGraph(onnx_graph.EncoderGraph):
@@ -90,18 +98,20 @@ class _OnnxGraph(onnx_graph.EncoderGraph):
         query, key, value = self.nodes("Split", 3, x, axis=-1, num_outputs=3)
         return query, key, value
 
-    def attend(self, query: str, key: str, value: str) -> str:
-        return value if "attention" in self.without else super().attend(query, key, value)
+    def attend(self, query: str, key: str, value: str, largest: float = math.inf) -> str:
+        return value if "attention" in self.without else super().attend(query, key, value, largest)
 
 
-def tflite_call(checkpoint: Checkpoint, without: frozenset[str], folder: Path) -> Any:
+def tflite_call(
+    checkpoint: Checkpoint, found: Calibration, without: frozenset[str], folder: Path
+) -> Any:
     """Return a function of the number of tokens that returns one call of LiteRT to time."""
     from ai_edge_litert.interpreter import Interpreter
 
     path = folder / "model.tflite"
     graph = _TfliteGraph(checkpoint.config, int8=True)
     graph.without = without
-    path.write_bytes(tflite.sentence_model(graph, "part", checkpoint.tensors))
+    path.write_bytes(tflite.sentence_model(graph, "part", checkpoint.tensors, *found))
     interpreter: Any = Interpreter(str(path), num_threads=1)
     place = interpreter.get_input_details()[0]["index"]
 
@@ -115,14 +125,16 @@ def tflite_call(checkpoint: Checkpoint, without: frozenset[str], folder: Path) -
     return at
 
 
-def onnx_call(checkpoint: Checkpoint, without: frozenset[str], folder: Path) -> Any:
+def onnx_call(
+    checkpoint: Checkpoint, found: Calibration, without: frozenset[str], folder: Path
+) -> Any:
     """Return a function of the number of tokens that returns one call of ONNX Runtime to time."""
     import onnxruntime as ort
 
     with (folder / WEIGHTS).open("wb") as weights:
         graph = _OnnxGraph(checkpoint.config, weights, WEIGHTS, quantised=True)
         graph.without = without
-        model = onnx.sentence_model(graph, "part", checkpoint.tensors)
+        model = onnx.sentence_model(graph, "part", checkpoint.tensors, found[0])
     (folder / "model.onnx").write_bytes(model)
     session = ort.InferenceSession(str(folder / "model.onnx"), session_options(ort))
 
@@ -150,7 +162,9 @@ def in_turns(calls: Mapping[str, Sequence[Call]]) -> dict[str, float]:
     return {name: median(samples) / 1_000 for name, samples in taken.items()}
 
 
-def times(format: str, checkpoint: Checkpoint, runtime: Runtime, folder: Path) -> str:
+def times(
+    format: str, checkpoint: Checkpoint, samples: Samples, runtime: Runtime, folder: Path
+) -> str:
     """Return a Markdown table of one format's microseconds by part and number of tokens."""
     variants = {
         "whole": (checkpoint, WHOLE),
@@ -158,10 +172,13 @@ def times(format: str, checkpoint: Checkpoint, runtime: Runtime, folder: Path) -
         "shell": (_without_blocks(checkpoint), PRODUCTS),
         **{part: (checkpoint, frozenset([part])) for part in (*PARTS, "softmax")},
     }
+    cures = calibrate(checkpoint, samples, per_token=format == "tflite")
+    found = cures, largest_scores(checkpoint, samples)
     engines = {}
     for name, (given, without) in variants.items():
         (folder / name).mkdir()
-        engines[name] = CALLS_OF[format](given, without, folder / name)
+        known = found if given is checkpoint else NOTHING
+        engines[name] = CALLS_OF[format](given, known, without, folder / name)
     buckets = texts.choose(runtime.tokenizer).buckets
     columns = {}
     for tokens, chosen in buckets.items():
@@ -255,12 +272,14 @@ def main() -> int:
     parser.add_argument("--artifacts", type=Path, default=ARTIFACTS)
     chosen = parser.parse_args()
     checkpoint = load_checkpoint(chosen.checkpoint)
+    with open_reference(checkpoint) as reference:
+        samples = reference.samples
     occupied = {}
     for format in CALLS_OF:
         artifact = chosen.artifacts / f"{checkpoint.name}-{format}-int8"
         occupied[format] = memory(artifact)
         with asterisk.load(artifact) as runtime, tempfile.TemporaryDirectory() as folder:
-            print(times(format, checkpoint, runtime, Path(folder)), end="\n\n", flush=True)
+            print(times(format, checkpoint, samples, runtime, Path(folder)), end="\n\n", flush=True)
     names = list(next(iter(occupied.values())))
     print("| PSS, MB | " + " | ".join(occupied) + " |\n|---|" + "--:|" * len(occupied))
     for name in names:

@@ -95,6 +95,37 @@ def calibrate(
     return plan
 
 
+def largest_scores(checkpoint: Checkpoint, samples: Sequence[Sequence[int]]) -> list[float]:
+    """Return the largest magnitude among each block's attention scores on ``samples``.
+
+    Nothing without samples.
+    """
+    if not samples:
+        return []
+    import torch
+
+    from asterisk.runtimes.torch import TorchEngine
+
+    encoder = TorchEngine(checkpoint).encoder
+    largest = [0.0] * checkpoint.config.num_layers
+    heads, size = checkpoint.config.num_heads, checkpoint.config.head_size
+    with torch.inference_mode():
+        for ids in _spread(samples, MOST_TOKENS // 4):
+            x = encoder.embeddings(torch.tensor([list(ids)]))
+            for index, block in enumerate(encoder.blocks):
+                attend = block.attention.self
+                given = block.attention.output.LayerNorm(x) if block.norm_first else x
+                query, key = (
+                    each(given)[0].view(-1, heads, size).transpose(0, 1)
+                    for each in (attend.query, attend.key)
+                )
+                scores = query @ key.transpose(1, 2)
+                found = float(scores.abs().max()) * size**-0.5
+                largest[index] = max(largest[index], found)
+                x = block(x)
+    return largest
+
+
 def _spread(samples: Sequence[Sequence[int]], most: int) -> list[Sequence[int]]:
     """Return samples from all over the list, of ``most`` tokens together, the longest one aside."""
     total = sum(map(len, samples))

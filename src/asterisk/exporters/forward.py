@@ -7,6 +7,7 @@ Which operators follow one another, and over which weights, stands here alone. T
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
@@ -80,8 +81,11 @@ class Operators(Protocol[Value]):
         """Split ``x`` [T, 3 H] into query, key and value, [h, T, d] each."""
         ...
 
-    def attend(self, query: Value, key: Value, value: Value) -> Value:
-        """Return softmax(QKᵀ) V, heads side by side: [T, H]. Q is scaled already."""
+    def attend(self, query: Value, key: Value, value: Value, largest: float = math.inf) -> Value:
+        """Return softmax(QKᵀ) V, heads side by side: [T, H]. Q is scaled already.
+
+        ``largest`` is the largest magnitude among the scores QKᵀ of sample texts, if it is known.
+        """
         ...
 
     def activation(self, x: Value, kind: str) -> Value:
@@ -98,22 +102,30 @@ class Operators(Protocol[Value]):
 
 
 def sentence_embedding(
-    ops: Operators[Value], config: ModelConfig, tensors: Weights, cures: Sequence[Cures]
+    ops: Operators[Value],
+    config: ModelConfig,
+    tensors: Weights,
+    cures: Sequence[Cures],
+    scores: Sequence[float] = (),
 ) -> Value:
     """Lay out a text's vector, [1, embedding_size], not normalised.
 
-    ``cures`` are one set a block, or none.
+    ``cures`` are one set a block, or none; ``scores`` the largest of each block's attention on
+    sample texts, or none.
     """
     cls = config.pooling == "cls"
-    x = token_states(ops, config, tensors, cures, first_only=cls)
-    if not cls:
-        x = ops.pool(x, config.pooling)
-    for index, dense in enumerate(config.dense):
+    x = token_states(ops, config, tensors, cures, scores, first_only=cls)
+    return dense(ops, config, tensors, x if cls else ops.pool(x, config.pooling))
+
+
+def dense(ops: Operators[Value], config: ModelConfig, tensors: Weights, x: Value) -> Value:
+    """Lay out the maps after pooling: [1, H] to [1, embedding_size]."""
+    for index, layer in enumerate(config.dense):
         name = f"dense.{index}"
-        bias = tensors.get(f"{name}.bias", np.zeros(dense.out_features, np.float32))
+        bias = tensors.get(f"{name}.bias", np.zeros(layer.out_features, np.float32))
         x = ops.linear(name, x, tensors[f"{name}.weight"], bias)
-        if dense.activation != "identity":
-            x = ops.activation(x, dense.activation)
+        if layer.activation != "identity":
+            x = ops.activation(x, layer.activation)
     return x
 
 
@@ -122,6 +134,7 @@ def token_states(
     config: ModelConfig,
     tensors: Weights,
     cures: Sequence[Cures] = (),
+    scores: Sequence[float] = (),
     *,
     first_only: bool = False,
 ) -> Value:
@@ -135,8 +148,9 @@ def token_states(
     for index in range(config.num_layers):
         last = first_only and index == config.num_layers - 1
         block = cures[index] if cures else {}
+        largest = scores[index] if scores else math.inf
         name = f"encoder.layer.{index}"
-        x = _block(ops, config, tensors, name, x, cures=block, first_only=last)
+        x = _block(ops, config, tensors, name, x, cures=block, largest=largest, first_only=last)
     return ops.first(x) if first_only and not config.num_layers else x
 
 
@@ -148,6 +162,7 @@ def _block(
     x: Value,
     *,
     cures: Cures,
+    largest: float,
     first_only: bool,
 ) -> Value:
     """Lay out one block: [T, H] to [T, H], or to [1, H] if only the first token is wanted."""
@@ -171,7 +186,8 @@ def _block(
 
     norm = _parameters(tensors, f"{name}.attention.output.LayerNorm")
     joined = _query_key_value(tensors, attend, config, output.factors)
-    mixed = ops.attend(*ops.heads(first_product(attend, x, norm, joined, attention)))
+    parts = ops.heads(first_product(attend, x, norm, joined, attention))
+    mixed = ops.attend(*parts, largest)
     if first_only:  # what follows is done a token at a time
         x, mixed = ops.first(x), ops.first(mixed)
     weight, bias = _parameters(tensors, mix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -20,7 +21,7 @@ OPSET = 20
 IR_VERSION = 10
 INLINE = 1_024  # bytes; smaller tensors stay in the model file
 PAGE = 4_096
-FLOAT, INT32 = 1, 6  # onnx.TensorProto.DataType
+FLOAT, UINT8, INT32 = 1, 2, 6  # onnx.TensorProto.DataType
 INPUT = "input_ids"
 Shape = Sequence[int | str]
 
@@ -29,10 +30,10 @@ class Graph:
     """A graph under construction; a value is known by its name.
 
     Weights go to the file ``weights`` as they are met, so that none is held; the model names that
-    file ``location``.
+    file ``location``. Without one they are part of the model.
     """
 
-    def __init__(self, weights: BinaryIO, location: str) -> None:
+    def __init__(self, weights: BinaryIO | None, location: str) -> None:
         self.onnx = plugins.require("onnx", "export")
         self._weights, self._location = weights, location
         self._end = 0  # of the weight file
@@ -103,10 +104,10 @@ class Graph:
         return data
 
     def _initializer(self, key: str, values: npt.NDArray[Any]) -> Any:
-        if values.nbytes < INLINE:
+        if self._weights is None or values.nbytes < INLINE:
             return self.onnx.numpy_helper.from_array(values, key)
         # Page by page, so that a mapping touches only the tensors that are used.
-        self._write(bytes(-self._end % PAGE))
+        self._write(self._weights, bytes(-self._end % PAGE))
         proto = self.onnx.TensorProto(
             name=key,
             dims=values.shape,
@@ -116,11 +117,11 @@ class Graph:
         where = {"location": self._location, "offset": self._end, "length": values.nbytes}
         for field, value in where.items():
             proto.external_data.add(key=field, value=str(value))
-        self._write(values.data)
+        self._write(self._weights, values.data)
         return proto
 
-    def _write(self, data: bytes | memoryview) -> None:
-        self._weights.write(data)
+    def _write(self, weights: BinaryIO, data: bytes | memoryview) -> None:
+        weights.write(data)
         self._end += memoryview(data).nbytes
 
 
@@ -134,7 +135,7 @@ class EncoderGraph(Graph):
     def __init__(
         self,
         config: ModelConfig,
-        weights: BinaryIO,
+        weights: BinaryIO | None,
         location: str,
         *,
         quantised: bool,
@@ -202,7 +203,7 @@ class EncoderGraph(Graph):
         query, key, value = self.nodes("Split", 3, by_head, axis=0, num_outputs=3)
         return query, key, value
 
-    def attend(self, query: str, key: str, value: str) -> str:
+    def attend(self, query: str, key: str, value: str, largest: float = math.inf) -> str:  # noqa: ARG002
         """Attend in all heads at once: [T, H]."""
         scores = self.node("MatMul", query, self.node("Transpose", key, perm=[0, 2, 1]))
         mixed = self.node("MatMul", self.softmax(scores), value)

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from asterisk.artifact import Thresholds
 from asterisk.exporters import thresholds
-from asterisk.exporters.calibration import calibrate
+from asterisk.exporters.calibration import calibrate, largest_scores
 from asterisk.exporters.exporter import Recipe, Written
 from asterisk.exporters.forward import Cures, Weights, sentence_embedding
 from asterisk.exporters.tflite_graph import EncoderGraph
@@ -53,17 +53,22 @@ class TfliteExporter:
         int8 = recipe.name != "fp32"
         cures = calibrate(checkpoint, samples, per_token=True) if int8 else []
         nf4_table = recipe.name == "int8-emb4"
+        scores = largest_scores(checkpoint, samples)
         graph = EncoderGraph(checkpoint.config, int8=int8, nf4_table=nf4_table)
-        data = sentence_model(graph, checkpoint.name, checkpoint.tensors, cures)
+        data = sentence_model(graph, checkpoint.name, checkpoint.tensors, cures, scores)
         (folder / ENTRY).write_bytes(data)
         tools = ("ai-edge-litert", "flatbuffers")
         return Written(ENTRY, {tool: version(tool) for tool in tools})
 
 
 def sentence_model(
-    graph: EncoderGraph, name: str, tensors: Weights, cures: Sequence[Cures] = ()
+    graph: EncoderGraph,
+    name: str,
+    tensors: Weights,
+    cures: Sequence[Cures] = (),
+    scores: Sequence[float] = (),
 ) -> memoryview:
     """Return the file that maps ids int32 [1, tokens] to `OUTPUT` float32 [1, size]."""
-    vector = sentence_embedding(graph, graph.config, tensors, cures)
+    vector = sentence_embedding(graph, graph.config, tensors, cures, scores)
     graph.rename(vector, OUTPUT)
     return graph.to_bytes(SIGNATURE, graph.ids, vector, f"asterisk {name}")

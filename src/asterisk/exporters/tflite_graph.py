@@ -7,6 +7,7 @@ length in microseconds. From the two tables' rows on, XNNPACK takes the whole gr
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,16 @@ BATCH_MATMUL = Operator("BATCH_MATMUL", "BatchMatMulOptions")
 CAST = Operator("CAST", "CastOptions")
 CUMSUM = Operator("CUMSUM", "CumsumOptions")
 DIV = Operator("DIV", "DivOptions")
+EXP = Operator("EXP", "ExpOptions")
 GATHER = Operator("GATHER", "GatherOptions")
 GATHER_INT8 = Operator("GATHER", "GatherOptions", 2)
 GELU = Operator("GELU", "GeluOptions")
 LINEAR = Operator("FULLY_CONNECTED", "FullyConnectedOptions", 5)  # any rank
 LINEAR_INT8 = Operator("FULLY_CONNECTED", "FullyConnectedOptions", 12)  # a scale for each row
 MAX = Operator("REDUCE_MAX", "ReducerOptions")
+MAXIMUM = Operator("MAXIMUM", "MaximumMinimumOptions")
 MEAN = Operator("MEAN", "ReducerOptions")
+MINIMUM = Operator("MINIMUM", "MaximumMinimumOptions")
 MUL = Operator("MUL", "MulOptions")
 RELU = Operator("RELU")
 RESHAPE = Operator("RESHAPE", "ReshapeOptions")
@@ -43,6 +47,8 @@ SUM = Operator("SUM", "ReducerOptions")
 TANH = Operator("TANH")
 TRANSPOSE = Operator("TRANSPOSE", "TransposeOptions")
 
+LARGEST_SCORE = 40.0  # on samples: texts that nobody saw may have larger ones
+CLIP = 80.0  # exp(80) times 10,000 tokens is still a float32, and exp(-80) not yet zero
 _TYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int8": 9}  # numbers of the schema
 
 
@@ -128,17 +134,37 @@ class EncoderGraph(Graph):
         self.operator(SPLIT, [axis, by_head], [query, key, value], numSplits=3)
         return query, key, value
 
-    def attend(self, query: int, key: int, value: int) -> int:
+    def attend(self, query: int, key: int, value: int, largest: float = math.inf) -> int:
         """Attend in all heads at once: [T, H]."""
         heads, size = self.config.num_heads, self.config.head_size
         scores = self.apply(BATCH_MATMUL, [query, key], (heads, ANY, ANY), adjY=True)
-        mixed = self.apply(BATCH_MATMUL, [self.softmax(scores), value], (heads, ANY, size))
+        if largest > LARGEST_SCORE:
+            mixed = self.apply(BATCH_MATMUL, [self.softmax(scores), value], (heads, ANY, size))
+        else:
+            shares, total = self.exponentials(scores)
+            mixed = self.apply(BATCH_MATMUL, [shares, value], (heads, ANY, size))
+            mixed = self.apply(DIV, [mixed, total], (heads, ANY, size))
         by_token = self._transpose(mixed, (ANY, heads, size))
         return self._reshape(by_token, (ANY, self.config.hidden_size))
 
     def softmax(self, x: int) -> int:
         """Turn each row of scores into shares."""
         return self.apply(SOFTMAX, [x], self.shapes[x], beta=1.0)
+
+    def exponentials(self, x: int) -> tuple[int, int]:
+        """Turn each row of scores [h, T, T] into shares of a total [h, T, 1].
+
+        XNNPACK's softmax goes row by row, three calls each, to find the largest score first. Where
+        scores are small nobody has to: one call takes the exponentials of all rows.
+        """
+        full = self.shapes[x]
+        for name, operator, bound in (("most", MINIMUM, CLIP), ("least", MAXIMUM, -CLIP)):
+            if name not in self.shared:
+                self.shared[name] = self.constant(name, np.float32(bound))
+            x = self.apply(operator, [x, self.shared[name]], full)
+        shares = self.apply(EXP, [x], full)
+        columns = [shares, self.integers("columns", [2])]
+        return shares, self.apply(SUM, columns, (*full[:2], 1), keepDims=True)
 
     def activation(self, x: int, kind: str) -> int:
         """Apply an activation to each element."""
