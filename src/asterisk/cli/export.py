@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asterisk.cli.common import Parser, run
-from asterisk.errors import AsteriskError, FidelityError, InputError, UsageError
+from asterisk.errors import AsteriskError, FidelityError, InputError, UnknownName, UsageError
 from asterisk.places import ARTIFACTS, shipped_checkpoint
 from asterisk.progress import tell
 
 if TYPE_CHECKING:
     from asterisk.exporters.exporter import Recipe
+    from asterisk.exporters.gate import Reference
+    from asterisk.model.checkpoint import Checkpoint
 
 MOST_TEXTS = 10_000
 
@@ -35,6 +37,13 @@ def parser() -> argparse.ArgumentParser:
     )
     it.add_argument("--revision", help="of a model on the hub: a branch, tag or commit")
     it.add_argument("--format", default="all", help="a format's name, or all (default)")
+    it.add_argument(
+        "--layout",
+        choices=("artifact", "hub"),
+        default="artifact",
+        help="artifacts for the runtimes of this package (default), or one folder, to be uploaded "
+        "as it is, that other people's loaders open: PyTorch's files, ONNX, GGUF and TFLite",
+    )
     it.add_argument(
         "--recipe",
         help="a recipe's name, or auto: the smallest that passes its gate; "
@@ -75,21 +84,49 @@ def _export(arguments: argparse.Namespace) -> None:
             for recipe in exporting.exporter(name).recipes:
                 print(f"{name:8} {recipe.name:10} {recipe.summary}")
         return
-    recipe_name = arguments.recipe
-    chosen = exporting.formats() if arguments.format == "all" else (arguments.format,)
-    if arguments.format == "all" and recipe_name not in (None, exporting.AUTO):
-        raise UsageError("--recipe needs one --format: each format has recipes of its own")
-    if recipe_name != exporting.AUTO:
-        for name in chosen:  # a wrong name is found before the first minute is spent
-            exporting.choose(exporting.exporter(name), recipe_name)
+    chosen = _chosen(arguments)
     texts = _texts(arguments.texts) if arguments.texts else []
     from asterisk.model.hub import open_checkpoint
-    from asterisk.spaces import read_spaces
 
     given = shipped_checkpoint() if arguments.checkpoint is None else arguments.checkpoint
     checkpoint = open_checkpoint(given, arguments.revision)
+    checkpoint = _in_spaces_of(checkpoint, arguments.compatible_with)
+    write = _write_hub_folder if arguments.layout == "hub" else _write_artifacts
+    with exporting.open_reference(checkpoint, texts) as reference:
+        refused = write(arguments, checkpoint, chosen, reference)
+    if refused:
+        raise type(refused[0])("; ".join(map(str, refused)))
+
+
+def _chosen(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return the formats to write; a wrong name is found before the first minute is spent."""
+    from asterisk.exporters import export as exporting
+
+    name, recipe_name = arguments.format, arguments.recipe
+    if arguments.layout == "hub":
+        from asterisk.exporters.hub_folder import FORMATS
+
+        if recipe_name is not None:
+            raise UsageError("--recipe does not go with --layout hub, whose recipes are fixed")
+        if name not in ("all", *FORMATS):
+            there = ", ".join(FORMATS)
+            raise UnknownName(f"the hub layout has no format {name!r}; there are: {there}")
+        return FORMATS if name == "all" else (name,)
+    chosen = exporting.formats() if name == "all" else (name,)
+    if name == "all" and recipe_name not in (None, exporting.AUTO):
+        raise UsageError("--recipe needs one --format: each format has recipes of its own")
+    if recipe_name != exporting.AUTO:
+        for format in chosen:
+            exporting.choose(exporting.exporter(format), recipe_name)
+    return chosen
+
+
+def _in_spaces_of(checkpoint: Checkpoint, models: Sequence[str]) -> Checkpoint:
+    """Return ``checkpoint`` as one whose vectors may be compared with those of ``models``."""
+    from asterisk.spaces import read_spaces
+
     spaces = dict.fromkeys(checkpoint.compatible_with)
-    for model in arguments.compatible_with:
+    for model in models:
         found, size = read_spaces(model)
         if size not in (None, checkpoint.config.embedding_size):
             raise UsageError(
@@ -97,31 +134,60 @@ def _export(arguments: argparse.Namespace) -> None:
                 f"of {checkpoint.config.embedding_size}: they cannot be compared"
             )
         spaces |= dict.fromkeys(found)
-    checkpoint = replace(checkpoint, compatible_with=tuple(spaces))
+    return replace(checkpoint, compatible_with=tuple(spaces))
+
+
+def _write_artifacts(
+    arguments: argparse.Namespace,
+    checkpoint: Checkpoint,
+    formats: Sequence[str],
+    reference: Reference,
+) -> list[AsteriskError]:
+    """Write an artifact a format; return why others could not be written."""
+    from asterisk.exporters import export as exporting
+
     refused: list[AsteriskError] = []
-    with exporting.open_reference(checkpoint, texts) as reference:
-        for name in chosen:
-            start = f"{checkpoint.name}-{name}"
+    for name in formats:
+        start = f"{checkpoint.name}-{name}"
 
-            def place(recipe: Recipe, start: str = start) -> Path:
-                folder: Path = arguments.out / f"{start}-{recipe.name}"
-                return folder
+        def place(recipe: Recipe, start: str = start) -> Path:
+            folder: Path = arguments.out / f"{start}-{recipe.name}"
+            return folder
 
-            try:
-                artifact = exporting.export(
-                    checkpoint, name, recipe_name, place, tell, reference=reference
-                )
-            except (UsageError, FidelityError) as failure:
-                refused.append(failure)  # of one format; the others are written
-                continue
-            figures = artifact.manifest.fidelity
-            print(
-                f"{artifact.folder}  {artifact.size / 1e6:.1f} MB  "
-                f"cosine mean {figures['cosine_mean']:.5f} min {figures['cosine_min']:.5f}  "
-                f"overlap@10 {figures['overlap_at_10']:.3f}"
+        try:
+            artifact = exporting.export(
+                checkpoint, name, arguments.recipe, place, tell, reference=reference
             )
-    if refused:
-        raise type(refused[0])("; ".join(map(str, refused)))
+        except (UsageError, FidelityError) as failure:
+            refused.append(failure)  # of one format; the others are written
+            continue
+        _print(artifact.folder, artifact.size, artifact.manifest.fidelity)
+    return refused
+
+
+def _write_hub_folder(
+    arguments: argparse.Namespace,
+    checkpoint: Checkpoint,
+    formats: Sequence[str],
+    reference: Reference,
+) -> list[AsteriskError]:
+    """Write the hub folder; return why some of its files could not be written."""
+    from asterisk.exporters.hub_folder import write_hub_folder
+
+    folder = arguments.out / f"{checkpoint.name}-hub"
+    written = write_hub_folder(checkpoint, formats, folder, tell, reference=reference)
+    for name, figures in written.figures.items():
+        _print(folder / name, (folder / name).stat().st_size, figures)
+    return list(written.refused.values())
+
+
+def _print(path: Path, size: int, figures: Mapping[str, float]) -> None:
+    """Print a line about what was written; ``size`` in bytes."""
+    print(
+        f"{path}  {size / 1e6:.1f} MB  "
+        f"cosine mean {figures['cosine_mean']:.5f} min {figures['cosine_min']:.5f}  "
+        f"overlap@10 {figures['overlap_at_10']:.3f}"
+    )
 
 
 def _texts(path: Path) -> list[str]:

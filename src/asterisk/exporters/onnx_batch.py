@@ -1,0 +1,141 @@
+"""ONNX as other people's loaders call it: a padded batch with its mask, one file, two outputs.
+
+transformers.js, fastembed and sentence-transformers feed ``input_ids``, ``attention_mask`` and,
+where the model has them, ``token_type_ids``, int64 [batch, sequence]. The first output is
+``last_hidden_state``, float32 [batch, sequence, hidden], which they pool themselves; the second is
+``sentence_embedding``, float32 [batch, d], as the model's folder asks for it.
+
+Dynamic quantisation with one scale a tensor would give a text another vector beside other texts.
+Here every token of the int8 form has a scale of its own, in standard operators, as LiteRT rounds.
+A text is one segment: ``token_type_ids`` are part of the signature and always mean the first type.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from asterisk.errors import UsageError
+from asterisk.exporters.calibration import calibrate
+from asterisk.exporters.forward import Array, dense, token_states
+from asterisk.exporters.onnx_graph import FLOAT, INPUT, UINT8, EncoderGraph
+from asterisk.exporters.rounding import LARGEST_INT8, quantise_rows
+from asterisk.model.checkpoint import Checkpoint
+from asterisk.model.config import ModelConfig
+
+MASK, TYPES = "attention_mask", "token_type_ids"
+STATES, SENTENCE = "last_hidden_state", "sentence_embedding"
+ZERO_POINT = 128  # unsigned codes: signed ones are not multiplied everywhere
+SMALLEST = 1e-12  # what a vector is divided by at least
+LOWEST, TINY = float(np.finfo(np.float32).min), float(np.finfo(np.float32).tiny)
+LARGEST_FILE = (1 << 31) - (1 << 20)  # protocol buffers hold 2 GB
+
+
+def batch_model(
+    checkpoint: Checkpoint,
+    *,
+    quantised: bool,
+    samples: Sequence[Sequence[int]] = (),
+    token_types: bool = True,
+) -> bytes:
+    """Return the model's file, weights included.
+
+    ``quantised`` makes products and the token table int8, calibrated on ``samples``, token ids of
+    texts. ``token_types`` adds `TYPES` to the inputs. UsageError for a model too large for one
+    file.
+    """
+    config, tensors = checkpoint.config, checkpoint.tensors
+    size = sum(tensor.size for tensor in tensors.values()) * (1 if quantised else 4)
+    if size > LARGEST_FILE:
+        raise UsageError(f"a model of {size / 1e9:.1f} GB does not fit into one ONNX file of 2 GB")
+    graph = BatchGraph(config, quantised=quantised)
+    cures = calibrate(checkpoint, samples, per_token=True) if quantised else []
+    states = token_states(graph, config, tensors, cures)
+    graph.name_output(states, STATES)
+    pooled = graph.first(STATES) if config.pooling == "cls" else graph.pool(STATES, config.pooling)
+    vector = dense(graph, config, tensors, pooled)
+    if config.normalize:
+        length = graph.node("ReduceL2", vector, graph.integers(-1), keepdims=1)
+        vector = graph.node("Div", vector, graph.node("Max", length, graph.number(SMALLEST)))
+    graph.name_output(vector, SENTENCE)
+    inputs = (INPUT, MASK, TYPES) if token_types else (INPUT, MASK)
+    return graph.finish(
+        checkpoint.name,
+        inputs={name: (np.int64, ["batch", "sequence"]) for name in inputs},
+        outputs={
+            STATES: (np.float32, ["batch", "sequence", config.hidden_size]),
+            SENTENCE: (np.float32, ["batch", config.embedding_size]),
+        },
+    )
+
+
+class BatchGraph(EncoderGraph):
+    """The encoder's operators over a padded batch: shapes have a leading dimension B."""
+
+    def __init__(self, config: ModelConfig, *, quantised: bool) -> None:
+        super().__init__(config, None, "", quantised=quantised)
+        self.ids = INPUT
+        mask = self.node("Cast", MASK, to=FLOAT)
+        self.mask = self.node("Unsqueeze", mask, self.integers(1))  # [B, 1, T]
+        lowest = self.number(LOWEST)
+        hidden = self.node("Mul", self.node("Sub", self.number(1), mask), lowest)
+        self.hidden = self.node("Unsqueeze", hidden, self.integers(1, 2))  # [B, 1, 1, T]
+
+    def number(self, value: float) -> str:
+        """Add a constant float32 scalar."""
+        return self.tensor(np.array(value, np.float32))
+
+    def heads(self, x: str) -> tuple[str, str, str]:
+        """Split [B, T, 3 H] into query, key and value, [B, h, T, d] each."""
+        heads, size = self.config.num_heads, self.config.head_size
+        parts = self.node("Reshape", x, self.integers(0, 0, 3 * heads, size))
+        by_head = self.node("Transpose", parts, perm=[0, 2, 1, 3])
+        query, key, value = self.nodes("Split", 3, by_head, axis=1, num_outputs=3)
+        return query, key, value
+
+    def attend(self, query: str, key: str, value: str, largest: float = math.inf) -> str:  # noqa: ARG002
+        """Attend in all heads at once, to what is no padding: [B, T, H]."""
+        scores = self.node("MatMul", query, self.node("Transpose", key, perm=[0, 1, 3, 2]))
+        shares = self.softmax(self.node("Add", scores, self.hidden))
+        by_token = self.node("Transpose", self.node("MatMul", shares, value), perm=[0, 2, 1, 3])
+        return self.node("Reshape", by_token, self.integers(0, 0, self.config.hidden_size))
+
+    def exact(self, name: str, x: str, weight: Array, added: str | Array) -> str:  # noqa: ARG002
+        """Multiply in float32, and add."""
+        added = added if isinstance(added, str) else self.tensor(added)
+        return self.node("Add", self.node("MatMul", x, self.tensor(weight.T)), added)
+
+    def first(self, x: str) -> str:
+        """Take each text's first token: [B, H]."""
+        return self.node("Gather", x, self.tensor(np.array(0)), axis=1)
+
+    def pool(self, x: str, how: str) -> str:
+        """Pool each text's tokens, padding left out: [B, H]."""
+        if how == "max":
+            column = self.node("Transpose", self.mask, perm=[0, 2, 1])
+            is_text = self.node("Greater", column, self.number(0))
+            x = self.node("Where", is_text, x, self.number(LOWEST))
+            return self.node("ReduceMax", x, self.integers(1), keepdims=0)
+        count = self.node("ReduceSum", self.mask, self.integers(2), keepdims=1)
+        count = self.node("Max", count, self.number(1))
+        if how == "mean_sqrt_len_tokens":
+            count = self.node("Sqrt", count)
+        total = self.node("MatMul", self.mask, x)
+        return self.node("Squeeze", self.node("Div", total, count), self.integers(1))
+
+    def _product_int8(self, x: str, weight: Array) -> str:
+        narrow, scale = quantise_rows(weight)
+        largest = self.node("ReduceMax", self.node("Abs", x), self.integers(-1), keepdims=1)
+        step = self.node("Div", largest, self.number(LARGEST_INT8))
+        step = self.node("Max", step, self.number(TINY))
+        rounded = self.node("Round", self.node("Div", x, step))
+        shifted = self.node("Add", rounded, self.number(ZERO_POINT))
+        codes = self.node("Cast", shifted, to=UINT8)
+        zero = self.tensor(np.array(ZERO_POINT, np.uint8))
+        whole = self.node("MatMulInteger", codes, self.tensor(narrow.T), zero)
+        # First the tokens' steps: with a scale for each column ONNX Runtime would take the product
+        # for one that has a single scale, and give other vectors in silence.
+        by_token = self.node("Mul", self.node("Cast", whole, to=FLOAT), step)
+        return self.node("Mul", by_token, self.tensor(scale))
