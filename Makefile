@@ -1,4 +1,5 @@
 # make bench   set up, export every format from the shipped checkpoint, benchmark, print the table
+# make compare all-MiniLM-L6-v2 in every format beside every system of others that runs it: half an hour
 # make demo    set up, index the texts that ship, search them, tell times and memory
 # make test    set up and run everything CI runs
 # make data teacher train export eval   DATA=folder with train/ and eval/: from raw text to a measured model
@@ -6,7 +7,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off
 
-.PHONY: help install install-train bench demo data teacher train export eval test lint clean
+.PHONY: help install install-train bench compare demo data teacher train export eval test lint clean
 
 # Folders of raw text and of evaluation sets, laid out as docs/training-data.md and
 # docs/evaluating.md say; what is made of them; and the model that comes out.
@@ -38,6 +39,10 @@ install-train: .venv/.trained
 bench: install
 	@$(BIN)/asterisk-bench --runtime all
 
+# The peers, which do not go with the rest, have an environment of their own.
+compare: install .venv-peers/.installed
+	@$(BIN)/asterisk-bench all-MiniLM-L6-v2 --runtime all,peers --processes 5 --timeout 600
+
 demo: install
 	@$(BIN)/asterisk-demo
 
@@ -68,7 +73,7 @@ lint: .venv/.tox
 	@$(BIN)/tox run -e lint
 
 clean:
-	rm -rf .venv .tox artifacts bench-results build
+	rm -rf .venv .venv-peers .tox artifacts bench-results build
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -81,6 +86,12 @@ $(BIN)/python:
 .venv/.installed: pyproject.toml | $(BIN)/python
 	@echo "installing engines, converters and PyTorch into .venv (once, a few minutes)"
 	@$(PIP) --editable '.[bench]'
+	@touch $@
+
+.venv-peers/.installed: pyproject.toml | $(BIN)/python
+	@echo "installing the systems of others into .venv-peers (once, a few minutes)"
+	@$(BIN)/python -m venv .venv-peers
+	@.venv-peers/bin/python -m pip --disable-pip-version-check install --progress-bar off --editable '.[peers]'
 	@touch $@
 
 .venv/.trained: pyproject.toml | $(BIN)/python

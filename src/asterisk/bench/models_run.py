@@ -24,12 +24,12 @@ TEACHER = "all-MiniLM-L6-v2"
 
 def measure_models(
     request: Request,
-    models: Mapping[str, Path],
+    models: Mapping[str, str | Path],
     data: Sequence[Path],
     split: str,
     progress: Progress,
 ) -> Comparison:
-    """Measure ``models``, folders by name, in ``request``'s formats, and its peers.
+    """Measure ``models``, folders or names by name, in ``request``'s formats, and its peers.
 
     ``data`` are evaluation sets. What fails is a line of the run; EngineError if nothing is left.
     """
@@ -64,14 +64,14 @@ def measure_models(
         ask = _Quality(data, split, progress, failed)
         truth = ask(TEACHER, {"path": TEACHER})[0]
         for entry, (name, (_, row)) in zip(entries, rows.items(), strict=True):
-            opener = {"opener": row.opener} if row.peer else {}
+            opener = {"opener": row.opener, "python": row.python} if row.peer else {}
             entry.quality, entry.dimensions = ask(name, {"path": row.path, **opener})
     return Comparison(
         settings={
             **{"argv": sys.argv[1:], "seed": request.seed, "effort": asdict(request.effort)},
             **{"data": [path.name for path in data], "split": split},
         },
-        machine=machine.describe(packages),
+        machine=run.with_versions(machine.describe(packages), [row for _, row in rows.values()]),
         warnings=machine.warnings(before, after),
         teacher=TEACHER,
         truth=truth,
@@ -81,7 +81,7 @@ def measure_models(
 
 
 def _rows(
-    request: Request, models: Mapping[str, Path]
+    request: Request, models: Mapping[str, str | Path]
 ) -> tuple[dict[str, tuple[str, Row]], dict[str, str], dict[str, Any]]:
     """Return each row with its model by a name, what failed, and the texts to measure with."""
     rows: dict[str, tuple[str, Row]] = {}
@@ -95,7 +95,8 @@ def _rows(
         for values in prepared["rows"]:
             row = Row.from_dict(values)
             name = row.name if row.peer else f"{model}-{row.name}"
-            rows[name] = (row.title if row.peer else model), replace(row, name=name)
+            title = row.title if row.model else f"{model}, {row.title}" if row.peer else model
+            rows[name] = title, replace(row, name=name)
         failed |= {f"{model} {name}": line for name, line in prepared["failed"].items()}
     return rows, failed, prepared
 
@@ -112,7 +113,9 @@ class _Quality:
     def __call__(self, name: str, what: Mapping[str, str]) -> tuple[dict[str, float], int]:
         self.progress(f"{name}: evaluating")
         try:
-            answer = spawn.ask("asterisk.bench.quality", self.spec | {**what}, None)
+            python = what.get("python") or sys.executable
+            spec = self.spec | {**what}
+            answer = spawn.ask("asterisk.bench.quality", spec, None, python=(python,))
         except spawn.CellError as failure:
             known = [self.failed[name]] if name in self.failed else []
             self.failed[name] = "; ".join([*known, f"evaluation: {failure}"])

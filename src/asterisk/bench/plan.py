@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Kind = Literal["memory", "latency", "throughput", "vectors"]
-BUCKETS = (8, 20, 128)  # tokens of the GPT-2 tokenizer
+BUCKETS = (8, 20, 128)  # tokens of the checkpoint, special ones included
 STEADY = 20  # tokens of the texts that memory is measured with
 LONG = 512
 REFERENCE = "torch"
@@ -21,10 +21,13 @@ class Row:
     ``opener`` is ``module:function``, called with ``path`` and ``threads``; ``modules`` are
     imported before it, so that importing an engine and loading a model are timed apart.
     ``distributions`` are the installed packages it needs and ``size`` the bytes of its files.
-    ``reference`` is the .npy file with FP32 vectors of the first ``compared`` texts; empty for all
-    texts as the row `REFERENCE` embeds them, or for a peer that has none. ``thresholds`` are those
-    of the artifact's recipe and ``spaces`` the fingerprints of the embedding spaces that its
-    vectors may be compared with, as its manifest has them in ``compatible_with``.
+    ``model`` names what a peer runs instead of the checkpoint. ``reference`` is the .npy file with
+    FP32 vectors of the first ``compared`` texts; empty for all texts as the row `REFERENCE` embeds
+    them, or for a peer with another model, which then has none. ``thresholds`` are those of the
+    artifact's recipe and ``spaces`` the fingerprints of the embedding spaces that its vectors may
+    be compared with, as its manifest has them in ``compatible_with``. ``python`` is the interpreter
+    of a peer that has an environment of its own, ``installed`` and ``versions`` what its
+    distributions weigh and are there.
     """
 
     name: str
@@ -40,6 +43,10 @@ class Row:
     compared: int = 0
     thresholds: Mapping[str, float] | None = None
     spaces: tuple[str, ...] = ()
+    model: str = ""
+    python: str = ""
+    installed: dict[str, int] | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Row:

@@ -85,7 +85,7 @@ def _memory(key: str, value: Any) -> int:
 KEYS: Mapping[str, Check] = {
     "runtime": _names,
     "no-peers": _yes,
-    "checkpoint": _path,
+    "checkpoint": _text,
     "artifacts": _path,
     "out": _path,
     "threads": _counts(MOST),
@@ -97,6 +97,7 @@ KEYS: Mapping[str, Check] = {
     "timeout": _count(MANY),
     "target": _targets,
     "keep": _yes,
+    "peer-python": _path,
 }
 
 

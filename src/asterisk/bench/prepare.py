@@ -6,30 +6,28 @@ pages that the parent shared with a worker would count half in the worker's PSS.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from asterisk import plugins, texts
 from asterisk.artifact import is_artifact, open_artifact
-from asterisk.bench import peers
+from asterisk.bench import peers, spawn
 from asterisk.bench.answer import answer
+from asterisk.bench.model_files import model_files
+from asterisk.bench.peers.minilm import MODEL as MINILM
 from asterisk.bench.plan import REFERENCE, Row
 from asterisk.bench.texts import choose
-from asterisk.errors import ArtifactError, AsteriskError, InputError, one_line
+from asterisk.errors import ArtifactError, AsteriskError, InputError, UsageError, one_line
 from asterisk.exporters import export as exporting
-from asterisk.files import replacing_folder
 from asterisk.model.checkpoint import Checkpoint, load
+from asterisk.model.hub import open_checkpoint
 from asterisk.progress import tell
-from asterisk.tokenizer import gpt2
+from asterisk.teachers import teacher
 
 OPENER = "asterisk.runtimes.load:load"
 TITLES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "tflite": "LiteRT", "gguf": "llama.cpp"}
@@ -42,7 +40,7 @@ DISTRIBUTIONS = {
 }
 # What an adapter imports only when it opens something.
 ENGINES = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert.interpreter",)}
-MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+BUILDING = 5  # times as long as a measurement may take
 
 
 @dataclass(slots=True)
@@ -57,7 +55,7 @@ class Prepared:
         try:
             self.rows.append(make())
         except Exception as failure:  # converters of others raise what they like
-            known = isinstance(failure, AsteriskError)
+            known = isinstance(failure, AsteriskError | spawn.CellError)
             told = str(failure) if known else f"{type(failure).__name__}: {failure}"
             self.failed[name] = " ".join(told.split())
             tell(f"{name}: {self.failed[name]}")
@@ -83,16 +81,22 @@ def _attempt(request: dict[str, Any]) -> dict[str, Any]:
 def prepare(request: dict[str, Any]) -> dict[str, Any]:
     """Return the rows, the failures, the texts and the checkpoint's name and fingerprint.
 
-    ``request``: ``runtimes`` and ``peers``, names; ``checkpoint``, ``artifacts``, ``work``,
-    folders; ``buckets``, tokens; ``every_recipe`` for a row each instead of the default one's;
-    ``recipes``, by format, one to take instead of the default one.
-    ArtifactError if the checkpoint itself cannot be read.
+    ``request``: ``runtimes`` and ``peers``, names; ``checkpoint``, a folder or a model's name;
+    ``artifacts``, ``work``, folders; ``buckets``, tokens; ``every_recipe`` for a row each instead
+    of the default one's; ``recipes``, by format, one to take instead of the default one; and, for
+    peers, ``peer_python``, an interpreter, and ``timeout``, seconds.
+    AsteriskError if the checkpoint itself cannot be read.
     """
-    checkpoint = load(request["checkpoint"])
+    checkpoint, folder = open_named(request["checkpoint"])
+    longest = checkpoint.config.max_seq_length
+    if max(request["buckets"]) > longest:
+        raise UsageError(
+            f"{checkpoint.name} reads {longest} tokens: --buckets {longest} are the most"
+        )
     prepared = Prepared()
     for name in request["runtimes"]:
         if name == REFERENCE:
-            prepared.rows.append(_reference(Path(request["checkpoint"]), checkpoint.fingerprint))
+            prepared.rows.append(_reference(folder, checkpoint.fingerprint))
             continue
         make = partial(_artifact, checkpoint, name, Path(request["artifacts"]))
         if request["every_recipe"]:
@@ -100,8 +104,10 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
         else:
             prepared.attempt(name, partial(make, request.get("recipes", {}).get(name)))
     for name in request["peers"]:
-        prepared.attempt(name, partial(_peer, name, Path(request["work"])))
-    chosen = choose(gpt2(), request["buckets"])
+        if name == "minilm" and checkpoint.name == MINILM and "dynamic" in request["peers"]:
+            continue  # it would be that row once more
+        prepared.attempt(name, partial(_peer, name, folder, checkpoint.fingerprint, request))
+    chosen = choose(checkpoint.tokenizer.open(), request["buckets"])
     for tokens, some in chosen.buckets.items():
         if not some:
             raise InputError(f"no text that ships can be cut to exactly {tokens} tokens")
@@ -116,6 +122,17 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def open_named(name: str) -> tuple[Checkpoint, Path]:
+    """Read a checkpoint: a folder, or the name of a model in a package or on the hub."""
+    if name in teacher.PACKAGED and not Path(name).is_dir():
+        checkpoint = replace(load(teacher.find(name)), name=name)
+    else:
+        checkpoint = open_checkpoint(name)
+    if checkpoint.folder is None:
+        raise AssertionError("unreachable: a checkpoint that was read has a folder")
+    return checkpoint, checkpoint.folder
+
+
 def _reference(folder: Path, fingerprint: str) -> Row:
     return Row(
         name=REFERENCE,
@@ -125,7 +142,7 @@ def _reference(folder: Path, fingerprint: str) -> Row:
         path=str(folder),
         modules=("asterisk.runtimes.load", "asterisk.runtimes.torch"),
         distributions=DISTRIBUTIONS[REFERENCE],
-        size=sum((folder / name).stat().st_size for name in MODEL_FILES),
+        size=sum(path.stat().st_size for path in model_files(folder)),
         spaces=(fingerprint,),
     )
 
@@ -178,46 +195,28 @@ def _is_current(folder: Path, fingerprint: str) -> bool:
         return False
 
 
-def _peer(name: str, work: Path) -> Row:
-    peer = peers.find(name)
-    folder = work / _edition(name, peer)
-    if not folder.is_dir():
-        tell(f"{name}: building its model")
-        with replacing_folder(folder, lambda _: False) as staging:
-            peer.prepare(staging)
-    files = {
-        str(path.relative_to(folder)): path.stat().st_size
-        for path in folder.rglob("*")
-        if path.is_file()
+def _peer(name: str, checkpoint: Path, fingerprint: str, request: dict[str, Any]) -> Row:
+    """Return a peer's row; CellError, one line, if it is missing, fails, crashes or hangs.
+
+    The usual ones need no environment of their own, and one of somebody else's runs where it is
+    installed: here.
+    """
+    elsewhere = name in peers.BUILTIN and name not in peers.USUAL
+    python = request.get("peer_python", "") if elsewhere else ""
+    tell(f"{name}: preparing")
+    spec = {
+        "name": name,
+        "work": str(Path(request["work"]).absolute()),
+        "checkpoint": str(checkpoint),
+        "fingerprint": fingerprint,
     }
-    reference = folder / "reference.npy"
-    known: Row = peer.ROW
-    return replace(
-        known,
-        name=name,
-        peer=True,
-        path=str(folder),
-        size=sum(files.values()) - files.get(reference.name, 0),
-        reference=str(reference) if reference.name in files else "",
-        compared=len(np.load(reference)) if reference.name in files else 0,
+    answer = spawn.ask(
+        "asterisk.bench.peers.build",
+        spec,
+        BUILDING * request["timeout"],
+        python=(python or sys.executable,),
     )
-
-
-def _edition(name: str, peer: Any) -> str:
-    """Name the folder of what ``peer`` prepares: other code or another engine, another name."""
-    here = Path(peer.__file__)
-    sources = sorted(here.parent.glob("*.py")) if peer.__package__ else [here]
-    digest = hashlib.sha256()
-    for source in sources:
-        digest.update(source.read_bytes())
-    for needed in sorted({"onnxruntime", "torch", *peer.ROW.distributions}):
-        try:
-            digest.update(f"{needed} {version(needed)}".encode())
-        except PackageNotFoundError:
-            continue
-    for text in texts.load():
-        digest.update(text.text.encode())
-    return f"{name}-{digest.hexdigest()[:12]}"
+    return replace(Row.from_dict(answer["row"]), python=python)
 
 
 if __name__ == "__main__":

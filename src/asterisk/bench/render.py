@@ -12,6 +12,7 @@ from asterisk.bench.tables import (
     Table,
     heading,
     interchange,
+    not_for_publication,
     problems,
     tables,
 )
@@ -19,7 +20,9 @@ from asterisk.bench.tables import (
 
 def markdown(report: Report) -> str:
     """Return the tables with what is needed to judge them."""
-    parts = [f"**{_plain(report.checkpoint['name'])}** on {_plain(heading(report))}."]
+    doubt = not_for_publication(report)
+    parts = [f"**{_plain(doubt)}**"] if doubt else []
+    parts.append(f"**{_plain(report.checkpoint['name'])}** on {_plain(heading(report))}.")
     for table in tables(report):
         parts.append(f"**{table.title}.** {table.note}{_same(table)}")
         if len(table.columns) > table.names:

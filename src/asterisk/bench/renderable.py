@@ -73,7 +73,11 @@ def _check(report: Report) -> None:
         _check_known(target, TARGET, where)
         _check_known(target.get("machine") or {}, {"ram_bytes": int | None}, where)
     for row in report.rows:
-        figures = [*(getattr(row, name) for name in COUNTED), *row.faster.values()]
+        figures = [
+            *(getattr(row, name) for name in COUNTED),
+            *row.faster.values(),
+            *row.faster_engine.values(),
+        ]
         for key in (key for some in figures for key in some):
             if not (key.isascii() and key.isdigit() and len(key) < 10):
                 raise ValueError(f"{key!r:.40} is no number of tokens or threads")

@@ -28,7 +28,10 @@ class RowResult:
     packages another process mapped meanwhile; ``size`` of the model's files and ``installed`` of
     its packages in bytes;
     ``fidelity`` to its own FP32 vectors and ``below`` the thresholds it misses; ``faster`` than
-    each peer, a ratio of medians by tokens. ``target`` names one of the report's targets;
+    each peer, a ratio of medians by tokens, end to end, and ``faster_engine`` of the engine alone.
+    ``model`` is the one that a peer runs, if not the checkpoint; ``padding`` the share of padding
+    among the tokens that the mixed list is computed with. ``target`` names one of the report's
+    targets;
     ``instructions`` are million guest instructions an encode by tokens, of emulated targets only,
     which have no times; ``stability`` the smallest cosine between a text embedded alone and in a
     list of mixed lengths; ``lessened`` by threads what a memory limit did not allow; ``invalid``
@@ -61,6 +64,9 @@ class RowResult:
     stability: float | None = None
     lessened: dict[str, str] = field(default_factory=dict)
     invalid: list[str] = field(default_factory=list)
+    model: str = ""
+    padding: float | None = None
+    faster_engine: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

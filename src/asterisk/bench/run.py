@@ -53,7 +53,7 @@ def bench(request: Request, progress: Progress) -> Report:
     return Report(
         checkpoint=prepared["checkpoint"],
         settings=_settings(request) | {"interrupted": bool(work.interrupted)},
-        machine=machine.describe(packages),
+        machine=with_versions(machine.describe(packages), rows),
         before=before,
         after=after,
         warnings=own + unheld + _shared(results) + doubts + done.left_out,
@@ -128,7 +128,7 @@ def _on(
         result.target = str(target)
         for _, answer in answers[row.name]:
             result.instructions |= answer.get("instructions", {})
-        result.installed = session.weigh(row.distributions)
+        result.installed = row.installed if row.python else session.weigh(row.distributions)
         result.failures += failures.pop(row.name)
         done.add(row, result)
     done.add_failures(failures)
@@ -138,12 +138,22 @@ def _on(
         done.void(str(target), throttling.invalid([before, *work.states, after]))
     done.targets[str(target)] = {
         "kind": target.kind,
-        "machine": session.describe(packages) if not work.interrupted else {},
+        "machine": with_versions(session.describe(packages), there) if not work.interrupted else {},
         "before": before,
         "between": work.states,
         "after": after,
         "warnings": machine.warnings(before, after, work.states) if session.timed else [],
     }
+
+
+def with_versions(described: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+    """Return a machine's description with the packages of the peers' own environment."""
+    theirs = {f"{k} (peers)": v for row in rows if row.python for k, v in row.versions.items()}
+    if not theirs:
+        return described
+    ours = {name for row in rows if not row.python for name in row.distributions}
+    packages = {k: v for k, v in described["packages"].items() if k in ours or k == "asterisk-edge"}
+    return {**described, "packages": packages | theirs}
 
 
 def _alone(rows: Sequence[Row]) -> list[Cell]:
@@ -165,7 +175,7 @@ def prepare(
     and recipe. AsteriskError if the checkpoint itself cannot be read.
     """
     names = list(request.runtimes)
-    if names and REFERENCE not in names and not (every_recipe or without_reference):
+    if REFERENCE not in names and not (every_recipe or without_reference):
         names.insert(0, REFERENCE)
     wanted = {
         "every_recipe": every_recipe,
@@ -176,6 +186,8 @@ def prepare(
         "work": str(request.work),
         "buckets": sorted({*request.buckets, plan.STEADY}),
         "recipes": dict(request.recipes),
+        "peer_python": request.peer_python,
+        "timeout": request.timeout,
     }
     try:
         prepared = spawn.ask("asterisk.bench.prepare", wanted, None, quiet=False)

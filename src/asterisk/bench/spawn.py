@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import asterisk
 
 LONGEST_ANSWER = 64 << 20
 
@@ -33,7 +37,11 @@ def ask(
     command = [*python, "-P", "-m", module]
     pipe = subprocess.PIPE
     with subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, stderr=pipe if quiet else None
+        command,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe if quiet else None,
+        env=environment(python[0]),
     ) as process:
         try:
             out, noise = process.communicate(json.dumps(spec).encode(), timeout)
@@ -44,6 +52,19 @@ def ask(
             process.kill()
             raise
     return _answer(process.returncode, out, noise or b"")
+
+
+def environment(python: str) -> dict[str, str] | None:
+    """Return what another interpreter needs to find this package; None for this interpreter.
+
+    Nothing from a site-packages folder, where everything else that is installed here would come
+    with it: there the package has to be installed for the other interpreter as well.
+    """
+    home = Path(asterisk.__file__).parents[1]
+    if python == sys.executable or home.name in ("site-packages", "dist-packages"):
+        return None
+    paths = [str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _answer(status: int, out: bytes, noise: bytes) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from asterisk.bench.cells import NONE, Field, Group, Number
 from asterisk.bench.fields import fields
+from asterisk.bench.machine import BUSY
 from asterisk.bench.results import Report, RowResult
 
 LOCAL = "local"
@@ -110,6 +111,23 @@ INTERCHANGE_NOTE = (
     "Queries embedded by one row, searched in an index embedded by another: "
     "mean cosine / overlap@10."
 )
+
+
+def not_for_publication(report: Report) -> str:
+    """Return in one line why the times should not be published; empty if nothing is known."""
+    states = {LOCAL: report.before} | {
+        name: target.get("before") or {}
+        for name, target in report.targets.items()
+        if target.get("kind") == "ssh"
+    }
+    reasons = [
+        f"{'the machine' if name == LOCAL else name} was busy before the run (load {load:.1f})"
+        for name, state in states.items()
+        if isinstance(load := state.get("load"), int | float) and load > BUSY
+    ]
+    if any(row.invalid for row in report.rows):
+        reasons.append("some times are void")
+    return f"Not for publication: {'; '.join(reasons)}." if reasons else ""
 
 
 def problems(report: Report) -> list[tuple[str, list[str]]]:

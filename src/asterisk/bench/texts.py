@@ -25,10 +25,13 @@ class Chosen:
 
 
 def choose(tokenizer: Tokenizer, tokens: Sequence[int] = BUCKETS) -> Chosen:
-    """Choose among the texts that ship, in buckets of so many ``tokens``; the same every time."""
+    """Choose among the texts that ship, in buckets of so many ``tokens``; the same every time.
+
+    Special tokens count: a text of 20 tokens is computed with 20.
+    """
     prose = [text.text for text in texts.load() if text.kind in PROSE]
     buckets = {count: cut_all(tokenizer, prose, count, EACH) for count in tokens}
-    mixed = [text for text in prose if len(tokenizer.encode(text)) <= LONGEST_MIXED][:MIXED]
+    mixed = [text for text in prose if size(tokenizer, text) <= LONGEST_MIXED][:MIXED]
     return Chosen(buckets, mixed, cut_all(tokenizer, prose, LONG, 1)[0])
 
 
@@ -46,10 +49,20 @@ def cut_all(tokenizer: Tokenizer, some: Iterable[str], tokens: int, most: int) -
 
 def cut(tokenizer: Tokenizer, text: str, tokens: int) -> str | None:
     """Return the beginning of ``text`` of exactly ``tokens`` tokens, if a word ends there."""
-    count, size = 0, 0
+    count, end = specials(tokenizer), 0
     for word, ids in tokenizer.words(text):
-        count, size = count + len(ids), size + len(word)
+        count, end = count + len(ids), end + len(word)
         if count >= tokens:
             break
-    start = text[:size]
-    return start if count == tokens and len(tokenizer.encode(start)) == tokens else None
+    start = text[:end]
+    return start if count == tokens and size(tokenizer, start) == tokens else None
+
+
+def size(tokenizer: Tokenizer, text: str) -> int:
+    """Return with how many tokens ``text`` is computed, special ones included."""
+    return len(tokenizer.encode(text)) + specials(tokenizer)
+
+
+def specials(tokenizer: Tokenizer) -> int:
+    """Return how many special tokens stand around every text."""
+    return len(tokenizer.prefix) + len(tokenizer.suffix)

@@ -21,11 +21,14 @@ def time_fields(report: Report) -> list[Field]:
         "p50 / p90 / p95. Struck out: below its recipe's fidelity thresholds, or void.",
         real,
     )
-    peers = Group(
-        "Against the systems of others",
-        f"The peer's p50 over the row's at {_slashed(buckets)} tokens: 10 means ten times as fast.",
+    told = f"The peer's over the row's at {_slashed(buckets)} tokens: 10 means ten times as fast."
+    peers = Group("Against the systems of others", f"p50, end to end. {told}", real)
+    engines = Group(
+        "Against the systems of others, the engine alone",
+        f"Medians for token ids that are given. {told}",
         real,
     )
+    others = {row.name for row in report.rows if row.peer and row.model}
     parts = Group(
         "Parts of a call",
         "Medians of the tokenizer alone / of the engine alone.",
@@ -39,9 +42,21 @@ def time_fields(report: Report) -> list[Field]:
     )
     return [
         *(_latency(tokens, latency) for tokens in map(str, buckets)),
-        *(_faster(peer, buckets, peers) for peer in report.settings["peers"]),
+        *(
+            _faster(peer, buckets, group, attribute, peer in others)
+            for group, attribute in ((peers, "faster"), (engines, "faster_engine"))
+            for peer in report.settings["peers"]
+        ),
         *(_parts(tokens, parts) for tokens in map(str, buckets)),
         *(_throughput(threads, rate) for threads in threads_of(report)),
+        Field(
+            "padding",
+            "share of padding among the tokens that the list is computed with",
+            lambda row: NONE if row.padding is None else f"{row.padding:.0%}",
+            (Value("padding (share)", lambda row: row.padding),),
+            rate,
+            hides=False,
+        ),
         Field(
             "start, ms",
             "import, load and first vector together",
@@ -104,23 +119,31 @@ def _times(ratio: float) -> str:
     return f"{ratio:.1f}" if ratio >= 0.95 else f"{ratio:.2f}"
 
 
-def _faster(peer: str, buckets: Sequence[int], group: Group) -> Field:
+def _faster(
+    peer: str, buckets: Sequence[int], group: Group, attribute: str, another_model: bool
+) -> Field:
+    def found(row: RowResult) -> Mapping[str, float]:
+        ratios: Mapping[str, Mapping[str, float]] = getattr(row, attribute)
+        return ratios.get(peer, {})
+
     def show(row: RowResult) -> str:
-        ratios = row.faster.get(peer, {})
+        ratios = found(row)
         told = [ratios.get(str(tokens)) for tokens in buckets]
         if not any(ratio is not None for ratio in told):
             return NONE
         return " / ".join(NONE if ratio is None else _times(ratio) for ratio in told)
 
     def read(tokens: str) -> Callable[[RowResult], Number | None]:
-        return lambda row: row.faster.get(peer, {}).get(tokens)
+        return lambda row: found(row).get(tokens)
 
+    engine = ", the engine alone" if attribute == "faster_engine" else ""
+    what = f"{peer}{engine or ' p50'}"
     return Field(
-        f"x {peer}",
-        f"times as fast as {peer}, by tokens",
+        f"x {peer}{' (another model)' if another_model else ''}",
+        f"times as fast as {peer}, by tokens{engine}",
         show,
         tuple(
-            Value(f"{peer} p50 over own at {tokens} tokens (ratio)", read(str(tokens)))
+            Value(f"{what} over own at {tokens} tokens (ratio)", read(str(tokens)))
             for tokens in buckets
         ),
         group,

@@ -38,12 +38,13 @@ class Request:
     """What to measure and where things are; ``timeout`` in seconds a worker.
 
     ``max_memory`` in bytes is what every row of a format is opened with; ``recipes`` names, by
-    format, another recipe than the default one.
+    format, another recipe than the default one. ``checkpoint`` is a folder or a model's name;
+    ``peer_python`` the interpreter of peers with an environment of their own, empty for this one.
     """
 
     runtimes: tuple[str, ...]
     peers: tuple[str, ...]
-    checkpoint: Path
+    checkpoint: str | Path
     artifacts: Path
     work: Path
     threads: tuple[int, ...]
@@ -55,6 +56,7 @@ class Request:
     keep: bool = False
     max_memory: int | None = None
     recipes: Mapping[str, str] = field(default_factory=dict)
+    peer_python: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Work:
             "modules": row.modules,
             "threads": cell.threads,
             "first": buckets[steady][0],
+            "python": row.python,
         }
         if self.request.max_memory and plan.limited(row):
             spec["max_memory"] = self.request.max_memory
@@ -103,7 +106,7 @@ class Work:
             texts = {"vectors": str(self.vectors(row.name)), "texts": str(some)}
             return spec | texts | {"count": None, "counted": counted}
         if cell.kind == "memory":
-            compared = row.reference or not row.peer
+            compared = row.reference or not row.model
             spec |= {
                 "steady": steady,
                 "buckets": {steady: buckets[steady]},

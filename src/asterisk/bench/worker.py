@@ -28,6 +28,7 @@ def time_latency(spec: Spec) -> dict[str, Any]:
         "latency": measure.latency(encoder, spec),
         "parts": measure.parts(encoder, spec),
         "passes": measure.throughput(encoder, spec),
+        "padding": measure.padding(encoder, spec),
         "lessened": measure.lessened(encoder),
     }
 

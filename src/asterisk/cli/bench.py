@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from asterisk.places import ARTIFACTS, shipped_checkpoint
 from asterisk.progress import tell
 
 RESULTS = Path("bench-results")
+PEER_PYTHON = Path(".venv-peers/bin/python")
 TIMEOUT = 180
 INTERRUPTED = 130
 ORDER = ("torch", "onnx", "tflite", "gguf")  # of the table; formats of others follow
@@ -43,13 +45,25 @@ def parser() -> argparse.ArgumentParser:
         "Artifacts that are missing or of another checkpoint are exported first.",
     )
     it.add_argument(
+        "checkpoint",
+        nargs="?",
+        help="checkpoint folder, or a model's name: all-MiniLM-L6-v2, or on the Hugging Face hub "
+        "(organisation/model); the shipped checkpoint if left out",
+    )
+    it.add_argument(
         "--runtime",
         default="all",
         help="all (default; of the peers the usual two), peers (every one), or names with commas "
         f"between: torch, a format, {', '.join(systems.names())}",
     )
     it.add_argument("--no-peers", action="store_true", help="leave the systems of others out")
-    it.add_argument("--checkpoint", type=Path, help="checkpoint folder; default: the shipped one")
+    it.add_argument(
+        "--peer-python",
+        type=Path,
+        metavar="PATH",
+        help=f"interpreter of the environment with the extra `peers` (default: {PEER_PYTHON} where "
+        "that exists, else this one)",
+    )
     it.add_argument(
         "--artifacts", type=Path, default=ARTIFACTS, help="their folder (default: %(default)s)"
     )
@@ -105,8 +119,8 @@ def parser() -> argparse.ArgumentParser:
         "--models",
         type=Path,
         metavar="PAGE",
-        help="measure every checkpoint of the project, all-MiniLM-L6-v2, a --checkpoint of yours "
-        "and the peers, and write the same three files",
+        help="measure every checkpoint of the project, all-MiniLM-L6-v2, one of yours and the "
+        "peers, and write the same three files",
     )
     pareto.add_argument(
         "--data",
@@ -157,6 +171,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         buckets=arguments.buckets,
         keep=arguments.keep,
         max_memory=arguments.max_memory,
+        peer_python=_peer_python(arguments.peer_python) if peers else "",
     )
     if page is not None:
         return _page(arguments, request, page)
@@ -226,14 +241,23 @@ def _page(arguments: argparse.Namespace, request: Request, target: Path) -> int:
     return 0
 
 
-def _models(own: Path | None) -> dict[str, Path]:
-    """Return the models that are compared, folders by name."""
+def _models(own: str | None) -> dict[str, str | Path]:
+    """Return the models that are compared, folders or names by name."""
     from asterisk.bench.models_run import TEACHER
-    from asterisk.teachers.teacher import find
 
     shipped = sorted(shipped_checkpoint().parent.iterdir())
-    found = {folder.name: folder for folder in shipped if folder.is_dir()}
-    return found | {TEACHER: find(TEACHER)} | ({} if own is None else {own.resolve().name: own})
+    found: dict[str, str | Path] = {folder.name: folder for folder in shipped if folder.is_dir()}
+    return found | {TEACHER: TEACHER} | ({} if own is None else {Path(own).resolve().name: own})
+
+
+def _peer_python(given: Path | None) -> str:
+    """Return the interpreter of the peers, empty for this one."""
+    if given is None and not PEER_PYTHON.is_file():
+        return ""
+    path = (given or PEER_PYTHON).absolute()  # not resolved: an environment's is a link
+    if not (path.is_file() and os.access(path, os.X_OK)):
+        raise InputError(f"--peer-python: {given} is no Python interpreter")
+    return str(path)
 
 
 def choose(names: str, *, without_peers: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:

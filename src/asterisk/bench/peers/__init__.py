@@ -1,8 +1,9 @@
 """Systems of others that stand in the same table, measured in the same run.
 
-A module a peer. Each has ``ROW``, what is known of it beforehand; ``prepare(folder)``, which
-writes its files once; and ``open(folder, threads)``, which a worker calls. Packages add their own
-under the entry-point group `GROUP`; what comes along is named in the same way.
+A module a peer. Each has ``ROW``, what is known of it beforehand; ``prepare(folder, checkpoint)``,
+which writes its files once, for the checkpoint in that folder; and ``open(folder, threads)``, which
+a worker calls. Packages add their own under the entry-point group `GROUP`; what comes along is
+named in the same way.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ GROUP = "asterisk.peers"
 BUILTIN = {
     "original": "asterisk.bench.peers.original",
     "minilm": "asterisk.bench.peers.minilm",
-    "minilm-fp32": "asterisk.bench.peers.minilm_fp32",
-    "minilm-dynamic": "asterisk.bench.peers.minilm_dynamic",
-    "minilm-st": "asterisk.bench.peers.minilm_st",
-    "model2vec": "asterisk.bench.peers.static",
+    "dynamic": "asterisk.bench.peers.dynamic",
+    "dynamic-per-channel": "asterisk.bench.peers.dynamic_per_channel",
+    "sentence-transformers": "asterisk.bench.peers.sentence_transformers",
+    "sentence-transformers-onnx": "asterisk.bench.peers.sentence_transformers_onnx",
     "fastembed": "asterisk.bench.peers.fastembed",
+    "openvino": "asterisk.bench.peers.openvino",
+    "openvino-weights": "asterisk.bench.peers.openvino_weights",
+    "model2vec": "asterisk.bench.peers.static",
 }
-USUAL = ("original", "minilm")  # those that are measured unless others are asked for
+# Those that are measured unless others are asked for; they need no more than the extra `bench`.
+USUAL = ("original", "minilm")
 
 
 def names() -> tuple[str, ...]:

@@ -20,7 +20,7 @@ TOKENIZER = "tokenizer.json"
 
 ROW = Row(
     name="original",
-    title="original, ONNX Runtime",
+    title="original, random weights, padded to 128",
     recipe="int8 per tensor",
     opener="asterisk.bench.peers.original:open",
     path="",
@@ -28,10 +28,11 @@ ROW = Row(
     distributions=("onnxruntime", "transformers"),
     size=0,
     peer=True,
+    model="the original's configuration",
 )
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, checkpoint: Path) -> None:  # noqa: ARG001 - it has a model of its own
     """Write the model and the tokenizer into ``folder``; needs torch, onnx and onnxscript."""
     from asterisk.bench.peers.quiet import quiet
     from asterisk.tokenizer import gpt2, huggingface
@@ -49,8 +50,9 @@ def open(folder: Path, threads: int) -> Any:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     from transformers import PreTrainedTokenizerFast
 
-    from asterisk.bench.peers.session import PeerEncoder
+    from asterisk.bench.peers.session import PeerEncoder, onnx_session
 
+    session = onnx_session(folder / MODEL)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / TOKENIZER), pad_token="[PAD]")  # noqa: S106
 
     def tokenize(text: str) -> Any:
@@ -58,7 +60,11 @@ def open(folder: Path, threads: int) -> Any:
             text, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="np"
         )["input_ids"]
 
-    return PeerEncoder(folder / MODEL, tokenize, threads)
+    def run(ids: Any, mask: Any) -> Any:  # noqa: ARG001 - it was exported without one
+        return session.run(None, {"input_ids": ids})[0]
+
+    pad = tokenizer.pad_token_id
+    return PeerEncoder(tokenize, run, threads, at_once=1, own_padding=pad)
 
 
 def _export(path: Path) -> None:

@@ -18,20 +18,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.bench.peers import minilm
+from asterisk.bench.peers.session import TOKENIZER
 from asterisk.bench.plan import Row
 
 COMPONENTS = 256
 SIF = 1e-4
 LEFT_OUT = re.compile(r"\[unused\d+\]|\[CLS\]|\[SEP\]|\[MASK\]")
 START, END, UNKNOWN = "[CLS]", "[SEP]", "[UNK]"
+NAME = "all-MiniLM-L6-v2"
+COMPARED = 256  # texts that its fidelity is measured over
 LONGEST = 512  # word pieces, its default
 AT_ONCE = 256
 Array = npt.NDArray[np.float32]
 
 ROW = Row(
     name="model2vec",
-    title="all-MiniLM-L6-v2, model2vec",
+    title=f"{NAME}, model2vec",
     recipe="static fp16",
     opener="asterisk.bench.peers.static:open",
     path="",
@@ -39,18 +41,21 @@ ROW = Row(
     distributions=("model2vec",),
     size=0,
     peer=True,
+    model=f"a static model of {NAME}",
 )
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, checkpoint: Path) -> None:  # noqa: ARG001 - it has a model of its own
     """Distil the model, write it as model2vec does, and its own FP32 vectors of the first texts."""
     from asterisk.plugins import require
 
     model2vec = require("model2vec", "peers")
     from tokenizers import Tokenizer
 
-    source = minilm.find()
-    told = json.loads((source / minilm.TOKENIZER).read_text("utf-8"))
+    from asterisk.teachers import teacher
+
+    source = teacher.find(NAME)
+    told = json.loads((source / TOKENIZER).read_text("utf-8"))
     tokens = kept(told["model"]["vocab"])
     vectors = distil(source, told["model"]["vocab"], tokens)
     tokenizer = Tokenizer.from_str(json.dumps(without_rest(told, tokens)))
@@ -59,11 +64,10 @@ def prepare(folder: Path) -> None:
         tokenizer,
         {"model_type": "model2vec", "architectures": ["StaticModel"], "normalize": True},
         normalize=True,
-        max_length=LONGEST,
-        base_model_name="all-MiniLM-L6-v2",
+        base_model_name=NAME,
     )
     model.save_pretrained(str(folder))
-    np.save(folder / minilm.REFERENCE, _reference(tokenizer, vectors))
+    np.save(folder / "reference.npy", _reference(tokenizer, vectors))
 
 
 def kept(vocabulary: dict[str, int]) -> list[str]:
@@ -116,7 +120,7 @@ def _reference(tokenizer: Any, vectors: Array) -> Array:
 
     unknown = tokenizer.token_to_id(UNKNOWN)
     means = []
-    for text in texts.load()[: minilm.COMPARED]:
+    for text in texts.load()[:COMPARED]:
         ids = tokenizer.encode(text.text, add_special_tokens=False).ids[:LONGEST]
         mean = vectors[[token for token in ids if token != unknown]].mean(0)
         means.append(mean / np.linalg.norm(mean))

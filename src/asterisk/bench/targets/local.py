@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,8 +22,12 @@ class LocalSession:
         self.extra = {"cpus": list(target.cpus)} if target.cpus else {}
 
     def ask(self, module: str, spec: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-        """Run ``module`` in a process of its own, on the target's CPUs."""
-        return spawn.ask(module, {**spec, **self.extra}, timeout)
+        """Run ``module`` in a process of its own, on the target's CPUs.
+
+        Under the interpreter that ``spec`` names as ``python``, this one if it names none.
+        """
+        python = spec.get("python") or sys.executable
+        return spawn.ask(module, {**spec, **self.extra}, timeout, python=(python,))
 
     def describe(self, packages: Iterable[str]) -> dict[str, Any]:
         """Describe this machine."""
