@@ -53,12 +53,25 @@ def test_a_row_says_what_was_measured(report):
     assert onnx["runtime"] == "ONNX Runtime"
     assert onnx["20 tokens, ms"] == "0.205 / 0.210 / 0.210"
     assert onnx["texts/s, 2 threads"] == "2,176"
-    assert onnx["x original"] == "33.6 / 18.9 / 2.4"
+    assert onnx["x original"] == "33.6 / 18.9 / 2.38"
     assert onnx["start, ms"] == "227"
     assert onnx["import / load / first, ms"] == "152.3 / 73.0 / 1.30"
     assert onnx["PSS, MB"] == "54.6"
     assert onnx["installed, MB"] == "144"
     assert (onnx["cosine mean"], onnx["min"]) == ("0.99990", "0.9989")
+
+
+def test_the_first_table_is_what_a_row_is_chosen_by(report):
+    report.rows[-1].model = "another"
+    first, *_, last = grids(markdown(report))[0]
+    assert list(first) == [
+        *("runtime", "recipe", "20 tokens, ms", "128 tokens, ms", "texts/s", "PSS, MB", "size, MB"),
+        "cosine mean / min / overlap@10",
+    ]
+    assert last["cosine mean / min / overlap@10"] == "-"
+    onnx = grids(markdown(report))[0][1]
+    assert onnx["20 tokens, ms"].startswith("0.205 / ")
+    assert onnx["cosine mean / min / overlap@10"].startswith("0.99990 / 0.9989 / ")
 
 
 def test_a_row_below_its_thresholds_is_struck_out(report):
@@ -110,12 +123,12 @@ def test_a_ratio_against_another_model_says_so(report):
     names = [row.name for row in report.rows]
     assert names[-1] == "original"
     first = cells(report)[0]
-    assert first["x original (another model)"] == "2.0 / - / -"
+    assert first["x original (another model)"] == "2.00 / - / -"
     whole, engine = (
         grid for grid in grids(markdown(report)) if any(name.startswith("x ") for name in grid[0])
     )
-    assert whole[0]["x dynamic"] == "3.0 / - / -"
-    assert engine[0]["x dynamic"] == "4.0 / - / -"
+    assert whole[0]["x dynamic"] == "3.00 / - / -"
+    assert engine[0]["x dynamic"] == "4.00 / - / -"
 
 
 def test_what_padding_costs_stands_beside_texts_a_second(report):

@@ -40,13 +40,13 @@ class Board(LocalSession):
 def measured(tmp_path, row_of):
     """Measure two rows in two rounds; the board is looked at four times."""
 
-    def run(board):
+    def run(board, load=0.0):
         effort = Effort(2, 1, 0.0, 3, 0.0, 0.2, 5)
         request = Request((), (), tmp_path, tmp_path, tmp_path, (1,), effort, 1, 60.0)
         folder = tmp_path / "work"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         rows = {name: row_of(name) for name in ("good", "refuse")}
-        work = Work(folder, rows, PREPARED, request, session=board)
+        work = Work(folder, rows, PREPARED, request, session=board, load=load)
         done = Done()
         _on(work, LOCAL, list(rows.values()), done, lambda line: None)
         assert board.words == []
@@ -84,3 +84,15 @@ def test_a_look_that_fails_costs_no_measurement(measured):
     good, refuse = done.results
     assert good.failures == []
     assert len(refuse.failures) == 3
+
+
+def test_what_preparing_loaded_the_machine_with_is_no_reason_to_doubt(measured):
+    """Exports and peers are built first; another program was there before that, or was not."""
+    for load, warnings in ((0.1, []), (2.0, ["the machine was busy before the run (load 2.0)"])):
+        done = measured(Busy(["0x0"] * 4), load)
+        assert done.targets["local"]["warnings"] == warnings
+
+
+class Busy(Board):
+    def state(self):
+        return super().state() | {"load": 1.4}

@@ -16,9 +16,12 @@ from asterisk.bench.cells import (
     Field,
     Group,
     Number,
+    Show,
     Value,
     is_emulated,
+    joined,
 )
+from asterisk.bench.plan import STEADY
 from asterisk.bench.results import Report, RowResult
 from asterisk.bench.time_fields import instruction_fields, time_fields
 
@@ -27,6 +30,7 @@ def fields(report: Report) -> list[Field]:
     """Return the columns of ``report``, in the order of the tables."""
     return [
         *_names(),
+        *_summary(report),
         *time_fields(report),
         *instruction_fields(report),
         *_memory(report),
@@ -56,6 +60,53 @@ def _names() -> list[Field]:
             lambda row: row.target,
             (Value("target", lambda row: row.target),),
         ),
+    ]
+
+
+def _summary(report: Report) -> list[Field]:
+    """Return what a row is chosen by, once more in one table; the CSV has it from the others."""
+    group = Group(
+        "In short",
+        "Median ms of one text on one thread, end to end / the engine alone; texts/s of a list of "
+        "mixed lengths on one thread; MB of 10^6 bytes; cosine and overlap of ten neighbours with "
+        "FP32 PyTorch of the same checkpoint.",
+        lambda row: not is_emulated(report, row),
+    )
+    buckets = sorted({STEADY, max(report.settings["buckets"])} & {*report.settings["buckets"]})
+
+    def latency(tokens: str) -> Show:
+        def show(row: RowResult) -> str:
+            figures = row.latency.get(tokens)
+            whole = None if figures is None else figures.p50
+            return joined((whole, row.parts_ms.get(tokens, {}).get("embed_ids")))
+
+        return show
+
+    def pss(row: RowResult) -> str:
+        value = row.memory.get("steady", {}).get("pss")
+        return NONE if value is None else f"{value / MB:.1f}"
+
+    def rate(row: RowResult) -> str:
+        return f"{row.throughput['1']:,.0f}" if "1" in row.throughput else NONE
+
+    def fidelity(row: RowResult) -> str:
+        # Another model is compared with its own FP32: that stands in the table of the fidelity.
+        found = {} if row.model else row.fidelity or {}
+        forms = {"cosine_mean": "{:.5f}", "cosine_min": "{:.4f}", "overlap_at_10": "{:.3f}"}
+        told = [forms[name].format(found[name]) if name in found else NONE for name in forms]
+        return " / ".join(told) if found else NONE
+
+    told = (
+        *((f"{n} tokens, ms", "end to end / the engine alone", latency(str(n))) for n in buckets),
+        ("texts/s", "texts a second of a long list, on one thread", rate),
+        ("PSS, MB", "proportional set size after 200 calls at 20 tokens", pss),
+        ("size, MB", "the model's files", lambda row: f"{row.size / MB:.1f}"),
+        ("cosine mean / min / overlap@10", "agreement with FP32", fidelity),
+    )
+    timed = len(buckets) + 1  # columns
+    return [
+        Field(heading, about, show, (), group, timed=number < timed, hides=False)
+        for number, (heading, about, show) in enumerate(told)
     ]
 
 

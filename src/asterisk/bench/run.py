@@ -37,7 +37,8 @@ def bench(request: Request, progress: Progress) -> Report:
     if not rows:
         raise EngineError("; ".join(f"{name}: {line}" for name, line in failed.items()))
     with tempfile.TemporaryDirectory() as folder:
-        work = Work(Path(folder), {row.name: row for row in every}, prepared, request)
+        known = {row.name: row for row in every}
+        work = Work(Path(folder), known, prepared, request, load=before["load"])
         done = everywhere(work, rows, progress)
         done.judge()
         table, doubts = _interchange(every, done.files.get(HOME, {}), prepared["checkpoint"])
@@ -111,6 +112,8 @@ def _on(
     request, session = work.request, work.session
     extra = [row for row in work.rows.values() if row not in rows]
     before = session.state()
+    if target.kind == "local":  # what exports and peers loaded it with is over by now
+        before = {**before, "load": work.load}
     lacking = {row.name: session.lacks(row) for row in rows if session.takes(row)}
     done.failed |= {f"{name} on {target}": line for name, line in lacking.items() if line}
     there = [row for row in rows if row.name in lacking and not lacking[row.name]]

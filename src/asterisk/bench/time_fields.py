@@ -116,7 +116,7 @@ def _latency(tokens: str, group: Group) -> Field:
 
 
 def _times(ratio: float) -> str:
-    return f"{ratio:.1f}" if ratio >= 0.95 else f"{ratio:.2f}"
+    return f"{ratio:.1f}" if ratio >= 9.95 else f"{ratio:.2f}"
 
 
 def _faster(

@@ -63,6 +63,7 @@ class Request:
 class Work:
     """Everything a cell's spec is made from; ``folder`` is gone after the run.
 
+    ``load`` was the machine's before anything was prepared, None if it does not say;
     ``interrupted`` gets a line once the user has had enough, ``states`` what the target was like
     between rounds.
     """
@@ -73,6 +74,7 @@ class Work:
     request: Request
     target: str = "local"
     session: Session = HERE
+    load: float | None = None
     interrupted: list[str] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
 
