@@ -51,7 +51,7 @@ class Costs:
 COSTS: Mapping[str, Costs] = {
     "onnx": Costs(19 * MB, 18 * MB, 2 * MB, 4, 1.25, 1, copies=True),
     "tflite": Costs(4 * MB, 4 * MB, 3 * MB // 2, 2, 1.25, 1, copies=True),
-    "gguf": Costs(28 * MB, 12 * MB, 5 * MB // 2, 3, 2, 0, copies=False),
+    "gguf": Costs(30 * MB, 12 * MB, 5 * MB // 2, 3, 2, 0, copies=False),
 }
 
 
