@@ -172,8 +172,9 @@ def times(
         "shell": (_without_blocks(checkpoint), PRODUCTS),
         **{part: (checkpoint, frozenset([part])) for part in (*PARTS, "softmax")},
     }
-    cures = calibrate(checkpoint, samples, per_token=format == "tflite")
-    found = cures, largest_scores(checkpoint, samples)
+    per_token = format == "tflite"  # where scores are asked for as well
+    cures = calibrate(checkpoint, samples, per_token=per_token)
+    found = cures, largest_scores(checkpoint, samples) if per_token else ()
     engines = {}
     for name, (given, without) in variants.items():
         (folder / name).mkdir()

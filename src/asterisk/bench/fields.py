@@ -93,20 +93,20 @@ def _summary(report: Report) -> list[Field]:
         # Another model is compared with its own FP32: that stands in the table of the fidelity.
         found = {} if row.model else row.fidelity or {}
         forms = {"cosine_mean": "{:.5f}", "cosine_min": "{:.4f}", "overlap_at_10": "{:.3f}"}
-        told = [forms[name].format(found[name]) if name in found else NONE for name in forms]
-        return " / ".join(told) if found else NONE
+        texts = [forms[name].format(found[name]) if name in found else NONE for name in forms]
+        return " / ".join(texts) if found else NONE
 
-    told = (
+    columns = (
         *((f"{n} tokens, ms", "end to end / the engine alone", latency(str(n))) for n in buckets),
         ("texts/s", "texts a second of a long list, on one thread", rate),
         ("PSS, MB", "proportional set size after 200 calls at 20 tokens", pss),
         ("size, MB", "the model's files", lambda row: f"{row.size / MB:.1f}"),
         ("cosine mean / min / overlap@10", "agreement with FP32", fidelity),
     )
-    timed = len(buckets) + 1  # columns
+    timed = len(buckets) + 1
     return [
         Field(heading, about, show, (), group, timed=number < timed, hides=False)
-        for number, (heading, about, show) in enumerate(told)
+        for number, (heading, about, show) in enumerate(columns)
     ]
 
 

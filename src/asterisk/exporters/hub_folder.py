@@ -331,10 +331,9 @@ def _write_around(checkpoint: Checkpoint, folder: Path) -> None:
         (folder / LICENSE).write_text(checkpoint.licence, "utf-8")
     if checkpoint.compatible_with:
         _write_json(folder / SPACE, {"compatible_with": list(checkpoint.compatible_with)})
-    owners = checkpoint.folder or _encoder_folder(checkpoint)
     for name in (*set(_IMAGE.findall(checkpoint.card)), PROJECTION):
-        if has_file(owners, name):
-            _copy(owners, name, folder)
+        if checkpoint.folder and has_file(checkpoint.folder, name):
+            _copy(checkpoint.folder, name, folder)
 
 
 def _copy(source: Path, name: str, folder: Path) -> None:

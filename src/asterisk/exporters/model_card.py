@@ -100,7 +100,7 @@ def _section(
     """Return the paragraphs about this folder."""
     some = next(iter(figures.values()))
     source = f" from {checkpoint.source}" if checkpoint.source else ""
-    told = [
+    paragraphs = [
         "## Files for other engines",
         f"Made by asterisk-edge {__version__}{source}. Each was run in its own engine over "
         f"{some['texts']:,.0f} texts and compared with PyTorch in FP32: the cosine of a text's two "
@@ -118,16 +118,18 @@ def _section(
         ),
     ]
     if refused:
-        told.append("\n".join(["Not here:", "", *(f"- {reason}" for reason in refused.values())]))
-    told += [_about(checkpoint), "## How to open them", _how_to_open(checkpoint)]
+        paragraphs.append(
+            "\n".join(["Not here:", "", *(f"- {reason}" for reason in refused.values())])
+        )
+    paragraphs += [_about(checkpoint), "## How to open them", _how_to_open(checkpoint)]
     if onnx := _have(figures, ".onnx"):
-        told += [_sentence_transformers(onnx), _fastembed(checkpoint, onnx)]
-        told.append(_transformers_js(checkpoint))
+        paragraphs += [_sentence_transformers(onnx), _fastembed(checkpoint, onnx)]
+        paragraphs.append(_transformers_js(checkpoint))
     if gguf := _have(figures, ".gguf"):
-        told.append(_llama_cpp(checkpoint, gguf))
+        paragraphs.append(_llama_cpp(checkpoint, gguf))
     if tflite := _have(figures, ".tflite"):
-        told.append(_litert(checkpoint, tflite))
-    return told
+        paragraphs.append(_litert(checkpoint, tflite))
+    return paragraphs
 
 
 def _about(checkpoint: Checkpoint) -> str:

@@ -47,7 +47,7 @@ SUM = Operator("SUM", "ReducerOptions")
 TANH = Operator("TANH")
 TRANSPOSE = Operator("TRANSPOSE", "TransposeOptions")
 
-LARGEST_SCORE = 40.0  # on samples: texts that nobody saw may have larger ones
+LARGEST_SCORE = 40.0  # on samples: other texts may have larger ones
 CLIP = 80.0  # exp(80) times 10,000 tokens is still a float32, and exp(-80) not yet zero
 _TYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int8": 9}  # numbers of the schema
 
@@ -154,8 +154,8 @@ class EncoderGraph(Graph):
     def exponentials(self, x: int) -> tuple[int, int]:
         """Turn each row of scores [h, T, T] into shares of a total [h, T, 1].
 
-        XNNPACK's softmax goes row by row, three calls each, to find the largest score first. Where
-        scores are small nobody has to: one call takes the exponentials of all rows.
+        XNNPACK's softmax makes three calls a row, since it finds the row's largest score first.
+        Small scores do not need that: one call takes the exponentials of all rows.
         """
         full = self.shapes[x]
         for name, operator, bound in (("most", MINIMUM, CLIP), ("least", MAXIMUM, -CLIP)):

@@ -21,6 +21,7 @@ import numpy as np
 from asterisk import texts
 from asterisk.bench import installed, peers
 from asterisk.bench.answer import answer
+from asterisk.bench.peers.session import REFERENCE
 from asterisk.bench.plan import Row
 from asterisk.errors import AsteriskError, one_line
 from asterisk.files import replacing_folder
@@ -42,7 +43,7 @@ def build(name: str, work: Path, checkpoint: Path, fingerprint: str) -> Row:
         for path in folder.rglob("*")
         if path.is_file()
     }
-    reference = folder / "reference.npy"
+    reference = folder / REFERENCE
     return replace(
         known,
         name=name,

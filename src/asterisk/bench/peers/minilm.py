@@ -22,10 +22,11 @@ def prepare(folder: Path, checkpoint: Path) -> None:  # noqa: ARG001 - it has a 
     MissingExtra where the package with the weights or `transformers` is not installed.
     """
     from asterisk import texts
+    from asterisk.bench.peers.session import REFERENCE
     from asterisk.runtimes.torch import open_checkpoint
     from asterisk.teachers import teacher
 
     source = teacher.find(MODEL)
     dynamic.prepare(folder, source)
     some = [text.text for text in texts.load()[:COMPARED]]
-    np.save(folder / "reference.npy", open_checkpoint(source).encode(some))
+    np.save(folder / REFERENCE, open_checkpoint(source).encode(some))

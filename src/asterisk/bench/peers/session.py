@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 MODEL, TOKENIZER, SETTINGS = "model.onnx", "tokenizer.json", "settings.json"
+REFERENCE = "reference.npy"  # FP32 vectors of a peer with another model
 # Of 1, 8 and 32, the fastest for ONNX Runtime's and for OpenVINO's int8 over mixed lengths.
 AT_ONCE = 8
 Array = npt.NDArray[np.float32]

@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.bench.peers.session import TOKENIZER
+from asterisk.bench.peers.minilm import COMPARED
+from asterisk.bench.peers.minilm import MODEL as NAME
+from asterisk.bench.peers.session import REFERENCE, TOKENIZER
 from asterisk.bench.plan import Row
 
 COMPONENTS = 256
 SIF = 1e-4
 LEFT_OUT = re.compile(r"\[unused\d+\]|\[CLS\]|\[SEP\]|\[MASK\]")
 START, END, UNKNOWN = "[CLS]", "[SEP]", "[UNK]"
-NAME = "all-MiniLM-L6-v2"
-COMPARED = 256  # texts that its fidelity is measured over
 LONGEST = 512  # word pieces, its default
 AT_ONCE = 256
 Array = npt.NDArray[np.float32]
@@ -67,7 +67,7 @@ def prepare(folder: Path, checkpoint: Path) -> None:  # noqa: ARG001 - it has a 
         base_model_name=NAME,
     )
     model.save_pretrained(str(folder))
-    np.save(folder / "reference.npy", _reference(tokenizer, vectors))
+    np.save(folder / REFERENCE, _reference(tokenizer, vectors))
 
 
 def kept(vocabulary: dict[str, int]) -> list[str]:
