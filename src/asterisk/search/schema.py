@@ -32,12 +32,13 @@ TABLES = {
     "meta": "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "sources": (
         "CREATE TABLE sources(id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, "
-        "stamp TEXT NOT NULL)"
+        "stamp TEXT NOT NULL, kind TEXT NOT NULL DEFAULT '')"
     ),
     "documents": (
         "CREATE TABLE documents(id INTEGER PRIMARY KEY, source INTEGER NOT NULL, "
         "key TEXT NOT NULL, title TEXT NOT NULL, digest BLOB NOT NULL, "
-        "first INTEGER NOT NULL, count INTEGER NOT NULL, text TEXT NOT NULL, UNIQUE(source, key))"
+        "first INTEGER NOT NULL, count INTEGER NOT NULL, text TEXT NOT NULL, date TEXT NOT NULL, "
+        "author TEXT NOT NULL, tags TEXT NOT NULL, UNIQUE(source, key))"
     ),
     "passages": (
         "CREATE TABLE passages(id INTEGER PRIMARY KEY, document INTEGER NOT NULL, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 
@@ -86,13 +87,14 @@ class Store:
             row = first + len(parts)
             digest = bytes.fromhex(document.digest)
             title, text = document.title, document.text
-            rows.append((number, source, document.key, title, digest, row, len(cut), text))
+            about = document.date, document.author, json.dumps(document.tags, ensure_ascii=False)
+            rows.append((number, source, document.key, title, digest, row, len(cut), text, *about))
             for passage in cut:
                 start, end = passage.start, passage.end
                 texts.append((first + len(parts), worded(title, text[start:end])))
                 parts.append((first + len(parts), number, start, end))
         many = self.connection.executemany
-        many("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        many("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         many("INSERT INTO passages VALUES (?, ?, ?, ?)", parts)
         if self.words:
             many("INSERT INTO words(rowid, text) VALUES (?, ?)", texts)

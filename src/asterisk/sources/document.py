@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from asterisk.digest import sha256
@@ -20,8 +20,9 @@ class Document:
 
     ``source`` is the file's absolute path in printable characters (see `scan.shown`); ``key`` is
     unique within it: an id, guid or record number, and "" for a whole file. ``text`` is never
-    blank: a document with nothing but a title has it as its text. ``title`` may be "". Neither
-    holds a NUL or a lone surrogate; both have stood there replaced by U+FFFD.
+    blank: a document with nothing but a title has it as its text. ``title`` may be "", and so may
+    ``date`` (ISO 8601, in UTC where it has a time) and ``author``. None of them holds a NUL or a
+    lone surrogate; where one stood there is U+FFFD.
     """
 
     source: str
@@ -29,6 +30,9 @@ class Document:
     title: str
     text: str
     digest: str
+    date: str = ""
+    author: str = ""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +114,13 @@ class Report:
         return f"{self.count:,} skipped" if self.count else ""
 
 
-def digest(title: str, text: str) -> str:
-    """Return the sha256, in hexadecimal, of title, NUL and text in UTF-8."""
+def digest(title: str, text: str, *more: str) -> str:
+    """Return the sha256, in hexadecimal, of title, text and what else there is, in UTF-8.
+
+    NULs part them; without ``more`` it is that of title, NUL and text.
+    """
     state = sha256()
-    state.update(f"{title}\0{text}".encode())
+    state.update("\0".join((title, text, *more)).encode())
     return str(state.hexdigest())
 
 
@@ -122,8 +129,26 @@ def fit(text: str) -> str:
     return text if text.isascii() and "\0" not in text else _UNFIT.sub("\ufffd", text)
 
 
-def made(source: str, key: str, title: str, text: str) -> Document | None:
+def made(
+    source: str,
+    key: str,
+    title: str,
+    text: str,
+    *,
+    date: str = "",
+    author: str = "",
+    tags: Sequence[str] = (),
+) -> Document | None:
     """Return a document with its digest; None if neither title nor text say anything."""
-    title, text = " ".join(fit(title).split()), fit(text).strip()
+    title, text = _line(title), fit(text).strip()
     text = text or title
-    return Document(source, key, title, text, digest(title, text)) if text else None
+    if not text:
+        return None
+    date, author = _line(date), _line(author)
+    tags = tuple(dict.fromkeys(tag for given in tags if (tag := _line(given))))
+    more = (date, author, *tags) if date or author or tags else ()
+    return Document(source, key, title, text, digest(title, text, *more), date, author, tags)
+
+
+def _line(text: str) -> str:
+    return " ".join(fit(text).split())

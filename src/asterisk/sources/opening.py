@@ -18,12 +18,18 @@ TRIES = 3
 
 
 class Piece(NamedTuple):
-    """What a reader finds: where it stands (for messages), its key or "", its title and text."""
+    """What a reader finds: where it stands (for messages), its key or "", its title and text.
+
+    ``date``, ``author`` and ``tags`` as `Document` has them.
+    """
 
     where: str
     key: str
     title: str
     text: str
+    date: str = ""
+    author: str = ""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass

@@ -87,7 +87,15 @@ def _unique(
             limit = f"{options.longest_text:,}"
             skip(piece.where, f"longer than {limit} characters (see --max-text, --lines)")
             continue
-        document = made(source, _key(piece, keys, number), piece.title, piece.text)
+        document = made(
+            source,
+            _key(piece, keys, number),
+            piece.title,
+            piece.text,
+            date=piece.date,
+            author=piece.author,
+            tags=piece.tags,
+        )
         if document is None:
             skip(piece.where, "no text")
         else:
