@@ -10,6 +10,7 @@ const [text, button, progress, status, query, results] = [
 
 let model, tokenizer;
 let prompts = {}; // what the model wants before a query and before a passage
+const CHANGED = "The text has changed since it was indexed: index it again.";
 let passages = []; // { text, start, end, vector }, places are those in `indexed`
 let indexed = ""; // the text that they are of
 
@@ -126,7 +127,7 @@ function row(score, passage) {
 
 // Select a passage in the pasted text.
 function show({ start, end }) {
-  if (text.value !== indexed) return say("The text has changed since it was indexed.");
+  if (text.value !== indexed) return say(CHANGED);
   text.focus();
   text.setSelectionRange(start, start); // browsers scroll to where the cursor is put
   text.blur();
@@ -154,6 +155,7 @@ const guarded = (act) => () => act().catch((failure) => say(`That failed: ${fail
 button.onclick = guarded(indexText);
 query.oninput = guarded(search);
 query.onkeydown = results.onkeydown = walk;
+text.oninput = () => passages.length && text.value !== indexed && say(CHANGED);
 text.onkeydown = (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && button.click();
 
 say("Loading the model…");

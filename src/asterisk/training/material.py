@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from asterisk.corpora.corpus import Corpus, describe
 from asterisk.errors import ArtifactError, InputError
+from asterisk.model.hub import PACKAGED
 from asterisk.teachers.target_facts import FILE, corpus_digest
 from asterisk.teachers.targets import SHARD, read_projection
-from asterisk.teachers.teacher import PACKAGED
 from asterisk.tokenizer import gpt2
 from asterisk.training import pruning
 from asterisk.training.batches import Targets
