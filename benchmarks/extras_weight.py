@@ -1,8 +1,8 @@
 """What each extra weighs installed on a Raspberry Pi: python benchmarks/extras_weight.py [EXTRA …].
 
-Wheels for aarch64 are fetched and unpacked, not run. `search` and `serve` are weighed over numpy and
-LiteRT, which are there before them, the others over numpy. Bytecode is not counted: pip writes about
-as much again for packages of Python.
+Wheels for aarch64 are fetched and unpacked, not run. `search` and `serve` are weighed over numpy
+and LiteRT, which are there before them, the others over numpy. Bytecode is not counted: pip writes
+about as much again for packages of Python.
 """
 
 from __future__ import annotations
