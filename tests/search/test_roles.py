@@ -159,21 +159,6 @@ def test_a_space_of_another_dimension_is_refused(tmp_path):
         assert index.search("text", 3, Drawn(fingerprint="a" * 64)) == []
 
 
-def test_an_index_of_an_older_version_opens(tmp_path):
-    path = tmp_path / "index.db"
-    with fresh(path, Drawn()) as index:
-        index.update(documents(5), Drawn())
-    connection = sqlite3.connect(path)
-    connection.execute("DELETE FROM meta WHERE key = 'prompt_name'")
-    connection.commit()
-    connection.close()
-    with Index.open(path) as index:
-        assert index.facts.prompt_name is None
-        assert len(index.search("text", 3, Drawn())) == 3
-    with fresh(path, Drawn()) as index:
-        assert index.update(documents(6), Drawn()).added == 1
-
-
 def test_each_side_has_its_prompt(prompted, tmp_path):
     with asterisk.load(prompted) as runtime:
         plain, passages = runtime.encode(TEXTS), runtime.encode(TEXTS, prompt_name="passage")

@@ -20,10 +20,18 @@ from asterisk.errors import InputError, OutputError, UsageError
 from asterisk.search import Index
 from asterisk.search.blocks import Blocks
 from asterisk.search.passages import passages
-from asterisk.search.schema import CHUNK, make
+from asterisk.search.schema import SLOTS, make
 from asterisk.sources import Database, Options, Report
 from asterisk.sources.document import made
-from search.standing_in import Drawn, check_whole, contents, documents, fresh
+from search.standing_in import (
+    Drawn,
+    add_rows,
+    check_whole,
+    contents,
+    documents,
+    fresh,
+    remove_rows,
+)
 
 TESTS = Path(__file__).resolve().parent.parent
 
@@ -176,7 +184,7 @@ def test_two_documents_of_one_key_are_refused(tmp_path, runtime):
 @settings(max_examples=30, deadline=None)
 def test_blocks_hold_what_a_dictionary_would(steps, seed, precision):
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    make(connection, 8, precision)
+    make(connection)
     blocks, draw, model, last = Blocks(connection, 8, precision), np.random.default_rng(seed), {}, 0
     for adds, count in steps:
         if adds:
@@ -184,11 +192,11 @@ def test_blocks_hold_what_a_dictionary_would(steps, seed, precision):
             last += count
             rows = draw.normal(size=(count, 8)).astype("f4")
             rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-            blocks.insert(ids, rows)
+            add_rows(blocks, ids, rows)
             model.update(zip(ids, rows, strict=True))
         else:
             gone = draw.permutation(list(model))[:count].tolist()
-            blocks.delete(gone)
+            remove_rows(blocks, gone)
             for row in gone:
                 del model[row]
         held = {
@@ -199,9 +207,10 @@ def test_blocks_hold_what_a_dictionary_would(steps, seed, precision):
         assert held.keys() == model.keys()
         for row, vector in model.items():
             assert held[row] @ vector > (0.999 if precision == "int8" else 0.999999)
-    blocks.check()
-    (chunks,) = connection.execute("SELECT count(*) FROM vectors_chunks").fetchone()
-    assert chunks <= -(-last // CHUNK)
+        blocks.check()
+        assert connection.execute("SELECT count(*) FROM blocks").fetchone() == (
+            -(-len(model) // SLOTS),
+        )
     connection.close()
 
 

@@ -45,7 +45,7 @@ class Facts:
     longest: int = LONGEST
     overlap: int = OVERLAP
     words: bool = True
-    prompt_name: str | None = None  # older files do not say
+    prompt_name: str | None = None
 
     @classmethod
     def of(
@@ -117,7 +117,6 @@ class Facts:
             ).fetchmany(100)
             values = {key: json.loads(value) for key, value in rows}
             values["compatible_with"] = tuple(values["compatible_with"])
-            values.setdefault("prompt_name", None)
             if set(values) != {field.name for field in fields(cls)}:
                 raise ValueError
             facts = cls(**values)
