@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from dataclasses import replace
 
 import folders
@@ -18,7 +17,7 @@ from asterisk.errors import InputError, UsageError
 from asterisk.model.checkpoint import load, save
 from asterisk.search import Index
 from asterisk.sources.document import made
-from search.standing_in import Drawn, documents, fresh
+from search.standing_in import Drawn, fresh
 
 TEXTS = [
     "Photosynthesis turns carbon dioxide and water into sugar.",

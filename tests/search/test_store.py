@@ -165,6 +165,17 @@ def test_random_updates_end_as_one_update_would(tmp_path_factory, runtime):
     check()
 
 
+def test_a_hit_and_a_passage_carry_what_is_known_of_their_document(tmp_path, runtime):
+    about = {"date": "2024-05-01", "author": "Ada", "tags": ["a, b", "日本"]}
+    one = made("/a", "k", "A title", "some words of it", **about)
+    with fresh(tmp_path / "index.db", runtime) as index:
+        index.update([one, *documents(3)], runtime)
+        (hit,) = index.search("some words of it", 1, runtime, "words")
+        assert (hit.date, hit.author, hit.tags) == (one.date, one.author, one.tags)
+        every = [index.passage(row)[0] for ids, _ in index.vectors() for row in ids]
+        assert one in every
+
+
 def test_two_documents_of_one_key_are_refused(tmp_path, runtime):
     one, two = made("/a", "k", "", "one text"), made("/a", "k", "", "another text")
     with fresh(tmp_path / "index.db", runtime) as index:

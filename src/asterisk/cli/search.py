@@ -151,6 +151,8 @@ def _ask(arguments: argparse.Namespace, index: Index, runtime: Runtime | None, t
         tell("asterisk-search: SQLite is built without FTS5 here: by vectors alone")
 
     def answer(query: str) -> None:
+        # In an ASCII locale Python keeps other bytes as surrogates.
+        query = query.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         hits = index.search(query, arguments.k, runtime, arguments.mode, arguments.prompt_name)
         for place, hit in enumerate(hits, 1):
             print(json.dumps(asdict(hit)) if arguments.json else shown(place, hit))

@@ -50,7 +50,9 @@ class Blocks:
         ).fetchone()
         full = blocks == last + 1 == -(-passages // SLOTS)
         if wrong or not full or slots != [0, passages]:
-            raise InputError("the index is damaged: its blocks of vectors have the wrong size")
+            raise InputError(
+                "the index is damaged: its blocks of vectors have the wrong size; index again"
+            )
 
     def stored(self, vectors: npt.NDArray[np.float32]) -> Rows:
         """Return unit vectors, float32 [n, d], as they are stored and compared."""
@@ -80,9 +82,9 @@ class Blocks:
                     squares = np.einsum("nd,nd->n", part, part)
                     self._lengths.append(np.maximum(np.sqrt(squares), np.float32(1e-30)))
                 found.append(dots / (self._lengths[number] * length))
-        scores = np.concatenate([np.empty(0, np.float32), *found])[: self._count()]
-        # What is not finite is never anybody's nearest neighbour.
-        return np.nan_to_num(scores, copy=False, nan=-1, posinf=-1, neginf=-1)
+        scores: Scores = np.concatenate([np.empty(0, np.float32), *found])[: self._count()]
+        scores[~np.isfinite(scores)] = -1  # never anybody's nearest neighbour
+        return scores
 
     def read(self) -> Iterator[tuple[Ids, npt.NDArray[np.float32]]]:
         """Yield passage ids, int64 [n], with their unit vectors, float32 [n, d], by slot."""
@@ -112,6 +114,8 @@ class Blocks:
             (count,),
         ).fetchall()
         free = sorted(slot for slot in slots if slot < count)
+        if len(free) != len(moving):
+            raise InputError("the index is damaged: its vectors have gaps; index again")
         for slot, (last, vector) in zip(free, moving, strict=True):
             self._write(slot, np.frombuffer(vector, self.dtype)[None])
             self.connection.execute("UPDATE passages SET slot = ? WHERE slot = ?", (slot, last))

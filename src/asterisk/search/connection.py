@@ -19,7 +19,7 @@ BUSY = 5.0  # seconds
 
 
 @contextlib.contextmanager
-def told(path: Path, *, writing: bool = False, foreign: bool = False) -> Iterator[None]:
+def sqlite_errors(path: Path, *, writing: bool = False, foreign: bool = False) -> Iterator[None]:
     """Raise what SQLite raises as InputError, or as OutputError while writing.
 
     ``foreign`` says that others' code runs inside, whose own errors are none of ours.

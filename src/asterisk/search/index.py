@@ -20,7 +20,7 @@ from asterisk.roles import prompt_name_of
 from asterisk.search import connection as connections
 from asterisk.search import schema
 from asterisk.search.blocks import Blocks
-from asterisk.search.connection import told
+from asterisk.search.connection import sqlite_errors
 from asterisk.search.facts import Facts
 from asterisk.search.hit import Hit
 from asterisk.search.lock import WriterLock
@@ -88,7 +88,7 @@ class Index:
             wanted = Facts.of(Path(artifact), precision or "int8", runtime, prompt_name)
         lock = WriterLock(place)
         try:
-            with told(place, writing=True):
+            with sqlite_errors(place, writing=True):
                 connection = connections.to_write(place)
                 try:
                     return cls._made(
@@ -167,7 +167,7 @@ class Index:
         """
         place = Path(os.path.realpath(path))
         connections.check_file(place, missing=False)
-        with told(place):
+        with sqlite_errors(place):
             connection = connections.to_read(place)
             try:
                 schema.check_used(connection, place)
@@ -184,7 +184,6 @@ class Index:
     @property
     def artifact(self) -> Path:
         """The artifact that the index was last written with."""
-        # The bytes of the name, whatever the locale of the one who wrote it and of this process.
         return Path(os.fsdecode(self.facts.artifact.encode("utf-8", "surrogateescape")))
 
     @property
@@ -238,7 +237,7 @@ class Index:
 
     def _write(self, facts: Facts) -> None:
         if facts != self.facts:
-            with told(self.path, writing=True), connections.transaction(self.connection):
+            with sqlite_errors(self.path, writing=True), connections.transaction(self.connection):
                 facts.write(self.connection)
             self.facts = facts
 
@@ -291,7 +290,7 @@ class Index:
         )
         parts = self.path, self.connection, self.facts, self.blocks
         with (
-            told(self.path, writing=True, foreign=True),
+            sqlite_errors(self.path, writing=True, foreign=True),
             Update(*parts, fitting, runtime=runtime, progress=progress) as update,
         ):
             yield update
@@ -326,7 +325,7 @@ class Index:
                 raise UsageError(f"mode {mode} needs a runtime")
             self.check(runtime, runtime.config.embedding_size)
         query = Query(self.connection, self.blocks, words)
-        with told(self.path):
+        with sqlite_errors(self.path):
             return query.run(text.replace("\0", " "), k, runtime, mode, prompt_name)
 
     def vectors(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
@@ -334,7 +333,7 @@ class Index:
 
         At most 1,024 rows a block, in no order that means anything.
         """
-        with told(self.path):
+        with sqlite_errors(self.path):
             yield from self.blocks.read()
 
     def passage(self, passage: int) -> tuple[Document, str]:
@@ -342,7 +341,7 @@ class Index:
 
         InputError for an id that is not there.
         """
-        with told(self.path):
+        with sqlite_errors(self.path):
             row = self.connection.execute(
                 "SELECT s.path, d.key, d.title, d.text, d.digest, d.date, d.author, d.tags, "
                 "p.start, p.end "
@@ -381,6 +380,6 @@ class Index:
         self.close()
 
     def _count(self, table: str) -> int:
-        with told(self.path):
+        with sqlite_errors(self.path):
             (count,) = self.connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
         return int(count)

@@ -45,25 +45,25 @@ class Query:
         self, text: str, k: int, runtime: Runtime | None, mode: str, prompt_name: str | None
     ) -> list[Hit]:
         depth = k if mode != "hybrid" else max(k, DEPTH)
-        near: Ranked = {}
-        told: Ranked = {}
+        nearest: Ranked = {}
+        worded: Ranked = {}
         if runtime is not None and mode != "words":
-            near = self._near(runtime.encode_query(text, prompt_name=prompt_name), depth)
+            nearest = self._by_vector(runtime.encode_query(text, prompt_name=prompt_name), depth)
         if self.words is not None and mode != "vectors":
-            told = self._told(text, depth)
+            worded = self._by_words(text, depth)
         if mode == "vectors":
-            ranking = [(document, score) for document, (_, score) in near.items()]
+            ranking = [(document, score) for document, (_, score) in nearest.items()]
         elif mode == "words":
-            ranking = [(document, score) for document, (_, score) in told.items()]
+            ranking = [(document, score) for document, (_, score) in worded.items()]
         else:
-            ranking = fused([list(near), list(told)])
+            ranking = fused([list(nearest), list(worded)])
         wanted = frozenset(terms(text))
         return [
-            self._hit(document, score, near.get(document), told.get(document), wanted)
+            self._hit(document, score, nearest.get(document), worded.get(document), wanted)
             for document, score in ranking[:k]
         ]
 
-    def _near(self, vector: npt.NDArray[np.float32], depth: int) -> Ranked:
+    def _by_vector(self, vector: npt.NDArray[np.float32], depth: int) -> Ranked:
         scores = self.blocks.scan(vector)
         count = depth + depth // 4
         while True:
@@ -72,7 +72,7 @@ class Query:
                 return _first(ranked, depth)
             count *= 4
 
-    def _told(self, text: str, depth: int) -> Ranked:
+    def _by_words(self, text: str, depth: int) -> Ranked:
         assert self.words is not None  # noqa: S101 - the caller has looked
         count = depth + depth // 4
         while True:
@@ -104,11 +104,11 @@ class Query:
         self,
         document: int,
         score: float,
-        near: tuple[int, float] | None,
-        told: tuple[int, float] | None,
+        nearest: tuple[int, float] | None,
+        worded: tuple[int, float] | None,
         wanted: frozenset[str],
     ) -> Hit:
-        passage = (near or told or (0, 0.0))[0]
+        passage = (nearest or worded or (0, 0.0))[0]
         row = self.connection.execute(
             "SELECT s.path, d.key, d.title, d.text, d.date, d.author, d.tags, p.start, p.end "
             "FROM documents AS d JOIN sources AS s ON s.id = d.source "
@@ -125,7 +125,7 @@ class Query:
             snippet(text[start:end], wanted),
             source,
             key,
-            near[1] if near else None,
+            nearest[1] if nearest else None,
             start,
             end,
             date,

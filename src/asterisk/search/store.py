@@ -129,7 +129,7 @@ class Store:
                 "DELETE FROM passages WHERE id BETWEEN ? AND ? RETURNING slot", inside
             ).fetchall()
             self.connection.execute("DELETE FROM documents WHERE id = ?", (number,))
-        self.blocks.delete([slot for (slot,) in slots])
+        self.blocks.delete([int(slot) for (slot,) in slots])
 
 
 def worded(title: str, text: str) -> str:
