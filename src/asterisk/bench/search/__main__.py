@@ -43,9 +43,6 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--queries", type=positive, default=200, help="queries a process (200)")
     it.add_argument("--processes", type=positive, default=3, help="processes a row (3)")
     it.add_argument("--timed", type=positive, default=3_000, help="summaries to time indexing on")
-    it.add_argument(
-        "--extension-python", metavar="PYTHON", help="measure sqlite-vec too, in this interpreter"
-    )
     it.add_argument("--seed", type=int, help="order of the rows (default: another every time)")
     it.add_argument("--out", type=Path, default=Path("bench-results"), help="folder of results")
     return it
@@ -63,7 +60,6 @@ def _bench(arguments: argparse.Namespace) -> int:
         corpora=_corpora(arguments),
         processes=arguments.processes,
         summaries=arguments.timed,
-        python=arguments.extension_python,
         seed=random.SystemRandom().randrange(1 << 32) if arguments.seed is None else arguments.seed,
     )
     try:
