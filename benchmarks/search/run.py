@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from asterisk.bench import machine
-from asterisk.bench.search.corpus import Corpus
 from asterisk.bench.spawn import CellError, ask
+from benchmarks.search.corpus import Corpus
 
-WORKER = "asterisk.bench.search.worker"
+WORKER = "benchmarks.search.worker"
 MODES = ("vectors", "words", "hybrid")
 PRECISIONS = ("int8", "float32")
 SCAN, BRUTE = "scan", "numpy in memory"
@@ -154,7 +154,7 @@ def _cells(
     """Ask every cell once a turn, in another order each time."""
     cells = list(_every(plan))
     answers: dict[Cell, list[dict[str, Any]]] = {cell: [] for cell in cells}
-    draw = random.Random(plan.seed)  # noqa: S311
+    draw = random.Random(plan.seed)
     for turn in range(plan.processes):
         draw.shuffle(cells)
         for cell in cells:

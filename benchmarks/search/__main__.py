@@ -1,4 +1,4 @@
-"""`python -m asterisk.bench.search`: the benchmark of search."""
+"""`python -m benchmarks.search`: the benchmark of search."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from asterisk.bench.search.corpus import PASSAGES, SUMMARIES, Corpus, corpus, there
-from asterisk.bench.search.report import markdown
-from asterisk.bench.search.run import Plan, measure
 from asterisk.bench.spawn import CellError
 from asterisk.bench.usual import usual
 from asterisk.cli.common import Parser, positive, run
@@ -19,6 +16,9 @@ from asterisk.errors import EngineError
 from asterisk.files import replacing_file
 from asterisk.places import ARTIFACTS
 from asterisk.progress import tell
+from benchmarks.search.corpus import PASSAGES, SUMMARIES, Corpus, corpus, there
+from benchmarks.search.report import markdown
+from benchmarks.search.run import Plan, measure
 
 STEM = "search"
 
@@ -26,7 +26,7 @@ STEM = "search"
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     it = Parser(
-        prog="python -m asterisk.bench.search",
+        prog="python -m benchmarks.search",
         description="Measure search end to end: queries by mode and storage, indexing, memory, "
         "file size, time to the first hit; beside them a matrix in memory.",
     )
