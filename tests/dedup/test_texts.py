@@ -73,8 +73,8 @@ def test_near_ones_are_found_and_others_left(shipped):
 
 
 def test_a_planted_set_of_shipped_texts(shipped, lines):
-    from asterisk.bench.dedup.planted import plant
-    from asterisk.bench.dedup.score import Truth
+    from benchmarks.dedup.planted import plant
+    from benchmarks.dedup.score import Truth
 
     made = plant(lines, 500, seed=3)
     found = deduplicate(made.texts, shipped, threads=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from asterisk.runtimes.runtime import Runtime
 from asterisk.search import Index
+from asterisk.search.blocks import Blocks
 from asterisk.sources.document import Document, made
 from asterisk.tokenizer import gpt2
 
@@ -86,13 +88,32 @@ def contents(index: Index) -> list[tuple]:
     return sorted((*row[:-1], held[row[-1]]) for row in rows)
 
 
+def add_rows(blocks: Blocks, ids: Sequence[int], rows: np.ndarray) -> None:
+    """Add passages with nothing but vectors."""
+    first = blocks.append(rows)
+    blocks.connection.executemany(
+        "INSERT INTO passages VALUES (?, 0, 0, 0, ?)",
+        [(row, first + place) for place, row in enumerate(ids)],
+    )
+
+
+def remove_rows(blocks: Blocks, ids: Sequence[int]) -> None:
+    """Remove passages and their vectors."""
+    run = blocks.connection.execute
+    query = "DELETE FROM passages WHERE id = ? RETURNING slot"
+    blocks.delete([slot for row in ids for (slot,) in run(query, (row,)).fetchall()])
+
+
 def check_whole(index: Index) -> None:
     """Assert that the tables of an index agree with one another."""
     run = index.connection.execute
     assert run("PRAGMA integrity_check").fetchall() == [("ok",)]
     passages = {row for (row,) in run("SELECT id FROM passages")}
-    assert passages == {row for (row,) in run("SELECT rowid FROM vectors_rowids")}
     assert passages == {row for ids, _ in index.vectors() for row in ids.tolist()}
+    assert passages == {row for (row,) in run("SELECT passage FROM vectors")}
+    slots = [slot for (slot,) in run("SELECT slot FROM passages ORDER BY slot")]
+    assert slots == list(range(len(passages)))
+    index.blocks.check()
     assert passages == {row for (row,) in run("SELECT id FROM words_docsize")}
     expected = {
         row
@@ -104,9 +125,20 @@ def check_whole(index: Index) -> None:
     assert owners.fetchone() == (0,)
     sources = run("SELECT count(*) FROM documents WHERE source NOT IN (SELECT id FROM sources)")
     assert sources.fetchone() == (0,)
-    for chunk, slot, row in run("SELECT chunk_id, chunk_offset, rowid FROM vectors_rowids"):
-        (ids,) = run("SELECT rowids FROM vectors_chunks WHERE chunk_id = ?", (chunk,)).fetchone()
-        assert np.frombuffer(ids, "<i8")[slot] == row
+    held = dict(run("SELECT passage, vector FROM vectors"))
+    for ids, block in index.vectors():
+        for row, vector in zip(ids.tolist(), block, strict=True):
+            stored = np.frombuffer(held[row], index.blocks.dtype).astype("f4")
+            np.testing.assert_allclose(stored / np.linalg.norm(stored), vector, atol=1e-6)
 
 
-__all__ = ["SIZE", "Drawn", "check_whole", "contents", "documents", "fresh"]
+__all__ = [
+    "SIZE",
+    "Drawn",
+    "add_rows",
+    "check_whole",
+    "contents",
+    "documents",
+    "fresh",
+    "remove_rows",
+]

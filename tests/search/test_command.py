@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+import asterisk
 from asterisk import texts
 from asterisk.cli.search import main, prompt, shown
 from asterisk.errors import InputError
-from asterisk.search import Hit
+from asterisk.search import Hit, Index
+from asterisk.sources.document import made
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +158,32 @@ def test_an_error_does_not_end_the_prompt(monkeypatch, capsys):
     prompt(answer)
     assert asked == ["bad", "good"]
     assert capsys.readouterr().err == "asterisk-search: no sense\n"
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize("locale", [ASCII, {"PYTHONIOENCODING": "latin-1"}])
+def test_any_title_is_printed_and_any_path_opened_in_any_locale(artifact, tmp_path, locale):
+    place = tmp_path / "Größe"
+    options = {"env": os.environ | locale, "encoding": "latin-1"}
+    place.mkdir()
+    done = _search("index", tmp_path, "--db", place / "日.db", "--artifact", artifact, **options)
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+    document = made("/texts", "7", "日本語", "sugar", date="2024-05-01T10:00:00Z", tags=["花"])
+    with asterisk.load(artifact) as runtime, Index.create(place / "日.db") as index:
+        index.update([document], runtime)
+    asked = "query", "日本語", "--db", place / "日.db"
+    for mode in ("words", "hybrid"):
+        done = _search(*asked, "--mode", mode, **options)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(" 1. \\u65e5\\u672c\\u8a9e  2024-05-01  (")
+    (hit,) = map(json.loads, _search(*asked, "--json", **options).stdout.splitlines())
+    assert (hit["date"], hit["author"], hit["tags"]) == ("2024-05-01T10:00:00Z", "", ["花"])
+    for arguments in (("info", "--db", place / "日.db"), ("query", "a", "--db", place / "ä.db")):
+        done = _search(*arguments, **options)
+        assert "Traceback" not in done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (4, 1)
 
 
 def test_escapes_never_reach_the_terminal():

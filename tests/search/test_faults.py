@@ -64,16 +64,25 @@ def test_files_that_are_no_index_are_refused_and_left_alone(tmp_path, runtime):
     fresh(tmp_path / "empty.db", runtime).close()
 
 
-def test_a_newer_schema_is_refused(path, runtime):
+@pytest.mark.parametrize(
+    ("version", "told"), [(VERSION + 1, "newer"), (1, "earlier version: index again into a new")]
+)
+def test_another_schema_is_refused_and_left_alone(path, runtime, version, told):
     connection = sqlite3.connect(path)
-    connection.execute(f"PRAGMA user_version={VERSION + 1}")
+    connection.execute(f"PRAGMA user_version={version}")
     connection.close()
-    _refused(path, runtime, "newer")
+    before = path.read_bytes()
+    _refused(path, runtime, told)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
 HOSTILE = [
     "CREATE TRIGGER t AFTER INSERT ON documents BEGIN DELETE FROM passages; END",
     "CREATE VIEW v AS SELECT 1",
+    "DROP VIEW vectors",
+    "DROP VIEW vectors; CREATE VIEW vectors(passage, vector) AS SELECT 1, x'00'",
+    "DROP VIEW vectors; CREATE TABLE vectors(passage, vector)",
     "CREATE TABLE extra(a)",
     "CREATE INDEX i ON documents(title)",
     "ALTER TABLE documents RENAME TO gone",
@@ -87,19 +96,24 @@ DAMAGE = [
     "UPDATE meta SET value = '[[[' WHERE key = 'model'",
     "UPDATE meta SET value = '7' WHERE key = 'artifact'",
     "UPDATE meta SET value = '\"float64\"' WHERE key = 'precision'",
-    "UPDATE vectors_chunks SET rowids = x'00'",
-    "UPDATE vectors_chunks SET size = 1000000000",
-    "UPDATE vectors_chunks SET validity = 'text'",
-    "UPDATE vectors_vector_chunks00 SET vectors = zeroblob(50000000)",
-    "DELETE FROM vectors_vector_chunks00",
+    "UPDATE blocks SET vectors = x'00'",
+    "UPDATE blocks SET vectors = 'text'",
+    "UPDATE blocks SET vectors = zeroblob(50000000)",
+    "UPDATE blocks SET id = 7",
+    "UPDATE blocks SET id = -1",
+    "INSERT INTO blocks SELECT 1, vectors FROM blocks",
+    "DELETE FROM blocks",
+    "UPDATE passages SET slot = 1 << 60 WHERE slot = 59",
+    "UPDATE passages SET slot = -1 WHERE slot = 0",
+    "UPDATE passages SET slot = 'x' WHERE slot = 0",
+    "DELETE FROM passages WHERE slot = 5",
 ]
 
 
 @pytest.mark.parametrize("statement", HOSTILE + DAMAGE)
 def test_a_file_with_other_contents_is_refused(path, runtime, statement):
     connection = sqlite3.connect(path)
-    connection.execute(statement)
-    connection.commit()
+    connection.executescript(statement)
     connection.close()
     _refused(path, runtime, "damaged|not as an index is made")
 
@@ -114,6 +128,8 @@ def test_a_file_with_other_contents_is_refused(path, runtime, statement):
         "UPDATE words_data SET block = x'00010203'",
         "DELETE FROM words_data",
         "UPDATE sources SET path = x'fffe'",
+        "UPDATE documents SET tags = '[[', date = 7",
+        "UPDATE documents SET tags = '[1]'",
     ],
 )
 def test_wrong_rows_give_an_error_or_hits_and_nothing_else(path, runtime, statement):
@@ -243,12 +259,10 @@ def test_values_that_are_not_finite_are_nobodys_neighbours(tmp_path, runtime):
     path = tmp_path / "index.db"
     with fresh(path, runtime, "float32") as index:
         index.update(documents(20), runtime)
-        (blob,) = index.connection.execute("SELECT vectors FROM vectors_vector_chunks00").fetchone()
+        (blob,) = index.connection.execute("SELECT vectors FROM blocks").fetchone()
         rows = np.frombuffer(blob, "<f4").copy().reshape(-1, 32)
         rows[0], rows[1] = np.nan, np.inf
-        index.connection.execute(
-            "UPDATE vectors_vector_chunks00 SET vectors = ?", (rows.tobytes(),)
-        )
+        index.connection.execute("UPDATE blocks SET vectors = ?", (rows.tobytes(),))
         hits = index.search("text 3", 20, runtime, "vectors")
         assert {hits[-1].key, hits[-2].key} == {"0", "1"}
         assert all(-1 <= hit.score <= 1.001 for hit in hits)

@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asterisk.errors import InputError, UsageError
+from asterisk.printable import printable
 from asterisk.search import Index
-from asterisk.search.printable import printable
 from asterisk.search.schema import WORDS
 from asterisk.search.snippets import snippet
 from asterisk.search.terms import places, question

@@ -1,14 +1,12 @@
-"""The order of hits: against brute force, against sqlite-vec, and as fused."""
+"""The order of hits: against brute force, against sqlite-vec's functions, and as fused."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +16,12 @@ from hypothesis import strategies as st
 
 import asterisk
 from asterisk import vectors
-from asterisk.errors import UsageError
-from asterisk.search import Index, extension
+from asterisk.search import Index
 from asterisk.search.blocks import Blocks, top
 from asterisk.search.fusion import fused
 from asterisk.search.schema import make
 from asterisk.sources.document import made
-from search.standing_in import Drawn, check_whole, documents, fresh
+from search.standing_in import Drawn, add_rows, check_whole, documents, fresh, remove_rows
 
 TESTS = Path(__file__).resolve().parent.parent
 SYSTEM_PYTHON = "/usr/bin/python3"  # Debian's can load extensions, many others are built without
@@ -46,14 +43,15 @@ def test_the_scan_is_brute_force(seed, count, k, precision, deleted):
     query = draw.normal(size=16).astype("f4")
     query /= np.linalg.norm(query)
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    make(connection, 16, precision)
+    make(connection)
     blocks = Blocks(connection, 16, precision)
-    blocks.insert(range(1, count + 1), rows)
+    add_rows(blocks, range(1, count + 1), rows)
     gone = draw.permutation(count)[:deleted] + 1
-    blocks.delete(gone.tolist())
+    remove_rows(blocks, gone.tolist())
     kept = np.setdiff1d(np.arange(1, count + 1), gone)
+    ids = dict(connection.execute("SELECT slot, id FROM passages"))
     for _ in range(3):  # later ones use what earlier ones have learnt and kept
-        found = top(*blocks.scan(query), k)
+        found = [(ids[slot], score) for slot, score in top(blocks.scan(query), k)]
         stored, asked = rows[kept - 1], query[None]
         if precision == "int8":
             stored, asked = vectors.to_int8(stored), vectors.to_int8(asked)
@@ -67,10 +65,9 @@ def test_the_scan_is_brute_force(seed, count, k, precision, deleted):
 
 
 @given(st.lists(st.integers(-3, 3), max_size=60), st.integers(1, 70))
-def test_ties_are_in_order_of_id(values, k):
-    ids, scores = np.arange(len(values)) * 3, np.array(values, "f4")
-    expected = sorted(zip(ids.tolist(), values, strict=True), key=lambda pair: (-pair[1], pair[0]))
-    assert top(ids, scores, k) == expected[:k]
+def test_ties_are_in_order_of_slot(values, k):
+    expected = sorted(enumerate(values), key=lambda pair: (-pair[1], pair[0]))
+    assert top(np.array(values, "f4"), k) == expected[:k]
 
 
 def test_int8_ranks_nearly_as_float32(tmp_path):
@@ -128,18 +125,43 @@ def test_a_hit_that_only_one_side_finds_is_found_by_both_together(tmp_path):
         assert same.similarity == pytest.approx(1, abs=1e-5)
 
 
-def _system(code: str, *arguments: object) -> dict:
-    """Run code where SQLite loads extensions; skip without such a Python of this version."""
-    packages = [part for part in sys.path if "site-packages" in part]
-    source = str(TESTS.parent / "src")
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(TESTS), source, *packages]))
+RANKED = """
+import json, sqlite3, sys
+library, path, typed = sys.argv[1:4]
+connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+if not hasattr(connection, "enable_load_extension"):
+    print("its sqlite3 loads no extensions")
+    sys.exit(77)
+connection.enable_load_extension(True)
+connection.load_extension(library)
+print(json.dumps([
+    connection.execute(
+        f"SELECT passage, vec_distance_cosine({typed}(vector), {typed}(:q)) AS d "
+        "FROM vectors ORDER BY d, passage LIMIT 20",
+        {"q": bytes.fromhex(query)},
+    ).fetchall()
+    for query in json.load(sys.stdin)
+]))
+"""
+
+
+@pytest.mark.parametrize("precision", ["int8", "float32"])
+def test_sqlite_vec_ranks_the_view_as_a_search_does(tmp_path, precision):
+    package = pytest.importorskip("sqlite_vec")
+    runtime, path = Drawn(), tmp_path / "index.db"
+    queries = [f"text {i} w{i}" for i in range(10)]
+    with fresh(path, runtime, precision) as index:
+        index.update(documents(1_500), runtime)
+        index.update(documents(1_400)[200:], runtime)
+        asked = [index.blocks.stored(runtime.encode([query])).tobytes().hex() for query in queries]
+        found = [index.search(query, 20, runtime, "vectors") for query in queries]
+    typed = "vec_int8" if precision == "int8" else ""
     try:
         done = subprocess.run(
-            [SYSTEM_PYTHON, "-c", code, *map(str, arguments)],
+            [SYSTEM_PYTHON, "-c", RANKED, package.loadable_path(), path, typed],
+            input=json.dumps(asked),
             capture_output=True,
             text=True,
-            env=environment,
-            timeout=120,
             check=False,
         )
     except FileNotFoundError:
@@ -147,109 +169,11 @@ def _system(code: str, *arguments: object) -> dict:
     if done.returncode == 77:
         pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-BEGIN = """
-import json, sqlite3, sys
-try:
-    import numpy as np
-    from asterisk.search import Index, extension
-    from search.standing_in import Drawn, check_whole, documents, fresh
-except ImportError as failure:
-    print("another Python:", failure); sys.exit(77)
-reason = extension.load(sqlite3.connect(":memory:"))
-if reason:
-    print(reason); sys.exit(77)
-path, precision = sys.argv[1:3]
-runtime = Drawn()
-"""
-
-QUERIES = [f"text {i} w{i}" for i in range(25)]
-
-SAME = (
-    BEGIN
-    + """
-found = {}
-for engine in ("scan", "sqlite-vec"):
-    with Index.open(path, engine=engine) as index:
-        found[engine] = [
-            [(hit.source, hit.key, hit.similarity) for hit in index.search(q, 20, runtime, mode)]
-            for q in sys.argv[3:] for mode in ("vectors", "hybrid")
-        ]
-print(json.dumps(found))
-"""
-)
-
-WRITES = (
-    BEGIN
-    + """
-connection = sqlite3.connect(path)
-extension.load(connection)
-run = connection.execute
-rows = dict(run("SELECT rowid, embedding FROM vectors").fetchall())
-first = min(rows)
-run("DELETE FROM vectors WHERE rowid IN (?, ?)", (first, first + 1))
-value = "vec_int8(?)" if precision == "int8" else "?"
-run(f"INSERT INTO vectors(rowid, embedding) VALUES (?, {value})", (first, rows[first]))
-run(f"INSERT INTO vectors(rowid, embedding) VALUES (?, {value})", (first + 1, rows[first + 1]))
-connection.commit()
-print(json.dumps({"rows": len(rows), "ok": run("PRAGMA integrity_check").fetchone()[0]}))
-"""
-)
-
-
-@pytest.mark.parametrize("precision", ["int8", "float32"])
-def test_sqlite_vec_reads_and_writes_the_same_file(tmp_path, precision):
-    runtime, path = Drawn(), tmp_path / "index.db"
-    with fresh(path, runtime, precision) as index:
-        index.update(documents(1_500), runtime)
-        index.update(documents(1_400)[200:], runtime)
-    for _ in range(2 if precision == "int8" else 1):
-        found = _system(SAME, path, precision, *QUERIES)
-        assert len(found["scan"]) == 2 * len(QUERIES)
-        for one, other in zip(found["scan"], found["sqlite-vec"], strict=True):
-            assert [hit[:2] for hit in one] == [hit[:2] for hit in other]
-            for a, b in zip(one, other, strict=True):
-                assert a[2] == pytest.approx(b[2], abs=2e-6)
-        # The extension's own deletes and inserts, and then ours over them.
-        assert _system(WRITES, path, precision) == {"rows": runtime_rows(path), "ok": "ok"}
-        with fresh(path, runtime, precision) as index:
-            check_whole(index)
-            index.update(documents(1_450)[100:], runtime)
-            check_whole(index)
-
-
-def runtime_rows(path: Path) -> int:
     with Index.open(path) as index:
-        return index.passages
-
-
-def test_a_library_of_another_machine_is_not_loaded(tmp_path):
-    def library(machine: int, bits: int = 2) -> Path:
-        path = tmp_path / "vec0.so"
-        path.write_bytes(b"\x7fELF" + bytes([bits, 1]) + bytes(12) + machine.to_bytes(2, "little"))
-        return path
-
-    own = {"x86_64": 62, "aarch64": 183}.get(os.uname().machine)
-    if own is None:
-        pytest.skip("no known machine")
-    assert extension.unfit(library(own)) == ""
-    assert "another machine" in extension.unfit(library(40, bits=1))  # as in a wheel that shipped
-    assert "another machine" in extension.unfit(library(own, bits=1))
-    (tmp_path / "short.so").write_bytes(b"\x7fELF")
-    assert "not a library" in extension.unfit(tmp_path / "short.so")
-    assert "cannot be read" in extension.unfit(tmp_path / "none.so")
-
-
-def test_sqlite_vec_where_it_cannot_be_used_is_one_line(tmp_path):
-    runtime = Drawn()
-    with fresh(tmp_path / "index.db", runtime):
-        pass
-    if not extension.load(sqlite3.connect(":memory:")):
-        pytest.skip("this Python can load it")
-    with pytest.raises(UsageError, match=r"sqlite-vec|extensions"):
-        Index.open(tmp_path / "index.db", engine="sqlite-vec")
+        for hits, rows in zip(found, json.loads(done.stdout), strict=True):
+            assert [hit.key for hit in hits] == [index.passage(row)[0].key for row, _ in rows]
+            for hit, (_, distance) in zip(hits, rows, strict=True):
+                assert hit.score == pytest.approx(1 - distance, abs=2e-6)
 
 
 def test_the_pages_python_runs(tmp_path, monkeypatch, capsys):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from dataclasses import replace
 
 import folders
@@ -18,7 +17,7 @@ from asterisk.errors import InputError, UsageError
 from asterisk.model.checkpoint import load, save
 from asterisk.search import Index
 from asterisk.sources.document import made
-from search.standing_in import Drawn, documents, fresh
+from search.standing_in import Drawn, fresh
 
 TEXTS = [
     "Photosynthesis turns carbon dioxide and water into sugar.",
@@ -157,21 +156,6 @@ def test_a_space_of_another_dimension_is_refused(tmp_path):
     with Index.open(path) as index:
         assert index.facts.compatible_with == ("a" * 64,)
         assert index.search("text", 3, Drawn(fingerprint="a" * 64)) == []
-
-
-def test_an_index_of_an_older_version_opens(tmp_path):
-    path = tmp_path / "index.db"
-    with fresh(path, Drawn()) as index:
-        index.update(documents(5), Drawn())
-    connection = sqlite3.connect(path)
-    connection.execute("DELETE FROM meta WHERE key = 'prompt_name'")
-    connection.commit()
-    connection.close()
-    with Index.open(path) as index:
-        assert index.facts.prompt_name is None
-        assert len(index.search("text", 3, Drawn())) == 3
-    with fresh(path, Drawn()) as index:
-        assert index.update(documents(6), Drawn()).added == 1
 
 
 def test_each_side_has_its_prompt(prompted, tmp_path):

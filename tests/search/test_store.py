@@ -20,10 +20,18 @@ from asterisk.errors import InputError, OutputError, UsageError
 from asterisk.search import Index
 from asterisk.search.blocks import Blocks
 from asterisk.search.passages import passages
-from asterisk.search.schema import CHUNK, make
+from asterisk.search.schema import SLOTS, make
 from asterisk.sources import Database, Options, Report
 from asterisk.sources.document import made
-from search.standing_in import Drawn, check_whole, contents, documents, fresh
+from search.standing_in import (
+    Drawn,
+    add_rows,
+    check_whole,
+    contents,
+    documents,
+    fresh,
+    remove_rows,
+)
 
 TESTS = Path(__file__).resolve().parent.parent
 
@@ -157,6 +165,17 @@ def test_random_updates_end_as_one_update_would(tmp_path_factory, runtime):
     check()
 
 
+def test_a_hit_and_a_passage_carry_what_is_known_of_their_document(tmp_path, runtime):
+    about = {"date": "2024-05-01", "author": "Ada", "tags": ["a, b", "日本"]}
+    one = made("/a", "k", "A title", "some words of it", **about)
+    with fresh(tmp_path / "index.db", runtime) as index:
+        index.update([one, *documents(3)], runtime)
+        (hit,) = index.search("some words of it", 1, runtime, "words")
+        assert (hit.date, hit.author, hit.tags) == (one.date, one.author, one.tags)
+        every = [index.passage(row)[0] for ids, _ in index.vectors() for row in ids]
+        assert one in every
+
+
 def test_two_documents_of_one_key_are_refused(tmp_path, runtime):
     one, two = made("/a", "k", "", "one text"), made("/a", "k", "", "another text")
     with fresh(tmp_path / "index.db", runtime) as index:
@@ -176,7 +195,7 @@ def test_two_documents_of_one_key_are_refused(tmp_path, runtime):
 @settings(max_examples=30, deadline=None)
 def test_blocks_hold_what_a_dictionary_would(steps, seed, precision):
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    make(connection, 8, precision)
+    make(connection)
     blocks, draw, model, last = Blocks(connection, 8, precision), np.random.default_rng(seed), {}, 0
     for adds, count in steps:
         if adds:
@@ -184,11 +203,11 @@ def test_blocks_hold_what_a_dictionary_would(steps, seed, precision):
             last += count
             rows = draw.normal(size=(count, 8)).astype("f4")
             rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-            blocks.insert(ids, rows)
+            add_rows(blocks, ids, rows)
             model.update(zip(ids, rows, strict=True))
         else:
             gone = draw.permutation(list(model))[:count].tolist()
-            blocks.delete(gone)
+            remove_rows(blocks, gone)
             for row in gone:
                 del model[row]
         held = {
@@ -199,9 +218,10 @@ def test_blocks_hold_what_a_dictionary_would(steps, seed, precision):
         assert held.keys() == model.keys()
         for row, vector in model.items():
             assert held[row] @ vector > (0.999 if precision == "int8" else 0.999999)
-    blocks.check()
-    (chunks,) = connection.execute("SELECT count(*) FROM vectors_chunks").fetchone()
-    assert chunks <= -(-last // CHUNK)
+        blocks.check()
+        assert connection.execute("SELECT count(*) FROM blocks").fetchone() == (
+            -(-len(model) // SLOTS),
+        )
     connection.close()
 
 

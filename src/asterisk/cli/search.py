@@ -123,12 +123,6 @@ def _query_arguments(it: argparse.ArgumentParser) -> None:
         help="what embeds the query (default: the one that the index was made with)",
     )
     prompt_argument(it, "before the query (default: the one for queries)")
-    it.add_argument(
-        "--engine",
-        choices=("scan", "sqlite-vec"),
-        default="scan",
-        help="what compares vectors (default: %(default)s, the faster one)",
-    )
 
 
 def _query(arguments: argparse.Namespace) -> None:
@@ -138,7 +132,7 @@ def _query(arguments: argparse.Namespace) -> None:
     if arguments.mode == "words" and arguments.prompt_name is not None:
         raise UsageError("--prompt-name is for the model, which --mode words does not use")
     text = " ".join(arguments.query)
-    with Index.open(arguments.db, arguments.artifact, engine=arguments.engine) as index:
+    with Index.open(arguments.db, arguments.artifact) as index:
         if arguments.mode != "words":
             folder = arguments.artifact or index.artifact
             if arguments.artifact is None and not folder.is_dir():
@@ -157,6 +151,8 @@ def _ask(arguments: argparse.Namespace, index: Index, runtime: Runtime | None, t
         tell("asterisk-search: SQLite is built without FTS5 here: by vectors alone")
 
     def answer(query: str) -> None:
+        # In an ASCII locale Python keeps other bytes as surrogates.
+        query = query.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         hits = index.search(query, arguments.k, runtime, arguments.mode, arguments.prompt_name)
         for place, hit in enumerate(hits, 1):
             print(json.dumps(asdict(hit)) if arguments.json else shown(place, hit))
@@ -195,12 +191,13 @@ def prompt(answer: Callable[[str], None]) -> None:
 
 def shown(place: int, hit: Hit) -> str:
     """Return a hit as the lines that a person reads."""
-    from asterisk.search.printable import printable
+    from asterisk.printable import printable
 
     where = printable(hit.source) + (f"  [{printable(hit.key)}]" if hit.key else "")
     title = printable(hit.title)
     near = "" if hit.similarity is None else f"  cosine {hit.similarity:.3f}"
-    head = f"{place:2}. {title or where}  ({hit.score:.4f}{near})"
+    date = f"  {printable(hit.date[:10])}" if hit.date else ""
+    head = f"{place:2}. {title or where}{date}  ({hit.score:.4f}{near})"
     lines = [head, *([f"    {where}"] if title else []), f"    {hit.snippet}"]
     return "\n".join(lines)
 
@@ -211,8 +208,8 @@ def _info_arguments(it: argparse.ArgumentParser) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
+    from asterisk.printable import printable
     from asterisk.search import Index
-    from asterisk.search.printable import printable
 
     with Index.open(arguments.db) as index:
         facts = asdict(index.facts)

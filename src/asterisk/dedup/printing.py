@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from asterisk.dedup.result import Found
+from asterisk.printable import printable
 
 FIRST_WORDS = 72  # characters
 SHOWN = 10  # clusters, and members of each, in a report
@@ -119,17 +120,9 @@ def escaped(text: str) -> str:
     return _CONTROLS.sub(lambda found: _ESCAPES.get(found[0], f"\\x{ord(found[0]):02x}"), text)
 
 
-def safe(text: str) -> str:
-    """Return ``text`` on one line, without anything that a terminal would act on."""
-    text = " ".join(text.split())
-    return (
-        text if text.isprintable() else "".join(one if one.isprintable() else "�" for one in text)
-    )
-
-
 def first_words(text: str, most: int = FIRST_WORDS) -> str:
     """Return the beginning of ``text``, safe to print."""
-    text = safe(text[: 4 * most])
+    text = printable(text[: 4 * most])
     if len(text) <= most:
         return text
     end = text.rfind(" ", most // 2, most)
@@ -141,7 +134,8 @@ def _brief(record: dict[str, str]) -> dict[str, str]:
 
 
 def _line(record: dict[str, str]) -> str:
-    where = safe(record["source"]) + (f" [{safe(record['key'])[:40]}]" if record["key"] else "")
+    key = f" [{printable(record['key'])[:40]}]" if record["key"] else ""
+    where = printable(record["source"]) + key
     return f"{first_words(record['title'] or record['text'])}  ({where})"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from asterisk.bench import memory
 from asterisk.bench.summary import summarise
 from asterisk.dedup import deduplicate
-from asterisk.search.printable import printable
+from asterisk.printable import printable
 from asterisk.search.words import terms
 from asterisk.sources import Document, digest
 from asterisk.texts import Text

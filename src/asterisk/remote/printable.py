@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from asterisk.printable import printable as on_one_line
+
 LONGEST = 300  # characters of a text
 DEEPEST = 6
 
 
 def printable(text: str) -> str:
     """Return ``text`` on one line, without control characters and not for ever long."""
-    clean = "".join(char if char.isprintable() else " " for char in text[: 4 * LONGEST])
-    return " ".join(clean.split())[:LONGEST]
+    return on_one_line(text[: 4 * LONGEST])[:LONGEST]
 
 
 def plain(value: Any, depth: int = 0) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from asterisk.errors import AsteriskError, InputError, OutputError
-from asterisk.search.printable import printable
+from asterisk.printable import printable
 
 LONGEST_VALUE = 128 << 20  # bytes of one text or blob
 CACHE = 2 << 10  # KiB
@@ -18,7 +19,7 @@ BUSY = 5.0  # seconds
 
 
 @contextlib.contextmanager
-def told(path: Path, *, writing: bool = False, foreign: bool = False) -> Iterator[None]:
+def sqlite_errors(path: Path, *, writing: bool = False, foreign: bool = False) -> Iterator[None]:
     """Raise what SQLite raises as InputError, or as OutputError while writing.
 
     ``foreign`` says that others' code runs inside, whose own errors are none of ours.
@@ -84,7 +85,7 @@ def to_read(path: Path) -> sqlite3.Connection:
 
 
 def _reading(path: Path, how: str) -> sqlite3.Connection:
-    connection = _connect(f"file:{quote(str(path.absolute()))}?{how}")
+    connection = _connect(f"file:{quote(os.fsencode(path.absolute()))}?{how}")
     try:
         connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
     except BaseException:
@@ -95,7 +96,7 @@ def _reading(path: Path, how: str) -> sqlite3.Connection:
 
 def to_write(path: Path) -> sqlite3.Connection:
     """Connect to a file that is there or not, with a write-ahead log."""
-    connection = _connect(f"file:{quote(str(path.absolute()))}?mode=rwc")
+    connection = _connect(f"file:{quote(os.fsencode(path.absolute()))}?mode=rwc")
     try:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except BaseException:

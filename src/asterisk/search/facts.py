@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
@@ -45,7 +46,7 @@ class Facts:
     longest: int = LONGEST
     overlap: int = OVERLAP
     words: bool = True
-    prompt_name: str | None = None  # older files do not say
+    prompt_name: str | None = None
 
     @classmethod
     def of(
@@ -58,7 +59,8 @@ class Facts:
         """Read them from a folder; a checkpoint's need its ``runtime``."""
         if precision not in PRECISIONS:
             raise UsageError(f"precision must be int8 or float32, not {precision!r}")
-        place = str(artifact.absolute())
+        # As UTF-8 whatever the locale: another process may have another one.
+        place = os.fsencode(artifact.absolute()).decode("utf-8", "surrogateescape")
         if is_artifact(artifact):
             manifest = open_artifact(artifact).manifest
             check_prompt_name(prompt_name, manifest.prompts)
@@ -80,7 +82,7 @@ class Facts:
             place,
             runtime.fingerprint,
             spaces(runtime)[1:],
-            artifact.absolute().name,
+            Path(place).name,
             runtime.format,
             "fp32",
             runtime.config.embedding_size,
@@ -117,7 +119,6 @@ class Facts:
             ).fetchmany(100)
             values = {key: json.loads(value) for key, value in rows}
             values["compatible_with"] = tuple(values["compatible_with"])
-            values.setdefault("prompt_name", None)
             if set(values) != {field.name for field in fields(cls)}:
                 raise ValueError
             facts = cls(**values)

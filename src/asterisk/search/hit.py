@@ -13,7 +13,8 @@ class Hit:
     `asterisk.sources.Document` has them). ``score`` is what the hits are ordered by, highest first:
     a cosine in mode "vectors", BM25 in mode "words", the reciprocal rank fusion in mode "hybrid".
     ``similarity`` is the best passage's cosine with the query, None where only words found it.
-    ``start`` and ``end`` are that passage's place in the document's text, in characters.
+    ``start`` and ``end`` are that passage's place in the document's text, in characters. ``date``,
+    ``author`` and ``tags`` are the document's, empty where it has none.
     """
 
     document: int
@@ -25,3 +26,6 @@ class Hit:
     similarity: float | None = None
     start: int = 0
     end: int = 0
+    date: str = ""
+    author: str = ""
+    tags: tuple[str, ...] = ()

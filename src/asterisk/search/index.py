@@ -18,14 +18,15 @@ from asterisk.artifact import is_artifact, open_artifact
 from asterisk.errors import InputError, UsageError
 from asterisk.roles import prompt_name_of
 from asterisk.search import connection as connections
-from asterisk.search import extension, schema
+from asterisk.search import schema
 from asterisk.search.blocks import Blocks
-from asterisk.search.connection import told
+from asterisk.search.connection import sqlite_errors
 from asterisk.search.facts import Facts
 from asterisk.search.hit import Hit
 from asterisk.search.lock import WriterLock
 from asterisk.search.passages import lengths
 from asterisk.search.query import Query
+from asterisk.search.store import read_tags
 from asterisk.search.words import Words
 from asterisk.sources.document import Document
 from asterisk.spaces import InSpace, spaces
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from asterisk.sources import Options, Report
 
 Mode = Literal["hybrid", "vectors", "words"]
-Engine = Literal["scan", "sqlite-vec"]
 Precision = Literal["float32", "int8"]
 MODES: tuple[Mode, ...] = ("hybrid", "vectors", "words")
 
@@ -57,7 +57,6 @@ class Index:
         self.blocks.check()
         self.words = Words(connection) if self.facts.words else None
         self._lock = lock
-        self._engine: Engine = "scan"
 
     @classmethod
     def create(
@@ -89,7 +88,7 @@ class Index:
             wanted = Facts.of(Path(artifact), precision or "int8", runtime, prompt_name)
         lock = WriterLock(place)
         try:
-            with told(place, writing=True):
+            with sqlite_errors(place, writing=True):
                 connection = connections.to_write(place)
                 try:
                     return cls._made(
@@ -124,7 +123,7 @@ class Index:
             connection.execute(f"PRAGMA page_size={schema.PAGE}")
             connection.execute("PRAGMA journal_mode=WAL")
             with connections.transaction(connection):
-                words = schema.make(connection, wanted.dimension, wanted.precision)
+                words = schema.make(connection)
                 dataclasses.replace(wanted, words=words).write(connection)
         schema.check(connection, path)
         connection.execute("PRAGMA journal_mode=WAL")
@@ -159,22 +158,16 @@ class Index:
 
     @classmethod
     def open(
-        cls,
-        path: str | os.PathLike[str],
-        artifact: str | os.PathLike[str] | None = None,
-        *,
-        engine: Engine = "scan",
+        cls, path: str | os.PathLike[str], artifact: str | os.PathLike[str] | None = None
     ) -> Self:
         """Open an index for reading; a writer does not block it.
 
         ``artifact`` allows another artifact than the one it was made with, if the two are
-        compatible. ``engine`` says what compares vectors: this package's scan, or sqlite-vec, which
-        gives the same hits. InputError unless the file is a sound index, UsageError where
-        sqlite-vec cannot be used.
+        compatible. InputError unless the file is a sound index.
         """
         place = Path(os.path.realpath(path))
         connections.check_file(place, missing=False)
-        with told(place):
+        with sqlite_errors(place):
             connection = connections.to_read(place)
             try:
                 schema.check_used(connection, place)
@@ -182,13 +175,6 @@ class Index:
                 if artifact is not None and is_artifact(Path(artifact)):
                     manifest = open_artifact(Path(artifact)).manifest
                     index.check(manifest, manifest.model.embedding_size)
-                if engine == "sqlite-vec":
-                    if reason := extension.load(connection):
-                        raise UsageError(reason)
-                    schema.check_vectors(connection, place, index.dimension, index.precision)
-                    index._engine = engine
-                elif engine != "scan":
-                    raise UsageError(f"engine must be scan or sqlite-vec, not {engine!r}")
                 connection.execute("PRAGMA query_only=ON")
             except BaseException:
                 connection.close()
@@ -198,7 +184,7 @@ class Index:
     @property
     def artifact(self) -> Path:
         """The artifact that the index was last written with."""
-        return Path(self.facts.artifact)
+        return Path(os.fsdecode(self.facts.artifact.encode("utf-8", "surrogateescape")))
 
     @property
     def fingerprint(self) -> str:
@@ -223,7 +209,7 @@ class Index:
     @property
     def passages(self) -> int:
         """How many passages there are."""
-        return self._count("vectors_rowids")
+        return self._count("passages")
 
     @property
     def sources(self) -> int:
@@ -251,7 +237,7 @@ class Index:
 
     def _write(self, facts: Facts) -> None:
         if facts != self.facts:
-            with told(self.path, writing=True), connections.transaction(self.connection):
+            with sqlite_errors(self.path, writing=True), connections.transaction(self.connection):
                 facts.write(self.connection)
             self.facts = facts
 
@@ -304,7 +290,7 @@ class Index:
         )
         parts = self.path, self.connection, self.facts, self.blocks
         with (
-            told(self.path, writing=True, foreign=True),
+            sqlite_errors(self.path, writing=True, foreign=True),
             Update(*parts, fitting, runtime=runtime, progress=progress) as update,
         ):
             yield update
@@ -338,8 +324,8 @@ class Index:
             if runtime is None:
                 raise UsageError(f"mode {mode} needs a runtime")
             self.check(runtime, runtime.config.embedding_size)
-        query = Query(self.connection, self.blocks, words, self._engine)
-        with told(self.path):
+        query = Query(self.connection, self.blocks, words)
+        with sqlite_errors(self.path):
             return query.run(text.replace("\0", " "), k, runtime, mode, prompt_name)
 
     def vectors(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
@@ -347,7 +333,7 @@ class Index:
 
         At most 1,024 rows a block, in no order that means anything.
         """
-        with told(self.path):
+        with sqlite_errors(self.path):
             yield from self.blocks.read()
 
     def passage(self, passage: int) -> tuple[Document, str]:
@@ -355,17 +341,19 @@ class Index:
 
         InputError for an id that is not there.
         """
-        with told(self.path):
+        with sqlite_errors(self.path):
             row = self.connection.execute(
-                "SELECT s.path, d.key, d.title, d.text, d.digest, p.start, p.end "
+                "SELECT s.path, d.key, d.title, d.text, d.digest, d.date, d.author, d.tags, "
+                "p.start, p.end "
                 "FROM passages AS p JOIN documents AS d ON d.id = p.document "
                 "JOIN sources AS s ON s.id = d.source WHERE p.id = ?",
                 (int(passage),),
             ).fetchone()
         if row is None:
             raise InputError(f"{self.path} has no passage {passage}")
-        source, key, title, text, digest, start, end = row
-        return Document(source, key, title, text, bytes(digest).hex()), text[start:end]
+        source, key, title, text, digest, date, author, tags, start, end = row
+        about = date, author, read_tags(tags)
+        return Document(source, key, title, text, bytes(digest).hex(), *about), text[start:end]
 
     def close(self) -> None:
         """Close the file; a writer's lock ends with it."""
@@ -392,6 +380,6 @@ class Index:
         self.close()
 
     def _count(self, table: str) -> int:
-        with told(self.path):
+        with sqlite_errors(self.path):
             (count,) = self.connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
         return int(count)

@@ -14,13 +14,13 @@ from asterisk.search.blocks import Blocks, top
 from asterisk.search.fusion import fused
 from asterisk.search.hit import Hit
 from asterisk.search.snippets import snippet
+from asterisk.search.store import read_tags
 from asterisk.search.words import Words, terms
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime
 
 DEPTH = 60  # documents of each ranking that are fused
-MOST_KNN = 4_096  # vec0's largest k
 _SLICE = 500  # ids a statement
 Ranked = dict[int, tuple[int, float]]  # document -> its best passage and that one's score
 
@@ -28,11 +28,8 @@ Ranked = dict[int, tuple[int, float]]  # document -> its best passage and that o
 class Query:
     """A query's work on one connection; ``words`` is None where there are none."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, blocks: Blocks, words: Words | None, engine: str
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, blocks: Blocks, words: Words | None) -> None:
         self.connection, self.blocks, self.words = connection, blocks, words
-        self._engine = engine
 
     def run(
         self, text: str, k: int, runtime: Runtime | None, mode: str, prompt_name: str | None = None
@@ -48,99 +45,79 @@ class Query:
         self, text: str, k: int, runtime: Runtime | None, mode: str, prompt_name: str | None
     ) -> list[Hit]:
         depth = k if mode != "hybrid" else max(k, DEPTH)
-        near: Ranked = {}
-        told: Ranked = {}
+        nearest: Ranked = {}
+        worded: Ranked = {}
         if runtime is not None and mode != "words":
-            near = self._near(runtime.encode_query(text, prompt_name=prompt_name), depth)
+            nearest = self._by_vector(runtime.encode_query(text, prompt_name=prompt_name), depth)
         if self.words is not None and mode != "vectors":
-            told = self._told(text, depth)
+            worded = self._by_words(text, depth)
         if mode == "vectors":
-            ranking = [(document, score) for document, (_, score) in near.items()]
+            ranking = [(document, score) for document, (_, score) in nearest.items()]
         elif mode == "words":
-            ranking = [(document, score) for document, (_, score) in told.items()]
+            ranking = [(document, score) for document, (_, score) in worded.items()]
         else:
-            ranking = fused([list(near), list(told)])
+            ranking = fused([list(nearest), list(worded)])
         wanted = frozenset(terms(text))
         return [
-            self._hit(document, score, near.get(document), told.get(document), wanted)
+            self._hit(document, score, nearest.get(document), worded.get(document), wanted)
             for document, score in ranking[:k]
         ]
 
-    def _near(self, vector: npt.NDArray[np.float32], depth: int) -> Ranked:
-        if self._engine == "sqlite-vec":
-            return self._by_extension(vector, depth)
-        ids, scores = self.blocks.scan(vector)
+    def _by_vector(self, vector: npt.NDArray[np.float32], depth: int) -> Ranked:
+        scores = self.blocks.scan(vector)
         count = depth + depth // 4
         while True:
-            ranked = self._by_document(top(ids, scores, count))
-            if len(ranked) >= depth or count >= len(ids):
+            ranked = self._by_document(top(scores, count), "slot")
+            if len(ranked) >= depth or count >= len(scores):
                 return _first(ranked, depth)
             count *= 4
 
-    def _by_extension(self, vector: npt.NDArray[np.float32], depth: int) -> Ranked:
-        query = self.blocks.stored(vector[None])[0]
-        typed = "vec_int8(?)" if query.dtype == np.int8 else "?"
-        count = min(depth + depth // 4, MOST_KNN)
-        while True:
-            rows = self.connection.execute(
-                f"SELECT rowid, 1 - distance FROM vectors WHERE embedding MATCH {typed} AND k = ?",  # noqa: S608
-                (query.tobytes(), count),
-            ).fetchall()
-            rows.sort(key=lambda row: (-row[1], row[0]))
-            ranked = self._by_document(rows)
-            if len(ranked) >= depth or len(rows) < count:
-                return _first(ranked, depth)
-            if count == MOST_KNN:
-                # A few long documents hold all the places that vec0 gives: the scan has no limit.
-                ids, scores = self.blocks.scan(vector)
-                return _first(self._by_document(top(ids, scores, len(ids))), depth)
-            count = min(4 * count, MOST_KNN)
-
-    def _told(self, text: str, depth: int) -> Ranked:
+    def _by_words(self, text: str, depth: int) -> Ranked:
         assert self.words is not None  # noqa: S101 - the caller has looked
         count = depth + depth // 4
         while True:
             rows = self.words.search(text, count)
-            ranked = self._by_document(rows)
+            ranked = self._by_document(rows, "id")
             if len(ranked) >= depth or len(rows) < count:
                 return _first(ranked, depth)
             count *= 4
 
-    def _by_document(self, rows: Sequence[tuple[int, float]]) -> Ranked:
-        owners: dict[int, int] = {}
+    def _by_document(self, rows: Sequence[tuple[int, float]], column: str) -> Ranked:
+        """Return the best of ``rows``, (id or slot of a passage, score), of each document."""
+        owners: dict[int, tuple[int, int]] = {}
         for start in range(0, len(rows), _SLICE):
             part = [row for row, _ in rows[start : start + _SLICE]]
             marks = ",".join("?" * len(part))
-            owners.update(
-                self.connection.execute(
-                    f"SELECT id, document FROM passages WHERE id IN ({marks})",  # noqa: S608
-                    part,
-                )
+            found = self.connection.execute(
+                f"SELECT {column}, id, document FROM passages WHERE {column} IN ({marks})",  # noqa: S608
+                part,
             )
+            owners.update((row, (passage, document)) for row, passage, document in found)
         ranked: Ranked = {}
-        for passage, score in rows:
-            document = owners.get(passage)
-            if document is not None and document not in ranked:
-                ranked[document] = passage, score
+        for row, score in rows:
+            if row in owners:
+                passage, document = owners[row]
+                ranked.setdefault(document, (passage, score))
         return ranked
 
     def _hit(
         self,
         document: int,
         score: float,
-        near: tuple[int, float] | None,
-        told: tuple[int, float] | None,
+        nearest: tuple[int, float] | None,
+        worded: tuple[int, float] | None,
         wanted: frozenset[str],
     ) -> Hit:
-        passage = (near or told or (0, 0.0))[0]
+        passage = (nearest or worded or (0, 0.0))[0]
         row = self.connection.execute(
-            "SELECT s.path, d.key, d.title, d.text, p.start, p.end FROM documents AS d "
-            "JOIN sources AS s ON s.id = d.source JOIN passages AS p ON p.id = ? WHERE d.id = ?",
+            "SELECT s.path, d.key, d.title, d.text, d.date, d.author, d.tags, p.start, p.end "
+            "FROM documents AS d JOIN sources AS s ON s.id = d.source "
+            "JOIN passages AS p ON p.id = ? WHERE d.id = ?",
             (passage, document),
         ).fetchone()
-        if row is None or not all(isinstance(value, str) for value in row[:4]):
+        if row is None or not all(isinstance(value, str) for value in row[:7]):
             raise InputError("the index is damaged: a hit has no document; index again")
-        source, key, title, text, start, end = row
+        source, key, title, text, date, author, tags, start, end = row
         return Hit(
             document,
             title,
@@ -148,9 +125,12 @@ class Query:
             snippet(text[start:end], wanted),
             source,
             key,
-            near[1] if near else None,
+            nearest[1] if nearest else None,
             start,
             end,
+            date,
+            author,
+            read_tags(tags),
         )
 
 

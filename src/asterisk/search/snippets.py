@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from asterisk.search.printable import printable
+from asterisk.printable import printable
 from asterisk.search.terms import places
 
 WIDTH = 220  # characters

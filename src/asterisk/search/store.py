@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from asterisk.errors import InputError
 from asterisk.search.blocks import Blocks
 from asterisk.search.passages import Passage
 from asterisk.sources.document import Document
@@ -95,15 +96,18 @@ class Store:
                 parts.append((first + len(parts), number, start, end))
         many = self.connection.executemany
         many("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-        many("INSERT INTO passages VALUES (?, ?, ?, ?)", parts)
+        slot = self.blocks.append(vectors)
+        many(
+            "INSERT INTO passages VALUES (?, ?, ?, ?, ?)",
+            [(*part, slot + row) for row, part in enumerate(parts)],
+        )
         if self.words:
             many("INSERT INTO words(rowid, text) VALUES (?, ?)", texts)
-        self.blocks.insert([part[0] for part in parts], vectors)
         return numbers
 
     def remove(self, numbers: Sequence[int]) -> None:
         """Remove documents with all that belongs to them."""
-        gone: list[int] = []
+        slots: list[tuple[int]] = []
         for number in numbers:
             row = self.connection.execute(
                 "SELECT title, text, first, count FROM documents WHERE id = ?", (number,)
@@ -121,12 +125,24 @@ class Store:
                     "INSERT INTO words(words, rowid, text) VALUES ('delete', ?, ?)",
                     [(passage, worded(title, text[start:end])) for passage, start, end in places],
                 )
-            self.connection.execute("DELETE FROM passages WHERE id BETWEEN ? AND ?", inside)
+            slots += self.connection.execute(
+                "DELETE FROM passages WHERE id BETWEEN ? AND ? RETURNING slot", inside
+            ).fetchall()
             self.connection.execute("DELETE FROM documents WHERE id = ?", (number,))
-            gone += range(first, first + count)
-        self.blocks.delete(gone)
+        self.blocks.delete([int(slot) for (slot,) in slots])
 
 
 def worded(title: str, text: str) -> str:
     """Return what stands in the table of words for a passage: the title's words too."""
     return text if not title or text.startswith(title) else f"{title}\n{text}"
+
+
+def read_tags(stored: object) -> tuple[str, ...]:
+    """Return the tags of a document, stored as a JSON list; InputError for anything else."""
+    try:
+        tags = json.loads(stored) if isinstance(stored, str) else None
+    except (ValueError, RecursionError):
+        tags = None
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise InputError("the index is damaged: a document has no list of tags; index again")
+    return tuple(tags)

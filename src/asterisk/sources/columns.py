@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from asterisk.sources.document import Unreadable, printable
+from asterisk.printable import escaped
+from asterisk.sources.document import Unreadable
 from asterisk.sources.options import Options
 
 TEXT = ("text", "body", "content")  # the first that is there, unless the user names one
@@ -44,7 +45,7 @@ def find(header: Sequence[str], options: Options, *, named: bool = True) -> Colu
     if text is None:
         if options.field is None and len(header) == 1:
             return Columns(0, None, None)
-        has = printable(", ".join(name.strip() for name in header[:20])[:200])
+        has = escaped(", ".join(name.strip() for name in header[:20])[:200])
         raise Unreadable(
             f"no column {' or '.join(names(options.field, TEXT))} among: {has} "
             "(--field takes a name or a number)"

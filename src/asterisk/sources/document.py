@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from asterisk.digest import sha256
 from asterisk.errors import InputError
+from asterisk.printable import escaped
 
 # NUL parts a title from its text in the digest, and ends strings in native code.
 MOST_LINES = 20
@@ -52,7 +53,7 @@ class Skipped:
     passing: bool = False
 
     def __str__(self) -> str:
-        return printable(f"{self.place}: {self.reason}")
+        return escaped(f"{self.place}: {self.reason}")
 
 
 class Unreadable(InputError):
@@ -64,16 +65,6 @@ class Unreadable(InputError):
     def __init__(self, reason: str, *, passing: bool = False) -> None:
         super().__init__(reason)
         self.passing = passing
-
-
-def printable(text: str) -> str:
-    """Return ``text`` with escapes for what does not print: a reason may quote a foreign file."""
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
 
 
 class Report:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asterisk.errors import InputError
-from asterisk.sources.document import Report, Skipped, printable
+from asterisk.printable import escaped
+from asterisk.sources.document import Report, Skipped
 from asterisk.sources.options import Database, Options
 
 READERS = 1  # counts up when readers give other text for the same bytes
@@ -71,7 +72,7 @@ def shown(path: Path | str) -> str:
     Bytes that are not UTF-8 and characters that do not print become escapes, and a backslash two.
     """
     text = os.fsencode(path).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
-    return printable(text)
+    return escaped(text)
 
 
 def source_name(path: Path | str) -> str:

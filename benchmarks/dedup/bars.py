@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from asterisk.bench.search.report import MB, Bar
+from benchmarks.search.report import MB, Bar
 
 ROWS = 100_000  # texts that the bars speak of; fewer say nothing
 SECONDS = 120

@@ -1,6 +1,6 @@
 """Deduplication measured against planted near-duplicates, beside SimHash and exact digests.
 
-``python -m asterisk.bench.dedup --texts FILE… --artifact FOLDER``
+``python -m benchmarks.dedup --texts FILE… --artifact FOLDER``
 """
 
 from __future__ import annotations

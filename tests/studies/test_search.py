@@ -6,16 +6,19 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from asterisk import texts
-from asterisk.bench.search import worker
-from asterisk.bench.search.corpus import PASSAGES, SUMMARIES, corpus, there
-from asterisk.bench.search.report import bars, markdown
-from asterisk.bench.search.run import BRUTE, MODES, SCAN, Cell
 from asterisk.errors import InputError
+from benchmarks.search import worker
+from benchmarks.search.corpus import PASSAGES, SUMMARIES, corpus, there
+from benchmarks.search.report import bars, markdown
+from benchmarks.search.run import BRUTE, MODES, SCAN, Cell
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -144,22 +147,37 @@ def test_a_cell_has_a_name():
 
 def test_the_parent_maps_no_engine():
     code = """
-import sys, asterisk.bench.search.__main__
+import sys, benchmarks.search.__main__
 print(sorted({name.partition(".")[0] for name in sys.modules} & {"numpy", "torch", "onnxruntime"}))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.slow
 def test_a_whole_run(artifact, tmp_path):
-    command = [sys.executable, "-m", "asterisk.bench.search", "--artifact", artifact]
-    sizes = ["--small", 200, "--large", 300, "--queries", 5, "--processes", 1, "--timed", 50]
+    command = [sys.executable, "-m", "benchmarks.search", "--artifact", artifact]
+    sizes = [
+        "--data",
+        tmp_path,
+        "--small",
+        200,
+        "--large",
+        300,
+        "--queries",
+        5,
+        "--processes",
+        1,
+        "--timed",
+        50,
+    ]
     done = subprocess.run(
         [*map(str, [*command, *sizes, "--out", tmp_path / "out", "--seed", 1])],
         capture_output=True,
         text=True,
-        cwd=tmp_path,  # no data here: the texts that ship
+        cwd=ROOT,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -201,14 +219,15 @@ def test_a_worker_says_in_one_line_what_went_wrong(tmp_path):
 
 
 def test_a_folder_that_cannot_be_made_is_told_at_once(files, tmp_path):
-    command = [sys.executable, "-m", "asterisk.bench.search", "--artifact", tmp_path]
+    command = [sys.executable, "-m", "benchmarks.search", "--artifact", tmp_path]
     done = subprocess.run(
         [*map(str, [*command, "--out", files[0]])],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert done.returncode == 7
-    assert done.stderr == f"python -m asterisk.bench.search: {files[0]}: File exists\n"
+    assert done.stderr == f"python -m benchmarks.search: {files[0]}: File exists\n"
     assert done.stdout == ""

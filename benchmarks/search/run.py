@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from asterisk.bench import machine
-from asterisk.bench.search.corpus import Corpus
 from asterisk.bench.spawn import CellError, ask
+from benchmarks.search.corpus import Corpus
 
-WORKER = "asterisk.bench.search.worker"
+WORKER = "benchmarks.search.worker"
 MODES = ("vectors", "words", "hybrid")
 PRECISIONS = ("int8", "float32")
-SCAN, EXTENSION, BRUTE = "scan", "sqlite-vec", "numpy in memory"
+SCAN, BRUTE = "scan", "numpy in memory"
 TOKENS = 40  # of the summaries whose indexing is timed
 HITS = 10
 WARM = 10  # queries
-PACKAGES = ("numpy", "ai-edge-litert", "onnxruntime", "xllamacpp", "sqlite-vec")
+PACKAGES = ("numpy", "ai-edge-litert", "onnxruntime", "xllamacpp")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure; ``corpora`` by name, ``python`` one that can load sqlite-vec, if any."""
+    """What to measure; ``corpora`` by name."""
 
     artifact: Path
     corpora: Mapping[str, Corpus]
@@ -37,7 +35,6 @@ class Plan:
     threads: tuple[int, ...] = (1, 2)
     summaries: int = 3_000
     precisions: tuple[str, ...] = PRECISIONS
-    python: str | None = None
     seed: int = 0
     timeout: float = 1_800.0
 
@@ -157,7 +154,7 @@ def _cells(
     """Ask every cell once a turn, in another order each time."""
     cells = list(_every(plan))
     answers: dict[Cell, list[dict[str, Any]]] = {cell: [] for cell in cells}
-    draw = random.Random(plan.seed)  # noqa: S311
+    draw = random.Random(plan.seed)
     for turn in range(plan.processes):
         draw.shuffle(cells)
         for cell in cells:
@@ -184,8 +181,6 @@ def _every(plan: Plan) -> Iterator[Cell]:
     for corpus in plan.corpora:
         for precision in plan.precisions:
             yield Cell(corpus, precision, SCAN)
-            if plan.python:
-                yield Cell(corpus, precision, EXTENSION)
         yield Cell(corpus, "float32", BRUTE)
 
 
@@ -198,32 +193,18 @@ def _queried(plan: Plan, cell: Cell, work: Path) -> dict[str, Any]:
     }
     if cell.engine == BRUTE:
         return _ask(plan, kind="brute", vectors=str(_vectors(work, cell.corpus)), **spec)
-    # Who compares vectors says nothing about words.
-    modes = MODES if cell.engine == SCAN else tuple(mode for mode in MODES if mode != "words")
     return _ask(
         plan,
         kind="query",
         database=str(_database(work, cell.corpus, cell.precision)),
-        engine=cell.engine,
-        modes=modes,
-        python=_interpreter(plan.python) if cell.engine == EXTENSION else None,
+        modes=MODES,
         **spec,
     )
 
 
-def _ask(plan: Plan, *, python: Sequence[str] | None = None, **spec: Any) -> dict[str, Any]:
+def _ask(plan: Plan, **spec: Any) -> dict[str, Any]:
     spec["artifact"] = str(plan.artifact.absolute())
-    return ask(WORKER, spec, plan.timeout, python=python or (sys.executable,))
-
-
-def _interpreter(python: str | None) -> tuple[str, ...]:
-    """Return the words that start ``python`` with what is installed here, its own library kept.
-
-    It has to be of this version, since numpy's and the engine's libraries are.
-    """
-    paths = [str(Path(__file__).resolve().parents[3])]
-    paths += [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    return ("env", f"PYTHONPATH={os.pathsep.join(paths)}", str(python))
+    return ask(WORKER, spec, plan.timeout)
 
 
 def _database(work: Path, corpus: str, precision: str) -> Path:

@@ -122,9 +122,9 @@ def _with_copies(
 
 
 def _hashing(spec: dict[str, Any], phases: dict[str, float]) -> Sweep:
-    from asterisk.bench.dedup import simhash
-    from asterisk.bench.dedup.score import first_stands
     from asterisk.dedup.normal import digest
+    from benchmarks.dedup import simhash
+    from benchmarks.dedup.score import first_stands
 
     with Path(spec["texts"]).open(encoding="utf-8") as file:
         lines = (line[:-1] for line in file)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.bench.dedup.planted import BASE, DUPLICATES, NEGATIVES, Planted
+from benchmarks.dedup.planted import BASE, DUPLICATES, NEGATIVES, Planted
 
 Places = npt.NDArray[np.int64]
 UNRELATED = "unrelated"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from asterisk.bench.search.run import BRUTE, SCAN
 from asterisk.bench.summary import summarise
+from benchmarks.search.run import BRUTE, SCAN
 
 MB = 1e6
 NONE = "–"

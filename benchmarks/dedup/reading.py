@@ -14,7 +14,7 @@ from asterisk.errors import InputError, MissingExtra
 def texts(paths: Sequence[Path], seed: int = 0) -> list[str]:
     """Return the last column of every line of ``paths`` (.txt, .tsv, also .zst), shuffled."""
     found = [text for path in paths for text in _lines(path)]
-    random.Random(seed).shuffle(found)  # noqa: S311
+    random.Random(seed).shuffle(found)
     return found
 
 

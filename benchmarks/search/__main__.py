@@ -1,4 +1,4 @@
-"""`python -m asterisk.bench.search`: the benchmark of search."""
+"""`python -m benchmarks.search`: the benchmark of search."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from asterisk.bench.search.corpus import PASSAGES, SUMMARIES, Corpus, corpus, there
-from asterisk.bench.search.report import markdown
-from asterisk.bench.search.run import Plan, measure
 from asterisk.bench.spawn import CellError
 from asterisk.bench.usual import usual
 from asterisk.cli.common import Parser, positive, run
@@ -19,6 +16,9 @@ from asterisk.errors import EngineError
 from asterisk.files import replacing_file
 from asterisk.places import ARTIFACTS
 from asterisk.progress import tell
+from benchmarks.search.corpus import PASSAGES, SUMMARIES, Corpus, corpus, there
+from benchmarks.search.report import markdown
+from benchmarks.search.run import Plan, measure
 
 STEM = "search"
 
@@ -26,7 +26,7 @@ STEM = "search"
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     it = Parser(
-        prog="python -m asterisk.bench.search",
+        prog="python -m benchmarks.search",
         description="Measure search end to end: queries by mode and storage, indexing, memory, "
         "file size, time to the first hit; beside them a matrix in memory.",
     )
@@ -43,9 +43,6 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--queries", type=positive, default=200, help="queries a process (200)")
     it.add_argument("--processes", type=positive, default=3, help="processes a row (3)")
     it.add_argument("--timed", type=positive, default=3_000, help="summaries to time indexing on")
-    it.add_argument(
-        "--extension-python", metavar="PYTHON", help="measure sqlite-vec too, in this interpreter"
-    )
     it.add_argument("--seed", type=int, help="order of the rows (default: another every time)")
     it.add_argument("--out", type=Path, default=Path("bench-results"), help="folder of results")
     return it
@@ -63,7 +60,6 @@ def _bench(arguments: argparse.Namespace) -> int:
         corpora=_corpora(arguments),
         processes=arguments.processes,
         summaries=arguments.timed,
-        python=arguments.extension_python,
         seed=random.SystemRandom().randrange(1 << 32) if arguments.seed is None else arguments.seed,
     )
     try:

@@ -9,12 +9,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-
-from asterisk.bench.dedup.bars import bars, verdicts
-from asterisk.bench.dedup.planted import BASE, DUPLICATES, NEGATIVES, Planted, cut, plant
-from asterisk.bench.dedup.score import Truth, first_stands
-from asterisk.bench.dedup.simhash import hashes, letters, simhash, within
 from dedup.conftest import CHECKPOINT
+
+from benchmarks.dedup.bars import bars, verdicts
+from benchmarks.dedup.planted import BASE, DUPLICATES, NEGATIVES, Planted, cut, plant
+from benchmarks.dedup.score import Truth, first_stands
+from benchmarks.dedup.simhash import hashes, letters, simhash, within
 
 
 def test_plants_are_the_same_for_a_seed_in_any_process(lines, python):
@@ -22,7 +22,7 @@ def test_plants_are_the_same_for_a_seed_in_any_process(lines, python):
     assert made == plant(lines, 300, seed=5)
     assert made != plant(lines, 300, seed=6)
     code = (
-        "from asterisk.bench.dedup.planted import plant; from asterisk.texts import load\n"
+        "from benchmarks.dedup.planted import plant; from asterisk.texts import load\n"
         "import hashlib; made = plant([text.text for text in load()], 300, 5)\n"
         "print(hashlib.sha256(repr(made).encode()).hexdigest())"
     )
@@ -72,7 +72,7 @@ def test_hashes_are_those_of_the_library(lines):
 
 
 def test_pairs_within_some_bits_are_those_of_python(monkeypatch):
-    from asterisk.bench.dedup import simhash as module
+    from benchmarks.dedup import simhash as module
 
     monkeypatch.setattr(module, "BLOCK", 16)
     draw = np.random.default_rng(0)
@@ -142,9 +142,13 @@ def test_bars_without_a_figure_say_so():
 @pytest.mark.slow
 def test_the_benchmark_end_to_end(tmp_path):
     out = tmp_path / "report.json"
-    command = [sys.executable, "-m", "asterisk.bench.dedup", "--artifact", CHECKPOINT]
+    command = [sys.executable, "-m", "benchmarks.dedup", "--artifact", CHECKPOINT]
     done = subprocess.run(
-        [*command, "--rows", "400", "--out", out], capture_output=True, text=True, check=True
+        [*command, "--rows", "400", "--out", out],
+        cwd=CHECKPOINT.parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     report = json.loads(out.read_text())
     assert report["bars"] == []
@@ -165,7 +169,7 @@ def test_the_benchmark_end_to_end(tmp_path):
 
 
 def test_texts_that_are_too_few_are_one_line(capsys):
-    from asterisk.bench.dedup.__main__ import main
+    from benchmarks.dedup.__main__ import main
 
     assert main(["--artifact", "nowhere", "--rows", "90000"]) == 2
     assert capsys.readouterr().err.count("\n") == 1

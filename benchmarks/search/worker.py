@@ -131,11 +131,7 @@ def query(spec: Spec) -> dict[str, Any]:
     import asterisk
     from asterisk.search import Index
 
-    engine = spec["engine"]
-    with (
-        Index.open(spec["database"], engine=engine) as index,
-        asterisk.load(spec["artifact"]) as runtime,
-    ):
+    with Index.open(spec["database"]) as index, asterisk.load(spec["artifact"]) as runtime:
         found = len(index.search(spec["queries"][0], spec["k"], runtime))
         first = time.monotonic_ns() - spec["at"]
         searches = {

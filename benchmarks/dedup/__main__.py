@@ -1,4 +1,4 @@
-"""`python -m asterisk.bench.dedup`: methods beside one another, or the calibration that ships."""
+"""`python -m benchmarks.dedup`: methods beside one another, or the calibration that ships."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from asterisk.bench.dedup.bars import bars, verdicts
-from asterisk.bench.dedup.planted import NEGATIVES, Planted, plant
-from asterisk.bench.dedup.reading import texts
 from asterisk.cli.common import Parser, positive, run
 from asterisk.cli.dedup import NUMBERS
 from asterisk.errors import UsageError
 from asterisk.files import replacing_file
 from asterisk.progress import tell
+from benchmarks.dedup.bars import bars, verdicts
+from benchmarks.dedup.planted import NEGATIVES, Planted, plant
+from benchmarks.dedup.reading import texts
 
 THRESHOLDS = (0.80, 0.85, 0.875, 0.90, 0.925, 0.95, 0.97)
 BITS = (0, 1, 2, 3, 4, 6, 8, 10, 12)
@@ -30,7 +30,7 @@ ROWS = 100_000
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    it = Parser(prog="python -m asterisk.bench.dedup", description=__doc__)
+    it = Parser(prog="python -m benchmarks.dedup", description=__doc__)
     it.add_argument("--texts", nargs="+", type=Path, help="a text a line, last column (.zst too)")
     it.add_argument("--artifact", type=Path, required=True, help="artifact folder")
     it.add_argument("--rows", type=positive, default=ROWS, help="texts in all (100000)")
@@ -117,8 +117,8 @@ def _measure(
 ) -> dict[str, Any]:
     import numpy as np
 
-    from asterisk.bench.dedup.score import Truth
     from asterisk.bench.spawn import ask
+    from benchmarks.dedup.score import Truth
 
     ours = method == "asterisk"
     thresholds = THRESHOLDS if ours else (0,) if method == "exact" else BITS
@@ -134,7 +134,7 @@ def _measure(
         "out": str(out),
         "started": time.time(),
     }
-    answer = ask("asterisk.bench.dedup.worker", spec, arguments.timeout, quiet=False)
+    answer = ask("benchmarks.dedup.worker", spec, arguments.timeout, quiet=False)
     truth, scores = Truth(made), []
     with np.load(out) as found:
         first, second, nearness = (found[name] for name in ("first", "second", "nearness"))
@@ -187,12 +187,12 @@ def _calibrate(arguments: argparse.Namespace, made: Planted) -> None:
     import numpy as np
 
     import asterisk
-    from asterisk.bench.dedup.score import Truth
     from asterisk.dedup.calibration import LEAST, STEP
     from asterisk.dedup.comparing import pairs
     from asterisk.dedup.normal import normal
     from asterisk.dedup.vectors import Vectors
     from asterisk.vectors import to_int8
+    from benchmarks.dedup.score import Truth
 
     with asterisk.load(arguments.artifact, threads=arguments.threads) as runtime:
         vectors = Vectors(to_int8(runtime.encode([normal(text) for text in made.texts])))

@@ -53,7 +53,7 @@ def corpus(files: Sequence[Path], size: int, queries: int) -> Corpus:
         raise InputError(f"{told}: {len(found)} texts, and {size + queries} are needed")
     every = list(found)
     # What is asked comes from all over the files, as what is found does.
-    random.Random(SEED).shuffle(every)  # noqa: S311
+    random.Random(SEED).shuffle(every)
     asked = tuple(" ".join(text.split()[:QUERY_WORDS]) for text in every[size:])
     return Corpus(told, tuple(every[:size]), asked)
 
@@ -100,7 +100,7 @@ def _opened(file: Path) -> Iterator[TextIO]:
 
 def _edited() -> Iterator[str]:
     """Give the texts that ship, then again and again with some words of another one put in."""
-    draw = random.Random(SEED)  # noqa: S311
+    draw = random.Random(SEED)
     shipped = [text.text for text in texts.load() if len(text.text) >= SHORTEST]
     yield from shipped
     while True:

@@ -1,4 +1,4 @@
-"""Foreign text that may be shown on a terminal."""
+"""Foreign text made fit to be shown on a terminal."""
 
 from __future__ import annotations
 
@@ -14,4 +14,13 @@ def printable(text: str) -> str:
         return " ".join(text.split())
     return " ".join(
         "".join(sign if sign.isprintable() or sign in _JOINERS else " " for sign in text).split()
+    )
+
+
+def escaped(text: str) -> str:
+    """Return ``text`` with escapes for what does not print: different texts stay different."""
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
     )

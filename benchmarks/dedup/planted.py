@@ -73,7 +73,7 @@ class Material:
     """What edits draw from: a seeded source of chance, and words of other texts."""
 
     def __init__(self, texts: Sequence[str], seed: int) -> None:
-        self.draw = random.Random(seed)  # noqa: S311
+        self.draw = random.Random(seed)
         words = {word for text in texts for word in re.findall(r"[A-Za-z]{4,}", text)}
         self.names = sorted(word for word in words if word[0].isupper()) or ["Paris"]
         self.words = sorted(word for word in words if word.islower()) or ["other"]
