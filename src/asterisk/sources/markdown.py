@@ -1,4 +1,4 @@
-"""Markdown, and Obsidian's, as a person reads the rendered page: markdown-it's HTML through `page`."""
+"""Markdown, Obsidian's too, to text: markdown-it renders it, and `page` reads the HTML."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from asterisk.sources.markup import Page, iso_date, page
 from asterisk.sources.opening import Opened, Piece
 
 FRONT_MATTER = 400  # lines at most
-DEEPEST = 100  # of blocks within each other; markdown-it leaves out what is nested deeper
+DEEPEST = 50  # of elements within each other; markdown-it leaves out what is nested deeper
 _KEY = re.compile(r"([A-Za-z][\w-]*)\s*[:=]\s*(.*)")
-_FILE = re.compile(r"\.(?:avif|bmp|gif|jpe?g|m4a|mov|mp[34]|og[gv]|pdf|png|svg|wav|webm|webp)$", re.I)
+_FILE = re.compile(
+    r"\.(?:avif|bmp|gif|jpe?g|m4a|mov|mp[34]|og[gv]|pdf|png|svg|wav|webm|webp)$", re.I
+)
 _SIZE = re.compile(r"(?:^|\|)\d+(?:x\d+)?$")
 _TAG = re.compile(r"(?<![^\s(])#([\w/-]*[^\W\d][\w/-]*)")
 _DEFINITION = re.compile(r"(^|[ \t]*\n)\[\^([^\[\]\s]{1,200})\]:[ \t]*")
@@ -105,8 +107,9 @@ def _parser() -> Any:
     markdown.enable(["table", "strikethrough"])
     markdown.block.ruler.at(
         "reference",
-        lambda state, line, *more: not _line(state, line).startswith("[^")
-        and reference(state, line, *more),
+        lambda state, line, *more: (
+            not _line(state, line).startswith("[^") and reference(state, line, *more)
+        ),
     )
     markdown.block.ruler.before("fence", "comment", _block_comment, {"alt": ["paragraph"]})
     markdown.core.ruler.before("inline", "marks", _without_marks)
@@ -153,7 +156,9 @@ def _without_marks(state: Any) -> None:
         if container == "list_item_open":
             text = _BOX.sub("", text, count=1) if _BOX.match(text) else text
         elif container == "blockquote_open" and (callout := _CALLOUT.match(text)):
-            text = f"{callout[1]}  \n{text[callout.end() :]}" if callout[1] else text[callout.end() :]
+            text = (
+                f"{callout[1]}  \n{text[callout.end() :]}" if callout[1] else text[callout.end() :]
+            )
         if "[^" in text:
             state.env["footnotes"].update(it[2] for it in _DEFINITION.finditer(text))
             text = _DEFINITION.sub(lambda it: "  \n" if it[1] else "", text)

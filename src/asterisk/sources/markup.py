@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from asterisk.plugins import require
 from asterisk.sources.document import fit
 
-PART = 8192  # characters
 DEEPEST = 1000  # elements; the parser's work at a stray end tag grows with them
 _LEFT_OUT = (
     "annotation|annotation-xml|audio|canvas|datalist|iframe|nav|noembed|noframes|noscript|object|"
@@ -38,6 +36,7 @@ _APART = {
 _KEPT = {"pre", "xmp", "plaintext", "listing"}  # spaces and all; a space is a NUL meanwhile
 # What ends an element that is left out, and comments, in which it would end nothing.
 _PARTS = re.compile(rf"(<!--.*?(?:-->|\Z)|</(?:{_LEFT_OUT})(?=[\s/>])[^<>]*>)", re.I | re.S)
+_CHUNK = re.compile(r".{1,8192}(?=<|\Z)|.{1,8192}", re.S)
 _END_TAG = re.compile(r"</([a-z-]+)", re.I)
 _SPACE = re.compile(r"\s+")
 _BREAK = re.compile(r" ?[\n\r][ \n\r]*")
@@ -67,33 +66,21 @@ def page(source: str, *, main: bool = False) -> Page:
     MissingExtra without lxml.
     """
     etree = require("lxml.etree", "html")
-    target = _Target()
-    parser = None
-    for part in _parts(fit(source)):
+    target, parser = _Target(), None
+    for part in (it for whole in _PARTS.split(fit(source)) for it in _CHUNK.findall(whole)):
         end_tag = _END_TAG.match(part)
         target.ending = end_tag[1].lower() if end_tag else ""
-        before = target.depth if target.ending == target.omitted and not target.raw else 0
+        ends = bool(end_tag) and target.ending == target.omitted and not target.raw
+        before = target.depth
         if parser is None:
             parser = etree.HTMLParser(target=target, encoding="utf-8", huge_tree=True)
-            parser.feed(b"\n")  # it wants something
         parser.feed(part.encode())
-        if target.depth > DEEPEST or (end_tag and 0 < before <= target.depth):
-            parser = parser.close()  # tells the end of each open element
+        if target.depth > DEEPEST or (ends and target.depth >= before):
+            parser = parser.close()  # which ends each open element, and returns None
     target.ending = ""
     if parser is not None:
         parser.close()
     return target.page(main)
-
-
-def _parts(source: str) -> Iterator[str]:
-    """Yield end tags of what is left out, and what stands between them in parts that end at tags."""
-    for part in _PARTS.split(source):
-        at = 0
-        while at < len(part):
-            end = at + PART if at + PART >= len(part) else part.rfind("<", at + 1, at + PART)
-            end = end if end > at else at + PART
-            yield part[at:end]
-            at = end
 
 
 def unescaped(text: str) -> str:
@@ -102,19 +89,18 @@ def unescaped(text: str) -> str:
 
 
 def iso_date(text: str) -> str:
-    """Return a date, or a time in UTC, in ISO 8601; "" for what is neither in that notation."""
+    """Return a date, or a time in UTC, in ISO 8601; "" for what is neither in that notation.
+
+    A time without a zone is taken for UTC.
+    """
+    text = text.strip()
     try:
-        when = datetime.fromisoformat(text.strip())
-        if len(text.strip()) <= 10:
-            return when.date().isoformat()
-        return utc(when)
+        when = datetime.fromisoformat(text)
+        when = when.astimezone(UTC) if when.tzinfo else when
     except (ValueError, OverflowError):
         return ""
-
-
-def utc(when: datetime) -> str:
-    """Return a time in ISO 8601; one without a zone is taken for UTC."""
-    when = when.astimezone(UTC) if when.tzinfo else when
+    if len(text) <= 10:
+        return when.date().isoformat()
     return when.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
@@ -131,6 +117,7 @@ class _Target:
         self.title, self.heading, self.heading_from = "", "", -1
         self.meta: dict[str, str] = {}
         self.tags: list[str] = []
+        self.times: list[str] = []
         self.begun: dict[str, tuple[int, int]] = {}  # regions that are open: depth and text
         self.regions: dict[str, list[str]] = {"main": [], "article": []}
 
@@ -145,8 +132,8 @@ class _Target:
                 self.about(attributes)
             elif tag == "h1" and not self.heading:
                 self.heading_from = len(self.out)
-            elif tag == "time" and self.begun and (when := iso_date(attributes.get("datetime", ""))):
-                self.meta.setdefault("time", when)
+            elif tag == "time" and self.begun:
+                self.times.append(attributes.get("datetime", ""))
             region = "main" if attributes.get("role") == "main" else tag
             if region in self.regions and region not in self.begun:
                 self.begun[region] = (self.depth, len(self.out))
@@ -187,12 +174,13 @@ class _Target:
         """Take the end, which nothing hangs on."""
 
     def about(self, attributes: dict[str, str]) -> None:
-        name = attributes.get("name") or attributes.get("property") or attributes.get("itemprop", "")
+        names = (attributes.get(it, "") for it in ("name", "property", "itemprop"))
+        name = next(filter(None, names), "").lower()
         content = _flat(attributes.get("content", ""))
-        if name.lower() in {"keywords", "article:tag"}:
+        if name in {"keywords", "article:tag"}:
             self.tags += content.split(",")
         elif content:
-            self.meta.setdefault(name.lower(), content)
+            self.meta.setdefault(name, content)
 
     def page(self, main: bool) -> Page:
         text = _joined(self.out) or _joined(self.hidden)
@@ -203,23 +191,21 @@ class _Target:
                 break
         meta = self.meta
         author = meta.get("author", "") or meta.get("article:author", "")
-        dates = (meta.get(it, "") for it in ("article:published_time", "datepublished", "date"))
+        dates = [meta.get(it, "") for it in ("article:published_time", "datepublished", "date")]
         return Page(
             _flat(self.title) or meta.get("og:title", "") or self.heading,
             meta.get("description", "") or meta.get("og:description", ""),
             text,
-            next(filter(None, map(iso_date, dates)), meta.get("time", "")),
+            next(filter(None, map(iso_date, dates + self.times)), ""),
             "" if "://" in author else author,
             tuple(filter(None, map(str.strip, self.tags))),
         )
 
 
 def _is_hidden(tag: str, attributes: dict[str, str]) -> bool:
-    if tag == "dialog":
-        return "open" not in attributes
-    if "hidden" in attributes:
-        return attributes["hidden"].lower() != "until-found"
-    return bool(_UNSEEN.search(attributes.get("style", "")))
+    hidden = attributes.get("hidden", "until-found").lower() != "until-found"
+    closed = tag == "dialog" and "open" not in attributes
+    return closed or hidden or bool(_UNSEEN.search(attributes.get("style", "")))
 
 
 def _flat(text: str) -> str:
