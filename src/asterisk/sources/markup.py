@@ -26,7 +26,7 @@ _BLOCK = {
     "address", "article", "aside", "blockquote", "body", "caption", "center", "details", "dialog",
     "div", "dl", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4",
     "h5", "h6", "head", "header", "hgroup", "hr", "html", "legend", "listing", "main", "ol", "p",
-    "plaintext", "pre", "section", "summary", "table", "tbody", "tfoot", "thead", "ul", "xmp",
+    "plaintext", "pre", "section", "summary", "table", "ul", "xmp",
 }  # fmt: skip
 _APART = {
     **dict.fromkeys(_BLOCK, "\n\n"),
