@@ -32,10 +32,12 @@ def told(documents: list[Document]) -> list[tuple[str, str, str]]:
 
 def grows_linearly(read: Callable[[str], object], piece: str, size: int) -> bool:
     """Tell whether eight times as much takes far less than sixty-four times as long."""
-    seconds = []
-    for length in (size, size, 8 * size):
+
+    def seconds(length: int) -> float:
         source = piece * (length // len(piece)) + "x"
         begun = time.process_time()
         read(source)
-        seconds.append(time.process_time() - begun)
-    return seconds[2] < 24 * max(min(seconds[:2]), 0.01)
+        return time.process_time() - begun
+
+    little = max(0.01, min(seconds(size), seconds(size)))
+    return any(seconds(8 * size) < 24 * little for _ in range(3))

@@ -59,7 +59,8 @@ def test_titles(source: str, title: str, text: str) -> None:
     [
         ("date: 2026-01-02\nauthor: A B", "2026-01-02", "A B", ()),
         ("date: 2026-01-02T03:04:05+02:00", "2026-01-02T01:04:05Z", "", ()),
-        ("date: last week", "", "", ()),
+        ("date: last week\ntags:\n", "", "", ()),
+        ("abstract: >-\n  Folded\nauthor: 'A: C#'", "", "A: C#", ()),
         ("tags: [a, 'b c']\nkeywords: d, e", "", "", ("a", "b c", "d", "e")),
         ('tags:\n  - a\n  - "#b"\nauthors:\n- X\n- Y', "", "X, Y", ("a", "b")),
         ("aliases:\n  - z\nnested:\n  title: no\n  - no\nx\ntags: a", "", "", ("a",)),
@@ -133,8 +134,8 @@ class _Words(HTMLParser):
 
 _piece = st.sampled_from([
     "a", "*", "**", "_", "`", "~~", "[", "]", "(u)", "![", "<http://a.b>", "\\", "&amp;", "\n",
-    "\n\n", "- ", "1. ", "> ", "    ", "```\n", "| a | b |\n|---|---|\n| c | d |\n", "[a]: /u\n", "é",
-    " ", "---\n", "## ",
+    "\n\n", "- ", "1. ", "> ", "    ", "```\n", "| a | b |\n|---|---|\n| c | d |\n", "[a]: /u\n",
+    "é", " ", "---\n", "## ",
 ])  # fmt: skip
 
 
@@ -166,8 +167,8 @@ def test_there_is_no_note_that_is_refused(source: str) -> None:
 @pytest.mark.parametrize(
     "piece",
     ["[", "![", "[](", "[a](b", "*", "_", "**a ", "`", "<a", "> ", "- ", "~~", "\n#", "\n- ",
-     "<!--", "$a", "==a ", "%%", "\n%%a\n", "> %%\n", "[[a", "[[a|", "\n[^a]: ", "\n> [!a] b", "^a", "#a ",
-     "| a\n", "![a|1](b)", "\n<b>"],
+     "<!--", "$a", "==a ", "%%", "\n%%a\n", "> %%\n", "[[a", "[[a|", "\n[^a]: ", "\n> [!a] b", "^a",
+     "#a ", "| a\n", "![a|1](b)", "\n<b>"],
 )  # fmt: skip
 def test_hostile_notes_take_time_by_their_length(piece: str) -> None:
     assert grows_linearly(reduced, piece, 4_000)

@@ -149,7 +149,8 @@ def test_marks_that_stay_open_are_not_repeated_in_each_paragraph() -> None:
 _tags = st.sampled_from([
     "<nav>", "</nav>", "<td>", "</div>", "<div hidden>", "<!--", "-->", "<script>", "</script>",
     "'", "<title>", "</title>", "<main>", "</main>", "\ud800", "\0", "\ufeff", "<?",
-    "<html>", "</html>", "<plaintext>", "<![CDATA[", "&#x", "<a href=", "<svg>", "</svg>", "a ", "<h1>", "</h1>",
+    "<html>", "</html>", "<plaintext>", "<![CDATA[", "&#x", "<a href=", "<svg>", "</svg>",
+    "a ", "<h1>", "</h1>",
 ])  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from asterisk.sources.opening import Opened, Piece
 FRONT_MATTER = 400  # lines at most
 DEEPEST = 50  # of elements within each other; markdown-it leaves out what is nested deeper
 _KEY = re.compile(r"([A-Za-z][\w-]*)\s*[:=]\s*(.*)")
+_TAGS = ("tags", "tag", "keywords", "categories")
 _FILE = re.compile(
     r"\.(?:avif|bmp|gif|jpe?g|m4a|mov|mp[34]|og[gv]|pdf|png|svg|wav|webm|webp)$", re.I
 )
@@ -23,7 +24,7 @@ _SIZE = re.compile(r"(?:^|\|)\d+(?:x\d+)?$")
 _TAG = re.compile(r"(?<![^\s(])#([\w/-]*[^\W\d][\w/-]*)")
 _DEFINITION = re.compile(r"(^|[ \t]*\n)\[\^([^\[\]\s]{1,200})\]:[ \t]*")
 _BLOCK_ID = re.compile(r"(?:^|[ \t]+|\n)\^[A-Za-z0-9-]+[ \t]*\Z")
-_BOX = re.compile(r"\[[^\[\]\n]\](?:[ \t]+|$)")
+_BOX = re.compile(r"\A\[[^\[\]\n]\](?:[ \t]+|$)")
 _CALLOUT = re.compile(r"\[![^\[\]\n]{1,100}\][+-]?[ \t]*([^\n]*)\n?")
 _INLINE = {  # each stops at its own mark, so that no search is made twice
     "wikilink": re.compile(r"(!?)\[\[([^\[\]\n|]{0,500})(?:\|([^\[\]\n]{0,500}))?\]\]"),
@@ -48,7 +49,7 @@ def reduced(source: str) -> Page:
     given, source = _front_matter(source)
     markdown, env = _parser(), {"footnotes": set()}
     tokens = markdown.parse(source, env)
-    tags = [tag for key in ("tags", "tag", "keywords", "categories") for tag in given.get(key, ())]
+    tags = [tag.lstrip("#") for key in _TAGS for tag in given.get(key, ())]
     for child in (child for token in tokens for child in token.children or ()):
         if child.type == "text":
             tags += _TAG.findall(child.content)
@@ -85,18 +86,18 @@ def _front_matter(source: str) -> tuple[dict[str, list[str]], str]:
     found: dict[str, list[str]] = {}
     key = ""
     for line in lines[1:end]:
+        if line.startswith("["):  # a table of TOML
+            break
         if match := _KEY.match(line):
             key, value = match[1].lower(), match[2].strip()
-            listed = value.startswith("[") or (key in {"tags", "keywords", "categories"})
-            values = value.strip("[]").split(",") if listed else [value]
-            found.setdefault(key, []).extend(values)
+            value = "" if value[:1] in {">", "|"} else value  # what follows is not read
+            listed = value.startswith("[") or key in _TAGS
+            found[key] = value.strip("[]").split(",") if listed else [value]
         elif key and line.lstrip().startswith("- "):
             found[key].append(line.lstrip()[2:])
-    plain = {
-        key: [text for it in values if (text := it.strip().strip("\"'#").strip())]
-        for key, values in found.items()
-    }
-    return plain, "\n".join(lines[end + 1 :]) if end else source
+    for values in found.values():
+        values[:] = filter(None, (it.strip().strip("\"'").strip() for it in values))
+    return found, "\n".join(lines[end + 1 :]) if end else source
 
 
 @cache
@@ -154,11 +155,10 @@ def _without_marks(state: Any) -> None:
         container = state.tokens[at - 2].type if at > 1 else ""
         text = _BLOCK_ID.sub("", token.content)
         if container == "list_item_open":
-            text = _BOX.sub("", text, count=1) if _BOX.match(text) else text
+            text = _BOX.sub("", text)
         elif container == "blockquote_open" and (callout := _CALLOUT.match(text)):
-            text = (
-                f"{callout[1]}  \n{text[callout.end() :]}" if callout[1] else text[callout.end() :]
-            )
+            title = f"{callout[1]}  \n" if callout[1] else ""
+            text = title + text[callout.end() :]
         if "[^" in text:
             state.env["footnotes"].update(it[2] for it in _DEFINITION.finditer(text))
             text = _DEFINITION.sub(lambda it: "  \n" if it[1] else "", text)

@@ -34,7 +34,8 @@ def read_pdf(file: Opened) -> Iterator[Piece]:
     Unreadable if it needs a password, has no text or is damaged, MissingExtra without pypdf.
     """
     pypdf = require("pypdf", "pdf")
-    logging.getLogger("pypdf").addHandler(logging.NullHandler())  # else warnings go to stderr
+    if not (logger := logging.getLogger("pypdf")).handlers:
+        logger.addHandler(logging.NullHandler())  # else warnings go to stderr
     data = file.whole()
     seconds = SECONDS * (1 + len(data) / 1e6)
     end = time.monotonic() + seconds
