@@ -25,7 +25,7 @@ def test_a_note() -> None:
             "On bees: a note",
             "Bees\n\nA link, an image and a reference; bold, italic, struck, code with <tags> "
             "and a * b 234 snake_case. "
-            "An escaped *star* and R&D, x < y.\n\nHand\n\none\n\ntwo\n\ndone\n\n"
+            "An escaped *star* and R&D, x < y.\n\nHand\n\none\ntwo\ndone\n\n"
             'Hive Count\nEast 3\n\ndef bees():\n    return "**many**"  # <b>\n\n'
             "quoted text\n\nhttps://bees.example/a_b",
         )

@@ -54,6 +54,7 @@ def test_a_page() -> None:
         ("<nav>a<!-- </nav> -->b</nav>c", "c"),
         ("<nav><script>'</nav>'</script>a</nav>b", "b"),
         ("<svg><title/><path/></svg>a", "a"),
+        ("<p>a</p><ul><li>b<ol><li>c</ol><li>d</ul><p>e", "a\n\nb\nc\nd\n\ne"),
         ("<p hidden>a<p hidden=until-found>b", "b"),
         ("<i style='color:red; display: none'>a</i><dialog>b</dialog><dialog open>c</dialog>", "c"),
         ("<body hidden>a<div hidden>b</div>", "a"),

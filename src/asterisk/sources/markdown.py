@@ -47,7 +47,8 @@ def reduced(source: str) -> Page:
     MissingExtra without markdown-it-py.
     """
     given, source = _front_matter(source)
-    markdown, env = _parser(), {"footnotes": set()}
+    markdown = _parser()
+    env: dict[str, Any] = {"footnotes": set()}
     tokens = markdown.parse(source, env)
     tags = [tag.lstrip("#") for key in _TAGS for tag in given.get(key, ())]
     for child in (child for token in tokens for child in token.children or ()):

@@ -24,13 +24,13 @@ _OMITTED = frozenset(_LEFT_OUT.split("|"))
 _RAW = {"iframe", "noembed", "noframes", "script", "style", "textarea"}  # hold no elements
 _BLOCK = {
     "address", "article", "aside", "blockquote", "body", "caption", "center", "details", "dialog",
-    "div", "dl", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4",
-    "h5", "h6", "head", "header", "hgroup", "hr", "html", "legend", "listing", "main", "ol", "p",
-    "plaintext", "pre", "section", "summary", "table", "ul", "xmp",
+    "div", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4",
+    "h5", "h6", "head", "header", "hgroup", "hr", "html", "legend", "listing", "main", "p",
+    "plaintext", "pre", "section", "summary", "table", "xmp",
 }  # fmt: skip
 _APART = {
     **dict.fromkeys(_BLOCK, "\n\n"),
-    **dict.fromkeys(("dd", "dt", "li", "option", "tr"), "\r"),  # a line's beginning or end
+    **dict.fromkeys(("dd", "dl", "dt", "li", "ol", "tr", "ul"), "\r"),  # a line's beginning or end
     **dict.fromkeys(("td", "th"), " "),
 }
 _KEPT = {"pre", "xmp", "plaintext", "listing"}  # spaces and all; a space is a NUL meanwhile
