@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,3 +28,16 @@ def written(folder: Path, name: str, data: bytes | str) -> Path:
 
 def told(documents: list[Document]) -> list[tuple[str, str, str]]:
     return [(it.key, it.title, it.text) for it in documents]
+
+
+def grows_linearly(read: Callable[[str], object], piece: str, size: int) -> bool:
+    """Tell whether eight times as much takes far less than sixty-four times as long."""
+
+    def seconds(length: int) -> float:
+        source = piece * (length // len(piece)) + "x"
+        begun = time.process_time()
+        read(source)
+        return time.process_time() - begun
+
+    little = max(0.01, min(seconds(size), seconds(size)))
+    return any(seconds(8 * size) < 24 * little for _ in range(3))

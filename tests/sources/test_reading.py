@@ -82,7 +82,8 @@ def check(documents: list[Document]) -> None:
         assert it.text.strip()
         assert "\0" not in it.key + it.title + it.text
         f"{it.source}{it.key}{it.title}{it.text}".encode()
-        assert it.digest == digest(it.title, it.text)
+        more = (it.date, it.author, *it.tags)
+        assert it.digest == digest(it.title, it.text, *(more if any(more) else ()))
 
 
 @settings(
@@ -91,7 +92,7 @@ def check(documents: list[Document]) -> None:
 @given(
     data=contents,
     kind=st.sampled_from([None, *KINDS]),
-    suffix=st.sampled_from(["", ".xml", ".html", ".md"]),
+    suffix=st.sampled_from(["", ".xml", ".html", ".md", ".pdf"]),
     encoding=st.sampled_from(
         [None, "latin-1", "utf-16", "shift_jis", "utf-32-be", "iso2022_jp", "cp037"]
     ),
@@ -179,7 +180,8 @@ def test_memory_does_not_grow_with_the_file(
 def test_nothing_heavy_is_imported() -> None:
     script = (
         "import sys, asterisk.sources, asterisk.sources.arguments\n"
-        "heavy = {'numpy', 'torch', 'sqlite3', 'xml.parsers.expat', 'hashlib', 'http', 'socket'}\n"
+        "heavy = {'numpy', 'torch', 'sqlite3', 'xml.parsers.expat', 'hashlib', 'http', 'socket',\n"
+        "'lxml', 'markdown_it', 'pypdf'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(

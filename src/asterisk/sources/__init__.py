@@ -1,8 +1,8 @@
-"""Documents from files: text, Markdown, HTML, JSON lines, tables, feeds and SQLite queries.
+"""Documents from files: text, Markdown, HTML, PDF, JSON lines, tables, feeds, SQLite queries.
 
 `scan` walks paths and gives a `SourceFile` each, unread; `read` gives one file's documents;
 `documents` does both. What cannot be read is reported as one `Skipped` each, and the run goes on.
-Nothing here opens a network connection, and only the standard library and numpy are imported.
+Nothing here opens a network connection, and a library is imported by the file that needs it.
 """
 
 from __future__ import annotations

@@ -34,6 +34,8 @@ _PAGE = re.compile(rb"<(?:!doctype\s+html|html|head|body)[\s>]", re.IGNORECASE)
 def kind_of(suffix: str, file: Opened) -> str:
     """Return one of `options.KINDS`; Unreadable for what is binary or no text to read."""
     options, head = file.options, file.head
+    if options.kind in {None, "pdf"} and (head.startswith(b"%PDF-") or suffix.lower() == ".pdf"):
+        return "pdf"
     for magic, what in _MAGIC.items():
         if head.startswith(magic):
             # What a query of it gave before is another run's to judge.

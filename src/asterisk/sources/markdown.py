@@ -1,197 +1,195 @@
-"""Markdown to text: what a reader of the rendered page would read, a paragraph a block.
-
-Works a line at a time with patterns that cannot run away; what CommonMark would see differently in
-rare nestings costs a stray character, not a word.
-"""
+"""Markdown, Obsidian's too, to text: markdown-it renders it, and `page` reads the HTML."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache, partial
+from html import escape
+from typing import Any
 
+from asterisk.plugins import require
 from asterisk.sources.decoding import decode
-from asterisk.sources.markup import page, unescaped
+from asterisk.sources.markup import Page, iso_date, page
 from asterisk.sources.opening import Opened, Piece
 
 FRONT_MATTER = 400  # lines at most
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})([^`]*)$")
-_HEADING = re.compile(r" {0,3}#{1,6}(?:[ \t]+(.*))?$")
-_UNDERLINE = re.compile(r" {0,3}(?:=+|-+)[ \t]*$")
-_RULE = re.compile(r" {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}$")
-_DEFINITION = re.compile(r" {0,3}\[[^\[\]]{1,200}\]:[ \t]*\S+")
-_QUOTE = re.compile(r"(?: {0,3}> ?)+")
-_ITEM = re.compile(r"[ \t]*(?:[-+*]|\d{1,9}[.)])[ \t]+(?:\[[ xX]\][ \t]+)?")
-_CODE = re.compile(r"(`[^`]*`)")
-_TARGET = r"\((?:[^()\"<>]|\([^()]{0,500}\)|<[^<>]{0,2000}>|\"[^\"]{0,500}\"){0,2000}\)"
-_IMAGE = re.compile(r"!\[([^\[\]]{0,2000})\](?:" + _TARGET + r"|\[[^\[\]]{0,200}\])")
-_LINK = re.compile(r"\[([^\[\]]{0,2000})\](?:" + _TARGET + r"|\[[^\[\]]{0,200}\])")
-_ADDRESS = re.compile(r"<((?:https?://|mailto:)[^\s<>]{1,2000})>")
-_EMPHASIS = re.compile(
-    r"(?<![\w\\])[*_]{1,3}(?=\S)|(?<=[^\s\\])[*_]{1,3}(?!\w)|\*\*(?=\S)|(?<=\S)\*\*|~~"
+DEEPEST = 50  # of elements within each other; markdown-it leaves out what is nested deeper
+_KEY = re.compile(r"([A-Za-z][\w-]*)\s*[:=]\s*(.*)")
+_TAGS = ("tags", "tag", "keywords", "categories")
+_FILE = re.compile(
+    r"\.(?:avif|bmp|gif|jpe?g|m4a|mov|mp[34]|og[gv]|pdf|png|svg|wav|webm|webp)$", re.I
 )
-_ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
-_TITLE = re.compile(r"""title\s*[:=]\s*(?:"([^"]*)"|'([^']*)'|(.*))""", re.IGNORECASE)
-_HTML = re.compile(r"</?[a-zA-Z][^<>]{0,2000}>")
-_NO_HTML = re.compile(r"<(?!/?[a-zA-Z][^<>]{0,2000}>)")
-_TABLE_RULE = set("-|: \t")
+_SIZE = re.compile(r"(?:^|\|)\d+(?:x\d+)?$")
+_TAG = re.compile(r"(?<![^\s(])#([\w/-]*[^\W\d][\w/-]*)")
+_DEFINITION = re.compile(r"(^|[ \t]*\n)\[\^([^\[\]\s]{1,200})\]:[ \t]*")
+_BLOCK_ID = re.compile(r"(?:^|[ \t]+|\n)\^[A-Za-z0-9-]+[ \t]*\Z")
+_BOX = re.compile(r"\A\[[^\[\]\n]\](?:[ \t]+|$)")
+_CALLOUT = re.compile(r"\[![^\[\]\n]{1,100}\][+-]?[ \t]*([^\n]*)\n?")
+_INLINE = {  # each stops at its own mark, so that no search is made twice
+    "wikilink": re.compile(r"(!?)\[\[([^\[\]\n|]{0,500})(?:\|([^\[\]\n]{0,500}))?\]\]"),
+    "footnote": re.compile(r"\[\^([^\[\]\s]{1,200})\]"),
+    "comment": re.compile(r"%%[^%]*(?:%[^%]+)*%%"),
+    "math": re.compile(r"\$\$[^$]{1,5000}\$\$|\$(?=[^\s$])[^$\n]{1,1000}(?<=\S)\$(?!\d)"),
+    "highlight": re.compile(r"==(?=[^\s=])(?:[^=]|=(?!=)){1,5000}(?<=[^\s=])==(?!=)"),
+}
 
 
 def read_markdown(file: Opened) -> Iterator[Piece]:
     """Yield the file as one document, titled by its front matter or first heading."""
-    title, text = reduced(decode(file.whole(), file.options.encoding))
-    yield Piece("", "", title, text)
+    found = reduced(decode(file.whole(), file.options.encoding))
+    yield Piece("", "", found.title, found.text, found.date, found.author, found.tags)
 
 
-def reduced(source: str) -> tuple[str, str]:
-    """Return title and text; a heading that opens the text and is the title is not repeated."""
-    lines = source.split("\n")
-    title, start = _front_matter(lines)
-    blocks = _Blocks()
-    for line in lines[start:]:
-        blocks.line(line.rstrip())
-    blocks.end()
-    first = blocks.first_heading
-    if not title and first is not None:
-        title = blocks.out[first]
-        if first == 0:
-            del blocks.out[0]
-    return title, "\n\n".join(blocks.out)
+def reduced(source: str) -> Page:
+    """Return what Markdown says; a heading that opens the text and is the title is not repeated.
+
+    MissingExtra without markdown-it-py.
+    """
+    given, source = _front_matter(source)
+    markdown = _parser()
+    env: dict[str, Any] = {"footnotes": set()}
+    tokens = markdown.parse(source, env)
+    tags = [tag.lstrip("#") for key in _TAGS for tag in given.get(key, ())]
+    for child in (child for token in tokens for child in token.children or ()):
+        if child.type == "text":
+            tags += _TAG.findall(child.content)
+        elif child.type == "image" and child.children:  # ![alt|100](image.png)
+            child.children[-1].content = _SIZE.sub("", child.children[-1].content)
+    title = " ".join(given.get("title", ()))
+    heading = next((at for at, it in enumerate(tokens) if it.type == "heading_open"), None)
+    if heading is not None and not title:
+        title = _text(markdown, tokens[heading : heading + 3], env)
+        if heading == 0:
+            del tokens[:3]
+    if any(token.level >= DEEPEST - 1 for token in tokens):
+        text = source.strip()  # nested too deep to be meant
+    else:
+        text = _text(markdown, tokens, env)
+    authors = given.get("author", ()) or given.get("authors", ())
+    date = iso_date("".join(given.get("date", ())[:1]))
+    return Page(title, "", text, date, ", ".join(authors), tuple(dict.fromkeys(tags)))
 
 
-def _front_matter(lines: list[str]) -> tuple[str, int]:
-    """Return the title that stands between two ``---`` or ``+++``, and the line after them."""
+def _text(markdown: Any, tokens: list[Any], env: dict[str, Any]) -> str:
+    return page(markdown.renderer.render(tokens, markdown.options, env)).text
+
+
+def _front_matter(source: str) -> tuple[dict[str, list[str]], str]:
+    """Return the values between two ``---`` or ``+++``, by key, and what follows.
+
+    A value is a list: ``a``, ``[a, b]`` or lines ``- a``. What else YAML and TOML have is left out.
+    """
+    lines = source.split("\n", FRONT_MATTER)
     fence = lines[0].rstrip()
-    if fence not in {"---", "+++"}:
-        return "", 0
-    title = ""
-    for number, line in enumerate(lines[1:FRONT_MATTER], 1):
-        if line.rstrip() in {fence, "..."}:
-            return title, number + 1
-        match = _TITLE.match(line)
-        if match and not title:
-            title = (match.group(1) or match.group(2) or match.group(3) or "").strip()
-    return "", 0
+    ends = {"---": ("---", "..."), "+++": ("+++",)}.get(fence, ())
+    end = next((at for at, it in enumerate(lines) if at and it.rstrip() in ends), 0)
+    found: dict[str, list[str]] = {}
+    key = ""
+    for line in lines[1:end]:
+        if line.startswith("["):  # a table of TOML
+            break
+        if match := _KEY.match(line):
+            key, value = match[1].lower(), match[2].strip()
+            value = "" if value[:1] in {">", "|"} else value  # what follows is not read
+            listed = value.startswith("[") or key in _TAGS
+            found[key] = value.strip("[]").split(",") if listed else [value]
+        elif key and line.lstrip().startswith("- "):
+            found[key].append(line.lstrip()[2:])
+    for values in found.values():
+        values[:] = filter(None, (it.strip().strip("\"'").strip() for it in values))
+    return found, "\n".join(lines[end + 1 :]) if end else source
 
 
-class _Blocks:
-    """Gathers lines into blocks of text."""
-
-    def __init__(self) -> None:
-        self.out: list[str] = []
-        self.first_heading: int | None = None
-        self.paragraph: list[str] = []
-        self.fence = ""
-        self.code: list[str] = []
-        self.comment = False
-
-    def line(self, line: str) -> None:
-        if self.fence:
-            self.fenced(line)
-            return
-        if self.comment:
-            line = self.uncommented(line)
-        if "<!--" in line:
-            before, _, rest = line.partition("<!--")
-            self.comment = True
-            line = before + self.uncommented(rest)
-        line = _QUOTE.sub("", line, count=1) if line.lstrip().startswith(">") else line
-        opening = _FENCE.match(line)
-        if opening:
-            self.end()
-            self.fence = opening.group(1)
-        elif not line.strip():
-            self.end()
-        else:
-            self.text(line)
-
-    def uncommented(self, line: str) -> str:
-        """Return what follows comments that end in ``line``."""
-        kept = []
-        while True:
-            if self.comment:
-                _, end, line = line.partition("-->")
-                if not end:
-                    break
-                self.comment = False
-            before, start, line = line.partition("<!--")
-            kept.append(before)
-            if not start:
-                break
-            self.comment = True
-        return "".join(kept)
-
-    def fenced(self, line: str) -> None:
-        stripped = line.strip()
-        if stripped.startswith(self.fence) and not stripped.strip(self.fence[0]):
-            self.fence = ""
-            self.end()
-        else:
-            self.code.append(line)
-
-    def text(self, line: str) -> None:
-        heading = _HEADING.match(line)
-        if heading:
-            self.end()
-            self.heading((heading.group(1) or "").rstrip("#").strip())
-        elif self.paragraph and _UNDERLINE.match(line):
-            whole, self.paragraph = " ".join(self.paragraph), []
-            self.heading(whole)
-        elif _RULE.match(line):
-            self.end()
-        elif self.says_nothing(line):
-            pass
-        elif line.count("|") > 1 and line.strip().startswith("|"):
-            cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-            self.paragraph.append("\n" + ", ".join(cell for cell in cells if cell))
-        elif item := _ITEM.match(line):
-            self.paragraph.append("\n" + line[item.end() :])
-        else:
-            self.paragraph.append(line.strip())
-
-    def says_nothing(self, line: str) -> bool:
-        """Tell whether a line is a table's rule or a link's definition."""
-        if self.paragraph:
-            return {"-", "|"} <= set(line) <= _TABLE_RULE
-        return bool(_DEFINITION.match(line))
-
-    def heading(self, text: str) -> None:
-        text = inline(text).strip()
-        if text:
-            if self.first_heading is None:
-                self.first_heading = len(self.out)
-            self.out.append(text)
-
-    def end(self) -> None:
-        """Close what is open."""
-        if self.code:
-            self.out.append("\n".join(self.code).strip("\n"))
-        if self.paragraph:
-            text = inline(" ".join(self.paragraph).replace(" \n", "\n").strip())
-            if text.strip():
-                self.out.append(text.strip())
-        self.code, self.paragraph = [], []
+@cache
+def _parser() -> Any:
+    """Return a parser of CommonMark with tables, ~~struck~~ and what Obsidian adds."""
+    markdown = require("markdown_it", "markdown").MarkdownIt("commonmark", {"maxNesting": DEEPEST})
+    reference = require("markdown_it.rules_block", "markdown").reference
+    markdown.enable(["table", "strikethrough"])
+    markdown.block.ruler.at(
+        "reference",
+        lambda state, line, *more: (
+            not _line(state, line).startswith("[^") and reference(state, line, *more)
+        ),
+    )
+    markdown.block.ruler.before("fence", "comment", _block_comment, {"alt": ["paragraph"]})
+    markdown.core.ruler.before("inline", "marks", _without_marks)
+    for name in _INLINE:
+        markdown.inline.ruler.before("link", name, partial(_inline, name))
+    markdown.renderer.rules["html_inline"] = lambda tokens, at, *_: _html(tokens[at].content)
+    markdown.renderer.rules["html_block"] = lambda tokens, at, *_: (
+        f"<pre>{_html(tokens[at].content)}</pre>"
+    )
+    return markdown
 
 
-def inline(text: str) -> str:
-    """Return ``text`` without marks of code, images, links, emphasis, escapes and HTML."""
-    parts = _CODE.split(text.replace("\0", "\ufffd"))
-    code = iter(parts[1::2])  # out of the way: it may stand within a link's text
-    return re.sub("\0", lambda _: next(code, "")[1:-1].strip(), _prose("\0".join(parts[::2])))
+def _line(state: Any, line: int) -> str:
+    return str(state.src[state.bMarks[line] + state.tShift[line] : state.eMarks[line]])
 
 
-def _prose(text: str) -> str:
-    text = _ADDRESS.sub(r"\1", text)
-    if "[" in text:
-        text = _LINK.sub(r"\1", _IMAGE.sub(r"\1", text))
-    text = _ESCAPE.sub(r"\1", _EMPHASIS.sub("", text))
-    if _HTML.search(text):
-        return _tagless(text)
-    return unescaped(text)
+def _block_comment(state: Any, start: int, end: int, silent: bool) -> bool:
+    """Pass over lines from one that begins with ``%%`` to the next one that has it."""
+    first = _line(state, start)
+    if not first.startswith("%%") or "%%" in first[2:] or state.env.get("open"):
+        return False
+    close = state.src.find("%%", state.eMarks[start])
+    state.env["open"] = close < 0  # not searched for again
+    line = start + 1
+    while line < end and state.eMarks[line] < close:
+        line += 1
+    if close < 0 or line >= end:
+        return False
+    if not silent:
+        state.line = line
+        state.bMarks[line], state.tShift[line], state.sCount[line] = close + 2, 0, state.blkIndent
+        if not _line(state, line).strip():
+            state.line += 1
+    return True
 
 
-def _tagless(text: str) -> str:
-    """Return what inline HTML says, with the line ends and outer spaces of ``text``."""
-    start = text[: len(text) - len(text.lstrip(" "))]
-    end = text[len(text.rstrip(" ")) :]
-    lines = [page(_NO_HTML.sub("&lt;", line)).text for line in text.split("\n")]
-    return start + "\n".join(lines) + end
+def _without_marks(state: Any) -> None:
+    """Take what stands at a block's beginning or end only: callouts, boxes, ids, footnotes."""
+    for at, token in enumerate(state.tokens):
+        if token.type != "inline":
+            continue
+        container = state.tokens[at - 2].type if at > 1 else ""
+        text = _BLOCK_ID.sub("", token.content)
+        if container == "list_item_open":
+            text = _BOX.sub("", text)
+        elif container == "blockquote_open" and (callout := _CALLOUT.match(text)):
+            title = f"{callout[1]}  \n" if callout[1] else ""
+            text = title + text[callout.end() :]
+        if "[^" in text:
+            state.env["footnotes"].update(it[2] for it in _DEFINITION.finditer(text))
+            text = _DEFINITION.sub(lambda it: "  \n" if it[1] else "", text)
+        token.content = text
+
+
+def _inline(name: str, state: Any, silent: bool) -> bool:
+    """Take what Obsidian writes within a line; its text goes on as text."""
+    found = _INLINE[name].match(state.src, state.pos, state.posMax)
+    if found is None or (name == "footnote" and found[1] not in state.env["footnotes"]):
+        return False
+    if not silent:
+        if name == "wikilink":
+            state.pending += _shown(*found.groups(""))
+        elif name == "math":
+            state.pending += found[0]
+        elif name == "highlight":
+            outer, state.posMax, state.pos = state.posMax, found.end() - 2, found.start() + 2
+            state.md.inline.tokenize(state)
+            state.posMax = outer
+    state.pos = found.end()
+    return True
+
+
+def _shown(embedded: str, target: str, label: str) -> str:
+    if embedded and (_FILE.search(target.partition("#")[0]) or _SIZE.match(label)):
+        return "" if _SIZE.match(label) else label
+    parts = (it.strip("\\ ") for it in target.split("#"))
+    return label or " ".join(it for it in parts if it and not it.startswith("^"))
+
+
+def _html(source: str) -> str:
+    return "<br>" if source[:3].lower() == "<br" else escape(page(source).text)

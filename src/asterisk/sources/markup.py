@@ -1,52 +1,86 @@
-"""HTML to text, in time and memory that grow with its length only.
+"""HTML to text through lxml, in time and memory that grow with its length only.
 
-`html.parser` is not used: in many Pythons that people run, unclosed comments and tags cost it time
-with the square of their number. This scanner keeps no stack, so that nesting costs nothing.
+libxml2 tells tags and text one by one and no tree is built: an HTML5 tree of 27 KB may take a
+gigabyte, since each block repeats what is open around it. The parser is begun anew where a page is
+nested too deep, or where it did not understand the end of an element that is left out.
 """
 
 from __future__ import annotations
 
 import html
 import re
+from datetime import UTC, datetime
 from typing import NamedTuple
 
-# Everything up to the end tag is dropped.
-_DROPPED = {
-    "iframe", "math", "nav", "noembed", "noframes", "noscript", "object", "script", "select",
-    "style", "svg", "template", "textarea",
-}  # fmt: skip
-_RAW = {"script", "style", "iframe", "noembed", "noframes", "textarea"}  # no element within
+from asterisk.plugins import require
+from asterisk.sources.document import fit
+
+DEEPEST = 1000  # elements; the parser's work at a stray end tag grows with them
+_LEFT_OUT = (
+    "annotation|annotation-xml|audio|canvas|datalist|iframe|nav|noembed|noframes|noscript|object|"
+    "script|select|style|svg|template|textarea|video"
+)
+_OMITTED = frozenset(_LEFT_OUT.split("|"))
+_RAW = {"iframe", "noembed", "noframes", "script", "style", "textarea"}  # hold no elements
 _BLOCK = {
     "address", "article", "aside", "blockquote", "body", "caption", "center", "details", "dialog",
-    "div", "dl", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3",
-    "h4", "h5", "h6", "head", "header", "hgroup", "hr", "html", "legend", "main", "ol", "p", "pre",
-    "section", "summary", "table", "tbody", "tfoot", "thead", "ul",
+    "div", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4",
+    "h5", "h6", "head", "header", "hgroup", "hr", "html", "legend", "listing", "main", "p",
+    "plaintext", "pre", "section", "summary", "table", "xmp",
 }  # fmt: skip
-_LINE = {"dd", "dt", "li", "option", "tr"}
-_CELL = {"td", "th"}
-_NAME = re.compile(r"[a-zA-Z][^\s/>]*")
-_PLAIN_TAG = re.compile(r"""[^<>"'=]*>""")
-_GAP = re.compile(r"[\s/]*")
-_ATTRIBUTE = re.compile(r"=?[^\s/>=]*")
-_EQUALS = re.compile(r"\s*=\s*")
-_BARE = re.compile(r"[^\s>]*")
+_APART = {
+    **dict.fromkeys(_BLOCK, "\n\n"),
+    **dict.fromkeys(("dd", "dl", "dt", "li", "ol", "tr", "ul"), "\r"),  # a line's beginning or end
+    **dict.fromkeys(("td", "th"), " "),
+}
+_KEPT = {"pre", "xmp", "plaintext", "listing"}  # spaces and all; a space is a NUL meanwhile
+# What ends an element that is left out, and comments, in which it would end nothing.
+_PARTS = re.compile(rf"(<!--.*?(?:-->|\Z)|</(?:{_LEFT_OUT})(?=[\s/>])[^<>]*>)", re.I | re.S)
+_CHUNK = re.compile(r".{1,8192}(?=<|\Z)|.{1,8192}", re.S)
+_END_TAG = re.compile(r"</([a-z-]+)", re.I)
 _SPACE = re.compile(r"\s+")
-_BREAK = re.compile(r" ?[\n\r][ \n\r]*")  # "\r" stands for a line's beginning or end
+_BREAK = re.compile(r" ?[\n\r][ \n\r]*")
+_UNSEEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
 # Python refuses to read a number of thousands of digits; no character has one of nine.
 _HUGE = re.compile(r"&#(?:[0-9]{9,}|[xX][0-9a-fA-F]{9,});?")
 
 
 class Page(NamedTuple):
-    """What a page says: its title (or first heading), description and text by paragraphs."""
+    """What a page says: its title (or first heading), description and text by paragraphs.
+
+    ``date``, ``author`` and ``tags`` as `Document` has them.
+    """
 
     title: str
     description: str
     text: str
+    date: str = ""
+    author: str = ""
+    tags: tuple[str, ...] = ()
 
 
-def page(source: str) -> Page:
-    """Return what ``source``, a page or a part of one, says; there is no HTML it refuses."""
-    return _Scanner(source).page()
+def page(source: str, *, main: bool = False) -> Page:
+    """Return what ``source``, a page or a part of one, says; there is no HTML it refuses.
+
+    With ``main`` the text is that of ``<main>`` or ``<article>`` alone, if it is most of the text.
+    MissingExtra without lxml.
+    """
+    etree = require("lxml.etree", "html")
+    target, parser = _Target(), None
+    for part in (it for whole in _PARTS.split(fit(source)) for it in _CHUNK.findall(whole)):
+        end_tag = _END_TAG.match(part)
+        target.ending = end_tag[1].lower() if end_tag else ""
+        ends = bool(end_tag) and target.ending == target.omitted and not target.raw
+        before = target.depth
+        if parser is None:
+            parser = etree.HTMLParser(target=target, encoding="utf-8", huge_tree=True)
+        parser.feed(part.encode())
+        if target.depth > DEEPEST or (ends and target.depth >= before):
+            parser = parser.close()  # which ends each open element, and returns None
+    target.ending = ""
+    if parser is not None:
+        parser.close()
+    return target.page(main)
 
 
 def unescaped(text: str) -> str:
@@ -54,166 +88,131 @@ def unescaped(text: str) -> str:
     return html.unescape(_HUGE.sub("\ufffd", text)) if "&" in text else text
 
 
-class _Scanner:
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.out: list[str] = []
-        self.title = self.heading = self.description = ""
-        self.heading_from: int | None = None
-        self.pre = 0
-        self.absent: set[str] = set()  # what no further search will find
-        self.unbalanced: set[str] = set()
+def iso_date(text: str) -> str:
+    """Return a date, or a time in UTC, in ISO 8601; "" for what is neither in that notation.
 
-    def page(self) -> Page:
-        at = 0
-        while (tag := self.source.find("<", at)) >= 0:
-            self.data(self.source[at:tag])
-            at = self.markup(tag)
-        self.data(self.source[at:])
-        return Page(_flat(self.title or self.heading), _flat(self.description), _joined(self.out))
+    A time without a zone is taken for UTC.
+    """
+    text = text.strip()
+    try:
+        when = datetime.fromisoformat(text)
+        when = when.astimezone(UTC) if when.tzinfo else when
+    except (ValueError, OverflowError):
+        return ""
+    if len(text) <= 10:
+        return when.date().isoformat()
+    return when.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+
+
+class _Target:
+    """Takes what the parser tells; ``ending`` is the name in the end tag that it is given."""
+
+    def __init__(self) -> None:
+        self.out: list[str] = []
+        self.hidden: list[str] = []
+        self.depth = self.pre = 0
+        self.raw = self.ending = ""
+        self.titled = False
+        self.omitted, self.omitted_at, self.omitted_from = "", 0, 0  # its name, depth and text
+        self.title, self.heading, self.heading_from = "", "", -1
+        self.meta: dict[str, str] = {}
+        self.tags: list[str] = []
+        self.times: list[str] = []
+        self.begun: dict[str, tuple[int, int]] = {}  # regions that are open: depth and text
+        self.regions: dict[str, list[str]] = {"main": [], "article": []}
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        self.depth += 1
+        if tag in _RAW or tag == "title":
+            self.raw = tag
+        if not self.omitted:
+            if tag in _OMITTED or (tag not in {"html", "body"} and _is_hidden(tag, attributes)):
+                self.omitted, self.omitted_at, self.omitted_from = tag, self.depth, len(self.out)
+            elif tag == "meta":
+                self.about(attributes)
+            elif tag == "h1" and not self.heading:
+                self.heading_from = len(self.out)
+            elif tag == "time" and self.begun:
+                self.times.append(attributes.get("datetime", ""))
+            region = "main" if attributes.get("role") == "main" else tag
+            if region in self.regions and region not in self.begun:
+                self.begun[region] = (self.depth, len(self.out))
+        self.out.append("\n" if tag == "br" else _APART.get(tag, ""))
+        if tag == "img":
+            self.data(f" {attributes.get('alt', '')} ")
+        self.pre += tag in _KEPT
+
+    def end(self, tag: str) -> None:
+        self.pre -= tag in _KEPT
+        self.raw = ""
+        self.titled = self.titled or (tag == "title" and not self.omitted)
+        self.out.append(_APART.get(tag, ""))
+        if self.omitted and self.depth == self.omitted_at:
+            # What nobody closed may be the whole page.
+            if tag not in _OMITTED or tag == self.ending:
+                if tag not in _OMITTED:
+                    self.hidden += self.out[self.omitted_from :]
+                del self.out[self.omitted_from :]
+            self.omitted = ""
+        elif not self.omitted:
+            if tag == "h1" and self.heading_from >= 0:
+                self.heading = _flat("".join(self.out[self.heading_from :]))
+                self.heading_from = -1
+            for region in [name for name, at in self.begun.items() if at[0] == self.depth]:
+                self.regions[region] += self.out[self.begun.pop(region)[1] :]
+        self.depth -= 1
 
     def data(self, data: str) -> None:
-        if data:
-            data = unescaped(data).replace("\xad", "")
-            self.out.append(data if self.pre else _SPACE.sub(" ", data))
+        if self.raw == "title":
+            self.title += "" if self.titled or self.omitted else data
+        elif not self.raw:
+            data = data.replace("\xad", "")
+            data = data.expandtabs(4).replace(" ", "\0") if self.pre else _SPACE.sub(" ", data)
+            self.out.append(data)
 
-    def markup(self, tag: int) -> int:
-        """Take what begins with the ``<`` at ``tag``; return where it ends."""
-        source = self.source
-        name = _NAME.match(source, tag + 1)
-        if name is not None:
-            return self.element(name.group().lower(), name.end())
-        if source.startswith("<!--", tag):
-            if source.startswith((">", "->"), tag + 4):
-                return source.index(">", tag) + 1
-            end = self.search("-->", tag + 4)
-            return len(source) if end < 0 else end + 3
-        if source.startswith(("</", "<!", "<?"), tag):
-            end = self.search(">", tag)
-            closing = _NAME.match(source, tag + 2) if source[tag + 1] == "/" else None
-            if closing is not None:
-                self.close(closing.group().lower())
-            return len(source) if end < 0 else end + 1
-        self.out.append("<")
-        return tag + 1
+    def close(self) -> None:
+        """Take the end, which nothing hangs on."""
 
-    def search(self, what: str, at: int) -> int:
-        """Find ``what`` from ``at`` on; a search that failed once is not made again."""
-        if what in self.absent:
-            return -1
-        found = self.source.find(what, at)
-        if found < 0:
-            self.absent.add(what)
-        return found
+    def about(self, attributes: dict[str, str]) -> None:
+        names = (attributes.get(it, "") for it in ("name", "property", "itemprop"))
+        name = next(filter(None, names), "").lower()
+        content = _flat(attributes.get("content", ""))
+        if name in {"keywords", "article:tag"}:
+            self.tags += content.split(",")
+        elif content:
+            self.meta.setdefault(name, content)
 
-    def element(self, name: str, at: int) -> int:
-        attributes: dict[str, str] = {}
-        plain = _PLAIN_TAG.match(self.source, at)
-        at = plain.end() if plain else self.attributes(at, attributes)
-        if name in _DROPPED:
-            return self.dropped(name, at)
-        if name == "title":
-            end = self.end_tag(name, at)
-            if end is None:
-                return at
-            self.title = self.title or unescaped(self.source[at : end[0]])
-            return end[1]
-        if name == "meta":
-            called = (attributes.get("name") or attributes.get("property", "")).lower()
-            if called in {"description", "og:description"} and not self.description:
-                self.description = attributes.get("content", "")
-        elif name == "img":
-            self.data(f" {html.escape(attributes.get('alt', ''))} ")
-        elif name == "pre":
-            self.pre += 1
-        elif name == "h1" and not self.heading:
-            self.heading_from = len(self.out)
-        self.apart(name)
-        return at
-
-    def close(self, name: str) -> None:
-        if name == "pre":
-            self.pre = max(0, self.pre - 1)
-        elif name == "h1" and self.heading_from is not None:
-            self.heading = "".join(self.out[self.heading_from :])
-            self.heading_from = None
-        self.apart(name)
-
-    def apart(self, name: str) -> None:
-        """Part what stands before and after a tag, if the element does."""
-        if name in _BLOCK:
-            self.out.append("\n\n")
-        elif name in _LINE:
-            self.out.append("\r")
-        elif name == "br":
-            self.out.append("\n")
-        elif name in _CELL:
-            self.out.append(" ")
-
-    def attributes(self, at: int, into: dict[str, str]) -> int:
-        """Read attributes from ``at`` to the end of the tag; return where that is."""
-        source = self.source
-        while True:
-            gap = _GAP.match(source, at)
-            at = gap.end() if gap else at
-            if at >= len(source):
-                return at
-            if source[at] == ">":
-                return at + 1
-            attribute = _ATTRIBUTE.match(source, at)
-            at = attribute.end() if attribute else at + 1
-            value = ""
-            if equals := _EQUALS.match(source, at):
-                value, at = self.value(equals.end())
-            name = attribute.group().lower() if attribute else ""
-            if name in {"name", "property", "content", "alt"}:
-                into.setdefault(name, unescaped(value))
-
-    def value(self, at: int) -> tuple[str, int]:
-        quote = self.source[at : at + 1]
-        if quote and quote in "\"'":
-            end = self.search(quote, at + 1)
-            if end >= 0:
-                return self.source[at + 1 : end], end + 1
-        bare = _BARE.match(self.source, at)
-        return (bare.group(), bare.end()) if bare else ("", at)
-
-    def end_tag(self, name: str, at: int) -> tuple[int, int] | None:
-        """Return where the next end tag of ``name`` begins and ends, None if there is none."""
-        if name in self.absent:
-            return None
-        found = re.compile(rf"</{re.escape(name)}(?=[\s/>])[^>]*>?", re.IGNORECASE).search(
-            self.source, at
+    def page(self, main: bool) -> Page:
+        text = _joined(self.out) or _joined(self.hidden)
+        for region in self.regions.values() if main else ():
+            alone = _joined(region)
+            if 2 * len(alone) >= len(text):
+                text = alone
+                break
+        meta = self.meta
+        author = meta.get("author", "") or meta.get("article:author", "")
+        dates = [meta.get(it, "") for it in ("article:published_time", "datepublished", "date")]
+        return Page(
+            _flat(self.title) or meta.get("og:title", "") or self.heading,
+            meta.get("description", "") or meta.get("og:description", ""),
+            text,
+            next(filter(None, map(iso_date, dates + self.times)), ""),
+            "" if "://" in author else author,
+            tuple(filter(None, map(str.strip, self.tags))),
         )
-        if found is None:
-            self.absent.add(name)
-            return None
-        return found.span()
 
-    def dropped(self, name: str, at: int) -> int:
-        """Return where the content of a dropped element ends; ``at`` if it is never closed.
 
-        A script without an end tag goes on to the end, as in browsers.
-        """
-        first = self.end_tag(name, at)
-        if first is None:
-            return len(self.source) if name in {"script", "style"} else at
-        if name in _RAW or name in self.unbalanced:
-            return first[1]
-        depth = 1
-        tags = re.compile(rf"<(/?){re.escape(name)}(?=[\s/>])[^>]*>?", re.IGNORECASE)
-        for tag in tags.finditer(self.source, at):
-            depth += -1 if tag.group(1) else not tag.group().endswith("/>")
-            if not depth:
-                return tag.end()
-        self.unbalanced.add(name)
-        return first[1]
+def _is_hidden(tag: str, attributes: dict[str, str]) -> bool:
+    hidden = attributes.get("hidden", "until-found").lower() != "until-found"
+    closed = tag == "dialog" and "open" not in attributes
+    return closed or hidden or bool(_UNSEEN.search(attributes.get("style", "")))
 
 
 def _flat(text: str) -> str:
-    return _SPACE.sub(" ", text).strip()
+    return " ".join(text.replace("\0", " ").split())
 
 
 def _joined(parts: list[str]) -> str:
     text = re.sub("[ \t\f\v]+", " ", "".join(parts))
-    return _BREAK.sub(lambda it: "\n\n" if it.group().count("\n") > 1 else "\n", text).strip()
+    text = _BREAK.sub(lambda it: "\n\n" if it.group().count("\n") > 1 else "\n", text)
+    return text.replace("\0", " ").strip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-KINDS = ("text", "lines", "markdown", "html", "jsonl", "tsv", "csv", "feed")
+KINDS = ("text", "lines", "markdown", "html", "pdf", "jsonl", "tsv", "csv", "feed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ _CHARSET = re.compile(
 def read_html(file: Opened) -> Iterator[Piece]:
     """Yield the page; a description that its text does not hold is the first paragraph."""
     encoding = declared(_CHARSET, file.head)
-    found = page(decode(file.whole(), file.options.encoding, encoding))
+    found = page(decode(file.whole(), file.options.encoding, encoding), main=True)
     text = found.text
     if found.description and found.description not in text:
         text = f"{found.description}\n\n{text}"
-    yield Piece("", "", found.title, text)
+    yield Piece("", "", found.title, text, found.date, found.author, found.tags)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from asterisk.errors import MissingPackage
 from asterisk.sources.document import Document, Report, Skipped, Unreadable, fit, made
 from asterisk.sources.keys import Keys
 from asterisk.sources.kinds import kind_of
@@ -21,6 +22,7 @@ _READERS = {
     "lines": ("plain", "read_lines"),
     "markdown": ("markdown", "read_markdown"),
     "html": ("pages", "read_html"),
+    "pdf": ("pdf", "read_pdf"),
     "jsonl": ("json_lines", "read_json_lines"),
     "tsv": ("tables", "read_tsv"),
     "csv": ("tables", "read_csv"),
@@ -63,6 +65,8 @@ def read(
             for document in _unique(_pieces(file, source), file.source, options, skip):
                 found += 1
                 yield document
+    except MissingPackage as failure:
+        skip("", str(failure), whole=not found, passing=True)
     except Unreadable as failure:
         skip("", str(failure), whole=not found, passing=failure.passing)
 

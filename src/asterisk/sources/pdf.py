@@ -1,0 +1,103 @@
+"""PDF files: the text of the pages is one document."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+from unicodedata import normalize
+
+from asterisk.plugins import require
+from asterisk.sources.document import Unreadable
+from asterisk.sources.markup import iso_date
+from asterisk.sources.opening import Opened, Piece
+
+SECONDS = 60.0  # for a file, and again for each MB of it; what takes longer was made to
+_HYPHEN = re.compile(r"(?<=[^\W\d_])(?:-\n(?=([^\W\d_]))|\xad\n?)")
+_LIGATURE = re.compile("[\ufb00-\ufb06]")
+_NO_TITLE = re.compile(
+    r"untitled.*|microsoft \w+ - .*|.*\.(?:docx?|dvi|html?|indd|odt|pdf|pptx?|ps|qxd|rtf|tex|txt)",
+    re.IGNORECASE,
+)
+
+
+class _OutOfTime(BaseException):
+    """No Exception, since pypdf goes on after those."""
+
+
+def read_pdf(file: Opened) -> Iterator[Piece]:
+    """Yield the file as one document; a page that cannot be read is reported.
+
+    Unreadable if it needs a password, has no text or is damaged, MissingExtra without pypdf.
+    """
+    pypdf = require("pypdf", "pdf")
+    if not (logger := logging.getLogger("pypdf")).handlers:
+        logger.addHandler(logging.NullHandler())  # else warnings go to stderr
+    data = file.whole()
+    seconds = SECONDS * (1 + len(data) / 1e6)
+    end = time.monotonic() + seconds
+
+    def check(*_: Any) -> None:
+        if time.monotonic() > end:
+            raise _OutOfTime
+
+    text = ""
+    try:
+        reader = pypdf.PdfReader(io.BytesIO(data))
+        if reader.is_encrypted and not reader.decrypt(""):
+            raise Unreadable("encrypted: it takes a password")
+        for number, page in enumerate(reader.pages, 1):
+            check()
+            try:
+                text += _plain(page.extract_text(visitor_operand_before=check)) + "\n\n"
+            except pypdf.errors.DependencyError:
+                raise
+            except Exception as failure:
+                file.skip(f"page {number}", f"damaged: {_reason(failure)}")
+            if len(text) > file.options.longest_text:
+                limit = f"{file.options.longest_text:,}"
+                raise Unreadable(f"longer than {limit} characters (see --max-text)")
+        title, date, author, tags = _about(reader)
+    except Unreadable:
+        raise
+    except _OutOfTime:
+        raise Unreadable(f"takes more than {seconds:,.0f} s to read", passing=True) from None
+    except pypdf.errors.DependencyError:
+        reason = "encrypted by AES; install what reads it with: pip install cryptography"
+        raise Unreadable(reason, passing=True) from None
+    except Exception as failure:  # pypdf says that any may come
+        raise Unreadable(f"no PDF, or damaged: {_reason(failure)}") from None
+    if not text.strip():
+        raise Unreadable("no text, as in scanned pages")
+    yield Piece("", "", title, text, date, author, tags)
+
+
+def _plain(text: str) -> str:
+    """Return a page's text with words that a line's end parts, and letters set as one, whole."""
+    text = _HYPHEN.sub(lambda it: "" if it[1] is None or it[1].islower() else it[0], text)
+    text = _LIGATURE.sub(lambda it: normalize("NFKC", it[0]), text)
+    return "\n".join(map(str.strip, text.split("\n"))).strip()
+
+
+def _about(reader: Any) -> tuple[str, str, str, tuple[str, ...]]:
+    """Return title, date, author and tags as far as they make sense."""
+    title, date, author, keywords = (
+        _value(reader, name) for name in ("title", "creation_date", "author", "keywords")
+    )
+    title = "" if _NO_TITLE.fullmatch(title) else title
+    tags = tuple(it.strip() for it in re.split("[,;]", keywords) if it.strip())
+    return title, iso_date(date), author, tags
+
+
+def _value(reader: Any, name: str) -> str:
+    try:
+        return str(getattr(reader.metadata, name) or "").strip()
+    except Exception:  # as above
+        return ""
+
+
+def _reason(failure: Exception) -> str:
+    return " ".join(str(failure).split())[:200] or type(failure).__name__
