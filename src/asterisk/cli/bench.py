@@ -6,9 +6,10 @@ import argparse
 import os
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from asterisk import budget, plugins
 from asterisk.bench import peers as systems
@@ -25,11 +26,19 @@ from asterisk.bench.targets.parse import parse_all
 from asterisk.bench.work import Request
 from asterisk.cli.bench_compare import add_options, baseline
 from asterisk.cli.common import Parser, positive, run
-from asterisk.errors import EngineError, InputError, OutputError, UnknownName, UsageError
+from asterisk.errors import (
+    EngineError,
+    InputError,
+    MissingExtra,
+    OutputError,
+    UnknownName,
+    UsageError,
+)
 from asterisk.files import replacing_file
 from asterisk.places import ARTIFACTS, shipped_checkpoint
 from asterisk.progress import tell
 
+T = TypeVar("T")
 RESULTS = Path("bench-results")
 PEER_PYTHON = Path(".venv-peers/bin/python")
 TIMEOUT = 180
@@ -181,7 +190,10 @@ def _bench(arguments: argparse.Namespace) -> int:
     report = bench(request, tell)
     if not earlier:
         print(markdown(report), end="", flush=True)
-    write(report, arguments.out)
+    try:
+        write(report, arguments.out)
+    except MissingExtra as lacking:  # of page and pictures; the figures are written
+        tell(f"no page and no pictures: {lacking}")
     for line in report.failures:
         tell(f"failed: {line}")
     if report.settings["interrupted"]:
@@ -222,7 +234,7 @@ def _page(arguments: argparse.Namespace, request: Request, target: Path) -> int:
         from asterisk.bench.pareto_run import measure_recipes
 
         recipes = measure_recipes(request, arguments.data, arguments.split, tell)
-        picture, json = pareto_page.plot(recipes), recipes.to_json()
+        picture, json = _drawn(pareto_page.plot, recipes), recipes.to_json()
         text = pareto_page.page(recipes, name if picture else None)
     else:
         from asterisk.bench import models_page
@@ -230,7 +242,7 @@ def _page(arguments: argparse.Namespace, request: Request, target: Path) -> int:
 
         chosen = _models(arguments.checkpoint)
         models = measure_models(request, chosen, arguments.data, arguments.split, tell)
-        picture, json = models_page.plot(models), models.to_json()
+        picture, json = _drawn(models_page.plot, models), models.to_json()
         text = models_page.page(models, name if picture else None)
     target.parent.mkdir(parents=True, exist_ok=True)
     for suffix, data in {".json": json.encode(), ".png": picture, ".md": text.encode()}.items():
@@ -239,6 +251,15 @@ def _page(arguments: argparse.Namespace, request: Request, target: Path) -> int:
                 staging.write_bytes(data)
     print(text, end="", flush=True)
     return 0
+
+
+def _drawn(plot: Callable[[T], bytes | None], run: T) -> bytes | None:
+    """Return the picture; none, and a line about it, without matplotlib."""
+    try:
+        return plot(run)
+    except MissingExtra as lacking:  # hours of measuring are not lost for it
+        tell(f"no picture: {lacking}")
+        return None
 
 
 def _models(own: str | None) -> dict[str, str | Path]:
