@@ -11,9 +11,9 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 from unicodedata import east_asian_width
 from xml.etree import ElementTree as ET
 
@@ -26,7 +26,7 @@ from asterisk.bench.time_fields import threads_of
 from asterisk.plugins import require
 from asterisk.search.printable import printable
 
-NAMES = ("latency-memory", "latency", "jitter", "memory", "throughput", "instructions")
+NAMES = ("latency-memory", "latency", "memory", "throughput", "instructions")
 WIDTH, EDGE, LEFT, RIGHT = 520, 12, 52, 460  # pixels of a picture, its margin, and of its axes
 MOST_ROWS = 40  # of a picture
 PAGE, INK, MUTE, GRID, AXIS = "#ffffff", "#1b1f24", "#57606a", "#e3e6ea", "#8c959f"
@@ -47,10 +47,11 @@ STYLE = (
     ".chart text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;"
     f"paint-order:stroke;stroke:{PAGE};stroke-width:3px}}"
     f"@media (prefers-color-scheme:dark){{.chart text{{stroke:{DARK[PAGE]}}}"
-    + "".join(f'.chart [fill="{c}"]{{fill:{d}}}.chart [stroke="{c}"]{{stroke:{d}}}'
+    # Without .chart, which is not around the marks that matplotlib's <use> repeats.
+    + "".join(f'[fill="{c}"]{{fill:{d}}}[stroke="{c}"]{{stroke:{d}}}'
               for c, d in DARK.items())
     # The stroke around the letters would cover the line through them.
-    + f'}}.chart [fill="{VOID}"]{{text-decoration:line-through;stroke:none}}'
+    + f'}}.chart text[fill="{VOID}"]{{text-decoration:line-through;stroke:none}}'
 )  # fmt: skip
 RC = {
     "svg.fonttype": "none", "text.parse_math": False, "font.family": "DejaVu Sans",
@@ -61,33 +62,22 @@ RC = {
     "legend.labelcolor": MUTE, "legend.handletextpad": 0.2, "legend.columnspacing": 1.2,
     "legend.borderpad": 0, "legend.borderaxespad": 0, "legend.handlelength": 1.4,
 }  # fmt: skip
-PHASES = {
-    "start": "the start of Python",
-    "import": "importing the engine",
-    "load": "loading",
-    "first": "the first vector",
-    "steady": "200 calls (steady)",
-    "long": "one text of 512 tokens (long)",
-    "batch": "a batch of 32 texts of 128 tokens",
-}
-
+PHASES = ("start", "import", "load", "first", "steady", "long", "batch")
+MEMORY = (
+    "PSS after each phase: the start of Python, importing the engine, loading, the first vector, "
+    "200 calls (steady), one text of 512 tokens (long), a batch of 32 texts of 128 tokens."
+)
 LATENCY = (
     "As thick as calls are frequent, without the fastest and slowest 0.5 %; the line is the "
-    "median, also at the right in ms; the bar below it, where there is one, its 95 % interval."
-)
-JITTER = (
-    "Samples in the order they were taken, process after process, as times the row's median: the "
-    "range of neighbours and their own median. The slowest call is told at the right; above 8 "
-    "times and below half the picture is cut."
+    "median, also at the right in ms; the bar below it its 95 % interval, and the dots the "
+    "medians of processes."
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(NamedTuple):
     """An SVG with its name and what it shows; the page around it has to have `STYLE`."""
 
     name: str
-    title: str
     note: str
     svg: str
 
@@ -102,16 +92,14 @@ def charts(report: Report) -> list[Picture]:
     emulated = [row for row in report.rows if is_emulated(report, row)]
     pss = [{phase: (it.get("pss") or 0) / MB for phase, it in row.memory.items()} for row in rows]
     found = {phase for each in pss for phase, value in each.items() if _usable(value)}
-    phases = [*(phase for phase in PHASES if phase in found), *sorted(found - PHASES.keys())]
+    phases = [*(phase for phase in PHASES if phase in found), *sorted(found.difference(PHASES))]
     counted = sorted({tokens for row in emulated for tokens in row.instructions}, key=int)
     throughput = [(row, row.throughput) for row in rows]
     instructions = [(row, row.instructions) for row in emulated]
     drawn = (
         _tradeoff(report, rows),
         _latency(report, rows),
-        _jitter(report, rows),
-        _bars(report, ("memory", "Memory by phase, PSS in MB",
-                       f"PSS after {', '.join(PHASES.get(phase, phase) for phase in phases)}."),
+        _bars(report, ("memory", "Memory by phase, PSS in MB", MEMORY),
               {phase: printable(phase)[:12] for phase in phases}, zip(rows, pss, strict=True)),
         _bars(report, ("throughput", "Throughput by threads, texts/s",
                        "Texts a second of a list of mixed lengths."),
@@ -164,7 +152,7 @@ def _picture(figure: Any, name: str, title: str, note: str) -> Picture:
         node.tail = None
     root.attrib |= {"class": "chart", "role": "img", "aria-label": f"{title}. {note}"}
     root.attrib |= {side: root.attrib[side].removesuffix("pt") for side in ("width", "height")}
-    return Picture(name, title, note, ET.tostring(root, "unicode") + "\n")
+    return Picture(name, note, ET.tostring(root, "unicode") + "\n")
 
 
 def _usable(value: float | None) -> bool:
@@ -197,12 +185,6 @@ def _look(row: RowResult) -> tuple[str, float]:
     return (VOID, 0.4) if row.below or row.invalid else (INK, 1.0)
 
 
-def _steady(report: Report) -> str:
-    """Return the bucket, by tokens, that stands for all where there is room for one only."""
-    buckets = report.settings["buckets"]
-    return str(STEADY if STEADY in buckets or not buckets else buckets[len(buckets) // 2])
-
-
 def _scale(axis: Any, values: Sequence[float]) -> None:
     """Fit ``axis`` to ``values``, by their logarithms where one is six times another."""
     from matplotlib import ticker
@@ -229,9 +211,8 @@ def _rows(report: Report, rows: Sequence[RowResult], high: float, **share: Any) 
     place = {"left": LEFT / WIDTH, "right": RIGHT / WIDTH, "hspace": between / high}
     place |= {"top": 1 - (top + between) / tall, "bottom": bottom / tall}
     with canvas(WIDTH, tall) as figure:
-        every = figure.subplots(len(rows), squeeze=False, sharex=True, gridspec_kw=place, **share)[
-            :, 0
-        ]
+        share |= {"sharex": True, "squeeze": False}
+        every = figure.subplots(len(rows), gridspec_kw=place, **share)[:, 0]
         for axes, row in zip(every, rows, strict=True):
             style = {"size": 12, "weight": "bold", "color": _look(row)[0]}
             left = (EDGE - LEFT) / (RIGHT - LEFT)
@@ -248,7 +229,8 @@ def _beside(axes: Any, y: float, words: str, row: RowResult) -> None:
 
 def _tradeoff(report: Report, rows: Sequence[RowResult]) -> Picture | None:
     """Draw p50 against PSS, fidelity as colour and shape; None where no row has both."""
-    tokens = _steady(report)
+    buckets = report.settings["buckets"]
+    tokens = str(STEADY if STEADY in buckets or not buckets else buckets[len(buckets) // 2])
     known = [
         (row, pss / MB, row.latency[tokens].p50)
         for row in rows
@@ -312,12 +294,12 @@ def _label(axes: Any, points: Sequence[tuple[tuple[float, float], str, str]]) ->
 
 def _latency(report: Report, rows: Sequence[RowResult]) -> Picture | None:
     """Draw a shape as thick as calls are frequent, and the median, for each row and length."""
-    known = [row for row in rows if row.latency][:MOST_ROWS]
+    buckets = [str(tokens) for tokens in report.settings["buckets"]]
+    known = [row for row in rows if row.latency.keys() & set(buckets)][:MOST_ROWS]
     if not known:
         return None
     import numpy as np
 
-    buckets = [str(tokens) for tokens in report.settings["buckets"]]
     inner = {}
     for n, row in enumerate(known):
         for tokens in (tokens for tokens in buckets if tokens in row.latency):
@@ -340,43 +322,16 @@ def _latency(report: Report, rows: Sequence[RowResult]) -> Picture | None:
             counts = np.convolve(counts, (0.06, 0.24, 0.4, 0.24, 0.06), "same")
             # At least a hair's breadth between the ends, so that a lone slow call is still seen.
             inside = (edges[1:] >= calls.min()) & (edges[:-1] <= calls.max())
-            thick = np.maximum(0.03, 0.45 * counts / counts.max())
+            thick = np.maximum(0.03, 0.45 * counts / max(1e-9, counts.max()))
             look, it = {"color": SERIES[y % len(SERIES)]}, row.latency[tokens]
             axes.fill_between(edges[:-1], y - thick, y + thick, inside, lw=0,
                               alpha=0.55 * _look(row)[1], **look)  # fmt: skip
             axes.plot([it.p50] * 2, [y - 0.45, y + 0.45], lw=2, **look)
             axes.plot([it.low, it.high], [y + 0.45] * 2, lw=2, **look)
+            medians = [median(each) / NS_PER_MS for each in row.samples_ns.get(tokens, ())]
+            axes.plot(medians, [y + 0.45] * len(medians), "o", ms=4, mew=0, **look)
             _beside(axes, y, ms(it.p50), row)
         return _picture(figure, "latency", "Latency of single calls by tokens", LATENCY)
-
-
-def _jitter(report: Report, rows: Sequence[RowResult]) -> Picture | None:
-    """Draw range and median of neighbouring calls over the row's p50, by process."""
-    tokens = _steady(report)
-    known = [row for row in rows if any(row.samples_ns.get(tokens, ()))][:MOST_ROWS]
-    if not known:
-        return None
-    import numpy as np
-
-    with _rows(report, known, 46, sharey=True) as (figure, every):
-        every[0].set(yscale="log", ylim=(0.5, 8), xticks=[])
-        every[0].set_yticks(ticks := (0.5, 1, 2, 4, 8), map(_compact, ticks), size=11)
-        every[0].minorticks_off()
-        for axes, row in zip(every, known, strict=True):
-            middle = max(1.0, NS_PER_MS * row.latency[tokens].p50)
-            processes = [np.array(calls) / middle for calls in row.samples_ns[tokens] if calls]
-            for n, calls in enumerate(processes):
-                parts = np.array_split(calls, min(len(calls), 200 // len(processes) + 1))
-                least, usual, most = (
-                    [end(part) for part in parts] for end in (np.min, np.median, np.max)
-                )
-                xs, colour = n + np.linspace(0.02, 0.98, len(parts)), SERIES[n % 2]
-                shade = {"lw": 0, "color": colour, "alpha": 0.55 * _look(row)[1]}
-                axes.fill_between(xs, least, most, **shade)
-                axes.plot(xs, usual, lw=1, color=colour)
-            _beside(axes, 2, f"{_compact(max(map(max, processes)))} x", row)
-        every[-1].set_xlabel("calls, process after process \u2192")
-        return _picture(figure, "jitter", f"Calls at {tokens} tokens over their median", JITTER)
 
 
 def _bars(
@@ -386,11 +341,11 @@ def _bars(
     figures: Iterable[tuple[RowResult, Mapping[str, float]]],
 ) -> Picture | None:
     """Draw a bar with its figure for each of ``series``, keys and labels; None without figures."""
-    heights = [
-        (row, [value if _usable(value := values.get(key)) else 0 for key in series])
-        for row, values in figures
-    ]
-    shown = [(row, line) for row, line in heights if any(line)][:MOST_ROWS]
+    shown = []
+    for row, values in figures:
+        line = [value if _usable(value := values.get(key)) and value else 0 for key in series]
+        shown += [(row, line)] if any(line) else []
+    shown = shown[:MOST_ROWS]
     if not shown:
         return None
     with _rows(report, [row for row, _ in shown], 56, sharey=True) as (figure, every):

@@ -32,12 +32,9 @@ def html_page(report: Report, pictures: Sequence[Picture] = ()) -> str:
     """Return the whole page, with ``pictures`` in it; MissingExtra without jinja2."""
     jinja = require("jinja2", "bench")
     files = jinja.PackageLoader("asterisk.bench")
+    spaces = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     page = jinja.Environment(
-        loader=files,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja.StrictUndefined,
+        loader=files, autoescape=True, undefined=jinja.StrictUndefined, **spaces
     )
     style, script = (files.get_source(page, f"report.{kind}")[0] for kind in ("css", "js"))
     style += STYLE + "\n"
@@ -68,7 +65,7 @@ def html_page(report: Report, pictures: Sequence[Picture] = ()) -> str:
         packages=", ".join(f"{name} {version}" for name, version in versions),
         schema=report.schema,
     )
-    return text + "\n"
+    return text
 
 
 def _facts(report: Report) -> list[tuple[str, Any]]:

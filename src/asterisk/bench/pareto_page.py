@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 from asterisk.bench.cells import MB, NONE, ms
 from asterisk.bench.charts import canvas, png
 from asterisk.bench.pareto import TIMED, Pareto, Recipe
+from asterisk.bench.render import grid
 
 T = TypeVar("T")
 
@@ -108,18 +109,8 @@ def _table(run: Pareto) -> str:
 
 def columns(shown: Sequence[tuple[str, Callable[[T], str]]], things: Sequence[T], left: int) -> str:
     """Return a Markdown table of headings and what to show; the first ``left`` stand leftwards."""
-    lines = [[heading for heading, _ in shown]]
-    lines += [[show(thing) for _, show in shown] for thing in things]
-    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]  # a rule is ---
-    rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-
-    def place(cell: str, width: int, index: int) -> str:
-        return cell.ljust(width) if index < left else cell.rjust(width)
-
-    return "\n".join(
-        "| " + " | ".join(map(place, line, widths, range(len(line)))) + " |"
-        for line in (lines[0], rule, *lines[1:])
-    )
+    lines = [[show(thing) for _, show in shown] for thing in things]
+    return grid([[heading for heading, _ in shown], *lines], range(left))
 
 
 def size(it: Cost) -> str:
@@ -161,24 +152,14 @@ def plot(run: Pareto) -> bytes | None:
         from matplotlib import ticker
 
         axes = figure.subplots()
+        places = [(it.size / MB, it.ms[TIMED[0]]) for it in known]
         nines = [-math.log10(max(1 - it.fidelity["cosine_mean"], 1e-7)) for it in known]
-        dots = axes.scatter(
-            [it.size / MB for it in known],
-            [it.ms[TIMED[0]] for it in known],
-            c=nines,
-            s=[90 if it.front else 35 for it in known],
-            cmap="viridis",
-        )
-        for it in known:
-            axes.annotate(
-                f"{it.format} {it.recipe}",
-                (it.size / MB, it.ms[TIMED[0]]),
-                xytext=(6, 2),
-                textcoords="offset points",
-                fontsize=8,
-                rotation=15,
-                rotation_mode="anchor",
-            )
+        sizes = [90 if it.front else 35 for it in known]
+        dots = axes.scatter(*zip(*places, strict=True), c=nines, s=sizes, cmap="viridis")
+        turned = {"size": 8, "rotation": 15, "rotation_mode": "anchor"}
+        for it, place in zip(known, places, strict=True):
+            name = f"{it.format} {it.recipe}"
+            axes.annotate(name, place, (6, 2), textcoords="offset points", **turned)
         axes.set(xlabel="size, MB", ylabel=f"{TIMED[0]} tokens, ms", xscale="log", yscale="log")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))

@@ -6,10 +6,10 @@ import argparse
 import os
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from asterisk import budget, plugins
 from asterisk.bench import peers as systems
@@ -38,7 +38,6 @@ from asterisk.files import replacing_file
 from asterisk.places import ARTIFACTS, shipped_checkpoint
 from asterisk.progress import tell
 
-T = TypeVar("T")
 RESULTS = Path("bench-results")
 PEER_PYTHON = Path(".venv-peers/bin/python")
 TIMEOUT = 180
@@ -228,38 +227,36 @@ def _page(arguments: argparse.Namespace, request: Request, target: Path) -> int:
     if not formats:
         raise UsageError("no format is left to measure")
     request = replace(request, runtimes=formats)
-    name = target.with_suffix(".png").name
+    pages: Any
+    run: Any
     if arguments.models is None:
-        from asterisk.bench import pareto_page
+        from asterisk.bench import pareto_page as pages
         from asterisk.bench.pareto_run import measure_recipes
 
-        recipes = measure_recipes(request, arguments.data, arguments.split, tell)
-        picture, json = _drawn(pareto_page.plot, recipes), recipes.to_json()
-        text = pareto_page.page(recipes, name if picture else None)
+        run = measure_recipes(request, arguments.data, arguments.split, tell)
     else:
-        from asterisk.bench import models_page
+        from asterisk.bench import models_page as pages
         from asterisk.bench.models_run import measure_models
 
         chosen = _models(arguments.checkpoint)
-        models = measure_models(request, chosen, arguments.data, arguments.split, tell)
-        picture, json = _drawn(models_page.plot, models), models.to_json()
-        text = models_page.page(models, name if picture else None)
+        run = measure_models(request, chosen, arguments.data, arguments.split, tell)
+    picture = None
+    try:
+        picture = pages.plot(run)
+    except MissingExtra as lacking:  # hours of measuring are not lost for a picture
+        tell(f"no picture: {lacking}")
+    text = pages.page(run, target.with_suffix(".png").name if picture else None)
     target.parent.mkdir(parents=True, exist_ok=True)
-    for suffix, data in {".json": json.encode(), ".png": picture, ".md": text.encode()}.items():
+    for suffix, data in {
+        ".json": run.to_json().encode(),
+        ".png": picture,
+        ".md": text.encode(),
+    }.items():
         if data is not None:
             with replacing_file(target.with_suffix(suffix)) as staging:
                 staging.write_bytes(data)
     print(text, end="", flush=True)
     return 0
-
-
-def _drawn(plot: Callable[[T], bytes | None], run: T) -> bytes | None:
-    """Return the picture; none, and a line about it, without matplotlib."""
-    try:
-        return plot(run)
-    except MissingExtra as lacking:  # hours of measuring are not lost for it
-        tell(f"no picture: {lacking}")
-        return None
 
 
 def _models(own: str | None) -> dict[str, str | Path]:
