@@ -24,7 +24,6 @@ from asterisk.bench.summary import NS_PER_MS
 from asterisk.bench.tables import LOCAL
 from asterisk.bench.time_fields import threads_of
 from asterisk.plugins import require
-from asterisk.search.printable import printable
 
 NAMES = ("latency-memory", "latency", "memory", "throughput", "instructions")
 WIDTH, EDGE, LEFT, RIGHT = 520, 12, 52, 460  # pixels of a picture, its margin, and of its axes
@@ -88,6 +87,8 @@ class Picture(NamedTuple):
 
 def charts(report: Report) -> list[Picture]:
     """Return every picture for which ``report`` has figures; MissingExtra without matplotlib."""
+    from asterisk.search.printable import printable  # numpy comes along
+
     rows = [row for row in report.rows if not is_emulated(report, row)]
     emulated = [row for row in report.rows if is_emulated(report, row)]
     pss = [{phase: (it.get("pss") or 0) / MB for phase, it in row.memory.items()} for row in rows]
@@ -166,6 +167,8 @@ def _compact(value: float, _place: object = None) -> str:
 
 def _name(report: Report, row: RowResult, room: float = WIDTH - 2 * EDGE) -> str:
     """Return what tells ``row`` from the others, cut to ``room`` pixels."""
+    from asterisk.search.printable import printable
+
     text = f"{row.title} {row.recipe}"
     if row.target != LOCAL and len({row.target for row in report.rows}) > 1:
         text += " @ " + re.sub(
@@ -244,10 +247,12 @@ def _tradeoff(report: Report, rows: Sequence[RowResult]) -> Picture | None:
     if without := len(rows) - len(known):
         note += f" {without} row{'s are' if without > 1 else ' is'} not shown for want of a figure."
     with canvas(WIDTH, 452) as figure:
-        axes = figure.add_axes((58 / WIDTH, 82 / 452, (WIDTH - 74) / WIDTH, 326 / 452))
+        axes = figure.add_axes((58 / WIDTH, 82 / 452, (WIDTH - 74) / WIDTH, 316 / 452))
         _scale(axes.xaxis, [x for _, x, _ in known])
         _scale(axes.yaxis, [y for _, _, y in known])
-        axes.set(xlabel="PSS, MB", ylabel=f"p50 at {tokens} tokens, ms")
+        axes.set_xlabel("PSS, MB")
+        words, left = f"p50 at {tokens} tokens, ms", (EDGE - 58) / (WIDTH - 74)
+        axes.set_title(words, loc="left", x=left, size=12, color=MUTE)
         looks = [
             {"color": colour, "mfc": inside, "marker": mark, "ms": 9, "mew": 2, "ls": ""}
             for colour, inside, mark in zip(GRADES, (*GRADES[:4], PAGE), "os^Do", strict=True)
@@ -305,8 +310,9 @@ def _latency(report: Report, rows: Sequence[RowResult]) -> Picture | None:
         for tokens in (tokens for tokens in buckets if tokens in row.latency):
             calls = np.array([*chain(*row.samples_ns.get(tokens, ()))]) / NS_PER_MS
             calls = calls if calls.size else np.array([row.latency[tokens].p50])
-            low, high = np.quantile(calls, (0.005, 0.995))
-            inner[n, tokens] = calls[(calls >= low) & (calls <= high)]
+            calls.sort()
+            cut = calls.size // 200  # the fastest and the slowest 0.5 %
+            inner[n, tokens] = calls[cut : calls.size - cut]
     with _rows(report, known, 20 * len(buckets)) as (figure, every):
         ends = [end for calls in inner.values() for end in (calls.min(), calls.max())]
         _scale(every[0].xaxis, ends)
@@ -328,7 +334,7 @@ def _latency(report: Report, rows: Sequence[RowResult]) -> Picture | None:
                               alpha=0.55 * _look(row)[1], **look)  # fmt: skip
             axes.plot([it.p50] * 2, [y - 0.45, y + 0.45], lw=2, **look)
             axes.plot([it.low, it.high], [y + 0.45] * 2, lw=2, **look)
-            medians = [median(each) / NS_PER_MS for each in row.samples_ns.get(tokens, ())]
+            medians = [median(each) / NS_PER_MS for each in row.samples_ns.get(tokens, ()) if each]
             axes.plot(medians, [y + 0.45] * len(medians), "o", ms=4, mew=0, **look)
             _beside(axes, y, ms(it.p50), row)
         return _picture(figure, "latency", "Latency of single calls by tokens", LATENCY)
