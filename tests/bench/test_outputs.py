@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,7 @@ from bench.reports import full, recorded
 
 ALL = {
     *("latest.json", "latest.md", "latest.csv", "latest.html"),
-    *("latency-memory.svg", "latency.svg", "jitter.svg", "memory.svg"),
+    *("latency-memory.svg", "latency.svg", "memory.svg"),
     *("throughput.svg", "instructions.svg"),
 }
 
@@ -52,13 +54,47 @@ def test_a_picture_of_an_earlier_run_does_not_stay(tmp_path):
 
 
 def test_what_is_measured_is_kept_where_a_rendering_fails(tmp_path, monkeypatch):
-    def fail(report):
+    def fail(report, pictures):
         raise ZeroDivisionError
 
     monkeypatch.setattr(outputs, "html_page", fail)
     with pytest.raises(ZeroDivisionError):
         write(full(), tmp_path)
     assert Report.from_json((tmp_path / "latest.json").read_text("utf-8")) == full()
+
+
+TEXT = {"latest.json", "latest.md", "latest.csv"}
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+def test_figures_need_no_picture_and_what_lacks_is_one_line(tmp_path, monkeypatch, capsys, package):
+    write(full(), tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    again = ["--render", str(tmp_path / "latest.json"), "--out", str(tmp_path)]
+    assert main(again) == 3
+    assert names(tmp_path) == TEXT  # no page of an earlier run either
+    error = capsys.readouterr().err
+    assert package in error
+    assert "asterisk-edge[bench]" in error
+    assert error.count("\n") == 1
+
+
+def test_text_is_rendered_without_either(python):
+    code = """
+import json, sys
+from asterisk.bench.outputs import renderings
+from asterisk.bench.results import Report
+texts = renderings(Report.from_json(open(sys.argv[1]).read()))
+names = [next(texts)[0] for _ in range(3)]
+print(json.dumps([names, sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+    done = python(code, str(Path(__file__).with_name("recorded.json")))
+    assert done.returncode == 0, done.stderr
+    found, modules = json.loads(done.stdout)
+    assert set(found) == TEXT
+    assert not {"matplotlib", "jinja2", "scipy", "numpy"} & set(modules)
 
 
 def test_a_folder_that_cannot_be_is_one_line(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from asterisk.bench.comparison import Comparison, Line
+from asterisk.bench.render import grid, plain
 from asterisk.bench.statistics import ENOUGH
 
 NONE = "-"
@@ -15,29 +16,17 @@ DIGITS = {"cosine": 5, "overlap": 4, "p50": 4}
 
 def table(comparison: Comparison) -> str:
     """Return the table with the notes under it; what fails is set in bold."""
-    cells = [list(HEADINGS), *(_cells(line) for line in comparison.lines)]
-    cells = [[_plain(cell) for cell in row] for row in cells]
-    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
-    rule = [
-        "-" * width if place in LEFT else "-" * (width - 1) + ":"
-        for place, width in enumerate(widths)
-    ]
-    lines = [
-        [
-            cell.ljust(width) if place in LEFT else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in (cells[0], rule, *cells[1:])
-    ]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    notes = [f"- {_plain(note)}" for note in (*comparison.notes, *_unsure(comparison))]
+    text = grid(
+        [HEADINGS, *([cell[:200] for cell in _cells(line)] for line in comparison.lines)], LEFT
+    )
+    notes = [f"- {plain(note[:200])}" for note in (*comparison.notes, *_unsure(comparison))]
     return "\n".join([text, *(["", *notes] if notes else []), "", _count(comparison)]) + "\n"
 
 
 def name(line: Line) -> str:
     """Return what a line is about."""
     where = "" if line.target == "local" else f" on {line.target}"
-    return _plain(" ".join(f"{line.row}{where} {line.figure} {line.detail}".split()))
+    return plain(" ".join(f"{line.row}{where} {line.figure} {line.detail}".split()))
 
 
 def _cells(line: Line) -> list[str]:
@@ -87,9 +76,3 @@ def _count(comparison: Comparison) -> str:
     counts = Counter(line.verdict for line in comparison.lines)
     told = ", ".join(f"{number} {verdict}" for verdict, number in counts.most_common())
     return f"{told or 'nothing to compare'}."
-
-
-def _plain(text: str) -> str:
-    """Return ``text`` of somebody else's report without what a terminal or a table would obey."""
-    printable = "".join(sign if sign.isprintable() else "?" for sign in text[:200])
-    return printable.replace("|", "/").replace("<", "&lt;")

@@ -1,4 +1,4 @@
-"""Models beside one another as a page of Markdown, and as a picture where matplotlib is there."""
+"""Models beside one another as a page of Markdown, and as a picture."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from asterisk.bench.cells import MB, NONE
+from asterisk.bench.charts import SERIES, canvas, png
 from asterisk.bench.models import METRICS, Comparison, Entry
 from asterisk.bench.pareto import TIMED
 from asterisk.bench.pareto_page import (
-    canvas,
     columns,
     made_by,
-    png,
     pss,
     size,
     times,
@@ -80,33 +79,36 @@ def _share(share: float | None) -> str:
 
 
 def plot(run: Comparison) -> bytes | None:
-    """Return a PNG of quality over milliseconds; None without matplotlib or figures."""
+    """Return a PNG of quality over milliseconds; None without figures.
+
+    MissingExtra without matplotlib.
+    """
     known = [
         (it, share)
         for it in run.entries
         if (share := it.share(run.truth)) is not None and it.pss and TIMED[0] in it.ms
     ]
-    drawn = canvas() if known else None
-    if drawn is None:
+    if not known:
         return None
-    figure, axes = drawn
-    for it, share in known:
-        at = it.ms[TIMED[0]], 100 * share
-        # What nothing is faster and better than has room above and left of it, the rest below.
-        best = not any(o.ms[TIMED[0]] < at[0] and other > share for o, other in known)
-        label: dict[str, Any] = (
-            {"xytext": (-8, 6), "ha": "right"} if best else {"xytext": (0, -32), "ha": "center"}
+    with canvas(576, 360, layout="constrained") as figure:
+        axes = figure.subplots()
+        for number, (it, share) in enumerate(known):
+            at = it.ms[TIMED[0]], 100 * share
+            # What nothing is faster and better than has room above and left of it, the rest below.
+            best = not any(o.ms[TIMED[0]] < at[0] and other > share for o, other in known)
+            label: dict[str, Any] = (
+                {"xytext": (-8, 6), "ha": "right"} if best else {"xytext": (0, -32), "ha": "center"}
+            )
+            colour = SERIES[number % len(SERIES)]
+            axes.scatter(*at, s=4 * (it.pss or 0) / MB, alpha=0.5, color=colour)
+            name = it.model if it.title == it.model else f"{it.model}, {it.title}"
+            name += f"\n{(it.pss or 0) / MB:.0f} MB"
+            axes.annotate(name, at, textcoords="offset points", fontsize=8, **label)
+        axes.set(
+            xscale="log",
+            xlabel=f"{TIMED[0]} tokens, ms on one thread; the dot is the memory, PSS",
+            ylabel=f"quality, % of {run.teacher}",
         )
-        axes.scatter(*at, s=4 * (it.pss or 0) / MB, alpha=0.5)
-        name = it.model if it.title == it.model else f"{it.model}, {it.title}"
-        name += f"\n{(it.pss or 0) / MB:.0f} MB"
-        axes.annotate(name, at, textcoords="offset points", fontsize=8, **label)
-    axes.set(
-        xscale="log",
-        xlabel=f"{TIMED[0]} tokens, ms on one thread; the dot is the memory, PSS",
-        ylabel=f"quality, % of {run.teacher}",
-    )
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.margins(x=0.4, y=0.2)
-    axes.grid(alpha=0.3)
-    return png(figure)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.margins(x=0.4, y=0.2)
+        return png(figure)

@@ -17,31 +17,37 @@ STEM = "latest"
 
 
 def renderings(report: Report) -> Iterator[tuple[str, str]]:
-    """Yield the name and the text of each file that is made from ``report``, the JSON first."""
+    """Yield the name and the text of each file that is made from ``report``, the JSON first.
+
+    MissingExtra at the page, once all text is out, without jinja2 or matplotlib.
+    """
     yield f"{STEM}.json", report.to_json()
     yield f"{STEM}.md", markdown(report)
     yield f"{STEM}.csv", csv_text(report)
-    yield f"{STEM}.html", html_page(report)
-    for drawing in charts(report):
-        yield f"{drawing.name}.svg", drawing.svg(alone=True)
+    pictures = charts(report)
+    yield f"{STEM}.html", html_page(report, pictures)
+    for picture in pictures:
+        yield f"{picture.name}.svg", picture.file()
 
 
 def write(report: Report, out: Path) -> None:
     """Write all of them into ``out``, each whole or not at all; OutputError if one cannot be.
 
-    A picture of an earlier run for which this one has no figures is removed, since it would be
-    taken for this one's.
+    A page or picture of an earlier run that this one has not is removed, since it would be taken
+    for this one's.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as failure:
         raise OutputError(f"cannot write {out}: {failure.strerror or failure}") from failure
-    written = set()
-    for name, text in renderings(report):
-        with replacing_file(out / name) as staging:
-            # A name may hold half of a surrogate pair, which no file can.
-            staging.write_bytes(text.encode("utf-8", "replace"))
-        written.add(name)
-    for name in NAMES:
-        if f"{name}.svg" not in written and (out / f"{name}.svg").is_file():
-            (out / f"{name}.svg").unlink()
+    stale = {f"{STEM}.html", *(f"{name}.svg" for name in NAMES)}
+    try:
+        for name, text in renderings(report):
+            with replacing_file(out / name) as staging:
+                # A name may hold half of a surrogate pair, which no file can.
+                staging.write_bytes(text.encode("utf-8", "replace"))
+            stale.discard(name)
+    finally:
+        for name in stale:
+            if (out / name).is_file():
+                (out / name).unlink()

@@ -1,4 +1,4 @@
-"""A run over all recipes as a page of Markdown, and as a picture where matplotlib is installed."""
+"""A run over all recipes as a page of Markdown, and as a picture."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from asterisk.bench.cells import MB, NONE, ms
+from asterisk.bench.charts import canvas, png
 from asterisk.bench.pareto import TIMED, Pareto, Recipe
+from asterisk.bench.render import grid
 
 T = TypeVar("T")
 
@@ -108,18 +109,8 @@ def _table(run: Pareto) -> str:
 
 def columns(shown: Sequence[tuple[str, Callable[[T], str]]], things: Sequence[T], left: int) -> str:
     """Return a Markdown table of headings and what to show; the first ``left`` stand leftwards."""
-    lines = [[heading for heading, _ in shown]]
-    lines += [[show(thing) for _, show in shown] for thing in things]
-    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]  # a rule is ---
-    rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-
-    def place(cell: str, width: int, index: int) -> str:
-        return cell.ljust(width) if index < left else cell.rjust(width)
-
-    return "\n".join(
-        "| " + " | ".join(map(place, line, widths, range(len(line)))) + " |"
-        for line in (lines[0], rule, *lines[1:])
-    )
+    lines = [[show(thing) for _, show in shown] for thing in things]
+    return grid([[heading for heading, _ in shown], *lines], range(left))
 
 
 def size(it: Cost) -> str:
@@ -150,62 +141,30 @@ def _quality(name: str) -> Callable[[Recipe], str]:
 
 
 def plot(run: Pareto) -> bytes | None:
-    """Return a PNG of size against time at 20 tokens; None without matplotlib or figures."""
+    """Return a PNG of size against time at 20 tokens; None without figures.
+
+    MissingExtra without matplotlib.
+    """
     known = [it for it in run.recipes if it.costs() is not None]
-    drawn = canvas() if known else None
-    if drawn is None:
+    if not known:
         return None
-    from matplotlib import ticker
+    with canvas(576, 360, layout="constrained") as figure:
+        from matplotlib import ticker
 
-    figure, axes = drawn
-    nines = [-math.log10(max(1 - it.fidelity["cosine_mean"], 1e-7)) for it in known]
-    dots = axes.scatter(
-        [it.size / MB for it in known],
-        [it.ms[TIMED[0]] for it in known],
-        c=nines,
-        s=[90 if it.front else 35 for it in known],
-        cmap="viridis",
-    )
-    for it in known:
-        where = (it.size / MB, it.ms[TIMED[0]])
-        name = f"{it.format} {it.recipe}"
-        axes.annotate(
-            name,
-            where,
-            xytext=(6, 2),
-            textcoords="offset points",
-            fontsize=8,
-            rotation=15,
-            rotation_mode="anchor",
-        )
-    axes.set(xlabel="size, MB", ylabel=f"{TIMED[0]} tokens, ms", xscale="log", yscale="log")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-        axis.set_minor_locator(ticker.NullLocator())
-        axis.set_major_formatter("{x:g}")
-    axes.margins(0.15)  # of labels too
-    figure.colorbar(dots, label="nines of mean cosine to FP32: -log10(1 - cosine)")
-    return png(figure)
-
-
-def canvas() -> tuple[Any, Any] | None:
-    """Return an empty figure of matplotlib and its axes; None where it is not installed."""
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        return None
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    return figure, axes
-
-
-def png(figure: Any) -> bytes:
-    """Return a figure's PNG, and let go of the figure."""
-    from matplotlib import pyplot
-
-    out = BytesIO()
-    figure.savefig(out, format="png", dpi=120, metadata={"Software": None})
-    pyplot.close(figure)
-    return out.getvalue()
+        axes = figure.subplots()
+        places = [(it.size / MB, it.ms[TIMED[0]]) for it in known]
+        nines = [-math.log10(max(1 - it.fidelity["cosine_mean"], 1e-7)) for it in known]
+        sizes = [90 if it.front else 35 for it in known]
+        dots = axes.scatter(*zip(*places, strict=True), c=nines, s=sizes, cmap="viridis")
+        turned = {"size": 8, "rotation": 15, "rotation_mode": "anchor"}
+        for it, place in zip(known, places, strict=True):
+            name = f"{it.format} {it.recipe}"
+            axes.annotate(name, place, (6, 2), textcoords="offset points", **turned)
+        axes.set(xlabel="size, MB", ylabel=f"{TIMED[0]} tokens, ms", xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            axis.set_minor_locator(ticker.NullLocator())
+            axis.set_major_formatter("{x:g}")
+        axes.margins(0.15)  # of labels too
+        figure.colorbar(dots, label="nines of mean cosine to FP32: -log10(1 - cosine)")
+        return png(figure)

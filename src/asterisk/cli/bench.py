@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from asterisk import budget, plugins
 from asterisk.bench import peers as systems
@@ -191,7 +192,10 @@ def _bench(arguments: argparse.Namespace) -> int:
     report = bench(request, tell)
     if not earlier:
         print(markdown(report), end="", flush=True)
-    write(report, arguments.out)
+    try:
+        write(report, arguments.out)
+    except MissingExtra as lacking:  # of page and pictures; the figures are written
+        tell(f"no page and no pictures: {lacking}")
     for line in report.failures:
         tell(f"failed: {line}")
     if report.settings["interrupted"]:
@@ -226,24 +230,31 @@ def _page(arguments: argparse.Namespace, request: Request, target: Path) -> int:
     if not formats:
         raise UsageError("no format is left to measure")
     request = replace(request, runtimes=formats)
-    name = target.with_suffix(".png").name
+    pages: Any
+    run: Any
     if arguments.models is None:
-        from asterisk.bench import pareto_page
+        from asterisk.bench import pareto_page as pages
         from asterisk.bench.pareto_run import measure_recipes
 
-        recipes = measure_recipes(request, arguments.data, arguments.split, tell)
-        picture, json = pareto_page.plot(recipes), recipes.to_json()
-        text = pareto_page.page(recipes, name if picture else None)
+        run = measure_recipes(request, arguments.data, arguments.split, tell)
     else:
-        from asterisk.bench import models_page
+        from asterisk.bench import models_page as pages
         from asterisk.bench.models_run import measure_models
 
         chosen = _models(arguments.checkpoint)
-        models = measure_models(request, chosen, arguments.data, arguments.split, tell)
-        picture, json = models_page.plot(models), models.to_json()
-        text = models_page.page(models, name if picture else None)
+        run = measure_models(request, chosen, arguments.data, arguments.split, tell)
+    picture = None
+    try:
+        picture = pages.plot(run)
+    except MissingExtra as lacking:  # hours of measuring are not lost for a picture
+        tell(f"no picture: {lacking}")
+    text = pages.page(run, target.with_suffix(".png").name if picture else None)
     target.parent.mkdir(parents=True, exist_ok=True)
-    for suffix, data in {".json": json.encode(), ".png": picture, ".md": text.encode()}.items():
+    for suffix, data in {
+        ".json": run.to_json().encode(),
+        ".png": picture,
+        ".md": text.encode(),
+    }.items():
         if data is not None:
             with replacing_file(target.with_suffix(suffix)) as staging:
                 staging.write_bytes(data)
