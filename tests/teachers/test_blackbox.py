@@ -392,7 +392,7 @@ def test_a_compressed_answer_is_not_unpacked(service, ask):
     bomb = gzip.compress(bytes(100 << 20))
     for status in (200, 400):
         service.script = [lambda body: (status, {"Content-Encoding": "gzip"}, bomb)]  # noqa: B023
-        with pytest.raises(EngineError, match="not JSON|answered 400"):
+        with pytest.raises(EngineError, match=r"not JSON|answered 400"):
             ask().sentences(0, ["a"])
 
 
