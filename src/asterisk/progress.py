@@ -32,11 +32,10 @@ class Bar:
         self._lock = threading.Lock()
         self._bar: Any = None
         if sys.stderr.isatty() and importlib.util.find_spec("tqdm"):
-            from tqdm import tqdm
-
-            end = (total() if callable(total) else total) or None
-            how = {"unit": f" {unit}", "leave": False, "dynamic_ncols": True}
-            self._bar = tqdm(total=end, initial=done, desc=title or None, **how)
+            how: dict[str, Any] = {"unit": f" {unit}", "leave": False, "dynamic_ncols": True}
+            how["total"] = (total() if callable(total) else total) or None
+            tqdm: Any = importlib.import_module("tqdm")
+            self._bar = tqdm.tqdm(initial=done, desc=title or None, **how)
 
     def advance(self, count: int = 1) -> None:
         """Note that ``count`` more are done."""
@@ -55,7 +54,8 @@ class Bar:
 class Stages(contextlib.ExitStack):
     """A bar for each stage in its turn."""
 
-    _stage, _done, _bar = "", 0, None
+    _stage, _done = "", 0
+    _bar: Bar | None = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` are done in ``stage``."""

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import lzma
@@ -216,30 +215,15 @@ def write_parts(bundle: Bundle, names: Iterable[str], stream: IO[bytes]) -> None
         _add(tar, MANIFEST, to_json(bundle.manifest), executable=False)
         for name in sorted(names, key=_near):
             entry = described[name]
-            with bundle.files[name].open("rb") as file:
-                hashing = _Hashing(file)
-                info = _info(name, entry["size"], executable=entry["executable"])
-                tar.addfile(info, hashing)
-            if hashing.digest.hexdigest() != entry["sha256"]:
+            if sha256(bundle.files[name]) != entry["sha256"]:
                 raise ArtifactError(f"{name} has changed while it was bundled")
+            with bundle.files[name].open("rb") as file:
+                tar.addfile(_info(name, entry["size"], executable=entry["executable"]), file)
 
 
 def to_json(manifest: dict[str, Any]) -> bytes:
     """Return a bundle.json's text, the same for the same contents."""
     return json.dumps(manifest, indent=1, sort_keys=True).encode("utf-8") + b"\n"
-
-
-class _Hashing(io.RawIOBase):
-    """A file whose digest is taken as it is read."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.digest = hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self.digest.update(data)
-        return data
 
 
 def _near(name: str) -> tuple[str, str, str]:

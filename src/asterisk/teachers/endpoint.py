@@ -171,7 +171,7 @@ class Endpoint:
         by_index = {item["index"]: item.get("embedding") for item in items}
         if len(data) != len(texts) or set(by_index) != set(range(len(texts))):
             raise EngineError(f"{self._base} did not answer each of {len(texts)} texts once")
-        vectors = [by_index[index] for index in range(len(texts))]
+        vectors: list[Any] = [by_index[index] for index in range(len(texts))]
         if not all(map(is_vector, vectors)):
             raise EngineError(f"{self._base} answered a vector that is not a list of numbers")
         self._size = self._size or len(vectors[0])
@@ -248,7 +248,7 @@ def _http_client(key: str, *, trust_env: bool) -> Any:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     headers |= {"Accept-Encoding": "identity", "Content-Type": "application/json"}
 
-    class Bounded(httpx2.Client):
+    class Bounded(httpx2.Client):  # type: ignore[misc]
         def send(self, request: httpx2.Request, **_: Any) -> httpx2.Response:
             own = self.build_request(request.method, request.url, content=request.content)
             end = time.monotonic() + PATIENCE

@@ -668,7 +668,7 @@ def _faulty(root: str, trace: str) -> str:
 
 
 _ENGINES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert", "gguf": "xllamacpp"}
-_FAULTS = {
+_FAULTS: dict[int, str] = {
     signal.SIGILL: "an illegal instruction (SIGILL)",
     signal.SIGSEGV: "a segmentation fault (SIGSEGV)",
     signal.SIGBUS: "a bus error (SIGBUS)",
