@@ -85,7 +85,7 @@ $(BIN)/python:
 
 .venv/.installed: pyproject.toml | $(BIN)/python
 	@echo "installing engines, converters and PyTorch into .venv (once, a few minutes)"
-	@$(PIP) --editable '.[bench]'
+	@$(PIP) --editable '.[bench,deploy]'
 	@touch $@
 
 .venv-peers/.installed: pyproject.toml | $(BIN)/python

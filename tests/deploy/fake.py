@@ -46,19 +46,31 @@ http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
 
 
-def bundle(folder: Path, version: str = "version1", *, extra: str = "", golden: bool = True):
+IMPORT = f'PYTHONPATH="$here/site" exec {sys.executable} -P -c "import onnxruntime"'
+
+
+def bundle(
+    folder: Path,
+    version: str = "version1",
+    *,
+    extra: str = "",
+    golden: bool = True,
+    engine: str = "",
+):
     """Make a bundle in ``folder``; another ``version``, eight letters, is another model only.
 
-    ``extra`` goes into its verification; without ``golden`` that fails.
+    ``extra`` goes into its verification; without ``golden`` that fails. ``engine`` is the source of
+    the module that it imports instead, if it is to die.
     """
     folder.mkdir(parents=True)
+    extra = IMPORT if engine else extra
     model = version.encode() + b"\n" * 1000
     digest = hashlib.sha256(model if golden else b"another").hexdigest()
     contents = {
         "artifact/model.bin": model,
         "artifact/golden.txt": digest.encode(),
         "site/engine.so": random.Random(1).randbytes(ENGINE),
-        "site/empty.py": b"",
+        "site/onnxruntime/__init__.py": engine.encode(),
         "bin/asterisk-verify": VERIFY.format(extra=extra).encode(),
         "bin/asterisk-serve": SERVE.encode(),
         "bin/python": PYTHON_LAUNCHER.encode(),
@@ -66,7 +78,7 @@ def bundle(folder: Path, version: str = "version1", *, extra: str = "", golden: 
     files, described = {}, {}
     for name, data in contents.items():
         path = folder / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         path.write_bytes(data)
         files[name] = path
         described[name] = {
@@ -88,7 +100,7 @@ def bundle(folder: Path, version: str = "version1", *, extra: str = "", golden: 
         "recipe": "int8",
         "threads": 2,
         "max_memory": 64 << 20,
-        "packages": {"numpy": "2.0"},
+        "packages": {"numpy": "2.0", "onnxruntime": "1.31.1"},
         "installed_bytes": sum(map(len, contents.values())),
         "files": described,
     }

@@ -46,8 +46,5 @@ def test_what_a_board_prefers_exists(board):
         assert set(recipes) == {it.name for it in exporting.exporter(format).recipes}
         assert board.because(format)
     assert set(board.formats) == set(board.recipes) == set(exporting.formats())
-    assert (board.max_memory is not None) == (board.memory_mb <= 512)
-    assert board.dotprod == (board.cpu == "cortex-a76")
-    assert 1 <= board.threads <= board.cores
     assert board.rank("tflite", board.recipes["tflite"][0]) == (0, 0)
     assert board.rank("tflite", "unknown") > board.rank("tflite", board.recipes["tflite"][-1])

@@ -185,6 +185,16 @@ def one_line(capsys):
     return complaints[0]
 
 
+def test_an_engine_that_dies_there_leaves_the_old_one(way, capsys):
+    old = way.use()
+    assert way.run() == 0
+    way.use("version2", engine="import os, signal; os.kill(os.getpid(), signal.SIGILL)")
+    capsys.readouterr()
+    assert way.run() == 8
+    assert "onnxruntime 1.31.1 dies of an illegal instruction (SIGILL)" in one_line(capsys)
+    way.check(old)
+
+
 def test_an_artifact_that_fails_there_leaves_the_old_one(way, capsys):
     old = way.use()
     assert way.run() == 0

@@ -99,3 +99,18 @@ def test_a_dynamic_table_that_lies_is_read_or_refused(tmp_path):
         except ArtifactError:
             refused += 1
     assert refused > 8
+
+
+def test_tables_without_an_end_are_refused(tmp_path):
+    """A dynamic table of half a million entries, and 2**62 versions that lead to themselves."""
+    start = int(re.search(r"DYNAMIC\s+(0x\w+)", told(SMALLEST, "-l"))[1], 16)
+    entries = HEAD[:start] + (1).to_bytes(8, "little") * 1_000_000
+    tag = (0x6FFFFFFF).to_bytes(8, "little")
+    versioned = min((it.read_bytes() for it in HERE if tag in it.read_bytes()), key=len)
+    number = versioned.index(tag) + 8
+    versions = versioned[:number] + (1 << 62).to_bytes(8, "little") + versioned[number + 8 :]
+    path = tmp_path / "endless.so"
+    for data in (entries, versions):
+        path.write_bytes(data)
+        with pytest.raises(ArtifactError, match="a table without an end"):
+            elf.read(path)

@@ -6,6 +6,7 @@ stays whole; no time here is a board's.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -15,12 +16,17 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from asterisk.artifact import GOLDEN_TEXTS, GOLDEN_VECTORS, MANIFEST, sha256
+from asterisk.cli.deploy import main
+from asterisk.deploy import boards, bundle
+from asterisk.deploy import deploy as command
+from asterisk.deploy.device import install
 from asterisk.deploy.device.receive import STAGING
 from asterisk.runtimes.load import load
 from deploy.conftest import pi
@@ -46,6 +52,13 @@ def pump():
     session.stdin.close()
 threading.Thread(target=pump, daemon=True).start()
 os._exit(session.wait())
+"""
+# sdot v0.4s, v0.16b, v0.16b; ret: a Cortex-A76 has dot products, a Cortex-A72 has none.
+DOT_PRODUCT = """
+import ctypes, mmap
+_page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+_page.write(bytes.fromhex("0094804ec0035fd6"))
+ctypes.CFUNCTYPE(None)(ctypes.addressof(ctypes.c_char.from_buffer(_page)))()
 """
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -219,6 +232,44 @@ def test_a_corrupted_push_leaves_the_old_installation(installed, some):
     assert status not in {0, None}
     assert "what arrived is not what was sent" in told
     assert untouched(board, before, some)
+
+
+def with_dot_products(artifact, folder):
+    """Return an artifact's bundle whose engine is made for newer processors."""
+    it = bundle.collect(artifact, boards.board("pi4"), "3.11")
+    name = "site/ai_edge_litert/__init__.py"
+    path = folder / "engine.py"
+    path.write_text(it.files[name].read_text("utf-8") + DOT_PRODUCT, "utf-8")
+    manifest = copy.deepcopy(it.manifest)
+    entry = manifest["files"][name]
+    manifest["installed_bytes"] += path.stat().st_size - entry["size"]
+    entry |= {"sha256": sha256(path), "size": path.stat().st_size}
+    manifest["id"] = install.identity(manifest)
+    return replace(it, manifest=install.checked(manifest), files={**it.files, name: path})
+
+
+def test_an_engine_that_the_processor_cannot_run_is_refused(
+    installed, some, tmp_path, monkeypatch, capsys
+):
+    """As onnxruntime 1.21 was to be on a Pi 4: microsoft/onnxruntime, issue 24112."""
+    board, artifact, _ = installed
+    before = current(board)
+    made = with_dot_products(artifact, tmp_path)
+    monkeypatch.setattr(command, "collect", lambda *_: made)
+    assert main(["ssh://board", str(artifact)]) == 8
+    told = capsys.readouterr().err.splitlines()[-1]
+    version = made.manifest["packages"]["ai-edge-litert"]
+    assert f"ai-edge-litert {version} dies of an illegal instruction (SIGILL) on this" in told
+    assert "nothing was replaced" in told
+    assert untouched(board, before, some)
+
+
+def test_an_engine_that_only_newer_processors_run_is_installed_on_one(short, tmp_path, monkeypatch):
+    made = with_dot_products(short("tflite", "int8"), tmp_path)
+    monkeypatch.setattr(command, "collect", lambda *_: made)
+    with pi(tmp_path, "bookworm", "cortex-a76", model=PI5) as board:
+        assert main(["ssh://board", str(short("tflite", "int8"))]) == 0
+        assert current(board) == made.manifest["id"]
 
 
 def pushed(board):

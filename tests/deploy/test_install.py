@@ -173,6 +173,49 @@ def test_what_fails_its_verification_leaves_the_old_version(bundles, prefix, whi
     assert run(bundles["old"], prefix, "--rollback")[1]["id"] == id_of(bundles["old"])
 
 
+DIES = "import os, signal; os.kill(os.getpid(), signal.{})"
+
+
+@pytest.mark.parametrize(
+    ("engine", "reason"),
+    [
+        (DIES.format("SIGILL"), "an illegal instruction (SIGILL)"),
+        ("import ctypes; ctypes.string_at(0)", "a segmentation fault (SIGSEGV)"),
+    ],
+)
+def test_an_engine_that_dies_here_is_named_and_replaces_nothing(
+    bundles, prefix, tmp_path, engine, reason
+):
+    source = unpacked(tmp_path, "versiond", engine=engine)
+    told = f"onnxruntime 1.31.1 dies of {reason} on this processor; nothing was replaced"
+    run(bundles["old"], prefix)
+    status, line, error = run(source, prefix)
+    assert (status, line["ok"], line["line"]) == (1, False, told)
+    assert told in error
+    assert works(prefix) == "version1"
+    assert names(prefix / "versions") == [id_of(bundles["old"])]
+
+
+def test_one_that_was_ended_from_outside_is_not_the_processors_fault(bundles, prefix, tmp_path):
+    source = unpacked(tmp_path, "versionk", engine=DIES.format("SIGKILL"))
+    assert "verification failed: it was ended by SIGKILL" in run(source, prefix)[2]
+
+
+def test_a_version_that_is_there_already_is_tried_before_it_is_made_current(
+    bundles, prefix, tmp_path
+):
+    late = tmp_path / "no-longer"
+    source = unpacked(tmp_path, "versiont", extra=f"[ ! -e {late} ] || kill -ILL $$")
+    run(source, prefix)
+    run(bundles["old"], prefix)
+    late.touch()
+    status, _, error = run(source, prefix)
+    assert status == 1
+    assert "onnxruntime 1.31.1 dies" not in error  # nothing tells whose code that was
+    assert "the tflite engine dies of an illegal instruction" in error
+    assert works(prefix) == "version1"
+
+
 def test_keep(bundles, prefix):
     for name in ("old", "new", "newer"):
         run(bundles[name], prefix)

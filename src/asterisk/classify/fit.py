@@ -67,6 +67,11 @@ def _network(dim: int, labels: int, recipe: HeadRecipe) -> nn.Sequential:
     )
 
 
+def steps(recipe: HeadRecipe, rows: int) -> int:
+    """Return how many steps a training on ``rows`` takes."""
+    return max(recipe.epochs * math.ceil(rows / recipe.batch), FEWEST_STEPS)
+
+
 def _train(
     model: nn.Sequential,
     inputs: torch.Tensor,
@@ -75,7 +80,7 @@ def _train(
     progress: Progress,
 ) -> None:
     a_pass = math.ceil(len(inputs) / recipe.batch)
-    total = max(recipe.epochs * a_pass, FEWEST_STEPS)
+    total = steps(recipe, len(inputs))
     optimiser = torch.optim.AdamW(
         model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
     )

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -39,10 +39,19 @@ class Rules:
 
 
 def label(
-    runtime: Runtime, head: Head, records: Iterator[Record], rules: Rules, out: Path | None
+    runtime: Runtime,
+    head: Head,
+    records: Iterator[Record],
+    rules: Rules,
+    out: Path | None,
+    *,
+    total: int | Callable[[], int] = 0,
 ) -> None:
-    """Write a line for each record to ``out``, whole or not at all, or to standard output."""
-    with _opened(out) as file, Bar(0, "texts") as bar:
+    """Write a line for each record to ``out``, whole or not at all, or to standard output.
+
+    ``total`` is how many records there are, for the progress bar; 0 is unknown.
+    """
+    with _opened(out) as file, Bar(total, "texts") as bar:
         index = 0
         while block := list(itertools.islice(kept(records, rules.on_empty), BLOCK)):
             full = [record for record in block if record.text.strip()]

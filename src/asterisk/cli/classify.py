@@ -15,7 +15,7 @@ from asterisk.classify.recipe import HeadRecipe
 from asterisk.cli.common import positive, prompt_argument, record_arguments
 from asterisk.cli.subcommands import Family, Sub
 from asterisk.errors import MissingExtra, OutputError, UsageError
-from asterisk.progress import Bar, tell
+from asterisk.progress import Bar, lines_of, tell
 
 if TYPE_CHECKING:
     from asterisk.classify.head import Floats, Head
@@ -100,7 +100,7 @@ def _train(arguments: argparse.Namespace) -> None:
     try:
         import torch
 
-        from asterisk.classify.fit import fit
+        from asterisk.classify.fit import fit, steps
     except ImportError as missing:
         raise MissingExtra(missing.name or "torch", "train") from None
     recipe = HeadRecipe(
@@ -116,7 +116,7 @@ def _train(arguments: argparse.Namespace) -> None:
         fingerprint = runtime.fingerprint
 
         def fitted(rows: Floats, labels: Sequence[str]) -> Head:
-            with Bar(0, "steps") as bar:
+            with Bar(steps(recipe, len(rows)), "steps") as bar:
                 return fit(rows, labels, fingerprint, recipe, progress=bar.advance)
 
         if apart is not None:
@@ -219,7 +219,9 @@ def _label(arguments: argparse.Namespace, runtime: Runtime, head: Head) -> None:
     rules = Rules(
         format, arguments.top, arguments.on_long, arguments.on_empty, arguments.prompt_name
     )
-    label(runtime, head, records, rules, arguments.out)
+    label(
+        runtime, head, records, rules, arguments.out, total=lambda: lines_of(arguments.file or [])
+    )
     if runtime.truncated:
         many = "1 text" if runtime.truncated == 1 else f"{runtime.truncated} texts"
         tell(f"asterisk-classify: {many} truncated to {runtime.longest} tokens")

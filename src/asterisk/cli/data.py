@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from asterisk.cli.common import Parser, positive, run
 from asterisk.cli.values import fraction, natural, words
 from asterisk.errors import UsageError
-from asterisk.progress import Bar, tell
+from asterisk.progress import Bar, lines_of, tell
 
 if TYPE_CHECKING:
     from asterisk.corpora.sources import Row, Source
@@ -115,7 +115,7 @@ def _data(arguments: argparse.Namespace) -> None:
     evaluated = Evaluated(
         text for folder in arguments.evaluation for text in evaluation_texts(folder)
     )
-    with Bar(0, "rows read") as bar:
+    with Bar(lambda: _rows(arguments), "rows") as bar:
         told = prepare(
             [_watched(source.first(arguments.rows), bar) for source in sources],
             recipe,
@@ -134,7 +134,7 @@ def _data(arguments: argparse.Namespace) -> None:
 def _sources(arguments: argparse.Namespace) -> Iterator[Source]:
     from asterisk.corpora.hugging_face import dataset_source
     from asterisk.corpora.presets import PRESETS as PREPARATIONS
-    from asterisk.corpora.sources import LINES, RECORDS, columns, file_source, files
+    from asterisk.corpora.sources import columns, file_source
 
     pick = None
     if arguments.preset is not None and arguments.columns is not None:
@@ -145,14 +145,34 @@ def _sources(arguments: argparse.Namespace) -> Iterator[Source]:
         pick = columns(arguments.columns)
     if not arguments.source and arguments.hugging_face is None:
         raise UsageError("name a file, a folder or a dataset to read")
-    kinds = LINES if pick is None else LINES + RECORDS
-    for path in arguments.source:
-        for file in files(path, kinds) if path.is_dir() else [path]:
-            yield file_source(file, pick)
+    for file in _files(arguments):
+        yield file_source(file, pick)
     if arguments.hugging_face is not None:
         if pick is None:
             raise UsageError("--hugging-face needs --columns, the fields that are text")
         yield dataset_source(arguments.hugging_face, arguments.split, pick, arguments.configuration)
+
+
+def _files(arguments: argparse.Namespace) -> list[Path]:
+    from asterisk.corpora.sources import LINES, RECORDS, files
+
+    kinds = LINES if arguments.preset is None and arguments.columns is None else LINES + RECORDS
+    return [
+        file
+        for path in arguments.source
+        for file in (files(path, kinds) if path.is_dir() else [path])
+    ]
+
+
+def _rows(arguments: argparse.Namespace) -> int:
+    """Return how many rows will be read, 0 where nobody knows before they are."""
+    from asterisk.corpora.sources import LINES, RECORDS
+
+    found = _files(arguments)
+    if arguments.hugging_face or any(file.suffix not in LINES + RECORDS for file in found):
+        return 0  # streamed, or compressed
+    counts = [lines_of([file]) for file in found]
+    return sum(min(count, arguments.rows or count) for count in counts) if all(counts) else 0
 
 
 def _watched(source: Source, bar: Bar) -> Source:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 from asterisk.cli.common import Parser, positive, prompt_argument, run
 from asterisk.cli.values import fraction
 from asterisk.errors import InputError, OutputError, UsageError
-from asterisk.progress import Bar, tell
+from asterisk.progress import Stages, tell
 from asterisk.sources.arguments import options, report, source_arguments
 
 if TYPE_CHECKING:
@@ -258,33 +258,6 @@ def _replace(target: Path, write: Callable[[TextIO], None]) -> None:
         staging.open("w", encoding="utf-8", errors="replace", newline="\n") as file,
     ):
         write(file)
-
-
-class Stages:
-    """A bar for each stage in its turn."""
-
-    def __init__(self) -> None:
-        self._bar: Bar | None = None
-        self._stage = ""
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` are done in ``stage``."""
-        if stage != self._stage:
-            self._end()
-            self._stage = stage
-            self._bar = Bar(total, f"texts {stage}" if stage != "compared" else "pairs compared")
-        if self._bar is not None:
-            self._bar.advance(done - self._bar.done)
-
-    def _end(self) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-
-    def __enter__(self) -> Stages:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
 
 
 if __name__ == "__main__":

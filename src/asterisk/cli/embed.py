@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from asterisk.budget import add_option
 from asterisk.cli.common import Parser, positive, prompt_argument, record_arguments, run
 from asterisk.errors import InputError, UsageError
-from asterisk.progress import Bar, tell
+from asterisk.progress import Bar, lines_of, tell
 from asterisk.roles import prompt_name_of
 from asterisk.streams.reading import LONGEST_LINE, Record, kept, read
 
@@ -80,7 +80,7 @@ def _embed(arguments: argparse.Namespace) -> None:
         with (
             _sidecar(arguments, runtime, format) as facts,
             opened(arguments.out, format, dim) as sink,
-            Bar(0, "texts") as bar,
+            Bar(lambda: lines_of(arguments.files), "texts") as bar,
         ):
             for block in _blocks(kept(records, arguments.on_empty), budget):
                 full = [record for record in block if record.text.strip()]

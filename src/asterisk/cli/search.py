@@ -19,6 +19,7 @@ from asterisk.progress import Bar, tell
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime
     from asterisk.search import Hit, Index
+    from asterisk.sources import Options
 
 MODES = ("hybrid", "vectors", "words")
 
@@ -85,7 +86,7 @@ def _index(arguments: argparse.Namespace) -> None:
             runtime = stack.enter_context(asterisk.load(index.artifact, threads=arguments.threads))
         if other := _other_similarity(runtime):
             tell(f"asterisk-search: {other}")
-        with Bar(0, "documents") as bar:
+        with Bar(lambda: _expected(arguments.paths, options), "documents") as bar:
             changes = index.update_files(arguments.paths, runtime, options, report, bar.advance)
         counts = {
             "added": changes.added,
@@ -98,6 +99,21 @@ def _index(arguments: argparse.Namespace) -> None:
             raise InputError(f"nothing could be read: {report.summary()}")
         skipped = f"; {report.summary()}" if report.summary() else ""
         tell(f"asterisk-search: {done}{skipped}; {index.documents} documents in {arguments.db}")
+
+
+def _expected(paths: Sequence[Path], options: Options) -> int:
+    """Return how many documents there will be: one a file, 0 where a file may hold many."""
+    from asterisk.sources import scan
+    from asterisk.sources.kinds import BY_SUFFIX
+
+    if options.databases or options.lines:
+        return 0
+    try:
+        names = [file.path.suffix.lower() for file in scan(paths, options)]
+    except InputError:  # one that is gone, of which the index has to hear
+        return 0
+    kinds = {options.kind or BY_SUFFIX.get(name, "text") for name in names}
+    return len(names) if kinds <= {"text", "markdown", "html", "pdf"} else 0
 
 
 def _other_similarity(runtime: Runtime) -> str:

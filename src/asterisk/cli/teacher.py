@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from asterisk.cli.common import Parser, positive, run
 from asterisk.errors import UsageError
-from asterisk.progress import tell
+from asterisk.progress import Stages, tell
 
 ENGINES = ("int8", "bf16", "torch")
-SHOWN_EVERY = 10.0  # seconds
 LONGEST = 512
 
 
@@ -109,44 +107,19 @@ def _teach(arguments: argparse.Namespace) -> None:
         import torch
 
         torch.set_num_threads(arguments.threads)
-    teach(
-        arguments.corpus,
-        arguments.out,
-        choice.name,
-        teachers,
-        limit=arguments.limit,
-        size=arguments.size or 256,
-        tokens=not arguments.sentences_only,
-        own_tokens=own_tokens,
-        progress=_Display(),
-    )
+    with Stages() as stages:
+        teach(
+            arguments.corpus,
+            arguments.out,
+            choice.name,
+            teachers,
+            limit=arguments.limit,
+            size=arguments.size or 256,
+            tokens=not arguments.sentences_only,
+            own_tokens=own_tokens,
+            progress=stages,
+        )
     print(f"wrote {arguments.out}")
-
-
-class _Display:
-    """A line a few times a minute: how far, how fast, how long still."""
-
-    def __init__(self) -> None:
-        self.part = ""
-        self.before, self.begun, self.shown = 0, 0.0, 0.0
-
-    def __call__(self, part: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if part != self.part:
-            self.part, self.before, self.begun, self.shown = part, done, now, now
-            tell(f"{part}: {done:,} of {total:,} texts")
-            return
-        if now - self.shown < SHOWN_EVERY and done < total:
-            return
-        self.shown = now
-        rate = (done - self.before) / max(now - self.begun, 1e-9)
-        left = f", {_span((total - done) / rate)} left" if rate > 0 and done < total else ""
-        tell(f"{part}: {done:,} of {total:,} texts, {rate:,.0f} a second{left}")
-
-
-def _span(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
 def _limit(text: str) -> int:

@@ -9,38 +9,25 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from asterisk.errors import UnknownName
 
-_RECIPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "tflite": ("int8", "int8-emb4", "fp32"),
-        "onnx": ("int8", "int8-emb4", "fp32"),
-        "gguf": ("q8_0", "q6_k", "q4_k_m", "f16", "fp32"),
-    }
-)
-_SMALL: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "tflite": ("int8-emb4", "int8", "fp32"),
-        "onnx": ("int8-emb4", "int8", "fp32"),
-        "gguf": _RECIPES["gguf"],
-    }
-)
+_INT8, _SMALLER = ("int8", "int8-emb4", "fp32"), ("int8-emb4", "int8", "fp32")
+_GGUF = ("q8_0", "q6_k", "q4_k_m", "f16", "fp32")
+_RECIPES = {"tflite": _INT8, "onnx": _INT8, "gguf": _GGUF}
+_SMALL = {"tflite": _SMALLER, "onnx": _SMALLER, "gguf": _GGUF}
 _WITHOUT = "no dotprod: int8 in LiteRT, least memory, as many instructions as in ONNX Runtime"
 _WITH = "dotprod: int8 in LiteRT, fewest instructions and least memory"
 _SCARCE = "512 MB: the 4-bit table leaves 6 MB more to everything else for 0.003 of cosine"
-_OTHERS = MappingProxyType(
-    {
-        "onnx": "int8: fewest instructions in ONNX Runtime",
-        "gguf": "q8_0: nearest to FP32 of llama.cpp's quick recipes; no kernels for dotprod in it",
-    }
-)
+_OTHERS = {
+    "onnx": "int8: fewest instructions in ONNX Runtime",
+    "gguf": "q8_0: nearest to FP32 of llama.cpp's quick recipes; no kernels for dotprod in it",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """A board: ``memory_mb`` of its smallest version, ``page_size`` in bytes of its usual kernel.
+    """A board: ``page_size`` in bytes of its usual kernel; ``why`` the first recipe comes first.
 
     ``threads`` texts are embedded at once by default, ``max_memory`` bytes at most are taken (None:
     no limit). ``formats`` stand in order of preference, and so do each format's ``recipes``.
@@ -48,11 +35,7 @@ class Board:
 
     name: str
     title: str
-    cpu: str
-    dotprod: bool
-    memory_mb: int
     page_size: int
-    cores: int
     threads: int
     max_memory: int | None
     why: str
@@ -75,24 +58,12 @@ class Board:
 
 
 _ALL = (
-    Board("pi3", "Raspberry Pi 3", "cortex-a53", False, 1024, 4096, 4, 4, None, _WITHOUT),
-    Board("pi4", "Raspberry Pi 4", "cortex-a72", False, 1024, 4096, 4, 4, None, _WITHOUT),
-    Board("pi5", "Raspberry Pi 5", "cortex-a76", True, 2048, 16384, 4, 4, None, _WITH),
-    Board(
-        "zero2w",
-        "Raspberry Pi Zero 2 W",
-        "cortex-a53",
-        dotprod=False,
-        memory_mb=512,
-        page_size=4096,
-        cores=4,
-        threads=2,
-        max_memory=128 << 20,
-        why=_SCARCE,
-        recipes=_SMALL,
-    ),
+    Board("pi3", "Raspberry Pi 3", 4096, 4, None, _WITHOUT),
+    Board("pi4", "Raspberry Pi 4", 4096, 4, None, _WITHOUT),
+    Board("pi5", "Raspberry Pi 5", 16384, 4, None, _WITH),
+    Board("zero2w", "Raspberry Pi Zero 2 W", 4096, 2, 128 << 20, _SCARCE, recipes=_SMALL),
 )
-BOARDS: Mapping[str, Board] = MappingProxyType({board.name: board for board in _ALL})
+BOARDS: Mapping[str, Board] = {board.name: board for board in _ALL}
 _MODELS = (  # the first that matches: a 3A+ is a Zero 2 W in all that counts here
     (r"Raspberry Pi Zero 2\b|Raspberry Pi 3 Model A\b", "zero2w"),
     (r"Raspberry Pi (3|Compute Module 3)\b", "pi3"),

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import lzma
@@ -21,7 +20,7 @@ import shutil
 import tarfile
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -104,7 +103,7 @@ def collect(artifact: Artifact | Path, board: Board, python: str) -> Bundle:
     root = scratch.folder
     held = opened(source.folder, lambda it: _copy(it, root / "artifact"))
     site = root / "site"
-    packages = dict(filter(None, (slim.unpack(wheel, site) for wheel in found)))
+    packages = dict(slim.unpack(wheel, site) for wheel in found)
     _package(site)
     launchers.write(root / "bin", python, board)
     needs = libraries.needs(site)
@@ -130,7 +129,7 @@ def collect(artifact: Artifact | Path, board: Board, python: str) -> Bundle:
     manifest: dict[str, Any] = {
         "schema": install.SCHEMA,
         "name": held.name,
-        "version": project.version(),
+        "version": asterisk.__version__,
         "board": board.name,
         "python": python,
         "machine": wheels.MACHINE,
@@ -166,9 +165,9 @@ def _package(site: Path) -> None:
             target = site / "asterisk" / inner
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-    known = site / f"{project.NAME.replace('-', '_')}-{project.version()}.dist-info"
+    known = site / f"{project.NAME.replace('-', '_')}-{asterisk.__version__}.dist-info"
     known.mkdir()
-    told = f"Metadata-Version: 2.4\nName: {project.NAME}\nVersion: {project.version()}\n"
+    told = f"Metadata-Version: 2.4\nName: {project.NAME}\nVersion: {asterisk.__version__}\n"
     (known / "METADATA").write_text(told, "utf-8")
     (known / "entry_points.txt").write_text(project.entry_points(), "utf-8")
     for name, text in project.licences():
@@ -216,60 +215,15 @@ def write_parts(bundle: Bundle, names: Iterable[str], stream: IO[bytes]) -> None
         _add(tar, MANIFEST, to_json(bundle.manifest), executable=False)
         for name in sorted(names, key=_near):
             entry = described[name]
-            with bundle.files[name].open("rb") as file:
-                hashing = _Hashing(file)
-                info = _info(name, entry["size"], executable=entry["executable"])
-                tar.addfile(info, hashing)
-            if hashing.digest.hexdigest() != entry["sha256"]:
+            if sha256(bundle.files[name]) != entry["sha256"]:
                 raise ArtifactError(f"{name} has changed while it was bundled")
+            with bundle.files[name].open("rb") as file:
+                tar.addfile(_info(name, entry["size"], executable=entry["executable"]), file)
 
 
 def to_json(manifest: dict[str, Any]) -> bytes:
     """Return a bundle.json's text, the same for the same contents."""
     return json.dumps(manifest, indent=1, sort_keys=True).encode("utf-8") + b"\n"
-
-
-def read_manifest(data: bytes) -> dict[str, Any]:
-    """Return the contents of a bundle.json; ArtifactError, one line, for anything unsafe."""
-    try:
-        return install.parsed(data)
-    except install.Refusal as refusal:
-        raise ArtifactError(str(refusal)) from None
-
-
-def manifest_of(archive: Path) -> dict[str, Any]:
-    """Return the manifest of an archive that `write` made; ArtifactError if it is none."""
-    try:
-        with tarfile.open(archive, "r|xz") as tar:
-            for entry in _first(tar, 2):
-                if entry.name == f"{TOP}/{MANIFEST}" and entry.size <= install.LARGEST_MANIFEST:
-                    file = tar.extractfile(entry)
-                    if file is not None:
-                        return read_manifest(file.read())
-    except (OSError, EOFError, lzma.LZMAError, tarfile.TarError):
-        pass
-    raise ArtifactError(f"{archive} is not a bundle")
-
-
-def _first(tar: tarfile.TarFile, count: int) -> Iterator[tarfile.TarInfo]:
-    for _ in range(count):
-        entry = tar.next()
-        if entry is None:
-            return
-        yield entry
-
-
-class _Hashing(io.RawIOBase):
-    """A file whose digest is taken as it is read."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.digest = hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self.digest.update(data)
-        return data
 
 
 def _near(name: str) -> tuple[str, str, str]:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 from asterisk.deploy import boards
 from asterisk.deploy import service as service_unit
@@ -19,15 +19,6 @@ PYTHONS = {"3.11": "Raspberry Pi OS Bookworm", "3.13": "Trixie"}
 SKEW = 300  # seconds between two clocks that are worth a word
 ROOM = 16 << 20  # bytes on a disk beyond what is installed
 LITTLE = 400 << 20  # bytes of memory below any board's
-_FIELDS: Mapping[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("system", "machine", "implementation", "glibc", "model", "prefix"), str),
-    **dict.fromkeys(("bits", "page_size", "memory", "cores", "free", "unit_port"), int),
-    **dict.fromkeys(("root", "sudo", "systemd", "writable", "busy", "active"), bool),
-    **dict.fromkeys(("limits", "serves"), bool),
-    "unit": str,
-    **dict.fromkeys(("python", "features"), list),
-    "clock": (int, float),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +67,12 @@ class There:
             f"{self.memory >> 20} MiB of memory, {self.free >> 20} MiB free, "
             f"pages of {self.page_size >> 10} KiB"
         )
+
+
+_FIELDS = {
+    name: list if get_origin(kind) is tuple else (int, float) if kind is float else kind
+    for name, kind in get_type_hints(There).items()
+}
 
 
 def read(told: Mapping[str, Any]) -> There:

@@ -140,14 +140,14 @@ def _install(request: Request, there: There, bundle: Bundle, parts: push.Parts) 
     unit = ""
     if request.service is not None:
         unit = service.unit(request.service, there.prefix, bundle.manifest)
-    with push.stream(bundle, parts) as stream:
+    with push.stream(bundle, parts) as (stream, size, digest):
         asked = {
             **_asked(request, there, "install", unit),
             "id": bundle.manifest["id"],
-            "size": stream.size,
-            "sha256": stream.sha256,
+            "size": size,
+            "sha256": digest,
         }
-        told = _session(request, there, asked, follow=stream.file)
+        told = _session(request, there, asked, follow=stream)
     if told.get("id") != bundle.manifest["id"]:
         raise DeployError(f"{request.address}: installed something else than was sent")
     return told

@@ -1,38 +1,33 @@
 """What a shared library asks of the system that loads it, read from its ELF headers alone.
 
-Follows the System V ABI's "Program Header" and "Dynamic Section" and the GNU extensions for symbol
-versions (``.gnu.version_r``), for 64-bit little-endian files. Nothing of the file is trusted: every
-offset is checked and every count bounded. The tables are found through the program headers, as the
-loader finds them; sections may have been stripped.
+pyelftools reads the tables that the loader reads: those of the program headers. Sections, which may
+have been stripped or say something else, are not looked at.
 """
 
 from __future__ import annotations
 
-import mmap
-import struct
-from collections.abc import Iterator
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from asterisk.errors import ArtifactError
+from asterisk.errors import ArtifactError, one_line
+from asterisk.plugins import require
 
-AARCH64, X86_64 = 183, 62
+AARCH64, X86_64 = "EM_AARCH64", "EM_X86_64"
 LARGEST = 1 << 30
-_MOST_SEGMENTS, _MOST_ENTRIES, _LONGEST_NAME = 128, 1 << 12, 512
-_LOAD, _DYNAMIC = 1, 2
-_NEEDED, _STRINGS, _STRINGS_SIZE, _VERNEED, _VERNEEDNUM = 1, 5, 10, 0x6FFFFFFE, 0x6FFFFFFF
-_MAGIC = b"\x7fELF\x02\x01\x01"
+_MOST_READS, _LONGEST_READ, _LONGEST_NAME = 1 << 14, 1 << 12, 512
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """``machine`` as in the header; ``alignment`` the least of the loaded segments', in bytes.
+    """``machine`` as ELF names it; ``alignment`` the least of the loaded segments', in bytes.
 
     ``needed`` are the sonames to be loaded first; ``versions`` has every symbol version asked for,
     by its family: ``{"GLIBC": (2, 34), "GLIBCXX": (3, 4, 29)}``, the highest of each.
     """
 
-    machine: int
+    machine: str
     alignment: int
     needed: tuple[str, ...]
     versions: dict[str, tuple[int, ...]]
@@ -40,127 +35,75 @@ class Library:
 
 def read(path: Path) -> Library:
     """Read the library ``path``; ArtifactError, one line, if it is none or is malformed."""
+    require("elftools", "deploy")
     try:
         with path.open("rb") as file:
-            size = file.seek(0, 2)
-            if not 64 <= size <= LARGEST:
-                raise _Malformed("not the size of a library")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _read(data)
-    except (OSError, struct.error, _Malformed) as failure:
-        raise ArtifactError(f"{path} is not a sound 64-bit shared library: {failure}") from None
+            return _read(_Bounded(file))
+    except Exception as failure:  # of a dozen kinds, for files that lie
+        told = one_line(failure)[:200]
+        raise ArtifactError(f"{path} is not a sound 64-bit shared library: {told}") from None
 
 
 def is_library(path: Path) -> bool:
     """Tell whether a file begins like an ELF file."""
     with path.open("rb") as file:
-        return file.read(4) == _MAGIC[:4]
+        return file.read(4) == b"\x7fELF"
 
 
-class _Malformed(Exception):
-    pass
+class _Bounded:
+    """A file that may be read from so often: tables without an end, and names, end there."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.left, self.size = _MOST_READS, os.fstat(file.fileno()).st_size
+        self.file, self.seek, self.tell = file, file.seek, file.tell
+        if self.size > LARGEST:
+            raise ValueError("not the size of a library")
+
+    def read(self, size: int) -> bytes:
+        self.left -= 1
+        if self.left < 0 or size > _LONGEST_READ:
+            raise ValueError("a table without an end")
+        return self.file.read(size)
 
 
-def _read(data: mmap.mmap) -> Library:
-    if data[:7] != _MAGIC:
-        raise _Malformed("no 64-bit little-endian ELF header")
-    kind, machine = struct.unpack_from("<HH", data, 16)
-    (table,) = struct.unpack_from("<Q", data, 32)
-    entry_size, count = struct.unpack_from("<HH", data, 54)
-    if kind != 3 or entry_size != 56 or not 1 <= count <= _MOST_SEGMENTS:
-        raise _Malformed("no shared library's header")
-    loads, dynamic = [], None
-    for index in range(count):
-        _inside(data, table + 56 * index, 56)
-        kind, _, offset, address, _, length, _, align = struct.unpack_from(
-            "<IIQQQQQQ", data, table + 56 * index
-        )
-        if kind == _LOAD:
-            _inside(data, offset, length)
-            if align & (align - 1):
-                raise _Malformed("an alignment that is no power of two")
-            if align > 1 and (offset - address) % align:
-                raise _Malformed("a segment that is not aligned as it says")
-            loads.append((address, offset, length, max(align, 1)))
-        elif kind == _DYNAMIC:
-            dynamic = offset, length
+def _read(file: _Bounded) -> Library:
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.gnuversions import GNUVerNeedSection
+    from elftools.elf.sections import StringTableSection
+
+    elf = ELFFile(file)
+    if (elf.elfclass, elf.little_endian, elf["e_type"]) != (64, True, "ET_DYN"):
+        raise ValueError("no 64-bit little-endian shared library's header")
+    elf.header["e_shoff"] = 0  # no sections
+    segments = list(elf.iter_segments())
+    loads = [it for it in segments if it["p_type"] == "PT_LOAD"]
+    for it in loads:
+        align = max(it["p_align"], 1)
+        if align & (align - 1) or (it["p_offset"] - it["p_vaddr"]) % align:
+            raise ValueError("a segment that is not aligned as it says")
+        if it["p_offset"] + it["p_filesz"] > file.size:
+            raise ValueError("a segment outside the file")
+    dynamic = next((it for it in segments if it["p_type"] == "PT_DYNAMIC"), None)
     if not loads or dynamic is None:
-        raise _Malformed("nothing to load")
-    entries = list(_dynamic(data, *dynamic))
-    known = dict(entries)
-    needed: tuple[str, ...] = ()
+        raise ValueError("nothing to load")
+    tags = [(tag.entry.d_tag, tag) for tag in dynamic.iter_tags()]
+    needed = [tag.needed for name, tag in tags if name == "DT_NEEDED"]
     versions: dict[str, tuple[int, ...]] = {}
-    if _STRINGS in known:
-        start = _offset(loads, known[_STRINGS])
-        names = _Names(data, start, known.get(_STRINGS_SIZE, 0))
-        needed = tuple(names.at(value) for tag, value in entries if tag == _NEEDED)
-        if _VERNEED in known:
-            at = _offset(loads, known[_VERNEED])
-            for name in _versions(data, at, known.get(_VERNEEDNUM, 0), names):
-                family, _, number = name.partition("_")
+    counts = [tag["d_val"] for name, tag in tags if name == "DT_VERNEEDNUM"]
+    if counts:
+        none = {"sh_flags": 0, "sh_size": 0, "sh_addralign": 0}
+        names, table = (
+            {**none, "sh_offset": dynamic.get_table_offset(name)[1], "sh_info": counts[0]}
+            for name in ("DT_STRTAB", "DT_VERNEED")
+        )
+        strings = StringTableSection(names, "", elf)
+        for _, entries in GNUVerNeedSection(table, "", elf, strings).iter_versions():
+            for entry in entries:
+                family, _, number = entry.name.partition("_")
                 parts = number.split(".")
                 if all(part.isascii() and part.isdigit() and len(part) < 6 for part in parts):
-                    found = tuple(map(int, parts))
-                    versions[family] = max(versions.get(family, ()), found)
-    return Library(machine, min(align for *_, align in loads), needed, versions)
-
-
-class _Names:
-    """The dynamic string table."""
-
-    def __init__(self, data: mmap.mmap, start: int, size: int) -> None:
-        _inside(data, start, size)
-        self._data, self._start, self._end = data, start, start + size
-
-    def at(self, index: int) -> str:
-        at = self._start + index
-        end = self._data.find(b"\0", at, min(self._end, at + _LONGEST_NAME))
-        if not self._start <= at < end:
-            raise _Malformed("a name outside its table")
-        name = self._data[at:end]
-        if not name.isascii():
-            raise _Malformed("a name that is not ASCII")
-        return name.decode("ascii")
-
-
-def _inside(data: mmap.mmap, offset: int, length: int) -> None:
-    if offset + length > len(data):
-        raise _Malformed("a table outside the file")
-
-
-def _dynamic(data: mmap.mmap, offset: int, length: int) -> Iterator[tuple[int, int]]:
-    _inside(data, offset, length)
-    for index in range(min(length // 16, _MOST_ENTRIES)):
-        tag, value = struct.unpack_from("<QQ", data, offset + 16 * index)
-        if tag == 0:
-            return
-        yield tag, value
-
-
-def _offset(loads: list[tuple[int, int, int, int]], address: int) -> int:
-    for start, offset, length, _ in loads:
-        if start <= address < start + length:
-            return offset + address - start
-    raise _Malformed("an address outside every segment")
-
-
-def _versions(data: mmap.mmap, at: int, count: int, names: _Names) -> Iterator[str]:
-    """Yield the names of all needed versions: a list of files, each with a list of versions."""
-    left = _MOST_ENTRIES
-    for _ in range(min(count, _MOST_ENTRIES)):
-        _inside(data, at, 16)
-        _, inner, _, first, following = struct.unpack_from("<HHIII", data, at)
-        entry = at + first
-        for _ in range(inner):
-            left -= 1
-            _inside(data, entry, 16)
-            if left < 0:
-                raise _Malformed("too many versions")
-            _, _, _, name, step = struct.unpack_from("<IHHII", data, entry)
-            yield names.at(name)
-            if step == 0:
-                break
-            entry += step
-        if following == 0:
-            return
-        at += following
+                    versions[family] = max(versions.get(family, ()), tuple(map(int, parts)))
+    if not all(name.isascii() and 0 < len(name) < _LONGEST_NAME for name in (*needed, *versions)):
+        raise ValueError("a name that is none")
+    least = min(max(it["p_align"], 1) for it in loads)
+    return Library(str(elf["e_machine"]), least, tuple(needed), versions)

@@ -44,12 +44,6 @@ def required_by(extra: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if not line.startswith(NAME))
 
 
-def version() -> str:
-    """Return this package's version."""
-    found: str = asterisk.__version__
-    return found
-
-
 def entry_points() -> str:
     """Return the text of ``entry_points.txt``: the plug-ins, without the scripts."""
     clone = _clone()

@@ -51,22 +51,13 @@ def missing(bundle: Bundle, there: Inventory) -> Parts:
     return Parts(tuple(names), sum(files[name]["size"] for name in names))
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """A tar stream from its beginning, its size and its sha256."""
-
-    file: IO[bytes]
-    size: int
-    sha256: str
-
-
 @contextmanager
-def stream(bundle: Bundle, parts: Parts) -> Iterator[Stream]:
-    """Give the stream of ``parts``, with the installer and the manifest."""
+def stream(bundle: Bundle, parts: Parts) -> Iterator[tuple[IO[bytes], int, str]]:
+    """Give a tar of ``parts``, the installer and the manifest: stream, size in bytes, sha256."""
     with tempfile.TemporaryFile() as file:
         write_parts(bundle, parts.names, file)
         size = file.tell()
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        yield Stream(file, size, digest)
+        yield file, size, digest

@@ -20,20 +20,6 @@ from asterisk.deploy.wheels import canonical, metadata
 from asterisk.errors import EngineError
 
 LARGEST = 1 << 30  # unpacked bytes of one wheel
-_DOWNLOADS = (
-    *("huggingface-hub", "hf-xet", "filelock", "fsspec", "pyyaml", "typer", "rich", "httpx"),
-    *("httpcore", "anyio", "certifi", "idna", "shellingham", "pygments", "typing-extensions"),
-    *("markdown-it-py", "mdurl", "annotated-doc"),
-)
-UNUSED = {  # distributions that are required and that nothing on a device imports
-    "flatbuffers": "LiteRT's and ONNX Runtime's converters read and write models with it",
-    "protobuf": "the converters' and training's",
-    "ml-dtypes": "LiteRT's quantisation tools'",
-    "tqdm": "LiteRT's downloads'",
-    "packaging": "ONNX Runtime's transformers tools'",
-    "backports-strenum": "LiteRT's ahead-of-time compiler's",
-    **dict.fromkeys(_DOWNLOADS, "tokenizers' downloads'"),
-}
 ANYWHERE = (
     ("*.pyi", "type stubs"),
     ("*/py.typed", "a marker for type checkers"),
@@ -109,24 +95,20 @@ def dropped(distribution: str, path: str) -> str | None:
         return None
     if "/licenses/" in path and ".dist-info/" in path:
         return None
-    if name in UNUSED:
-        return UNUSED[name]
     for pattern, reason in (*ANYWHERE, *OF.get(name, ())):
         if fnmatch.fnmatchcase(path, pattern):
             return reason
     return None
 
 
-def unpack(wheel: Path, site: Path) -> tuple[str, str] | None:
+def unpack(wheel: Path, site: Path) -> tuple[str, str]:
     """Unpack what is kept of ``wheel`` into ``site``; return the distribution's name and version.
 
-    None for one that is not used at all. Every file is held against the wheel's own hashes;
-    EngineError for a wheel that is damaged or whose names leave the folder.
+    Every file is held against the wheel's own hashes; EngineError for a wheel that is damaged or
+    whose names leave the folder.
     """
     told = metadata(wheel)
     name, version = str(told["Name"]), str(told["Version"])
-    if canonical(name) in UNUSED:
-        return None
     try:
         with zipfile.ZipFile(wheel) as archive:
             expected = dict(_record(archive))

@@ -1,29 +1,26 @@
 """The pinned wheels that a device needs, for 64-bit Arm and its Python, downloaded once.
 
-They are kept in ``$XDG_CACHE_HOME/asterisk`` under a digest of what was asked for. pip resolves
-the dependencies for that machine, but weighs their conditions (``python_version < "3.13"``) by the
-Python it runs in: what is lacking on the device is asked for, what is of no use there left out.
+They are kept in ``$XDG_CACHE_HOME/asterisk`` under a digest of what was asked for. Nothing is
+resolved: the extras of this project name all that runs on a device. What engines require beside
+that (flatbuffers, protobuf, huggingface-hub) is for converters and downloads, which are not there.
 """
 
 from __future__ import annotations
 
-import contextlib
 import email.parser
 import hashlib
-import importlib
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from asterisk.deploy import project
-from asterisk.errors import EngineError, MissingPackage, UsageError
+from asterisk.errors import EngineError, UsageError
+from asterisk.files import replacing_folder
 from asterisk.progress import tell
 
 PYTHONS = ("3.11", "3.13")
@@ -37,9 +34,8 @@ PLATFORMS = tuple(
 )
 FORMATS = ("tflite", "onnx", "gguf")
 SERVE = "serve"
-_EDITION = 1  # to be raised when this module makes something else of the same request
+_EDITION = 2  # to be raised when this module makes something else of the same request
 _SECONDS = 1800
-_ROUNDS = 4
 
 
 def cache() -> Path:
@@ -62,7 +58,7 @@ def requirements(format: str, tokenizer: str = "tokenizer.bin") -> tuple[str, ..
 
 
 def wheels(asked: Sequence[str], python: str) -> list[Path]:
-    """Return the wheels of the requirements ``asked`` and of all they need, from cache or index.
+    """Return the wheels of the requirements ``asked``, from cache or index.
 
     EngineError, one line, where they cannot be had; UsageError for another Python.
     """
@@ -73,47 +69,16 @@ def wheels(asked: Sequence[str], python: str) -> list[Path]:
     folder = cache() / f"wheels-{digest[:16]}"
     if not folder.is_dir():
         tell(f"wheels for Python {python} on {MACHINE}: downloading")
-        _make(folder, asked, python)
+        with replacing_folder(folder, lambda _: True) as staging:
+            _pip(staging, asked, python)
     return sorted(folder.glob("*.whl"))
-
-
-def _make(folder: Path, asked: Sequence[str], python: str) -> None:
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".wheels-", dir=folder.parent))
-        try:
-            _fill(staging, asked, python)
-            staging.chmod(0o755)
-            try:
-                staging.rename(folder)
-            except OSError:
-                if not folder.is_dir():  # another process was not first
-                    raise
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-    except OSError as failure:
-        raise EngineError(f"wheels cannot be kept in {folder.parent}: {failure}") from None
-
-
-def _fill(folder: Path, asked: Sequence[str], python: str) -> None:
-    wanted = list(asked)
-    for _ in range(_ROUNDS):
-        _pip(folder, wanted, python)
-        used, lacking = _closure(folder, asked, python)
-        if not lacking:
-            break
-        wanted += lacking
-    else:
-        raise EngineError(f"pip does not find {lacking[0]} for Python {python} on {MACHINE}")
-    for path in folder.glob("*.whl"):
-        if path not in used:
-            path.unlink()
 
 
 def _pip(folder: Path, asked: Sequence[str], python: str) -> None:
     abi = f"cp{python.replace('.', '')}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "--implementation", "cp", "--python-version", python]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary=:all:", "--disable-pip-version-check", "--implementation", "cp"]
+    command += ["--python-version", python]
     command += [part for name in PLATFORMS for part in ("--platform", name)]
     command += [part for name in (abi, "abi3", "none") for part in ("--abi", name)]
     command += ["--dest", str(folder), "--", *asked]
@@ -150,59 +115,3 @@ def metadata(wheel: Path) -> Any:
 def canonical(name: str) -> str:
     """Return a distribution's name as it is compared (PEP 503)."""
     return name.lower().replace("_", "-").replace(".", "-")
-
-
-def _closure(folder: Path, asked: Sequence[str], python: str) -> tuple[set[Path], list[str]]:
-    """Return the wheels that the device needs and the requirements that no wheel here meets."""
-    parse = _packaging().Requirement
-    known = {}
-    for path in sorted(folder.glob("*.whl")):
-        told = metadata(path)
-        known[canonical(told["Name"])] = path, told.get_all("Requires-Dist") or ()
-    used: set[Path] = set()
-    done: set[tuple[str, frozenset[str]]] = set()
-    lacking = []
-    waiting = [parse(line) for line in asked]
-    while waiting:
-        requirement = waiting.pop()
-        name, extras = canonical(requirement.name), frozenset(requirement.extras)
-        if name not in known:
-            lacking.append(f"{requirement.name}{requirement.specifier}")
-            continue
-        if (name, extras) in done:
-            continue
-        done.add((name, extras))
-        path, lines = known[name]
-        used.add(path)
-        for line in lines:
-            inner = parse(line)
-            if inner.marker is None or any(
-                inner.marker.evaluate(_environment(python, of)) for of in (*extras, "")
-            ):
-                waiting.append(inner)
-    return used, lacking
-
-
-def _environment(python: str, extra: str) -> dict[str, str]:
-    return {
-        "extra": extra,
-        "implementation_name": "cpython",
-        "implementation_version": f"{python}.0",
-        "os_name": "posix",
-        "platform_machine": MACHINE,
-        "platform_python_implementation": "CPython",
-        "platform_release": "",
-        "platform_system": "Linux",
-        "platform_version": "",
-        "python_full_version": f"{python}.0",
-        "python_version": python,
-        "sys_platform": "linux",
-    }
-
-
-def _packaging() -> Any:
-    """Return the module that reads requirement lines: pip, which is needed anyway, brings one."""
-    for name in ("packaging.requirements", "pip._vendor.packaging.requirements"):
-        with contextlib.suppress(ImportError):
-            return importlib.import_module(name)
-    raise MissingPackage("pip", ", and bundles are made with it")

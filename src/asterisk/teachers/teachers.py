@@ -9,9 +9,8 @@ from pathlib import Path
 from asterisk.corpora.corpus import Corpus
 from asterisk.errors import MissingExtra, UsageError
 from asterisk.teachers.blackbox import Vectors
-from asterisk.teachers.endpoint import Asking, Endpoint
+from asterisk.teachers.endpoint import Budget, Endpoint
 from asterisk.teachers.teacher import LONGEST, Teacher, find
-from asterisk.teachers.throttle import Budget, Pace
 from asterisk.teachers.vector_files import JsonLines, Rows
 
 RECORDS = (".jsonl", ".ndjson")
@@ -92,8 +91,11 @@ def _endpoint(choice: Choice, tell: Callable[[str], None]) -> Endpoint:
         raise UsageError("--model is needed: the name that the service knows the model by")
     return Endpoint(
         choice.name,
-        Asking(choice.model, choice.batch, choice.threads, choice.dimensions),
+        choice.model,
+        batch=choice.batch,
+        at_once=choice.threads,
+        dimensions=choice.dimensions,
+        per_minute=choice.per_minute,
         budget=Budget(choice.budget_texts, choice.budget_tokens),
-        pace=Pace(choice.per_minute),
         tell=tell,
     )

@@ -617,9 +617,11 @@ def _remove(path: str) -> None:
 def verify(root: str, *, compile: bool = False) -> str:
     """Have a version embed its golden texts; return what it says, Refusal if it fails.
 
-    ``compile`` lets Python keep the modules that it compiles on the way.
+    A library that this processor cannot run is named. ``compile`` lets Python keep the modules that
+    it compiles on the way.
     """
     kept = {key: value for key, value in os.environ.items() if key not in (_FIRST, *_PYTHONS_OWN)}
+    kept["PYTHONFAULTHANDLER"] = "1"
     if compile:
         kept["PYTHONDONTWRITEBYTECODE"] = ""
     try:
@@ -638,6 +640,11 @@ def verify(root: str, *, compile: bool = False) -> str:
         raise Refusal("verification cannot be started: %s" % failure) from None
     told = (done.stdout if done.returncode == 0 else done.stderr).decode("utf-8", "replace")
     last = ([line for line in told.splitlines() if line.strip()] or [""])[-1].strip()[:500]
+    if -done.returncode in _FAULTS:
+        raise Refusal(
+            "%s dies of %s on this processor; nothing was replaced"
+            % (_faulty(root, told), _FAULTS[-done.returncode])
+        )
     if done.returncode < 0:
         with contextlib.suppress(ValueError):
             last = "it was ended by " + signal.Signals(-done.returncode).name
@@ -646,6 +653,27 @@ def verify(root: str, *, compile: bool = False) -> str:
     return last.replace(os.path.join(root, "artifact") + ": ", "")
 
 
+def _faulty(root: str, trace: str) -> str:
+    """Return which package's code ran in the end, by the trace of Python's faulthandler."""
+    manifest = parsed(read(os.path.join(root, MANIFEST)))
+    known = {name.lower().replace("_", "-"): name for name in manifest["packages"]}
+    others, _, current = trace.partition("Current thread")
+    found = re.findall(r"/site/(\w+)[/.]", current + others)
+    inner = [it.lower().replace("_", "-") for it in found]
+    # asterisk itself calls llama.cpp, without a module of its engine between.
+    name = next((it for it in (*inner, _ENGINES.get(manifest["format"])) if it in known), None)
+    if name is None:
+        return "the %(format)s engine" % manifest
+    return "%s %s" % (known[name], manifest["packages"][known[name]])
+
+
+_ENGINES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert", "gguf": "xllamacpp"}
+_FAULTS: dict[int, str] = {
+    signal.SIGILL: "an illegal instruction (SIGILL)",
+    signal.SIGSEGV: "a segmentation fault (SIGSEGV)",
+    signal.SIGBUS: "a bus error (SIGBUS)",
+    signal.SIGABRT: "an abort (SIGABRT)",
+}
 _PYTHONS_OWN = ("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
 _FIRST = "ASTERISK_PYTHONPATH"  # of the launchers
 
@@ -674,7 +702,9 @@ def _install(place: Place, manifest: Mapping[str, Any], source: str, keep: int) 
     id = manifest["id"]
     current, previous = place.linked("current"), place.linked("previous")
     known = place.whole(id)
-    if not known:
+    if known and current != id:
+        verify(os.path.join(place.versions, id))
+    elif not known:
         staged = place.stage(manifest, source)
         verify(staged, compile=True)
         sync_tree(staged)  # with what was compiled
