@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asterisk.classify.recipe import HeadRecipe
-from asterisk.cli.common import positive, prompt_argument, record_arguments
+from asterisk.cli.common import format_of, positive, prompt_argument, record_arguments
 from asterisk.cli.subcommands import Family, Sub
 from asterisk.errors import MissingExtra, OutputError, UsageError
 from asterisk.progress import Bar, tell
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from asterisk.classify.labelled import Labelled
     from asterisk.runtimes.runtime import Runtime
 
+FORMATS = {".tsv": "tsv", ".tab": "tsv", ".txt": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 HELD_OUT = 10  # one text in so many
 
 
@@ -208,8 +209,7 @@ def _label(arguments: argparse.Namespace, runtime: Runtime, head: Head) -> None:
 
     if arguments.texts and (arguments.file or arguments.json is not None):
         raise UsageError("texts on the command line exclude --file and --json")
-    suffix = arguments.out.suffix if arguments.out else ""
-    format = arguments.format or ("jsonl" if suffix in {".jsonl", ".ndjson"} else "tsv")
+    format = arguments.format or format_of(arguments.out, FORMATS)
     records: Iterator[Record]
     if arguments.texts:
         told = enumerate(arguments.texts, 1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from asterisk.errors import AsteriskError, UsageError, one_line
@@ -26,6 +28,9 @@ class Parser(argparse.ArgumentParser):
 def run(parser: argparse.ArgumentParser, command: Command, argv: Sequence[str] | None) -> int:
     """Parse ``argv``, carry out ``command`` and return the exit status."""
     _open_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal cannot show has escapes
+            stream.reconfigure(errors="backslashreplace")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)  # as an exception, so that staging files are removed
     arguments = parser.parse_intermixed_args(argv)
@@ -62,6 +67,19 @@ def record_arguments(it: argparse.ArgumentParser) -> None:
 def prompt_argument(it: argparse._ActionsContainer, what: str) -> None:
     """Add `--prompt-name`; ``what`` says when the prompt is used and which one otherwise."""
     it.add_argument("--prompt-name", metavar="NAME", help=f"the model's prompt {what}")
+
+
+def format_of(out: Path | None, formats: Mapping[str, str], option: str = "--out") -> str:
+    """Return the format that a file's suffix names, the first without a file or a suffix.
+
+    ``formats`` are names by suffix. UsageError for any other suffix.
+    """
+    suffix = "" if out is None else out.suffix.lower()
+    if suffix and suffix not in formats:
+        known = ", ".join(formats)
+        insist = "; --format says it whatever the name" if option == "--out" else ""
+        raise UsageError(f"{option} {out}: its name must end in one of {known}{insist}")
+    return formats[suffix] if suffix else next(iter(formats.values()))
 
 
 def positive(text: str) -> int:

@@ -8,21 +8,26 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from asterisk.budget import add_option
-from asterisk.cli.common import Parser, positive, prompt_argument, record_arguments, run
+from asterisk.cli.common import Parser, format_of, positive, prompt_argument, record_arguments, run
 from asterisk.errors import InputError, UsageError
 from asterisk.progress import Bar, tell
 from asterisk.roles import prompt_name_of
-from asterisk.streams.reading import LONGEST_LINE, Record, kept, read
+from asterisk.streams.lines import LONGEST_LINE
+from asterisk.streams.reading import Record, kept, read
+from asterisk.vectors import PRECISIONS, quantize
 
 if TYPE_CHECKING:
     from asterisk.budget.plan import Budget
-    from asterisk.runtimes.runtime import Runtime, Vectors
+    from asterisk.runtimes.runtime import Runtime
 
 BLOCK = 64  # texts, unless a memory limit allows fewer
-FORMATS = ("jsonl", "csv", "npy")
+FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".npy": "npy"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,8 +40,13 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("files", nargs="*", type=Path, help="text files; - or none: standard input")
     record_arguments(it)
     it.add_argument("--out", type=Path, help="file to write (default: standard output)")
-    it.add_argument("--format", choices=FORMATS, help="default: by --out's name, else jsonl")
+    it.add_argument(
+        "--format", choices=sorted({*FORMATS.values()}), help="default: by --out's name, else jsonl"
+    )
     it.add_argument("--dim", type=positive, help="keep the first DIM dimensions")
+    it.add_argument(
+        "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="default: %(default)s"
+    )
     how = it.add_mutually_exclusive_group()
     prompt_argument(how, "before each text (default: its own default)")
     how.add_argument("--role", choices=("query", "document"), help="or the prompt for this role")
@@ -57,7 +67,12 @@ def _embed(arguments: argparse.Namespace) -> None:
     import asterisk
     from asterisk.streams.writing import opened
 
-    format = arguments.format or _format_of(arguments.out)
+    format = arguments.format or format_of(arguments.out, FORMATS)
+    if format == "npy" and arguments.on_empty == "null" and arguments.precision != PRECISIONS[0]:
+        raise UsageError(
+            f"--on-empty null: an .npy of {arguments.precision} has nothing for a text without a "
+            "vector; skip such texts, or write JSON lines or CSV"
+        )
     with asterisk.load(
         arguments.artifact, threads=arguments.threads, max_memory=arguments.max_memory
     ) as runtime:
@@ -77,9 +92,10 @@ def _embed(arguments: argparse.Namespace) -> None:
             raise UsageError(f"--dim must be 1 to {size}")
         empty = 0
         dim = arguments.dim or size
+        none = quantize(np.empty((0, dim), np.float32), arguments.precision)
         with (
             _sidecar(arguments, runtime, format) as facts,
-            opened(arguments.out, format, dim) as sink,
+            opened(arguments.out, format, none) as sink,
             Bar(0, "texts") as bar,
         ):
             for block in _blocks(kept(records, arguments.on_empty), budget):
@@ -93,11 +109,6 @@ def _embed(arguments: argparse.Namespace) -> None:
         if runtime.truncated:
             many = "1 text" if runtime.truncated == 1 else f"{runtime.truncated} texts"
             tell(f"asterisk-embed: {many} truncated to {runtime.longest} tokens")
-
-
-def _format_of(out: Path | None) -> str:
-    suffix = "jsonl" if out is None else out.suffix.removeprefix(".")
-    return suffix if suffix in FORMATS else "jsonl"
 
 
 def _blocks(records: Iterator[Record], budget: Budget | None) -> Iterator[list[Record]]:
@@ -126,13 +137,14 @@ def _vectors(
     records: list[Record],
     prompt_name: str | None,
     arguments: argparse.Namespace,
-) -> Vectors:
+) -> npt.NDArray[Any]:
     try:
         return runtime.encode(
             [record.text for record in records],
             prompt_name=prompt_name,
             normalize=False if arguments.no_normalize else None,
             dim=arguments.dim,
+            precision=arguments.precision,
             on_long=arguments.on_long,
         )
     except InputError as failure:
@@ -163,6 +175,7 @@ def _sidecar(
             "format": runtime.format,
             "fingerprint": runtime.fingerprint,
             "prompt": runtime.prompt(_prompt_name(arguments, runtime)),
+            "precision": arguments.precision,
             "normalized": runtime.config.normalize and not arguments.no_normalize,
             "truncated": runtime.truncated,
         }
