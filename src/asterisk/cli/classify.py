@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asterisk.classify.recipe import HeadRecipe
-from asterisk.cli.common import format_of, positive, prompt_argument, record_arguments
+from asterisk.cli.common import format_of, positive, prompt_argument, record_arguments, utf8
 from asterisk.cli.subcommands import Family, Sub
 from asterisk.errors import MissingExtra, OutputError, UsageError
 from asterisk.progress import Bar, tell
@@ -75,14 +75,14 @@ def _predict_arguments(it: argparse.ArgumentParser) -> None:
 def _zero_shot_arguments(it: argparse.ArgumentParser) -> None:
     from asterisk.classify.zero_shot import TEMPERATURE, TEMPLATE
 
-    it.add_argument("--labels", required=True, help="names, separated by commas")
-    it.add_argument("--template", default=TEMPLATE, help='e.g. "This text is about {}."')
+    it.add_argument("--labels", type=utf8, required=True, help="names, separated by commas")
+    it.add_argument("--template", type=utf8, default=TEMPLATE, help='e.g. "This text is about {}."')
     it.add_argument("--temperature", type=float, default=TEMPERATURE, help="default: %(default)s")
     _text_arguments(it)
 
 
 def _text_arguments(it: argparse.ArgumentParser) -> None:
-    it.add_argument("texts", nargs="*", help="texts; none and no --file: standard input")
+    it.add_argument("texts", nargs="*", type=utf8, help="texts; none and no --file: standard input")
     _model_arguments(it)
     it.add_argument("--file", type=Path, action="append", help="a text a line; may be repeated")
     record_arguments(it)

@@ -82,6 +82,15 @@ def format_of(out: Path | None, formats: Mapping[str, str], option: str = "--out
     return formats[suffix] if suffix else next(iter(formats.values()))
 
 
+def utf8(text: str) -> str:
+    """Read an argument that is text and no path: as UTF-8 where the locale could not decode it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(text).decode("utf-8", "replace")
+    return text
+
+
 def positive(text: str) -> int:
     """Read a count of at least one."""
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:10]) <= 10**9:

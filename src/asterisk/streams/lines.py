@@ -20,10 +20,12 @@ from asterisk.streams.packed import open_packed
 
 LONGEST_LINE = 64 << 20  # bytes
 _MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as UTF-16's does
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as UTF-16's does
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+    (b"", "utf-8"),
 )
 
 
@@ -49,9 +51,8 @@ def lines(path: Path, longest: int = LONGEST_LINE) -> Iterator[tuple[str, str]]:
             try:
                 size = len(line.encode())
             except UnicodeEncodeError as failure:
-                encoding = file.encoding.removesuffix("-sig").upper()
-                told = f"not {encoding} (character {failure.start + 1})"
-                raise InputError(f"{place}: {told}") from None
+                at = len(line[: failure.start].encode(file.encoding)) + 1
+                raise InputError(f"{place}: not {file.encoding.upper()} (byte {at})") from None
             if size > longest:
                 most = f"{longest >> 20} MB" if longest >> 20 else f"{longest >> 10} KB"
                 raise InputError(f"{place}: longer than {most}")
@@ -70,7 +71,8 @@ def opened(path: Path, errors: str = "strict") -> Iterator[TextIO]:
             if not hasattr(stream, "peek"):
                 stream = io.BufferedReader(stream)
             head = stream.peek(4)
-            encoding = next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8-sig")
+            mark, encoding = next(one for one in _MARKS if head.startswith(one[0]))
+            stream.read(len(mark))
             text = io.TextIOWrapper(stream, encoding, errors)
             stack.callback(text.detach)  # or standard input would be closed
             yield text
