@@ -42,5 +42,6 @@ class HeadRecipe:
         for field in fields(self):
             value = getattr(self, field.name)
             least, most = LIMITS[field.name]
-            if not isinstance(value, Real) or isinstance(value, bool) or not least <= value <= most:
+            number = isinstance(value, Real) and not isinstance(value, bool)
+            if not number or not least <= value <= most:
                 raise UsageError(f"{field.name} must be {least:g} to {most:g}, not {value}")
