@@ -167,16 +167,12 @@ def _opened(arguments: argparse.Namespace, head: Head) -> Iterator[Runtime]:
 def _embedded(
     runtime: Runtime, given: Labelled, dim: int | None, prompt_name: str | None
 ) -> Floats:
-    from asterisk.classify.labelling import embed
+    from asterisk.streams.reading import Record, embedded
 
-    return embed(
-        runtime,
-        given.texts,
-        given.places,
-        dim,
-        "truncate",
-        prompt_name=prompt_name,
-        show_progress=sys.stderr.isatty(),
+    records = list(map(Record, given.texts, given.places))
+    shown = sys.stderr.isatty()
+    return embedded(
+        runtime, records, prompt_name, "truncate", dim=dim, normalize=True, show_progress=shown
     )
 
 

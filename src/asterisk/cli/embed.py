@@ -8,18 +8,17 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from asterisk.budget import add_option
 from asterisk.cli.common import Parser, format_of, positive, prompt_argument, record_arguments, run
-from asterisk.errors import InputError, UsageError
+from asterisk.errors import UsageError
 from asterisk.progress import Bar, tell
 from asterisk.roles import prompt_name_of
 from asterisk.streams.lines import LONGEST_LINE
-from asterisk.streams.reading import Record, kept, read
+from asterisk.streams.reading import Record, embedded, kept, read
 from asterisk.vectors import PRECISIONS, quantize
 
 if TYPE_CHECKING:
@@ -85,13 +84,21 @@ def _embed(arguments: argparse.Namespace) -> None:
             field=arguments.field,
             longest=budget.longest_line if budget else LONGEST_LINE,
         )
-        prompt_name = _prompt_name(arguments, runtime)
-        runtime.prompt(prompt_name)
+        if arguments.role:
+            arguments.prompt_name = prompt_name_of(arguments.role, runtime.prompts)
+        runtime.prompt(arguments.prompt_name)
         size = runtime.config.embedding_size
         if arguments.dim and arguments.dim > size:
             raise UsageError(f"--dim must be 1 to {size}")
         empty = 0
         dim = arguments.dim or size
+        options = {
+            "prompt_name": arguments.prompt_name,
+            "on_long": arguments.on_long,
+            "normalize": False if arguments.no_normalize else None,
+            "dim": arguments.dim,
+            "precision": arguments.precision,
+        }
         none = quantize(np.empty((0, dim), np.float32), arguments.precision)
         with (
             _sidecar(arguments, runtime, format) as facts,
@@ -100,7 +107,7 @@ def _embed(arguments: argparse.Namespace) -> None:
         ):
             for block in _blocks(kept(records, arguments.on_empty), budget):
                 full = [record for record in block if record.text.strip()]
-                vectors = iter(_vectors(runtime, full, prompt_name, arguments))
+                vectors = iter(embedded(runtime, full, **options))
                 for record in block:
                     sink.write(record, next(vectors) if record.text.strip() else None)
                 empty += len(block) - len(full)
@@ -125,38 +132,6 @@ def _blocks(records: Iterator[Record], budget: Budget | None) -> Iterator[list[R
         yield block
 
 
-def _prompt_name(arguments: argparse.Namespace, runtime: Runtime) -> str | None:
-    if arguments.role:
-        return prompt_name_of(arguments.role, runtime.prompts)
-    name: str | None = arguments.prompt_name
-    return name
-
-
-def _vectors(
-    runtime: Runtime,
-    records: list[Record],
-    prompt_name: str | None,
-    arguments: argparse.Namespace,
-) -> npt.NDArray[Any]:
-    try:
-        return runtime.encode(
-            [record.text for record in records],
-            prompt_name=prompt_name,
-            normalize=False if arguments.no_normalize else None,
-            dim=arguments.dim,
-            precision=arguments.precision,
-            on_long=arguments.on_long,
-        )
-    except InputError as failure:
-        prompt = runtime.prompt(prompt_name)
-        for record in records:  # name the text that was refused
-            try:
-                runtime.tokenize(prompt + record.text, arguments.on_long)
-            except InputError:
-                raise InputError(f"{record.place}: {failure}") from None
-        raise
-
-
 @contextlib.contextmanager
 def _sidecar(
     arguments: argparse.Namespace, runtime: Runtime, format: str
@@ -174,7 +149,7 @@ def _sidecar(
             "artifact": arguments.artifact.name,
             "format": runtime.format,
             "fingerprint": runtime.fingerprint,
-            "prompt": runtime.prompt(_prompt_name(arguments, runtime)),
+            "prompt": runtime.prompt(arguments.prompt_name),
             "precision": arguments.precision,
             "normalized": runtime.config.normalize and not arguments.no_normalize,
             "truncated": runtime.truncated,

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from asterisk.errors import InputError
-from asterisk.streams.lines import opened
+from asterisk.streams.lines import lines, opened
 
 LINES = (".txt", ".tsv")
 RECORDS = (".jsonl", ".ndjson")
 PACKINGS = ("", ".zst", ".gz")
 LONGEST_LINE = 1 << 20  # characters; a file from outside may be one endless line
-LONGEST_RECORD = 16 << 20  # characters; a record cannot be cut
+LONGEST_RECORD = 16 << 20  # bytes; a record cannot be cut
 Row = tuple[str, ...]
 Pick = Callable[[dict[str, Any]], Row]
 
@@ -72,21 +72,16 @@ def rows(path: Path) -> Iterator[Row]:
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
     """Yield each object of a JSON lines file; InputError names the line of what is none."""
-    with opened(path, "replace") as stream:
-        number = 0
-        while line := stream.readline(LONGEST_RECORD):
-            number += 1
-            if len(line) == LONGEST_RECORD:
-                raise InputError(f"{path}, line {number}: longer than {LONGEST_RECORD:,} bytes")
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError):
-                raise InputError(f"{path}, line {number}: not JSON") from None
-            if not isinstance(value, dict):
-                raise InputError(f"{path}, line {number}: no JSON object")
-            yield value
+    for place, line in lines(path, LONGEST_RECORD, "replace"):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            raise InputError(f"{place}: not JSON") from None
+        if not isinstance(value, dict):
+            raise InputError(f"{place}: no JSON object")
+        yield value
 
 
 def columns(names: tuple[str, ...]) -> Pick:

@@ -36,13 +36,15 @@ def _as_surrogate(failure: Any) -> tuple[str, int]:
 codecs.register_error("asterisk.surrogate", _as_surrogate)
 
 
-def lines(path: Path, longest: int = LONGEST_LINE) -> Iterator[tuple[str, str]]:
+def lines(
+    path: Path, longest: int = LONGEST_LINE, errors: str = "asterisk.surrogate"
+) -> Iterator[tuple[str, str]]:
     """Yield the place of each line, such as "notes.txt, line 3", and its text without the line end.
 
-    ``-`` is standard input. InputError names the line that cannot be decoded or has more than
-    ``longest`` bytes, and a file that cannot be read.
+    ``-`` is standard input. InputError names the line that cannot be decoded (unless ``errors``
+    says "replace") or has more than ``longest`` bytes, and a file that cannot be read.
     """
-    with opened(path, "asterisk.surrogate") as file:
+    with opened(path, errors) as file:
         number = 0
         while line := file.readline(longest + 1):
             number += 1

@@ -6,9 +6,15 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
 
 from asterisk.errors import InputError
 from asterisk.streams.lines import LONGEST_LINE, lines
+
+if TYPE_CHECKING:
+    from asterisk.runtimes.runtime import OnLong, Runtime
 
 RECORDS = {".jsonl", ".ndjson"}
 
@@ -65,3 +71,27 @@ def kept(records: Iterable[Record], on_empty: str) -> Iterator[Record]:
             if on_empty == "skip":
                 continue
         yield record
+
+
+def embedded(
+    runtime: Runtime,
+    records: Sequence[Record],
+    prompt_name: str | None,
+    on_long: OnLong,
+    **options: Any,
+) -> npt.NDArray[Any]:
+    """Embed the texts of ``records`` by `Runtime.encode`, whose ``options`` are taken.
+
+    InputError names the place of a text that is refused.
+    """
+    given: dict[str, Any] = {"prompt_name": prompt_name, "on_long": on_long, **options}
+    try:
+        return runtime.encode([record.text for record in records], **given)
+    except InputError as failure:
+        prompt = runtime.prompt(prompt_name)
+        for record in records:
+            try:
+                runtime.tokenize(prompt + record.text, on_long)
+            except InputError:
+                raise InputError(f"{record.place}: {failure}") from None
+        raise

@@ -105,20 +105,22 @@ SINKS: Mapping[str, type[Sink]] = {"jsonl": JsonLines, "csv": Csv, "npy": Npy}
 
 @contextlib.contextmanager
 def opened(path: Path | None, format: str, none: Vector) -> Iterator[Sink]:
-    """Give a sink of vectors like ``none`` for ``path``, or for standard output if it is None.
-
-    A file appears whole or not at all. UsageError for `.npy` on standard output.
-    """
-    if path is None:
-        if format == "npy":
-            raise UsageError("npy needs --out FILE: it cannot be written to standard output")
-        sink = SINKS[format](sys.stdout.buffer, none)
+    """Give a sink of vectors like ``none``; UsageError for `.npy` on standard output."""
+    if path is None and format == "npy":
+        raise UsageError("npy needs --out FILE: it cannot be written to standard output")
+    with written(path) as file:
+        sink = SINKS[format](file, none)
         yield sink
         sink.finish()
+
+
+@contextlib.contextmanager
+def written(path: Path | None) -> Iterator[BinaryIO]:
+    """Give standard output, or for a path a file that appears whole or not at all."""
+    if path is None:
+        yield sys.stdout.buffer
         return
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: no such folder")
     with replacing_file(path) as staging, staging.open("wb") as file:
-        sink = SINKS[format](file, none)
-        yield sink
-        sink.finish()
+        yield file

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from asterisk import texts
 from asterisk.errors import InputError
-from asterisk.streams.lines import opened
+from asterisk.streams.lines import lines
 
 SUMMARIES = ("eval/agnews/train.tsv", "eval/agnews/test.tsv")
 PASSAGES = ("train/wiki_section_passage.tsv.zst", "train/wiki_title_lead.tsv.zst")
@@ -71,11 +71,10 @@ def _has_zstandard() -> bool:
 
 def _rows(files: Sequence[Path]) -> Iterator[str]:
     for file in files:
-        with opened(file, "replace") as lines:
-            for line in lines:
-                text = line.rstrip("\n").rpartition("\t")[2].strip()
-                if len(text) >= SHORTEST:
-                    yield text
+        for _, line in lines(file, errors="replace"):
+            text = line.rpartition("\t")[2].strip()
+            if len(text) >= SHORTEST:
+                yield text
 
 
 def _edited() -> Iterator[str]:
