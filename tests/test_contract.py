@@ -107,6 +107,16 @@ def test_bad_input_is_refused_before_the_engine(artifact_of, name, recipe):
 
 
 @every
+def test_surrogate_pairs_are_their_characters(artifact_of, name, recipe):
+    with asterisk.load(artifact_of(name, recipe)) as runtime:
+        pair = runtime.encode("good \ud83d\udc4d")
+        assert np.array_equal(pair, runtime.encode("good \N{THUMBS UP SIGN}"))
+        assert not np.array_equal(pair, runtime.encode("good \ufffd"))
+        lone = runtime.encode(["\ud83d", "\udc4d a"])
+        assert np.array_equal(lone, runtime.encode(["\ufffd", "\ufffd a"]))
+
+
+@every
 def test_long_texts_are_truncated_and_counted_or_refused(artifact_of, name, recipe):
     long = "word " * 2_000
     with asterisk.load(artifact_of(name, recipe)) as runtime:

@@ -5,16 +5,14 @@ Standard library only; a ``.zst`` file needs the zstandard package.
 
 from __future__ import annotations
 
-import io
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
 
 from asterisk import texts
-from asterisk.errors import InputError, MissingPackage
+from asterisk.errors import InputError
+from asterisk.streams.lines import lines
 
 SUMMARIES = ("eval/agnews/train.tsv", "eval/agnews/test.tsv")
 PASSAGES = ("train/wiki_section_passage.tsv.zst", "train/wiki_title_lead.tsv.zst")
@@ -73,29 +71,10 @@ def _has_zstandard() -> bool:
 
 def _rows(files: Sequence[Path]) -> Iterator[str]:
     for file in files:
-        with _opened(file) as lines:
-            for line in lines:
-                text = line.rstrip("\n").rpartition("\t")[2].strip()
-                if len(text) >= SHORTEST:
-                    yield text
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[TextIO]:
-    try:
-        raw = file.open("rb")
-    except OSError as failure:
-        raise InputError(f"{file}: {failure.strerror or failure}") from failure
-    with raw:
-        stream: Any = raw
-        if file.suffix == ".zst":
-            try:
-                import zstandard
-            except ModuleNotFoundError:
-                raise MissingPackage("zstandard", f", and {file.name} needs it") from None
-            stream = zstandard.ZstdDecompressor().stream_reader(raw)
-        with io.TextIOWrapper(stream, "utf-8", "replace") as lines:
-            yield lines
+        for _, line in lines(file, errors="replace"):
+            text = line.rpartition("\t")[2].strip()
+            if len(text) >= SHORTEST:
+                yield text
 
 
 def _edited() -> Iterator[str]:

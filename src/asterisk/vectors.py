@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.errors import UsageError
+from asterisk.validation import integer, one_of
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.int8]
 Bits = npt.NDArray[np.uint8]
 Vectors = Floats | Bytes | Bits
 
+PRECISIONS = ("float32", "int8", "binary", "ubinary")
 LARGEST = 127  # the same to both sides of zero, so that negating a vector is exact
 BLOCK = 4_096  # rows widened to float32 at a time: small documents must not become large ones
 _LEAST = np.finfo(np.float32).smallest_subnormal
@@ -32,9 +34,7 @@ def truncate(vectors: Floats, dim: int) -> Floats:
     A vector that is zero there stays zero. UsageError unless 1 <= dim <= d.
     """
     size = _floats(vectors).shape[1]
-    if not isinstance(dim, int) or not 1 <= dim <= size:
-        raise UsageError(f"dim must be 1 to {size}, not {dim}")
-    return _unit(vectors[:, :dim])
+    return _unit(vectors[:, : integer("dim", dim, 1, size)])
 
 
 def to_int8(vectors: Floats) -> Bytes:
@@ -57,6 +57,23 @@ def to_binary(vectors: Floats) -> Bits:
     return np.packbits(_floats(vectors) > 0, axis=1)
 
 
+def quantize(vectors: Floats, precision: str) -> Vectors:
+    """Return float32 [n, d] in a precision, under sentence-transformers' names for them.
+
+    "float32" as they are; "int8" by `to_int8`, each row by its own largest magnitude, where
+    sentence-transformers divides the range that each dimension has in a set of vectors; "ubinary"
+    by `to_binary`, the kind that `similarity` reads; "binary" the same bytes less 128, as int8.
+    UsageError for other names, and as for `to_int8`.
+    """
+    one_of("precision", precision, PRECISIONS)
+    if precision == "int8":
+        return to_int8(vectors)
+    if precision == "float32":
+        return vectors
+    bits = to_binary(vectors)
+    return bits if precision == "ubinary" else (bits ^ 128).view(np.int8)
+
+
 def similarity(queries: Vectors, documents: Vectors, *, dim: int | None = None) -> Floats:
     """Return the cosine of every query with every document, float32 [q, n].
 
@@ -77,9 +94,7 @@ def similarity(queries: Vectors, documents: Vectors, *, dim: int | None = None) 
 
 def _common_size(queries: Vectors, documents: Vectors, dim: int | None) -> int:
     """Return d; UsageError unless both sides can have it."""
-    if dim is not None and (not isinstance(dim, int) or dim < 1):
-        raise UsageError(f"dim must be a positive number, not {dim}")
-    sizes = [] if dim is None else [dim]
+    sizes = [] if dim is None else [integer("dim", dim, 1)]
     for side, rows in (("queries", queries), ("documents", documents)):
         if not isinstance(rows, np.ndarray) or rows.dtype not in (np.float32, np.int8, np.uint8):
             what = getattr(rows, "dtype", type(rows).__name__)

@@ -206,6 +206,7 @@ def test_a_head_of_another_space(capfdbinary, folder, head, labelled, tmp_path):
         (["predict", "HEAD", "--model", "FOLDER", " "], 4),
         (["predict", "HEAD", "--model", "FOLDER", "w " * 600, "--on-long", "error"], 4),
         (["predict", "HEAD", "--model", "FOLDER", "text", "--out", "none/out"], 7),
+        (["predict", "HEAD", "--model", "FOLDER", "text", "--out", "out.csv"], 2),
         (["train", "LABELLED", "--model", "FOLDER", "--out", "none/head"], 7),
         (["train", "none", "--model", "FOLDER", "--out", "OUT"], 4),
         (["train", "LABELLED", "--model", "FOLDER", "--out", "OUT", "--dropout", "2"], 2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -223,11 +224,119 @@ def test_any_bytes_on_standard_input(folder, data):
         status = embed.main([str(folder), "--on-empty", "skip"])
     assert status in {0, 4}
     try:
-        data.decode()
+        data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8")
     except UnicodeDecodeError:
         assert status == 4
     else:
         assert status == 0
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.json", "x.npz", "x.jsonl.gz"])
+def test_an_unknown_suffix_is_refused_unless_a_format_is_named(command, folder, tmp_path, name):
+    out = tmp_path / name
+    told = one_line(command("embed", folder, "--out", out, input=b"text\n"), 2)
+    assert f"{name}: its name must end in one of .jsonl, .ndjson, .csv, .npy; --format" in told
+    assert not list(tmp_path.iterdir())
+    done = command("embed", folder, "--out", out, "--format", "csv", input=b"text\n")
+    assert done.returncode == 0, done.stderr
+    assert out.read_text().startswith("index,id,d0")
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8", "binary", "ubinary"])
+def test_precisions(command, folder, tmp_path, precision):
+    source = tmp_path / "in.txt"
+    source.write_text("one\n\ntwo\n")
+    with asterisk.load(folder) as runtime:
+        expected = runtime.encode(["one", "two"], dim=60, precision=precision)
+    common = ("embed", folder, source, "--precision", precision, "--dim", 60)
+    done = command(*common, "--on-empty", "skip", "--out", tmp_path / "a.npy")
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "a.npy")
+    assert found.dtype == expected.dtype
+    assert np.array_equal(found, expected)
+    facts = json.loads((tmp_path / "a.npy.json").read_text())
+    assert (facts["precision"], facts["dim"], facts["rows"]) == (precision, 60, 2)
+    done = command(*common, "--on-empty", "null")
+    first, none, last = (json.loads(line)["embedding"] for line in done.stdout.splitlines())
+    assert none is None
+    kind = float if precision == "float32" else int
+    assert all(type(value) is kind for value in first + last)
+    assert np.array_equal(np.array([first, last], expected.dtype), expected)
+    done = command(*common, "--on-empty", "null", "--format", "csv")
+    rows = [line.split(",")[2:] for line in done.stdout.decode().splitlines()]
+    assert len(rows[0]) == expected.shape[1]
+    assert set(rows[2]) == {""}
+    assert [list(map(kind, row)) for row in (rows[1], rows[3])] == [first, last]
+
+
+def test_a_missing_vector_has_no_place_among_integers(command, folder, tmp_path):
+    for precision in ("int8", "binary", "ubinary"):
+        options = ("--precision", precision, "--on-empty", "null", "--out", tmp_path / "a.npy")
+        told = one_line(command("embed", folder, *options, input=b"\n"), 2)
+        assert f"an .npy of {precision} has nothing for a text without a vector" in told
+    assert not list(tmp_path.iterdir())
+
+
+# --- a locale that knows ASCII only
+
+ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+
+
+@pytest.fixture
+def ascii_command(command):
+    """Run a command as a cron job or a bare container does."""
+    return lambda name, *args: command(name, *args, env={**os.environ, **ASCII})
+
+
+@pytest.mark.parametrize("engine", ["onnx int8", "tflite int8", "gguf q8_0", "torch"])
+def test_paths_that_the_locale_cannot_decode(
+    ascii_command, artifact_of, toy_folder, tmp_path, engine
+):
+    there = tmp_path / "Größe"
+    source = toy_folder if engine == "torch" else artifact_of(*engine.split())
+    shutil.copytree(source, there / "modèle")
+    (there / "ä.txt").write_text("größer\n")
+    out = there / "ö.npy"
+    done = ascii_command("embed", there / "modèle", there / "ä.txt", "--out", out)
+    assert done.returncode == 0, done.stderr
+    with asterisk.load(source) as runtime:
+        assert np.array_equal(np.load(out), runtime.encode(["größer"]))
+    if engine != "torch":
+        done = ascii_command("verify", there / "modèle")
+        assert done.returncode == 0, done.stderr
+        assert b"files intact" in done.stdout
+    told = one_line(ascii_command("embed", there / "modèle", there / "ü.txt"), 4)
+    assert "No such file" in told
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite", "gguf"])
+def test_exporting_where_the_locale_cannot_decode(ascii_command, toy_folder, tmp_path, format):
+    there = tmp_path / "Größe"
+    shutil.copytree(toy_folder, there / "toy")
+    done = ascii_command("export", there / "toy", "--format", format, "--out", there)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_what_the_terminal_cannot_show_has_escapes(command, ascii_command, folder, tmp_path):
+    texts = tmp_path / "ä.txt"
+    texts.write_text("氷河 größer\n氷河 größer\n")
+    call = ("dedup", texts, "--lines", "--artifact", folder)
+    done = ascii_command(*call)
+    assert done.returncode == 0, done.stderr
+    assert rb"\u6c37\u6cb3 gr\xf6\xdfer" in done.stdout
+    done = command(*call, env={**os.environ, "PYTHONIOENCODING": "latin-1"})
+    assert r"\u6c37\u6cb3 größer".encode("latin-1") in done.stdout
+    call = ("classify", "zero-shot", "--labels", "größer,klein", "--model", folder, "größer")
+    assert ascii_command(*call).stdout.decode().split("\t")[::2] == ["größer", "größer\n"]
+
+
+def test_a_name_that_is_not_utf8_is_refused_where_the_engine_cannot_take_it(
+    command, folder, tmp_path
+):
+    copy = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    shutil.copytree(folder, copy)
+    assert "needs a name in UTF-8; rename it" in one_line(command("verify", copy), 5)
 
 
 # --- export

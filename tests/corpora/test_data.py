@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from asterisk import texts
@@ -22,7 +22,6 @@ from asterisk.cli import data
 from asterisk.corpora.chain import Chain
 from asterisk.corpora.clean import LONGEST, Cleaner, Evaluated, digest
 from asterisk.corpora.corpus import Corpus, describe
-from asterisk.corpora.packed import open_packed
 from asterisk.corpora.prepare import DataRecipe, prepare
 from asterisk.corpora.presets import newsroom
 from asterisk.corpora.sources import (
@@ -36,6 +35,7 @@ from asterisk.corpora.sources import (
 )
 from asterisk.errors import InputError
 from asterisk.known import Known
+from asterisk.streams.packed import open_packed
 
 SOME = [text.text for text in texts.load()]
 SMALL = DataRecipe(texts=500, joined=30, held_out=40)
@@ -236,7 +236,8 @@ def packed(content: bytes, packing: str) -> bytes:
 def test_any_bytes_are_lines(tmp_path_factory, content, packing):
     path = tmp_path_factory.getbasetemp() / f"any.txt{packing}"
     path.write_bytes(packed(content, packing))
-    text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", errors="replace").read()
+    assume(not content.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")))  # another encoding
+    text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", errors="replace").read()
     lines = text.removesuffix("\n").split("\n") if text else []
     assert [row[0] for row in rows(path)] == lines
 

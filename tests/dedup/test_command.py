@@ -108,7 +108,8 @@ def test_nothing_is_written_over_its_own_input(command, folder, texts, option, l
         target = texts.parent / "elsewhere"
         target.hardlink_to(source)
     before = source.read_bytes()
-    told = one_line(command("dedup", texts, "--artifact", folder, option, target), 2)
+    call = ("dedup", texts, "--artifact", folder, "--format", "json", option, target)
+    told = one_line(command(*call), 2)
     assert "read from" in told
     assert source.read_bytes() == before
 
@@ -130,6 +131,8 @@ def test_nothing_is_written_over_its_own_input(command, folder, texts, option, l
         (["TEXTS", "--artifact", "A", "--out", "/nope/out"], 7, "/nope/out"),
         (["TEXTS", "--artifact", "A", "--out", "/dev/null"], 7, "plain file"),
         (["TEXTS", "--artifact", "A", "--out", "EMPTY/q", "--keep", "EMPTY/./q"], 2, "same file"),
+        (["TEXTS", "--artifact", "A", "--out", "EMPTY/q.csv"], 2, ".txt, .json, .tsv, .tab; --f"),
+        (["TEXTS", "--artifact", "A", "--keep", "EMPTY/q.json"], 2, ".ndjson, .tsv, .tab\n"),
         (["EMPTY", "--artifact", "A"], 4, "no text"),
         (["--db", "TEXTS/a.jsonl"], 4, "index"),
     ],
@@ -144,6 +147,7 @@ def test_bad_arguments_are_one_line(command, folder, texts, case):
         for word in arguments
     ]
     assert says in one_line(command("dedup", *given), status)
+    assert not list(empty.iterdir())
 
 
 def test_a_full_disk_leaves_nothing(command, folder, texts, tmp_path):

@@ -249,7 +249,7 @@ def test_what_cannot_be_meant_is_refused(ours, some, options, line):
 
 def test_inputs_that_are_no_text(ours, some):
     for wrong in ([some, some], [{"text": "a"}], [None], [b"a"]):
-        with pytest.raises(UsageError, match="embeds text"):
+        with pytest.raises(UsageError, match="inputs must be a string or a list of strings"):
             ours.encode(wrong)
     with pytest.raises(InputError, match="empty"):
         ours.encode("")

@@ -21,6 +21,7 @@ from asterisk.bench.plan import LONG
 from asterisk.bench.targets.parse import MOST, parse_all
 from asterisk.budget import parse as parse_size
 from asterisk.errors import InputError, UsageError
+from asterisk.streams.lines import opened
 
 LARGEST = 1 << 20  # bytes of a plan
 MANY = 10**9
@@ -107,14 +108,11 @@ def read(path: Path) -> dict[str, Any]:
     InputError for a file that cannot be read, UsageError for one that cannot be meant.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST + 1)
-    except OSError as failure:
-        raise InputError(f"{path}: {failure.strerror or failure}") from failure
-    if len(data) > LARGEST:
-        raise InputError(f"{path} is no plan: larger than {LARGEST} bytes")
-    try:
-        return check(tomllib.loads(data.decode("utf-8")))
+        with opened(path) as file:
+            text = file.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise InputError(f"{path} is no plan: larger than {LARGEST} bytes")
+        return check(tomllib.loads(text))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as failure:
         raise InputError(f"{path} is not TOML: {failure}") from None
     except UsageError as failure:

@@ -12,6 +12,7 @@ from asterisk.budget.estimate import BASE, COSTS, MARGIN_SHARE, MB, WORDS, Model
 from asterisk.budget.resident import resident
 from asterisk.budget.size import told
 from asterisk.errors import BudgetError, UsageError
+from asterisk.validation import integer
 
 LENGTHS = (128, 256)  # tokens, below the model's own maximum
 BATCHES = (16, 32, 64)  # texts
@@ -98,8 +99,7 @@ class Planner:
     @classmethod
     def of(cls, artifact: Artifact, threads: int, max_memory: int) -> Planner:
         """Look at the artifact, this process and its group; UsageError unless all is known."""
-        if not isinstance(max_memory, int) or isinstance(max_memory, bool) or max_memory < 1:
-            raise UsageError(f"max_memory must be a number of bytes, not {max_memory!r}")
+        max_memory = integer("max_memory", max_memory, 1)
         manifest = artifact.manifest
         if manifest.format not in COSTS:
             raise UsageError(

@@ -13,6 +13,7 @@ from torch.nn import functional
 from asterisk.classify.head import Floats, Head, Layer
 from asterisk.classify.recipe import HeadRecipe
 from asterisk.errors import InputError
+from asterisk.validation import strings
 
 FEWEST_STEPS = 500  # a few dozen texts need more passes than thousands do
 Progress = Callable[[], None]
@@ -33,6 +34,7 @@ def fit(
     labels and only finite vectors.
     """
     recipe = recipe or HeadRecipe()
+    labels = list(strings(labels, "labels must be a list of strings"))
     names = tuple(sorted(set(labels)))
     if len(names) < 2:
         raise InputError("a head needs texts of two labels or more")

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from asterisk.classify.head import Floats, Head
-from asterisk.errors import InputError, OutputError
-from asterisk.files import replacing_file
 from asterisk.progress import Bar
 from asterisk.runtimes.runtime import OnLong, Runtime
-from asterisk.streams.reading import Record, kept
+from asterisk.streams.reading import Record, embedded, kept
+from asterisk.streams.writing import written
 
 BLOCK = 64  # texts
 _SPACES = str.maketrans(dict.fromkeys("\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029", " "))
@@ -51,17 +48,12 @@ def label(
 
     ``total`` is how many records there are, for the progress bar; 0 is unknown.
     """
-    with _opened(out) as file, Bar(total, "texts") as bar:
+    with written(out) as file, Bar(total, "texts") as bar:
         index = 0
         while block := list(itertools.islice(kept(records, rules.on_empty), BLOCK)):
             full = [record for record in block if record.text.strip()]
-            vectors = embed(
-                runtime,
-                [record.text for record in full],
-                [record.place for record in full],
-                head.dim,
-                rules.on_long,
-                prompt_name=rules.prompt_name,
+            vectors = embedded(
+                runtime, full, rules.prompt_name, rules.on_long, dim=head.dim, normalize=True
             )
             shares = iter(head.probabilities(vectors))
             for record in block:
@@ -70,39 +62,6 @@ def label(
                 index += 1
             bar.advance(len(block))
         file.flush()
-
-
-def embed(
-    runtime: Runtime,
-    texts: Sequence[str],
-    places: Sequence[str],
-    dim: int | None,
-    on_long: OnLong,
-    *,
-    prompt_name: str | None = None,
-    show_progress: bool = False,
-) -> Floats:
-    """Embed ``texts`` as unit vectors, float32 [n, dim], what a head is trained on.
-
-    InputError names the place of one that is refused.
-    """
-    try:
-        return runtime.encode(
-            texts,
-            prompt_name=prompt_name,
-            dim=dim,
-            normalize=True,
-            on_long=on_long,
-            show_progress=show_progress,
-        )
-    except InputError as failure:
-        prompt = runtime.prompt(prompt_name)
-        for text, place in zip(texts, places, strict=True):
-            try:
-                runtime.tokenize(prompt + text, on_long)
-            except InputError:
-                raise InputError(f"{place}: {failure}") from None
-        raise
 
 
 def _line(head: Head, record: Record, shares: Floats | None, rules: Rules, index: int) -> str:
@@ -123,14 +82,3 @@ def _line(head: Head, record: Record, shares: Floats | None, rules: Rules, index
         if rules.top > 1:
             values["top"] = [{"label": name, "probability": share} for name, share in ranked]
     return json.dumps(values | {"text": record.text}) + "\n"
-
-
-@contextlib.contextmanager
-def _opened(out: Path | None) -> Iterator[BinaryIO]:
-    if out is None:
-        yield sys.stdout.buffer
-        return
-    if not out.parent.is_dir():
-        raise OutputError(f"cannot write {out}: no such folder")
-    with replacing_file(out) as staging, staging.open("wb") as file:
-        yield file

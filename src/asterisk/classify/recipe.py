@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from numbers import Real
 
 from asterisk.errors import UsageError
 
@@ -41,5 +42,6 @@ class HeadRecipe:
         for field in fields(self):
             value = getattr(self, field.name)
             least, most = LIMITS[field.name]
-            if not isinstance(value, (int, float)) or not least <= value <= most:
+            number = isinstance(value, Real) and not isinstance(value, bool)
+            if not number or not least <= value <= most:
                 raise UsageError(f"{field.name} must be {least:g} to {most:g}, not {value}")

@@ -10,9 +10,11 @@ from asterisk.classify.head import Head, Layer
 from asterisk.classify.labelled import check_label
 from asterisk.errors import UsageError
 from asterisk.runtimes.runtime import Runtime
+from asterisk.validation import strings
 
 TEMPLATE = "{}"
 TEMPERATURE = 0.05
+LABELS = "labels must be a list of strings"
 
 
 def head(
@@ -30,7 +32,7 @@ def head(
     prompt before it, as before the texts. UsageError for fewer than two labels,
     one that stands twice, a template without ``{}``, or a temperature outside 0.001 to 100.
     """
-    names = tuple(check_label(label.strip()) for label in labels)
+    names = tuple(check_label(label.strip()) for label in strings(labels, LABELS))
     if len(names) < 2 or len(set(names)) < len(names):
         raise UsageError("zero-shot needs two or more different labels")
     if "{}" not in template:

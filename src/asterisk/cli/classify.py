@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asterisk.classify.recipe import HeadRecipe
-from asterisk.cli.common import positive, prompt_argument, record_arguments
+from asterisk.cli.common import format_of, positive, prompt_argument, record_arguments, utf8
 from asterisk.cli.subcommands import Family, Sub
 from asterisk.errors import MissingExtra, OutputError, UsageError
 from asterisk.progress import Bar, lines_of, tell
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from asterisk.classify.labelled import Labelled
     from asterisk.runtimes.runtime import Runtime
 
+FORMATS = {".tsv": "tsv", ".tab": "tsv", ".txt": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 HELD_OUT = 10  # one text in so many
 
 
@@ -74,14 +75,14 @@ def _predict_arguments(it: argparse.ArgumentParser) -> None:
 def _zero_shot_arguments(it: argparse.ArgumentParser) -> None:
     from asterisk.classify.zero_shot import TEMPERATURE, TEMPLATE
 
-    it.add_argument("--labels", required=True, help="names, separated by commas")
-    it.add_argument("--template", default=TEMPLATE, help='e.g. "This text is about {}."')
+    it.add_argument("--labels", type=utf8, required=True, help="names, separated by commas")
+    it.add_argument("--template", type=utf8, default=TEMPLATE, help='e.g. "This text is about {}."')
     it.add_argument("--temperature", type=float, default=TEMPERATURE, help="default: %(default)s")
     _text_arguments(it)
 
 
 def _text_arguments(it: argparse.ArgumentParser) -> None:
-    it.add_argument("texts", nargs="*", help="texts; none and no --file: standard input")
+    it.add_argument("texts", nargs="*", type=utf8, help="texts; none and no --file: standard input")
     _model_arguments(it)
     it.add_argument("--file", type=Path, action="append", help="a text a line; may be repeated")
     record_arguments(it)
@@ -166,16 +167,12 @@ def _opened(arguments: argparse.Namespace, head: Head) -> Iterator[Runtime]:
 def _embedded(
     runtime: Runtime, given: Labelled, dim: int | None, prompt_name: str | None
 ) -> Floats:
-    from asterisk.classify.labelling import embed
+    from asterisk.streams.reading import Record, embedded
 
-    return embed(
-        runtime,
-        given.texts,
-        given.places,
-        dim,
-        "truncate",
-        prompt_name=prompt_name,
-        show_progress=sys.stderr.isatty(),
+    records = list(map(Record, given.texts, given.places))
+    shown = sys.stderr.isatty()
+    return embedded(
+        runtime, records, prompt_name, "truncate", dim=dim, normalize=True, show_progress=shown
     )
 
 
@@ -208,8 +205,7 @@ def _label(arguments: argparse.Namespace, runtime: Runtime, head: Head) -> None:
 
     if arguments.texts and (arguments.file or arguments.json is not None):
         raise UsageError("texts on the command line exclude --file and --json")
-    suffix = arguments.out.suffix if arguments.out else ""
-    format = arguments.format or ("jsonl" if suffix in {".jsonl", ".ndjson"} else "tsv")
+    format = arguments.format or format_of(arguments.out, FORMATS)
     records: Iterator[Record]
     if arguments.texts:
         told = enumerate(arguments.texts, 1)

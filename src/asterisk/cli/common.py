@@ -7,7 +7,8 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from asterisk.errors import AsteriskError, UsageError, one_line
@@ -66,6 +67,28 @@ def record_arguments(it: argparse.ArgumentParser) -> None:
 def prompt_argument(it: argparse._ActionsContainer, what: str) -> None:
     """Add `--prompt-name`; ``what`` says when the prompt is used and which one otherwise."""
     it.add_argument("--prompt-name", metavar="NAME", help=f"the model's prompt {what}")
+
+
+def format_of(out: Path | None, formats: Mapping[str, str], option: str = "--out") -> str:
+    """Return the format that a file's suffix names, the first without a file or a suffix.
+
+    ``formats`` are names by suffix. UsageError for any other suffix.
+    """
+    suffix = "" if out is None else out.suffix.lower()
+    if suffix and suffix not in formats:
+        known = ", ".join(formats)
+        insist = "; --format says it whatever the name" if option == "--out" else ""
+        raise UsageError(f"{option} {out}: its name must end in one of {known}{insist}")
+    return formats[suffix] if suffix else next(iter(formats.values()))
+
+
+def utf8(text: str) -> str:
+    """Read an argument that is text and no path: as UTF-8 where the locale could not decode it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(text).decode("utf-8", "replace")
+    return text
 
 
 def positive(text: str) -> int:

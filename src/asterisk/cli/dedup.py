@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from asterisk.cli.common import Parser, positive, prompt_argument, run
+from asterisk.cli.common import Parser, format_of, positive, prompt_argument, run
 from asterisk.cli.values import fraction
 from asterisk.errors import InputError, OutputError, UsageError
 from asterisk.progress import Stages, tell
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime
     from asterisk.sources import Document
 
-FORMATS = ("report", "json", "tsv")
-TABLES = (".tsv", ".tab")
+FORMATS = {".txt": "report", ".json": "json", ".tsv": "tsv", ".tab": "tsv"}
+KEPT = {".jsonl": "jsonl", ".ndjson": "jsonl", ".tsv": "tsv", ".tab": "tsv"}
 NUMBERS = ("differ", "ignore")  # as in asterisk.dedup.numbers, which needs numpy
 BESIDE = ("-wal", "-shm", "-journal", "-lock")  # an index's own files
 
@@ -50,7 +50,11 @@ def parser() -> argparse.ArgumentParser:
     )
     prompt_argument(it, "before each text (default: its own default)")
     it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
-    it.add_argument("--format", choices=FORMATS, help="default: by --out's name, else report")
+    it.add_argument(
+        "--format",
+        choices=sorted({*FORMATS.values()}),
+        help="default: by --out's name, else report",
+    )
     it.add_argument("--out", type=Path, help="file to write (default: standard output)")
     it.add_argument("--keep", type=Path, help="file for the records that stay: JSON lines, or .tsv")
     source_arguments(it)
@@ -104,6 +108,8 @@ def _check(arguments: argparse.Namespace) -> None:
         _check_beside(target, databases)
     if len({os.path.realpath(target) for target in targets}) < len(targets):
         raise UsageError("--out and --keep are the same file")
+    arguments.format = arguments.format or format_of(arguments.out, FORMATS)
+    format_of(arguments.keep, KEPT, "--keep")
 
 
 def _check_other(target: Path, given: Path) -> None:
@@ -229,24 +235,19 @@ def _write(arguments: argparse.Namespace, spool: Spool, found: Found, chosen: st
     from asterisk.dedup import printing
     from asterisk.dedup.gathering import facts
 
-    suffix = arguments.out.suffix.removeprefix(".") if arguments.out else ""
-    format = arguments.format or (suffix if suffix in FORMATS else "report")
-
     def of(row: int) -> dict[str, str]:
         return facts(spool, row)
 
     if arguments.keep:
-        table = arguments.keep.suffix in TABLES
+        table = format_of(arguments.keep, KEPT, "--keep") == "tsv"
         _replace(arguments.keep, lambda file: printing.kept(found, of, table, file))
 
     def write(file: TextIO) -> None:
-        printing.write(found, of, format, file, numbers=arguments.numbers, chosen=chosen)
+        printing.write(found, of, arguments.format, file, numbers=arguments.numbers, chosen=chosen)
 
     if arguments.out:
         _replace(arguments.out, write)
     else:
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="replace")
         write(sys.stdout)
 
 

@@ -10,19 +10,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from asterisk.budget import add_option
-from asterisk.cli.common import Parser, positive, prompt_argument, record_arguments, run
-from asterisk.errors import InputError, UsageError
+from asterisk.cli.common import Parser, format_of, positive, prompt_argument, record_arguments, run
+from asterisk.errors import UsageError
 from asterisk.progress import Bar, lines_of, tell
 from asterisk.roles import prompt_name_of
-from asterisk.streams.reading import LONGEST_LINE, Record, kept, read
+from asterisk.streams.lines import LONGEST_LINE
+from asterisk.streams.reading import Record, embedded, kept, read
+from asterisk.vectors import PRECISIONS, quantize
 
 if TYPE_CHECKING:
     from asterisk.budget.plan import Budget
-    from asterisk.runtimes.runtime import Runtime, Vectors
+    from asterisk.runtimes.runtime import Runtime
 
 BLOCK = 64  # texts, unless a memory limit allows fewer
-FORMATS = ("jsonl", "csv", "npy")
+FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".npy": "npy"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,8 +39,13 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("files", nargs="*", type=Path, help="text files; - or none: standard input")
     record_arguments(it)
     it.add_argument("--out", type=Path, help="file to write (default: standard output)")
-    it.add_argument("--format", choices=FORMATS, help="default: by --out's name, else jsonl")
+    it.add_argument(
+        "--format", choices=sorted({*FORMATS.values()}), help="default: by --out's name, else jsonl"
+    )
     it.add_argument("--dim", type=positive, help="keep the first DIM dimensions")
+    it.add_argument(
+        "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="default: %(default)s"
+    )
     how = it.add_mutually_exclusive_group()
     prompt_argument(how, "before each text (default: its own default)")
     how.add_argument("--role", choices=("query", "document"), help="or the prompt for this role")
@@ -57,7 +66,12 @@ def _embed(arguments: argparse.Namespace) -> None:
     import asterisk
     from asterisk.streams.writing import opened
 
-    format = arguments.format or _format_of(arguments.out)
+    format = arguments.format or format_of(arguments.out, FORMATS)
+    if format == "npy" and arguments.on_empty == "null" and arguments.precision != PRECISIONS[0]:
+        raise UsageError(
+            f"--on-empty null: an .npy of {arguments.precision} has nothing for a text without a "
+            "vector; skip such texts, or write JSON lines or CSV"
+        )
     with asterisk.load(
         arguments.artifact, threads=arguments.threads, max_memory=arguments.max_memory
     ) as runtime:
@@ -70,21 +84,30 @@ def _embed(arguments: argparse.Namespace) -> None:
             field=arguments.field,
             longest=budget.longest_line if budget else LONGEST_LINE,
         )
-        prompt_name = _prompt_name(arguments, runtime)
-        runtime.prompt(prompt_name)
+        if arguments.role:
+            arguments.prompt_name = prompt_name_of(arguments.role, runtime.prompts)
+        runtime.prompt(arguments.prompt_name)
         size = runtime.config.embedding_size
         if arguments.dim and arguments.dim > size:
             raise UsageError(f"--dim must be 1 to {size}")
         empty = 0
         dim = arguments.dim or size
+        options = {
+            "prompt_name": arguments.prompt_name,
+            "on_long": arguments.on_long,
+            "normalize": False if arguments.no_normalize else None,
+            "dim": arguments.dim,
+            "precision": arguments.precision,
+        }
+        none = quantize(np.empty((0, dim), np.float32), arguments.precision)
         with (
             _sidecar(arguments, runtime, format) as facts,
-            opened(arguments.out, format, dim) as sink,
+            opened(arguments.out, format, none) as sink,
             Bar(lambda: lines_of(arguments.files), "texts") as bar,
         ):
             for block in _blocks(kept(records, arguments.on_empty), budget):
                 full = [record for record in block if record.text.strip()]
-                vectors = iter(_vectors(runtime, full, prompt_name, arguments))
+                vectors = iter(embedded(runtime, full, **options))
                 for record in block:
                     sink.write(record, next(vectors) if record.text.strip() else None)
                 empty += len(block) - len(full)
@@ -93,11 +116,6 @@ def _embed(arguments: argparse.Namespace) -> None:
         if runtime.truncated:
             many = "1 text" if runtime.truncated == 1 else f"{runtime.truncated} texts"
             tell(f"asterisk-embed: {many} truncated to {runtime.longest} tokens")
-
-
-def _format_of(out: Path | None) -> str:
-    suffix = "jsonl" if out is None else out.suffix.removeprefix(".")
-    return suffix if suffix in FORMATS else "jsonl"
 
 
 def _blocks(records: Iterator[Record], budget: Budget | None) -> Iterator[list[Record]]:
@@ -112,37 +130,6 @@ def _blocks(records: Iterator[Record], budget: Budget | None) -> Iterator[list[R
             block, held = [], 0
     if block:
         yield block
-
-
-def _prompt_name(arguments: argparse.Namespace, runtime: Runtime) -> str | None:
-    if arguments.role:
-        return prompt_name_of(arguments.role, runtime.prompts)
-    name: str | None = arguments.prompt_name
-    return name
-
-
-def _vectors(
-    runtime: Runtime,
-    records: list[Record],
-    prompt_name: str | None,
-    arguments: argparse.Namespace,
-) -> Vectors:
-    try:
-        return runtime.encode(
-            [record.text for record in records],
-            prompt_name=prompt_name,
-            normalize=False if arguments.no_normalize else None,
-            dim=arguments.dim,
-            on_long=arguments.on_long,
-        )
-    except InputError as failure:
-        prompt = runtime.prompt(prompt_name)
-        for record in records:  # name the text that was refused
-            try:
-                runtime.tokenize(prompt + record.text, arguments.on_long)
-            except InputError:
-                raise InputError(f"{record.place}: {failure}") from None
-        raise
 
 
 @contextlib.contextmanager
@@ -162,7 +149,8 @@ def _sidecar(
             "artifact": arguments.artifact.name,
             "format": runtime.format,
             "fingerprint": runtime.fingerprint,
-            "prompt": runtime.prompt(_prompt_name(arguments, runtime)),
+            "prompt": runtime.prompt(arguments.prompt_name),
+            "precision": arguments.precision,
             "normalized": runtime.config.normalize and not arguments.no_normalize,
             "truncated": runtime.truncated,
         }

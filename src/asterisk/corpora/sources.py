@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from asterisk.corpora.packed import open_packed
-from asterisk.errors import InputError, one_line
+from asterisk.errors import InputError
+from asterisk.streams.lines import lines, opened
 
 LINES = (".txt", ".tsv")
 RECORDS = (".jsonl", ".ndjson")
 PACKINGS = ("", ".zst", ".gz")
 LONGEST_LINE = 1 << 20  # characters; a file from outside may be one endless line
-LONGEST_RECORD = 16 << 20  # characters; a record cannot be cut
+LONGEST_RECORD = 16 << 20  # bytes; a record cannot be cut
 Row = tuple[str, ...]
 Pick = Callable[[dict[str, Any]], Row]
 
@@ -67,29 +64,24 @@ def rows(path: Path) -> Iterator[Row]:
     InputError if the file cannot be read to its end.
     """
     columns = ".tsv" in path.suffixes
-    with _reading(path) as stream:
+    with opened(path, "replace") as stream:
         while line := stream.readline(LONGEST_LINE):
-            plain = line.rstrip("\r\n")
+            plain = line.removesuffix("\n")
             yield tuple(plain.split("\t")) if columns else (plain,)
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
     """Yield each object of a JSON lines file; InputError names the line of what is none."""
-    with _reading(path) as stream:
-        number = 0
-        while line := stream.readline(LONGEST_RECORD):
-            number += 1
-            if len(line) == LONGEST_RECORD:
-                raise InputError(f"{path}, line {number}: longer than {LONGEST_RECORD:,} bytes")
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line.removeprefix("\ufeff"))
-            except (ValueError, RecursionError):
-                raise InputError(f"{path}, line {number}: not JSON") from None
-            if not isinstance(value, dict):
-                raise InputError(f"{path}, line {number}: no JSON object")
-            yield value
+    for place, line in lines(path, LONGEST_RECORD, "replace"):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            raise InputError(f"{place}: not JSON") from None
+        if not isinstance(value, dict):
+            raise InputError(f"{place}: no JSON object")
+        yield value
 
 
 def columns(names: tuple[str, ...]) -> Pick:
@@ -113,16 +105,3 @@ def picked(found: Iterable[dict[str, Any]], pick: Pick, place: str) -> Iterator[
         yield row
     if known and not seen:
         raise InputError(f"{place}: no record has the fields asked for; the first has {known}")
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[TextIO]:
-    """Give a file's text; InputError for whatever keeps it from being read to its end."""
-    try:
-        with ExitStack() as stack:
-            raw = open_packed(path, stack)
-            yield io.TextIOWrapper(raw, encoding="utf-8", errors="replace")
-    except (EOFError, zlib.error) as failure:
-        raise InputError(f"{path} is damaged: {one_line(failure)}") from None
-    except OSError as failure:
-        raise InputError(f"cannot read {path}: {failure.strerror or one_line(failure)}") from None

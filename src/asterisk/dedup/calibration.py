@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from asterisk.dedup.result import THRESHOLD
 from asterisk.errors import InputError, UsageError
 from asterisk.spaces import share_space
+from asterisk.streams.lines import lines
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime
@@ -123,29 +124,19 @@ def default_threshold(fingerprint: str) -> float:
 
 
 def labelled(path: Path) -> tuple[list[bool], list[str], list[str]]:
-    """Read judged pairs: 1 or 0, text, text, with tabs between, a pair a line in UTF-8."""
+    """Read judged pairs: 1 or 0, text, text, with tabs between, a pair a line."""
     same: list[bool] = []
     first: list[str] = []
     second: list[str] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
-            for number, line in enumerate(file, 1):
-                cells = line.rstrip("\r\n").split("\t")
-                if cells == [""]:
-                    continue
-                if (
-                    len(cells) != 3
-                    or cells[0] not in ("0", "1")
-                    or not all(cell.strip() for cell in cells)
-                ):
-                    raise InputError(f"{path}, line {number}: not 0 or 1, a text, and a text")
-                same.append(cells[0] == "1")
-                first.append(cells[1])
-                second.append(cells[2])
-    except OSError as failure:
-        raise InputError(f"cannot read {path}: {failure.strerror or failure}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8") from None
+    for place, line in lines(path):
+        cells = line.split("\t")
+        if cells == [""]:
+            continue
+        if len(cells) != 3 or cells[0] not in ("0", "1") or not all(map(str.strip, cells)):
+            raise InputError(f"{place}: not 0 or 1, a text, and a text")
+        same.append(cells[0] == "1")
+        first.append(cells[1])
+        second.append(cells[2])
     return same, first, second
 
 

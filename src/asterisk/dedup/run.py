@@ -18,6 +18,7 @@ from asterisk.dedup.result import Found
 from asterisk.dedup.spool import Rows, Spool
 from asterisk.dedup.vectors import Vectors
 from asterisk.errors import UsageError
+from asterisk.validation import integer, one_of, strings
 from asterisk.vectors import to_int8
 
 if TYPE_CHECKING:
@@ -52,13 +53,11 @@ def deduplicate(
     """
     threshold = default_threshold(runtime.fingerprint) if threshold is None else threshold
     check(threshold)
-    if numbers not in NUMBERS:
-        raise UsageError(f"numbers must be one of {', '.join(NUMBERS)}, not {numbers!r}")
+    one_of("numbers", numbers, NUMBERS)
+    threads = integer("threads", threads, 1)
     with Spool() as spool:
         collected = Collected(spool)
-        for text in texts:
-            if not isinstance(text, str):
-                raise UsageError(f"a text must be a string, not {type(text).__name__}")
+        for text in strings(texts, "texts must be a list of strings"):
             collected.append(text, text)
         copies = collected.finish()
         return near(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from asterisk.errors import InputError, UnknownName, UsageError
+from asterisk.streams.lines import lines
 
 Split = Literal["dev", "test"]
 DEV_IN = 10
@@ -131,25 +132,20 @@ def in_dev(row: Row) -> bool:
 
 def read(path: Path, width: int) -> list[Row]:
     """Read a TSV of ``width`` columns, none empty; InputError names the line that is not."""
-    try:
-        lines = path.read_text("utf-8").split("\n")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8") from None
     rows = []
-    for number, line in enumerate(lines, 1):
-        row = tuple(line.rstrip("\r").split("\t"))
-        if len(row) == width and all(map(str.strip, row)):
-            rows.append(row)
-        elif line or number < len(lines):
-            raise InputError(f"{path}, line {number}: not {width} columns with text in each")
+    for place, line in lines(path):
+        row = tuple(line.split("\t"))
+        if len(row) != width or not all(map(str.strip, row)):
+            raise InputError(f"{place}: not {width} columns with text in each")
+        rows.append(row)
     if not rows:
         raise InputError(f"{path} is empty")
     return rows
 
 
 def _width(path: Path) -> int:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        width = file.readline().count("\t") + 1
+    _, line = next(lines(path), ("", ""))
+    width = line.count("\t") + 1
     if width not in (2, 3):
         raise InputError(f"{path}: unknown layout, {width} columns where 2 or 3 are known")
     return width

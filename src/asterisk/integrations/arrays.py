@@ -7,12 +7,14 @@ dtypes. PyTorch is imported only where the result is to be a tensor.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from asterisk.errors import MissingPackage, UsageError
+from asterisk.vectors import quantize
 
 Array = npt.NDArray[Any]
 STEPS = 255  # of a byte
@@ -56,22 +58,13 @@ def _stepped(vectors: Array) -> Array:
     return stepped
 
 
-def _ubinary(vectors: Array) -> Array:
-    return np.packbits(vectors > 0, axis=-1)
-
-
-def _binary(vectors: Array) -> Array:
-    # The byte less 128, as there: adding 128 modulo 256 is the same, and stays in one byte.
-    return (_ubinary(vectors) ^ 128).view(np.int8)
-
-
 _QUANTISERS: Mapping[str | None, Callable[[Array], Array]] = {
     "float32": _same,
     None: _same,
     "int8": _int8,
     "uint8": _uint8,
-    "binary": _binary,
-    "ubinary": _ubinary,
+    "binary": partial(quantize, precision="binary"),
+    "ubinary": partial(quantize, precision="ubinary"),
 }
 
 

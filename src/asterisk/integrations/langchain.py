@@ -9,7 +9,7 @@ langchain-core is all this needs beside the engine.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Self
 
 from asterisk.errors import MissingPackage
@@ -49,7 +49,7 @@ class AsteriskEmbeddings(Embeddings):  # type: ignore[misc]
         """Texts embedded at once."""
         return self._lazy.threads
 
-    def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
+    def embed_documents(self, texts: Iterable[str]) -> list[list[float]]:
         """Embed texts that are to be found."""
         return self._lazy.documents(texts, self.dim)
 

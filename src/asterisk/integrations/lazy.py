@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy.typing as npt
 
 from asterisk.errors import UsageError
 from asterisk.runtimes import forks
 from asterisk.runtimes.load import MOST_THREADS, load
 from asterisk.runtimes.runtime import Runtime, Vectors
+from asterisk.validation import integer, strings
+
+TEXTS = "texts must be a list of strings"
 
 
 class LazyRuntime:
@@ -25,9 +30,8 @@ class LazyRuntime:
     def __init__(self, artifact: str | os.PathLike[str], threads: int = 1) -> None:
         if not isinstance(artifact, (str, os.PathLike)):
             raise UsageError(f"an artifact is named by its path, not by {type(artifact).__name__}")
-        if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
-            raise UsageError(f"threads must be 1 to {MOST_THREADS}, not {threads}")
-        self.artifact, self.threads = os.fspath(artifact), threads
+        self.artifact = os.fspath(artifact)
+        self.threads = integer("threads", threads, 1, MOST_THREADS)
         self._runtime: Runtime | None = None
         self._left_behind: list[Runtime] = []
         self._opening = threading.Lock()
@@ -48,19 +52,21 @@ class LazyRuntime:
 
     def encode(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         **options: Any,
-    ) -> Vectors:
+    ) -> npt.NDArray[Any]:
         """Embed as `Runtime.encode` does, with its ``options``."""
         return self.runtime.encode(texts, **options)
 
-    def queries(self, texts: Sequence[str], dim: int | None = None) -> list[list[float]]:
+    def queries(self, texts: Iterable[str], dim: int | None = None) -> list[list[float]]:
         """Embed queries as lists of Python's floats, what stores of others take."""
-        return _floats(self.runtime.encode_query(list(texts), dim=dim)) if texts else []
+        given = list(strings(texts, TEXTS))
+        return _floats(self.runtime.encode_query(given, dim=dim)) if given else []
 
-    def documents(self, texts: Sequence[str], dim: int | None = None) -> list[list[float]]:
+    def documents(self, texts: Iterable[str], dim: int | None = None) -> list[list[float]]:
         """Embed documents in the same form."""
-        return _floats(self.runtime.encode_document(list(texts), dim=dim)) if texts else []
+        given = list(strings(texts, TEXTS))
+        return _floats(self.runtime.encode_document(given, dim=dim)) if given else []
 
     def close(self) -> None:
         """Release the engine, if there is one, once the texts under way are done."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from asterisk.errors import MissingPackage
@@ -22,7 +23,8 @@ except ModuleNotFoundError as failure:
         "llama-index-core", "; install it with: pip install llama-index-core"
     ) from failure
 
-from asterisk.integrations.lazy import LazyRuntime
+from asterisk.integrations.lazy import TEXTS, LazyRuntime
+from asterisk.validation import integer, strings
 
 BATCH = 256  # texts a call: nothing is padded, so that a call's own cost is what counts
 
@@ -43,6 +45,9 @@ class AsteriskEmbedding(BaseEmbedding):  # type: ignore[misc]
     def __init__(self, artifact: str | os.PathLike[str], **options: Any) -> None:
         path = os.fspath(artifact)
         options = {"model_name": path, "embed_batch_size": BATCH, **options}
+        for name in ("threads", "dim"):
+            if options.get(name) is not None:
+                options[name] = integer(name, options[name], 1)
         super().__init__(artifact=path, **options)
         self._lazy = LazyRuntime(path, self.threads)
 
@@ -54,6 +59,17 @@ class AsteriskEmbedding(BaseEmbedding):  # type: ignore[misc]
     def close(self) -> None:
         """Release the engine; the next use opens it again."""
         self._lazy.close()
+
+    def get_text_embedding_batch(self, texts: Iterable[str], *more: Any, **options: Any) -> Any:
+        """Embed texts as the library does, which takes a string or a dictionary for a list."""
+        return super().get_text_embedding_batch(list(strings(texts, TEXTS)), *more, **options)
+
+    async def aget_text_embedding_batch(
+        self, texts: Iterable[str], *more: Any, **options: Any
+    ) -> Any:
+        """Do the same, asynchronously."""
+        given = list(strings(texts, TEXTS))
+        return await super().aget_text_embedding_batch(given, *more, **options)
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return self._lazy.documents(texts, self.dim)

@@ -29,8 +29,10 @@ from asterisk.integrations.arrays import (
 )
 from asterisk.integrations.lazy import LazyRuntime
 from asterisk.roles import check_prompt_name, prompt_name_of
+from asterisk.validation import integer, strings
 
 TASKS = (None, "query", "document")
+INPUTS = "inputs must be a string or a list of strings"
 
 
 class SentenceEncoder:
@@ -103,10 +105,7 @@ class SentenceEncoder:
         if given is None or (inputs is not None and sentences is not None):
             raise UsageError("encode takes the texts once, as inputs")
         reduce = quantiser(precision)
-        texts = [given] if isinstance(given, str) else list(given)
-        for text in texts:
-            if not isinstance(text, str):
-                raise UsageError(f"an artifact embeds text, not {type(text).__name__}")
+        texts = [given] if isinstance(given, str) else list(strings(given, INPUTS))
         vectors = np.array([])  # of shape [0], as there
         if texts:
             dim = _checked_dim(truncate_dim) or self.truncate_dim
@@ -284,11 +283,8 @@ def _refuse(output_value: Any, device: Any, pool: Any, task: Any, batch_size: An
         raise UsageError("there is no pool of processes: open the encoder with more threads")
     if task not in TASKS:
         raise UsageError(f"task is query or document, not {task!r}")
-    if type(batch_size) is not int or batch_size < 1:
-        raise UsageError(f"batch_size must be a positive integer, not {batch_size!r}")
+    integer("batch_size", batch_size, 1)
 
 
 def _checked_dim(dim: Any) -> int | None:
-    if dim is not None and (type(dim) is not int or dim < 1):
-        raise UsageError(f"truncate_dim must be a positive integer, not {dim!r}")
-    return dim
+    return None if dim is None else integer("truncate_dim", dim, 1)

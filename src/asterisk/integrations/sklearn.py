@@ -26,6 +26,9 @@ except ModuleNotFoundError as failure:
 from asterisk.integrations.lazy import LazyRuntime
 from asterisk.runtimes.runtime import Vectors
 from asterisk.spaces import share_space, spaces
+from asterisk.validation import integer, strings
+
+TEXTS = "X must be a list of strings"
 
 
 class AsteriskVectorizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -57,13 +60,11 @@ class AsteriskVectorizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Iterable[str], y: Any = None) -> Self:  # noqa: N803, ARG002
         """Check the parameters and the texts; UsageError, ArtifactError where they are wrong."""
-        _texts(X)
+        _ = list(strings(X, TEXTS))
         runtime = self._opened().runtime
         size = runtime.config.embedding_size
-        if self.dim is not None and not (type(self.dim) is int and 1 <= self.dim <= size):
-            raise UsageError(f"dim must be 1 to {size}, not {self.dim}")
+        self.n_features_out_ = size if self.dim is None else integer("dim", self.dim, 1, size)
         runtime.prompt(self.prompt_name)
-        self.n_features_out_ = self.dim or size
         self.fingerprint_ = runtime.fingerprint
         return self
 
@@ -73,7 +74,7 @@ class AsteriskVectorizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         UsageError if the artifact has been replaced by one of another embedding space.
         """
         check_is_fitted(self)
-        texts = _texts(X)
+        texts = list(strings(X, TEXTS))
         lazy = self._opened()
         runtime = lazy.runtime
         if not share_space((self.fingerprint_,), spaces(runtime)):
@@ -117,13 +118,3 @@ class AsteriskVectorizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         tags.requires_fit = True
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _texts(values: Any) -> list[str]:
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise UsageError(f"X must be an iterable of texts, not {type(values).__name__}")
-    texts = list(values)
-    for text in texts:
-        if not isinstance(text, str):
-            raise UsageError(f"X must hold texts, not {type(text).__name__}")
-    return texts

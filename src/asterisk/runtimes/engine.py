@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from asterisk.artifact import Artifact
+from asterisk.errors import ArtifactError
 
 Vector = npt.NDArray[np.float32]
 
@@ -47,3 +50,14 @@ class ArtifactEngine(Engine):
     def open_for(cls, artifact: Artifact, lanes: int, longest: int) -> list[Self]:  # noqa: ARG003
         """Do the same for texts of at most ``longest`` tokens, where less memory then suffices."""
         return cls.open(artifact, lanes)
+
+
+def utf8_path(path: Path) -> str:
+    """Return a path as libraries want it that encode it as UTF-8, whatever the locale is.
+
+    ArtifactError for a name that is not UTF-8.
+    """
+    try:
+        return os.fsencode(path).decode()
+    except UnicodeDecodeError:
+        raise ArtifactError(f"{path}: the engine needs a name in UTF-8; rename it") from None

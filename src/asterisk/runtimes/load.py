@@ -14,6 +14,7 @@ from asterisk.runtimes import pages
 from asterisk.runtimes.engine import ArtifactEngine
 from asterisk.runtimes.runtime import Runtime
 from asterisk.tokenizer import open_tokenizer
+from asterisk.validation import integer
 
 if TYPE_CHECKING:
     from asterisk.budget.plan import Budget
@@ -27,8 +28,7 @@ def load(
     path: str | os.PathLike[str], *, threads: int = 1, max_memory: int | None = None
 ) -> Runtime:
     """Open an artifact or a checkpoint folder; see `asterisk.load`."""
-    if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
-        raise UsageError(f"threads must be 1 to {MOST_THREADS}, not {threads}")
+    threads = integer("threads", threads, 1, MOST_THREADS)
     folder = Path(path)
     if is_artifact(folder):
         return opened(

@@ -10,7 +10,7 @@ import numpy as np
 from asterisk import plugins
 from asterisk.artifact import Artifact
 from asterisk.errors import ArtifactError, EngineError, one_line
-from asterisk.runtimes.engine import ArtifactEngine, Vector
+from asterisk.runtimes.engine import ArtifactEngine, Vector, utf8_path
 from asterisk.runtimes.onnx_header import check_graph
 
 INPUT, OUTPUT = "input_ids", "sentence_embedding"
@@ -33,7 +33,7 @@ class OnnxEngine(ArtifactEngine):
         check_graph(artifact.entry, WEIGHTS)
         try:
             self.session: Any = ort.InferenceSession(
-                str(artifact.entry), session_options(ort), providers=["CPUExecutionProvider"]
+                utf8_path(artifact.entry), session_options(ort), providers=["CPUExecutionProvider"]
             )
             shapes = [(v.name, v.type, v.shape) for v in self.session.get_inputs()]
             shapes += [(v.name, v.type, v.shape) for v in self.session.get_outputs()]

@@ -6,7 +6,7 @@ import contextlib
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -20,6 +20,8 @@ from asterisk.runtimes import forks
 from asterisk.runtimes.engine import Engine
 from asterisk.runtimes.lanes import Lanes
 from asterisk.tokenizer import Tokenizer
+from asterisk.validation import integer, one_of, strings
+from asterisk.vectors import PRECISIONS, quantize
 
 if TYPE_CHECKING:
     from asterisk.budget.plan import Budget
@@ -72,41 +74,38 @@ class Runtime:
 
     def encode(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
         normalize: bool | None = None,
         dim: int | None = None,
+        precision: str = "float32",
         show_progress: bool = False,
         on_long: OnLong = "truncate",
-    ) -> Vectors:
+    ) -> npt.NDArray[Any]:
         """Embed one text, float32 [d], or a list of n, float32 [n, d].
 
+        A list, tuple, iterator, one-dimensional array or pandas Series of strings is a list.
         ``prompt`` goes before each text, or the model's prompt called ``prompt_name``, or its
         default one. ``dim`` keeps the first dimensions only; ``normalize`` makes what is kept unit
-        length, as the model's folder says if left out. A text beyond ``longest`` tokens is
+        length, as the model's folder says if left out; ``precision`` makes bytes or bits of it, see
+        `asterisk.vectors.quantize`. A text beyond ``longest`` tokens is
         truncated and counted, or refused. Raises InputError for a text without a token, UsageError
         for arguments that cannot be meant, EngineError for a vector that is not finite, which only
         damaged weights give.
         """
         size = self.config.embedding_size
-        if dim is not None and not (isinstance(dim, int | np.integer) and 1 <= dim <= size):
-            raise UsageError(f"dim must be 1 to {size}, not {dim}")
-        if on_long not in ("truncate", "error"):
-            raise UsageError(f"on_long must be 'truncate' or 'error', not {on_long!r}")
-        if texts is None:
-            raise UsageError("texts must be a string or a list of strings, not None")
+        kept = size if dim is None else integer("dim", dim, 1, size)
+        one_of("precision", precision, PRECISIONS)
+        one_of("on_long", on_long, ("truncate", "error"))
         before = self.prompt(prompt_name, prompt)
-        many = [texts] if isinstance(texts, str) else list(texts)
-        kept = size if dim is None else int(dim)
+        many = [texts] if isinstance(texts, str) else list(strings(texts))
         out = np.empty((len(many), kept), np.float32)
 
         def embed(index: int) -> None:
-            text = many[index]
-            if before and isinstance(text, str):
-                text = before + text
-            out[index] = self.embed_ids(self.tokenize(text, on_long))[:kept]
+            ids = self.tokenize(before + many[index], on_long)
+            out[index] = self.embed_ids(ids)[:kept]
 
         if len(many) == 1 and not show_progress:  # where ten microseconds are a share
             embed(0)
@@ -119,16 +118,17 @@ class Runtime:
             length = divisor(row)
             if unit:
                 out[index] = row / length
-        return out[0] if isinstance(texts, str) else out
+        made = quantize(out, precision)
+        return made[0] if isinstance(texts, str) else made
 
-    def encode_query(self, texts: str | Sequence[str], **options: Any) -> Vectors:
+    def encode_query(self, texts: str | Iterable[str], **options: Any) -> npt.NDArray[Any]:
         """Embed queries: as `encode`, with the model's prompt called "query" unless one is given.
 
         As sentence-transformers' method of this name; ``options`` are those of `encode`.
         """
         return self.encode(texts, **self._with_role("query", options))
 
-    def encode_document(self, texts: str | Sequence[str], **options: Any) -> Vectors:
+    def encode_document(self, texts: str | Iterable[str], **options: Any) -> npt.NDArray[Any]:
         """Embed documents: as `encode`, with the model's prompt for them unless one is given.
 
         The first of "document", "passage" and "corpus" that it has, as in sentence-transformers'
@@ -245,8 +245,7 @@ def _longest_first(texts: Sequence[str]) -> deque[int]:
 
     A new length costs LiteRT a new plan of its memory.
     """
-    sizes = [len(text) if isinstance(text, str) else 0 for text in texts]
-    return deque(sorted(range(len(texts)), key=sizes.__getitem__, reverse=True))
+    return deque(sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True))
 
 
 def _all(work: Callable[[int], None], order: deque[int], advance: Callable[[], None]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from asterisk.artifact import Artifact
 from asterisk.errors import ArtifactError, EngineError, MissingExtra, one_line
-from asterisk.runtimes.engine import ArtifactEngine, Vector
+from asterisk.runtimes.engine import ArtifactEngine, Vector, utf8_path
 from asterisk.runtimes.tflite_header import check_file
 
 INPUT, OUTPUT = "input_ids", "sentence_embedding"
@@ -43,7 +43,7 @@ class TfliteEngine(ArtifactEngine):
         self._length = 0
         try:
             with _without_notice():
-                self._interpreter: Any = Interpreter(str(path), num_threads=1)
+                self._interpreter: Any = Interpreter(utf8_path(path), num_threads=1)
                 self._input, self._output = self._check_graph(artifact)
                 # Packs the weights, and refuses now what would be refused at the first text.
                 vector = self._run([artifact.config.vocab_size - 1])

@@ -30,6 +30,7 @@ from asterisk.search.store import read_tags
 from asterisk.search.words import Words
 from asterisk.sources.document import Document
 from asterisk.spaces import InSpace, spaces
+from asterisk.validation import integer
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime
@@ -313,8 +314,7 @@ class Index:
             raise UsageError(f"a query must be a string, not {type(text).__name__}")
         if mode not in MODES:
             raise UsageError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
-        if not isinstance(k, int) or k < 1:
-            raise UsageError(f"k must be a positive number, not {k!r}")
+        k = integer("k", k, 1)
         if not text.strip():
             raise InputError("an empty query finds nothing")
         words = self.words if self.words is not None and self.words.usable else None

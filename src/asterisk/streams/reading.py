@@ -1,17 +1,22 @@
-"""Texts from files or standard input: plain lines or JSON lines, always UTF-8."""
+"""Texts from files or standard input: plain lines or JSON lines."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
 
 from asterisk.errors import InputError
+from asterisk.streams.lines import LONGEST_LINE, lines
 
-LONGEST_LINE = 64 << 20  # bytes
+if TYPE_CHECKING:
+    from asterisk.runtimes.runtime import OnLong, Runtime
+
+RECORDS = {".jsonl", ".ndjson"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,37 +37,14 @@ def read(
 ) -> Iterator[Record]:
     """Yield the texts of ``paths`` in order, of standard input for ``-`` or none at all.
 
-    ``json_lines`` None decides by a name ending in ``.jsonl`` or ``.ndjson``. A JSON line is a
-    string, or an object with the text in ``field`` and perhaps an ``id``. InputError names the
-    place of what is not UTF-8, not JSON, without a text, or a line of more than ``longest`` bytes.
+    ``json_lines`` None decides by ``.jsonl`` or ``.ndjson`` in the name. A JSON line is a string,
+    or an object with the text in ``field`` and perhaps an ``id``. InputError names the place of
+    what is not JSON or without a text; see also `lines`.
     """
     for path in paths or [Path("-")]:
-        as_json = path.suffix in {".jsonl", ".ndjson"} if json_lines is None else json_lines
-        if str(path) == "-":
-            yield from _lines(sys.stdin.buffer, "standard input", as_json, field, longest)
-            continue
-        try:
-            with path.open("rb") as file:
-                yield from _lines(file, str(path), as_json, field, longest)
-        except OSError as failure:
-            raise InputError(f"cannot read {path}: {failure.strerror or failure}") from None
-
-
-def _lines(file: BinaryIO, name: str, as_json: bool, field: str, longest: int) -> Iterator[Record]:
-    number = 0
-    while raw := file.readline(longest + 1):
-        number += 1
-        place = f"{name}, line {number}"
-        if len(raw) > longest:
-            size = f"{longest >> 20} MB" if longest >> 20 else f"{longest >> 10} KB"
-            raise InputError(f"{place}: longer than {size}")
-        try:
-            line = raw.decode("utf-8").rstrip("\r\n")
-            if number == 1:
-                line = line.removeprefix("\ufeff")  # a byte order mark is no text
-        except UnicodeDecodeError as failure:
-            raise InputError(f"{place}: not UTF-8 (byte {failure.start + 1})") from None
-        yield _record(line, place, field) if as_json else Record(line, place)
+        as_json = not RECORDS.isdisjoint(path.suffixes) if json_lines is None else json_lines
+        for place, line in lines(path, longest):
+            yield _record(line, place, field) if as_json else Record(line, place)
 
 
 def _record(line: str, place: str, field: str) -> Record:
@@ -89,3 +71,27 @@ def kept(records: Iterable[Record], on_empty: str) -> Iterator[Record]:
             if on_empty == "skip":
                 continue
         yield record
+
+
+def embedded(
+    runtime: Runtime,
+    records: Sequence[Record],
+    prompt_name: str | None,
+    on_long: OnLong,
+    **options: Any,
+) -> npt.NDArray[Any]:
+    """Embed the texts of ``records`` by `Runtime.encode`, whose ``options`` are taken.
+
+    InputError names the place of a text that is refused.
+    """
+    given: dict[str, Any] = {"prompt_name": prompt_name, "on_long": on_long, **options}
+    try:
+        return runtime.encode([record.text for record in records], **given)
+    except InputError as failure:
+        prompt = runtime.prompt(prompt_name)
+        for record in records:
+            try:
+                runtime.tokenize(prompt + record.text, on_long)
+            except InputError:
+                raise InputError(f"{record.place}: {failure}") from None
+        raise

@@ -19,14 +19,18 @@ from asterisk.errors import OutputError, UsageError
 from asterisk.files import replacing_file
 from asterisk.streams.reading import Record
 
-Vector = npt.NDArray[np.float32]
+Vector = npt.NDArray[Any]
 
 
 class Sink(ABC):
-    """Takes vectors of ``dim`` elements in order; None stands for a text without one."""
+    """Takes vectors of ``none``'s dtype and size in order; None stands for a text without one.
 
-    def __init__(self, file: BinaryIO, dim: int) -> None:
-        self.file, self.dim, self.rows = file, dim, 0
+    ``none`` has shape [0, size].
+    """
+
+    def __init__(self, file: BinaryIO, none: Vector) -> None:
+        self.file, self.size, self.rows = file, none.shape[1], 0
+        self.dtype = none.dtype.newbyteorder("<")
 
     def write(self, record: Record, vector: Vector | None) -> None:
         """Write one row."""
@@ -61,8 +65,8 @@ class Csv(Sink):
     def row(self, record: Record, vector: Vector | None) -> None:
         """Write a row, after the header if it is the first."""
         if not self.rows:
-            self._line(["index", "id", *(f"d{index}" for index in range(self.dim))])
-        cells = [""] * self.dim if vector is None else [str(value) for value in vector]
+            self._line(["index", "id", *(f"d{index}" for index in range(self.size))])
+        cells = [""] * self.size if vector is None else [str(value) for value in vector]
         self._line([str(self.rows), "" if record.id is None else str(record.id), *cells])
 
     def _line(self, cells: list[str]) -> None:
@@ -72,16 +76,16 @@ class Csv(Sink):
 
 
 class Npy(Sink):
-    """A float32 array [n, dim]; a text without a vector is a row of NaN."""
+    """An array [n, size], little-endian; in float32 a text without a vector is a row of NaN."""
 
-    def __init__(self, file: BinaryIO, dim: int) -> None:
-        super().__init__(file, dim)
+    def __init__(self, file: BinaryIO, none: Vector) -> None:
+        super().__init__(file, none)
         self._header()
 
     def row(self, record: Record, vector: Vector | None) -> None:  # noqa: ARG002
-        """Append a row of little-endian floats."""
-        values = np.full(self.dim, np.nan) if vector is None else vector
-        self.file.write(values.astype("<f4").tobytes())
+        """Append a row."""
+        values = np.full(self.size, np.nan) if vector is None else vector
+        self.file.write(values.astype(self.dtype).tobytes())
 
     def finish(self) -> None:
         """Put the true number of rows into the header."""
@@ -91,7 +95,8 @@ class Npy(Sink):
 
     def _header(self) -> None:
         # NumPy pads its headers so that the first axis may grow in place.
-        shape = {"descr": "<f4", "fortran_order": False, "shape": (self.rows, self.dim)}
+        descr = np.lib.format.dtype_to_descr(self.dtype)
+        shape = {"descr": descr, "fortran_order": False, "shape": (self.rows, self.size)}
         np.lib.format.write_array_header_1_0(self.file, shape)
 
 
@@ -99,21 +104,23 @@ SINKS: Mapping[str, type[Sink]] = {"jsonl": JsonLines, "csv": Csv, "npy": Npy}
 
 
 @contextlib.contextmanager
-def opened(path: Path | None, format: str, dim: int) -> Iterator[Sink]:
-    """Give a sink for ``path``, or for standard output if it is None.
-
-    A file appears whole or not at all. UsageError for `.npy` on standard output.
-    """
-    if path is None:
-        if format == "npy":
-            raise UsageError("npy needs --out FILE: it cannot be written to standard output")
-        sink = SINKS[format](sys.stdout.buffer, dim)
+def opened(path: Path | None, format: str, none: Vector) -> Iterator[Sink]:
+    """Give a sink of vectors like ``none``; UsageError for `.npy` on standard output."""
+    if path is None and format == "npy":
+        raise UsageError("npy needs --out FILE: it cannot be written to standard output")
+    with written(path) as file:
+        sink = SINKS[format](file, none)
         yield sink
         sink.finish()
+
+
+@contextlib.contextmanager
+def written(path: Path | None) -> Iterator[BinaryIO]:
+    """Give standard output, or for a path a file that appears whole or not at all."""
+    if path is None:
+        yield sys.stdout.buffer
         return
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: no such folder")
     with replacing_file(path) as staging, staging.open("wb") as file:
-        sink = SINKS[format](file, dim)
-        yield sink
-        sink.finish()
+        yield file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +19,8 @@ def open_packed(path: Path, stack: ExitStack) -> IO[bytes]:
     """
     raw = stack.enter_context(path.open("rb"))
     if path.suffix == ".gz":
+        import gzip
+
         return io.BufferedReader(stack.enter_context(gzip.GzipFile(fileobj=raw)))
     if path.suffix == ".zst":
         return io.BufferedReader(stack.enter_context(_Zstandard(raw)))
