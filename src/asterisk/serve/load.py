@@ -5,7 +5,7 @@
 An open loop: each request has a time at which it is meant to leave, whatever became of those
 before, and its latency counts from then. So a server that stands still for a second has a thousand
 slow requests and not one ("coordinated omission"; Tene, "How NOT to Measure Latency", 2015).
-With the server's process id, its memory and its CPU time are watched and printed, too.
+With the server's process id, its memory and its CPU time are measured and printed, too.
 Standard library only.
 """
 
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from asterisk.serve.watch import Watch
+from asterisk.serve.process_monitor import ProcessMonitor
 
 # One token each with a space before it, in GPT-2's vocabulary.
 WORDS = """
@@ -224,10 +224,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     it.add_argument("--pid", type=int, help="the server's process, on this machine and Linux")
     arguments = it.parse_args(argv)
     token = arguments.token_file.read_text().strip() if arguments.token_file else None
-    watch = Watch(arguments.pid) if arguments.pid else None
+    monitor = ProcessMonitor(arguments.pid) if arguments.pid else None
 
     async def run() -> Outcome:
-        looking = asyncio.ensure_future(watch.look()) if watch else None
+        measuring = asyncio.ensure_future(monitor.run()) if monitor else None
         try:
             return await drive(
                 arguments.url,
@@ -238,10 +238,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 token=token,
             )
         finally:
-            if looking:
-                looking.cancel()
+            if measuring:
+                measuring.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
-                    await looking
+                    await measuring
 
     try:
         outcome = asyncio.run(run())
@@ -250,8 +250,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{where}: {failure.strerror or failure}", file=sys.stderr)
         return 1
     print(outcome)
-    if watch:
-        print(watch.told(len(outcome.seconds)))
+    if monitor:
+        print(monitor.summary(len(outcome.seconds)))
     return 1 if outcome.errors else 0
 
 
