@@ -99,7 +99,8 @@ def parse_embeddings(body: bytes, rules: Rules) -> EncodeRequest:
     encoding = _optional(values, "encoding_format", str, "a string")
     if encoding not in (None, "float", "base64"):
         raise _wrong("encoding_format", "must be 'float' or 'base64'")
-    dtype = _optional(values, "output_dtype", str, "a string") or "float"
+    dtype = _optional(values, "output_dtype", str, "a string")
+    dtype = "float" if dtype is None else dtype
     if dtype not in ("float", "int8", "binary", "ubinary"):
         raise _wrong("output_dtype", "must be 'float', 'int8', 'binary' or 'ubinary'")
     size = _dimensions(values, rules)
@@ -302,7 +303,7 @@ def _check_ids(ids: list[Any], name: str, rules: Rules) -> None:
         raise _wrong(
             name,
             f"has the special token {min(rules.special & set(ids))}: send a text's own ids, as "
-            "add_special_tokens=False gives them",
+            f"add_special_tokens=False gives them, or texts; {LANGCHAIN}",
         )
 
 

@@ -40,6 +40,7 @@ ALIASES = {
 }
 _REASONS = {408: "timeout", 413: "body_too_large", 429: "rate_limit_exceeded", 503: "unavailable"}
 _SOON = 0.05  # seconds within which nobody asks whether the client is still there
+_MOST_READ = 64 << 20  # bytes of a body that is too large
 _PIECE = 32 << 10  # bytes of an answer that are handed on at a time
 
 
@@ -80,7 +81,6 @@ class Service:
         metrics.gauge("asterisk_queue_texts", "Texts waiting.", lambda: workers.waiting)
         metrics.gauge("asterisk_body_bytes", "Bodies of requests.", lambda: self.bodies.held)
         metrics.gauge("asterisk_answer_bytes", "Answers not sent.", lambda: self.answers.held)
-        metrics.gauge("asterisk_connections", "Open connections.", lambda: self.connections())
 
     def refusal(self, scope: Scope) -> ApiError | None:
         """Return why a request is answered with an error before it is looked at, if it is."""
@@ -129,9 +129,9 @@ class Service:
         """Return a request's body, inflated and within the bounds; ApiError, ClientDisconnect."""
         limit = self.limits.body
         headers = dict(scope["headers"])
-        if int(headers.get(b"content-length", b"0")) > limit:  # the server took digits only
-            # A client that waits for leave to send must not take this connection for usable.
-            raise too_large(limit, {"connection": "close"} if b"expect" in headers else None)
+        large = int(headers.get(b"content-length", b"0")) > limit  # the server took digits only
+        if large and b"expect" in headers:
+            raise too_large(limit)
         encoding = headers.get(b"content-encoding", b"identity").strip().lower()
         if encoding not in (b"identity", b"gzip", b"x-gzip"):
             accepted = {"accept-encoding": "gzip"}
@@ -139,25 +139,32 @@ class Service:
         gzip = None if encoding == b"identity" else zlib.decompressobj(wbits=31)
         parts: list[bytes] = []
         more = True
+        came = 0
         try:
             async with asyncio.timeout(self.limits.arrival):
-                while more:
+                # A body that is too large is read, too: many clients hear nothing before its end.
+                while more and came < _MOST_READ:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise ClientDisconnect
-                    more = message["more_body"]
-                    part = message["body"]
-                    if gzip is not None:
+                    more, part = message["more_body"], message["body"]
+                    came += len(part)
+                    if gzip is not None and not large:
                         part = gzip.decompress(part, limit - reservation.size + 1)
-                    if reservation.size + len(part) > limit:
-                        raise too_large(limit)
-                    if not reservation.grow(len(part)):
+                    if large or reservation.size + len(part) > limit:
+                        large = True
+                        parts.clear()
+                        reservation.resize(0)
+                    elif reservation.grow(len(part)):
+                        parts.append(part)
+                    else:
                         raise busy("Too many large requests at once.")
-                    parts.append(part)
         except TimeoutError:
             raise too_slow(self.limits.arrival) from None
         except zlib.error:
             raise ApiError(400, "The body is not gzip, as its Content-Encoding says.") from None
+        if large:
+            raise too_large(limit)
         if gzip is not None and (not gzip.eof or gzip.unused_data):
             raise ApiError(400, "The body is not one whole gzip stream.")
         return b"".join(parts)

@@ -58,10 +58,10 @@ def busy(message: str) -> ApiError:
     return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers=RETRY_SOON)
 
 
-def too_large(limit: int, headers: dict[str, str] | None = None) -> ApiError:
+def too_large(limit: int) -> ApiError:
     """Return the answer to a body of more than ``limit`` bytes."""
     message = f"The request's body has more than {limit} bytes."
-    return ApiError(413, message, code="body_too_large", headers=headers)
+    return ApiError(413, message, code="body_too_large", headers=CLOSE)
 
 
 def too_slow(seconds: float) -> ApiError:

@@ -54,6 +54,7 @@ def serve(
         service = Service(workers, served, _rules(runtime, served, limits), limits, metrics)
         server = Server(_config(service, limits))
         service.connections = lambda: len(server.server_state.connections)
+        metrics.gauge("asterisk_connections", "Open connections.", service.connections)
 
         def stop(number: int, _: object) -> None:
             signals.append(number)
