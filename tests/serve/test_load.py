@@ -178,7 +178,7 @@ def test_a_thousand_connections(tflite, descriptors):
             assert codes == [200] * 1000
         else:
             assert set(codes) == {200, 503}
-            assert codes.count(200) >= 200
+            assert codes.count(200) >= 150  # those being refused count for a moment
         stack.close()
         until(lambda: server.embed("x")[0] == 200)
         refusals = server.metric('asterisk_rejected_total{reason="unavailable"}')
