@@ -103,6 +103,13 @@ def test_llama_index(server, runtime, lines):
     assert np.array_equal(np.array(it.get_query_embedding("a"), "f4"), runtime.encode("a"))
 
 
+def test_hugging_face_hub(server, runtime):
+    hub = pytest.importorskip("huggingface_hub")
+    client = hub.InferenceClient(model=f"{server.url}/embed")
+    got = client.feature_extraction("a text", normalize=True, truncate=True)
+    assert np.array_equal(np.float32(got), runtime.encode(["a text"]))
+
+
 @pytest.mark.parametrize("option", ["--http1.1", "--http2"])
 def test_curl(server, runtime, option):
     about = subprocess.run(["curl", "--version"], capture_output=True, check=False, text=True)

@@ -104,6 +104,17 @@ def test_answers_that_nobody_reads(tflite):
         assert server.metric("asterisk_answer_bytes") == 0
 
 
+def test_small_answers_that_nobody_reads(tflite):
+    """Each is small enough to be sent at once, but for those before it."""
+    with running(tflite, "--timeout-arrival", 1) as server, server.connect() as it:
+        it.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        it.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            for _ in range(100_000):
+                it.sendall(b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n")
+        until(lambda: server.metric("asterisk_connections") == 1, 20)
+
+
 def test_bodies_together_have_a_bound(tflite):
     with running(tflite, "--max-body", 4 << 20) as server, contextlib.ExitStack() as stack:
         for _ in range(2):

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -40,7 +40,7 @@ ALIASES = {
 }
 _REASONS = {408: "timeout", 413: "body_too_large", 429: "rate_limit_exceeded", 503: "unavailable"}
 _SOON = 0.05  # seconds within which nobody asks whether the client is still there
-_MOST_READ = 64 << 20  # bytes of a body that is too large
+_MOST_DROPPED = 64 << 20  # bytes of a body that is too large
 _PIECE = 32 << 10  # bytes of an answer that are handed on at a time
 
 
@@ -132,45 +132,44 @@ class Service:
         large = int(headers.get(b"content-length", b"0")) > limit  # the server took digits only
         if large and b"expect" in headers:
             raise too_large(limit)
-        encoding = headers.get(b"content-encoding", b"identity").strip().lower()
-        if encoding not in (b"identity", b"gzip", b"x-gzip"):
-            accepted = {"accept-encoding": "gzip"}
-            raise ApiError(415, "A body may be compressed with gzip only.", headers=accepted)
-        gzip = None if encoding == b"identity" else zlib.decompressobj(wbits=31)
+        gzip = _decompressor(headers.get(b"content-encoding", b"identity"))
         parts: list[bytes] = []
         more = True
-        came = 0
+        dropped = 0
         try:
             async with asyncio.timeout(self.limits.arrival):
                 # A body that is too large is read, too: many clients hear nothing before its end.
-                while more and came < _MOST_READ:
+                while more and dropped < _MOST_DROPPED:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise ClientDisconnect
                     more, part = message["more_body"], message["body"]
-                    came += len(part)
                     if gzip is not None and not large:
                         part = gzip.decompress(part, limit - reservation.size + 1)
+                        if gzip.unused_data:
+                            raise zlib.error
                     if large or reservation.size + len(part) > limit:
                         large = True
+                        dropped += len(part)
                         parts.clear()
                         reservation.resize(0)
                     elif reservation.grow(len(part)):
                         parts.append(part)
                     else:
                         raise busy("Too many large requests at once.")
+            if gzip is not None and not large and not gzip.eof:
+                raise zlib.error
         except TimeoutError:
             raise too_slow(self.limits.arrival) from None
         except zlib.error:
-            raise ApiError(400, "The body is not gzip, as its Content-Encoding says.") from None
+            message = "The body is not one whole gzip stream, as its Content-Encoding says."
+            raise ApiError(400, message) from None
         if large:
             raise too_large(limit)
-        if gzip is not None and (not gzip.eof or gzip.unused_data):
-            raise ApiError(400, "The body is not one whole gzip stream.")
         return b"".join(parts)
 
     async def send(self, parts: list[bytes], send: Send, reservation: Reservation) -> None:
-        """Send an answer as fast as the client reads, giving back what has gone; TimeoutError."""
+        """Send an answer as fast as the client reads, giving back what has gone."""
         left = sum(map(len, parts))
         head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % left)]
         await send({"type": "http.response.start", "status": 200, "headers": head})
@@ -183,8 +182,7 @@ class Service:
                 size += len(piece[-1])
             reservation.resize(left)
             body: Message = {"type": "http.response.body", "body": b"".join(piece)}
-            async with asyncio.timeout(self.limits.arrival):
-                await send({**body, "more_body": bool(parts)})
+            await send({**body, "more_body": bool(parts)})
             left -= size
 
 
@@ -203,27 +201,32 @@ class VectorRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        with self.service.answers.reserve() as reservation:
+            parts = await self._answer(scope, receive, reservation)
+            await self.service.send(parts, send, reservation)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, reservation: Reservation
+    ) -> list[bytes]:
         service = self.service
         start = time.monotonic()
-        with service.answers.reserve() as reservation:
-            try:
-                with service.bodies.reserve() as held:
-                    body = await service.body(scope, receive, held)
-                    request = self.parse(body, service.rules)
-                    del body
-                    encode = getattr(request, "encode", request)
-                    if not reservation.grow(encode.answer_size, allow_first=True):
-                        raise busy("Too many answers are under way or not read yet.")
-                    job = await service.embed(encode, receive)
-                parts = self.finish(service, request, job)
-                del job
-            except (ApiError, ClientDisconnect):
-                raise
-            except Exception:
-                traceback.print_exc(file=sys.stderr)
-                raise failed() from None
-            service.metrics.seconds.observe(time.monotonic() - start)
-            await service.send(parts, send, reservation)
+        try:
+            with service.bodies.reserve() as held:
+                body = await service.body(scope, receive, held)
+                request = self.parse(body, service.rules)
+                del body
+                encode = getattr(request, "encode", request)
+                if not reservation.grow(encode.answer_size, allow_first=True):
+                    raise busy("Too many answers are under way or not read yet.")
+                job = await service.embed(encode, receive)
+            parts = self.finish(service, request, job)
+        except (ApiError, ClientDisconnect):
+            raise
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
+            raise failed() from None
+        service.metrics.seconds.observe(time.monotonic() - start)
+        return parts
 
 
 def embeddings(service: Service, _: api.EncodeRequest, job: Job) -> list[bytes]:
@@ -291,7 +294,8 @@ class RequestCounter:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            await send(message)
+            async with asyncio.timeout(self.service.limits.arrival):
+                await send(message)  # which waits for a client that does not read
 
         metrics = self.service.metrics
         try:
@@ -317,15 +321,15 @@ def application(service: Service) -> ASGIApp:
         entries = [{"id": name, **entry} for name in service.rules.names()]
         name = request.path_params.get("name")
         if name is None:
-            return JSONResponse({"object": "list", "data": entries})
+            return _json({"object": "list", "data": entries})
         for it in entries:
             if it["id"] == name:
-                return JSONResponse(it)
+                return _json(it)
         message = f"The model {name[:64]!r} does not exist."
         raise ApiError(404, message, param="model", code="model_not_found")
 
     async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+        return _json({"status": "ok"})
 
     async def metrics(_: Request) -> Response:
         return Response(service.metrics.render(), headers={"content-type": CONTENT_TYPE})
@@ -370,6 +374,19 @@ def application(service: Service) -> ASGIApp:
     handlers = {ApiError: api_error, HTTPException: http_error, ClientDisconnect: hung_up}
     starlette = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
     return RequestCounter(starlette, service)
+
+
+def _decompressor(encoding: bytes) -> Any:
+    """Return what inflates a body, None where it is as it is."""
+    name = encoding.strip().lower()
+    if name not in (b"identity", b"gzip", b"x-gzip"):
+        accepted = {"accept-encoding": "gzip"}
+        raise ApiError(415, "A body may be compressed with gzip only.", headers=accepted)
+    return None if name == b"identity" else zlib.decompressobj(wbits=31)
+
+
+def _json(value: object) -> Response:
+    return Response(json.dumps(value), media_type="application/json")
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 RETRY_SOON = {"retry-after": "1"}
 CLOSE = {"connection": "close"}
-_TEI_TYPES = {400: "validation", 413: "validation", 429: "overloaded", 503: "unhealthy"}
+_TEI_TYPES = {429: "overloaded", 500: "backend", 503: "unhealthy"}
 
 
 class ApiError(Exception):
@@ -47,7 +47,7 @@ class ApiError(Exception):
             }
         }
         if path == "/embed":
-            kind = _TEI_TYPES.get(self.status, "backend")
+            kind = _TEI_TYPES.get(self.status, "validation")
             fields = {"error": self.message, "error_type": kind}
         body = json.dumps(fields).encode() + b"\n"
         return Response(body, self.status, self.headers, "application/json")
