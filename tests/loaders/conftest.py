@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import folders
 import numpy as np
@@ -132,3 +136,48 @@ def hub_of(tmp_path_factory):
     yield get
     for hub in made.values():
         hub.runtime.close()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Chromium, for which every host but this one has no address."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not shutil.which("chromium"):
+        pytest.skip("no Chromium: python tests/loaders/set_up_browser.py")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=shutil.which("chromium"),
+            args=["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
+        )
+        yield browser
+        browser.close()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A folder that is served, and its address."""
+    handler = partial(Quiet, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield tmp_path, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def page(chromium):
+    """An empty page; that it asked another host for anything, or met an error, is a failure."""
+    context = chromium.new_context()
+    page = context.new_page()
+    asked, errors = [], []
+    page.on("request", lambda request: asked.append(urlsplit(request.url)))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    context.close()
+    assert not errors
+    hosts = {url.hostname for url in asked if url.scheme not in ("data", "blob")}
+    assert hosts == {"127.0.0.1"}

@@ -1,4 +1,4 @@
-"""Install what `test_browser.py` needs: Debian's Chromium, and transformers.js from npm.
+"""Install Debian's Chromium, and from npm transformers.js and OpenAI's client.
 
 ::
 
@@ -13,7 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "browser"
+HERE = Path(__file__).resolve().parent
+EXAMPLE = HERE.parents[1] / "examples" / "browser"
 APT = ("apt-get", "--yes", "--no-install-recommends", "--quiet")
 
 
@@ -26,7 +27,8 @@ def main() -> None:
             sys.exit("chromium is missing; on Debian, as root: apt-get install chromium")
         run(*APT, "update")
         run(*APT, "install", "chromium")
-    run("npm", "--prefix", str(EXAMPLE), "run", "setup")
+    for folder in (EXAMPLE, HERE):
+        run("npm", "--prefix", str(folder), "run", "setup")
 
 
 def run(*command: str) -> None:

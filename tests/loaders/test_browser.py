@@ -7,11 +7,6 @@ into a page and run; the page in `examples/browser` is used as a person does.
 from __future__ import annotations
 
 import re
-import shutil
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -36,49 +31,10 @@ env.backends.onnx.wasm.wasmPaths = { mjs: `${wasm}.mjs`, wasm: `${wasm}.wasm` };
 """
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    """Chromium, for which every host but this one has no address."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not (shutil.which("chromium") and (EXAMPLE / "lib").is_dir()):
-        pytest.skip("no Chromium or transformers.js: python tests/loaders/set_up_browser.py")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=shutil.which("chromium"),
-            args=["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
-        )
-        yield browser
-        browser.close()
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def site(tmp_path):
-    """A folder that is served, and its address."""
-    handler = partial(Quiet, directory=tmp_path)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield tmp_path, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.fixture
-def page(chromium):
-    """An empty page; that it asked another host for anything, or met an error, is a failure."""
-    context = chromium.new_context()
-    page = context.new_page()
-    asked, errors = [], []
-    page.on("request", lambda request: asked.append(urlsplit(request.url)))
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    context.close()
-    assert not errors
-    hosts = {url.hostname for url in asked if url.scheme not in ("data", "blob")}
-    assert hosts == {"127.0.0.1"}
+@pytest.fixture(scope="module", autouse=True)
+def _the_library_is_there():
+    if not (EXAMPLE / "lib").is_dir():
+        pytest.skip("no transformers.js: python tests/loaders/set_up_browser.py")
 
 
 def paste(page, address, hub, form):

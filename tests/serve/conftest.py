@@ -133,7 +133,7 @@ def running(*arguments: Any, **options: Any) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def tflite(artifact_of) -> Path:
-    for module in ("uvicorn", "httptools", "ai_edge_litert"):
+    for module in ("uvicorn", "starlette", "prometheus_client", "ai_edge_litert"):
         pytest.importorskip(module)
     return artifact_of("tflite", "int8")
 

@@ -41,7 +41,8 @@ def test_bodies_of_ten_megabytes(server):
     assert (code, headers["connection"]) == (413, "close")
     refused(got)
     with server.connect() as it:  # without a length
-        it.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        it.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nConnection: close\r\n")
+        it.sendall(b"Transfer-Encoding: chunked\r\n\r\n")
         for _ in range(100):
             it.sendall(b"186a0\r\n" + body[:100_000] + b"\r\n")
         it.sendall(b"0\r\n\r\n")
@@ -52,32 +53,32 @@ def test_bodies_of_ten_megabytes(server):
 
 
 def test_slow_clients_are_let_go(tflite):
-    slow = (
+    """A body that does not come is told so; a head that does not is cut off."""
+    silent = (
         b"",
         b"GET /hea",
         HEAD % 100,
-        HEAD % 100 + b"\r\n" + b"{",
         b"GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET /hea",  # the second one on its connection
     )
+    slow = (HEAD % 100 + b"\r\n", HEAD % 100 + b"\r\n" + b"{")
     with running(tflite, "--timeout-arrival", 1) as server, contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(server.connect(10)) for _ in slow]
-        for it, data in zip(sockets, slow, strict=True):
-            it.sendall(data)
-        for it, data in zip(sockets, slow, strict=True):
-            got = answer(it)  # ends: the server closes
-            assert b" 408 " in got, data
-        assert server.metric('asterisk_rejected_total{reason="slow"}') == len(slow)
-        refusals = 'asterisk_requests_total{path="none",status="%d"}'
-        assert server.metric(refusals % 408) == len(slow)
-        for data, code in (
-            (b"no HTTP\r\n\r\n", 400),
-            (b"GET / HTTP/1.1\r\nA: " + b"b" * 99_999 + b"\r\n\r\n", 431),
-        ):
-            with server.connect(10) as it:
+        sockets = [stack.enter_context(server.connect(10)) for _ in silent + slow]
+        for it, data in zip(sockets, silent + slow, strict=True):
+            for part in data.partition(b"\r\n\r\n"):
+                it.sendall(part)
+                time.sleep(0.05)
+        for it, data in zip(sockets, silent + slow, strict=True):
+            try:
+                got = answer(it)  # ends: the server closes
+            except ConnectionResetError:
+                got = b""
+            assert (b" 408 " in got) == (data in slow), data
+        assert server.metric('asterisk_rejected_total{reason="slow"}') == len(silent)
+        assert server.metric('asterisk_rejected_total{reason="timeout"}') == len(slow)
+        for data in (b"no HTTP\r\n\r\n", b"GET / HTTP/1.1\r\nA: " + b"b" * 999_999):
+            with server.connect(10) as it, contextlib.suppress(ConnectionResetError):
                 it.sendall(data)
-                assert status(answer(it)) == code
-            assert server.metric(refusals % code) == 1
-        assert server.metric('asterisk_rejected_total{reason="head"}') == 1
+                assert status(answer(it)) == 400
         # One that keeps sending a little is no better.
         with server.connect(10) as it:
             it.sendall(HEAD % 100)
@@ -88,6 +89,7 @@ def test_slow_clients_are_let_go(tflite):
                     it.sendall(b"a: b\r\n")
             assert time.monotonic() - begin < 10
         assert server.embed("x")[0] == 200
+        assert server.metric("asterisk_connections") == 1
 
 
 def test_answers_that_nobody_reads(tflite):
@@ -98,7 +100,19 @@ def test_answers_that_nobody_reads(tflite):
             it.sendall((HEAD % len(data) + b"\r\n" + data) * 4)  # 24 MB of answers
             unread = 'asterisk_rejected_total{reason="unread"}'
             until(lambda: server.metric(unread) == 1, 60)
-        assert server.metric("asterisk_connections") == 1
+            until(lambda: server.metric("asterisk_connections") == 1)
+        assert server.metric("asterisk_answer_bytes") == 0
+
+
+def test_small_answers_that_nobody_reads(tflite):
+    """Each is small enough to be sent at once, but for those before it."""
+    with running(tflite, "--timeout-arrival", 1) as server, server.connect() as it:
+        it.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        it.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            for _ in range(100_000):
+                it.sendall(b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n")
+        until(lambda: server.metric("asterisk_connections") == 1, 20)
 
 
 def test_bodies_together_have_a_bound(tflite):
@@ -174,12 +188,11 @@ def test_a_thousand_connections(tflite, descriptors):
         if descriptors == 4096:
             assert codes == [200] * 1000
         else:
-            assert codes[:200] == [200] * 200
-            assert set(codes[300:]) == {503}
+            assert set(codes) == {200, 503}
+            assert codes.count(200) >= 150  # those being refused count for a moment
         stack.close()
         until(lambda: server.embed("x")[0] == 200)
-        refusals = server.metric('asterisk_requests_total{path="none",status="503"}')
-        assert refusals == server.metric('asterisk_rejected_total{reason="connections"}')
+        refusals = server.metric('asterisk_rejected_total{reason="unavailable"}')
         assert (refusals > 0) == (descriptors == 300)
         assert server.stop() == 0
         assert "Traceback" not in server.told
@@ -236,21 +249,14 @@ def test_what_is_cut_short_is_told_so(tflite):
         assert len(server.told.splitlines()) == 2
 
 
-def test_health_while_it_stops(tflite):
+def test_an_idle_connection_is_closed_and_what_is_under_way_answered(tflite):
     with running(tflite) as server, server.connect() as idle:
         idle.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
-        got = b""
-        while not got.endswith(b"}\n"):
-            got += idle.recv(4096)
-        assert status(got) == 200
+        until(lambda: server.metric('asterisk_requests_total{path="/health",status="200"}') == 1)
         with start(server, {"input": LONG[:400]}) as busy:
             until(lambda: server.metric("asterisk_queue_texts") > 300)
             os.kill(server.process.pid, signal.SIGTERM)
-            time.sleep(0.3)
-            idle.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
-            got = answer(idle)
-            assert status(got) == 503
-            refused(got.partition(b"\r\n\r\n")[2])
+            assert status(answer(idle)) == 200
             with pytest.raises(ConnectionRefusedError):
                 server.connect()
             assert status(answer(busy)) == 200

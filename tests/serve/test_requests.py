@@ -33,24 +33,18 @@ BAD = {
 }
 WRONG = [
     {"model": NAME},
-    {"input": "x"},
-    {"model": None, "input": "x"},
     {"model": 1, "input": "x"},
-    {"model": "", "input": "x"},
-    {"model": "\ud800", "input": "x"},
     *(
         GOOD | {"input": value}
         for value in (
             None, "", [], [""], [[]], ["a", ""], ["a", 1], ["a", [1]], [[1], "a"], [1, "a"], [1.0],
-            [True], [[True]], [[1.5]], [None], {}, {"a": 1}, 1, True, [[[1]]], [{}], ["x"] * 2049,
+            [1], [[1]], [True], [[True]], [[1.5]], [None], {}, {"a": 1}, 1, True, [[[1]]], [{}],
+            ["x"] * 2049,
         )
     ),
     *(GOOD | {"dimensions": value} for value in (0, -1, 257, 1.0, "8", True, [8], 10**30)),
     *(GOOD | {"encoding_format": value} for value in ("", "Float", "int8", 1, [], {})),
-    GOOD | {"user": 1},
-    GOOD | {"dimension": 1},
-    GOOD | {"": 1},
-    GOOD | {"\ud800": 1},
+    *(GOOD | {"output_dtype": value} for value in ("", "uint8", "Float", 1, [], {})),
 ]  # fmt: skip
 
 
@@ -75,13 +69,13 @@ def test_requests_that_cannot_be_meant(server):
 
 
 def test_the_parameter_is_named(server):
-    for name, value in (("dimensions", 0), ("encoding_format", "a"), ("user", 1), ("input", [])):
+    for name, value in (("dimensions", 0), ("encoding_format", "a"), ("input", [])):
         status, body = post(server, json.dumps(GOOD | {name: value}).encode())
         assert (status, refused(body)["param"]) == (400, name)
 
 
 def test_null_is_what_was_not_given(server):
-    fields = dict.fromkeys(("dimensions", "encoding_format", "user"))
+    fields = dict.fromkeys(("dimensions", "encoding_format", "output_dtype", "user", "model"))
     assert server.embed("x", **fields) == server.embed("x", user="somebody")
 
 
@@ -90,14 +84,21 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=8,
 )
-names = st.sampled_from(["input", "model", "dimensions", "encoding_format", "user"])
+names = st.sampled_from(["input", "model", "dimensions", "encoding_format", "query", "documents"])
 likely = st.fixed_dictionaries(
     {"model": st.just(NAME) | values},
     optional={
         "input": st.text() | st.lists(st.text()) | st.lists(st.integers(0, 60_000)) | values,
         "dimensions": st.integers(-1, 300) | values,
         "encoding_format": st.sampled_from(["float", "base64", "x"]) | values,
-        "user": st.text() | values,
+        "output_dtype": st.sampled_from(["float", "int8", "binary", "ubinary", "x"]) | values,
+        "inputs": st.text() | st.lists(st.text()) | values,
+        "truncate": st.booleans() | values,
+        "prompt_name": st.sampled_from(["query", "x"]) | values,
+        "query": st.text() | values,
+        "documents": st.lists(st.text() | st.dictionaries(st.just("text"), st.text())) | values,
+        "top_n": st.integers(-1, 3) | values,
+        "return_documents": st.booleans() | values,
     },
 )
 bodies = (
@@ -115,15 +116,18 @@ bodies = (
 @settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(body=bodies)
-def test_any_body(server, connection, body):
-    connection.request("POST", "/v1/embeddings", body)
+@given(path=st.sampled_from(["/v1/embeddings", "/v1/rerank", "/embed"]), body=bodies)
+def test_any_body(server, connection, path, body):
+    connection.request("POST", path, body)
     got = connection.getresponse()
     answer = got.read()
     if got.status == 200:
-        assert json.loads(answer)["data"]
+        assert json.loads(answer)
+        return
+    assert got.status in (400, 404)
+    if path == "/embed":
+        assert json.loads(answer)["error_type"] in ("validation", "backend")
     else:
-        assert got.status in (400, 404)
         refused(answer)
 
 
@@ -141,8 +145,6 @@ def connection(server):
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # a TLS hello
         b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
         b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Length: 9x\r\n\r\n",
-        b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n"
-        b"Transfer-Encoding: chunked\r\n\r\n",
         b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nx: " + b"y" * (1 << 20) + b"\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\n" + b"x: y\r\n" * 100_000,
@@ -159,6 +161,5 @@ def test_what_is_no_http(server, data):
         except (ConnectionResetError, BrokenPipeError):  # refused while it was still sending
             got = b""
     if got:
-        assert got[9:12] in (b"400", b"431"), got
-        refused(got.partition(b"\r\n\r\n")[2])
+        assert got[9:12] == b"400", got
     assert server.call("GET", "/health")[0] == 200

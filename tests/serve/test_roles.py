@@ -12,7 +12,7 @@ import pytest
 
 import asterisk
 from asterisk.runtimes.runtime import Runtime
-from asterisk.serve.api import Request, Rules, parse
+from asterisk.serve.api import EncodeRequest, Rules, parse_embeddings
 from asterisk.serve.errors import ApiError
 from asterisk.serve.jobs import Workers
 from asterisk.tokenizer import gpt2
@@ -24,7 +24,7 @@ PROMPTS = {"query": "query: ", "document": "", "passage": "passage: ", "s2p:x": 
 
 @pytest.fixture(scope="module")
 def e5(prompted):
-    for module in ("uvicorn", "httptools", "onnxruntime"):
+    for module in ("uvicorn", "starlette", "onnxruntime"):
         pytest.importorskip(module)
     with running(prompted, "--model-name", "e5:latest") as server:
         yield server
@@ -93,11 +93,11 @@ def test_a_model_without_prompts_takes_either_role(server, runtime):
 
 def rules(**changes) -> Rules:
     values = {"models": ("m",), "dimensions": 8, "tokens": 100, "texts": 10, "prompts": PROMPTS}
-    return Rules(**{**values, **changes})
+    return Rules(**{**values, "token_ids": True, "strict": True, **changes})
 
 
 def parsed(rules: Rules, **fields):
-    return parse(json.dumps({"model": "m", "input": "x", **fields}).encode(), rules)
+    return parse_embeddings(json.dumps({"model": "m", "input": "x", **fields}).encode(), rules)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +138,18 @@ def test_prompts_that_are_asked_for():
     assert parsed(named, model="m:query:query").prompt == "query: "
 
 
+def test_another_models_name_is_taken_unless_that_is_refused():
+    lax = rules(strict=False, default_prompt="usual: ")
+    for model in (None, "", "text-embedding-3-small", "nomic-embed-text:latest", "other:query"):
+        assert parsed(lax, model=model).prompt == "usual: "
+        assert parsed(lax, model=model, input_type="query").prompt == "query: "
+        with pytest.raises(ApiError):
+            parsed(rules(), model=model)
+    assert parsed(lax, model="m:query").prompt == "query: "
+    with pytest.raises(ApiError, match="does not exist here"):
+        parsed(lax, model="m:other")  # a prompt of this model that it does not have
+
+
 class Around(Runtime):
     """A runtime with special tokens around a text, which keeps the ids that it is given."""
 
@@ -159,7 +171,8 @@ def test_special_tokens_stand_around_texts_and_ids(on_long):
     async def embedded(*items, prompt=""):
         runtime = Around()
         workers = Workers(runtime, 1, 100, on_long)
-        job = workers.submit(Request(list(items), 2, base64=False, prompt=prompt))
+        request = EncodeRequest(list(items), 2, lambda _, row: row.tobytes(), 8, prompt)
+        job = workers.submit(request)
         await job.done
         assert workers.close(10)
         return runtime.given, job
@@ -167,7 +180,7 @@ def test_special_tokens_stand_around_texts_and_ids(on_long):
     given, job = asyncio.run(embedded("a text", prompt="query: "))
     assert given == [[1000, 22766, 25, 257, 2420, 2000]]
     assert (job.tokens, job.truncated) == (6, 0)
-    assert b'"embedding":[3,4]' in job.entries[0]  # as the folder says: not normalised
+    assert np.frombuffer(job.entries[0], "f4").tolist() == [3, 4]  # as the folder says
     assert asyncio.run(embedded([5, 6]))[0] == [[1000, 5, 6, 2000]]
     for long in ("word " * 20, [5] * 20):
         given, job = asyncio.run(embedded(long))

@@ -15,10 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asterisk.serve.api import Request
-from asterisk.serve.jobs import Workers, answer_size
-from asterisk.serve.limits import MIB, Limits, limits_for
-from asterisk.serve.room import Room
+from asterisk.serve.api import EncodeRequest, Rules, parse_embeddings
+from asterisk.serve.jobs import Workers
+from asterisk.serve.limits import MIB, ByteBudget, Limits, limits_for
 from asterisk.tokenizer import gpt2
 from serve.conftest import NAME, answer, running, until
 
@@ -95,13 +94,29 @@ class Longest:
         self.row = np.full(size, -1.17549435e-38, np.float32)
         self.row[0] = -1
 
+    def tokenize(self, text: str, on_long: str = "truncate") -> list[int]:
+        return [1]
+
     def embed_ids(self, ids: list[int]) -> np.ndarray:
         return self.row
 
 
-@settings(deadline=None, max_examples=30)
-@given(st.integers(1, 300), st.integers(1, 20), st.booleans())
-def test_an_answer_takes_no_more_than_was_set_aside(size, count, base64):
+DTYPES = ("float", "int8", "binary", "ubinary")
+
+
+def longest(texts: int, dimensions: int, **fields) -> EncodeRequest:
+    rules = Rules(models=(), dimensions=dimensions, tokens=100, texts=texts)
+    return parse_embeddings(json.dumps({"input": ["a"] * texts, **fields}).encode(), rules)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(1, 300),
+    st.integers(1, 20),
+    st.sampled_from(DTYPES),
+    st.sampled_from(["float", "base64"]),
+)
+def test_an_answer_takes_no_more_than_was_set_aside(size, count, dtype, encoding):
     async def entries() -> list[bytes]:
         workers = Workers(Longest(size), 1, 100, "truncate")
         job = workers.submit(request)
@@ -110,34 +125,35 @@ def test_an_answer_takes_no_more_than_was_set_aside(size, count, base64):
         assert job.failure is None
         return job.entries
 
-    request = Request([[1]] * count, size, base64)
+    request = longest(count, size, output_dtype=dtype, encoding_format=encoding)
     made = asyncio.run(entries())
     assert len(json.loads(b"[" + b"".join(made) + b"]")) == count
     # 33 and 8 bytes are CPython's for a bytes object and its place in a list.
-    assert sum(len(entry) + 33 + 8 for entry in made) <= answer_size(request)
+    assert sum(len(entry) + 33 + 8 for entry in made) <= request.answer_size
 
 
-def test_a_room_is_given_back_whatever_happens():
-    room = Room(100)
-    with contextlib.suppress(ZeroDivisionError), room.share() as one, room.share() as two:
-        assert one.more(60)
-        assert not two.alone_or_more(41)
-        assert two.alone_or_more(40)
-        assert room.held == 100
-        one.keep(10)
-        assert two.more(50)
-        assert not one.more(1)
+def test_a_budget_is_given_back_whatever_happens():
+    budget = ByteBudget(100)
+    with contextlib.suppress(ZeroDivisionError), budget.reserve() as one, budget.reserve() as two:
+        assert one.grow(60)
+        assert not two.grow(41, allow_first=True)
+        assert two.grow(40, allow_first=True)
+        assert budget.held == 100
+        one.resize(10)
+        assert two.grow(50)
+        assert not one.grow(1)
         raise ZeroDivisionError
-    assert room.held == 0
-    with room.share() as alone:
-        assert alone.alone_or_more(1000)  # or it could never be answered
+    assert budget.held == 0
+    with budget.reserve() as alone:
+        assert not alone.grow(1000)
+        assert alone.grow(1000, allow_first=True)  # or it could never be answered
 
 
 @pytest.mark.parametrize("room", [8 * MIB, 20 * MIB, 64 * MIB, 1 << 40])
 def test_two_of_the_longest_lists_fit(room):
     limits = limits_for(room)
-    longest = Request([[1]] * limits.texts, 256, base64=False)
-    assert 2 * answer_size(longest) <= limits.answers <= min(room * 0.3, Limits().answers)
+    size = longest(limits.texts, 256).answer_size
+    assert 2 * size <= limits.answers <= min(room * 0.3, Limits().answers)
 
 
 def test_worker_threads_share_one_deadline():
@@ -149,7 +165,7 @@ def test_worker_threads_share_one_deadline():
     async def close() -> float:
         workers = Workers(Stuck(4), 4, 100, "truncate")
         for _ in range(4):
-            workers.submit(Request([[1]], 4, base64=False))
+            workers.submit(longest(1, 4))
         await asyncio.sleep(0.2)
         begin = time.monotonic()
         assert not workers.close(0.2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -52,6 +53,21 @@ def parser() -> argparse.ArgumentParser:
         help="name that requests may give, beside the artifact's own; may be repeated",
     )
     it.add_argument(
+        "--strict", action="store_true", help="refuse a model's name that is none of these"
+    )
+    it.add_argument(
+        "--accept-token-ids",
+        action="store_true",
+        help="take lists of numbers for ids of this model's tokenizer",
+    )
+    it.add_argument(
+        "--cors-origin",
+        action="append",
+        type=_origin,
+        metavar="ORIGIN",
+        help="web page that may ask, as https://example.org, or *; may be repeated",
+    )
+    it.add_argument(
         "--on-long",
         choices=("truncate", "error"),
         default="truncate",
@@ -70,8 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    plugins.require("httptools", "serve")
-    plugins.require("uvicorn", "serve")
+    for module in ("uvicorn", "h11", "starlette", "prometheus_client"):
+        plugins.require(module, "serve")
     token = read_token(arguments.token_file) if arguments.token_file else None
     listener = (
         bound_unix(arguments.socket) if arguments.socket else bound(arguments.host, arguments.port)
@@ -90,6 +106,9 @@ def _serve(arguments: argparse.Namespace) -> int:
                 fingerprint=runtime.fingerprint,
                 created=int(time.time()),
                 token=token,
+                cors_origins=tuple(arguments.cors_origin or ()),
+                strict=arguments.strict,
+                token_ids=arguments.accept_token_ids,
             )
             where = _address(listener)
             if not (token or arguments.socket or is_local(listener.getsockname()[0])):
@@ -169,6 +188,12 @@ def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text[:6]) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port")
     return int(text)
+
+
+def _origin(text: str) -> str:
+    if text not in ("*", "null") and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an origin, as https://example.org")
+    return text
 
 
 if __name__ == "__main__":

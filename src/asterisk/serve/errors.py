@@ -1,18 +1,22 @@
-"""What a request can be told, in the API's shape.
+"""What a client is told where it gets no vectors, in the shape of the API that it asked.
 
-Source: https://platform.openai.com/docs/guides/error-codes; the same four fields in each.
+Sources: https://platform.openai.com/docs/guides/error-codes for all paths but /embed, which answers
+as Hugging Face's text-embeddings-inference does.
 """
 
 from __future__ import annotations
 
 import json
 
-INVALID = "invalid_request_error"
-AGAIN = (("retry-after", "1"),)
+from starlette.responses import Response
+
+RETRY_SOON = {"retry-after": "1"}
+CLOSE = {"connection": "close"}
+_TEI_TYPES = {429: "overloaded", 500: "backend", 503: "unhealthy"}
 
 
 class ApiError(Exception):
-    """A request that is answered with ``status`` and the API's four fields instead of vectors."""
+    """A request that is answered with ``status`` and a message instead of vectors."""
 
     def __init__(
         self,
@@ -21,8 +25,8 @@ class ApiError(Exception):
         *,
         param: str | None = None,
         code: str | None = None,
-        kind: str = INVALID,
-        headers: tuple[tuple[str, str], ...] = (),
+        kind: str = "invalid_request_error",
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -32,35 +36,43 @@ class ApiError(Exception):
         self.kind = kind
         self.headers = headers
 
-    def body(self) -> bytes:
-        """Return the answer's body."""
-        fields = {
-            "message": self.message,
-            "type": self.kind,
-            "param": self.param,
-            "code": self.code,
+    def response(self, path: str) -> Response:
+        """Return the answer to a request for ``path``."""
+        fields: dict[str, object] = {
+            "error": {
+                "message": self.message,
+                "type": self.kind,
+                "param": self.param,
+                "code": self.code,
+            }
         }
-        return json.dumps({"error": fields}).encode() + b"\n"
+        if path == "/embed":
+            kind = _TEI_TYPES.get(self.status, "validation")
+            fields = {"error": self.message, "error_type": kind}
+        body = json.dumps(fields).encode() + b"\n"
+        return Response(body, self.status, self.headers, "application/json")
 
 
 def busy(message: str) -> ApiError:
-    """Return the answer to what there is no room for now."""
-    return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers=AGAIN)
+    """Return the answer to a request for which there is no memory or queue now."""
+    return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers=RETRY_SOON)
 
 
-def too_large(most: int) -> ApiError:
-    """Return the answer to a body beyond ``most`` bytes."""
-    return ApiError(413, f"The request's body has more than {most} bytes.", code="body_too_large")
+def too_large(limit: int) -> ApiError:
+    """Return the answer to a body of more than ``limit`` bytes."""
+    message = f"The request's body has more than {limit} bytes."
+    return ApiError(413, message, code="body_too_large", headers=CLOSE)
 
 
 def too_slow(seconds: float) -> ApiError:
-    """Return the answer to a request that did not arrive within ``seconds``."""
-    return ApiError(408, f"The request did not arrive within {seconds:g} seconds.", code="timeout")
+    """Return the answer to a body that did not arrive within ``seconds``."""
+    message = f"The request did not arrive within {seconds:g} seconds."
+    return ApiError(408, message, code="timeout", headers=CLOSE)
 
 
 def unavailable(message: str) -> ApiError:
     """Return the answer where the server, not the request, is at fault for now."""
-    return ApiError(503, message, kind="server_error", headers=AGAIN)
+    return ApiError(503, message, kind="server_error", headers={**RETRY_SOON, **CLOSE})
 
 
 def failed() -> ApiError:

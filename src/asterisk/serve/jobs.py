@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import binascii
 import contextlib
-import math
 import threading
 import time
 from collections.abc import Sequence
@@ -14,29 +12,21 @@ from queue import SimpleQueue
 import numpy as np
 
 from asterisk.errors import InputError
-from asterisk.runtimes.runtime import OnLong, Runtime, Vectors, divisor
-from asterisk.serve.api import Item, Request
+from asterisk.runtimes.runtime import OnLong, Runtime, divisor
+from asterisk.serve.api import EncodeRequest, Item
 from asterisk.serve.errors import ApiError, busy, unavailable
 
 SLICE = 8  # texts of one request before the next request's turn
-_ENTRY = 112  # bytes of a text's entry beside its numbers, its object's included
-_DECIMALS = 16  # bytes of a number with nine digits, its comma included
-
-
-def answer_size(request: Request) -> int:
-    """Return how many bytes the entries of the answer take at most."""
-    number = 4 * 4 / 3 if request.base64 else _DECIMALS
-    return len(request.items) * (_ENTRY + math.ceil(number * request.dimensions))
 
 
 class Job:
     """One request's texts, and what has become of them."""
 
-    def __init__(self, request: Request, done: asyncio.Future[None]) -> None:
+    def __init__(self, request: EncodeRequest, done: asyncio.Future[None]) -> None:
         self.request = request
         self.done = done
         self.entries: list[bytes] = [b""] * len(request.items)
-        """Each text's entry in the answer's ``data``, with the comma before it."""
+        """Each vector as the request's ``write`` gives it."""
         self.tokens = 0
         self.truncated = 0
         self.failure: BaseException | None = None
@@ -73,7 +63,7 @@ class Workers:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, request: Request) -> Job:
+    def submit(self, request: EncodeRequest) -> Job:
         """Queue a request; ``done`` of its job is set in the end. ApiError where it is full."""
         if self._closed:
             raise unavailable("The server is stopping.")
@@ -135,55 +125,43 @@ class Workers:
 
     def _embed(self, job: Job, indices: Sequence[int]) -> tuple[int, int]:
         request, runtime = job.request, self.runtime
-        write = _base64 if request.base64 else _decimals
+        unit = runtime.config.normalize if request.normalize is None else request.normalize
+        on_long = request.on_long or self._on_long
         tokens = truncated = 0
         for index in indices:
             try:
-                ids, cut = self._ids(request.items[index], request.prompt)
+                ids, cut = self._ids(request.items[index], request.prompt, on_long)
             except InputError as failure:
-                raise ApiError(400, f"'input[{index}]': {failure}.", param="input") from None
+                message = f"'{request.name_of(index)}': {failure}."
+                raise ApiError(400, message, param=request.field) from None
             # A copy, as `Runtime.encode` has one: a sum's last bit may depend on where a row is.
             row = np.array(runtime.embed_ids(ids)[: request.dimensions])
             length = divisor(row)
-            vector = row / length if runtime.config.normalize else row
-            job.entries[index] = b'%b{"object":"embedding","index":%d,"embedding":%b}' % (
-                b"," if index else b"",
-                index,
-                write(vector),
-            )
+            job.entries[index] = request.write(index, row / length if unit else row)
             tokens += len(ids)
             truncated += cut
         return tokens, truncated
 
-    def _ids(self, item: Item, prompt: str) -> tuple[list[int], bool]:
+    def _ids(self, item: Item, prompt: str, on_long: OnLong) -> tuple[list[int], bool]:
         """Return the ids that the engine is given, and whether they are a part only."""
         runtime = self.runtime
         if isinstance(item, str):
             try:
                 return runtime.tokenize(prompt + item, "error"), False
             except InputError:
-                if self._on_long == "error":
+                if on_long == "error":
                     raise
                 return runtime.tokenize(prompt + item), True
         tokenizer = runtime.tokenizer
         most = runtime.longest - len(tokenizer.prefix) - len(tokenizer.suffix)
         cut = len(item) > most
-        if cut and self._on_long == "error":
+        if cut and on_long == "error":
             raise InputError(f"a text has more than {runtime.longest} tokens")
         return tokenizer.with_special_tokens(item[:most]), cut
 
     def _finish(self, job: Job) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has been closed
             self._loop.call_soon_threadsafe(_set, job.done)
-
-
-def _base64(vector: Vectors) -> bytes:
-    return b'"%b"' % binascii.b2a_base64(vector.astype("<f4").tobytes(), newline=False)
-
-
-def _decimals(vector: Vectors) -> bytes:
-    # Nine digits are enough for every float32 to be read back as it was.
-    return ("[" + ("%.9g," * len(vector))[:-1] + "]").encode() % tuple(vector.tolist())
 
 
 def _set(done: asyncio.Future[None]) -> None:

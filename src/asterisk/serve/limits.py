@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 MIB = 1 << 20
@@ -39,7 +41,7 @@ def limits_for(room: int | None) -> Limits:
 
     A character of a body can come to take four bytes, and be there twice: half of the room is for
     bodies. A text in an answer takes about 4 KiB, and answers have a bit more than a quarter, so
-    that two to the longest list fit.
+    that two to the longest list fit. What a connection's client does not read is up to 96 KiB more.
     """
     usual = Limits()
     if room is None:
@@ -50,5 +52,46 @@ def limits_for(room: int | None) -> Limits:
         answers=min(usual.answers, room * 9 // 32),
         texts=min(usual.texts, room // (32 << 10)),
         queue=min(usual.queue, room // (16 << 10)),
-        connections=min(usual.connections, room // (64 << 10)),
+        connections=min(usual.connections, room // (128 << 10)),
     )
+
+
+class ByteBudget:
+    """At most ``limit`` bytes of one kind, held by all requests; for the event loop's thread."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+
+    @contextmanager
+    def reserve(self) -> Iterator[Reservation]:
+        """Give one request a reservation, empty at first and released in the end."""
+        reservation = Reservation(self)
+        try:
+            yield reservation
+        finally:
+            reservation.resize(0)
+
+
+class Reservation:
+    """What one request holds of a budget: ``size`` bytes."""
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self.size = 0
+        self._budget = budget
+
+    def grow(self, size: int, *, allow_first: bool = False) -> bool:
+        """Reserve ``size`` more bytes; False where they are not free.
+
+        With ``allow_first`` a request that is alone may exceed the limit.
+        """
+        budget = self._budget
+        if budget.held + size > budget.limit and not (allow_first and not budget.held):
+            return False
+        self.resize(self.size + size)
+        return True
+
+    def resize(self, size: int) -> None:
+        """Hold ``size`` bytes from now on."""
+        self._budget.held += size - self.size
+        self.size = size

@@ -5,7 +5,7 @@
 An open loop: each request has a time at which it is meant to leave, whatever became of those
 before, and its latency counts from then. So a server that stands still for a second has a thousand
 slow requests and not one ("coordinated omission"; Tene, "How NOT to Measure Latency", 2015).
-With the server's process id, its memory and its CPU time are watched and printed, too.
+With the server's process id, its memory and its CPU time are measured and printed, too.
 Standard library only.
 """
 
@@ -17,13 +17,13 @@ import contextlib
 import json
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from asterisk.serve.watch import Watch
+from asterisk.serve.process_monitor import ProcessMonitor
 
 # One token each with a space before it, in GPT-2's vocabulary.
 WORDS = """
@@ -59,97 +59,6 @@ class Outcome:
         return line + "".join(f"\n{count} x {what}" for what, count in self.errors.most_common())
 
 
-class _Run:
-    def __init__(self, requests: Sequence[bytes], rate: float, seconds: float) -> None:
-        self.requests = requests
-        self.total = round(rate * seconds)
-        self.rate = rate
-        self.outcome = Outcome()
-        self.due: deque[tuple[int, float]] = deque()  # left no connection to leave on
-        self.idle: deque[_Connection] = deque()
-        self.left = self.total
-        self.done = asyncio.Event()
-        self.begin = 0.0
-
-    async def pace(self) -> None:
-        self.begin = time.perf_counter() + 0.05
-        sent = 0
-        while sent < self.total:
-            now = time.perf_counter()
-            while sent < self.total and (meant := self.begin + sent / self.rate) <= now:
-                self.outcome.late = max(self.outcome.late, now - meant)
-                self.start(sent, meant)
-                sent += 1
-            if sent < self.total:
-                await asyncio.sleep(max(self.begin + sent / self.rate - time.perf_counter(), 0))
-
-    def start(self, number: int, meant: float) -> None:
-        if self.idle:
-            self.idle.popleft().send(self.requests[number % len(self.requests)], meant)
-        else:
-            self.due.append((number, meant))
-
-    def ended(self, error: str | None, meant: float) -> None:
-        now = time.perf_counter()
-        if error is None:
-            self.outcome.seconds.append(now - meant)
-        else:
-            self.outcome.errors[error] += 1
-        self.left -= 1
-        self.outcome.elapsed = now - self.begin
-        if not self.left:
-            self.done.set()
-
-    def free(self, connection: _Connection) -> None:
-        if self.due:
-            number, meant = self.due.popleft()
-            connection.send(self.requests[number % len(self.requests)], meant)
-        else:
-            self.idle.append(connection)
-
-
-class _Connection(asyncio.Protocol):
-    """One kept-alive connection with one request at a time; made anew when the server closes it."""
-
-    def __init__(self, run: _Run) -> None:
-        self._run = run
-        self._meant: float | None = None
-        self._got = bytearray()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101
-        self._transport = transport
-        self._run.free(self)
-
-    def send(self, request: bytes, meant: float) -> None:
-        self._meant = meant
-        self._transport.write(request)
-
-    def data_received(self, data: bytes) -> None:
-        self._got += data
-        end = self._got.find(b"\r\n\r\n")
-        if end < 0 or self._meant is None:
-            return
-        head = bytes(self._got[:end]).lower()
-        length = int(head.partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0])
-        if len(self._got) < end + 4 + length:
-            return
-        status = head[9:12]
-        error = None if status == b"200" else f"status {status.decode()}"
-        meant, self._meant = self._meant, None
-        self._got.clear()
-        self._run.ended(error, meant)
-        if b"\r\nconnection: close" not in head:
-            self._run.free(self)
-
-    def connection_lost(self, failure: Exception | None) -> None:
-        if self in self._run.idle:
-            self._run.idle.remove(self)
-        if self._meant is not None:
-            self._run.ended(f"connection lost: {failure or 'closed'}", self._meant)
-            self._meant = None
-
-
 async def drive(
     url: str,
     *,
@@ -158,56 +67,74 @@ async def drive(
     connections: int,
     tokens: int = 20,
     token: str | None = None,
-    model: str | None = None,
     settle: float = _SETTLE,
 ) -> Outcome:
-    """Send ``rate`` requests a second, one text of ``tokens`` tokens each, for ``seconds``."""
+    """Send ``rate`` requests a second, one text of ``tokens`` tokens each, for ``seconds``.
+
+    A connection is kept for one request at a time, and no other is made when the server closes it.
+    """
     parts = urlsplit(url)
     host, port = parts.hostname or "127.0.0.1", parts.port or 80
-    loop = asyncio.get_running_loop()
-    if model is None:
-        model = await _model(host, port, token)
-    requests = [_request(host, token, model, tokens, number) for number in range(997)]
-    run = _Run(requests, rate, seconds)
-    made = [
-        (await loop.create_connection(lambda: _Connection(run), host, port))[0]
-        for _ in range(connections)
-    ]
+    total = round(rate * seconds)
+    requests = [_request(host, token, tokens, number) for number in range(997)]
+    outcome = Outcome()
+    due: asyncio.Queue[tuple[int, float]] = asyncio.Queue()
+    streams = [await asyncio.open_connection(host, port) for _ in range(connections)]
+
+    async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        closing = False
+        while not closing:
+            number, meant = await due.get()
+            try:
+                writer.write(requests[number % len(requests)])
+                status, closing = await _answer(reader)
+            except (OSError, EOFError) as failure:
+                outcome.errors[f"connection lost: {failure or 'closed'}"] += 1
+                closing = True
+            else:
+                if status == "200":
+                    outcome.seconds.append(time.perf_counter() - meant)
+                else:
+                    outcome.errors[f"status {status}"] += 1
+            outcome.elapsed = time.perf_counter() - begin
+            due.task_done()
+
+    begin = time.perf_counter() + 0.05
+    senders = [asyncio.ensure_future(send(*stream)) for stream in streams]
     try:
-        await run.pace()
-        await asyncio.wait_for(run.done.wait(), settle)
+        for number in range(total):
+            meant = begin + number / rate
+            if (early := meant - time.perf_counter()) > 0:
+                await asyncio.sleep(early)
+            outcome.late = max(outcome.late, time.perf_counter() - meant)
+            due.put_nowait((number, meant))
+        await asyncio.wait_for(due.join(), settle)
     except TimeoutError:
-        run.outcome.errors["no answer"] += run.left
+        outcome.errors["no answer"] += total - len(outcome.seconds) - outcome.errors.total()
     finally:
-        for transport in made:
-            transport.abort()
-    return run.outcome
+        for sender in senders:
+            sender.cancel()
+        for _, writer in streams:
+            writer.transport.abort()
+    return outcome
 
 
-def _request(host: str, token: str | None, model: str, tokens: int, number: int) -> bytes:
+def _request(host: str, token: str | None, tokens: int, number: int) -> bytes:
     words = [WORDS[(number * 7 + 11 * place) % len(WORDS)] for place in range(tokens)]
-    body = json.dumps({"model": model, "input": " " + " ".join(words)}).encode()
-    return _head("POST", "/v1/embeddings", host, token, len(body)) + body
-
-
-def _head(method: str, path: str, host: str, token: str | None, length: int) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", "Content-Type: application/json"]
-    lines += [f"Content-Length: {length}"]
+    body = json.dumps({"input": " " + " ".join(words)}).encode()
+    lines = ["POST /v1/embeddings HTTP/1.1", f"Host: {host}", "Content-Type: application/json"]
+    lines.append(f"Content-Length: {len(body)}")
     if token:
         lines.append(f"Authorization: Bearer {token}")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
 
 
-async def _model(host: str, port: int, token: str | None) -> str:
-    reader, writer = await asyncio.open_connection(host, port)
-    writer.write(_head("GET", "/v1/models", host, token, 0))
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = int(head.lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0])
-    body = json.loads(await reader.readexactly(length))
-    writer.close()
-    if "data" not in body:
-        raise SystemExit(f"{host}:{port}: {body}")
-    return str(body["data"][0]["id"])
+async def _answer(reader: asyncio.StreamReader) -> tuple[str, bool]:
+    """Read one answer; return its status, and whether the server closes the connection."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = head.partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
+    await reader.readexactly(int(length))
+    return head[9:12].decode(), b"\r\nconnection: close" in head
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -224,10 +151,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     it.add_argument("--pid", type=int, help="the server's process, on this machine and Linux")
     arguments = it.parse_args(argv)
     token = arguments.token_file.read_text().strip() if arguments.token_file else None
-    watch = Watch(arguments.pid) if arguments.pid else None
+    monitor = ProcessMonitor(arguments.pid) if arguments.pid else None
 
     async def run() -> Outcome:
-        looking = asyncio.ensure_future(watch.look()) if watch else None
+        measuring = asyncio.ensure_future(monitor.run()) if monitor else None
         try:
             return await drive(
                 arguments.url,
@@ -238,10 +165,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 token=token,
             )
         finally:
-            if looking:
-                looking.cancel()
+            if measuring:
+                measuring.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
-                    await looking
+                    await measuring
 
     try:
         outcome = asyncio.run(run())
@@ -250,8 +177,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{where}: {failure.strerror or failure}", file=sys.stderr)
         return 1
     print(outcome)
-    if watch:
-        print(watch.told(len(outcome.seconds)))
+    if monitor:
+        print(monitor.summary(len(outcome.seconds)))
     return 1 if outcome.errors else 0
 
 

@@ -1,123 +1,76 @@
-"""What Prometheus scrapes, in its text format.
-
-Source: https://prometheus.io/docs/instrumenting/exposition_formats/, version 0.0.4.
-"""
+"""What Prometheus scrapes."""
 
 from __future__ import annotations
 
-import contextlib
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
+
+__all__ = ["CONTENT_TYPE", "Metrics"]
+
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 _SMAPS = Path("/proc/self/smaps_rollup")
-_STATUS = Path("/proc/self/status")
 
 
 class Metrics:
-    """Counts since the start. All of it belongs to the event loop's thread."""
+    """Counts since the start; ``about`` labels what is served."""
 
-    def __init__(self) -> None:
-        self.requests: Counter[tuple[str, str]] = Counter()  # path, status
-        self.rejected: Counter[str] = Counter()  # why
-        self.texts = 0
-        self.tokens = 0
-        self.truncated = 0
-        self._buckets = [0] * (len(BUCKETS) + 1)
-        self._seconds = 0.0
-
-    def took(self, seconds: float) -> None:
-        """Count a request for embeddings that was answered with vectors."""
-        self._buckets[bisect_left(BUCKETS, seconds)] += 1
-        self._seconds += seconds
-
-    def render(
-        self,
-        *,
-        queue: int,
-        held: int,
-        answers: int,
-        connections: int,
-        started: float,
-        about: Mapping[str, str],
-    ) -> bytes:
-        """Return the page; ``queue`` is in texts, ``held`` and ``answers`` in bytes.
-
-        ``started`` is in seconds since 1970, ``about`` what a scrape is labelled with.
-        """
-        lines: list[str] = []
-        info = ",".join(f"{name}={_quoted(value)}" for name, value in about.items())
-        _add(lines, "asterisk_info", "gauge", "What is served.", [(f"{{{info}}}", 1)])
-        _add(
-            lines,
-            "asterisk_requests_total",
-            "counter",
-            "Requests answered, by path and status; 499 is a client that hung up, path none a "
-            "request or connection refused before it had one.",
-            (
-                (f"{{path={_quoted(path)},status={_quoted(status)}}}", count)
-                for (path, status), count in sorted(self.requests.items())
-            ),
+    def __init__(self, about: Mapping[str, str]) -> None:
+        disable_created_metrics()
+        registry = self._registry = CollectorRegistry()
+        labels = {name: value.encode(errors="replace").decode() for name, value in about.items()}
+        Info("asterisk", "What is served.", registry=registry).info(labels)
+        self.requests = Counter(
+            "asterisk_requests",
+            "Requests answered, by path and status; 499 is a client that hung up.",
+            ("path", "status"),
+            registry=registry,
         )
-        _add(
-            lines,
-            "asterisk_rejected_total",
-            "counter",
+        self.rejected = Counter(
+            "asterisk_rejected",
             "Requests and connections refused for want of room or time.",
-            (
-                (f"{{reason={_quoted(reason)}}}", count)
-                for reason, count in sorted(self.rejected.items())
-            ),
+            ("reason",),
+            registry=registry,
         )
-        for name, kind, help, value in (
-            ("asterisk_texts_total", "counter", "Texts embedded.", self.texts),
-            ("asterisk_tokens_total", "counter", "Tokens embedded.", self.tokens),
-            ("asterisk_truncated_texts_total", "counter", "Texts cut.", self.truncated),
-            ("asterisk_queue_texts", "gauge", "Texts waiting for a worker.", queue),
-            ("asterisk_body_bytes", "gauge", "Bodies of requests not yet answered.", held),
-            ("asterisk_answer_bytes", "gauge", "Answers being made or not yet read.", answers),
-            ("asterisk_connections", "gauge", "Open connections.", connections),
-            ("process_start_time_seconds", "gauge", "Start, since 1970.", round(started, 3)),
-        ):
-            _add(lines, name, kind, help, [("", value)])
-        self._add_latency(lines)
-        for name, help, size in (
-            ("process_resident_memory_bytes", "Resident memory.", _kib(_STATUS, "VmRSS:")),
-            ("asterisk_pss_bytes", "Memory, shared pages by share.", _kib(_SMAPS, "Pss:")),
-        ):
-            if size is not None:
-                _add(lines, name, "gauge", help, [("", size * 1024)])
-        return "".join(f"{line}\n" for line in lines).encode()
 
-    def _add_latency(self, lines: list[str]) -> None:
-        name = "asterisk_request_seconds"
-        values: list[tuple[str, float]] = []
-        total = 0
-        for bound, count in zip((*map(str, BUCKETS), "+Inf"), self._buckets, strict=True):
-            total += count
-            values.append((f'_bucket{{le="{bound}"}}', total))
-        values += [("_sum", round(self._seconds, 6)), ("_count", total)]
-        _add(lines, name, "histogram", "From a request's head to its vectors.", values)
+        def counter(name: str, help: str) -> Counter:
+            return Counter(f"asterisk_{name}", help, registry=registry)
+
+        self.texts = counter("texts", "Texts embedded.")
+        self.tokens = counter("tokens", "Tokens embedded.")
+        self.truncated = counter("truncated_texts", "Texts cut.")
+        self.ignored = counter("ignored_fields", "Fields of requests that are not known here.")
+        self.seconds = Histogram(
+            "asterisk_request_seconds",
+            "From a request's head to its vectors.",
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        ProcessCollector(registry=registry)
+        if _SMAPS.exists():
+            self.gauge("asterisk_pss_bytes", "Memory, shared pages by share.", _pss)
+
+    def gauge(self, name: str, help: str, value: Callable[[], float]) -> None:
+        """Add a figure that is asked for at each scrape."""
+        Gauge(name, help, registry=self._registry).set_function(value)
+
+    def render(self) -> bytes:
+        """Return the page, of type `CONTENT_TYPE`."""
+        page: bytes = generate_latest(self._registry)
+        return page
 
 
-def _add(
-    lines: list[str], name: str, kind: str, help: str, values: Iterable[tuple[str, float]]
-) -> None:
-    lines += [f"# HELP {name} {help}", f"# TYPE {name} {kind}"]
-    lines += [f"{name}{labels} {value}" for labels, value in values]
-
-
-def _quoted(value: str) -> str:
-    value = value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-    return f'"{value.encode(errors="replace").decode()}"'
-
-
-def _kib(path: Path, field: str) -> int | None:
-    with contextlib.suppress(OSError, ValueError):
-        for line in path.read_text().splitlines():
-            if line.startswith(field):
-                return int(line.split()[1])
-    return None
+def _pss() -> float:
+    lines = _SMAPS.read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))

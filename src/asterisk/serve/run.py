@@ -8,7 +8,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -18,17 +18,18 @@ from uvicorn.server import Server
 from asterisk.progress import tell
 from asterisk.runtimes.runtime import OnLong, Runtime
 from asterisk.serve.api import Rules
-from asterisk.serve.app import App, Served
-from asterisk.serve.http import Protocol, sweep
+from asterisk.serve.app import Served, Service, application
 from asterisk.serve.jobs import Workers
 from asterisk.serve.limits import Limits
 from asterisk.serve.listen import BACKLOG
 from asterisk.serve.metrics import Metrics
 from asterisk.serve.notify import notify
 
+MOST_HEAD = 64 << 10  # bytes of a request's head that is not whole yet
 _RESERVED = 96  # descriptors for what is no connection, or one that is being refused
 _ACCEPTED = 8  # connections at a time, so that those too many are closed before more come
 _LAST = 0.5  # seconds for the end itself, whatever is left of the grace
+_SWEEP = 0.25  # seconds between two looks at the connections
 _SWITCH = 0.0005  # seconds: a worker that waits for the interpreter is a request that waits
 
 
@@ -44,21 +45,37 @@ def serve(
     """Serve until a signal says stop; return the exit status: 0, or 130 for an interrupt."""
     limits = replace(limits, connections=_connections(limits.connections))
     sys.setswitchinterval(_SWITCH)
-    metrics = Metrics()
+    signals: list[int] = []
 
-    async def main() -> int:
+    async def main() -> None:
+        about = {"model": served.models[0], "format": served.format}
+        metrics = Metrics({**about, "fingerprint": served.fingerprint})
         workers = Workers(runtime, threads, limits.queue, on_long)
-        rules = _rules(runtime, served, limits)
-        app = App(workers, served, rules, limits, metrics)
-        server = _server(app, limits, metrics)
-        app.connections = lambda: len(server.server_state.connections)
-        asyncio.get_running_loop().set_exception_handler(_tell_failure)
-        await server.serve(sockets=[listener])
-        if workers.close(_LAST if server.cut_short else max(server.left(), _LAST)):
-            runtime.close()
-        return server.status
+        service = Service(workers, served, _rules(runtime, served, limits), limits, metrics)
+        server = Server(_config(service, limits))
+        service.connections = lambda: len(server.server_state.connections)
+        metrics.gauge("asterisk_connections", "Open connections.", service.connections)
 
-    return asyncio.run(main())
+        def stop(number: int, _: object) -> None:
+            signals.append(number)
+            server.should_exit = True
+
+        # uvicorn has handlers of its own for the first two, and raises them here when it has ended.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, stop)
+        asyncio.get_running_loop().set_exception_handler(_tell_failure)
+        supervisor = asyncio.ensure_future(_supervise(server, listener, limits, metrics))
+        await server.serve(sockets=[listener])
+        await supervisor
+        if tasks := list(server.server_state.tasks):  # cancelled, which each may still answer
+            await asyncio.wait(tasks, timeout=_LAST)
+        if service.cut_short:
+            tell(f"asterisk-serve: {service.cut_short} requests were cut short")
+        if workers.close(_LAST):
+            runtime.close()
+
+    asyncio.run(main())
+    return 130 if signal.SIGINT in signals else 0
 
 
 def _rules(runtime: Runtime, served: Served, limits: Limits) -> Rules:
@@ -72,103 +89,67 @@ def _rules(runtime: Runtime, served: Served, limits: Limits) -> Rules:
         special=frozenset((*padding, *tokenizer.prefix, *tokenizer.suffix)),
         prompts=runtime.prompts,
         default_prompt=runtime.prompt(),
+        strict=served.strict,
+        token_ids=served.token_ids,
     )
 
 
-class _Server(Server):  # type: ignore[misc]  # lint knows no uvicorn
-    """uvicorn's, which stops without cutting off what is under way."""
-
-    app: App
-    limits: Limits
-    force_exit: bool
-    should_exit: bool
-    status = 0
-    cut_short = False
-    end = 0.0  # of the grace, by the loop's clock
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for listener in sockets or ():
-            listener.listen(BACKLOG)  # asyncio takes one number for both
-        notify("READY=1")
-
-    async def on_tick(self, counter: int) -> bool:
-        if counter % 10 == 0:
-            sweep(self.server_state.connections, asyncio.get_running_loop().time())
-        stop: bool = await super().on_tick(counter)
-        return stop
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        notify("STOPPING=1")
-        self.app.draining = True  # each connection's next answer is its last
-        for server in self.servers:
-            server.close()
-        for listener in sockets or ():
-            listener.close()
-        state = self.server_state
-        loop = asyncio.get_running_loop()
-        end = self.end = loop.time() + self.limits.grace
-        while state.tasks and loop.time() < end and not self.force_exit:
-            await asyncio.sleep(0.02)
-        for connection in list(state.connections):
-            connection.shutdown()
-        while state.connections and loop.time() < end and not self.force_exit:
-            await asyncio.sleep(0.02)
-        self.cut_short = bool(state.tasks)
-        if self.cut_short:
-            tell(f"asterisk-serve: {len(state.tasks)} requests were cut short")
-        for connection in list(state.connections):
-            connection.cut()
-        tasks = list(state.tasks)
-        for task in tasks:
-            task.cancel()  # it answers 503 if its answer has not begun
-        await asyncio.sleep(0)
-        for connection in list(state.connections):
-            connection.transport.abort()
-        if tasks:
-            await asyncio.wait(tasks, timeout=_LAST)
-
-    def left(self) -> float:
-        """Return the seconds left of the grace."""
-        return self.end - asyncio.get_running_loop().time()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def handle_exit(self, sig: int, _: object) -> None:
-        self.force_exit = self.should_exit
-        self.should_exit = True
-        self.status = 130 if sig == signal.SIGINT else 0
-
-
-def _server(app: App, limits: Limits, metrics: Metrics) -> _Server:
-    connection = type("Connection", (Protocol,), {"limits": limits, "metrics": metrics})
-    config = Config(
-        app,
-        http=connection,
+def _config(service: Service, limits: Limits) -> Config:
+    return Config(
+        application(service),
+        http="h11",  # uvicorn's other reader drops the body of a request for HTTP/2
         ws="none",
-        loop="asyncio",
         lifespan="off",
         interface="asgi3",
         log_config=None,
-        log_level="error",
+        log_level="critical",  # the application tells what goes wrong
         access_log=False,
         server_header=False,
         proxy_headers=False,
         backlog=_ACCEPTED,
         timeout_keep_alive=int(limits.idle),
+        timeout_graceful_shutdown=limits.grace,
+        h11_max_incomplete_event_size=MOST_HEAD,
     )
-    server = _Server(config)
-    server.app = app
-    server.limits = limits
-    return server
+
+
+async def _supervise(
+    server: Server, listener: socket.socket, limits: Limits, metrics: Metrics
+) -> None:
+    """Tell the service manager how it is, and let go of clients that do nothing."""
+    while not (server.started or server.should_exit):
+        await asyncio.sleep(0)
+    listener.listen(BACKLOG)  # asyncio takes one number for both
+    notify("READY=1")
+    since: dict[Any, float] = {}
+    while not server.should_exit:
+        cut = sweep(server.server_state.connections, since, limits.arrival)
+        metrics.rejected.labels("slow").inc(cut)
+        await asyncio.sleep(_SWEEP)
+    notify("STOPPING=1")
+
+
+def sweep(connections: set[Any], since: dict[Any, float], patience: float) -> int:
+    """Cut connections whose client has done nothing for ``patience`` seconds; return how many.
+
+    uvicorn waits for ever for the head of a request once its first byte, or none at all, is there,
+    and for a client to take the last of what it has been sent. ``since`` is when each of those
+    connections was first seen waiting, by `time.monotonic`.
+    """
+    now = time.monotonic()
+    waiting = set()
+    for it in list(connections):
+        at_rest = it.cycle is None or it.cycle.response_complete
+        if it.transport.is_closing() and not at_rest:  # the application has given up
+            it.transport.abort()
+        elif it.transport.is_closing() or (at_rest and it.timeout_keep_alive_task is None):
+            waiting.add(it)
+    for it in since.keys() - waiting:
+        del since[it]
+    late = [it for it in waiting if now - since.setdefault(it, now) > patience]
+    for it in late:
+        it.transport.abort()
+    return len(late)
 
 
 def _connections(wanted: int) -> int:

@@ -1,4 +1,4 @@
-"""Another process's memory and CPU time, looked at while it works."""
+"""Another process's memory and CPU time, measured while it works."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-_LOOK = 0.25  # seconds between two looks
+_INTERVAL = 0.25  # seconds
 
 
 @dataclass
-class Watch:
+class ProcessMonitor:
     """A process's memory in bytes, each the highest seen, and the CPU seconds it took meanwhile.
 
     USS are the pages that no other process has, PSS counts a shared page by its share, and RSS in
@@ -25,8 +25,8 @@ class Watch:
     rss: int = 0
     cpu: float = 0.0
 
-    async def look(self) -> None:
-        """Look at it until cancelled."""
+    async def run(self) -> None:
+        """Measure until cancelled."""
         begin = self._cpu()
         while True:
             fields = self._memory()
@@ -34,7 +34,7 @@ class Watch:
             self.pss = max(self.pss, fields["Pss"])
             self.uss = max(self.uss, fields["Private_Clean"] + fields["Private_Dirty"])
             self.cpu = self._cpu() - begin
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_INTERVAL)
 
     def _memory(self) -> dict[str, int]:
         lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()[1:]
@@ -45,7 +45,7 @@ class Watch:
         after_name = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
-    def told(self, answers: int) -> str:
+    def summary(self, answers: int) -> str:
         """Return one line; CPU time by the number of ``answers``."""
         sizes = (("USS", self.uss), ("PSS", self.pss), ("RSS", self.rss))
         line = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes)
