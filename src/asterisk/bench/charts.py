@@ -196,12 +196,10 @@ def _scale(axis: Any, values: Sequence[float]) -> None:
     log, name, ratio = high > 6 * low, axis.axis_name, high / low
     margin = ratio**0.06 if log else (high - low) * 0.12 or high * 0.3
     ends = (low / margin, high * margin) if log else (max(0, low - margin), high + margin)
-    axis.axes.set(**{f"{name}scale": "log" if log else "linear"})
-    axis.axes.set(**{f"{name}lim": ends})
+    axis.axes.set(**{f"{name}scale": "log" if log else "linear", f"{name}lim": ends})
     subs = (1, 2, 5) if ratio < 300 else (1, 3) if ratio < 1e4 else (1,)
-    axis.set_major_locator(
-        ticker.LogLocator(10, subs, numticks=8) if log else ticker.MaxNLocator(6)
-    )
+    ticks = ticker.LogLocator(10, subs, numticks=8) if log else ticker.MaxNLocator(6)
+    axis.set_major_locator(ticks)
     axis.set_minor_locator(ticker.NullLocator())
     axis.set_major_formatter(_compact)
 
@@ -251,15 +249,15 @@ def _tradeoff(report: Report, rows: Sequence[RowResult]) -> Picture | None:
         _scale(axes.xaxis, [x for _, x, _ in known])
         _scale(axes.yaxis, [y for _, _, y in known])
         axes.set_xlabel("PSS, MB")
-        words, left = f"p50 at {tokens} tokens, ms", (EDGE - 58) / (WIDTH - 74)
-        axes.set_title(words, loc="left", x=left, size=12, color=MUTE)
+        label, left = f"p50 at {tokens} tokens, ms", (EDGE - 58) / (WIDTH - 74)
+        axes.set_title(label, loc="left", x=left, size=12, color=MUTE)
         looks = [
             {"color": colour, "mfc": inside, "marker": mark, "ms": 9, "mew": 2, "ls": ""}
             for colour, inside, mark in zip(GRADES, (*GRADES[:4], PAGE), "os^Do", strict=True)
         ]
-        words = (*(f"\u2265 {least:g}" for least in GRADED), f"< {GRADED[-1]:g}", "not known")
-        for look, label in zip(looks, words, strict=True):
-            axes.plot([], [], label=label, **look)
+        named = (*(f"\u2265 {least:g}" for least in GRADED), f"< {GRADED[-1]:g}", "not known")
+        for look, words in zip(looks, named, strict=True):
+            axes.plot([], [], label=words, **look)
         for row, x, y in known:
             cosine = (row.fidelity or {}).get("cosine_mean")
             grade = 4 if cosine is None else sum(cosine < least for least in GRADED)
@@ -342,7 +340,7 @@ def _latency(report: Report, rows: Sequence[RowResult]) -> Picture | None:
 
 def _bars(
     report: Report,
-    told: tuple[str, str, str],
+    titles: tuple[str, str, str],
     series: Mapping[str, str],
     figures: Iterable[tuple[RowResult, Mapping[str, float]]],
 ) -> Picture | None:
@@ -363,4 +361,4 @@ def _bars(
             axes.bar_label(bars, [_compact(value) if value else "-" for value in line],
                            padding=2, size=11, color=MUTE)  # fmt: skip
             axes.grid(visible=False)
-        return _picture(figure, *told)
+        return _picture(figure, *titles)

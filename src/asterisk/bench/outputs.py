@@ -40,7 +40,7 @@ def write(report: Report, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as failure:
         raise OutputError(f"cannot write {out}: {failure.strerror or failure}") from failure
-    stale = {f"{STEM}.html", *(f"{name}.svg" for name in NAMES)}
+    stale = {f"{STEM}.html", *(f"{name}.svg" for name in (*NAMES, "jitter"))}
     try:
         for name, text in renderings(report):
             with replacing_file(out / name) as staging:
@@ -49,5 +49,4 @@ def write(report: Report, out: Path) -> None:
             stale.discard(name)
     finally:
         for name in stale:
-            if (out / name).is_file():
-                (out / name).unlink()
+            (out / name).unlink(missing_ok=True)

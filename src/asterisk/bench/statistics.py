@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from statistics import median
 
 from asterisk.bench.summary import RESAMPLES
@@ -63,8 +64,6 @@ def holm(ps: Sequence[float]) -> list[float]:
     At most 5 % of families without any difference have one adjusted p below 0.05.
     """
     order = sorted(range(len(ps)), key=ps.__getitem__)
-    adjusted, largest = [0.0] * len(ps), 0.0
-    for done, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(ps) - done) * ps[place]))
-        adjusted[place] = largest
-    return adjusted
+    steps = (min(1.0, (len(ps) - done) * ps[place]) for done, place in enumerate(order))
+    adjusted = dict(zip(order, accumulate(steps, max), strict=True))
+    return [adjusted[place] for place in range(len(ps))]
