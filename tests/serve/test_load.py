@@ -228,6 +228,16 @@ def test_what_is_under_way_has_bounded_seconds(tflite):
         assert len(server.told.splitlines()) == 2  # and the first one
 
 
+def test_a_second_interrupt_ends_it_at_once(tflite):
+    with running(tflite, "--timeout-stop", 500) as server, start(server, {"input": LONG * 2}) as it:
+        until(lambda: server.metric("asterisk_queue_texts") > 1000)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert server.process.poll() is None
+        assert server.stop(signal.SIGINT) == 130
+        assert status(answer(it)) == 503
+
+
 def test_what_is_cut_short_is_told_so(tflite):
     with running(tflite, "--timeout-stop", 1) as server, contextlib.ExitStack() as stack:
         unread = server.connect(10)

@@ -46,6 +46,9 @@ def serve(
     limits = replace(limits, connections=_connections(limits.connections))
     sys.setswitchinterval(_SWITCH)
     signals: list[int] = []
+    # uvicorn has handlers of its own for the first two while it runs, and raises them afterwards.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, _: signals.append(number))
 
     async def main() -> None:
         about = {"model": served.models[0], "format": served.format}
@@ -55,19 +58,13 @@ def serve(
         server = Server(_config(service, limits))
         service.connections = lambda: len(server.server_state.connections)
         metrics.gauge("asterisk_connections", "Open connections.", service.connections)
-
-        def stop(number: int, _: object) -> None:
-            signals.append(number)
-            server.should_exit = True
-
-        # uvicorn has handlers of its own for the first two, and raises them here when it has ended.
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, stop)
         asyncio.get_running_loop().set_exception_handler(_tell_failure)
-        supervisor = asyncio.ensure_future(_supervise(server, listener, limits, metrics))
+        supervisor = asyncio.ensure_future(_supervise(server, listener, limits, metrics, signals))
         await server.serve(sockets=[listener])
         await supervisor
-        if tasks := list(server.server_state.tasks):  # cancelled, which each may still answer
+        if tasks := list(server.server_state.tasks):
+            for task in tasks:
+                task.cancel()  # it answers 503 if its answer has not begun
             await asyncio.wait(tasks, timeout=_LAST)
         if service.cut_short:
             tell(f"asterisk-serve: {service.cut_short} requests were cut short")
@@ -114,7 +111,7 @@ def _config(service: Service, limits: Limits) -> Config:
 
 
 async def _supervise(
-    server: Server, listener: socket.socket, limits: Limits, metrics: Metrics
+    server: Server, listener: socket.socket, limits: Limits, metrics: Metrics, signals: list[int]
 ) -> None:
     """Tell the service manager how it is, and let go of clients that do nothing."""
     while not (server.started or server.should_exit):
@@ -126,6 +123,7 @@ async def _supervise(
         cut = sweep(server.server_state.connections, since, limits.arrival)
         metrics.rejected.labels("slow").inc(cut)
         await asyncio.sleep(_SWEEP)
+        server.should_exit = server.should_exit or bool(signals)
     notify("STOPPING=1")
 
 
