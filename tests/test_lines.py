@@ -8,12 +8,12 @@ import json
 
 import pytest
 import zstandard
+from asterisk.bench.dedup.reading import texts as last_columns
+from asterisk.bench.search.corpus import _rows as passages
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asterisk.bench.dedup.reading import texts as last_columns
 from asterisk.bench.planfile import read as plan
-from asterisk.bench.search.corpus import _rows as passages
 from asterisk.classify.labelled import load as labelled
 from asterisk.cli.export import _texts as export_texts
 from asterisk.corpora.sources import records, rows

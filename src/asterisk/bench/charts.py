@@ -24,6 +24,7 @@ from asterisk.bench.summary import NS_PER_MS
 from asterisk.bench.tables import LOCAL
 from asterisk.bench.time_fields import threads_of
 from asterisk.plugins import require
+from asterisk.printable import printable
 
 NAMES = ("latency-memory", "latency", "memory", "throughput", "instructions")
 WIDTH, EDGE, LEFT, RIGHT = 520, 12, 52, 460  # pixels of a picture, its margin, and of its axes
@@ -87,8 +88,6 @@ class Picture(NamedTuple):
 
 def charts(report: Report) -> list[Picture]:
     """Return every picture for which ``report`` has figures; MissingExtra without matplotlib."""
-    from asterisk.search.printable import printable  # numpy comes along
-
     rows = [row for row in report.rows if not is_emulated(report, row)]
     emulated = [row for row in report.rows if is_emulated(report, row)]
     pss = [{phase: (it.get("pss") or 0) / MB for phase, it in row.memory.items()} for row in rows]
@@ -167,8 +166,6 @@ def _compact(value: float, _place: object = None) -> str:
 
 def _name(report: Report, row: RowResult, room: float = WIDTH - 2 * EDGE) -> str:
     """Return what tells ``row`` from the others, cut to ``room`` pixels."""
-    from asterisk.search.printable import printable
-
     text = f"{row.title} {row.recipe}"
     if row.target != LOCAL and len({row.target for row in report.rows}) > 1:
         text += " @ " + re.sub(
