@@ -111,8 +111,9 @@ def test_small_answers_that_nobody_reads(tflite):
         it.settimeout(0.5)
         with contextlib.suppress(TimeoutError):
             for _ in range(100_000):
-                it.sendall(b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n")
-        until(lambda: server.metric("asterisk_connections") == 1, 20)
+                it.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        until(lambda: server.metric("asterisk_connections") == 1, 60)
+        assert server.metric('asterisk_rejected_total{reason="unread"}') == 1
 
 
 def test_bodies_together_have_a_bound(tflite):
