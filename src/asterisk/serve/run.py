@@ -58,7 +58,7 @@ def serve(
         server = Server(_config(service, limits))
         service.connections = lambda: len(server.server_state.connections)
         metrics.gauge("asterisk_connections", "Open connections.", service.connections)
-        asyncio.get_running_loop().set_exception_handler(_tell_failure)
+        asyncio.get_running_loop().set_exception_handler(_print_failure)
         supervisor = asyncio.ensure_future(_supervise(server, listener, limits, metrics, signals))
         await server.serve(sockets=[listener])
         await supervisor
@@ -162,7 +162,7 @@ def _connections(wanted: int) -> int:
     return max(min(wanted, soft - _RESERVED), 1)
 
 
-def _tell_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def _print_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Print one line where asyncio would print a stack: a client's doing, most often."""
     failure = context.get("exception")
     tell(f"asterisk-serve: {context.get('message')}: {failure!r}")
