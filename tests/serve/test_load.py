@@ -106,13 +106,15 @@ def test_answers_that_nobody_reads(tflite):
 
 def test_small_answers_that_nobody_reads(tflite):
     """Each is small enough to be sent at once, but for those before it."""
-    with running(tflite, "--timeout-arrival", 1) as server, server.connect() as it:
-        it.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with running(tflite, "--timeout-arrival", 1) as server, socket.socket() as it:
+        it.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         it.settimeout(0.5)
+        it.connect((server.host, server.port))
         with contextlib.suppress(TimeoutError):
             for _ in range(100_000):
-                it.sendall(b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n")
-        until(lambda: server.metric("asterisk_connections") == 1, 20)
+                it.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        until(lambda: server.metric("asterisk_connections") == 1, 60)
+        assert server.metric('asterisk_rejected_total{reason="unread"}') == 1
 
 
 def test_bodies_together_have_a_bound(tflite):

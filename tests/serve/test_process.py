@@ -18,7 +18,7 @@ import time
 import pytest
 
 from asterisk.errors import UsageError
-from asterisk.serve.listen import bound_unix, mark_of, remove
+from asterisk.serve.listen import bind_unix, identity_of, remove
 from asterisk.serve.token import read_token
 from serve.conftest import NAME, answer, refused, running, until
 
@@ -198,16 +198,16 @@ def test_a_new_server_takes_a_unix_socket_over_from_one_that_stops(tflite, tmp_p
 
 def test_only_the_socket_of_its_own_is_removed(tmp_path):
     path = tmp_path / "socket"
-    with contextlib.closing(bound_unix(path)):
-        first = mark_of(path)
+    with contextlib.closing(bind_unix(path)):
+        first = identity_of(path)
         path.chmod(0o660)
-        assert mark_of(path) == first
-    with contextlib.closing(bound_unix(path)):  # perhaps with the same inode
+        assert identity_of(path) == first
+    with contextlib.closing(bind_unix(path)):  # perhaps with the same inode
         remove(path, first)
         assert path.exists()
-        remove(path, mark_of(path))
+        remove(path, identity_of(path))
         assert not path.exists()
-    remove(path, mark_of(path))
+    remove(path, identity_of(path))
 
 
 def test_a_memory_limit_bounds_requests_too(tflite):

@@ -17,7 +17,7 @@ from asterisk.budget import add_option
 from asterisk.cli.common import Parser, positive, run
 from asterisk.progress import tell
 from asterisk.serve.limits import Limits, limits_for, reserve, with_reserve
-from asterisk.serve.listen import bound, bound_unix, is_local, mark_of, remove
+from asterisk.serve.listen import bind_tcp, bind_unix, identity_of, is_local, remove
 from asterisk.serve.token import read_token
 
 if TYPE_CHECKING:
@@ -90,9 +90,11 @@ def _serve(arguments: argparse.Namespace) -> int:
         plugins.require(module, "serve")
     token = read_token(arguments.token_file) if arguments.token_file else None
     listener = (
-        bound_unix(arguments.socket) if arguments.socket else bound(arguments.host, arguments.port)
+        bind_unix(arguments.socket)
+        if arguments.socket
+        else bind_tcp(arguments.host, arguments.port)
     )
-    mark = mark_of(arguments.socket) if arguments.socket else None
+    identity = identity_of(arguments.socket) if arguments.socket else None
     try:
         with listener:
             import asterisk.serve.run as server  # before the engine: its memory counts, too
@@ -124,7 +126,7 @@ def _serve(arguments: argparse.Namespace) -> int:
             )
     finally:
         if arguments.socket:
-            remove(arguments.socket, mark)
+            remove(arguments.socket, identity)
 
 
 def _load(arguments: argparse.Namespace) -> tuple[Runtime, int | None]:

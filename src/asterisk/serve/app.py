@@ -294,14 +294,11 @@ class RequestCounter:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            async with asyncio.timeout(self.service.limits.arrival):
-                await send(message)  # which waits for a client that does not read
+            await send(message)
 
         metrics = self.service.metrics
         try:
             await self.app(scope, receive, count)
-        except TimeoutError:  # the server closes the connection, see `asterisk.serve.run.sweep`
-            metrics.rejected.labels("unread").inc()
         except asyncio.CancelledError:
             self.service.cut_short += 1
             if status == 499:

@@ -14,11 +14,11 @@ from asterisk.errors import UsageError
 BACKLOG = 1024  # connections that wait to be accepted
 LOOPBACK = ("127.", "::1")
 
-Mark = tuple[int, int, int]
+Identity = tuple[int, int, int]
 """A file's device, inode and time of modification, which a socket has from its birth."""
 
 
-def bound(host: str, port: int) -> socket.socket:
+def bind_tcp(host: str, port: int) -> socket.socket:
     """Return a TCP socket bound to the address; UsageError where that cannot be."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -37,7 +37,7 @@ def bound(host: str, port: int) -> socket.socket:
     return it
 
 
-def bound_unix(path: Path) -> socket.socket:
+def bind_unix(path: Path) -> socket.socket:
     """Return a Unix socket at ``path`` for this user only; UsageError where that cannot be.
 
     What a server that was killed has left there is replaced.
@@ -57,7 +57,7 @@ def bound_unix(path: Path) -> socket.socket:
     return it
 
 
-def mark_of(path: Path) -> Mark | None:
+def identity_of(path: Path) -> Identity | None:
     """Return what tells the socket at ``path`` from one that took its place, None if none is."""
     with contextlib.suppress(OSError):
         it = path.lstat()
@@ -66,9 +66,9 @@ def mark_of(path: Path) -> Mark | None:
     return None
 
 
-def remove(path: Path, mark: Mark | None) -> None:
-    """Remove the socket at ``path`` if it is still the one with this mark."""
-    if mark is not None and mark_of(path) == mark:
+def remove(path: Path, identity: Identity | None) -> None:
+    """Remove the socket at ``path`` if it is still the one with this identity."""
+    if identity is not None and identity_of(path) == identity:
         path.unlink(missing_ok=True)
 
 

@@ -58,7 +58,7 @@ def serve(
         server = Server(_config(service, limits))
         service.connections = lambda: len(server.server_state.connections)
         metrics.gauge("asterisk_connections", "Open connections.", service.connections)
-        asyncio.get_running_loop().set_exception_handler(_tell_failure)
+        asyncio.get_running_loop().set_exception_handler(_print_failure)
         supervisor = asyncio.ensure_future(_supervise(server, listener, limits, metrics, signals))
         await server.serve(sockets=[listener])
         await supervisor
@@ -118,36 +118,36 @@ async def _supervise(
         await asyncio.sleep(0)
     listener.listen(BACKLOG)  # asyncio takes one number for both
     notify("READY=1")
-    since: dict[Any, float] = {}
+    seen: dict[Any, tuple[float, int]] = {}
     while not server.should_exit:
-        cut = sweep(server.server_state.connections, since, limits.arrival)
-        metrics.rejected.labels("slow").inc(cut)
+        sweep(server.server_state.connections, seen, limits.arrival, metrics)
         await asyncio.sleep(_SWEEP)
         server.should_exit = server.should_exit or bool(signals)
     notify("STOPPING=1")
 
 
-def sweep(connections: set[Any], since: dict[Any, float], patience: float) -> int:
-    """Cut connections whose client has done nothing for ``patience`` seconds; return how many.
+def sweep(
+    connections: set[Any], seen: dict[Any, tuple[float, int]], patience: float, metrics: Metrics
+) -> None:
+    """Cut connections whose client has done nothing for ``patience`` seconds.
 
     uvicorn waits for ever for the head of a request once its first byte, or none at all, is there,
-    and for a client to take the last of what it has been sent. ``since`` is when each of those
-    connections was first seen waiting, by `time.monotonic`.
+    and for a client to read. ``seen`` is when each connection was last seen to go on, by
+    `time.monotonic`, and how many bytes of answers it had not taken then.
     """
     now = time.monotonic()
-    waiting = set()
+    for it in seen.keys() - connections:
+        del seen[it]
     for it in list(connections):
+        unsent = it.transport.get_write_buffer_size()
         at_rest = it.cycle is None or it.cycle.response_complete
-        if it.transport.is_closing() and not at_rest:  # the application has given up
+        waits = unsent or (at_rest and it.timeout_keep_alive_task is None)
+        since, before = seen.setdefault(it, (now, unsent))
+        if not waits or unsent != before:
+            seen[it] = now, unsent
+        elif now - since > patience:
+            metrics.rejected.labels("unread" if unsent else "slow").inc()
             it.transport.abort()
-        elif it.transport.is_closing() or (at_rest and it.timeout_keep_alive_task is None):
-            waiting.add(it)
-    for it in since.keys() - waiting:
-        del since[it]
-    late = [it for it in waiting if now - since.setdefault(it, now) > patience]
-    for it in late:
-        it.transport.abort()
-    return len(late)
 
 
 def _connections(wanted: int) -> int:
@@ -162,7 +162,7 @@ def _connections(wanted: int) -> int:
     return max(min(wanted, soft - _RESERVED), 1)
 
 
-def _tell_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def _print_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Print one line where asyncio would print a stack: a client's doing, most often."""
     failure = context.get("exception")
     tell(f"asterisk-serve: {context.get('message')}: {failure!r}")
