@@ -8,8 +8,8 @@ import json
 
 import pytest
 import zstandard
-from asterisk.bench.dedup.reading import texts as last_columns
-from asterisk.bench.search.corpus import _rows as passages
+from benchmarks.dedup.reading import texts as last_columns
+from benchmarks.search.corpus import _rows as passages
 from hypothesis import given
 from hypothesis import strategies as st
 
