@@ -1,16 +1,21 @@
-"""Bytes to text: a byte order mark, what the file declares, UTF-8, what the user gives."""
+"""Bytes to text as browsers do it: the mark, what the file declares, UTF-8, a guess.
+
+Labels mean what they mean in the WHATWG's Encoding Standard: files that say "iso-8859-1" are
+written in windows-1252. A byte that the encoding does not have costs that byte and nothing else.
+"""
 
 from __future__ import annotations
 
 import codecs
 import re
 
+from asterisk.errors import MissingExtra
+from asterisk.plugins import require
 from asterisk.sources.document import Unreadable
+from asterisk.sources.opening import Opened
 
-# Codecs that are no character sets, or whose cost grows faster than the text.
-_REFUSED = {
-    "idna", "mbcs", "oem", "punycode", "raw_unicode_escape", "undefined", "unicode_escape", "utf_7",
-}  # fmt: skip
+ERRORS = "asterisk.byte"  # how codecs treat a byte that is wrong
+SAMPLE = 64 << 10  # bytes that an encoding is guessed from
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as UTF-16's does
@@ -18,21 +23,49 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# What browsers take these to mean (https://encoding.spec.whatwg.org/#names-and-labels).
-_MEANT = {"ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254", "gb2312": "gbk"}
+# Codecs that are no character sets, or whose cost grows faster than the text.
+_REFUSED = {
+    "idna", "mbcs", "oem", "punycode", "raw_unicode_escape", "undefined", "unicode_escape", "utf_7",
+}  # fmt: skip
+# Labels of the standard, without "x-" and "cs", that Python has no codec for.
+_LABELS = {
+    "cn-big5": "big5", "eucpkdfmtjapanese": "euc-jp", "gb_2312": "gbk", "gb_2312-80": "gbk",
+    "iso-10646-ucs-2": "utf-16-le", "iso-ir-149": "cp949", "isolatin9": "iso8859-15",
+    "koi": "koi8-r", "koi8": "koi8-r", "koi8-ru": "koi8-u", "ks_c_5601-1989": "cp949",
+    "ksc56011987": "cp949", "ksc_5601": "cp949", "logical": "iso8859-8", "mac": "mac-roman",
+    "mac-ukrainian": "mac-cyrillic", "sun_eu_greek": "iso8859-7", "ucs-2": "utf-16-le",
+    "unicode": "utf-16-le", "unicode-1-1-utf-8": "utf-8", "unicode11utf8": "utf-8",
+    "unicode20utf8": "utf-8", "unicodefeff": "utf-16-le", "unicodefffe": "utf-16-be",
+    "user-defined": "cp1252", "visual": "iso8859-8", "windows-31j": "cp932",
+}  # fmt: skip
+_MEANT = {
+    "ascii": "cp1252", "big5": "big5hkscs", "euc_kr": "cp949", "gb2312": "gb18030",
+    "gbk": "gb18030", "iso8859-1": "cp1252", "iso8859-11": "cp874", "iso8859-9": "cp1254",
+    "shift_jis": "cp932", "tis-620": "cp874",
+    "utf-16": "utf-16-le", "utf-32": "utf-32-le",  # a marked file is read by its mark
+}  # fmt: skip
+# What is guessed, the more common one first where two are as likely.
+_LIKELY = (
+    "cp1252", "cp1251", "gb18030", "cp949", "big5", "cp1250", "iso8859_2", "koi8_r", "cp1254",
+    "cp1253", "cp1256", "cp1255", "cp1257", "cp874",
+)  # fmt: skip
+_BINARY = re.compile(rb"[\0-\x08\x0e-\x1f]")
+_KANA = re.compile("[\u3041-\u30fe]")
 
 
-def known(name: str) -> str | None:
-    """Return Python's name of a character set, None if there is none by that name."""
+def known(label: str) -> str | None:
+    """Return Python's codec for what browsers take a label to mean, None if there is none."""
+    name = re.sub("^(?:x-)+", "", label.strip().lower())
+    name = re.sub(r"^(?:cs)?iso-?8859-?(\d+)(?:-?[ei])?$", r"iso8859-\1", name)
+    name = re.sub(r"^(?:windows|dos|cp)-?(\d{3,4})$", r"cp\1", name)
     try:
-        b"a".decode(name, "replace")
-        found = codecs.lookup(name)
+        found = codecs.lookup(_LABELS.get(name, name))
+        b"a".decode(found.name, "replace")
     except (LookupError, ValueError, TypeError):
-        return None
+        return known(name.removeprefix("cs")) if name.startswith("cs") else None
     if found.name.replace("-", "_") in _REFUSED or found.incrementaldecoder is None:
         return None
-    # These two need a mark, and a marked file is read by its mark.
-    return f"{found.name}-le" if found.name in {"utf-16", "utf-32"} else found.name
+    return _MEANT.get(found.name, found.name)
 
 
 def marked(head: bytes) -> tuple[str, int] | None:
@@ -43,58 +76,140 @@ def marked(head: bytes) -> tuple[str, int] | None:
     return None
 
 
-def wide(encoding: str | None) -> bool:
-    """Tell whether an encoding has NUL bytes in common text."""
-    return ((encoding and known(encoding)) or "").startswith(("utf-16", "utf-32"))
+def wide(head: bytes, encoding: str | None = None) -> str | None:
+    """Return the UTF-16 or UTF-32 that bytes without a mark are in, None where they are not.
 
-
-def declared(pattern: re.Pattern[bytes], head: bytes) -> str | None:
-    """Return the encoding that ``pattern``'s group finds in a file's beginning, as browsers do.
-
-    UTF-16 that could be read as ASCII up to there is none. Unreadable for an unknown name.
+    ``encoding`` is what the user gives; else most second bytes are NUL, and no other, as in text of
+    Latin letters, or it begins with markup.
     """
-    match = pattern.search(head[:2048])
-    if match is None:
+    if b"\0" not in head:
         return None
-    name = match.group(1).decode("ascii", "replace")
-    found = known(name)
-    if found is None:
-        raise Unreadable(f"says it is in {name[:40]!r}, which is unknown (see --encoding)")
-    return "utf-8" if wide(found) else _MEANT.get(found, found)
+    given = known(encoding) if encoding else None
+    if given and given.startswith(("utf-16", "utf-32")):
+        return given
+    even, odd = head[::2], head[1::2]
+    for nul, other, name in ((odd, even, "utf-16-le"), (even, odd, "utf-16-be")):
+        is_markup = nul[:2] == b"\0\0" and other[:1] == b"<"
+        if is_markup or (2 * nul.count(0) > len(nul) and not _BINARY.search(other) and other[1:]):
+            return name
+    return None
 
 
-def decode(raw: bytes, encoding: str | None, declaration: str | None = None) -> str:
-    """Return text whose lines end in line feeds only.
+def encoding_of(  # noqa: PLR0911 - a cascade
+    file: Opened, declaration: re.Pattern[bytes] | None = None
+) -> tuple[str, int]:
+    """Return the codec to read a file by, with `ERRORS`, and the length of its byte order mark.
 
-    Unreadable for bytes that are nothing of what they may be.
+    ``declaration`` finds the label in the file's beginning. What is guessed is told in a line.
+    Unreadable for what is binary.
     """
-    mark = marked(raw)
-    if mark is not None:
-        text = _strictly(raw[mark[1] :], mark[0])
-    elif wide(encoding) and b"\0" in raw:
-        text = _strictly(raw, known(str(encoding)) or "utf-8")
-    elif b"\0" in raw:
+    if mark := marked(file.head):
+        return mark
+    options, label = file.options, None
+    if encoding := wide(file.head, options.encoding):
+        if not options.encoding:
+            file.note(f"read as {encoding.upper()}, which it does not say")
+        return encoding, 0
+    if b"\0" in file.head:
+        raise Unreadable(f"binary (a NUL at byte {file.head.index(0) + 1:,})")
+    if declaration and (match := declaration.search(file.head[:2048])):
+        said = match.group(1).decode("ascii", "replace")
+        label = known(said)
+        if label is None:
+            file.note(f"says it is in {said[:40]!r}, which is unknown")
+        elif label.startswith(("utf-16", "utf-32")):  # that could be read as ASCII up to there
+            label = "utf-8"
+        elif label not in {"utf-8", "cp1252"}:
+            return label, 0
+    good, bad, sample = _as_utf8(file)
+    if not bad:  # in what says it is ASCII or windows-1252, too: that is no accident
+        return "utf-8", 0
+    if label == "cp1252":
+        return label, 0
+    if options.encoding and label is None:
+        return known(options.encoding) or "utf-8", 0
+    if 4 * good >= bad:
+        file.note(f"{bad:,} {'byte' if bad == 1 else 'bytes'} of it not UTF-8")
+        return "utf-8", 0
+    encoding, how = _guessed(sample)
+    file.note(f"read as {_called(encoding)}, which it does not say{how}")
+    return encoding, 0
+
+
+def text_of(
+    file: Opened, declaration: re.Pattern[bytes] | None = None, *, partial: bool = False
+) -> str:
+    """Return a file's text, whose lines end in line feeds only.
+
+    Unreadable for what is binary, too large or cut short; ``partial`` takes what there is.
+    """
+    raw = file.whole(partial=partial)
+    encoding, start = encoding_of(file, declaration)
+    if b"\0" in raw and not encoding.startswith(("utf-16", "utf-32")):
         raise Unreadable(f"binary (a NUL at byte {raw.index(0) + 1:,})")
-    else:
-        text = _guessed(raw, encoding, declaration)
+    text = raw[start:].decode(encoding, ERRORS)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _guessed(raw: bytes, encoding: str | None, declaration: str | None) -> str:
+def _as_utf8(file: Opened) -> tuple[int, int, bytes]:
+    """Count other characters than ASCII, and bytes that are no UTF-8; give lines to guess by."""
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    good = bad = 0
+    sample = b""
+    with file.stream() as stream:
+        for chunk in iter(lambda: stream.read(1 << 20), b""):
+            if chunk.isascii() and not decoder.getstate()[0]:
+                continue
+            text = decoder.decode(chunk)
+            wrong = len(re.findall("[\udc80-\udcff]", text))
+            bad += wrong
+            good += len(re.findall("[^\0-\x7f]", text)) - wrong
+            if len(sample) < SAMPLE:
+                lines = (line for line in chunk.splitlines() if not line.isascii())
+                sample = b"\n".join((sample, *lines))[:SAMPLE]
+    return good, bad + len(decoder.getstate()[0]), sample
+
+
+def _guessed(sample: bytes) -> tuple[str, str]:
+    """Return a codec and, where the guess is none, what would make one."""
+    for encoding in ("euc_jp", "cp932"):  # kana are telling where there are few words
+        text = sample.decode(encoding, "replace")
+        kana = len(_KANA.findall(text))
+        if 10 * kana > len(text) > 20 * text.count("\ufffd"):
+            return encoding, ""
     try:
-        return raw.decode(declaration or "utf-8")
-    except UnicodeDecodeError as failure:
-        if encoding is not None and declaration is None:
-            return _strictly(raw, encoding)
-        raise _not(declaration or "utf-8", failure.start) from None
+        library = require("charset_normalizer", "encodings")
+    except MissingExtra as failure:
+        return "cp1252", f" ({failure})"
+    found = library.from_bytes(sample, cp_isolation=[*_LIKELY, "euc_jp", "cp932"])
+    best = found.best()
+    if best is None:
+        return "cp1252", ""
+    equals = {
+        name
+        for match in found
+        if (match.chaos, match.coherence) == (best.chaos, best.coherence)
+        for name in match.could_be_from_charset
+    }
+    encoding = next((name for name in _LIKELY if name in equals), str(best.encoding))
+    return known(encoding) or "cp1252", ""
 
 
-def _strictly(raw: bytes, encoding: str) -> str:
-    try:
-        return raw.decode(encoding)
-    except UnicodeDecodeError as failure:
-        raise _not(encoding, failure.start) from None
+def _called(encoding: str) -> str:
+    return re.sub(r"^cp(125\d|874)$", r"windows-\1", encoding)
 
 
-def _not(encoding: str, at: int) -> Unreadable:
-    return Unreadable(f"not {encoding.upper()} (byte {at + 1:,}; see --encoding)")
+def _replaced(failure: UnicodeError) -> tuple[str, int]:
+    """Give what stands for bytes that are wrong: in UTF-8, a single one may be windows-1252."""
+    if not isinstance(failure, UnicodeDecodeError):
+        raise failure
+    raw, start, end = failure.object, failure.start, failure.end
+    if failure.encoding == "charmap":  # what has no character here is a control to browsers
+        return (chr(raw[start]) if raw[start] < 0xA0 else "\ufffd"), start + 1
+    around = raw[max(start - 1, 0) : start] + raw[end : end + 1]
+    if failure.encoding == "utf-8" and end - start == 1 and around.isascii():
+        return bytes(raw[start:end]).decode("cp1252", "replace"), end
+    return "\ufffd", end
+
+
+codecs.register_error(ERRORS, _replaced)

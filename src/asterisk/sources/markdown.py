@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from asterisk.sources.decoding import decode
+from asterisk.sources.decoding import text_of
 from asterisk.sources.markup import page, unescaped
 from asterisk.sources.opening import Opened, Piece
 
@@ -38,7 +38,7 @@ _TABLE_RULE = set("-|: \t")
 
 def read_markdown(file: Opened) -> Iterator[Piece]:
     """Yield the file as one document, titled by its front matter or first heading."""
-    title, text = reduced(decode(file.whole(), file.options.encoding))
+    title, text = reduced(text_of(file))
     yield Piece("", "", title, text)
 
 
