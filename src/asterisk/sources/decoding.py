@@ -90,7 +90,8 @@ def wide(head: bytes, encoding: str | None = None) -> str | None:
     even, odd = head[::2], head[1::2]
     for nul, other, name in ((odd, even, "utf-16-le"), (even, odd, "utf-16-be")):
         is_markup = nul[:2] == b"\0\0" and other[:1] == b"<"
-        if is_markup or (2 * nul.count(0) > len(nul) and not _BINARY.search(other) and other[1:]):
+        binary = len(_BINARY.findall(other))
+        if is_markup or (2 * nul.count(0) > len(nul) and 10 * binary < len(other)):
             return name
     return None
 
@@ -128,7 +129,7 @@ def encoding_of(  # noqa: PLR0911 - a cascade
         return label, 0
     if options.encoding and label is None:
         return known(options.encoding) or "utf-8", 0
-    if 4 * good >= bad:
+    if good >= bad:
         file.note(f"{bad:,} {'byte' if bad == 1 else 'bytes'} of it not UTF-8")
         return "utf-8", 0
     encoding, how = _guessed(sample)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from asterisk.errors import MissingExtra
 from asterisk.sources.document import Document, Report, Skipped, Unreadable, fit, made
 from asterisk.sources.keys import Keys
 from asterisk.sources.kinds import kind_of, like
@@ -65,6 +66,8 @@ def read(
             yield from _unique(_pieces(file, source, report), file.source, options, skip)
     except Unreadable as failure:
         report(Skipped(name, str(failure), file.source, whole=True, passing=failure.passing))
+    except MissingExtra as failure:
+        report(Skipped(name, str(failure), file.source, whole=True, passing=True))
 
 
 def _pieces(file: SourceFile, source: Opened, report: Report) -> Iterator[Piece]:

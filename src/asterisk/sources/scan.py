@@ -15,7 +15,7 @@ from asterisk.errors import InputError
 from asterisk.sources.document import Report, Skipped, printable
 from asterisk.sources.options import Database, Options
 
-READERS = 1  # counts up when readers give other text for the same bytes
+READERS = 2  # counts up when readers give other text for the same bytes
 UNSETTLED = 2_000_000_000  # nanoseconds; FAT's clock ticks every two seconds, no other is coarser
 
 
