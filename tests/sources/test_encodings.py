@@ -121,9 +121,7 @@ GUESSED = {
         ("a.jsonl", '{{"text": "{}"}}\n'),
     ],
 )
-def test_what_declares_nothing_is_guessed_and_told(
-    tmp_path: Path, name: str, pattern: str
-) -> None:
+def test_what_declares_nothing_is_guessed_and_told(tmp_path: Path, name: str, pattern: str) -> None:
     for encoding, text in GUESSED.items():
         path = written(tmp_path, name, pattern.format(text).encode(encoding))
         documents, lines = found(path)

@@ -50,6 +50,7 @@ _LIKELY = (
     "cp1253", "cp1256", "cp1255", "cp1257", "cp874",
 )  # fmt: skip
 _BINARY = re.compile(rb"[\0-\x08\x0e-\x1f]")
+_NOT_ASCII = re.compile("[^\0-\x7f]+")
 _KANA = re.compile("[\u3041-\u30fe]")
 
 
@@ -111,7 +112,7 @@ def encoding_of(  # noqa: PLR0911 - a cascade
         if not options.encoding:
             file.note(f"read as {encoding.upper()}, which it does not say")
         return encoding, 0
-    if b"\0" in file.head:
+    if b"\0" in file.head and not _is_markup(file, declaration):
         raise Unreadable(f"binary (a NUL at byte {file.head.index(0) + 1:,})")
     if declaration and (match := declaration.search(file.head[:2048])):
         said = match.group(1).decode("ascii", "replace")
@@ -122,14 +123,14 @@ def encoding_of(  # noqa: PLR0911 - a cascade
             label = "utf-8"
         elif label not in {"utf-8", "cp1252"}:
             return label, 0
-    good, bad, sample = _as_utf8(file)
+    bad, is_utf8, sample = _as_utf8(file)
     if not bad:  # in what says it is ASCII or windows-1252, too: that is no accident
         return "utf-8", 0
     if label == "cp1252":
         return label, 0
     if options.encoding and label is None:
         return known(options.encoding) or "utf-8", 0
-    if good >= bad:
+    if is_utf8:
         file.note(f"{bad:,} {'byte' if bad == 1 else 'bytes'} of it not UTF-8")
         return "utf-8", 0
     encoding, how = _guessed(sample)
@@ -146,29 +147,39 @@ def text_of(
     """
     raw = file.whole(partial=partial)
     encoding, start = encoding_of(file, declaration)
-    if b"\0" in raw and not encoding.startswith(("utf-16", "utf-32")):
+    narrow = not encoding.startswith(("utf-16", "utf-32"))
+    if b"\0" in raw and narrow and not _is_markup(file, declaration):
         raise Unreadable(f"binary (a NUL at byte {raw.index(0) + 1:,})")
     text = raw[start:].decode(encoding, ERRORS)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _as_utf8(file: Opened) -> tuple[int, int, bytes]:
-    """Count other characters than ASCII, and bytes that are no UTF-8; give lines to guess by."""
+def _is_markup(file: Opened, declaration: re.Pattern[bytes] | None) -> bool:
+    """Tell whether a NUL is only a character that markup must not have."""
+    return declaration is not None and file.head.lstrip().startswith(b"<")
+
+
+def _as_utf8(file: Opened) -> tuple[int, bool, bytes]:
+    """Count the bytes that are no UTF-8; say whether it is UTF-8 for the rest; give lines of it.
+
+    In another encoding few words or none are UTF-8, and they hold more wrong bytes than characters.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-    good = bad = 0
+    good = bad = clean = broken = 0
     sample = b""
     with file.stream() as stream:
         for chunk in iter(lambda: stream.read(1 << 20), b""):
             if chunk.isascii() and not decoder.getstate()[0]:
                 continue
-            text = decoder.decode(chunk)
-            wrong = len(re.findall("[\udc80-\udcff]", text))
-            bad += wrong
-            good += len(re.findall("[^\0-\x7f]", text)) - wrong
+            for word in _NOT_ASCII.findall(decoder.decode(chunk)):
+                wrong = sum("\udc80" <= letter <= "\udcff" for letter in word)
+                good, bad = good + len(word) - wrong, bad + wrong
+                clean, broken = clean + (not wrong), broken + (wrong > 0)
             if len(sample) < SAMPLE:
                 lines = (line for line in chunk.splitlines() if not line.isascii())
                 sample = b"\n".join((sample, *lines))[:SAMPLE]
-    return good, bad + len(decoder.getstate()[0]), sample
+    bad += len(decoder.getstate()[0])
+    return bad, good >= bad or 4 * clean >= broken > 0, sample
 
 
 def _guessed(sample: bytes) -> tuple[str, str]:

@@ -204,7 +204,8 @@ def _piece(number: int, entry: Any, *, atom: bool) -> Piece:
     parts = [*(entry.get("content") or ()), summary]
     if not atom:
         parts.sort(key=lambda part: -len(part.get("value") or ""))
-    date = entry.get("published_parsed") or entry.get("updated_parsed")
+    # As a dict has it: feedparser's own look-up gives one for the other, with a warning.
+    date = dict.get(entry, "published_parsed") or dict.get(entry, "updated_parsed")
     names = [it.get("name") or it.get("email") for it in entry.get("authors") or ()]
     author = ", ".join(filter(None, names)) or entry.get("author") or ""
     address, _, name = author.partition(" (")
