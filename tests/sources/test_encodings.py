@@ -39,7 +39,7 @@ DECLARED = [
     ("utf-16", "utf-8", "ледник"),
 ]
 FEED = "<?xml version='1.0' encoding='{}'?><rss><item><title>{}</title></item></rss>"
-ATOM = '<?xml version="1.0" encoding="{}"?><feed xmlns="http://www.w3.org/2005/Atom"><entry><title>{}</title></entry></feed>'  # noqa: E501
+ATOM = '<?xml version="1.0" encoding="{}"?><feed xmlns="http://www.w3.org/2005/Atom"><entry><title>{}</title></entry></feed>'
 PAGE = "<html><head><meta charset={}></head><body>{}</body></html>"
 PAGE_4 = '<meta http-equiv="Content-Type" content="text/html; charset={}"><p>{}'
 

@@ -175,7 +175,8 @@ def test_escaped_twice_and_base64_come_out_as_text(tmp_path: Path) -> None:
 def test_dates_authors_and_tags(tmp_path: Path) -> None:
     rss = FEED.format(
         "<item><title>a</title><pubDate>Fri, 02 Jan 2026 05:04:05 +0200</pubDate>"
-        "<author>ann@ice.example (Ann)</author><category>Ice</category><category>Sea</category></item>"
+        "<author>ann@ice.example (Ann)</author><category>Ice</category>"
+        "<category>Sea</category></item>"
         "<item><title>b</title><pubDate>yesterday</pubDate></item>"
     )
     atom = (

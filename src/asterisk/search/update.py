@@ -336,7 +336,8 @@ class _Watched(Report):
         """Pass on what ended the reading, if anything did, and that ``kept`` documents stay."""
         fault, self._reading = self.fault, ""
         if kept:
-            fault = fault or Skipped(shown(file.path), "no documents in it", file.source, whole=True)
+            place = shown(file.path)
+            fault = fault or Skipped(place, "no documents in it", file.source, whole=True)
             what = "1 document of it is" if kept == 1 else f"{kept:,} documents of it are"
             how = "" if fault.passing else f" (--prune removes {'it' if kept == 1 else 'them'})"
             fault = replace(fault, reason=f"{fault.reason}; {what} kept{how}")

@@ -8,6 +8,7 @@ length.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import html
 import json
@@ -39,6 +40,8 @@ _AMPERSAND = re.compile(r"&(?:(?:#\d+|#[xX][\da-fA-F]+|[A-Za-z][A-Za-z\d]*);)?")
 _ESCAPED = re.compile(
     r"</(?:a|b|div|em|h\d|i|li|p|span|strong|td|ul)>|<(?:br|p)\s*/?>", re.IGNORECASE
 )
+# Of feedparser, at elements where they are not expected; they cost the element.
+_FAULTS = (LookupError, ValueError, TypeError)
 _AT_END = {"no element found", "unclosed token", "unclosed CDATA section"}  # expat's words
 
 
@@ -58,9 +61,9 @@ def read_feed(file: Opened) -> Iterator[Piece]:
     if not closed:
         raise Unreadable(f"cut off: its root element does not end{before}")
     if fault and parser.complete < len(_ENTRY.findall(text)):
-        raise Unreadable(f"broken XML: {one_line(fault)}{before}")
+        raise Unreadable(f"broken XML: {fault}{before}")
     if fault:
-        file.note(f"read in spite of broken XML: {one_line(fault)}")
+        file.note(f"read in spite of broken XML: {fault}")
 
 
 def _root(text: str) -> tuple[str, bool]:
@@ -89,8 +92,8 @@ def _other(text: str) -> str:
     return f"XML, but no RSS or Atom feed ({element.group()}>)" if element else "no feed"
 
 
-def _parsed(text: str, closed: bool) -> tuple[Any, Exception | None]:
-    """Return feedparser's parser after ``text``, and what was first found wrong with it.
+def _parsed(text: str, closed: bool) -> tuple[Any, str | Unreadable]:
+    """Return feedparser's parser after ``text``, and what was first found wrong with it, or "".
 
     An Unreadable is what ended the reading.
     """
@@ -99,12 +102,11 @@ def _parsed(text: str, closed: bool) -> tuple[Any, Exception | None]:
 
     from feedparser import api
 
-    first: Exception | None = None
+    first = ""
     for repaired in (False, True):
         parser = _bounded(api.StrictFeedParser)("", None, "utf-8")
-        reader = sax.make_parser()  # noqa: S317 - it gets no document type, hence no entities
+        reader: Any = sax.make_parser()  # noqa: S317 - it gets no document type, so no entities
         reader.setFeature(sax.handler.feature_namespaces, True)
-        reader.setFeature(sax.handler.feature_external_ges, False)
         reader.setContentHandler(parser)
         reader.setErrorHandler(parser)
         if repaired:
@@ -115,10 +117,11 @@ def _parsed(text: str, closed: bool) -> tuple[Any, Exception | None]:
         except Unreadable as failure:
             return parser, failure
         except sax.SAXParseException as failure:
-            where = f"{failure.getMessage()} in line {failure.getLineNumber()}"
-            first = first or ValueError(where)
+            first = first or f"{failure.getMessage()} in line {failure.getLineNumber()}"
             if not closed and failure.getMessage() in _AT_END:
                 return parser, first
+        except _FAULTS as failure:
+            first = first or one_line(failure)
         else:
             return parser, first
     parser = _bounded(api.LooseFeedParser)("", None, "utf-8", {})
@@ -146,7 +149,12 @@ def _bounded(base: Any) -> Any:
 
         def unknown_starttag(self, tag: str, attributes: list[tuple[str, str]]) -> None:
             kept = [it for it in attributes if it[0].lower() not in {"base", "xml:base"}]
-            super().unknown_starttag(tag, kept)
+            with contextlib.suppress(*_FAULTS):
+                super().unknown_starttag(tag, kept)
+
+        def unknown_endtag(self, tag: str) -> None:
+            with contextlib.suppress(*_FAULTS):
+                super().unknown_endtag(tag)
 
         def resolve_uri(self, uri: str) -> str:
             return uri  # a key is what the feed says
