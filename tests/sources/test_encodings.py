@@ -163,7 +163,7 @@ def test_utf_16_without_a_mark_is_known_by_its_nuls(tmp_path: Path, encoding: st
     for name, text in texts.items():
         documents, lines = found(written(tmp_path, name, text.encode(encoding)))
         assert [it.text for it in documents] == ["some Latin text – 東"]
-        assert lines == [f"{name}: read as {encoding.upper()}, which it does not say"]
+        assert lines == [f"{name}: read as {encoding}, which it does not say"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])

@@ -69,52 +69,45 @@ def known(label: str) -> str | None:
     return _MEANT.get(found.name, found.name)
 
 
-def marked(head: bytes) -> tuple[str, int] | None:
-    """Return the encoding that a byte order mark tells, and the mark's length."""
+def unicode_of(head: bytes, given: str | None = None) -> tuple[str, int] | None:
+    """Return the Unicode encoding that a file's first bytes show, and its mark's length.
+
+    Without a mark it is UTF-16 where most second bytes are NUL and no other, as in Latin letters
+    and in markup. ``given`` is the user's codec, for what has NULs. None for what shows nothing.
+    """
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding, len(mark)
-    return None
-
-
-def wide(head: bytes, encoding: str | None = None) -> str | None:
-    """Return the UTF-16 or UTF-32 that bytes without a mark are in, None where they are not.
-
-    ``encoding`` is what the user gives; else most second bytes are NUL, and no other, as in text of
-    Latin letters, or it begins with markup.
-    """
     if b"\0" not in head:
         return None
-    given = known(encoding) if encoding else None
     if given and given.startswith(("utf-16", "utf-32")):
-        return given
+        return given, 0
     even, odd = head[::2], head[1::2]
     for nul, other, name in ((odd, even, "utf-16-le"), (even, odd, "utf-16-be")):
         is_markup = nul[:2] == b"\0\0" and other[:1] == b"<"
         binary = len(_BINARY.findall(other))
         if is_markup or (2 * nul.count(0) > len(nul) and 10 * binary < len(other)):
-            return name
+            return name, 0
     return None
 
 
-def encoding_of(  # noqa: PLR0911 - a cascade
-    file: Opened, declaration: re.Pattern[bytes] | None = None
+def encoding_of(
+    file: Opened, declaration: re.Pattern[bytes] | None = None, raw: bytes = b""
 ) -> tuple[str, int]:
     """Return the codec to read a file by, with `ERRORS`, and the length of its byte order mark.
 
-    ``declaration`` finds the label in the file's beginning. What is guessed is told in a line.
-    Unreadable for what is binary.
+    ``declaration`` finds the label in the file's beginning. ``raw`` may be all of it. What is
+    guessed is told in a line. Unreadable for what is binary.
     """
-    if mark := marked(file.head):
-        return mark
-    options, label = file.options, None
-    if encoding := wide(file.head, options.encoding):
-        if not options.encoding:
-            file.note(f"read as {encoding.upper()}, which it does not say")
-        return encoding, 0
-    if b"\0" in file.head and not _is_markup(file, declaration):
-        raise Unreadable(f"binary (a NUL at byte {file.head.index(0) + 1:,})")
-    if declaration and (match := declaration.search(file.head[:2048])):
+    head, given, label = file.head, known(file.options.encoding or ""), None
+    if found := unicode_of(head, given):
+        if not found[1] and not given:
+            file.note(f"read as {found[0]}, which it does not say")
+        return found
+    # In markup a NUL is only one more character that it must not have.
+    if b"\0" in (raw or head) and not (declaration and head.lstrip().startswith(b"<")):
+        raise Unreadable(f"binary (a NUL at byte {(raw or head).index(0) + 1:,})")
+    if declaration and (match := declaration.search(head[:2048])):
         said = match.group(1).decode("ascii", "replace")
         label = known(said)
         if label is None:
@@ -126,15 +119,14 @@ def encoding_of(  # noqa: PLR0911 - a cascade
     bad, is_utf8, sample = _as_utf8(file)
     if not bad:  # in what says it is ASCII or windows-1252, too: that is no accident
         return "utf-8", 0
-    if label == "cp1252":
-        return label, 0
-    if options.encoding and label is None:
-        return known(options.encoding) or "utf-8", 0
+    if label == "cp1252" or (given and label is None):
+        return label or given or "utf-8", 0
     if is_utf8:
         file.note(f"{bad:,} {'byte' if bad == 1 else 'bytes'} of it not UTF-8")
         return "utf-8", 0
     encoding, how = _guessed(sample)
-    file.note(f"read as {_called(encoding)}, which it does not say{how}")
+    name = re.sub(r"^cp(125\d|874)$", r"windows-\1", encoding)
+    file.note(f"read as {name}, which it does not say{how}")
     return encoding, 0
 
 
@@ -146,17 +138,8 @@ def text_of(
     Unreadable for what is binary, too large or cut short; ``partial`` takes what there is.
     """
     raw = file.whole(partial=partial)
-    encoding, start = encoding_of(file, declaration)
-    narrow = not encoding.startswith(("utf-16", "utf-32"))
-    if b"\0" in raw and narrow and not _is_markup(file, declaration):
-        raise Unreadable(f"binary (a NUL at byte {raw.index(0) + 1:,})")
-    text = raw[start:].decode(encoding, ERRORS)
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _is_markup(file: Opened, declaration: re.Pattern[bytes] | None) -> bool:
-    """Tell whether a NUL is only a character that markup must not have."""
-    return declaration is not None and file.head.lstrip().startswith(b"<")
+    encoding, start = encoding_of(file, declaration, raw)
+    return raw[start:].decode(encoding, ERRORS).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _as_utf8(file: Opened) -> tuple[int, bool, bytes]:
@@ -194,21 +177,16 @@ def _guessed(sample: bytes) -> tuple[str, str]:
     except MissingExtra as failure:
         return "cp1252", f" ({failure})"
     found = library.from_bytes(sample, cp_isolation=[*_LIKELY, "euc_jp", "cp932"])
-    best = found.best()
-    if best is None:
+    if (best := found.best()) is None:
         return "cp1252", ""
-    equals = {
+    score = (best.chaos, best.coherence)
+    ties = [
         name
-        for match in found
-        if (match.chaos, match.coherence) == (best.chaos, best.coherence)
-        for name in match.could_be_from_charset
-    }
-    encoding = next((name for name in _LIKELY if name in equals), str(best.encoding))
-    return known(encoding) or "cp1252", ""
-
-
-def _called(encoding: str) -> str:
-    return re.sub(r"^cp(125\d|874)$", r"windows-\1", encoding)
+        for it in found
+        if (it.chaos, it.coherence) == score
+        for name in it.could_be_from_charset
+    ]
+    return known(next((name for name in _LIKELY if name in ties), best.encoding)) or "cp1252", ""
 
 
 def _replaced(failure: UnicodeError) -> tuple[str, int]:

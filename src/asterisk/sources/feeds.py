@@ -58,10 +58,9 @@ def read_feed(file: Opened) -> Iterator[Piece]:
     before = f" (entries before that: {parser.complete:,})" if parser.complete else ""
     if isinstance(fault, Unreadable):
         raise Unreadable(f"{fault}{before}")
-    if not closed:
-        raise Unreadable(f"cut off: its root element does not end{before}")
-    if fault and parser.complete < len(_ENTRY.findall(text)):
-        raise Unreadable(f"broken XML: {fault}{before}")
+    if not closed or (fault and parser.complete < len(_ENTRY.findall(text))):
+        reason = f"broken XML: {fault}" if closed else "cut off: its root element does not end"
+        raise Unreadable(f"{reason}{before}")
     if fault:
         file.note(f"read in spite of broken XML: {fault}")
 
@@ -82,14 +81,12 @@ def _root(text: str) -> tuple[str, bool]:
 
 def _other(text: str) -> str:
     """Say what it is that has no feed's root element."""
-    if not text:
-        return "empty, or no markup"
-    if re.match(r"<(?:!doctype\s+html|html|head|body)\b", text, re.IGNORECASE):
-        return "an HTML page, no feed"
-    if re.match("<!DOCTYPE", text, re.IGNORECASE):
+    if re.match(r"<!DOCTYPE\s+(?!html)", text, re.IGNORECASE):
         return "a document type that declares entities, which feeds must not have"
     element = re.match(r"<[\w:.-]{1,40}", text)
-    return f"XML, but no RSS or Atom feed ({element.group()}>)" if element else "no feed"
+    if element:
+        return f"XML, but no RSS or Atom feed ({element.group()}>)"
+    return "no feed" if text else "empty, or no markup"
 
 
 def _parsed(text: str, closed: bool) -> tuple[Any, str | Unreadable]:
@@ -205,9 +202,7 @@ def _piece(number: int, entry: Any, *, atom: bool) -> Piece:
         # Escaped once more than it should be.
         return page(text).text if "<" not in value and _ESCAPED.search(text) else text
 
-    link = next(
-        (it.get("href") for it in entry.get("links") or () if it.get("rel") == "alternate"), ""
-    )
+    links = [it.get("href") for it in entry.get("links") or () if it.get("rel") == "alternate"]
     summary = entry.get("summary_detail") or {"value": entry.get("summary")}
     parts = [*(entry.get("content") or ()), summary]
     if not atom:
@@ -219,7 +214,7 @@ def _piece(number: int, entry: Any, *, atom: bool) -> Piece:
     address, _, name = author.partition(" (")
     return Piece(
         f"entry {number}",
-        entry.get("id") or link or str(number),
+        next(filter(None, (entry.get("id"), *links)), str(number)),
         said(entry.get("title_detail") or {}),
         next(filter(None, map(said, parts)), ""),
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z".format(*date[:6]) if date else "",
@@ -242,30 +237,30 @@ def _json_feed(file: Opened, text: str) -> Iterator[Piece]:
             file.skip(f"entry {number}", "no JSON object")
             continue
         said = {name: value for name, value in item.items() if isinstance(value, str)}
-        authors, tags = item.get("authors") or [item.get("author")], item.get("tags")
-        names = [it.get("name") for it in _listed(authors) if isinstance(it, dict)]
-        number_or_id = item["id"] if isinstance(item.get("id"), int) else said.get("id")
-        html_text = page(said.get("content_html", "")).text
+        key = item["id"] if isinstance(item.get("id"), int) else said.get("id") or said.get("url")
+        authors = _listed(item.get("authors") or [item.get("author")], dict)
         yield Piece(
             f"entry {number}",
-            str(number_or_id or said.get("url") or number),
+            str(number if key is None else key),
             said.get("title", ""),
-            said.get("content_text") or html_text or said.get("summary", ""),
+            said.get("content_text")
+            or page(said.get("content_html", "")).text
+            or said.get("summary", ""),
             _utc(said.get("date_published") or said.get("date_modified", "")),
-            ", ".join(name for name in names if isinstance(name, str)),
-            tuple(tag for tag in _listed(tags) if isinstance(tag, str)),
+            ", ".join(_listed([author.get("name") for author in authors], str)),
+            tuple(_listed(item.get("tags"), str)),
         )
 
 
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+def _listed(value: Any, kind: type = object) -> list[Any]:
+    return [it for it in value if isinstance(it, kind)] if isinstance(value, list) else []
 
 
 def _utc(text: str) -> str:
     """Return an ISO date in UTC, "" where there is none."""
     try:
         date = datetime.datetime.fromisoformat(text.strip())
-        date = (date if date.tzinfo else date.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
+        date -= date.utcoffset() or datetime.timedelta()
     except (ValueError, OverflowError):
         return ""
     return date.replace(microsecond=0, tzinfo=None).isoformat() + "Z"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from asterisk.sources.decoding import ERRORS, marked, wide
+from asterisk.sources.decoding import ERRORS, known, unicode_of
 from asterisk.sources.document import Unreadable
 from asterisk.sources.opening import GZIP, Opened
 
@@ -44,8 +44,8 @@ _WRONG = {
     "feed": {"html"},
     "html": {"feed", "json"},
     "jsonl": {"feed", "html", "xml"},
-    "tsv": {"feed", "html", "json", "xml"},
-    "csv": {"feed", "html", "json", "xml"},
+    "csv": set(_LOOKS),
+    "tsv": set(_LOOKS),
 }
 
 
@@ -79,11 +79,9 @@ def like(kind: str, file: Opened) -> str:
 
 def _look(file: Opened) -> str:
     """Return what a file begins like, whatever its name, or ""."""
-    mark = marked(file.head)
-    start = file.head[mark[1] :] if mark else file.head
-    encoding = mark[0] if mark else wide(start, file.options.encoding)
-    if encoding:
-        start = start.decode(encoding, ERRORS).encode("utf-8", "replace")
+    start, found = file.head, unicode_of(file.head, known(file.options.encoding or ""))
+    if found:
+        start = start[found[1] :].decode(found[0], ERRORS).encode("utf-8", "replace")
     prolog = _PROLOG.match(start)
     at = prolog.end() if prolog else 0
     for name, pattern in _LOOKS.items():

@@ -102,10 +102,7 @@ class _Window(io.RawIOBase):
 
 @contextlib.contextmanager
 def opened(
-    path: Path,
-    options: Options,
-    skip: Callable[[str, str], None],
-    note: Callable[[str], None] = lambda _: None,
+    path: Path, options: Options, skip: Callable[[str, str], None], note: Callable[[str], None]
 ) -> Iterator[Opened]:
     """Open a plain file; Unreadable for anything that has taken its place, or by its error.
 
@@ -127,9 +124,8 @@ def opened(
             yield file
             return
         with file.stream() as packed, _unpacked(packed, options.largest_file) as (unpacked, flaw):
-            descriptor_of, size = unpacked.fileno(), unpacked.tell()
-            head = os.pread(descriptor_of, 8192, 0)
-            yield Opened(descriptor_of, size, head, options, skip, note, flaw)
+            inside, size = unpacked.fileno(), unpacked.tell()
+            yield Opened(inside, size, os.pread(inside, 8192, 0), options, skip, note, flaw)
         if flaw:
             raise Unreadable(flaw)
     except OSError as failure:

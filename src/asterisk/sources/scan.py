@@ -31,9 +31,6 @@ class SourceFile:
 
     path: Path
     source: str
-    size: int
-    mtime_ns: int
-    inode: int
     stamp: str
     database: Database | None = None
 
@@ -200,9 +197,7 @@ def _what(mode: int) -> str:
 
 def _file(path: Path, facts: os.stat_result, options: Options) -> SourceFile:
     stamp = _stamp([facts], f"{READERS} {_that_matter(options)}")
-    return SourceFile(
-        path, source_name(path), facts.st_size, facts.st_mtime_ns, facts.st_ino, stamp
-    )
+    return SourceFile(path, source_name(path), stamp)
 
 
 def _database(database: Database, facts: os.stat_result, options: Options) -> SourceFile:
