@@ -15,7 +15,7 @@ BY_SUFFIX = {
     **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
     **dict.fromkeys((".tsv", ".tab"), "tsv"),
     ".csv": "csv",
-    **dict.fromkeys((".rss", ".atom", ".rdf", ".xml"), "feed"),
+    **dict.fromkeys((".rss", ".atom", ".rdf", ".xml", ".json"), "feed"),
 }
 _MAGIC = {
     b"SQLite format 3\0": "a SQLite database (--sqlite FILE --query SQL reads one)",
@@ -33,7 +33,7 @@ _LOOKS = {
         rb"""|\{[^{}\[\]]{0,4000}"version"\s*:\s*"https?:\\?/\\?/jsonfeed\.org\\?/version\\?/"""
     ),
     "html": re.compile(rb"<(?:!doctype\s+html|html|head|body)[\s>]", re.IGNORECASE),
-    "json": re.compile(rb"""[{\[]\s*(?:["{\[\]}]|$)"""),
+    "json": re.compile(rb"""\{\s*["}]|\[\s*(?:\{\s*"|"|\]\s*$)"""),
     "xml": re.compile(rb"<Error>|<\?xml"),
 }
 NAMES = {
@@ -58,8 +58,7 @@ def kind_of(suffix: str, file: Opened) -> str:
             raise Unreadable(f"{what}, not read", passing=magic.startswith(b"SQLite"))
     kind, look = options.kind or BY_SUFFIX.get(suffix.lower()), _look(file)
     if kind is None:
-        is_json = look == "json" and suffix.lower() == ".json"
-        kind = "feed" if is_json else look if look in {"feed", "html"} else "text"
+        kind = look if look in {"feed", "html"} else "text"
     elif options.kind is None and look in _WRONG.get(kind, ()):
         raise Unreadable(f"{NAMES[look]}, in spite of its name")
     return "lines" if kind == "text" and options.lines else kind
@@ -68,10 +67,14 @@ def kind_of(suffix: str, file: Opened) -> str:
 def like(kind: str, file: Opened) -> str:
     """Return what a file of that kind is like, to notice another in its place: one of `NAMES`.
 
-    A text that is an HTML page is like "html". "" where the user gives the kind.
+    A text that is an HTML page is like "html", a table of one column like "text". "" where the user
+    gives the kind, and for a blank file.
     """
-    if file.options.kind:
+    first = file.head.strip().splitlines()[:1]
+    if file.options.kind or not first:
         return ""
+    if kind in {"csv", "tsv"} and not re.search(rb"[,;\t]", first[0]):
+        return "text"
     if kind in {"text", "lines", "markdown"}:
         return _look(file).replace("xml", "") or "text"
     return kind
