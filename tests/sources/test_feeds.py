@@ -100,6 +100,13 @@ def test_a_feed_cut_anywhere_gives_the_entries_before(tmp_path: Path) -> None:
         ("<description>", "<description>\x00\x08\x0b "),
         ("<description>", "<media:text>x</media:text><description>"),
         ("<description>", "<description><p>one<br>two "),
+        ("<description>", "<description><![CDATA["),
+        ("<description>d1", "<description><![CDATA[<p>&nbsp;d1"),
+        ("<description>d2", "<description><![CDATA[d2"),
+        (
+            "<description>d2</description>",
+            "<description><![CDATA[d2 ]]> &mdash; <![CDATA[.]]></description>",
+        ),
         ("<description>", "<description a=b c>"),
         ("<description>", "<description link='a&b'>"),
         ("</rss>", "</rss>\n<!-- 3 ms --><script>x</script>"),
@@ -148,6 +155,7 @@ def test_what_stands_before_the_root_is_passed_over(
     [
         ("<svg><title>x</title></svg>", "XML, but no RSS or Atom feed (<svg>)"),
         ("<?xml version='1.0'?><urlset></urlset>", "XML, but no RSS or Atom feed (<urlset>)"),
+        ("<?xml version='1.0'?><svg/>", "XML, but no RSS or Atom feed (<svg>)"),
         ("<opml version='2.0'></opml>", "XML, but no RSS or Atom feed (<opml>)"),
         ("<Error><Code>AccessDenied</Code></Error>", "XML, but no RSS or Atom feed (<Error>)"),
         ("<?xml version='1.0'?><!DOCTYPE html><html></html>", "an HTML page, in spite of its name"),
@@ -159,6 +167,17 @@ def test_what_stands_before_the_root_is_passed_over(
 )
 def test_what_is_no_feed_is_named(tmp_path: Path, data: str, reason: str) -> None:
     assert found(written(tmp_path, "a.xml", data)) == ([], [f"a.xml: {reason}"])
+
+
+def test_other_xml_is_refused_whatever_its_name(tmp_path: Path) -> None:
+    for name, root in (("a.svg", "svg"), ("a.opml", "opml"), ("a", "urlset"), ("a.tei", "TEI")):
+        path = written(tmp_path, name, f"<?xml version='1.0'?><{root}><title>x</title></{root}>")
+        assert found(path) == ([], [f"{name}: XML, but no RSS or Atom feed (<{root}>)"])
+
+
+def test_a_feed_without_entries_has_nothing(tmp_path: Path) -> None:
+    for text in ("<rss/>", "<?xml version='1.0'?>\n<feed xmlns='x' />\n", FEED.format("")):
+        assert found(written(tmp_path, "a.xml", text)) == ([], [])
 
 
 def test_escaped_twice_and_base64_come_out_as_text(tmp_path: Path) -> None:
@@ -335,6 +354,8 @@ HOSTILE = {
     "</a>": lambda size: "</a>" * (size // 4),
     "<a b='": lambda size: "<a b='" * (size // 6),
     "<x:a>": lambda size: "<x:a>" * (size // 5),
+    "<aaa": lambda size: f"<![CDATA[<{'a' * size}",
+    "CDATA": lambda size: f"<![CDATA[<d><![CDATA[{'</d>' * (size // 4)}]]>",
     "author": lambda size: f"<author>{'a' * size}</author>",
     "categories": lambda size: "".join(f"<category>{n}</category>" for n in range(size // 25)),
     "keywords": lambda size: f"<keywords>{','.join(map(str, range(size // 6)))}</keywords>",

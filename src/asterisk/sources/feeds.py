@@ -27,14 +27,20 @@ DEEPEST = 256
 MOST_ENTRIES = 1_000_000
 MOST_ATTRIBUTES = 1_000  # of an element
 MOST_NAMESPACES = MOST_TAGS = 100  # of a feed, of an entry; more are left out
-_ENCODING = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']\s*([\w.:+-]{1,40})""")
+_ENCODING = re.compile(rb"""<\?xml[^>]{0,200}?encoding\s*=\s*["']\s*([\w.:+-]{1,40})""")
 # Before the root: text (of a server's warnings, with their markup), comments, a document type.
 _BEFORE = re.compile(
     r"[^<]+|<!--.*?-->|<\?.*?\?>|<!DOCTYPE\s+(?!html)[^>\[]*>|</?(?:b|br|i|p)\b[^<>]*>",
     re.DOTALL | re.IGNORECASE,
 )
-_ROOT = re.compile(r"<((?:[\w.-]+:)?(?:rss|feed|RDF))(?=[\s>])")
-_ENTRY = re.compile(r"<(?:[\w.-]+:)?(?:item|entry)[\s>]")
+_ROOT = re.compile(r"<((?:[\w.-]+:)?(?:rss|feed|RDF))(?=[\s>/])([^<>]*/>\s*\Z)?", re.IGNORECASE)
+_ENTRY = re.compile(r"<(?:[\w.-]+:)?(?:item|entry)[\s>]", re.IGNORECASE)
+# A CDATA section that has no end before the next one begins, up to the end of its element.
+_OPEN_CDATA = re.compile(
+    r"(<([\w:.-]++)[^<>]*+>\s*+<!\[CDATA\[(?:(?!\]\]>|<!\[CDATA\[|</\2).)*+)"
+    r"(?=</\2(?:(?!\]\]>|<!\[CDATA\[).)*+(?!\]\]>))",
+    re.DOTALL,
+)
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _AMPERSAND = re.compile(r"&(?:(?:#\d+|#[xX][\da-fA-F]+|[A-Za-z][A-Za-z\d]*);)?")
 _ESCAPED = re.compile(
@@ -75,7 +81,7 @@ def _root(text: str) -> tuple[str, bool]:
         raise Unreadable(_other(text[at:]))
     lines = "\n" * text.count("\n", 0, at)  # so that faults are told with the file's numbers
     end = text.rfind(f"</{root.group(1)}")
-    close = text.find(">", end) + 1 if end >= 0 else 0
+    close = text.find(">", end) + 1 if end >= 0 else len(text) if root.group(2) else 0
     return (lines + text[at:close], True) if close else (lines + text[at:], False)
 
 
@@ -100,6 +106,9 @@ def _parsed(text: str, closed: bool) -> tuple[Any, str | Unreadable]:
     from feedparser import api
 
     first = ""
+    if text.count("<![CDATA[") > text.count("]]>"):
+        text, sections = _OPEN_CDATA.subn(r"\1]]>", text)
+        first = "a CDATA section without an end" if sections else ""
     for repaired in (False, True):
         parser = _bounded(api.StrictFeedParser)("", None, "utf-8")
         reader: Any = sax.make_parser()  # noqa: S317 - it gets no document type, so no entities

@@ -15,7 +15,8 @@ BY_SUFFIX = {
     **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
     **dict.fromkeys((".tsv", ".tab"), "tsv"),
     ".csv": "csv",
-    **dict.fromkeys((".rss", ".atom", ".rdf", ".xml", ".json"), "feed"),
+    # Other XML and JSON is refused by what it is.
+    **dict.fromkeys((".rss", ".atom", ".rdf", ".xml", ".json", ".opml", ".svg"), "feed"),
 }
 _MAGIC = {
     b"SQLite format 3\0": "a SQLite database (--sqlite FILE --query SQL reads one)",
@@ -58,7 +59,7 @@ def kind_of(suffix: str, file: Opened) -> str:
             raise Unreadable(f"{what}, not read", passing=magic.startswith(b"SQLite"))
     kind, look = options.kind or BY_SUFFIX.get(suffix.lower()), _look(file)
     if kind is None:
-        kind = look if look in {"feed", "html"} else "text"
+        kind = {"feed": "feed", "xml": "feed", "html": "html"}.get(look, "text")
     elif options.kind is None and look in _WRONG.get(kind, ()):
         raise Unreadable(f"{NAMES[look]}, in spite of its name")
     return "lines" if kind == "text" and options.lines else kind
