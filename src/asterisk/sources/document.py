@@ -134,12 +134,11 @@ def fit(text: str) -> str:
     return text if text.isascii() and "\0" not in text else _UNFIT.sub("\ufffd", text)
 
 
-def made(
+def made(  # noqa: PLR0917 - as in `Document`, so that a `Piece` gives them in order
     source: str,
     key: str,
     title: str,
     text: str,
-    *,
     date: str = "",
     author: str = "",
     tags: Sequence[str] = (),

@@ -49,9 +49,5 @@ def _member(value: Any, wanted: tuple[str, ...]) -> Any:
 
 
 def _key(given: Any, number: int) -> str:
-    if isinstance(given, str) or (isinstance(given, int) and not isinstance(given, bool)):
-        try:
-            return str(given)
-        except ValueError:  # an integer of more digits than Python writes
-            pass
-    return str(number)
+    is_key = isinstance(given, (str, int)) and not isinstance(given, bool)
+    return str(given if is_key else number)

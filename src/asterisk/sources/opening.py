@@ -69,7 +69,8 @@ class Opened:
                 )
             with contextlib.suppress(Unreadable), self.stream(before.st_size) as stream:
                 data = stream.read(before.st_size)
-                if _same(before, os.fstat(self.descriptor)):
+                now = os.fstat(self.descriptor)
+                if (before.st_size, before.st_mtime_ns) == (now.st_size, now.st_mtime_ns):
                     return data
         raise Unreadable("changes while it is read", passing=True)
 
@@ -156,7 +157,3 @@ def _unpacked(packed: io.BufferedReader, limit: int) -> Iterator[tuple[IO[bytes]
             raise Unreadable(flaw)
         file.flush()
         yield file, flaw
-
-
-def _same(one: os.stat_result, other: os.stat_result) -> bool:
-    return (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)

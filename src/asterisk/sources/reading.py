@@ -64,10 +64,9 @@ def read(
     try:
         with opened(file.path, options, skip, note) as source:
             yield from _unique(_pieces(file, source, report), file.source, options, skip)
-    except Unreadable as failure:
-        report(Skipped(name, str(failure), file.source, whole=True, passing=failure.passing))
-    except MissingExtra as failure:
-        report(Skipped(name, str(failure), file.source, whole=True, passing=True))
+    except (Unreadable, MissingExtra) as failure:
+        passing = isinstance(failure, MissingExtra) or failure.passing
+        report(Skipped(name, str(failure), file.source, whole=True, passing=passing))
 
 
 def _pieces(file: SourceFile, source: Opened, report: Report) -> Iterator[Piece]:
@@ -93,20 +92,9 @@ def _unique(
             limit = f"{options.longest_text:,}"
             skip(piece.where, f"longer than {limit} characters (see --max-text, --lines)")
             continue
-        document = made(
-            source,
-            _key(piece, keys, number),
-            piece.title,
-            piece.text,
-            date=piece.date,
-            author=piece.author,
-            tags=piece.tags,
-        )
+        key = keys.unique(fit(piece.key[:1000]), number) if piece.where else ""
+        document = made(source, key, *piece[2:])
         if document is None:
             skip(piece.where, "no text")
         else:
             yield document
-
-
-def _key(piece: Piece, keys: Keys, number: int) -> str:
-    return keys.unique(fit(piece.key[:1000]), number) if piece.where else ""
