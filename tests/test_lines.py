@@ -8,8 +8,6 @@ import json
 
 import pytest
 import zstandard
-from benchmarks.dedup.reading import texts as last_columns
-from benchmarks.search.corpus import _rows as passages
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +20,8 @@ from asterisk.errors import InputError
 from asterisk.evaluation.sets import load as evaluation_sets
 from asterisk.streams.lines import lines
 from asterisk.streams.reading import read
+from benchmarks.dedup.reading import texts as last_columns
+from benchmarks.search.corpus import _rows as passages
 
 ENCODINGS = {
     "utf-8": b"",

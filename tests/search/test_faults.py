@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import sqlite3
 import subprocess
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from asterisk.errors import AsteriskError, InputError, OutputError, one_line
 from asterisk.search import Index, words
 from asterisk.search.schema import VERSION
-from search.standing_in import Drawn, check_whole, documents, fresh
+from asterisk.sources import Database, Options, Report
+from search.standing_in import Drawn, check_whole, contents, documents, fresh
 
 
 @pytest.fixture(scope="module")
@@ -266,3 +268,158 @@ def test_values_that_are_not_finite_are_nobodys_neighbours(tmp_path, runtime):
         hits = index.search("text 3", 20, runtime, "vectors")
         assert {hits[-1].key, hits[-2].key} == {"0", "1"}
         assert all(-1 <= hit.score <= 1.001 for hit in hits)
+
+
+TWO = "<rss><channel>{}</channel></rss>".format(
+    "".join(f"<item><guid>{n}</guid><title>entry {n}</title></item>" for n in range(2))
+)
+PAGE = "<!DOCTYPE html><html><title>404 Not Found</title><body>Not Found</body></html>"
+GOOD = {
+    "feed.xml": TWO,
+    "feed": TWO,
+    "feed.json": (
+        '{"version":"https://jsonfeed.org/version/1","items":['
+        '{"id":"1","content_text":"one"},{"id":"2","content_text":"two"}]}'
+    ),
+    "feed.xml.gz": gzip.compress(TWO.encode()),
+    "a.jsonl": '{"id":"1","text":"one"}\n{"id":"2","text":"two"}\n',
+    "a.csv": "id,text\n1,one\n2,two\n",
+    "a.tsv": "id\ttext\n1\tone\n2\ttwo\n",
+    "note.txt": "what I think",
+    "note.md": "# On bees\n\nThey fly.",
+    "page.html": "<!DOCTYPE html><title>Bees</title><p>They fly.",
+    "lines.gz": gzip.compress(b"what I think"),
+}
+BAD = {
+    "an error page": PAGE,
+    "an error page in XHTML": f"<?xml version='1.0'?>\n{PAGE}",
+    "an empty file": "",
+    "blanks": " \n\n",
+    "a JSON error": '{"error": {"code": 404, "message": "Not Found"}}',
+    "a PDF": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n",
+    "a program": b"\x7fELF\x02\x01\x01\0\0\0",
+    "an archive": b"PK\x03\x04\x14\0",
+    "gzip that is cut": gzip.compress(bytes(range(256)) * 9)[:40],
+    "an error in XML": "<Error><Code>AccessDenied</Code></Error>",
+    "an error in plain text": "503 Service Unavailable\n",
+}
+# What cannot be told from a text or page that was rewritten.
+TEXTS = ("note.txt", "note.md", "page.html", "lines.gz")
+ALIKE = {
+    "an error page": ("page.html",),
+    "an error page in XHTML": ("page.html",),
+    "an error in XML": TEXTS,
+    "an error in plain text": TEXTS,
+}
+
+
+def _indexed(index, path, runtime, **options):
+    """Return what an update of a file did, and its lines."""
+    lines: list[str] = []
+    changes = index.update_files([path], runtime, None, Report(lines.append), **options)
+    return changes, [line.replace(f"{path.parent}/", "") for line in lines]
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_takes_a_files_place_takes_nothing_from_the_index(tmp_path, runtime, name):
+    file, good = tmp_path / name, GOOD[name]
+    good = good if isinstance(good, bytes) else good.encode()
+    file.write_bytes(good)
+    with fresh(tmp_path / "index.db", runtime) as index:
+        held = _indexed(index, file, runtime)[0].added
+        assert held >= 1
+        before = contents(index)
+        for what, bad in BAD.items():
+            if name in ALIKE.get(what, ()):
+                continue
+            file.write_bytes(bad if isinstance(bad, bytes) else bad.encode())
+            for _ in range(2):
+                changes, lines = _indexed(index, file, runtime)
+                assert contents(index) == before, what
+                assert (changes.kept, changes.removed) == (held, 0)
+                kept = "1 document of it is" if held == 1 else "2 documents of it are"
+                assert f"{kept} kept (--prune removes" in lines[-1]
+                assert lines[-1].startswith(f"{name}: ")
+        file.write_bytes(good)
+        changes, lines = _indexed(index, file, runtime)
+        assert (changes.unchanged, changes.kept, lines) == (held, 0, [])
+        file.write_bytes(b"")
+        changes, _ = _indexed(index, file, runtime, prune=True)
+        assert (changes.removed, changes.kept, index.documents) == (held, 0, 0)
+        check_whole(index)
+
+
+def test_the_line_says_what_it_is_now(tmp_path, runtime):
+    file = tmp_path / "feed.xml"
+    kept = "2 documents of it are kept (--prune removes them)"
+    with fresh(tmp_path / "index.db", runtime) as index:
+        file.write_text(TWO)
+        _indexed(index, file, runtime)
+        for text, reason in (
+            (PAGE, "an HTML page, in spite of its name"),
+            ("", "empty, or no markup"),
+            ("<rss><channel></channel></rss>", "no documents in it"),
+        ):
+            file.write_text(text)
+            assert _indexed(index, file, runtime)[1] == [f"feed.xml: {reason}; {kept}"]
+        file.write_text(TWO[: TWO.index("<title>entry 1")])
+        assert _indexed(index, file, runtime)[1] == [
+            "feed.xml: cut off: its root element does not end (entries before that: 1); "
+            "1 document of it is kept (--prune removes it)"
+        ]
+        note = tmp_path / "note.txt"
+        note.write_text("what I think")
+        _indexed(index, note, runtime)
+        note.write_text(PAGE)
+        assert _indexed(index, note, runtime)[1] == [
+            "note.txt: now an HTML page; 1 document of it is kept (--prune removes it)"
+        ]
+        assert _indexed(index, note, runtime, prune=True)[0].changed == 1
+        assert _indexed(index, note, runtime)[1] == []
+
+
+@pytest.mark.parametrize("name", ["feed.xml", "a.jsonl", "a.csv", "feed.xml.gz"])
+def test_a_file_that_is_cut_anywhere_takes_nothing_from_the_index(tmp_path, runtime, name):
+    file, good = tmp_path / name, GOOD[name]
+    good = good if isinstance(good, bytes) else good.encode()
+    with fresh(tmp_path / "index.db", runtime) as index:
+        for end in range(0, len(good) - 1, 9):
+            file.write_bytes(good)
+            _indexed(index, file, runtime)
+            file.write_bytes(good[:end])
+            changes, _ = _indexed(index, file, runtime)
+            whole_records = good[:end].endswith(b"\n") or good[:end].endswith((b",one", b",tw"))
+            if not whole_records or name.startswith("feed"):
+                assert (changes.removed, changes.changed) == (0, 0), good[:end]
+
+
+def test_what_the_user_does_is_done(tmp_path, runtime):
+    """Entries that are gone from a whole file, and files that are gone, leave."""
+    feed, note = tmp_path / "feed.xml", tmp_path / "note.txt"
+    feed.write_text(TWO)
+    note.write_text("what I think")
+    with fresh(tmp_path / "index.db", runtime) as index:
+        assert index.update_files([tmp_path], runtime).added == 3
+        feed.write_text(TWO.replace("<guid>1", "<guid>2"))
+        changes = index.update_files([tmp_path], runtime)
+        assert (changes.added, changes.removed, changes.kept) == (1, 1, 0)
+        note.unlink()
+        changes = index.update_files([tmp_path], runtime)
+        assert (changes.removed, changes.kept, index.documents) == (1, 0, 2)
+        # By another option it is another kind, and no error page.
+        changes = index.update_files([tmp_path], runtime, Options(kind="text"))
+        assert (changes.added, changes.removed) == (1, 2)
+
+
+def test_a_query_without_rows_keeps_what_it_gave(tmp_path, runtime):
+    database = tmp_path / "app.db"
+    owner = sqlite3.connect(database, isolation_level=None)
+    owner.execute("CREATE TABLE notes(body)")
+    owner.execute("INSERT INTO notes VALUES ('one'), ('two')")
+    asked = Options(databases=(Database(database, "SELECT body FROM notes"),))
+    with fresh(tmp_path / "index.db", runtime) as index:
+        assert index.update_files([], runtime, asked).added == 2
+        owner.execute("DELETE FROM notes")
+        assert index.update_files([], runtime, asked).kept == 2
+        assert index.update_files([], runtime, asked, prune=True).removed == 2
+    owner.close()

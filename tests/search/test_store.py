@@ -133,7 +133,7 @@ def test_a_fault_that_may_pass_removes_nothing(tmp_path, runtime, monkeypatch):
         owner.execute("BEGIN EXCLUSIVE")
         told: list[str] = []
         assert index.update_files([feed], runtime, asked, Report(told.append)).removed == 0
-        assert [any(what in line for line in told) for what in ("locked", "broken")] == [True] * 2
+        assert [any(what in line for line in told) for what in ("locked", "cut off")] == [True] * 2
         owner.execute("COMMIT")
         # The folder's own walk does not read the database, and takes nothing of it.
         index.update_files([tmp_path], runtime)
@@ -141,7 +141,8 @@ def test_a_fault_that_may_pass_removes_nothing(tmp_path, runtime, monkeypatch):
         feed.write_text(whole)
         assert index.update_files([feed], runtime, asked).removed == 1
         feed.write_bytes(b"\0binary")
-        assert index.update_files([feed], runtime).removed == 50
+        assert index.update_files([feed], runtime).kept == 50
+        assert index.update_files([feed], runtime, prune=True).removed == 50
 
 
 def test_random_updates_end_as_one_update_would(tmp_path_factory, runtime):

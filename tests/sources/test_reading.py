@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import os
 import subprocess
 import sys
@@ -20,6 +21,12 @@ from sources.finding import SAMPLES, found, written
 
 PIECES = [
     b"<rss>",
+    b"</rss>",
+    b"<pubDate>",
+    b"&nbsp;",
+    b"&#xd800;",
+    b'{"version":"https://jsonfeed.org/version/1","items":[',
+    b"\x1f\x8b",
     b"<channel>",
     b"<item>",
     b"</item>",
@@ -82,15 +89,15 @@ def check(documents: list[Document]) -> None:
         assert it.text.strip()
         assert "\0" not in it.key + it.title + it.text
         f"{it.source}{it.key}{it.title}{it.text}".encode()
-        more = (it.date, it.author, *it.tags)
-        assert it.digest == digest(it.title, it.text, *(more if any(more) else ()))
+        more = (it.date, it.author, *it.tags) if it.date or it.author or it.tags else ()
+        assert it.digest == digest(it.title, it.text, *more)
 
 
 @settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    data=contents,
+    data=st.one_of(contents, contents.map(gzip.compress)),
     kind=st.sampled_from([None, *KINDS]),
     suffix=st.sampled_from(["", ".xml", ".html", ".md", ".pdf"]),
     encoding=st.sampled_from(
@@ -116,7 +123,7 @@ def test_no_bytes_raise_anything(  # noqa: PLR0917
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    name=st.sampled_from(sorted(path.name for path in SAMPLES.iterdir())),
+    name=st.sampled_from(sorted(path.name for path in SAMPLES.iterdir() if path.is_file())),
     cuts=st.lists(
         st.tuples(st.integers(0, 3000), st.integers(0, 3000), st.binary(max_size=3)), max_size=4
     ),
@@ -138,7 +145,7 @@ path, kind = Path(sys.argv[1]), sys.argv[2]
 def peak():
     return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1])
 from importlib import import_module
-for name in ("plain", "json_lines", "tables", "feeds"): import_module("asterisk.sources." + name)
+for name in ("plain", "json_lines", "tables"): import_module("asterisk.sources." + name)
 before, count = peak(), 0
 for document in documents([path], Options(kind=kind)): count += 1
 print(count, (peak() - before) // 1024)
@@ -153,12 +160,6 @@ print(count, (peak() - before) // 1024)
         ("lines", "", "%d " + "word " * 400 + "\n", ""),
         ("tsv", "id\ttext\n", "%d\t" + "word " * 400 + "\n", ""),
         ("csv", "id,text\n", '%d,"' + "word " * 400 + '"\n', ""),
-        (
-            "feed",
-            "<rss>",
-            "<item><guid>%d</guid><title>" + "word " * 400 + "</title></item>",
-            "</rss>",
-        ),
     ],
 )
 def test_memory_does_not_grow_with_the_file(
@@ -192,7 +193,7 @@ def test_nothing_heavy_is_imported() -> None:
 
 def test_strict_stops_at_the_first_thing_skipped(tmp_path: Path) -> None:
     written(tmp_path, "a.txt", "text")
-    written(tmp_path, "b.bin", b"\0")
+    written(tmp_path, "b.bin", b"\x7fELF\0")
     found = documents([tmp_path], report=Report(strict=True))
     assert next(found).text == "text"
     with pytest.raises(InputError, match=r"b\.bin: binary"):
@@ -207,7 +208,7 @@ def test_the_report_knows_which_source_is_whole(tmp_path: Path) -> None:
 
     told: list[tuple[str, bool]] = []
     written(tmp_path, "a.jsonl", '"x"\nbad\n')
-    written(tmp_path, "b.txt", b"\0")
+    written(tmp_path, "b.txt", b"\x7fELF\0")
     kept = Kept()
     assert len(list(documents([tmp_path], None, kept))) == 1
     assert told == [("a.jsonl", False), ("b.txt", True)]

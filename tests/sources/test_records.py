@@ -92,8 +92,11 @@ def test_a_field_beyond_the_limit_and_an_open_quote(tmp_path: Path) -> None:
     before = csv.field_size_limit()
     documents, lines = found(path, longest_text=100)
     assert csv.field_size_limit() == before
-    assert [it.text for it in documents] == ["next", "open\nto the end"]
-    assert lines == ["a.csv, line 2: not CSV (field larger than field limit (100))"]
+    assert [it.text for it in documents] == ["next"]
+    assert lines == [
+        "a.csv, line 2: not CSV (field larger than field limit (100))",
+        "a.csv: a quote that opens in line 4 does not end: cut off?",
+    ]
     assert len(found(written(tmp_path, "b.csv", "text\n" + "y" * 200_000))[0][0].text) == 200_000
 
 
@@ -110,6 +113,35 @@ def test_csv_as_the_csv_module_reads_it(tmp_path: Path, rows: list[tuple[str, st
     wanted = [(title, text or title) for title, text in said if title or text]
     assert [(it.title, it.text) for it in documents] == wanted
     assert len(lines) == len(rows) - len(wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("a.jsonl", '"one"\n"two', "line 2 is not JSON and has no line end: cut off?"),
+        (
+            "a.tsv",
+            "id\ttext\n1\tone\n2",
+            "line 3 has 1 column where the first line has 2, and no line end: cut off?",
+        ),
+        (
+            "a.csv",
+            "id,text\n1,one\n2",
+            "line 3 has 1 column where the first line has 2, and no line end: cut off?",
+        ),
+        ("b.csv", 'id,text\n1,one\n2,"two', "a quote that opens in line 3 does not end: cut off?"),
+    ],
+)
+def test_records_that_are_cut_off(tmp_path: Path, name: str, text: str, line: str) -> None:
+    documents, lines = found(written(tmp_path, name, text))
+    assert [it.text for it in documents] == ["one"]
+    assert lines == [f"{name}: {line}"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.tsv", "a.csv"])
+def test_an_error_page_is_no_table(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path, name, "<!DOCTYPE html>\n<html><title>404</title></html>\n")
+    assert found(path) == ([], [f"{name}: an HTML page, in spite of its name"])
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.jsonl"])

@@ -55,6 +55,11 @@ def _index_arguments(it: argparse.ArgumentParser) -> None:
         "--precision", choices=("int8", "float32"), help="of stored vectors (default: int8)"
     )
     source_arguments(it)
+    it.add_argument(
+        "--prune",
+        action="store_true",
+        help="remove what files held that are now empty, cut off, unreadable or something else",
+    )
 
 
 def _index(arguments: argparse.Namespace) -> None:
@@ -87,12 +92,15 @@ def _index(arguments: argparse.Namespace) -> None:
         if other := _other_similarity(runtime):
             tell(f"asterisk-search: {other}")
         with Bar(lambda: _expected(arguments.paths, options), "documents") as bar:
-            changes = index.update_files(arguments.paths, runtime, options, report, bar.advance)
+            changes = index.update_files(
+                arguments.paths, runtime, options, report, bar.advance, prune=arguments.prune
+            )
         counts = {
             "added": changes.added,
             "changed": changes.changed,
             "removed": changes.removed,
             "unchanged": changes.unchanged,
+            "kept": changes.kept,
         }
         done = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "nothing"
         if report.count and not any(counts.values()):

@@ -265,14 +265,18 @@ class Index:
         options: Options | None = None,
         report: Report | None = None,
         progress: Callable[[int], None] | None = None,
+        *,
+        prune: bool = False,
     ) -> Changes:
         """Make the index hold the documents under ``paths``; what lies elsewhere stays.
 
-        Files whose stamp is known are not read. What can no longer be read there leaves, and is
-        reported. Errors are those of `asterisk.sources.scan`; committed as by `update`.
+        Files whose stamp is known are not read, and files that were removed leave. Of a file that
+        became unreadable, empty, cut off or something else, the documents stay until it is whole
+        again, unless ``prune`` is true; that is reported. Errors are those of
+        `asterisk.sources.scan`; committed as by `update`.
         """
         with self._update(runtime, progress) as update:
-            update.files(paths, options, report)
+            update.files(paths, options, report, prune=prune)
         return update.changes
 
     @contextlib.contextmanager

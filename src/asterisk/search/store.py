@@ -39,9 +39,15 @@ class Store:
         """Return number and path of all sources."""
         return self.connection.execute("SELECT id, path FROM sources ORDER BY id").fetchall()
 
-    def stamp(self, source: int, stamp: str) -> None:
-        """Note what proves that a source, whose documents are all there, has not changed."""
-        self.connection.execute("UPDATE sources SET stamp = ? WHERE id = ?", (stamp, source))
+    def stamp(self, source: int, stamp: str, kind: str | None) -> None:
+        """Note what proves that a source, whose documents are all there, has not changed.
+
+        ``kind`` is what its content is like; None leaves that as it is.
+        """
+        self.connection.execute(
+            "UPDATE sources SET stamp = ?, kind = coalesce(?, kind) WHERE id = ?",
+            (stamp, kind, source),
+        )
 
     def forget(self, source: int) -> None:
         """Remove a source without documents."""

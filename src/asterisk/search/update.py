@@ -6,7 +6,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -20,7 +20,9 @@ from asterisk.search.facts import Facts
 from asterisk.search.passages import Lengths, Passage, composed, passages
 from asterisk.search.store import Store
 from asterisk.sources import Options, Report, Skipped, SourceFile, read, scan
-from asterisk.sources.scan import source_name
+from asterisk.sources.document import Unreadable
+from asterisk.sources.kinds import NAMES
+from asterisk.sources.scan import shown, source_name
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime, Vectors
@@ -32,12 +34,16 @@ BATCH_CHARACTERS = 4 << 20
 
 @dataclass(slots=True)
 class Changes:
-    """What an update did, in documents; ``passages`` counts what was embedded."""
+    """What an update did, in documents; ``passages`` counts what was embedded.
+
+    ``kept`` are those whose file no longer gives them, but something that was not meant to be.
+    """
 
     added: int = 0
     changed: int = 0
     removed: int = 0
     unchanged: int = 0
+    kept: int = 0
     passages: int = 0
 
 
@@ -46,7 +52,8 @@ class _Batch:
     """Documents to write together, and the sources that are complete with them."""
 
     documents: list[tuple[Document, int, int, list[Passage]]] = field(default_factory=list)
-    complete: list[tuple[int, str, bool]] = field(default_factory=list)  # with stamp; all was read
+    # With stamp and kind, and whether all of it was read: what it no longer has is removed.
+    complete: list[tuple[int, str, str | None, bool]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     characters: int = 0
     done: int = 0
@@ -80,6 +87,7 @@ class Update:
         self._batch = _Batch()
         self._waiting: tuple[_Batch, Future[Vectors]] | None = None
         self._seen = bytearray()  # by document number
+        self._found = 0  # documents that were there before
         self._unwritten: set[tuple[int, str]] = set()
         self._sources: dict[str, int] = {}
 
@@ -103,13 +111,15 @@ class Update:
         for document in documents:
             self._add(self._source(document.source), document)
         for source in self._sources.values():
-            self._batch.complete.append((source, "", True))
+            self._batch.complete.append((source, "", None, True))
         self._flush()
         self._leave(lambda path: path not in self._sources)
 
-    def files(self, paths: Sequence[Path], options: Options | None, report: Report | None) -> None:
+    def files(
+        self, paths: Sequence[Path], options: Options | None, report: Report | None, *, prune: bool
+    ) -> None:
         """Make the documents under ``paths`` what is there, reading only files that changed."""
-        watched = _Watched(report or Report())
+        watched = _Watched(report or Report(), None if prune else self._known)
         visited: set[str] = set()
         # SQLite's own files beside the index are none of the user's texts.
         own = {f"{self.path}{end}" for end in ("", "-wal", "-shm", "-lock", "-journal")}
@@ -123,7 +133,7 @@ class Update:
             if str(file.path.absolute()) in own or str(file.path.resolve()) in own:
                 continue
             visited.add(file.source)
-            if file.unchanged(self._stamp(file.source)):
+            if file.unchanged(self._known(file.source)[0]):
                 self.changes.unchanged += self._count(file.source)
                 self.progress(1)
                 continue
@@ -143,16 +153,24 @@ class Update:
         )
 
     def _file(self, file: SourceFile, options: Options | None, watched: _Watched) -> None:
-        known = self._store.is_source(file.source)
+        known, before = self._store.is_source(file.source), self._count(file.source)
+        first, found = self._found, 0
+        watched.begin(file)
         for document in read(file, options, watched):
-            known = True
+            found += 1
             self._add(self._source(file.source), document)
-        if not known and file.source in watched.faulty:
+        # An error page, an empty file or half of one does not take away what was there.
+        wrong = watched.fault is not None or not found
+        keep = file.source in watched.passing or (wrong and not watched.prune)
+        kept = before - (self._found - first) if keep else 0
+        watched.finish(file, kept)
+        self.changes.kept += kept
+        faulty = file.source in watched.faulty
+        if not known and not found and faulty:
             return
         # What could not be read is told again next time, so the file is read again.
-        stamp = "" if file.source in watched.faulty else file.stamp
-        whole = file.source not in watched.passing
-        self._batch.complete.append((self._source(file.source), stamp, whole))
+        stamp, kind = "" if faulty else file.stamp, None if kept else watched.kind
+        self._batch.complete.append((self._source(file.source), stamp, kind, not keep))
         if self._batch.is_full():
             self._send()
 
@@ -161,6 +179,7 @@ class Update:
             raise InputError(f"{document.source} has two documents {document.key[:80]!r}")
         known = self._store.find(source, document.key)
         if known is not None:
+            self._found += 1
             number, digest = known
             if self._is_seen(number):
                 raise InputError(f"{document.source} has two documents {document.key[:80]!r}")
@@ -224,11 +243,11 @@ class Update:
                 store.remove([old for _, _, old, _ in batch.documents if old])
                 for number in store.insert(batch.documents, vectors):
                     self._see(number)
-                for source, stamp, whole in batch.complete:
+                for source, stamp, kind, whole in batch.complete:
                     every = store.documents_of(source) if whole else ()
                     gone = [number for number in every if not self._is_seen(number)]
                     store.remove(gone)
-                    store.stamp(source, stamp)
+                    store.stamp(source, stamp, kind)
                     changes.removed += len(gone)
         replaced = sum(1 for _, _, old, _ in batch.documents if old)
         changes.changed += replaced
@@ -254,11 +273,12 @@ class Update:
             self._sources[path] = self._store.source(path)
         return self._sources[path]
 
-    def _stamp(self, path: str) -> str:
+    def _known(self, path: str) -> tuple[str, str]:
+        """Return a source's stamp and kind, "" for what is not known."""
         row = self.connection.execute(
-            "SELECT stamp FROM sources WHERE path = ?", (path,)
+            "SELECT stamp, kind FROM sources WHERE path = ?", (path,)
         ).fetchone()
-        return str(row[0]) if row else ""
+        return (str(row[0]), str(row[1])) if row else ("", "")
 
     def _count(self, path: str) -> int:
         (count,) = self.connection.execute(
@@ -277,20 +297,52 @@ class Update:
 
 
 class _Watched(Report):
-    """Passes everything on, and remembers which sources had a fault."""
+    """Passes everything on, and remembers what was wrong with which source.
 
-    def __init__(self, report: Report) -> None:
+    What ended the reading of a file is passed on by `finish`, with what that means for the index.
+    ``known`` gives a source's stamp and kind; None prunes what is not what it was.
+    """
+
+    def __init__(self, report: Report, known: Callable[[str], tuple[str, str]] | None) -> None:
         super().__init__()
-        self._report = report
+        self._report, self._known, self.prune = report, known, known is None
         self.faulty: set[str] = set()
-        self.passing: set[str] = set()  # of these, for a reason that may pass
+        self.passing: set[str] = set()  # of these, what is out of reach
+        self.fault: Skipped | None = None
+        self.kind = self._reading = ""
 
     def __call__(self, skipped: Skipped) -> None:
-        if skipped.source:
+        if skipped.source and not skipped.note:
             self.faulty.add(skipped.source)
             if skipped.passing:
                 self.passing.add(skipped.source)
-        self._report(skipped)
+        if skipped.whole and skipped.source == self._reading:
+            self.fault = skipped
+        else:
+            self._report(skipped)
+
+    def begin(self, file: SourceFile) -> None:
+        """Expect what there is to say about a file."""
+        self.fault, self.kind, self._reading = None, "", file.source
+
+    def reads(self, source: str, like: str) -> None:
+        """Remember what a file is like; Unreadable where the index has something else of it."""
+        before = self._known(source)[1] if self._known else ""
+        if before and like and before != like:
+            raise Unreadable(f"now {NAMES.get(like, like)}")
+        self.kind = like
+
+    def finish(self, file: SourceFile, kept: int) -> None:
+        """Pass on what ended the reading, if anything did, and that ``kept`` documents stay."""
+        fault, self._reading = self.fault, ""
+        if kept:
+            place = shown(file.path)
+            fault = fault or Skipped(place, "no documents in it", file.source, whole=True)
+            what = "1 document of it is" if kept == 1 else f"{kept:,} documents of it are"
+            how = "" if fault.passing else f" (--prune removes {'it' if kept == 1 else 'them'})"
+            fault = replace(fault, reason=f"{fault.reason}; {what} kept{how}")
+        if fault:
+            self(fault)
 
 
 def _under(path: str, roots: Iterable[str]) -> bool:

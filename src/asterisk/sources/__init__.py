@@ -2,7 +2,7 @@
 
 `scan` walks paths and gives a `SourceFile` each, unread; `read` gives one file's documents;
 `documents` does both. What cannot be read is reported as one `Skipped` each, and the run goes on.
-Nothing here opens a network connection, and a library is imported by the file that needs it.
+Nothing here opens a network connection; a reader's library is imported when a file needs it.
 """
 
 from __future__ import annotations

@@ -61,18 +61,11 @@ def options(arguments: argparse.Namespace) -> Options:
         raise UsageError("a database stands twice: use one query with UNION ALL")
     if arguments.encoding is not None and known(arguments.encoding) is None:
         raise UsageError(f"unknown encoding {arguments.encoding!r}")
+    same = ("kind", "lines", "encoding", "field", "title_field", "id_field", "header")
     return Options(
-        kind=arguments.kind,
-        lines=arguments.lines,
-        encoding=arguments.encoding,
-        field=arguments.field,
-        title_field=arguments.title_field,
-        id_field=arguments.id_field,
-        header=arguments.header,
+        **{name: getattr(arguments, name) for name in (*same, "follow", "hidden")},
         include=tuple(arguments.include),
         exclude=tuple(arguments.exclude),
-        follow=arguments.follow,
-        hidden=arguments.hidden,
         databases=tuple(map(Database, files, queries)),
         largest_file=arguments.max_file << 20,
         longest_text=arguments.max_text,

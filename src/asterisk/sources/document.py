@@ -42,8 +42,9 @@ class Skipped:
 
     ``source`` equals that of `SourceFile` and `Document`, or is the name of a folder that cannot be
     listed, whose files may still be there; it is "" for what never was a source. ``whole`` tells
-    that the file or folder as a whole was skipped, ``passing`` that the reason may pass: what was
-    read there before need not be gone.
+    that the file or folder, or the rest of it, was skipped, ``passing`` that it is out of reach:
+    what was read there before need not be gone. ``note`` tells that nothing was skipped, but read
+    in a way that the file does not say.
     """
 
     place: str
@@ -51,6 +52,7 @@ class Skipped:
     source: str = ""
     whole: bool = False
     passing: bool = False
+    note: bool = False
 
     def __str__(self) -> str:
         return escaped(f"{self.place}: {self.reason}")
@@ -80,9 +82,9 @@ class Report:
         self._shown = self._more = 0
 
     def __call__(self, skipped: Skipped) -> None:
-        """Take one."""
-        self.count += 1
-        if self.strict:
+        """Take one; a note is shown, and neither counted nor an error."""
+        self.count += not skipped.note
+        if self.strict and not skipped.note:
             raise InputError(str(skipped))
         if not skipped.source or skipped.source != self._last.source:
             self._tell_more()
@@ -93,6 +95,9 @@ class Report:
         self._shown += 1
         if self.show is not None:
             self.show(str(skipped))
+
+    def reads(self, source: str, like: str) -> None:
+        """Take note of what a file's content is like; Unreadable leaves the file unread."""
 
     def _tell_more(self) -> None:
         if self._more and self.show is not None:
@@ -120,12 +125,11 @@ def fit(text: str) -> str:
     return text if text.isascii() and "\0" not in text else _UNFIT.sub("\ufffd", text)
 
 
-def made(
+def made(  # noqa: PLR0917 - as in `Document`, so that a `Piece` gives them in order
     source: str,
     key: str,
     title: str,
     text: str,
-    *,
     date: str = "",
     author: str = "",
     tags: Sequence[str] = (),

@@ -1,124 +1,275 @@
-"""RSS 2.0 and 1.0 and Atom: a document an entry.
+"""RSS, RDF, Atom and JSON Feed: a document an entry.
 
-Feeds are untrusted. A DOCTYPE is refused before the parser sees it, so that no entity but XML's
-five exists and nothing outside the file is ever named; depth, sizes and counts are bounded.
+feedparser reads the XML: its strict parser what is well-formed, its loose one the rest. It gets the
+root element alone, as text, so that no document type, no entity but XML's and HTML's, and nothing
+outside the file is ever named, and it is stopped where a hostile feed would cost more than its
+length.
 """
 
 from __future__ import annotations
 
-import codecs
+import contextlib
+import datetime
+import html
+import json
 import re
 from collections.abc import Iterator
-from xml.parsers import expat
+from typing import Any
 
-from asterisk.sources.decoding import declared, known, marked
+from asterisk.errors import one_line
+from asterisk.plugins import require
+from asterisk.sources.decoding import text_of
 from asterisk.sources.document import Unreadable
-from asterisk.sources.entries import Entries
+from asterisk.sources.markup import page, unescaped
 from asterisk.sources.opening import Opened, Piece
 
-CHUNK = 64 << 10  # bytes
-LONGEST_TAG = 1 << 20  # bytes; a tag or comment is one token to expat
-_ENCODING = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:+-]{1,40})""")
-_PROLOG = re.compile(r"(?:\s|<\?.*?\?>|<!--.*?-->)*", re.DOTALL)
+DEEPEST = 256
+MOST_ENTRIES = 1_000_000
+MOST_ATTRIBUTES = 1_000  # of an element
+MOST_NAMESPACES = MOST_TAGS = 100  # of a feed, of an entry; more are left out
+_ENCODING = re.compile(rb"""<\?xml[^>]{0,200}?encoding\s*=\s*["']\s*([\w.:+-]{1,40})""")
+# Before the root: text (of a server's warnings, with their markup), comments, a document type.
+_BEFORE = re.compile(
+    r"[^<]+|<!--.*?-->|<\?.*?\?>|<!DOCTYPE\s+(?!html)[^>\[]*>|</?(?:b|br|i|p)\b[^<>]*>",
+    re.DOTALL | re.IGNORECASE,
+)
+_ROOT = re.compile(r"<((?:[\w.-]+:)?(?:rss|feed|RDF))(?=[\s>/])([^<>]*/>\s*\Z)?", re.IGNORECASE)
+_ENTRY = re.compile(r"<(?:[\w.-]+:)?(?:item|entry)[\s>]", re.IGNORECASE)
+# A CDATA section that has no end before the next one begins, up to the end of its element.
+_OPEN_CDATA = re.compile(
+    r"(<([\w:.-]++)[^<>]*+>\s*+<!\[CDATA\[(?:(?!\]\]>|<!\[CDATA\[|</\2).)*+)"
+    r"(?=</\2(?:(?!\]\]>|<!\[CDATA\[).)*+(?!\]\]>))",
+    re.DOTALL,
+)
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_AMPERSAND = re.compile(r"&(?:(?:#\d+|#[xX][\da-fA-F]+|[A-Za-z][A-Za-z\d]*);)?")
+_ESCAPED = re.compile(
+    r"</(?:a|b|div|em|h\d|i|li|p|span|strong|td|ul)>|<(?:br|p)\s*/?>", re.IGNORECASE
+)
+# Of feedparser, at elements where they are not expected; they cost the element.
+_FAULTS = (LookupError, ValueError, TypeError)
+_AT_END = {"no element found", "unclosed token", "unclosed CDATA section"}  # expat's words
 
 
 def read_feed(file: Opened) -> Iterator[Piece]:
-    """Yield the entries; those before a fault, if there is one, which is then raised."""
-    entries = Entries(file.skip, file.options.longest_text)
-    parser = _parser(entries)
-    quiet = 0
-    start = True
+    """Yield the entries that are complete, then raise Unreadable if there were more."""
+    text = text_of(file, _ENCODING, partial=True)
+    if text.lstrip().startswith(("{", "[")):
+        yield from _json_feed(file, text)
+        return
+    text, closed = _root(text)
+    parser, fault = _parsed(text, closed)
+    for number, entry in enumerate(parser.entries[: parser.complete], 1):
+        yield _piece(number, entry, atom=parser.version.startswith("atom"))
+    before = f" (entries before that: {parser.complete:,})" if parser.complete else ""
+    if isinstance(fault, Unreadable):
+        raise Unreadable(f"{fault}{before}")
+    if not closed or (fault and parser.complete < len(_ENTRY.findall(text))):
+        reason = f"broken XML: {fault}" if closed else "cut off: its root element does not end"
+        raise Unreadable(f"{reason}{before}")
+    if fault:
+        file.note(f"read in spite of broken XML: {fault}")
+
+
+def _root(text: str) -> tuple[str, bool]:
+    """Return the root element, and whether it ends. Unreadable if it is not a feed's."""
+    at = 0
+    while match := _BEFORE.match(text, at):
+        at = match.end()
+    root = _ROOT.match(text, at)
+    if root is None:
+        raise Unreadable(_other(text[at:]))
+    lines = "\n" * text.count("\n", 0, at)  # so that faults are told with the file's numbers
+    end = text.rfind(f"</{root.group(1)}")
+    close = text.find(">", end) + 1 if end >= 0 else len(text) if root.group(2) else 0
+    return (lines + text[at:close], True) if close else (lines + text[at:], False)
+
+
+def _other(text: str) -> str:
+    """Say what it is that has no feed's root element."""
+    if re.match(r"<!DOCTYPE\s+(?!html)", text, re.IGNORECASE):
+        return "a document type that declares entities, which feeds must not have"
+    element = re.match(r"<[\w:.-]{1,40}", text)
+    if element:
+        return f"XML, but no RSS or Atom feed ({element.group()}>)"
+    return "no feed" if text else "empty, or no markup"
+
+
+def _parsed(text: str, closed: bool) -> tuple[Any, str | Unreadable]:
+    """Return feedparser's parser after ``text``, and what was first found wrong with it, or "".
+
+    An Unreadable is what ended the reading.
+    """
+    require("feedparser", "feeds")
+    from xml import sax
+
+    from feedparser import api
+
+    first = ""
+    if text.count("<![CDATA[") > text.count("]]>"):
+        text, sections = _OPEN_CDATA.subn(r"\1]]>", text)
+        first = "a CDATA section without an end" if sections else ""
+    for repaired in (False, True):
+        parser = _bounded(api.StrictFeedParser)("", None, "utf-8")
+        reader: Any = sax.make_parser()  # noqa: S317 - it gets no document type, so no entities
+        reader.setFeature(sax.handler.feature_namespaces, True)
+        reader.setContentHandler(parser)
+        reader.setErrorHandler(parser)
+        if repaired:
+            text = _CONTROL.sub("\ufffd", _AMPERSAND.sub(_as_xml, text))
+        try:
+            reader.feed(text)  # at once: expat reads what is incomplete again with each piece
+            reader.close()
+        except Unreadable as failure:
+            return parser, failure
+        except sax.SAXParseException as failure:
+            first = first or f"{failure.getMessage()} in line {failure.getLineNumber()}"
+            if not closed and failure.getMessage() in _AT_END:
+                return parser, first
+        except _FAULTS as failure:
+            first = first or one_line(failure)
+        else:
+            return parser, first
+    parser = _bounded(api.LooseFeedParser)("", None, "utf-8", {})
     try:
-        for text in _decoded(file):
-            if start:
-                _check_prolog(text)
-            entries.alive, start = False, False
-            parser.Parse(text.encode("utf-8", "replace"), False)
-            quiet = 0 if entries.alive else quiet + len(text)
-            if quiet > LONGEST_TAG:
-                raise Unreadable(f"a tag or comment longer than {LONGEST_TAG >> 20} MB")
-            yield from entries.taken()
-        parser.Parse(b"", True)
-    except expat.ExpatError as failure:
-        yield from entries.taken()
-        told = expat.ErrorString(failure.code)
-        told = f"broken at line {failure.lineno}: {told}{_kept(entries)}"
-        raise Unreadable(told, passing=True) from None  # it may still be on its way here
+        parser.feed(text)
     except Unreadable as failure:
-        yield from entries.taken()
-        raise Unreadable(f"{failure}{_kept(entries)}", passing=failure.passing) from None
-    yield from entries.taken()
+        return parser, failure
+    return parser, first
 
 
-def _kept(entries: Entries) -> str:
-    return f" (entries before that: {entries.complete:,})" if entries.complete else ""
+def _bounded(base: Any) -> Any:
+    """Return feedparser's class without what costs hostile feeds more than their length."""
+
+    class Bounded(base):  # type: ignore[misc]
+        resolve_relative_uris = sanitize_html = False
+        complete = 0  # entries that have ended
+
+        def startElementNS(self, name: Any, qname: Any, attributes: Any) -> None:  # noqa: N802
+            # The strict parser's only: to the loose one, elements without an end look like depth.
+            if self.depth >= DEEPEST:
+                raise Unreadable(f"nested deeper than {DEEPEST}")
+            if len(attributes) > MOST_ATTRIBUTES:
+                raise Unreadable(f"an element with more than {MOST_ATTRIBUTES:,} attributes")
+            super().startElementNS(name, qname, attributes)
+
+        def unknown_starttag(self, tag: str, attributes: list[tuple[str, str]]) -> None:
+            kept = [it for it in attributes if it[0].lower() not in {"base", "xml:base"}]
+            with contextlib.suppress(*_FAULTS):
+                super().unknown_starttag(tag, kept)
+
+        def unknown_endtag(self, tag: str) -> None:
+            with contextlib.suppress(*_FAULTS):
+                super().unknown_endtag(tag)
+
+        def resolve_uri(self, uri: str) -> str:
+            return uri  # a key is what the feed says
+
+        def track_namespace(self, prefix: str | None, uri: str) -> None:
+            if len(self.namespaces_in_use) < MOST_NAMESPACES:
+                super().track_namespace(prefix, uri)
+
+        def _start_item(self, attributes: dict[str, str]) -> None:
+            if len(self.entries) >= MOST_ENTRIES:
+                raise Unreadable(f"more than {MOST_ENTRIES:,} entries")
+            super()._start_item(attributes)
+
+        def _end_item(self) -> None:
+            super()._end_item()
+            self.complete = len(self.entries)
+
+        _start_entry, _end_entry = _start_item, _end_item
+
+        def _add_tag(self, term: Any, scheme: Any, label: Any) -> None:
+            if len(self._get_context().get("tags") or ()) < MOST_TAGS:
+                super()._add_tag(term, scheme, label)
+
+        def _sync_author_detail(self, key: str = "author") -> None:
+            pass  # it looks for addresses, in time with the square of the text
+
+    return Bounded
 
 
-def _check_prolog(text: str) -> None:
-    """Raise Unreadable for a DOCTYPE: the parser would go on with a chunk that a handler stops."""
-    match = _PROLOG.match(text)
-    rest = text[match.end() if match else 0 :]
-    if rest.startswith("<!") and not rest.startswith("<!--"):
-        raise Unreadable("a document type declaration, which feeds must not have")
-    if len(rest) < 2 or rest.startswith(("<!--", "<?")):
-        raise Unreadable(f"no element within its first {CHUNK >> 10} kB")
+def _as_xml(ampersand: re.Match[str]) -> str:
+    """Return what is left of an ampersand in XML: HTML's entities become their characters."""
+    given = ampersand.group()
+    if given in {"&amp;", "&lt;", "&gt;", "&quot;", "&apos;"}:
+        return given
+    meant = unescaped(given) or "\ufffd"
+    return given if given[1:2] == "#" and meant != "\ufffd" else html.escape(meant)
 
 
-def _parser(entries: Entries) -> expat.XMLParserType:
-    parser = expat.ParserCreate("UTF-8", " ")  # over what the file declares: it is decoded here
-    parser.buffer_text = True
-    parser.StartElementHandler = entries.start
-    parser.EndElementHandler = entries.end
-    parser.CharacterDataHandler = entries.characters
-    parser.CommentHandler = entries.other
-    parser.StartNamespaceDeclHandler = entries.namespace
-    parser.StartDoctypeDeclHandler = _refuse
-    parser.EntityDeclHandler = _refuse
-    parser.ExternalEntityRefHandler = _refuse
-    parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_NEVER)
-    return parser
+def _piece(number: int, entry: Any, *, atom: bool) -> Piece:
+    def said(part: Any) -> str:
+        """Return the text of an element as its type has it; RSS has HTML by custom."""
+        kind, value = part.get("type") or "text/html", part.get("value") or ""
+        if atom and kind == "text/plain":
+            return str(value)
+        if not kind.startswith("text/") and not kind.endswith(("/xml", "+xml")):
+            return ""  # a picture, perhaps
+        text = page(value).text
+        # Escaped once more than it should be.
+        return page(text).text if "<" not in value and _ESCAPED.search(text) else text
+
+    links = [it.get("href") for it in entry.get("links") or () if it.get("rel") == "alternate"]
+    summary = entry.get("summary_detail") or {"value": entry.get("summary")}
+    parts = [*(entry.get("content") or ()), summary]
+    if not atom:
+        parts.sort(key=lambda part: -len(part.get("value") or ""))
+    # As a dict has it: feedparser's own look-up gives one for the other, with a warning.
+    date = dict.get(entry, "published_parsed") or dict.get(entry, "updated_parsed")
+    names = [it.get("name") or it.get("email") for it in entry.get("authors") or ()]
+    author = ", ".join(filter(None, names)) or entry.get("author") or ""
+    address, _, name = author.partition(" (")
+    return Piece(
+        f"entry {number}",
+        next(filter(None, (entry.get("id"), *links)), str(number)),
+        said(entry.get("title_detail") or {}),
+        next(filter(None, map(said, parts)), ""),
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z".format(*date[:6]) if date else "",
+        name.removesuffix(")") if "@" in address and name else author,  # as RSS 2.0 writes it
+        tuple(tag.get("label") or tag.get("term") or "" for tag in entry.get("tags") or ()),
+    )
 
 
-def _refuse(*_: object) -> int:
-    raise Unreadable("a document type or entity declaration, which feeds must not have")
-
-
-def _decoded(file: Opened) -> Iterator[str]:
-    """Yield the file's text in pieces; what comes before a byte that cannot be is yielded too."""
-    mark = marked(file.head)
-    encoding = mark[0] if mark else declared(_ENCODING, file.head)
-    if encoding is None:
-        encoding = "utf-8" if not file.options.encoding or _is_utf8(file) else file.options.encoding
-    decoder = codecs.getincrementaldecoder(known(encoding) or "utf-8")()
-    done = 0
-    with file.stream() as stream:
-        if mark:
-            stream.read(mark[1])
-        while True:
-            chunk = stream.read(CHUNK)
-            try:
-                text = decoder.decode(chunk, final=not chunk)
-            except UnicodeDecodeError as failure:
-                before = failure.object[: failure.start].decode(encoding, "ignore")
-                yield before if done else before.lstrip()
-                at = f"near byte {done + failure.start + 1:,}; see --encoding"
-                raise Unreadable(f"not {encoding.upper()} ({at})") from None
-            if not done:
-                text = text.lstrip()  # XML allows nothing before its declaration
-            if text or not done:
-                yield text
-            done += len(chunk)
-            if not chunk:
-                return
-
-
-def _is_utf8(file: Opened) -> bool:
-    decoder = codecs.getincrementaldecoder("utf-8")()
+def _json_feed(file: Opened, text: str) -> Iterator[Piece]:
+    """Yield the items of a JSON Feed (https://www.jsonfeed.org/version/1.1/)."""
     try:
-        with file.stream() as stream:
-            while chunk := stream.read(1 << 20):
-                decoder.decode(chunk)
-            decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return False
-    return True
+        feed = json.loads(text)
+    except (ValueError, RecursionError) as failure:
+        raise Unreadable(f"no JSON, or cut off: {one_line(failure)}") from None
+    version = feed.get("version") if isinstance(feed, dict) else None
+    if not re.match(r"https?://(?:www\.)?jsonfeed\.org/version/", str(version)):
+        raise Unreadable("JSON, but no JSON Feed (--kind jsonl takes a value a line)")
+    for number, item in enumerate(_listed(feed.get("items")), 1):
+        if not isinstance(item, dict):
+            file.skip(f"entry {number}", "no JSON object")
+            continue
+        said = {name: value for name, value in item.items() if isinstance(value, str)}
+        key = item["id"] if isinstance(item.get("id"), int) else said.get("id") or said.get("url")
+        authors = _listed(item.get("authors") or [item.get("author")], dict)
+        yield Piece(
+            f"entry {number}",
+            str(number if key is None else key),
+            said.get("title", ""),
+            said.get("content_text")
+            or page(said.get("content_html", "")).text
+            or said.get("summary", ""),
+            _utc(said.get("date_published") or said.get("date_modified", "")),
+            ", ".join(_listed([author.get("name") for author in authors], str)),
+            tuple(_listed(item.get("tags"), str)),
+        )
+
+
+def _listed(value: Any, kind: type = object) -> list[Any]:
+    return [it for it in value if isinstance(it, kind)] if isinstance(value, list) else []
+
+
+def _utc(text: str) -> str:
+    """Return an ISO date in UTC, "" where there is none."""
+    try:
+        date = datetime.datetime.fromisoformat(text.strip())
+        date -= date.utcoffset() or datetime.timedelta()
+    except (ValueError, OverflowError):
+        return ""
+    return date.replace(microsecond=0, tzinfo=None).isoformat() + "Z"

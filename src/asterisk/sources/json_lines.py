@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from asterisk.sources.columns import ID, TEXT, TITLE, names
-from asterisk.sources.line_stream import lines
+from asterisk.sources.document import Unreadable
+from asterisk.sources.line_stream import ENDS, lines
 from asterisk.sources.opening import Opened, Piece
 
 
@@ -23,6 +24,8 @@ def read_json_lines(file: Opened) -> Iterator[Piece]:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
+            if not line.endswith(ENDS):
+                raise Unreadable(f"{place} is not JSON and has no line end: cut off?") from None
             file.skip(place, "not JSON")
             continue
         if isinstance(value, str):
@@ -46,9 +49,5 @@ def _member(value: Any, wanted: tuple[str, ...]) -> Any:
 
 
 def _key(given: Any, number: int) -> str:
-    if isinstance(given, str) or (isinstance(given, int) and not isinstance(given, bool)):
-        try:
-            return str(given)
-        except ValueError:  # an integer of more digits than Python writes
-            pass
-    return str(number)
+    is_key = isinstance(given, (str, int)) and not isinstance(given, bool)
+    return str(given if is_key else number)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from asterisk.sources.decoding import marked, wide
+from asterisk.sources.decoding import ERRORS, known, unicode_of
 from asterisk.sources.document import Unreadable
-from asterisk.sources.opening import Opened
+from asterisk.sources.opening import GZIP, Opened
 
 BY_SUFFIX = {
     **dict.fromkeys((".txt", ".text", ".log", ".rst", ".org", ".tex"), "text"),
@@ -15,20 +15,40 @@ BY_SUFFIX = {
     **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
     **dict.fromkeys((".tsv", ".tab"), "tsv"),
     ".csv": "csv",
-    **dict.fromkeys((".rss", ".atom", ".rdf", ".xml"), "feed"),
+    # Other XML and JSON is refused by what it is.
+    **dict.fromkeys((".rss", ".atom", ".rdf", ".xml", ".json", ".opml", ".svg"), "feed"),
 }
 _MAGIC = {
     b"SQLite format 3\0": "a SQLite database (--sqlite FILE --query SQL reads one)",
     b"%PDF-": "a PDF file",
     b"PK\x03\x04": "a ZIP archive or office document",
-    b"\x1f\x8b": "compressed by gzip",
+    GZIP: "compressed by gzip twice",
     b"BZh": "compressed by bzip2",
     b"\xfd7zXZ\0": "compressed by xz",
     b"\x28\xb5\x2f\xfd": "compressed by Zstandard",
 }
-_MARKUP = re.compile(rb"\s*(?:<\?xml[^>]*>\s*|<!--(?:(?!-->).){0,2000}-->\s*)*", re.DOTALL)
-_FEED = re.compile(rb"<(?:rss|feed|(?:\w+:)?RDF)[\s>]")
-_PAGE = re.compile(rb"<(?:!doctype\s+html|html|head|body)[\s>]", re.IGNORECASE)
+_PROLOG = re.compile(rb"\s*(?:<\?xml[^>]*>\s*|<!--(?:(?!-->).){0,2000}-->\s*)*", re.DOTALL)
+_LOOKS = {
+    "feed": re.compile(
+        rb"""<(?:!DOCTYPE\s+)?(?:rss|feed|(?:\w+:)?RDF)[\s>]"""
+        rb"""|\{[^{}\[\]]{0,4000}"version"\s*:\s*"https?:\\?/\\?/jsonfeed\.org\\?/version\\?/"""
+    ),
+    "html": re.compile(rb"<(?:!doctype\s+html|html|head|body)[\s>]", re.IGNORECASE),
+    "json": re.compile(rb"""\{\s*["}]|\[\s*(?:\{\s*"|"|\]\s*$)"""),
+    "xml": re.compile(rb"<Error>|<\?xml"),
+}
+NAMES = {
+    "feed": "a feed", "html": "an HTML page", "json": "JSON", "xml": "XML", "text": "plain text",
+    "pdf": "a PDF file",
+}  # fmt: skip
+# What servers put in a file's place, by the kinds that are no such thing.
+_WRONG = {
+    "feed": {"html"},
+    "html": {"feed", "json"},
+    "jsonl": {"feed", "html", "xml"},
+    "csv": set(_LOOKS),
+    "tsv": set(_LOOKS),
+}
 
 
 def kind_of(suffix: str, file: Opened) -> str:
@@ -40,19 +60,38 @@ def kind_of(suffix: str, file: Opened) -> str:
         if head.startswith(magic):
             # What a query of it gave before is another run's to judge.
             raise Unreadable(f"{what}, not read", passing=magic.startswith(b"SQLite"))
-    if b"\0" in head and marked(head) is None and not wide(options.encoding):
-        raise Unreadable(f"binary (a NUL at byte {head.index(0) + 1:,})")
-    kind = options.kind or BY_SUFFIX.get(suffix.lower()) or _by_content(suffix, head)
+    kind, look = options.kind or BY_SUFFIX.get(suffix.lower()), _look(file)
+    if kind is None:
+        kind = {"feed": "feed", "xml": "feed", "html": "html"}.get(look, "text")
+    elif options.kind is None and look in _WRONG.get(kind, ()):
+        raise Unreadable(f"{NAMES[look]}, in spite of its name")
     return "lines" if kind == "text" and options.lines else kind
 
 
-def _by_content(suffix: str, head: bytes) -> str:
-    if suffix.lower() == ".json":
-        raise Unreadable("JSON as a whole, not read (--kind jsonl takes a value a line)")
-    mark = marked(head)
-    start = head[mark[1] :] if mark else head
-    prolog = _MARKUP.match(start)
+def like(kind: str, file: Opened) -> str:
+    """Return what a file of that kind is like, to notice another in its place: one of `NAMES`.
+
+    A text that is an HTML page is like "html", a table of one column like "text". "" where the user
+    gives the kind, and for a blank file.
+    """
+    first = file.head.strip().splitlines()[:1]
+    if file.options.kind or not first:
+        return ""
+    if kind in {"csv", "tsv"} and not re.search(rb"[,;\t]", first[0]):
+        return "text"
+    if kind in {"text", "lines", "markdown"}:
+        return _look(file).replace("xml", "") or "text"
+    return kind
+
+
+def _look(file: Opened) -> str:
+    """Return what a file begins like, whatever its name, or ""."""
+    start, found = file.head, unicode_of(file.head, known(file.options.encoding or ""))
+    if found:
+        start = start[found[1] :].decode(found[0], ERRORS).encode("utf-8", "replace")
+    prolog = _PROLOG.match(start)
     at = prolog.end() if prolog else 0
-    if _FEED.match(start, at):
-        return "feed"
-    return "html" if _PAGE.match(start, at) else "text"
+    for name, pattern in _LOOKS.items():
+        if pattern.match(start, 0 if name == "xml" else at):
+            return name
+    return ""

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from asterisk.plugins import require
-from asterisk.sources.decoding import decode
+from asterisk.sources.decoding import text_of
 from asterisk.sources.markup import Page, iso_date, page
 from asterisk.sources.opening import Opened, Piece
 
@@ -37,7 +37,7 @@ _INLINE = {  # each stops at its own mark, so that no search is made twice
 
 def read_markdown(file: Opened) -> Iterator[Piece]:
     """Yield the file as one document, titled by its front matter or first heading."""
-    found = reduced(decode(file.whole(), file.options.encoding))
+    found = reduced(text_of(file))
     yield Piece("", "", found.title, found.text, found.date, found.author, found.tags)
 
 

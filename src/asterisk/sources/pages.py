@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from asterisk.sources.decoding import declared, decode
+from asterisk.sources.decoding import text_of
 from asterisk.sources.markup import page
 from asterisk.sources.opening import Opened, Piece
 
@@ -18,8 +18,7 @@ _CHARSET = re.compile(
 
 def read_html(file: Opened) -> Iterator[Piece]:
     """Yield the page; a description that its text does not hold is the first paragraph."""
-    encoding = declared(_CHARSET, file.head)
-    found = page(decode(file.whole(), file.options.encoding, encoding), main=True)
+    found = page(text_of(file, _CHARSET), main=True)
     text = found.text
     if found.description and found.description not in text:
         text = f"{found.description}\n\n{text}"

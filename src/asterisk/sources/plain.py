@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from asterisk.sources.decoding import decode
+from asterisk.sources.decoding import text_of
 from asterisk.sources.line_stream import lines
 from asterisk.sources.opening import Opened, Piece
 
 
 def read_text(file: Opened) -> Iterator[Piece]:
     """Yield the file as one document without a title."""
-    yield Piece("", "", "", decode(file.whole(), file.options.encoding))
+    yield Piece("", "", "", text_of(file))
 
 
 def read_lines(file: Opened) -> Iterator[Piece]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from asterisk.errors import MissingPackage
 from asterisk.sources.document import Document, Report, Skipped, Unreadable, fit, made
 from asterisk.sources.keys import Keys
-from asterisk.sources.kinds import kind_of
+from asterisk.sources.kinds import kind_of, like
 from asterisk.sources.opening import Opened, Piece, opened
 from asterisk.sources.options import Options
 from asterisk.sources.scan import SourceFile, scan, shown
@@ -54,29 +54,31 @@ def read(
     """
     options, report = options or Options(), report or Report()
     name = shown(file.path)
-    found = 0
 
-    def skip(where: str, reason: str, *, whole: bool = False, passing: bool = False) -> None:
+    def skip(where: str, reason: str) -> None:
         place = f"{name}, {where}" if where else name
-        report(Skipped(place, reason, file.source, whole, passing))
+        report(Skipped(place, reason, file.source, whole=not where))
+
+    def note(reason: str) -> None:
+        report(Skipped(name, reason, file.source, note=True))
 
     try:
-        with opened(file.path, options, skip) as source:
-            for document in _unique(_pieces(file, source), file.source, options, skip):
-                found += 1
-                yield document
-    except MissingPackage as failure:
-        skip("", str(failure), whole=not found, passing=True)
-    except Unreadable as failure:
-        skip("", str(failure), whole=not found, passing=failure.passing)
+        with opened(file.path, options, skip, note) as source:
+            yield from _unique(_pieces(file, source, report), file.source, options, skip)
+    except (Unreadable, MissingPackage) as failure:
+        passing = isinstance(failure, MissingPackage) or failure.passing
+        report(Skipped(name, str(failure), file.source, whole=True, passing=passing))
 
 
-def _pieces(file: SourceFile, source: Opened) -> Iterator[Piece]:
+def _pieces(file: SourceFile, source: Opened, report: Report) -> Iterator[Piece]:
     if file.database is not None:
         from asterisk.sources.databases import read_database
 
         return read_database(source, file.database)
-    module, reader = _READERS[kind_of(file.path.suffix, source)]
+    packed = file.path.suffix.lower() == ".gz"
+    kind = kind_of(Path(file.path.stem if packed else file.path.name).suffix, source)
+    report.reads(file.source, like(kind, source))
+    module, reader = _READERS[kind]
     read_it: Reader = getattr(import_module(f"asterisk.sources.{module}"), reader)
     return read_it(source)
 
@@ -91,20 +93,9 @@ def _unique(
             limit = f"{options.longest_text:,}"
             skip(piece.where, f"longer than {limit} characters (see --max-text, --lines)")
             continue
-        document = made(
-            source,
-            _key(piece, keys, number),
-            piece.title,
-            piece.text,
-            date=piece.date,
-            author=piece.author,
-            tags=piece.tags,
-        )
+        key = keys.unique(fit(piece.key[:1000]), number) if piece.where else ""
+        document = made(source, key, *piece[2:])
         if document is None:
             skip(piece.where, "no text")
         else:
             yield document
-
-
-def _key(piece: Piece, keys: Keys, number: int) -> str:
-    return keys.unique(fit(piece.key[:1000]), number) if piece.where else ""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from itertools import chain
 
 from asterisk.sources.columns import TEXT, Columns, find, numbered
 from asterisk.sources.document import Unreadable
-from asterisk.sources.line_stream import lines
+from asterisk.sources.line_stream import ENDS, lines
 from asterisk.sources.opening import Opened, Piece
 from asterisk.sources.options import Options
 
@@ -16,19 +17,41 @@ Rows = Iterator[tuple[int, list[str]]]
 
 def read_tsv(file: Opened) -> Iterator[Piece]:
     """Yield a document a row; a quote is a character like others."""
-    return _documents(file, _tabbed(file))
+    source = _Lines(file)
+    return _documents(source, _tabbed(source))
 
 
 def read_csv(file: Opened) -> Iterator[Piece]:
     """Yield a document a row; the comma, or a semicolon if the first line has that only."""
-    return _documents(file, _quoted(file))
+    source = _Lines(file)
+    return _documents(source, _quoted(source))
 
 
-def _documents(file: Opened, rows: Rows) -> Iterator[Piece]:
+class _Lines:
+    """Lines for `csv`, which wants them without their numbers; keeps those of the last."""
+
+    def __init__(self, file: Opened) -> None:
+        self.file, self.lines = file, lines(file)
+        self.number, self.last, self.ended = 0, "", False
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self.lines, None)
+        if line is None:
+            self.ended = True
+            raise StopIteration
+        self.number, self.last = line
+        return self.last
+
+
+def _documents(source: _Lines, rows: Rows) -> Iterator[Piece]:
+    """Yield the rows that have the first one's columns; Unreadable for a table that is cut off."""
     first = next(rows, None)
     if first is None:
         return
-    columns, is_header = _columns(first[1], file.options)
+    columns, is_header = _columns(first[1], source.file.options)
     width = len(first[1])
     needed = max(place for place in columns if place is not None)
     if not is_header:
@@ -36,9 +59,12 @@ def _documents(file: Opened, rows: Rows) -> Iterator[Piece]:
     for number, row in rows:
         if needed < len(row) <= width:
             yield _piece(number, row, columns)
-        else:
-            many = "1 column" if len(row) == 1 else f"{len(row)} columns"
-            file.skip(f"line {number}", f"{many} where the first line has {width}")
+            continue
+        many = "1 column" if len(row) == 1 else f"{len(row)} columns"
+        reason = f"{many} where the first line has {width}"
+        if len(row) < width and not source.last.endswith(ENDS):
+            raise Unreadable(f"line {number} has {reason}, and no line end: cut off?")
+        source.file.skip(f"line {number}", reason)
 
 
 def _columns(first: list[str], options: Options) -> tuple[Columns, bool]:
@@ -60,53 +86,33 @@ def _piece(number: int, row: list[str], columns: Columns) -> Piece:
     return Piece(f"line {number}", key or str(number), title, row[columns.text])
 
 
-def _tabbed(file: Opened) -> Rows:
-    for number, line in lines(file):
+def _tabbed(source: _Lines) -> Rows:
+    for line in source:
         if line.strip("\r\n"):
-            yield number, line.rstrip("\r\n").split("\t")
+            yield source.number, line.rstrip("\r\n").split("\t")
 
 
-class _Numbered:
-    """Lines for `csv`, which wants them without their numbers; keeps the number of the last."""
-
-    def __init__(self, file: Opened) -> None:
-        self.lines = lines(file)
-        self.number = 0
-        self.separator: str | None = None
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        self.number, line = next(self.lines)
-        return line
-
-
-def _quoted(file: Opened) -> Rows:
-    numbered_lines = _Numbered(file)
-    first = next(numbered_lines, None)
+def _quoted(source: _Lines) -> Rows:
+    first = next(source, None)
     if first is None:
         return
     separator = ";" if ";" in first and "," not in first else ","
-
-    def again() -> Iterator[str]:
-        yield first
-        yield from numbered_lines
-
-    reader = csv.reader(again(), delimiter=separator)
+    reader = csv.reader(chain([first], source), delimiter=separator)
     start = 0
     while True:
         # The limit is the module's own, for everybody in the process; theirs is put back.
-        before = csv.field_size_limit(file.options.longest_text)
+        before = csv.field_size_limit(source.file.options.longest_text)
         try:
             row = next(reader, None)
         except csv.Error as failure:
-            file.skip(f"line {start + 1}", f"not CSV ({failure})")
+            source.file.skip(f"line {start + 1}", f"not CSV ({failure})")
             row = []
         finally:
             csv.field_size_limit(before)
         if row is None:
             return
+        if source.ended:  # within a record
+            raise Unreadable(f"a quote that opens in line {start + 1} does not end: cut off?")
         if row:
             yield start + 1, row
-        start = numbered_lines.number
+        start = source.number
