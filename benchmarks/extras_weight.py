@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 
 BASE = ["numpy==2.4.6"]
-DEVICE = ("tflite", "onnx", "gguf", "tokenizers", "feeds", "html", "markdown", "pdf", "encodings")
+DEVICE = ("tflite", "onnx", "gguf", "tokenizers", "feeds", "markdown", "pdf", "encodings")
 ENGINE = ("search", "serve")  # weighed over an engine's own packages
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
 

@@ -182,7 +182,7 @@ def test_nothing_heavy_is_imported() -> None:
     script = (
         "import sys, asterisk.sources, asterisk.sources.arguments\n"
         "heavy = {'numpy', 'torch', 'sqlite3', 'xml.parsers.expat', 'hashlib', 'http', 'socket',\n"
-        "'lxml', 'markdown_it', 'pypdf'}\n"
+        "'markdown_it', 'pypdf'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -1,8 +1,7 @@
-"""HTML to text through lxml, in time and memory that grow with its length only.
+"""HTML to text through `html.parser`, in time and memory that grow with its length only.
 
-libxml2 tells tags and text one by one and no tree is built: an HTML5 tree of 27 KB may take a
-gigabyte, since each block repeats what is open around it. The parser is begun anew where a page is
-nested too deep, or where it did not understand the end of an element that is left out.
+No tree is built: an HTML5 tree of 27 KB may take a gigabyte, since each block repeats the
+formatting that is open around it.
 """
 
 from __future__ import annotations
@@ -10,18 +9,21 @@ from __future__ import annotations
 import html
 import re
 from datetime import UTC, datetime
+from html.parser import HTMLParser
 from typing import NamedTuple
 
-from asterisk.plugins import require
 from asterisk.sources.document import fit
 
-DEEPEST = 1000  # elements; the parser's work at a stray end tag grows with them
-_LEFT_OUT = (
-    "annotation|annotation-xml|audio|canvas|datalist|iframe|nav|noembed|noframes|noscript|object|"
-    "script|select|style|svg|template|textarea|video"
-)
-_OMITTED = frozenset(_LEFT_OUT.split("|"))
+CHUNK = 1 << 16  # characters given to the parser at a time
+_OMITTED = {
+    "annotation", "annotation-xml", "audio", "canvas", "datalist", "iframe", "nav", "noembed",
+    "noframes", "noscript", "object", "script", "select", "style", "svg", "template", "textarea",
+    "video",
+}  # fmt: skip
+# Their end tags may be left out: the next one ends the one before.
+_IMPLIED = {"dd", "dt", "li", "option", "p", "td", "th", "tr"}
 _RAW = {"iframe", "noembed", "noframes", "script", "style", "textarea"}  # hold no elements
+_WHOLE = {"html", "body"}
 _BLOCK = {
     "address", "article", "aside", "blockquote", "body", "caption", "center", "details", "dialog",
     "div", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4",
@@ -34,10 +36,7 @@ _APART = {
     **dict.fromkeys(("td", "th"), " "),
 }
 _KEPT = {"pre", "xmp", "plaintext", "listing"}  # spaces and all; a space is a NUL meanwhile
-# What ends an element that is left out, and comments, in which it would end nothing.
-_PARTS = re.compile(rf"(<!--.*?(?:-->|\Z)|</(?:{_LEFT_OUT})(?=[\s/>])[^<>]*>)", re.I | re.S)
-_CHUNK = re.compile(r".{1,8192}(?=<|\Z)|.{1,8192}", re.S)
-_END_TAG = re.compile(r"</([a-z-]+)", re.I)
+_TAG = re.compile(r"<(?:[a-zA-Z!?]|/.)", re.DOTALL)
 _SPACE = re.compile(r"\s+")
 _BREAK = re.compile(r" ?[\n\r][ \n\r]*")
 _UNSEEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
@@ -63,24 +62,21 @@ def page(source: str, *, main: bool = False) -> Page:
     """Return what ``source``, a page or a part of one, says; there is no HTML it refuses.
 
     With ``main`` the text is that of ``<main>`` or ``<article>`` alone, if it is most of the text.
-    MissingExtra without lxml.
     """
-    etree = require("lxml.etree", "html")
-    target, parser = _Target(), None
-    for part in (it for whole in _PARTS.split(fit(source)) for it in _CHUNK.findall(whole)):
-        end_tag = _END_TAG.match(part)
-        target.ending = end_tag[1].lower() if end_tag else ""
-        ends = bool(end_tag) and target.ending == target.omitted and not target.raw
-        before = target.depth
-        if parser is None:
-            parser = etree.HTMLParser(target=target, encoding="utf-8", huge_tree=True)
-        parser.feed(part.encode())
-        if target.depth > DEEPEST or (ends and target.depth >= before):
-            parser = parser.close()  # which ends each open element, and returns None
-    target.ending = ""
-    if parser is not None:
-        parser.close()
-    return target.page(main)
+    # What some versions of the parser fail at (a marked section, a number of thousands of digits)
+    # or read on after (an empty comment).
+    source = _HUGE.sub("\ufffd", fit(source)).replace("<![", "<! [")
+    source = source.replace("<!-->", "").replace("<!--->", "")
+    parser, at = _Parser(), 0
+    while at < len(source):
+        # As much again as it has left: it begins anew at what has no end yet.
+        size = max(CHUNK, len(parser.rawdata))
+        parser.feed(source[at : at + size])
+        at += size
+    if _TAG.match(parser.rawdata):  # one without an end is dropped, as in browsers
+        parser.rawdata = ""
+    parser.close()
+    return parser.page(main)
 
 
 def unescaped(text: str) -> str:
@@ -104,74 +100,106 @@ def iso_date(text: str) -> str:
     return when.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
-class _Target:
-    """Takes what the parser tells; ``ending`` is the name in the end tag that it is given."""
+class _Open:
+    """An element of interest that is open: its name, and where its text begins in the output."""
+
+    def __init__(self, tag: str, start: int) -> None:
+        self.tag, self.start, self.depth = tag, start, 1  # how many of that name are open
+
+    def ended_by(self, tag: str) -> bool:
+        """Count an end tag, and tell whether it is this element's."""
+        self.depth -= tag == self.tag
+        return not self.depth
+
+
+class _Parser(HTMLParser):
+    """Gathers the text; separators stand between its pieces."""
 
     def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
         self.out: list[str] = []
         self.hidden: list[str] = []
-        self.depth = self.pre = 0
-        self.raw = self.ending = ""
+        self.pre = 0
+        self.raw = ""  # the element whose text is no text of the page
+        self.omitted: _Open | None = None
+        self.title: list[str] = []
         self.titled = False
-        self.omitted, self.omitted_at, self.omitted_from = "", 0, 0  # its name, depth and text
-        self.title, self.heading, self.heading_from = "", "", -1
+        self.heading, self.heading_from = "", -1
         self.meta: dict[str, str] = {}
         self.tags: list[str] = []
         self.times: list[str] = []
-        self.begun: dict[str, tuple[int, int]] = {}  # regions that are open: depth and text
+        self.begun: dict[str, _Open] = {}
         self.regions: dict[str, list[str]] = {"main": [], "article": []}
 
-    def start(self, tag: str, attributes: dict[str, str]) -> None:
-        self.depth += 1
-        if tag in _RAW or tag == "title":
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if self.raw:
+            return
+        attributes = {name: value or "" for name, value in reversed(attrs)}
+        if tag in _RAW or (tag == "title" and not self.titled and not self.omitted):
             self.raw = tag
+        if self.omitted and tag == self.omitted.tag:
+            self.omitted.depth += 1
+            if tag in _IMPLIED and self.omitted.depth == 2:
+                self.leave_out(self.omitted)
+        for region in self.begun.values():
+            region.depth += tag == region.tag
         if not self.omitted:
-            if tag in _OMITTED or (tag not in {"html", "body"} and _is_hidden(tag, attributes)):
-                self.omitted, self.omitted_at, self.omitted_from = tag, self.depth, len(self.out)
-            elif tag == "meta":
-                self.about(attributes)
-            elif tag == "h1" and not self.heading:
-                self.heading_from = len(self.out)
-            elif tag == "time" and self.begun:
-                self.times.append(attributes.get("datetime", ""))
-            region = "main" if attributes.get("role") == "main" else tag
-            if region in self.regions and region not in self.begun:
-                self.begun[region] = (self.depth, len(self.out))
+            self.seen(tag, attributes)
         self.out.append("\n" if tag == "br" else _APART.get(tag, ""))
         if tag == "img":
-            self.data(f" {attributes.get('alt', '')} ")
+            self.handle_data(f" {attributes.get('alt', '')} ")
         self.pre += tag in _KEPT
 
-    def end(self, tag: str) -> None:
-        self.pre -= tag in _KEPT
-        self.raw = ""
-        self.titled = self.titled or (tag == "title" and not self.omitted)
-        self.out.append(_APART.get(tag, ""))
-        if self.omitted and self.depth == self.omitted_at:
-            # What nobody closed may be the whole page.
-            if tag not in _OMITTED or tag == self.ending:
-                if tag not in _OMITTED:
-                    self.hidden += self.out[self.omitted_from :]
-                del self.out[self.omitted_from :]
-            self.omitted = ""
-        elif not self.omitted:
-            if tag == "h1" and self.heading_from >= 0:
-                self.heading = _flat("".join(self.out[self.heading_from :]))
-                self.heading_from = -1
-            for region in [name for name, at in self.begun.items() if at[0] == self.depth]:
-                self.regions[region] += self.out[self.begun.pop(region)[1] :]
-        self.depth -= 1
+    def seen(self, tag: str, attributes: dict[str, str]) -> None:
+        """Take the start of an element that is not within one that is left out."""
+        if tag in _OMITTED or (tag not in _WHOLE and _is_hidden(tag, attributes)):
+            self.omitted = _Open(tag, len(self.out))
+        elif tag == "meta":
+            self.about(attributes)
+        elif tag == "h1" and not self.heading:
+            self.heading_from = len(self.out)
+        elif tag == "time" and self.begun:
+            self.times.append(attributes.get("datetime", ""))
+        name = "main" if attributes.get("role") == "main" else tag
+        if name in self.regions and name not in self.begun:
+            self.begun[name] = _Open(tag, len(self.out))
 
-    def data(self, data: str) -> None:
-        if self.raw == "title":
-            self.title += "" if self.titled or self.omitted else data
-        elif not self.raw:
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag in _OMITTED:  # elsewhere the slash means nothing
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if self.raw and tag != self.raw:
+            return
+        self.titled = self.titled or self.raw == "title"
+        self.raw = ""
+        self.pre = max(0, self.pre - (tag in _KEPT))
+        self.out.append(_APART.get(tag, ""))
+        if self.omitted:
+            if self.omitted.ended_by(tag):
+                self.leave_out(self.omitted)
+        elif tag == "h1" and self.heading_from >= 0:
+            self.heading = _flat("".join(self.out[self.heading_from :]))
+            self.heading_from = -1
+        for name, region in list(self.begun.items()):
+            if region.ended_by(tag):
+                self.regions[name] += self.out[self.begun.pop(name).start :]
+
+    def handle_data(self, data: str) -> None:
+        if self.raw:
+            self.title += [data] * (self.raw == "title")
+        else:
             data = data.replace("\xad", "")
             data = data.expandtabs(4).replace(" ", "\0") if self.pre else _SPACE.sub(" ", data)
             self.out.append(data)
 
-    def close(self) -> None:
-        """Take the end, which nothing hangs on."""
+    def leave_out(self, element: _Open) -> None:
+        """Remove the text of an element that has ended; one that never ends keeps its own."""
+        if element.tag not in _OMITTED:
+            self.hidden += self.out[element.start :]
+        del self.out[element.start :]
+        self.omitted = None
 
     def about(self, attributes: dict[str, str]) -> None:
         names = (attributes.get(it, "") for it in ("name", "property", "itemprop"))
@@ -183,6 +211,10 @@ class _Target:
             self.meta.setdefault(name, content)
 
     def page(self, main: bool) -> Page:
+        for name, region in self.begun.items():
+            self.regions[name] += self.out[region.start :]
+        if not self.titled:  # one that never ends is the text
+            self.out, self.title = [*self.out, *self.title], []
         text = _joined(self.out) or _joined(self.hidden)
         for region in self.regions.values() if main else ():
             alone = _joined(region)
@@ -193,7 +225,7 @@ class _Target:
         author = meta.get("author", "") or meta.get("article:author", "")
         dates = [meta.get(it, "") for it in ("article:published_time", "datepublished", "date")]
         return Page(
-            _flat(self.title) or meta.get("og:title", "") or self.heading,
+            _flat("".join(self.title)) or meta.get("og:title", "") or self.heading,
             meta.get("description", "") or meta.get("og:description", ""),
             text,
             next(filter(None, map(iso_date, dates + self.times)), ""),
