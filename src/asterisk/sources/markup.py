@@ -211,8 +211,8 @@ class _Parser(HTMLParser):
             self.meta.setdefault(name, content)
 
     def page(self, main: bool) -> Page:
-        for name, region in self.begun.items():
-            self.regions[name] += self.out[region.start :]
+        for name, opened in self.begun.items():
+            self.regions[name] += self.out[opened.start :]
         if not self.titled:  # one that never ends is the text
             self.out, self.title = [*self.out, *self.title], []
         text = _joined(self.out) or _joined(self.hidden)
