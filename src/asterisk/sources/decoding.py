@@ -13,16 +13,10 @@ from asterisk.errors import MissingExtra
 from asterisk.plugins import require
 from asterisk.sources.document import Unreadable
 from asterisk.sources.opening import Opened
+from asterisk.streams.lines import MARKS
 
 ERRORS = "asterisk.byte"  # how codecs treat a byte that is wrong
 SAMPLE = 64 << 10  # bytes that an encoding is guessed from
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as UTF-16's does
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
 # Codecs that are no character sets, or whose cost grows faster than the text.
 _REFUSED = {
     "idna", "mbcs", "oem", "punycode", "raw_unicode_escape", "undefined", "unicode_escape", "utf_7",
@@ -75,7 +69,7 @@ def unicode_of(head: bytes, given: str | None = None) -> tuple[str, int] | None:
     Without a mark it is UTF-16 where most second bytes are NUL and no other, as in Latin letters
     and in markup. ``given`` is the user's codec, for what has NULs. None for what shows nothing.
     """
-    for mark, encoding in _MARKS:
+    for mark, encoding in MARKS:
         if head.startswith(mark):
             return encoding, len(mark)
     if b"\0" not in head:

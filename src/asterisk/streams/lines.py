@@ -19,13 +19,12 @@ from asterisk.errors import InputError, one_line
 from asterisk.streams.packed import open_packed
 
 LONGEST_LINE = 64 << 20  # bytes
-_MARKS = (
+MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as UTF-16's does
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
-    (b"", "utf-8"),
 )
 
 
@@ -73,7 +72,8 @@ def opened(path: Path, errors: str = "strict") -> Iterator[TextIO]:
             if not hasattr(stream, "peek"):
                 stream = io.BufferedReader(stream)
             head = stream.peek(4)
-            mark, encoding = next(one for one in _MARKS if head.startswith(one[0]))
+            found = (one for one in MARKS if head.startswith(one[0]))
+            mark, encoding = next(found, (b"", "utf-8"))
             stream.read(len(mark))
             text = io.TextIOWrapper(stream, encoding, errors)
             stack.callback(text.detach)  # or standard input would be closed
