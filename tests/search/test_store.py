@@ -101,7 +101,7 @@ def test_what_is_never_read_keeps_nothing(tmp_path, runtime):
 
 
 def test_a_path_that_is_gone_can_be_named(tmp_path, runtime):
-    texts = tmp_path / "texts"
+    texts, lines = tmp_path / "texts", []
     texts.mkdir()
     for name in ("a.txt", "b.txt"):
         (texts / name).write_text(f"what {name} says")
@@ -110,7 +110,11 @@ def test_a_path_that_is_gone_can_be_named(tmp_path, runtime):
         (texts / "a.txt").unlink()
         assert index.update_files([texts / "a.txt"], runtime).removed == 1
         shutil.rmtree(texts)
-        assert index.update_files([texts], runtime).removed == 1
+        report = Report(lines.append, strict=False)
+        assert index.update_files([texts], runtime, report=report).kept == 1
+        assert lines == [f"{texts}: not there; 1 document of it is kept (--prune removes them)"]
+        assert index.documents == 1  # a disk that is not mounted takes nothing along
+        assert index.update_files([texts], runtime, prune=True).removed == 1
         with pytest.raises(InputError, match="No such file"):
             index.update_files([texts], runtime)
         assert index.documents == index.sources == 0
@@ -398,3 +402,33 @@ def test_an_interrupt_does_not_wait_for_a_long_document(tmp_path):
 def interrupted_at_once(document):
     yield document
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("a.csv", "text,id\nglaciers melt,1\n", "502 Bad Gateway\n"),
+        ("a.txt", "glaciers melt", '{"error": "x"}'),
+        ("a.txt", "glaciers melt", '<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>'),
+        ("a.md", "glaciers melt", "<h1>404 Not Found</h1>"),
+        ("a.md", "glaciers melt", "<center><h1>502 Bad Gateway</h1></center>"),
+        ("a.html", "<p>glaciers melt</p>", '<?xml version="1.0"?><Error>no</Error>'),
+    ],
+)
+def test_an_error_is_kept_out_and_what_the_name_says_comes_back(tmp_path, runtime, name, good, bad):
+    file = tmp_path / name
+
+    def text(content, **options):
+        file.write_text(content)
+        index.update_files([file], runtime, **options)
+        return [row for (row,) in index.connection.execute("SELECT text FROM documents")]
+
+    with fresh(tmp_path / "index.db", runtime) as index:
+        assert text(good) == ["glaciers melt"]
+        for _ in range(2):
+            assert text(bad) == ["glaciers melt"]
+        text(bad, prune=True)
+        assert text(good) == ["glaciers melt"]  # whatever stood there before
+    with fresh(tmp_path / "other.db", runtime) as index:
+        text(bad)
+        assert text(good) == ["glaciers melt"]

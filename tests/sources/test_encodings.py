@@ -200,3 +200,10 @@ def test_nothing_more_is_imported_for_utf_8(tmp_path: Path) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_text_cut_within_its_last_character_is_utf8(tmp_path: Path) -> None:
+    documents, _ = found(written(tmp_path, "a.txt", "Preis: 5 € €".encode()[:-1]))
+    assert documents[0].text == "Preis: 5 € \ufffd"
+    documents, _ = found(written(tmp_path, "a.txt", "日本".encode()[:-1]))
+    assert documents[0].text == "日\ufffd"

@@ -453,3 +453,24 @@ def test_gzip_that_is_cut_or_hostile(tmp_path: Path) -> None:
     assert found(path) == ([], ["c.jsonl.gz: compressed by gzip twice, not read"])
     path = written(tmp_path, "d.gz", b"\x1f\x8bnonsense")
     assert found(path) == ([], ["d.gz: compressed by gzip, and damaged"])
+
+
+@pytest.mark.parametrize(
+    ("said", "date"),
+    [
+        ("2026-01-02T03:04:05+01:00", "2026-01-02T02:04:05Z"),
+        ("Fri, 02 Jan 2026 03:04:05 EST", "2026-01-02T08:04:05Z"),
+        ("2026-01-02", "2026-01-02T00:00:00Z"),
+        ("2026/01/02", ""),  # feedparser would take today's month or day for what it does not see
+        ("2026-123", ""),
+        ("2026年1月2日", ""),
+        ("1767322000", ""),
+        ("0000-00-00", ""),
+        ("2026-13-45", ""),
+    ],
+)
+def test_a_date_is_what_the_feed_says_or_none(tmp_path: Path, said: str, date: str) -> None:
+    item = f"<item><guid>1</guid><title>T</title><pubDate>{said}</pubDate></item>"
+    feed = f"<rss version='2.0'><channel>{item}</channel></rss>"
+    documents, _ = found(written(tmp_path, "a.xml", feed))
+    assert [it.date for it in documents] == [date]

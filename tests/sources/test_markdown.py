@@ -63,7 +63,7 @@ def test_titles(source: str, title: str, text: str) -> None:
         ("abstract: >-\n  Folded\nauthor: 'A: C#'", "", "A: C#", ()),
         ("tags: [a, 'b c']\nkeywords: d, e", "", "", ("a", "b c", "d", "e")),
         ('tags:\n  - a\n  - "#b"\nauthors:\n- X\n- Y', "", "X, Y", ("a", "b")),
-        ("aliases:\n  - z\nnested:\n  title: no\n  - no\nx\ntags: a", "", "", ("a",)),
+        ("aliases:\n  - z\nnested:\n  title: no\n  - no\ntags: a", "", "", ("a",)),
     ],
 )
 def test_front_matter(matter: str, date: str, author: str, tags: tuple[str, ...]) -> None:
@@ -184,3 +184,16 @@ def test_without_markdown_it_a_note_is_skipped_by_one_line(
     assert lines == [
         "a.md: markdown_it is not installed; install it with: pip install 'asterisk-edge[markdown]'"
     ]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "---\nIt was a dark and stormy night.\nThe zebra ran.\n---\n\nChapter two\n",
+        "---\n# Heading\n- one\n---\n\nChapter two\n",
+        "---\ntitle: T\nno value here\n---\n\nChapter two\n",
+    ],
+)
+def test_prose_between_two_rules_is_text(source: str) -> None:
+    words = " ".join(source.replace("-", " ").replace("#", " ").split())
+    assert " ".join(reduced(source).text.split()) == words

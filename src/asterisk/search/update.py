@@ -123,10 +123,11 @@ class Update:
         visited: set[str] = set()
         # SQLite's own files beside the index are none of the user's texts.
         own = {f"{self.path}{end}" for end in ("", "-wal", "-shm", "-lock", "-journal")}
-        roots = [source_name(path) for path in paths]
-        roots += [source_name(database.path) for database in (options or Options()).databases]
-        databases = roots[len(paths) :]
-        paths = [path for path in paths if not self._is_gone(path)]
+        databases = [source_name(it.path) for it in (options or Options()).databases]
+        gone = [path for path in paths if self._is_gone(path)]
+        away = [] if prune else [path for path in gone if self._is_away(path, watched)]
+        roots = [source_name(path) for path in paths if path not in away] + databases
+        paths = [path for path in paths if path not in gone]
         if len(set(databases)) < len(databases):
             raise UsageError("one query a database: join two with UNION ALL")
         for file in scan(paths, options, watched):
@@ -151,6 +152,18 @@ class Update:
         return not os.path.lexists(path) and any(
             _under(it, root) for _, it in self._store.sources()
         )
+
+    def _is_away(self, path: Path, report: Report) -> bool:
+        """Tell whether a path that is gone was a folder, such as a disk's; its documents stay."""
+        root = source_name(path)
+        sources = [it for _, it in self._store.sources() if _under(it, [root])]
+        if sources == [root]:
+            return False
+        kept = sum(map(self._count, sources))
+        self.changes.kept += kept
+        reason = f"not there; {_documents(kept)} kept (--prune removes them)"
+        report(Skipped(shown(path), reason, root, whole=True, passing=True))
+        return True
 
     def _file(self, file: SourceFile, options: Options | None, watched: _Watched) -> None:
         known, before = self._store.is_source(file.source), self._count(file.source)
@@ -325,10 +338,13 @@ class _Watched(Report):
         """Expect what there is to say about a file."""
         self.fault, self.kind, self._reading = None, "", file.source
 
-    def reads(self, source: str, like: str) -> None:
-        """Remember what a file is like; Unreadable where the index has something else of it."""
+    def reads(self, source: str, like: str, named: bool) -> None:
+        """Remember what a file is like; Unreadable where the index has something else of it.
+
+        What its name says (``named``) takes the place of anything else.
+        """
         before = self._known(source)[1] if self._known else ""
-        if before and like and before != like:
+        if before and like and before != like and not named:
             raise Unreadable(f"now {NAMES.get(like, like)}")
         self.kind = like
 
@@ -338,11 +354,14 @@ class _Watched(Report):
         if kept:
             place = shown(file.path)
             fault = fault or Skipped(place, "no documents in it", file.source, whole=True)
-            what = "1 document of it is" if kept == 1 else f"{kept:,} documents of it are"
             how = "" if fault.passing else f" (--prune removes {'it' if kept == 1 else 'them'})"
-            fault = replace(fault, reason=f"{fault.reason}; {what} kept{how}")
+            fault = replace(fault, reason=f"{fault.reason}; {_documents(kept)} kept{how}")
         if fault:
             self(fault)
+
+
+def _documents(count: int) -> str:
+    return "1 document of it is" if count == 1 else f"{count:,} documents of it are"
 
 
 def _under(path: str, roots: Iterable[str]) -> bool:

@@ -249,7 +249,8 @@ def rerank(service: Service, request: api.RerankRequest, job: Job) -> list[bytes
     scores = similarity(vectors[-1:], vectors[:-1])[0]
     results: list[dict[str, object]] = []
     for index in np.argsort(-scores, kind="stable")[: request.top_n].tolist():
-        results.append({"index": index, "relevance_score": float(scores[index])})
+        score = min(1.0, float(scores[index]))  # rounding may go beyond
+        results.append({"index": index, "relevance_score": score})
         if request.return_documents:
             results[-1]["document"] = {"text": request.documents[index]}
     answer = {

@@ -155,8 +155,9 @@ def _as_utf8(file: Opened) -> tuple[int, bool, bytes]:
             if len(sample) < SAMPLE:
                 lines = (line for line in chunk.splitlines() if not line.isascii())
                 sample = b"\n".join((sample, *lines))[:SAMPLE]
-    bad += len(decoder.getstate()[0])
-    return bad, good >= bad or 4 * clean >= broken > 0, sample
+    cut = len(decoder.getstate()[0])  # within the last character
+    is_utf8 = good >= bad + cut or 4 * clean >= broken > 0 or (good > 0 and not bad)
+    return bad + cut, is_utf8, sample
 
 
 def _guessed(sample: bytes) -> tuple[str, str]:

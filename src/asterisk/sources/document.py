@@ -96,8 +96,11 @@ class Report:
         if self.show is not None:
             self.show(str(skipped))
 
-    def reads(self, source: str, like: str) -> None:
-        """Take note of what a file's content is like; Unreadable leaves the file unread."""
+    def reads(self, source: str, like: str, named: bool) -> None:
+        """Take note of what a file's content is like; Unreadable leaves the file unread.
+
+        ``named`` tells that the file's name says the same.
+        """
 
     def _tell_more(self) -> None:
         if self._more and self.show is not None:

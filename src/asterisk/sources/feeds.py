@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import email.utils
 import html
 import json
 import re
@@ -48,6 +49,7 @@ _ESCAPED = re.compile(
 )
 # Of feedparser, at elements where they are not expected; they cost the element.
 _FAULTS = (LookupError, ValueError, TypeError)
+_DATES = ("published", "updated")
 _AT_END = {"no element found", "unclosed token", "unclosed CDATA section"}  # expat's words
 
 
@@ -217,7 +219,7 @@ def _piece(number: int, entry: Any, *, atom: bool) -> Piece:
     if not atom:
         parts.sort(key=lambda part: -len(part.get("value") or ""))
     # As a dict has it: feedparser's own look-up gives one for the other, with a warning.
-    date = dict.get(entry, "published_parsed") or dict.get(entry, "updated_parsed")
+    dates = (_date(dict.get(entry, it), dict.get(entry, f"{it}_parsed")) for it in _DATES)
     names = [it.get("name") or it.get("email") for it in entry.get("authors") or ()]
     author = ", ".join(filter(None, names)) or entry.get("author") or ""
     address, _, name = author.partition(" (")
@@ -226,10 +228,27 @@ def _piece(number: int, entry: Any, *, atom: bool) -> Piece:
         next(filter(None, (entry.get("id"), *links)), str(number)),
         said(entry.get("title_detail") or {}),
         next(filter(None, map(said, parts)), ""),
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z".format(*date[:6]) if date else "",
+        next(filter(None, dates), ""),
         name.removesuffix(")") if "@" in address and name else author,  # as RSS 2.0 writes it
         tuple(tag.get("label") or tag.get("term") or "" for tag in entry.get("tags") or ()),
     )
+
+
+def _date(said: str | None, parsed: Any) -> str:
+    """Return a date in UTC, "" where there is none. ``parsed`` is what feedparser made of it.
+
+    It knows more notations, and takes today's month or day for what it does not find in numbers.
+    """
+    said = (said or "").strip()
+    if date := _utc(said):
+        return date
+    try:
+        when = email.utils.parsedate_to_datetime(said)
+        return _utc(when.isoformat())
+    except (ValueError, TypeError, IndexError, OverflowError):
+        if parsed and said[:1].isalpha() and parsed[0] > 0:
+            return "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z".format(*parsed[:6])
+        return ""
 
 
 def _json_feed(file: Opened, text: str) -> Iterator[Piece]:

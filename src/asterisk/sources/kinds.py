@@ -28,6 +28,7 @@ _MAGIC = {
     b"\x28\xb5\x2f\xfd": "compressed by Zstandard",
 }
 _PROLOG = re.compile(rb"\s*(?:<\?xml[^>]*>\s*|<!--(?:(?!-->).){0,2000}-->\s*)*", re.DOTALL)
+_ERROR_PAGE = re.compile(rb"(?:<center>\s*)?<h1>\s*(?:[45]\d\d\b|not found)", re.IGNORECASE)
 _LOOKS = {
     "feed": re.compile(
         rb"""<(?:!DOCTYPE\s+)?(?:rss|feed|(?:\w+:)?RDF)[\s>]"""
@@ -44,7 +45,7 @@ NAMES = {
 # What servers put in a file's place, by the kinds that are no such thing.
 _WRONG = {
     "feed": {"html"},
-    "html": {"feed", "json"},
+    "html": {"feed", "json", "xml"},
     "jsonl": {"feed", "html", "xml"},
     "csv": set(_LOOKS),
     "tsv": set(_LOOKS),
@@ -68,20 +69,22 @@ def kind_of(suffix: str, file: Opened) -> str:
     return "lines" if kind == "text" and options.lines else kind
 
 
-def like(kind: str, file: Opened) -> str:
-    """Return what a file of that kind is like, to notice another in its place: one of `NAMES`.
+def like(kind: str, suffix: str, file: Opened) -> tuple[str, bool]:
+    """Return what a file is like, to notice another in its place, and if its name says the same.
 
-    A text that is an HTML page is like "html", a table of one column like "text". "" where the user
-    gives the kind, and for a blank file.
+    The first is one of `NAMES`: a text that is an HTML page is like "html", a table of one column
+    like "text". It is "" where the user gives the kind, and for a blank file.
     """
     first = file.head.strip().splitlines()[:1]
     if file.options.kind or not first:
-        return ""
+        return "", True
     if kind in {"csv", "tsv"} and not re.search(rb"[,;\t]", first[0]):
-        return "text"
+        return "text", False
+    named = BY_SUFFIX.get(suffix.lower(), "pdf" if suffix.lower() == ".pdf" else "")
     if kind in {"text", "lines", "markdown"}:
-        return _look(file).replace("xml", "") or "text"
-    return kind
+        look = "html" if _ERROR_PAGE.match(first[0]) else _look(file)
+        return look or "text", not look and named in {"text", "markdown"}
+    return kind, kind == named
 
 
 def _look(file: Opened) -> str:

@@ -16,6 +16,7 @@ from asterisk.sources.opening import Opened, Piece
 FRONT_MATTER = 400  # lines at most
 DEEPEST = 50  # of elements within each other; markdown-it leaves out what is nested deeper
 _KEY = re.compile(r"([A-Za-z][\w-]*)\s*[:=]\s*(.*)")
+_FRONT = re.compile(r"\s*$|\s+\S|[\w\"'. -]+?\s*[:=]|- |[#\[\]{}]")  # a line of front matter
 _TAGS = ("tags", "tag", "keywords", "categories")
 _FILE = re.compile(
     r"\.(?:avif|bmp|gif|jpe?g|m4a|mov|mp[34]|og[gv]|pdf|png|svg|wav|webm|webp)$", re.I
@@ -84,6 +85,9 @@ def _front_matter(source: str) -> tuple[dict[str, list[str]], str]:
     fence = lines[0].rstrip()
     ends = {"---": ("---", "..."), "+++": ("+++",)}.get(fence, ())
     end = next((at for at, it in enumerate(lines) if at and it.rstrip() in ends), 0)
+    # A rule is written as a fence is: prose between two of them is text.
+    if not all(map(_FRONT.match, lines[1:end])) or not any(map(_KEY.match, lines[1:end])):
+        return {}, source
     found: dict[str, list[str]] = {}
     key = ""
     for line in lines[1:end]:
@@ -97,7 +101,8 @@ def _front_matter(source: str) -> tuple[dict[str, list[str]], str]:
         elif key and line.lstrip().startswith("- "):
             found[key].append(line.lstrip()[2:])
     for values in found.values():
-        values[:] = filter(None, (it.strip().strip("\"'").strip() for it in values))
+        plain = (it.strip().strip("\"'").strip().replace("''", "'") for it in values)
+        values[:] = filter(None, plain)
     return found, "\n".join(lines[end + 1 :]) if end else source
 
 

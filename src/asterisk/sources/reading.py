@@ -76,8 +76,9 @@ def _pieces(file: SourceFile, source: Opened, report: Report) -> Iterator[Piece]
 
         return read_database(source, file.database)
     packed = file.path.suffix.lower() == ".gz"
-    kind = kind_of(Path(file.path.stem if packed else file.path.name).suffix, source)
-    report.reads(file.source, like(kind, source))
+    suffix = Path(file.path.stem if packed else file.path.name).suffix
+    kind = kind_of(suffix, source)
+    report.reads(file.source, *like(kind, suffix, source))
     module, reader = _READERS[kind]
     read_it: Reader = getattr(import_module(f"asterisk.sources.{module}"), reader)
     return read_it(source)
