@@ -624,3 +624,11 @@ def test_a_format_that_is_no_artifacts(command, folder, tmp_path):
     manifest = json.loads((copy / MANIFEST).read_text())
     (copy / MANIFEST).write_text(json.dumps(manifest | {"format": "torch"}))
     assert "no format of artifacts" in one_line(command("verify", copy), 5)
+
+
+def test_a_name_that_the_locale_cannot_say_is_shown_with_escapes(command, tmp_path):
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    out = tmp_path / "Größe" / "x.parquet"
+    done = command("embed", "artifact", "--out", out, env={**os.environ, **plain})
+    assert done.returncode == 2
+    assert b"/Gr\\xf6\\xdfe/x.parquet: its name must end in" in done.stderr

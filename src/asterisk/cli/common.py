@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import contextlib
 import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from asterisk.errors import AsteriskError, UsageError, one_line
 
@@ -25,12 +27,23 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(UsageError.status)
 
 
+def _escaped(failure: Any) -> tuple[str, int]:
+    """Write what a stream has no bytes for: what was a byte of a file's name as a byte."""
+    text = failure.object[failure.start : failure.end]
+    with contextlib.suppress(UnicodeEncodeError):  # half of a pair is no byte
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return text.encode("ascii", "backslashreplace").decode(), failure.end
+
+
+codecs.register_error("asterisk.terminal", _escaped)
+
+
 def run(parser: argparse.ArgumentParser, command: Command, argv: Sequence[str] | None) -> int:
     """Parse ``argv``, carry out ``command`` and return the exit status."""
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the terminal cannot show has escapes
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="asterisk.terminal")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)  # as an exception, so that staging files are removed
     arguments = parser.parse_intermixed_args(argv)
