@@ -158,4 +158,4 @@ def test_what_a_terminal_would_obey_is_not_repeated(saved, command):
     done = command("bench", "--compare", old, "--with", old)
     assert done.returncode == 0
     assert b"\x1b" not in done.stdout
-    assert b"?[2J/ &lt;b>evil?name" in done.stdout
+    assert rb"?[2J\| &lt;b>evil name" in done.stdout

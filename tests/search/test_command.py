@@ -160,7 +160,10 @@ def test_an_error_does_not_end_the_prompt(monkeypatch, capsys):
     assert capsys.readouterr().err == "asterisk-search: no sense\n"
 
 
-ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+ASCII = {
+    "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0",
+    "PYTHONIOENCODING": "",  # tox sets it
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("locale", [ASCII, {"PYTHONIOENCODING": "latin-1"}])

@@ -66,6 +66,9 @@ def serve(
             for task in tasks:
                 task.cancel()  # it answers 503 if its answer has not begun
             await asyncio.wait(tasks, timeout=_LAST)
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)  # which closes them
         if service.cut_short:
             tell(f"asterisk-serve: {service.cut_short} requests were cut short")
         if workers.close(_LAST):
