@@ -40,8 +40,8 @@ def read(path: Path) -> Library:
         with path.open("rb") as file:
             return _read(_Bounded(file))
     except Exception as failure:  # of a dozen kinds, for files that lie
-        told = one_line(failure)[:200]
-        raise ArtifactError(f"{path} is not a sound 64-bit shared library: {told}") from None
+        reason = one_line(failure)[:200]
+        raise ArtifactError(f"{path} is not a sound 64-bit shared library: {reason}") from None
 
 
 def is_library(path: Path) -> bool:

@@ -14,12 +14,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from asterisk.roles import ROLES, prompt_name_of
 from asterisk.runtimes.runtime import OnLong, Vectors
 from asterisk.serve.errors import ApiError
-from asterisk.vectors import to_binary, to_int8
+from asterisk.vectors import quantize
 
 LANGCHAIN = "LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False"
 _ENTRY = 112  # bytes of a text's entry beside its numbers, its object's included
@@ -311,15 +309,10 @@ def _writer(entry: bytes | None, dtype: str, encoding: str | None) -> tuple[Writ
     """Return what writes an ``entry`` of a vector, or its list only, and a number's most bytes."""
 
     def write(index: int, vector: Vectors) -> bytes:
-        numbers: Any = vector.astype("<f4", copy=False)
-        if dtype == "int8":
-            numbers = to_int8(vector[None])[0]
-        elif dtype != "float":
-            numbers = to_binary(vector[None])[0]
-            if dtype == "binary":
-                numbers = (numbers ^ 0x80).view(np.int8)  # less 128, as sentence-transformers does
+        numbers = quantize(vector[None], "float32" if dtype == "float" else dtype)[0]
         if encoding == "base64":
-            text = b'"%b"' % binascii.b2a_base64(numbers.tobytes(), newline=False)
+            little = numbers.astype(numbers.dtype.newbyteorder("<"), copy=False)
+            text = b'"%b"' % binascii.b2a_base64(little.tobytes(), newline=False)
         else:
             # Nine digits are enough for every float32 to be read back as it was.
             form = "%.9g," if dtype == "float" else "%d,"

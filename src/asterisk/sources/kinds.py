@@ -15,6 +15,7 @@ BY_SUFFIX = {
     **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
     **dict.fromkeys((".tsv", ".tab"), "tsv"),
     ".csv": "csv",
+    ".pdf": "pdf",
     # Other XML and JSON is refused by what it is.
     **dict.fromkeys((".rss", ".atom", ".rdf", ".xml", ".json", ".opml", ".svg"), "feed"),
 }
@@ -55,14 +56,15 @@ _WRONG = {
 def kind_of(suffix: str, file: Opened) -> str:
     """Return one of `options.KINDS`; Unreadable for what is binary or no text to read."""
     options, head = file.options, file.head
-    if options.kind in {None, "pdf"} and (head.startswith(b"%PDF-") or suffix.lower() == ".pdf"):
+    named = BY_SUFFIX.get(suffix.lower(), "")
+    if options.kind in {None, "pdf"} and (head.startswith(b"%PDF-") or named == "pdf"):
         return "pdf"
     for magic, what in _MAGIC.items():
         if head.startswith(magic):
             # What a query of it gave before is another run's to judge.
             raise Unreadable(f"{what}, not read", passing=magic.startswith(b"SQLite"))
-    kind, look = options.kind or BY_SUFFIX.get(suffix.lower()), _look(file)
-    if kind is None:
+    kind, look = options.kind or named, _look(file)
+    if not kind:
         kind = {"feed": "feed", "xml": "feed", "html": "html"}.get(look, "text")
     elif options.kind is None and look in _WRONG.get(kind, ()):
         raise Unreadable(f"{NAMES[look]}, in spite of its name")
@@ -80,7 +82,7 @@ def like(kind: str, suffix: str, file: Opened) -> tuple[str, bool]:
         return "", True
     if kind in {"csv", "tsv"} and not re.search(rb"[,;\t]", first[0]):
         return "text", False
-    named = BY_SUFFIX.get(suffix.lower(), "pdf" if suffix.lower() == ".pdf" else "")
+    named = BY_SUFFIX.get(suffix.lower(), "")
     if kind in {"text", "lines", "markdown"}:
         look = "html" if _ERROR_PAGE.match(first[0]) else _look(file)
         return look or "text", not look and named in {"text", "markdown"}

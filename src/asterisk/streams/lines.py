@@ -81,8 +81,8 @@ def opened(path: Path, errors: str = "strict") -> Iterator[TextIO]:
     except (EOFError, zlib.error) as failure:
         raise InputError(f"{named(path)} is damaged: {one_line(failure)}") from None
     except OSError as failure:
-        told = failure.strerror or one_line(failure)
-        raise InputError(f"cannot read {named(path)}: {told}") from None
+        reason = failure.strerror or one_line(failure)
+        raise InputError(f"cannot read {named(path)}: {reason}") from None
 
 
 def named(path: Path) -> str:

@@ -133,8 +133,8 @@ class Endpoint:
     @property
     def identity(self) -> dict[str, Any]:
         """What the vectors depend on, as far as a service says."""
-        told = {"kind": "endpoint", "base": self._base, "model": self._model}
-        return {**told, "dimensions": self._dimensions}
+        asked = {"kind": "endpoint", "base": self._base, "model": self._model}
+        return {**asked, "dimensions": self._dimensions}
 
     def sentences(self, start: int, texts: Sequence[str]) -> Array:  # noqa: ARG002
         """Return the vectors of texts, float32 [n, size], L2-normalised."""
@@ -152,7 +152,7 @@ class Endpoint:
 
     def _ask(self, texts: Sequence[str]) -> Array:
         try:
-            told = json.loads(self._retrying(self._post, list(texts)))
+            answer = json.loads(self._retrying(self._post, list(texts)))
         except self._openai.OpenAIError as failure:
             how = f"failed {ATTEMPTS} times:" if self._may_pass(failure) else "answered"
             if (asked := retry_after(failure)) > LONGEST_ASKED:
@@ -160,10 +160,10 @@ class Endpoint:
             raise EngineError(f"{self._base} {how} {self._said(failure)}") from None
         except (ValueError, RecursionError):
             raise EngineError(f"{self._base} answered what is not JSON") from None
-        data = told.get("data") if isinstance(told, dict) else None
+        data = answer.get("data") if isinstance(answer, dict) else None
         if not isinstance(data, list):
             raise EngineError(f"{self._base} answered without a list of data")
-        usage = told.get("usage")
+        usage = answer.get("usage")
         tokens = usage.get("total_tokens") if isinstance(usage, dict) else None
         believable = type(tokens) is int and 0 <= tokens < 1 << 40
         self._budget.spend(len(texts), _bytes(texts), tokens if believable else None)
@@ -206,8 +206,8 @@ class Endpoint:
             message = body.get("message") if isinstance(body, dict) else body
             text = message if isinstance(message, str) else failure.response.text
             said = f"{failure.status_code} {re.sub('<[^>]*>', ' ', text[:2_000])}"
-        told = said.replace(self._key, "***") if self._key else said
-        return " ".join("".join(c if c.isprintable() else " " for c in told).split())[:300]
+        message = said.replace(self._key, "***") if self._key else said
+        return " ".join("".join(c if c.isprintable() else " " for c in message).split())[:300]
 
 
 def check_address(base: str, *, secret: bool) -> None:
@@ -229,11 +229,11 @@ def check_address(base: str, *, secret: bool) -> None:
 
 def retry_after(failure: Any) -> float:
     """Return the seconds that a failed answer's ``Retry-After`` asks for, 0 if it does not."""
-    told = failure.response.headers.get("retry-after", "") if hasattr(failure, "response") else ""
+    asked = failure.response.headers.get("retry-after", "") if hasattr(failure, "response") else ""
     try:
-        if told.isascii() and told.isdigit():
-            return float(told)
-        return max(0.0, parsedate_to_datetime(told).timestamp() - time.time())
+        if asked.isascii() and asked.isdigit():
+            return float(asked)
+        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
     except (ValueError, IndexError, TypeError, OverflowError):
         return 0.0
 
