@@ -30,8 +30,8 @@ from ai_edge_litert.interpreter import Interpreter
 from ai_edge_quantizer import quantizer, recipe
 
 import asterisk
-from asterisk import texts
 from asterisk.bench.peers.traced import sentence_module
+from asterisk.common import texts
 from asterisk.evaluation.fidelity import compare
 from asterisk.model.checkpoint import Checkpoint, load
 from asterisk.runtimes.torch import reference

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 import asterisk
-from asterisk.errors import ArtifactError, AsteriskError, InputError
-from asterisk.files import replacing_file
-from asterisk.vectors import similarity, to_binary, to_int8
+from asterisk.common.errors import ArtifactError, AsteriskError, InputError
+from asterisk.common.files import replacing_file
+from asterisk.common.vectors import similarity, to_binary, to_int8
 
 TEACHER = "all-MiniLM-L6-v2"
 KEEP = {"float32": lambda vectors: vectors, "int8": to_int8, "binary": to_binary}
@@ -61,8 +61,8 @@ def build(arguments: argparse.Namespace) -> None:
     """Write the documents' vectors, and beside them what they are."""
     from sentence_transformers import SentenceTransformer
 
-    from asterisk.alignment import Alignment
-    from asterisk.teachers.teacher import find as find_teacher
+    from asterisk.evaluation.alignment import Alignment
+    from asterisk.training.teachers.teacher import find as find_teacher
 
     alignment = Alignment.open(arguments.checkpoint)
     teacher = SentenceTransformer(str(find_teacher(arguments.teacher)), device="cpu")

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asterisk import texts
 from asterisk.artifact import Artifact, Manifest, Thresholds, sha256
+from asterisk.common import texts
 from asterisk.exporters.export import choose, export, exporter, formats, open_reference
 from asterisk.exporters.exporter import Exporter, Recipe
 from asterisk.model.checkpoint import Checkpoint, load, save

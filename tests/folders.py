@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asterisk import texts
+from asterisk.common import texts
 
 
 def minilm() -> Path:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asterisk.artifact import MANIFEST, open_artifact
-from asterisk.errors import ArtifactError
+from asterisk.common.errors import ArtifactError
 
 
 @pytest.fixture

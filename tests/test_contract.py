@@ -12,12 +12,12 @@ import pytest
 from conftest import ALL, random_checkpoint, thresholds_of
 
 import asterisk
-from asterisk import errors
 from asterisk.artifact import open_artifact
+from asterisk.common import errors
 from asterisk.exporters.export import choose, export, exporter
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.runtimes.torch import reference
-from asterisk.verify import verify
+from asterisk.runtimes.verify import verify
 
 ENGINES = {
     "onnx": "onnxruntime",
@@ -258,7 +258,7 @@ def test_an_engine_file_re_hashed_after_damage_does_not_kill_the_process(
         (copy / "artifact.json").write_text(json.dumps(manifest))
         done = python(
             "import sys, asterisk\n"
-            "from asterisk.errors import AsteriskError\n"
+            "from asterisk.common.errors import AsteriskError\n"
             "try:\n    asterisk.load(sys.argv[1]).encode('a text')\n"
             "except AsteriskError as failure:\n    print(type(failure).__name__)\n",
             copy,

@@ -14,9 +14,9 @@ import pytest
 from conftest import ROOT, install_example
 
 import asterisk
-from asterisk import plugins
 from asterisk.artifact import MANIFEST, sha256
-from asterisk.errors import ArtifactError
+from asterisk.common import plugins
+from asterisk.common.errors import ArtifactError
 
 EXAMPLE = ROOT / "examples" / "asterisk-npz"
 pytestmark = pytest.mark.slow

@@ -15,9 +15,9 @@ from typing import Any
 
 from asterisk.cli.common import Parser, positive, run
 from asterisk.cli.dedup import NUMBERS
-from asterisk.errors import UsageError
-from asterisk.files import replacing_file
-from asterisk.progress import tell
+from asterisk.common.errors import UsageError
+from asterisk.common.files import replacing_file
+from asterisk.common.progress import tell
 from benchmarks.dedup.bars import bars, verdicts
 from benchmarks.dedup.planted import NEGATIVES, Planted, plant
 from benchmarks.dedup.reading import texts
@@ -62,7 +62,7 @@ def planted(arguments: argparse.Namespace) -> Planted:
     if arguments.texts:
         found = texts(arguments.texts, arguments.seed)
     else:
-        from asterisk.texts import load
+        from asterisk.common.texts import load
 
         found = [text.text for text in load()]
     try:
@@ -183,15 +183,15 @@ def table(report: dict[str, Any]) -> list[str]:
 
 
 def _calibrate(arguments: argparse.Namespace, made: Planted) -> None:
-    """Count right and wrong pairs over a grid of thresholds, for `asterisk.dedup.calibration`."""
+    """Count right and wrong pairs over a grid of thresholds, for `dedup.calibration`."""
     import numpy as np
 
     import asterisk
-    from asterisk.dedup.calibration import LEAST, STEP
-    from asterisk.dedup.comparing import pairs
-    from asterisk.dedup.normal import normal
-    from asterisk.dedup.vectors import Vectors
-    from asterisk.vectors import to_int8
+    from asterisk.apps.dedup.calibration import LEAST, STEP
+    from asterisk.apps.dedup.comparing import pairs
+    from asterisk.apps.dedup.normal import normal
+    from asterisk.apps.dedup.vectors import Vectors
+    from asterisk.common.vectors import to_int8
     from benchmarks.dedup.score import Truth
 
     with asterisk.load(arguments.artifact, threads=arguments.threads) as runtime:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asterisk import texts
-from asterisk.errors import InputError
-from asterisk.streams.lines import lines
+from asterisk.common import texts
+from asterisk.common.errors import InputError
+from asterisk.common.streams.lines import lines
 
 SUMMARIES = ("eval/agnews/train.tsv", "eval/agnews/test.tsv")
 PASSAGES = ("train/wiki_section_passage.tsv.zst", "train/wiki_title_lead.tsv.zst")

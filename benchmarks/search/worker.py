@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from asterisk.bench import memory
 from asterisk.bench.answer import answer, refusal
-from asterisk.roles import prompt_name_of
+from asterisk.model.prompt_names import prompt_name_of
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime, Vectors
@@ -82,7 +82,7 @@ def build(spec: Spec) -> dict[str, Any]:
     import numpy as np
 
     import asterisk
-    from asterisk.search import Index
+    from asterisk.apps.search import Index
 
     texts = _texts(spec)
     told: dict[str, Any] = {}
@@ -105,7 +105,7 @@ def build(spec: Spec) -> dict[str, Any]:
 def rate(spec: Spec) -> dict[str, Any]:
     """Time indexing ``texts`` into a new file, and embedding them alone; texts a second."""
     import asterisk
-    from asterisk.search import Index
+    from asterisk.apps.search import Index
 
     texts = _texts(spec)
     with asterisk.load(spec["artifact"], threads=spec["threads"]) as runtime:
@@ -129,7 +129,7 @@ def rate(spec: Spec) -> dict[str, Any]:
 def query(spec: Spec) -> dict[str, Any]:
     """Time each query in each mode, in turns; say when the first hit was there, and memory."""
     import asterisk
-    from asterisk.search import Index
+    from asterisk.apps.search import Index
 
     with Index.open(spec["database"]) as index, asterisk.load(spec["artifact"]) as runtime:
         found = len(index.search(spec["queries"][0], spec["k"], runtime))

@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from asterisk.digest import sha256 as digest_sha256
-from asterisk.errors import ArtifactError, AsteriskError
-from asterisk.folders import LARGEST_FILE, has_file, read_json, regular_file
+from asterisk.common.digest import sha256 as digest_sha256
+from asterisk.common.errors import ArtifactError, AsteriskError
+from asterisk.common.folders import LARGEST_FILE, has_file, read_json, regular_file
 from asterisk.model.config import ModelConfig
 
 MANIFEST = "artifact.json"
@@ -122,7 +122,7 @@ def open_artifact(folder: Path) -> Artifact:
 
     ArtifactError unless the manifest is of a known schema, names only plain files inside the
     folder, and every file is there and has the recorded sha256. A link may lead to a file of the
-    same repository: see `asterisk.folders`.
+    same repository: see `asterisk.common.folders`.
     """
     return opened(folder, lambda artifact: artifact)
 

@@ -13,7 +13,7 @@ from asterisk.bench import collect
 from asterisk.bench.plan import Cell, Row
 from asterisk.bench.prepare import Prepared, _is_current, open_named, prepare
 from asterisk.cli.bench import choose, main
-from asterisk.errors import UnknownName, UsageError
+from asterisk.common.errors import UnknownName, UsageError
 
 TEXTS = 12
 

@@ -14,7 +14,7 @@ import pytest
 from asterisk.bench.comparison import Comparison, compare
 from asterisk.bench.limits import Limit, parse
 from asterisk.bench.results import Report, RowResult
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
 
 LIMITS = parse("p50:5%,pss:3%,cosine:0.995,size:1%,instructions:1%")
 TIMES = {"onnx": {"8": 0.12, "20": 0.21, "128": 1.1}, "tflite": {"8": 0.07, "20": 0.13, "128": 0.9}}

@@ -17,7 +17,7 @@ from asterisk.bench.comparison import compare
 from asterisk.bench.limits import parse
 from asterisk.bench.plan import REFERENCE, Row
 from asterisk.bench.results import RowResult
-from asterisk.errors import AsteriskError
+from asterisk.common.errors import AsteriskError
 from asterisk.exporters.export import choose, exporter
 from asterisk.model.checkpoint import load
 from asterisk.tokenizer import BUILTIN

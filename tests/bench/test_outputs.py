@@ -13,7 +13,7 @@ from asterisk.bench.outputs import renderings, write
 from asterisk.bench.reading import LARGEST
 from asterisk.bench.results import Report
 from asterisk.cli.bench import main
-from asterisk.errors import OutputError
+from asterisk.common.errors import OutputError
 from bench.reports import full, recorded
 
 ALL = {

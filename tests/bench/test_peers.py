@@ -13,13 +13,13 @@ import folders
 import numpy as np
 import pytest
 
-from asterisk import plugins, texts
 from asterisk.bench import peers, spawn
 from asterisk.bench.peers import build, traced
 from asterisk.bench.peers.session import PeerEncoder, onnx_session, tokenizer
 from asterisk.bench.prepare import _peer, prepare
 from asterisk.cli.bench import PEER_PYTHON, choose, main
-from asterisk.errors import AsteriskError, MissingPackage, UnknownName
+from asterisk.common import plugins, texts
+from asterisk.common.errors import AsteriskError, MissingPackage, UnknownName
 from asterisk.evaluation.fidelity import compare
 from asterisk.model.checkpoint import load
 from asterisk.runtimes.torch import open_checkpoint

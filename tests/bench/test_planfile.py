@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asterisk.bench import planfile
 from asterisk.cli.bench import main, parser
-from asterisk.errors import AsteriskError, InputError, UsageError
+from asterisk.common.errors import AsteriskError, InputError, UsageError
 
 WHOLE = """
 runtime = ["onnx", "gguf"]

@@ -12,7 +12,7 @@ import pytest
 from asterisk.bench import reading
 from asterisk.bench.reading import read
 from asterisk.bench.results import Report
-from asterisk.errors import InputError
+from asterisk.common.errors import InputError
 
 RECORDED = Path(__file__).with_name("recorded.json")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from asterisk.common.errors import EngineError
 from asterisk.deploy import boards, bundle, openmp, wheels
-from asterisk.errors import EngineError
 
 CI = bool(os.environ.get("CI"))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from asterisk.common.errors import UnknownName
 from asterisk.deploy import boards
-from asterisk.errors import UnknownName
 from asterisk.exporters import export as exporting
 
 

@@ -20,9 +20,9 @@ from sshd import running
 from asterisk.bench.targets.opening import opened
 from asterisk.bench.targets.parse import Ssh
 from asterisk.cli import bundle as command
+from asterisk.common.errors import ArtifactError, EngineError, OutputError, UsageError
 from asterisk.deploy import boards, bundle, elf, launchers, libraries, openmp, picking, wheels
 from asterisk.deploy.device import install
-from asterisk.errors import ArtifactError, EngineError, OutputError, UsageError
 from asterisk.exporters.export import export
 from asterisk.model.checkpoint import load
 from deploy import fake

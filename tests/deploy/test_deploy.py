@@ -29,10 +29,10 @@ from asterisk.bench.reading import read
 from asterisk.bench.targets.parse import Ssh
 from asterisk.bench.targets.parse import parse as parse_target
 from asterisk.cli import deploy as command
+from asterisk.common.errors import ArtifactError, EngineError, UsageError
+from asterisk.common.remote import client
+from asterisk.common.remote.address import parse
 from asterisk.deploy import choose, connection, deploy, prefix, service
-from asterisk.errors import ArtifactError, EngineError, UsageError
-from asterisk.remote import client
-from asterisk.remote.address import parse
 from deploy import fake
 
 SSH = shutil.which("ssh")
@@ -654,7 +654,7 @@ def test_the_benchmark_takes_the_recipe_that_was_deployed(way, benched):
 
 def test_the_benchmark_prepares_the_recipe_that_it_is_asked_for(tmp_path, monkeypatch):
     from asterisk.bench import plan, prepare, run, spawn, work
-    from asterisk.places import shipped_checkpoint
+    from asterisk.common.default_paths import shipped_checkpoint
 
     seen = []
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from asterisk.common.errors import ArtifactError
 from asterisk.deploy import elf
-from asterisk.errors import ArtifactError
 
 HERE = sorted(Path(np.__file__).parent.rglob("*.so"))
 HERE += sorted((Path(np.__file__).parents[1] / "numpy.libs").glob("*.so*"))

@@ -18,8 +18,8 @@ from dataclasses import replace
 import pytest
 from sshd import running
 
+from asterisk.common.errors import UsageError
 from asterisk.deploy import choose, connection, prefix, service
-from asterisk.errors import UsageError
 from deploy.test_deploy import KILL, Way, one_line, wait_for
 
 ANALYZE = shutil.which("systemd-analyze")

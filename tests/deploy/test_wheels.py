@@ -10,8 +10,8 @@ from importlib.metadata import distribution
 import pytest
 from packaging.requirements import Requirement
 
+from asterisk.common.errors import EngineError, UsageError
 from asterisk.deploy import slim, wheels
-from asterisk.errors import EngineError, UsageError
 from deploy.real import wheels_of
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import asterisk
-from asterisk import texts
+from asterisk.apps.classify.head import Head, Layer
 from asterisk.artifact import GOLDEN_TEXTS, GOLDEN_VECTORS
-from asterisk.classify.head import Head, Layer
-from asterisk.errors import MissingExtra
+from asterisk.common import texts
+from asterisk.common.errors import MissingExtra
 
 FORMATS = ("onnx", "tflite", "gguf")
 GIVEN = os.environ.get("ASTERISK_ARTIFACTS")
@@ -94,7 +94,7 @@ def test_a_head_needs_numpy_alone(artifact, tmp_path):
 
 @pytest.mark.skipif(GIVEN is None, reason="this install can make artifacts, too")
 def test_what_is_missing_is_named(artifact):
-    from asterisk import plugins
+    from asterisk.common import plugins
 
     with pytest.raises(MissingExtra, match="pip install"):
         plugins.require("onnx", "export")

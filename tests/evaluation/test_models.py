@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import asterisk
-from asterisk.errors import ArtifactError, InputError
+from asterisk.common.errors import ArtifactError, InputError
 from asterisk.evaluation.models import open_model
 from asterisk.model.checkpoint import load
-from asterisk.teachers.teacher import find
+from asterisk.training.teachers.teacher import find
 
 TEXTS = ["a cat sat on the mat", "GDP fell in May", "x"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from asterisk.errors import AsteriskError, UnknownName, UsageError
+from asterisk.common.errors import AsteriskError, UnknownName, UsageError
 from asterisk.evaluation import mteb as adapter
 
 from .conftest import SUBJECTS, sentence, toy

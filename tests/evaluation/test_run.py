@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asterisk.cli import evaluate as command
-from asterisk.errors import InputError, MissingExtra, UsageError
+from asterisk.common.errors import InputError, MissingExtra, UsageError
 from asterisk.evaluation import run
 from asterisk.evaluation.render import markdown
 from asterisk.evaluation.report import Report

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asterisk.errors import AsteriskError, InputError, UnknownName, UsageError
+from asterisk.common.errors import AsteriskError, InputError, UnknownName, UsageError
 from asterisk.evaluation import sets
 from asterisk.evaluation.sets import Labelled, Pairs, Retrieval
 

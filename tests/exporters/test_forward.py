@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import bare_artifact, random_checkpoint
 
-from asterisk import plugins
+from asterisk.common import plugins
 from asterisk.exporters.export import choose, exporter
 from asterisk.exporters.forward import Cure
 from asterisk.model.config import Dense, ModelConfig

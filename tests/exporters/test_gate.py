@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from asterisk.errors import FidelityError
+from asterisk.common.errors import FidelityError
 from asterisk.exporters.gate import Reference, gate
 from asterisk.exporters.thresholds import thresholds
 from asterisk.runtimes.engine import Engine

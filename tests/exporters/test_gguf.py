@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import random_checkpoint
 
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
 from asterisk.exporters.ggml import kind_of
 from asterisk.exporters.gguf import ENTRY, GgufExporter
 from asterisk.model.checkpoint import load

@@ -12,10 +12,10 @@ import pytest
 from conftest import ROOT, SHIPPED, random_checkpoint
 from folders import cosines
 
-from asterisk import texts
 from asterisk.artifact import sha256
 from asterisk.cli.export import main
-from asterisk.errors import ArtifactError, OutputError, UsageError
+from asterisk.common import texts
+from asterisk.common.errors import ArtifactError, OutputError, UsageError
 from asterisk.exporters.export import open_reference
 from asterisk.exporters.hub_folder import FP32, BatchEngine, is_hub_folder, write_hub_folder
 from asterisk.model.checkpoint import load, save

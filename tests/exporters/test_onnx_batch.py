@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 from conftest import random_checkpoint
 
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
 from asterisk.exporters import onnx_batch
 from asterisk.exporters.onnx_batch import batch_model
 from asterisk.model.config import Dense, ModelConfig

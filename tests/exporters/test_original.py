@@ -11,7 +11,7 @@ import asterisk
 from asterisk.exporters.export import choose, export, exporter
 from asterisk.model import original
 from asterisk.model.checkpoint import load, save
-from asterisk.verify import verify
+from asterisk.runtimes.verify import verify
 
 EVERY = [(name, recipe.name) for name in ("onnx", "tflite") for recipe in exporter(name).recipes]
 # Four bits a value are too few for vectors of 32 random elements: the gate says so, rightly.
@@ -78,5 +78,5 @@ def test_without_a_row_for_masks(small, tmp_path, lines, format, name):
     compare(artifact, model, some, choose(exporter(format), name))
     with asterisk.load(artifact.folder) as runtime:
         assert np.isfinite(runtime.embed_ids([50_257])).all()
-        with pytest.raises(asterisk.errors.InputError):
+        with pytest.raises(asterisk.common.errors.InputError):
             runtime.embed_ids([50_258])

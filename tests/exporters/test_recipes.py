@@ -12,8 +12,8 @@ from conftest import SHIPPED, bare_artifact, bare_runtime, random_checkpoint, th
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asterisk import plugins
-from asterisk.errors import UsageError
+from asterisk.common import plugins
+from asterisk.common.errors import UsageError
 from asterisk.exporters.export import choose, export, exporter
 from asterisk.exporters.exporter import Written
 from asterisk.exporters.nf4 import BLOCK, levels, pairs, quantise_nf4

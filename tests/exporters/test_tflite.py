@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import random_checkpoint
 
-from asterisk.errors import MissingExtra
+from asterisk.common.errors import MissingExtra
 from asterisk.exporters.flatbuffer import ALIGNMENT, ANY, Graph, Operator
 from asterisk.exporters.rounding import quantise_rows
 from asterisk.exporters.tflite import ENTRY, OUTPUT, SIGNATURE, TfliteExporter, sentence_model

@@ -12,7 +12,7 @@ import torch
 from conftest import bare_artifact, bare_runtime, random_checkpoint
 from torch import nn
 
-from asterisk.errors import EngineError, UsageError
+from asterisk.common.errors import EngineError, UsageError
 from asterisk.exporters.gguf import GgufExporter
 from asterisk.exporters.widening import widen
 from asterisk.model.checkpoint import Checkpoint

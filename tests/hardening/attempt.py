@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 import asterisk
-from asterisk.errors import AsteriskError, FidelityError
-from asterisk.verify import verify
+from asterisk.common.errors import AsteriskError, FidelityError
+from asterisk.runtimes.verify import verify
 
 ENGINES = {"onnx": "onnxruntime", "tflite": "ai_edge_litert.interpreter", "gguf": ""}
 MEMORY = 1_500 << 20  # bytes of address space beyond what the nursery has

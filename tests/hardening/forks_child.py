@@ -18,7 +18,7 @@ import warnings
 import numpy as np
 
 import asterisk
-from asterisk.errors import EngineError
+from asterisk.common.errors import EngineError
 
 TEXTS = [f"text number {number} " * (1 + number % 7) for number in range(40)]
 LIMIT = 60  # seconds

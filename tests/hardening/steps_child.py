@@ -33,14 +33,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from conftest import random_checkpoint
 
-from asterisk import files, texts
 from asterisk.artifact import Thresholds, open_artifact
-from asterisk.errors import OutputError, one_line
+from asterisk.common import files, texts
+from asterisk.common.errors import OutputError, one_line
 from asterisk.exporters import export as exporting
 from asterisk.exporters.exporter import Recipe, Written
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.config import ModelConfig
-from asterisk.verify import verify
+from asterisk.runtimes.verify import verify
 
 SMALL = ModelConfig(hidden_size=32, num_heads=1, num_layers=1, intermediate_size=64)
 MODEL = 300_000  # bytes of the stub's model

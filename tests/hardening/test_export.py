@@ -13,11 +13,11 @@ import pytest
 from conftest import random_checkpoint
 
 import asterisk
-from asterisk import errors, staging
 from asterisk.artifact import open_artifact
+from asterisk.common import errors, staging
+from asterisk.common.files import replacing_file, replacing_folder
 from asterisk.exporters.export import export
-from asterisk.files import replacing_file, replacing_folder
-from asterisk.verify import verify
+from asterisk.runtimes.verify import verify
 from hardening.conftest import HERE, SMALL
 
 MODES = ("kill", "full", "half", "large")
@@ -52,7 +52,7 @@ subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", disk], c
 out = Path(disk, "small-tflite-int8")
 subprocess.run(["cp", "-r", source, out], check=True)
 from asterisk.cli.export import main
-from asterisk.verify import verify
+from asterisk.runtimes.verify import verify
 status = main([checkpoint, "--format", "tflite", "--out", disk])
 verify(out)
 print(status, os.listdir(disk))
@@ -122,7 +122,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from hardening.test_export import other_checkpoint
 from asterisk.exporters.export import export
-from asterisk.errors import AsteriskError
+from asterisk.common.errors import AsteriskError
 from pathlib import Path
 try:
     export(other_checkpoint(int(sys.argv[3])), "tflite", "int8", Path(sys.argv[2]))

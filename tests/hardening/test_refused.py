@@ -13,11 +13,11 @@ import pytest
 
 import asterisk
 from asterisk.artifact import open_artifact, sha256
-from asterisk.errors import ArtifactError, EngineError, FidelityError
+from asterisk.common.errors import ArtifactError, EngineError, FidelityError
 from asterisk.runtimes.gguf_header import check_header
 from asterisk.runtimes.onnx_header import check_graph
 from asterisk.runtimes.tflite_header import OPERATORS, check_file
-from asterisk.verify import verify
+from asterisk.runtimes.verify import verify
 from hardening import mutants, mutants_gguf, mutants_onnx, mutants_tflite
 
 

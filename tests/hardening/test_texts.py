@@ -11,7 +11,7 @@ from conftest import SHIPPED, thresholds_of
 from hypothesis import given, settings
 
 import asterisk
-from asterisk.errors import InputError
+from asterisk.common.errors import InputError
 from asterisk.model.checkpoint import load as load_checkpoint
 from asterisk.runtimes.torch import reference
 from hardening import hostile

@@ -17,7 +17,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import asterisk
-from asterisk.errors import InputError
+from asterisk.common.errors import InputError
 from hardening.hostile import texts
 
 BATCH, EVERY = 64, 50

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, SHIPPED
 
-from asterisk import texts
+from asterisk.common import texts
 from asterisk.exporters.export import export
 from asterisk.model.checkpoint import load
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import asterisk
-from asterisk.errors import InputError, UsageError
+from asterisk.common.errors import InputError, UsageError
 
 pytest.importorskip("langchain_core")
 

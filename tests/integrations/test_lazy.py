@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from asterisk.errors import ArtifactError, UsageError
+from asterisk.common.errors import ArtifactError, UsageError
 from asterisk.integrations import lazy as module
 from asterisk.integrations.lazy import LazyRuntime
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import asterisk
-from asterisk.errors import InputError, UsageError
+from asterisk.common.errors import InputError, UsageError
 
 pytest.importorskip("llama_index.core")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import SHIPPED
 
-from asterisk.errors import InputError, MissingPackage, UsageError
+from asterisk.common.errors import InputError, MissingPackage, UsageError
 from asterisk.integrations.arrays import FUNCTIONS
 from asterisk.integrations.sentence_transformers import SentenceEncoder
 from asterisk.model.checkpoint import save

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import asterisk
-from asterisk.errors import ArtifactError, UsageError
+from asterisk.common.errors import ArtifactError, UsageError
 
 pytest.importorskip("sklearn")
 

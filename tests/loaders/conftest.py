@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from asterisk import texts
 from asterisk.cli.export import main
+from asterisk.common import texts
 from asterisk.evaluation.fidelity import Fidelity, compare
 from asterisk.model.checkpoint import Checkpoint, load
 from asterisk.runtimes.runtime import Runtime

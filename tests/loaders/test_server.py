@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serve.conftest import NAME, running
+from apps.serve.conftest import NAME, running
 
 import asterisk
-from asterisk.vectors import to_int8
+from asterisk.common.vectors import to_int8
 
 HERE = Path(__file__).parent
 TEXTS = ["a text", "another, with 👍 in it", "na\u00efve"]

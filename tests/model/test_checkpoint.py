@@ -12,7 +12,7 @@ from conftest import SHIPPED, random_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asterisk.errors import ArtifactError, OutputError
+from asterisk.common.errors import ArtifactError, OutputError
 from asterisk.model.checkpoint import load, save
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.runtimes.torch import reference

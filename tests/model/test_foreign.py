@@ -11,7 +11,7 @@ import pytest
 from conftest import SHIPPED
 from folders import cosines, edit
 
-from asterisk.errors import ArtifactError
+from asterisk.common.errors import ArtifactError
 from asterisk.model.checkpoint import load
 from asterisk.runtimes.torch import reference
 

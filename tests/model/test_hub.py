@@ -81,7 +81,7 @@ def run(code, address, cache, **more):
 
 OPEN = f"""
 from asterisk.model.hub import open_checkpoint
-from asterisk.errors import AsteriskError, one_line
+from asterisk.common.errors import AsteriskError, one_line
 try:
     it = open_checkpoint("{NAME}")
     print(it.name, it.source, it.fingerprint)
@@ -151,7 +151,7 @@ def test_a_model_that_a_package_carries_opens_by_its_bare_name():
 
 
 def test_an_artifact_is_no_checkpoint_and_is_named_as_what_it_is(tmp_path):
-    from asterisk.errors import ArtifactError
+    from asterisk.common.errors import ArtifactError
     from asterisk.model.hub import open_checkpoint
 
     (tmp_path / "artifact.json").write_text("{}")

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asterisk
-from asterisk.errors import ArtifactError, InputError, UsageError
+from asterisk.common.errors import ArtifactError, InputError, UsageError
 from asterisk.model import original, state_dict
 from asterisk.model.checkpoint import load, save
 from asterisk.runtimes.torch import reference

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from conftest import bare_artifact, bare_runtime, random_checkpoint
 
-from asterisk import tensors
 from asterisk.artifact import Artifact
-from asterisk.errors import ArtifactError, EngineError, MissingExtra
+from asterisk.common import tensors
+from asterisk.common.errors import ArtifactError, EngineError, MissingExtra
 from asterisk.exporters.gguf import ENTRY, GgufExporter
 from asterisk.model.checkpoint import load
 from asterisk.model.config import Dense, ModelConfig
@@ -370,7 +370,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from asterisk.artifact import Artifact
-from asterisk.errors import ArtifactError
+from asterisk.common.errors import ArtifactError
 from asterisk.model.config import ModelConfig
 from asterisk.runtimes.gguf import GgufEngine
 

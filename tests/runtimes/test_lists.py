@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asterisk.errors import InputError, UsageError
+from asterisk.common.errors import InputError, UsageError
 from asterisk.model.config import ModelConfig
 from asterisk.runtimes.runtime import Runtime
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import asterisk
 from asterisk.artifact import MANIFEST, sha256
-from asterisk.errors import ArtifactError, EngineError
+from asterisk.common.errors import ArtifactError, EngineError
 from asterisk.runtimes.onnx_header import check_graph
 
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import bare_artifact, bare_runtime, random_checkpoint
 
 from asterisk.artifact import Artifact
-from asterisk.errors import ArtifactError, EngineError, MissingExtra
+from asterisk.common.errors import ArtifactError, EngineError, MissingExtra
 from asterisk.exporters.tflite import TfliteExporter
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.runtimes.tflite import TfliteEngine
@@ -164,7 +164,7 @@ DAMAGE = """
 import sys
 from pathlib import Path
 import numpy as np
-from asterisk.errors import ArtifactError, EngineError
+from asterisk.common.errors import ArtifactError, EngineError
 from asterisk.model.config import ModelConfig
 from asterisk.runtimes.tflite import TfliteEngine
 

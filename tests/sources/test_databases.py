@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from asterisk.errors import AsteriskError, InputError
+from asterisk.common.errors import AsteriskError, InputError
 from asterisk.sources import Database, Document, Options, Report, documents, scan
 from sources.finding import told
 

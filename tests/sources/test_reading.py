@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asterisk.errors import InputError, UsageError
+from asterisk.common.errors import InputError, UsageError
 from asterisk.sources import Database, Document, Options, Report, digest, documents
 from asterisk.sources.arguments import options, report, source_arguments
 from asterisk.sources.options import KINDS

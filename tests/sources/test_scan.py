@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from asterisk.errors import InputError
+from asterisk.common.errors import InputError
 from asterisk.sources import Options, Report, documents, read, scan
 from asterisk.sources.scan import shown, source_name
 from sources.finding import found, written

@@ -9,7 +9,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from dedup.conftest import CHECKPOINT
+from apps.dedup.conftest import CHECKPOINT
 
 from benchmarks.dedup.bars import bars, verdicts
 from benchmarks.dedup.planted import BASE, DUPLICATES, NEGATIVES, Planted, cut, plant
@@ -22,7 +22,7 @@ def test_plants_are_the_same_for_a_seed_in_any_process(lines, python):
     assert made == plant(lines, 300, seed=5)
     assert made != plant(lines, 300, seed=6)
     code = (
-        "from benchmarks.dedup.planted import plant; from asterisk.texts import load\n"
+        "from benchmarks.dedup.planted import plant; from asterisk.common.texts import load\n"
         "import hashlib; made = plant([text.text for text in load()], 300, 5)\n"
         "print(hashlib.sha256(repr(made).encode()).hexdigest())"
     )

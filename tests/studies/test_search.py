@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asterisk import texts
-from asterisk.errors import InputError
+from asterisk.common import texts
+from asterisk.common.errors import InputError
 from benchmarks.search import worker
 from benchmarks.search.corpus import PASSAGES, SUMMARIES, corpus, there
 from benchmarks.search.report import bars, markdown

@@ -12,9 +12,9 @@ import pytest
 import tokenizers
 from conftest import SHARED, SHIPPED
 
-from asterisk import texts
-from asterisk.teachers.teacher import find
+from asterisk.common import texts
 from asterisk.tokenizer import gpt2, huggingface
+from asterisk.training.teachers.teacher import find
 
 from .originals import original_encoder, original_merges
 

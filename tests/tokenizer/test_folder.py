@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from asterisk.errors import ArtifactError
+from asterisk.common.errors import ArtifactError
 from asterisk.tokenizer import BUILTIN, open_tokenizer
 from asterisk.tokenizer.folder import MOST_BYTES, read_tokenizer
 

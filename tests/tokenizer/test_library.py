@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asterisk.errors import ArtifactError, MissingExtra, UsageError
+from asterisk.common.errors import ArtifactError, MissingExtra, UsageError
 from asterisk.tokenizer import open_tokenizer
 from asterisk.tokenizer.folder import read_tokenizer
 

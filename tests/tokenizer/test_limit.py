@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
 from asterisk.tokenizer import BUILTIN, gpt2
 from asterisk.tokenizer.bpe_table import Table
 from asterisk.tokenizer.mapped import map_file

@@ -10,7 +10,7 @@ import zlib
 
 import pytest
 
-from asterisk.errors import ArtifactError
+from asterisk.common.errors import ArtifactError
 from asterisk.tokenizer import BUILTIN, bpe_table, open_tokenizer, wordpiece_table
 from asterisk.tokenizer.build import wordpiece
 from asterisk.tokenizer.folder import main

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asterisk.errors import InputError
+from asterisk.common.errors import InputError
 from asterisk.tokenizer import split, words
 
 from .texts import AWKWARD, TEXTS

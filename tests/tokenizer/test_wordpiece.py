@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
 from asterisk.tokenizer import open_tokenizer, wordpiece
 from asterisk.tokenizer.build import unicode_facts
 from asterisk.tokenizer.build import wordpiece as build

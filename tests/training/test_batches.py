@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from asterisk.errors import ArtifactError
+from asterisk.common.errors import ArtifactError
 from asterisk.training import batches
 from asterisk.training.batches import Targets, plan, plan_pairs
 from training.toy import texts, write_shard, write_targets

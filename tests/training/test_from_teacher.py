@@ -14,22 +14,22 @@ import numpy as np
 import pytest
 import torch
 
-from asterisk import texts
 from asterisk.cli import teacher as teacher_command
 from asterisk.cli import train as train_command
-from asterisk.corpora.clean import Evaluated
-from asterisk.corpora.corpus import Corpus
-from asterisk.corpora.prepare import DataRecipe, prepare
-from asterisk.corpora.sources import Source
-from asterisk.errors import ArtifactError, UsageError
+from asterisk.common import texts
+from asterisk.common.errors import ArtifactError, UsageError
 from asterisk.model.checkpoint import load, save
 from asterisk.model.encoder import of_checkpoint
-from asterisk.teachers.own_tokens import OwnTokens
-from asterisk.teachers.targets import Shard, shard_folder
 from asterisk.training import curve, pruning
 from asterisk.training.batches import Targets
+from asterisk.training.corpora.clean import Evaluated
+from asterisk.training.corpora.corpus import Corpus
+from asterisk.training.corpora.prepare import DataRecipe, prepare
+from asterisk.training.corpora.sources import Source
 from asterisk.training.distil import Distillation
 from asterisk.training.recipe import PRESETS
+from asterisk.training.teachers.own_tokens import OwnTokens
+from asterisk.training.teachers.targets import Shard, shard_folder
 
 transformers = pytest.importorskip("transformers")
 SOME = [text.text for text in texts.load()]

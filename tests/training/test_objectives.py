@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
 from asterisk.training import losses
 from asterisk.training.batches import Batch
 from asterisk.training.distributed import Processes

@@ -15,19 +15,19 @@ import pytest
 import torch
 
 import asterisk
-from asterisk.corpora import licences
-from asterisk.errors import ArtifactError, InputError
+from asterisk.common.errors import ArtifactError, InputError
 from asterisk.model.config import Dense, ModelConfig
-from asterisk.teachers.teacher import Teacher, find
 from asterisk.tokenizer import gpt2
 from asterisk.training import curve, initialise, pipeline, static
 from asterisk.training.agreement import cosine_to_teacher, vectors
 from asterisk.training.batches import Targets
 from asterisk.training.claim import claim
+from asterisk.training.corpora import licences
 from asterisk.training.distil import Distillation
 from asterisk.training.initialise import student
 from asterisk.training.material import Told, open_material
 from asterisk.training.recipe import PRESETS, TrainingRecipe
+from asterisk.training.teachers.teacher import Teacher, find
 from training.toy import rows, texts, write_corpus, write_targets
 
 CONFIG = ModelConfig(hidden_size=32, intermediate_size=64)
@@ -266,7 +266,7 @@ def test_token_means_are_the_targets(data, known):
     """A frequent token's row is near the mean of its targets; the real teacher reads the rest."""
     try:
         teacher = Teacher(find("all-MiniLM-L6-v2"))
-    except asterisk.errors.MissingExtra:
+    except asterisk.common.errors.MissingExtra:
         pytest.skip("the packaged teacher is not installed")
 
     class Few:

@@ -10,8 +10,8 @@ import json
 
 import numpy as np
 
-from asterisk.corpora import corpus
 from asterisk.tokenizer import gpt2
+from asterisk.training.corpora import corpus
 
 SIZE, WIDE = 32, 48
 TOPICS = """

@@ -14,8 +14,8 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from asterisk import texts
 from asterisk.bench.plan import Row
+from asterisk.common import texts
 
 ROWS, SIZE = 1 << 14, 256
 COMPARED = 256  # texts that its fidelity is measured over

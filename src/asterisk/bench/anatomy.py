@@ -27,6 +27,7 @@ import numpy as np
 
 import asterisk
 from asterisk.bench import texts
+from asterisk.common.default_paths import ARTIFACTS, shipped_checkpoint
 from asterisk.exporters import onnx, onnx_graph, tflite, tflite_graph
 from asterisk.exporters.calibration import calibrate, largest_scores
 from asterisk.exporters.export import open_reference
@@ -34,7 +35,6 @@ from asterisk.exporters.flatbuffer import ANY
 from asterisk.exporters.forward import Array, Cures
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.checkpoint import load as load_checkpoint
-from asterisk.places import ARTIFACTS, shipped_checkpoint
 from asterisk.runtimes.onnx import INPUT, OUTPUT, WEIGHTS, session_options
 from asterisk.runtimes.runtime import Runtime
 

@@ -1,4 +1,4 @@
-"""What an artifact takes on this machine, beside what `asterisk.budget.estimate` thinks it does.
+"""What an artifact takes on this machine, beside what `runtimes.budget.estimate` thinks it does.
 
 ``python -m asterisk.bench.budget ARTIFACT`` opens it in a process of its own for each number of
 threads and each longest text, has every session run every token of the vocabulary in texts of all
@@ -20,11 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asterisk.artifact import open_artifact
-from asterisk.budget.estimate import MB
-from asterisk.budget.plan import LENGTHS, Budget, Planner
-from asterisk.budget.resident import resident
-from asterisk.budget.size import LARGEST
-from asterisk.errors import EngineError
+from asterisk.common.errors import EngineError
+from asterisk.runtimes.budget.estimate import MB
+from asterisk.runtimes.budget.plan import LENGTHS, Budget, Planner
+from asterisk.runtimes.budget.resident import resident
+from asterisk.runtimes.budget.size import LARGEST
 
 THREADS = (1, 2, 4)
 EVERY = 0.002  # seconds between samples

@@ -23,8 +23,8 @@ from asterisk.bench.results import Report, RowResult
 from asterisk.bench.summary import NS_PER_MS
 from asterisk.bench.tables import LOCAL
 from asterisk.bench.time_fields import threads_of
-from asterisk.plugins import require
-from asterisk.printable import printable
+from asterisk.common.plugins import require
+from asterisk.common.printable import printable
 
 NAMES = ("latency-memory", "latency", "memory", "throughput", "instructions")
 WIDTH, EDGE, LEFT, RIGHT = 520, 12, 52, 460  # pixels of a picture, its margin, and of its axes

@@ -25,7 +25,7 @@ from asterisk.bench.tables import (
     problems,
     tables,
 )
-from asterisk.plugins import require
+from asterisk.common.plugins import require
 
 
 def html_page(report: Report, pictures: Sequence[Picture] = ()) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from asterisk.bench.limits import TESTED, Limit
 from asterisk.bench.results import Report
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
 
 MACHINE = ("cpu", "isa", "cores", "ram_bytes", "system", "architecture")
 

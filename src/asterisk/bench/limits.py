@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
 
 TESTED = ("p50", "pss")  # told from noise by a test over processes
 NAMES = (*TESTED, "cosine", "overlap", "size", "instructions")  # the others are exact

@@ -17,7 +17,7 @@ from asterisk.bench import collect, machine, plan, run, spawn
 from asterisk.bench.models import METRICS, Comparison, Entry
 from asterisk.bench.plan import Row
 from asterisk.bench.work import Progress, Request, Work, measure
-from asterisk.errors import EngineError
+from asterisk.common.errors import EngineError
 
 TEACHER = "all-MiniLM-L6-v2"
 

@@ -10,8 +10,8 @@ from asterisk.bench.csv_table import csv_text
 from asterisk.bench.html_page import html_page
 from asterisk.bench.render import markdown
 from asterisk.bench.results import Report
-from asterisk.errors import OutputError
-from asterisk.files import replacing_file
+from asterisk.common.errors import OutputError
+from asterisk.common.files import replacing_file
 
 STEM = "latest"
 

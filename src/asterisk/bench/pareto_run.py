@@ -19,7 +19,7 @@ from asterisk.bench.pareto import Pareto, Recipe, mark
 from asterisk.bench.plan import Row
 from asterisk.bench.results import RowResult
 from asterisk.bench.work import Progress, Request, Work, measure
-from asterisk.errors import EngineError
+from asterisk.common.errors import EngineError
 
 MANIFEST = "artifact.json"
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from asterisk.bench.plan import LONG
 from asterisk.bench.targets.parse import MOST, parse_all
-from asterisk.budget import parse as parse_size
-from asterisk.errors import InputError, UsageError
-from asterisk.streams.lines import opened
+from asterisk.common.errors import InputError, UsageError
+from asterisk.common.streams.lines import opened
+from asterisk.runtimes.budget import parse as parse_size
 
 LARGEST = 1 << 20  # bytes of a plan
 MANY = 10**9

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from asterisk import plugins, texts
 from asterisk.artifact import is_artifact, open_artifact
 from asterisk.bench import peers, spawn
 from asterisk.bench.answer import answer
@@ -22,11 +21,12 @@ from asterisk.bench.model_files import model_files
 from asterisk.bench.peers.minilm import MODEL as MINILM
 from asterisk.bench.plan import REFERENCE, Row
 from asterisk.bench.texts import choose
-from asterisk.errors import ArtifactError, AsteriskError, InputError, UsageError, one_line
+from asterisk.common import plugins, texts
+from asterisk.common.errors import ArtifactError, AsteriskError, InputError, UsageError, one_line
+from asterisk.common.progress import tell
 from asterisk.exporters import export as exporting
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.hub import open_checkpoint
-from asterisk.progress import tell
 
 OPENER = "asterisk.runtimes.load:load"
 TITLES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "tflite": "LiteRT", "gguf": "llama.cpp"}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from asterisk.bench.answer import answer
 from asterisk.bench.measure import load
-from asterisk.errors import AsteriskError, one_line
+from asterisk.common.errors import AsteriskError, one_line
 
 if TYPE_CHECKING:
     from asterisk.evaluation.items import Items

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from asterisk.bench.results import SCHEMA, Report
-from asterisk.errors import InputError, one_line
+from asterisk.common.errors import InputError, one_line
 
 LARGEST = 64 << 20  # a thorough run over every row, with all its samples, is under 20 MB
 DEEPEST = 32

@@ -7,7 +7,7 @@ from typing import Any
 
 from asterisk.bench.reading import check
 from asterisk.bench.results import Report
-from asterisk.errors import InputError, one_line
+from asterisk.common.errors import InputError, one_line
 
 MOST_ROWS = 1_000
 NEEDED: Mapping[str, Mapping[str, Any]] = {

@@ -21,7 +21,7 @@ from asterisk.bench.targets.opening import opened
 from asterisk.bench.targets.parse import LOCAL, Target
 from asterisk.bench.targets.session import TargetError, Unavailable
 from asterisk.bench.work import Progress, Request, Work, measure
-from asterisk.errors import AsteriskError, EngineError
+from asterisk.common.errors import AsteriskError, EngineError
 
 
 def bench(request: Request, progress: Progress) -> Report:

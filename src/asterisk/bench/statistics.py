@@ -8,7 +8,7 @@ from itertools import accumulate
 from statistics import median
 
 from asterisk.bench.summary import RESAMPLES
-from asterisk.plugins import require
+from asterisk.common.plugins import require
 
 ENOUGH = 9  # processes a side for a test
 EXACT = 100  # values of both sides together up to which every arrangement is counted

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from asterisk import texts
 from asterisk.bench.plan import BUCKETS, LONG
+from asterisk.common import texts
 from asterisk.tokenizer import Tokenizer
 
 PROSE = ("news", "note", "question", "definition", "passage")

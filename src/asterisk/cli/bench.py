@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from asterisk import budget, plugins
 from asterisk.bench import peers as systems
 from asterisk.bench import plan
 from asterisk.bench.outputs import write
@@ -27,7 +26,9 @@ from asterisk.bench.targets.parse import parse_all
 from asterisk.bench.work import Request
 from asterisk.cli.bench_compare import add_options, baseline
 from asterisk.cli.common import Parser, positive, run
-from asterisk.errors import (
+from asterisk.common import plugins
+from asterisk.common.default_paths import ARTIFACTS, shipped_checkpoint
+from asterisk.common.errors import (
     EngineError,
     InputError,
     MissingExtra,
@@ -35,9 +36,9 @@ from asterisk.errors import (
     UnknownName,
     UsageError,
 )
-from asterisk.files import replacing_file
-from asterisk.places import ARTIFACTS, shipped_checkpoint
-from asterisk.progress import tell
+from asterisk.common.files import replacing_file
+from asterisk.common.progress import tell
+from asterisk.runtimes import budget
 
 RESULTS = Path("bench-results")
 PEER_PYTHON = Path(".venv-peers/bin/python")

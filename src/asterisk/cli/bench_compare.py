@@ -14,7 +14,7 @@ from asterisk.bench.likeness import needs_like_machines, refuse, unlike_machine
 from asterisk.bench.limits import Limit, parse
 from asterisk.bench.reading import read
 from asterisk.bench.results import Report
-from asterisk.errors import RegressionError, UsageError
+from asterisk.common.errors import RegressionError, UsageError
 
 TOLD = 3  # of what got worse, in the one line at the end
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asterisk.cli.common import Parser, run
+from asterisk.common.progress import tell
 from asterisk.deploy.boards import BOARDS
-from asterisk.progress import tell
 
 BUNDLES = Path("bundles")
 PYTHONS = ("3.11", "3.13")

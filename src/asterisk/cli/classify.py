@@ -11,15 +11,15 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asterisk.classify.recipe import HeadRecipe
+from asterisk.apps.classify.recipe import HeadRecipe
 from asterisk.cli.common import format_of, positive, prompt_argument, record_arguments, utf8
 from asterisk.cli.subcommands import Family, Sub
-from asterisk.errors import MissingExtra, OutputError, UsageError
-from asterisk.progress import Bar, lines_of, tell
+from asterisk.common.errors import MissingExtra, OutputError, UsageError
+from asterisk.common.progress import Bar, lines_of, tell
 
 if TYPE_CHECKING:
-    from asterisk.classify.head import Floats, Head
-    from asterisk.classify.labelled import Labelled
+    from asterisk.apps.classify.head import Floats, Head
+    from asterisk.apps.classify.labelled import Labelled
     from asterisk.runtimes.runtime import Runtime
 
 FORMATS = {".tsv": "tsv", ".tab": "tsv", ".txt": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -73,7 +73,7 @@ def _predict_arguments(it: argparse.ArgumentParser) -> None:
 
 
 def _zero_shot_arguments(it: argparse.ArgumentParser) -> None:
-    from asterisk.classify.zero_shot import TEMPERATURE, TEMPLATE
+    from asterisk.apps.classify.zero_shot import TEMPERATURE, TEMPLATE
 
     it.add_argument("--labels", type=utf8, required=True, help="names, separated by commas")
     it.add_argument("--template", type=utf8, default=TEMPLATE, help='e.g. "This text is about {}."')
@@ -95,13 +95,13 @@ def _text_arguments(it: argparse.ArgumentParser) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     import asterisk
-    from asterisk.classify.labelled import held_out, load
-    from asterisk.classify.score import score
+    from asterisk.apps.classify.labelled import held_out, load
+    from asterisk.apps.classify.score import score
 
     try:
         import torch
 
-        from asterisk.classify.fit import fit, steps
+        from asterisk.apps.classify.fit import fit, steps
     except ImportError as missing:
         raise MissingExtra(missing.name or "torch", "train") from None
     recipe = HeadRecipe(
@@ -137,9 +137,9 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from asterisk.classify.head import Head
-    from asterisk.classify.labelled import load
-    from asterisk.classify.score import score
+    from asterisk.apps.classify.head import Head
+    from asterisk.apps.classify.labelled import load
+    from asterisk.apps.classify.score import score
 
     head, given = Head.open(arguments.head), load(arguments.labelled)
     with _opened(arguments, head) as runtime:
@@ -157,7 +157,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _opened(arguments: argparse.Namespace, head: Head) -> Iterator[Runtime]:
     """Open the model; ArtifactError unless ``head`` is for its vectors."""
     import asterisk
-    from asterisk.spaces import spaces
+    from asterisk.runtimes.spaces import spaces
 
     with asterisk.load(arguments.model, threads=arguments.threads) as runtime:
         head.check(spaces(runtime), runtime.config.embedding_size)
@@ -167,7 +167,7 @@ def _opened(arguments: argparse.Namespace, head: Head) -> Iterator[Runtime]:
 def _embedded(
     runtime: Runtime, given: Labelled, dim: int | None, prompt_name: str | None
 ) -> Floats:
-    from asterisk.streams.reading import Record, embedded
+    from asterisk.common.streams.reading import Record, embedded
 
     records = list(map(Record, given.texts, given.places))
     shown = sys.stderr.isatty()
@@ -177,7 +177,7 @@ def _embedded(
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from asterisk.classify.head import Head
+    from asterisk.apps.classify.head import Head
 
     head = Head.open(arguments.head)
     with _opened(arguments, head) as runtime:
@@ -186,7 +186,7 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 def _zero_shot(arguments: argparse.Namespace) -> None:
     import asterisk
-    from asterisk.classify import zero_shot
+    from asterisk.apps.classify import zero_shot
 
     with asterisk.load(arguments.model, threads=arguments.threads) as runtime:
         head = zero_shot.head(
@@ -200,8 +200,8 @@ def _zero_shot(arguments: argparse.Namespace) -> None:
 
 
 def _label(arguments: argparse.Namespace, runtime: Runtime, head: Head) -> None:
-    from asterisk.classify.labelling import Rules, label
-    from asterisk.streams.reading import Record, read
+    from asterisk.apps.classify.labelling import Rules, label
+    from asterisk.common.streams.reading import Record, read
 
     if arguments.texts and (arguments.file or arguments.json is not None):
         raise UsageError("texts on the command line exclude --file and --json")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from asterisk.errors import AsteriskError, UsageError, one_line
+from asterisk.common.errors import AsteriskError, UsageError, one_line
 
 Command = Callable[[argparse.Namespace], int | None]
 

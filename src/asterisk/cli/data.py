@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from asterisk.cli.common import Parser, positive, run
 from asterisk.cli.values import fraction, natural, words
-from asterisk.errors import UsageError
-from asterisk.progress import Bar, lines_of, tell
+from asterisk.common.errors import UsageError
+from asterisk.common.progress import Bar, lines_of, tell
 
 if TYPE_CHECKING:
-    from asterisk.corpora.sources import Row, Source
-    from asterisk.corpora.spool import Removed
+    from asterisk.training.corpora.sources import Row, Source
+    from asterisk.training.corpora.spool import Removed
 
 PRESETS = ("newsroom",)
 PARTS = ("train", "held-out")
@@ -93,11 +93,11 @@ def _data(arguments: argparse.Namespace) -> None:
         return
     if arguments.out is None:
         raise UsageError("--out is needed")
-    from asterisk.corpora.clean import Evaluated
-    from asterisk.corpora.evaluation_texts import evaluation_texts
-    from asterisk.corpora.prepare import DataRecipe, is_corpus, prepare
-    from asterisk.corpora.presets import PRESETS as PREPARATIONS
-    from asterisk.files import check_replaceable
+    from asterisk.common.files import check_replaceable
+    from asterisk.training.corpora.clean import Evaluated
+    from asterisk.training.corpora.evaluation_texts import evaluation_texts
+    from asterisk.training.corpora.prepare import DataRecipe, is_corpus, prepare
+    from asterisk.training.corpora.presets import PRESETS as PREPARATIONS
 
     check_replaceable(arguments.out, is_corpus)
     sources = list(_sources(arguments))
@@ -124,7 +124,7 @@ def _data(arguments: argparse.Namespace) -> None:
             progress=tell,
         )
     print(_report(told), end="")
-    from asterisk.corpora.corpus import Corpus
+    from asterisk.training.corpora.corpus import Corpus
 
     if not len(Corpus.open(arguments.out, "held-out")):
         tell("no text is held out, so nothing would tell how training goes: give it more rows")
@@ -132,9 +132,9 @@ def _data(arguments: argparse.Namespace) -> None:
 
 
 def _sources(arguments: argparse.Namespace) -> Iterator[Source]:
-    from asterisk.corpora.hugging_face import dataset_source
-    from asterisk.corpora.presets import PRESETS as PREPARATIONS
-    from asterisk.corpora.sources import columns, file_source
+    from asterisk.training.corpora.hugging_face import dataset_source
+    from asterisk.training.corpora.presets import PRESETS as PREPARATIONS
+    from asterisk.training.corpora.sources import columns, file_source
 
     pick = None
     if arguments.preset is not None and arguments.columns is not None:
@@ -154,7 +154,7 @@ def _sources(arguments: argparse.Namespace) -> Iterator[Source]:
 
 
 def _files(arguments: argparse.Namespace) -> list[Path]:
-    from asterisk.corpora.sources import LINES, RECORDS, files
+    from asterisk.training.corpora.sources import LINES, RECORDS, files
 
     kinds = LINES if arguments.preset is None and arguments.columns is None else LINES + RECORDS
     return [
@@ -166,7 +166,7 @@ def _files(arguments: argparse.Namespace) -> list[Path]:
 
 def _rows(arguments: argparse.Namespace) -> int:
     """Return how many rows will be read, 0 where nobody knows before they are."""
-    from asterisk.corpora.sources import LINES, RECORDS
+    from asterisk.training.corpora.sources import LINES, RECORDS
 
     found = _files(arguments)
     if arguments.hugging_face or any(file.suffix not in LINES + RECORDS for file in found):
@@ -176,7 +176,7 @@ def _rows(arguments: argparse.Namespace) -> int:
 
 
 def _watched(source: Source, bar: Bar) -> Source:
-    from asterisk.corpora.sources import Source
+    from asterisk.training.corpora.sources import Source
 
     def read() -> Iterator[Row]:
         for number, row in enumerate(source.read(), 1):
@@ -197,7 +197,7 @@ def _report(told: dict[str, Removed]) -> str:
 
 
 def _print(folder: Path, part: str) -> None:
-    from asterisk.corpora.corpus import Corpus
+    from asterisk.training.corpora.corpus import Corpus
 
     for text in Corpus.open(folder, part):
         sys.stdout.buffer.write(text.encode() + b"\n")

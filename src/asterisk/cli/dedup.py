@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, TextIO
 
 from asterisk.cli.common import Parser, format_of, positive, prompt_argument, run
 from asterisk.cli.values import fraction
-from asterisk.errors import InputError, OutputError, UsageError
-from asterisk.progress import Stages, tell
+from asterisk.common.errors import InputError, OutputError, UsageError
+from asterisk.common.progress import Stages, tell
 from asterisk.sources.arguments import options, report, source_arguments
 
 if TYPE_CHECKING:
-    from asterisk.dedup.result import Found
-    from asterisk.dedup.spool import Spool
+    from asterisk.apps.dedup.result import Found
+    from asterisk.apps.dedup.spool import Spool
     from asterisk.runtimes.runtime import Runtime
     from asterisk.sources import Document
 
 FORMATS = {".txt": "report", ".json": "json", ".tsv": "tsv", ".tab": "tsv"}
 KEPT = {".jsonl": "jsonl", ".ndjson": "jsonl", ".tsv": "tsv", ".tab": "tsv"}
-NUMBERS = ("differ", "ignore")  # as in asterisk.dedup.numbers, which needs numpy
+NUMBERS = ("differ", "ignore")  # as in asterisk.apps.dedup.numbers, which needs numpy
 BESIDE = ("-wal", "-shm", "-journal", "-lock")  # an index's own files
 
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dedup(arguments: argparse.Namespace) -> None:
     _check(arguments)
-    from asterisk.dedup.spool import Spool
+    from asterisk.apps.dedup.spool import Spool
 
     with Spool() as spool:
         if arguments.db:
@@ -136,8 +136,8 @@ def _check_beside(target: Path, databases: Sequence[Path]) -> None:
 
 def _of_files(arguments: argparse.Namespace, spool: Spool) -> tuple[Found, str]:
     import asterisk
-    from asterisk.dedup.gathering import gathered, text_of
-    from asterisk.dedup.run import near
+    from asterisk.apps.dedup.gathering import gathered, text_of
+    from asterisk.apps.dedup.run import near
 
     with asterisk.load(arguments.artifact, threads=arguments.threads) as runtime:
         runtime.prompt(arguments.prompt_name)  # refused before anything is read
@@ -181,10 +181,10 @@ def _documents(arguments: argparse.Namespace, stages: Stages) -> Iterator[Docume
 
 def _of_index(arguments: argparse.Namespace, spool: Spool) -> tuple[Found, str]:
     import asterisk
-    from asterisk.dedup.gathering import from_index, text_of
-    from asterisk.dedup.run import clustered, numbers_of
-    from asterisk.roles import prompt_name_of
-    from asterisk.search import Index
+    from asterisk.apps.dedup.gathering import from_index, text_of
+    from asterisk.apps.dedup.run import clustered, numbers_of
+    from asterisk.apps.search import Index
+    from asterisk.model.prompt_names import prompt_name_of
 
     with Index.open(arguments.db) as index:
         if arguments.artifact:
@@ -217,7 +217,7 @@ def _threshold(
     runtime: Runtime | None,
     prompt_name: str | None,
 ) -> tuple[float, str]:
-    from asterisk.dedup.calibration import chosen, counted, default_threshold, judged, shipped
+    from asterisk.apps.dedup.calibration import chosen, counted, default_threshold, judged, shipped
 
     if arguments.precision is None:
         return arguments.threshold or default_threshold(fingerprint), ""
@@ -232,8 +232,8 @@ def _threshold(
 
 
 def _write(arguments: argparse.Namespace, spool: Spool, found: Found, chosen: str) -> None:
-    from asterisk.dedup import printing
-    from asterisk.dedup.gathering import facts
+    from asterisk.apps.dedup import printing
+    from asterisk.apps.dedup.gathering import facts
 
     def of(row: int) -> dict[str, str]:
         return facts(spool, row)
@@ -252,7 +252,7 @@ def _write(arguments: argparse.Namespace, spool: Spool, found: Found, chosen: st
 
 
 def _replace(target: Path, write: Callable[[TextIO], None]) -> None:
-    from asterisk.files import replacing_file
+    from asterisk.common.files import replacing_file
 
     with (
         replacing_file(target) as staging,

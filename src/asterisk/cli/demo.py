@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asterisk import texts
 from asterisk.cli.common import Parser, positive, run
-from asterisk.places import ARTIFACTS
-from asterisk.progress import tell
+from asterisk.common import texts
+from asterisk.common.default_paths import ARTIFACTS
+from asterisk.common.progress import tell
 
 if TYPE_CHECKING:
+    from asterisk.apps.search import Index
     from asterisk.runtimes.runtime import Runtime
-    from asterisk.search import Index
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _demo(arguments: argparse.Namespace) -> None:
     import asterisk
+    from asterisk.apps.search import Index
     from asterisk.bench.usual import usual
-    from asterisk.search import Index
 
     artifact = arguments.artifact or usual(arguments.artifacts, tell)
     with (
@@ -62,7 +62,7 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _show(index: Index, runtime: Runtime, artifact: Path) -> None:
-    from asterisk.demo import show
+    from asterisk.cli import demo_show as show
 
     every = texts.load()
     print(f"{artifact.name} ({runtime.format}), {len(every):,} texts that ship\n")

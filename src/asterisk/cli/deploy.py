@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asterisk.cli.common import Parser, positive, run
+from asterisk.common.errors import UsageError
+from asterisk.common.progress import tell
+from asterisk.common.remote.address import parse
 from asterisk.deploy import boards, prefix
 from asterisk.deploy.deploy import INSTALL_SECONDS, Request, deploy, go_back, remove
 from asterisk.deploy.service import Service
-from asterisk.errors import UsageError
-from asterisk.progress import tell
-from asterisk.remote.address import parse
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from asterisk.budget import add_option
 from asterisk.cli.common import Parser, format_of, positive, prompt_argument, record_arguments, run
-from asterisk.errors import UsageError
-from asterisk.progress import Bar, lines_of, tell
-from asterisk.roles import prompt_name_of
-from asterisk.streams.lines import LONGEST_LINE
-from asterisk.streams.reading import Record, embedded, kept, read
-from asterisk.vectors import PRECISIONS, quantize
+from asterisk.common.errors import UsageError
+from asterisk.common.progress import Bar, lines_of, tell
+from asterisk.common.streams.lines import LONGEST_LINE
+from asterisk.common.streams.reading import Record, embedded, kept, read
+from asterisk.common.vectors import PRECISIONS, quantize
+from asterisk.model.prompt_names import prompt_name_of
+from asterisk.runtimes.budget import add_option
 
 if TYPE_CHECKING:
-    from asterisk.budget.plan import Budget
+    from asterisk.runtimes.budget.plan import Budget
     from asterisk.runtimes.runtime import Runtime
 
 BLOCK = 64  # texts, unless a memory limit allows fewer
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _embed(arguments: argparse.Namespace) -> None:
     import asterisk
-    from asterisk.streams.writing import opened
+    from asterisk.common.streams.writing import opened
 
     format = arguments.format or format_of(arguments.out, FORMATS)
     if format == "npy" and arguments.on_empty == "null" and arguments.precision != PRECISIONS[0]:
@@ -141,7 +141,7 @@ def _sidecar(
     if format != "npy" or arguments.out is None:
         yield facts
         return
-    from asterisk.files import replacing_file
+    from asterisk.common.files import replacing_file
 
     with replacing_file(arguments.out.with_name(arguments.out.name + ".json")) as staging:
         yield facts

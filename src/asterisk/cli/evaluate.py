@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asterisk.cli.common import Parser, positive, run
-from asterisk.errors import InputError, OutputError, UsageError
-from asterisk.progress import tell
+from asterisk.common.errors import InputError, OutputError, UsageError
+from asterisk.common.progress import tell
 
 if TYPE_CHECKING:
     from asterisk.evaluation.report import Report
@@ -86,7 +86,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     report = _with_mteb(arguments) if arguments.mteb else _with_sets(arguments)
     print(_rendered(report), end="", flush=True)
     if arguments.out is not None:
-        from asterisk.files import replacing_file
+        from asterisk.common.files import replacing_file
 
         with replacing_file(arguments.out) as staging:
             staging.write_text(report.to_json(), "utf-8")

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asterisk.cli.common import Parser, run
-from asterisk.errors import AsteriskError, FidelityError, InputError, UnknownName, UsageError
-from asterisk.places import ARTIFACTS, shipped_checkpoint
-from asterisk.progress import tell
+from asterisk.common.default_paths import ARTIFACTS, shipped_checkpoint
+from asterisk.common.errors import AsteriskError, FidelityError, InputError, UnknownName, UsageError
+from asterisk.common.progress import tell
 
 if TYPE_CHECKING:
     from asterisk.exporters.exporter import Recipe
@@ -123,7 +123,7 @@ def _chosen(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 def _in_spaces_of(checkpoint: Checkpoint, models: Sequence[str]) -> Checkpoint:
     """Return ``checkpoint`` as one whose vectors may be compared with those of ``models``."""
-    from asterisk.spaces import read_spaces
+    from asterisk.runtimes.spaces import read_spaces
 
     spaces = dict.fromkeys(checkpoint.compatible_with)
     for model in models:
@@ -192,7 +192,7 @@ def _print(path: Path, size: int, figures: Mapping[str, float]) -> None:
 
 def _texts(path: Path) -> list[str]:
     """Return the lines of a file that are not blank."""
-    from asterisk.streams.reading import kept, read
+    from asterisk.common.streams.reading import kept, read
 
     texts = [one.text for one in kept(read([path], json_lines=None, field="text"), "skip")]
     if not 1 <= len(texts) <= MOST_TEXTS:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asterisk.cli.common import Parser, positive, run
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
 
 CHECKPOINTS = Path("checkpoints")
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from asterisk.cli.common import positive, prompt_argument
 from asterisk.cli.subcommands import Family, Sub
-from asterisk.errors import ArtifactError, AsteriskError, InputError, UsageError, one_line
-from asterisk.progress import Bar, tell
+from asterisk.common.errors import ArtifactError, AsteriskError, InputError, UsageError, one_line
+from asterisk.common.progress import Bar, tell
 
 if TYPE_CHECKING:
+    from asterisk.apps.search import Hit, Index
     from asterisk.runtimes.runtime import Runtime
-    from asterisk.search import Hit, Index
     from asterisk.sources import Options
 
 MODES = ("hybrid", "vectors", "words")
@@ -64,8 +64,8 @@ def _index_arguments(it: argparse.ArgumentParser) -> None:
 
 def _index(arguments: argparse.Namespace) -> None:
     import asterisk
+    from asterisk.apps.search import Index
     from asterisk.artifact import is_artifact
-    from asterisk.search import Index
     from asterisk.sources import arguments as sources
 
     options, report = sources.options(arguments), sources.report(arguments)
@@ -151,7 +151,7 @@ def _query_arguments(it: argparse.ArgumentParser) -> None:
 
 def _query(arguments: argparse.Namespace) -> None:
     import asterisk
-    from asterisk.search import Index
+    from asterisk.apps.search import Index
 
     if arguments.mode == "words" and arguments.prompt_name is not None:
         raise UsageError("--prompt-name is for the model, which --mode words does not use")
@@ -215,7 +215,7 @@ def prompt(answer: Callable[[str], None]) -> None:
 
 def shown(place: int, hit: Hit) -> str:
     """Return a hit as the lines that a person reads."""
-    from asterisk.printable import printable
+    from asterisk.common.printable import printable
 
     where = printable(hit.source) + (f"  [{printable(hit.key)}]" if hit.key else "")
     title = printable(hit.title)
@@ -232,8 +232,8 @@ def _info_arguments(it: argparse.ArgumentParser) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    from asterisk.printable import printable
-    from asterisk.search import Index
+    from asterisk.apps.search import Index
+    from asterisk.common.printable import printable
 
     with Index.open(arguments.db) as index:
         facts = asdict(index.facts)
@@ -259,8 +259,8 @@ def _space_arguments(it: argparse.ArgumentParser) -> None:
 
 
 def _space(arguments: argparse.Namespace) -> None:
-    from asterisk.search import Index
-    from asterisk.spaces import read_spaces
+    from asterisk.apps.search import Index
+    from asterisk.runtimes.spaces import read_spaces
 
     others, dimension = read_spaces(arguments.model)
     with Index.open(arguments.db):

@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asterisk import plugins
-from asterisk.budget import add_option
+from asterisk.apps.serve.limits import Limits, limits_for, reserve, with_reserve
+from asterisk.apps.serve.listen import bind_tcp, bind_unix, identity_of, is_local, remove
+from asterisk.apps.serve.token import read_token
 from asterisk.cli.common import Parser, positive, run
-from asterisk.progress import tell
-from asterisk.serve.limits import Limits, limits_for, reserve, with_reserve
-from asterisk.serve.listen import bind_tcp, bind_unix, identity_of, is_local, remove
-from asterisk.serve.token import read_token
+from asterisk.common import plugins
+from asterisk.common.progress import tell
+from asterisk.runtimes.budget import add_option
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime
@@ -97,8 +97,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     identity = identity_of(arguments.socket) if arguments.socket else None
     try:
         with listener:
-            import asterisk.serve.run as server  # before the engine: its memory counts, too
-            from asterisk.serve.app import Served
+            import asterisk.apps.serve.run as server  # before the engine: its memory counts, too
+            from asterisk.apps.serve.app import Served
 
             runtime, room = _load(arguments)
             own = _name(arguments.artifact)
@@ -135,8 +135,8 @@ def _load(arguments: argparse.Namespace) -> tuple[Runtime, int | None]:
 
     if arguments.max_memory is None:
         return asterisk.load(arguments.artifact, threads=arguments.threads), None
-    from asterisk.budget import group, parse, told
-    from asterisk.budget.plan import TooLittle
+    from asterisk.runtimes.budget import group, parse, told
+    from asterisk.runtimes.budget.plan import TooLittle
 
     most = min(arguments.max_memory, group.limit() or arguments.max_memory)
     kept = reserve(most)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asterisk.cli.common import Parser, positive, run
-from asterisk.errors import UsageError
-from asterisk.progress import Stages, tell
+from asterisk.common.errors import UsageError
+from asterisk.common.progress import Stages, tell
 
 ENGINES = ("int8", "bf16", "torch")
 LONGEST = 512
@@ -73,9 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _teach(arguments: argparse.Namespace) -> None:
-    from asterisk.corpora.corpus import PARTS, Corpus
-    from asterisk.teachers.teach import teach
-    from asterisk.teachers.teachers import Choice, open_teachers
+    from asterisk.training.corpora.corpus import PARTS, Corpus
+    from asterisk.training.teachers.teach import teach
+    from asterisk.training.teachers.teachers import Choice, open_teachers
 
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UsageError(f"--out {arguments.out} is not a folder")

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from asterisk.cli.common import Parser, positive, run
-from asterisk.errors import MissingExtra, UsageError
-from asterisk.progress import tell
-from asterisk.teachers.target_facts import in_own_tokens
+from asterisk.common.errors import MissingExtra, UsageError
+from asterisk.common.progress import tell
 from asterisk.training.recipe import PRESETS, TrainingRecipe
+from asterisk.training.teachers.target_facts import in_own_tokens
 
 if TYPE_CHECKING:
     from asterisk.training.pipeline import Job
@@ -172,7 +172,7 @@ def _recipe(arguments: argparse.Namespace, preset: str) -> TrainingRecipe:
 
 def _check_out(arguments: argparse.Namespace, bag: str) -> None:
     """Refuse what could not be written before hours are spent."""
-    from asterisk.files import check_replaceable
+    from asterisk.common.files import check_replaceable
     from asterisk.model.checkpoint import is_checkpoint
     from asterisk.training.static import is_bag
 
@@ -181,7 +181,7 @@ def _check_out(arguments: argparse.Namespace, bag: str) -> None:
     if arguments.run.resolve() == arguments.out.resolve():
         raise UsageError(f"--out {arguments.out} is the working folder: choose another --run")
     if bag != "only":
-        from asterisk.plugins import require
+        from asterisk.common.plugins import require
 
         require("matplotlib", "train")
 

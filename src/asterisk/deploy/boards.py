@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from asterisk.errors import UnknownName
+from asterisk.common.errors import UnknownName
 
 _INT8, _SMALLER = ("int8", "int8-emb4", "fp32"), ("int8-emb4", "int8", "fp32")
 _GGUF = ("q8_0", "q6_k", "q4_k_m", "f16", "fp32")

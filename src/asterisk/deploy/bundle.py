@@ -28,17 +28,17 @@ from typing import IO, Any
 import asterisk
 from asterisk.artifact import MANIFEST as ARTIFACT_MANIFEST
 from asterisk.artifact import Artifact, open_artifact, opened, sha256
+from asterisk.common.errors import ArtifactError, OutputError
+from asterisk.common.files import replacing_file
 from asterisk.deploy import launchers, libraries, openmp, project, slim, wheels
 from asterisk.deploy.boards import Board
 from asterisk.deploy.device import install
-from asterisk.errors import ArtifactError, OutputError
-from asterisk.files import replacing_file
 
 TOP = "asterisk-bundle"
 MANIFEST = "bundle.json"
 INSTALLER = "install.py"
 LIMITS = {"tflite": 35_000_000, "onnx": 40_000_000, "gguf": 60_000_000}  # bytes of an archive
-NOT_FOR_DEVICES = ("training", "corpora", "teachers", "exporters", "classify", "deploy")
+NOT_FOR_DEVICES = ("training", "exporters", "apps/classify", "deploy")
 COMMANDS_NOT_FOR_DEVICES = (
     *("bundle", "classify", "data", "deploy", "evaluate", "export", "importing", "teacher"),
     "train",
@@ -178,7 +178,7 @@ def _package(site: Path) -> None:
 def _for_devices(inner: Path) -> bool:
     if inner.parts[0] == "cli" and inner.stem in COMMANDS_NOT_FOR_DEVICES:
         return False
-    return inner.parts[0] not in NOT_FOR_DEVICES
+    return not inner.as_posix().startswith(tuple(f"{room}/" for room in NOT_FOR_DEVICES))
 
 
 def write(bundle: Bundle, target: Path, preset: int = PRESET) -> int:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from asterisk.artifact import is_artifact, open_artifact
+from asterisk.common.errors import ArtifactError
+from asterisk.common.remote.address import Address
 from asterisk.deploy import choose, connection, picking, prefix, push, service
 from asterisk.deploy.boards import Board
 from asterisk.deploy.bundle import Bundle, collect
 from asterisk.deploy.choose import There
 from asterisk.deploy.connection import ConnectionLost, DeployError
-from asterisk.errors import ArtifactError
-from asterisk.remote.address import Address
 
 INSTALL_SECONDS = 1800
 Tell = Callable[[str], None]

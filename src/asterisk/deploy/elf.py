@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from asterisk.errors import ArtifactError, one_line
-from asterisk.plugins import require
+from asterisk.common.errors import ArtifactError, one_line
+from asterisk.common.plugins import require
 
 AARCH64, X86_64 = "EM_AARCH64", "EM_X86_64"
 LARGEST = 1 << 30

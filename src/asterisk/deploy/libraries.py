@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from asterisk.common.errors import EngineError
 from asterisk.deploy import elf, openmp, wheels
 from asterisk.deploy.boards import Board
-from asterisk.errors import EngineError
 
 PAGE_SIZE = 16384  # borne by every bundle: a Pi 5's kernel has such pages
 SYSTEM = {  # what is on any system with that Python

@@ -13,13 +13,13 @@ from asterisk.bench import plan
 from asterisk.bench.run import bench
 from asterisk.bench.targets.parse import Ssh
 from asterisk.bench.work import Progress, Request
+from asterisk.common.default_paths import shipped_checkpoint
+from asterisk.common.errors import EngineError, OutputError, UsageError
+from asterisk.common.files import replacing_file
+from asterisk.common.remote.address import Address
 from asterisk.deploy.connection import DeployError
-from asterisk.errors import EngineError, OutputError, UsageError
 from asterisk.exporters import export as exporting
-from asterisk.files import replacing_file
 from asterisk.model.checkpoint import load
-from asterisk.places import shipped_checkpoint
-from asterisk.remote.address import Address
 
 RESULTS = Path("bench-results")
 THREADS = (1, 2)

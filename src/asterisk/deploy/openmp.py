@@ -9,8 +9,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from asterisk.common.errors import EngineError
 from asterisk.deploy.wheels import cache
-from asterisk.errors import EngineError
 
 SONAME = "libgomp.so.1"
 PACKAGE = "libgomp1"

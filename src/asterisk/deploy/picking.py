@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from asterisk import plugins
 from asterisk.artifact import Artifact, is_artifact, open_artifact
+from asterisk.common import plugins
+from asterisk.common.errors import ArtifactError, UsageError
+from asterisk.common.progress import tell
 from asterisk.deploy.boards import Board
-from asterisk.errors import ArtifactError, UsageError
-from asterisk.progress import tell
 
 _CHECKPOINT = ("config.json", "model.safetensors")
 

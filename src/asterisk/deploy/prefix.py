@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
 
 DEFAULT = "~/.local/share/asterisk"
 SERVICE = "/opt/asterisk"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import asterisk
-from asterisk.errors import MissingPackage
+from asterisk.common.errors import MissingPackage
 
 NAME = "asterisk-edge"
 _LICENCES = ("LICENSE", "THIRD_PARTY_NOTICES.md")

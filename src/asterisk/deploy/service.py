@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from asterisk.common.errors import UsageError
 from asterisk.deploy.prefix import check
-from asterisk.errors import UsageError
 
 NAME = "asterisk.service"
 FOLDER = "/etc/systemd/system"

@@ -16,8 +16,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from asterisk.common.errors import EngineError
 from asterisk.deploy.wheels import canonical, metadata
-from asterisk.errors import EngineError
 
 LARGEST = 1 << 30  # unpacked bytes of one wheel
 ANYWHERE = (

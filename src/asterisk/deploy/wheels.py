@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from asterisk.common.errors import EngineError, UsageError
+from asterisk.common.files import replacing_folder
+from asterisk.common.progress import tell
 from asterisk.deploy import project
-from asterisk.errors import EngineError, UsageError
-from asterisk.files import replacing_folder
-from asterisk.progress import tell
 
 PYTHONS = ("3.11", "3.13")
 SUITES = {"3.11": "bookworm", "3.13": "trixie"}

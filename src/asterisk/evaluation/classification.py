@@ -9,10 +9,10 @@ from typing import TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from asterisk.common.plugins import require
 from asterisk.evaluation.items import Items, Means
 from asterisk.evaluation.sets import Labelled
 from asterisk.evaluation.spaces import Rows, Space, nearest
-from asterisk.plugins import require
 
 NEIGHBOURS = 10
 PENALTY = 10.0  # scikit-learn's C, on unit rows
@@ -45,7 +45,7 @@ def measure(labelled: Labelled, space: Space, *, with_head: bool = False) -> dic
 
 def head(train: Dense, labels: Sequence[str], rows: Dense) -> list[str]:
     """Train the fully-connected head of `asterisk-classify` and return its labels for ``rows``."""
-    from asterisk.classify.fit import fit
+    from asterisk.apps.classify.fit import fit
 
     return fit(train, labels, "evaluation").predict(rows)
 

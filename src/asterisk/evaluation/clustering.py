@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from asterisk.common.plugins import require
 from asterisk.evaluation.items import Clusters, Items
 from asterisk.evaluation.sets import Labelled
 from asterisk.evaluation.spaces import Space
-from asterisk.plugins import require
 
 SEEDS = (0, 1, 2)
 TOPICAL = 150  # characters: shorter labelled texts are requests or opinions, not subjects

@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from asterisk.corpora.clean import Cleaner, digest
-from asterisk.corpora.sources import Row, files, name, rows
-from asterisk.corpora.spool import held_out
-from asterisk.errors import InputError
-from asterisk.files import replacing_folder
+from asterisk.common.errors import InputError
+from asterisk.common.files import replacing_folder
+from asterisk.training.corpora.clean import Cleaner, digest
+from asterisk.training.corpora.sources import Row, files, name, rows
+from asterisk.training.corpora.spool import held_out
 
 FEWEST = 100  # pairs that make a set
 FACTS = "held-out.json"

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.plugins import require
+from asterisk.common.plugins import require
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]

@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from asterisk.errors import InputError
+from asterisk.common.errors import InputError
+from asterisk.common.files import replacing_folder
 from asterisk.evaluation import sets
 from asterisk.evaluation.clustering import worthwhile
 from asterisk.evaluation.sets import Labelled, Retrieval, Split
 from asterisk.evaluation.spaces import tfidf
-from asterisk.files import replacing_folder
 from asterisk.tokenizer import gpt2
 
 SHORT, LONG = 256, 512  # tokens: a short text ends by the one, a long one between the two
@@ -184,8 +184,8 @@ def _digest(
 def _distractors(
     corpus: Path, length: _Lengths, random: np.random.Generator, tell: Callable[[str], None]
 ) -> Iterator[Joined]:
-    from asterisk.corpora.sources import files
     from asterisk.evaluation.heldout import passages
+    from asterisk.training.corpora.sources import files
 
     for path in files(corpus):
         tell(path.name)

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from asterisk.errors import AsteriskError, UnknownName, UsageError, one_line
+from asterisk.common.errors import AsteriskError, UnknownName, UsageError, one_line
+from asterisk.common.plugins import require
 from asterisk.evaluation.models import TFIDF, Model, open_model
 from asterisk.evaluation.report import Cell, Column, Report, RowOf
 from asterisk.evaluation.spaces import Vectors, paired, unit
-from asterisk.plugins import require
 
 EXTRA = "mteb"
 

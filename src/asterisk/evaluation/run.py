@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from asterisk.errors import InputError, UsageError
+from asterisk.common.errors import InputError, UsageError
 from asterisk.evaluation import classification, clustering, retrieval, sets, similarity
 from asterisk.evaluation.compare import Measured, averages, compare
 from asterisk.evaluation.items import Items, draw

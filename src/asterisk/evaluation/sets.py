@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from asterisk.errors import InputError, UnknownName, UsageError
-from asterisk.streams.lines import lines
+from asterisk.common.errors import InputError, UnknownName, UsageError
+from asterisk.common.streams.lines import lines
 
 Split = Literal["dev", "test"]
 DEV_IN = 10

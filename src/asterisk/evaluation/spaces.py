@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.plugins import require
+from asterisk.common.plugins import require
 
 Vectors = npt.NDArray[np.float32]
 Rows = Any
@@ -34,10 +34,10 @@ def unit(vectors: Vectors) -> Vectors:
 def shortened(vectors: Vectors, dim: int | None, precision: PrecisionName) -> Vectors:
     """Return what is left of float32 [n, d] after truncation and quantisation, as unit rows.
 
-    Quantised rows are widened again, which keeps their cosines as `asterisk.vectors.similarity`
-    has them and lets a classifier see what a reader of the small vectors would.
+    Quantised rows are widened again, which keeps their cosines as `similarity` has them and lets
+    a classifier see what a reader of the small vectors would.
     """
-    from asterisk.vectors import to_binary, to_int8, truncate
+    from asterisk.common.vectors import to_binary, to_int8, truncate
 
     kept = vectors if dim is None else truncate(vectors, dim)
     if precision == "int8":

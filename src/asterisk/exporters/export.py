@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asterisk import __version__, plugins
+from asterisk import __version__
 from asterisk.artifact import (
     GOLDEN_TEXTS,
     GOLDEN_VECTORS,
@@ -23,10 +23,11 @@ from asterisk.artifact import (
     open_artifact,
     sha256,
 )
-from asterisk.errors import FidelityError, UnknownName, UsageError, one_line
+from asterisk.common import plugins
+from asterisk.common.errors import FidelityError, UnknownName, UsageError, one_line
+from asterisk.common.files import replacing_folder
 from asterisk.exporters.exporter import Exporter, Recipe
 from asterisk.exporters.gate import Progress, Reference, gate
-from asterisk.files import replacing_folder
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.runtimes.load import open_runtime
 

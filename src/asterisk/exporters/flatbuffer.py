@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.errors import MissingExtra, UsageError
+from asterisk.common.errors import MissingExtra, UsageError
 
 ANY = -1
 """A dimension that is known only when the model runs."""

@@ -7,9 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
-from asterisk import texts
 from asterisk.artifact import Thresholds
-from asterisk.errors import FidelityError
+from asterisk.common import texts
+from asterisk.common.errors import FidelityError
 from asterisk.evaluation.fidelity import Fidelity, compare
 from asterisk.runtimes.runtime import Runtime, Vectors
 from asterisk.tokenizer import Tokenizer

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.errors import EngineError, UsageError
+from asterisk.common.errors import EngineError, UsageError
 from asterisk.model.checkpoint import Array
 from asterisk.runtimes import llama_cpp
 

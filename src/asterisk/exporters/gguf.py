@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from asterisk import plugins, tensors
 from asterisk.artifact import Thresholds
-from asterisk.errors import UsageError
+from asterisk.common import plugins, tensors
+from asterisk.common.errors import UsageError
 from asterisk.exporters import ggml, thresholds
 from asterisk.exporters.exporter import Recipe, Written
 from asterisk.exporters.gguf_vocabulary import add_vocabulary

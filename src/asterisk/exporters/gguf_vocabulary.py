@@ -11,7 +11,7 @@ import base64
 import binascii
 from typing import Any
 
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
 from asterisk.tokenizer.definition import NORMALIZERS, PRE_TOKENIZERS, Part, steps
 from asterisk.tokenizer.source import TokenizerSource
 

@@ -26,9 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from asterisk import __version__, plugins, tensors
+from asterisk import __version__
 from asterisk.artifact import is_plain_name, sha256
-from asterisk.errors import ArtifactError, EngineError, FidelityError, UsageError, one_line
+from asterisk.common import plugins, tensors
+from asterisk.common.errors import ArtifactError, EngineError, FidelityError, UsageError, one_line
+from asterisk.common.files import check_replaceable, replacing_folder
+from asterisk.common.folders import LARGEST_FILE, has_file, read_json, read_object, regular_file
 from asterisk.evaluation.fidelity import stability
 from asterisk.exporters import model_card
 from asterisk.exporters.export import export, exporter
@@ -36,8 +39,6 @@ from asterisk.exporters.gate import Progress, Reference, gate
 from asterisk.exporters.onnx_batch import MASK, SENTENCE, TYPES, batch_model
 from asterisk.exporters.onnx_graph import INPUT
 from asterisk.exporters.thresholds import thresholds
-from asterisk.files import check_replaceable, replacing_folder
-from asterisk.folders import LARGEST_FILE, has_file, read_json, read_object, regular_file
 from asterisk.model import huggingface, modules
 from asterisk.model.checkpoint import LICENSE, PROJECTION, SPACE, Checkpoint
 from asterisk.model.gguf_shape import POOLING

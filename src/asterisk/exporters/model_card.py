@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from asterisk import __version__, plugins
-from asterisk.errors import ArtifactError, MissingExtra, one_line
+from asterisk import __version__
+from asterisk.common import plugins
+from asterisk.common.errors import ArtifactError, MissingExtra, one_line
 from asterisk.model.checkpoint import Checkpoint
 
 CARD = "README.md"

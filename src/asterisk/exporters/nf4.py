@@ -13,7 +13,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
 
 BLOCK = 32
 

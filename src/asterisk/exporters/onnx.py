@@ -14,8 +14,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from asterisk import plugins
 from asterisk.artifact import Thresholds
+from asterisk.common import plugins
 from asterisk.exporters import thresholds
 from asterisk.exporters.calibration import calibrate
 from asterisk.exporters.exporter import Recipe, Written

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
 from asterisk.exporters.calibration import calibrate
 from asterisk.exporters.forward import Array, dense, token_states
 from asterisk.exporters.onnx_graph import FLOAT, INPUT, UINT8, EncoderGraph

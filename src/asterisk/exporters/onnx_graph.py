@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from asterisk import plugins
+from asterisk.common import plugins
 from asterisk.exporters.forward import PLAIN, Array, Cure
 from asterisk.exporters.nf4 import BLOCK, pairs, quantise_nf4
 from asterisk.exporters.rounding import quantise_rows

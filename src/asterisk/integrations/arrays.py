@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.errors import MissingPackage, UsageError
-from asterisk.vectors import quantize
+from asterisk.common.errors import MissingPackage, UsageError
+from asterisk.common.vectors import quantize
 
 Array = npt.NDArray[Any]
 STEPS = 255  # of a byte
@@ -25,8 +25,8 @@ def quantiser(precision: str | None) -> Callable[[Array], Array]:
     """Return what makes float32 [n, d] the dtype that ``precision`` names; UsageError for others.
 
     int8 and uint8 divide the range that each dimension has in these rows, so that one row alone is
-    refused and vectors of different calls cannot be compared; `asterisk.vectors.to_int8` gives
-    bytes without that. binary and ubinary are the signs, [n, d / 8].
+    refused and vectors of different calls cannot be compared; `asterisk.common.vectors.to_int8`
+    gives bytes without that. binary and ubinary are the signs, [n, d / 8].
     """
     found = _QUANTISERS.get(precision)
     if found is None:
@@ -81,7 +81,7 @@ def tensor(values: Array) -> Any:
         import torch
     except ModuleNotFoundError as failure:
         raise MissingPackage(
-            "torch", ", and a tensor needs it; asterisk.vectors.similarity compares without"
+            "torch", ", and a tensor needs it; asterisk.common.vectors.similarity compares without"
         ) from failure
     if not len(values):
         return torch.tensor([])  # float32, as there

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable
 from typing import Self
 
-from asterisk.errors import MissingPackage
+from asterisk.common.errors import MissingPackage
 
 try:
     from langchain_core.embeddings import Embeddings

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy.typing as npt
 
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
+from asterisk.common.validation import integer, strings
 from asterisk.runtimes import forks
 from asterisk.runtimes.load import MOST_THREADS, load
 from asterisk.runtimes.runtime import Runtime, Vectors
-from asterisk.validation import integer, strings
 
 TEXTS = "texts must be a list of strings"
 

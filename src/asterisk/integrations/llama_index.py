@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from asterisk.errors import MissingPackage
+from asterisk.common.errors import MissingPackage
 
 try:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -23,8 +23,8 @@ except ModuleNotFoundError as failure:
         "llama-index-core", "; install it with: pip install llama-index-core"
     ) from failure
 
+from asterisk.common.validation import integer, strings
 from asterisk.integrations.lazy import TEXTS, LazyRuntime
-from asterisk.validation import integer, strings
 
 BATCH = 256  # texts a call: nothing is padded, so that a call's own cost is what counts
 

@@ -18,7 +18,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
+from asterisk.common.validation import integer, strings
 from asterisk.integrations.arrays import (
     FUNCTIONS,
     compare,
@@ -28,8 +29,7 @@ from asterisk.integrations.arrays import (
     unit,
 )
 from asterisk.integrations.lazy import LazyRuntime
-from asterisk.roles import check_prompt_name, prompt_name_of
-from asterisk.validation import integer, strings
+from asterisk.model.prompt_names import check_prompt_name, prompt_name_of
 
 TASKS = (None, "query", "document")
 INPUTS = "inputs must be a string or a list of strings"

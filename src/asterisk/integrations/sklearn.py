@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.errors import MissingPackage, UsageError
+from asterisk.common.errors import MissingPackage, UsageError
 
 try:
     from sklearn.base import BaseEstimator, TransformerMixin
@@ -23,10 +23,10 @@ try:
 except ModuleNotFoundError as failure:
     raise MissingPackage("scikit-learn", "; install it with: pip install scikit-learn") from failure
 
+from asterisk.common.validation import integer, strings
 from asterisk.integrations.lazy import LazyRuntime
 from asterisk.runtimes.runtime import Vectors
-from asterisk.spaces import share_space, spaces
-from asterisk.validation import integer, strings
+from asterisk.runtimes.spaces import share_space, spaces
 
 TEXTS = "X must be a list of strings"
 

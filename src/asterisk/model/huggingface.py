@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk import tensors
-from asterisk.errors import ArtifactError
-from asterisk.folders import LARGEST_FILE, has_file, read_json, regular_file
+from asterisk.common import tensors
+from asterisk.common.errors import ArtifactError
+from asterisk.common.folders import LARGEST_FILE, has_file, read_json, regular_file
 from asterisk.model.config import ModelConfig
 
 Array = npt.NDArray[np.float32]

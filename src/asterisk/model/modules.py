@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk import tensors
-from asterisk.errors import ArtifactError
-from asterisk.folders import has_file, read_json, read_object, regular_file, subfolder
+from asterisk.common import tensors
+from asterisk.common.errors import ArtifactError
+from asterisk.common.folders import has_file, read_json, read_object, regular_file, subfolder
 from asterisk.model.config import POOLINGS, Dense, ModelConfig
 
 Array = npt.NDArray[np.float32]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asterisk.errors import ArtifactError, UsageError
+from asterisk.common.errors import ArtifactError, UsageError
 from asterisk.model.checkpoint import Array, Checkpoint
 from asterisk.model.config import LIMITS, Dense, ModelConfig
 from asterisk.model.state_dict import read_state_dict

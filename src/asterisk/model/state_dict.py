@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.errors import ArtifactError
-from asterisk.folders import LARGEST_FILE
-from asterisk.plugins import require
+from asterisk.common.errors import ArtifactError
+from asterisk.common.folders import LARGEST_FILE
+from asterisk.common.plugins import require
 
 if TYPE_CHECKING:
     from torch import Tensor

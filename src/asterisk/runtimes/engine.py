@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.artifact import Artifact
-from asterisk.errors import ArtifactError
+from asterisk.common.errors import ArtifactError
 
 Vector = npt.NDArray[np.float32]
 

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from mmap import mmap
 
-from asterisk.errors import ArtifactError
+from asterisk.common.errors import ArtifactError
 
 MOST = 100_000  # elements of a vector other than bytes
 _LAYOUTS = {name: struct.Struct(f"<{name}") for name in "bBHiIQf"}

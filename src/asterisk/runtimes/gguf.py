@@ -18,9 +18,9 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from asterisk import tensors
 from asterisk.artifact import Artifact
-from asterisk.errors import ArtifactError, EngineError
+from asterisk.common import tensors
+from asterisk.common.errors import ArtifactError, EngineError
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.model.layout import tensor_shapes
 from asterisk.runtimes import llama_cpp, pages

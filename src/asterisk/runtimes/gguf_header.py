@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from asterisk.errors import ArtifactError
+from asterisk.common.errors import ArtifactError
 from asterisk.model.config import LIMITS, ModelConfig
 from asterisk.model.gguf_shape import Shape, shape_of
 

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
-from asterisk.errors import EngineError
+from asterisk.common.errors import EngineError
 from asterisk.runtimes import forks
 from asterisk.runtimes.engine import Engine
 

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from asterisk.errors import EngineError, MissingExtra
+from asterisk.common.errors import EngineError, MissingExtra
 
 VERSION = "2026.10.11549"
 LOAD_MMAP = 1  # llama_load_mode

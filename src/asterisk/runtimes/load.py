@@ -6,18 +6,18 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asterisk import plugins
 from asterisk.artifact import Artifact, is_artifact, opened
-from asterisk.errors import ArtifactError, UsageError
-from asterisk.folders import has_file
+from asterisk.common import plugins
+from asterisk.common.errors import ArtifactError, UsageError
+from asterisk.common.folders import has_file
+from asterisk.common.validation import integer
 from asterisk.runtimes import pages
 from asterisk.runtimes.engine import ArtifactEngine
 from asterisk.runtimes.runtime import Runtime
 from asterisk.tokenizer import open_tokenizer
-from asterisk.validation import integer
 
 if TYPE_CHECKING:
-    from asterisk.budget.plan import Budget
+    from asterisk.runtimes.budget.plan import Budget
 
 GROUP = "asterisk.runtimes"
 CHECKPOINT_FILES = ("config.json", "modules.json")  # one of which every checkpoint has
@@ -51,7 +51,7 @@ def open_runtime(artifact: Artifact, *, threads: int = 1, max_memory: int | None
     """Open an artifact that has been checked."""
     if max_memory is None:
         return open_as(artifact, threads, None)
-    from asterisk.budget.plan import Planner
+    from asterisk.runtimes.budget.plan import Planner
 
     planner = Planner.of(artifact, threads, max_memory)
     while True:  # a plan that did not hold is followed by a smaller one, or refused

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from asterisk import plugins
 from asterisk.artifact import Artifact
-from asterisk.errors import ArtifactError, EngineError, one_line
+from asterisk.common import plugins
+from asterisk.common.errors import ArtifactError, EngineError, one_line
 from asterisk.runtimes.engine import ArtifactEngine, Vector, utf8_path
 from asterisk.runtimes.onnx_header import check_graph
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from asterisk.errors import ArtifactError
+from asterisk.common.errors import ArtifactError
 
 LARGEST_GRAPH = 16 << 20  # bytes; weights do not belong into it
 MOST_NODES = 10_000

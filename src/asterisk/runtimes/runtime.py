@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.errors import EngineError, InputError, UsageError
+from asterisk.common.errors import EngineError, InputError, UsageError
+from asterisk.common.validation import integer, one_of, strings
+from asterisk.common.vectors import PRECISIONS, quantize
 from asterisk.model.config import ModelConfig
-from asterisk.roles import check_prompt_name, prompt_name_of
+from asterisk.model.prompt_names import check_prompt_name, prompt_name_of
 from asterisk.runtimes import forks
 from asterisk.runtimes.engine import Engine
 from asterisk.runtimes.lanes import Lanes
 from asterisk.tokenizer import Tokenizer
-from asterisk.validation import integer, one_of, strings
-from asterisk.vectors import PRECISIONS, quantize
 
 if TYPE_CHECKING:
-    from asterisk.budget.plan import Budget
+    from asterisk.runtimes.budget.plan import Budget
 
 Vectors = npt.NDArray[np.float32]
 OnLong = Literal["truncate", "error"]
@@ -90,7 +90,7 @@ class Runtime:
         ``prompt`` goes before each text, or the model's prompt called ``prompt_name``, or its
         default one. ``dim`` keeps the first dimensions only; ``normalize`` makes what is kept unit
         length, as the model's folder says if left out; ``precision`` makes bytes or bits of it, see
-        `asterisk.vectors.quantize`. A text beyond ``longest`` tokens is
+        `asterisk.common.vectors.quantize`. A text beyond ``longest`` tokens is
         truncated and counted, or refused. Raises InputError for a text without a token, UsageError
         for arguments that cannot be meant, EngineError for a vector that is not finite, which only
         damaged weights give.
@@ -268,7 +268,7 @@ def _progress(total: int, wanted: bool) -> Iterator[Callable[[], None]]:
     if not wanted:
         yield lambda: None
         return
-    from asterisk.progress import Bar
+    from asterisk.common.progress import Bar
 
     with Bar(total, "texts") as bar:
         yield bar.advance

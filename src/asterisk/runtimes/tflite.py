@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from asterisk.artifact import Artifact
-from asterisk.errors import ArtifactError, EngineError, MissingExtra, one_line
+from asterisk.common.errors import ArtifactError, EngineError, MissingExtra, one_line
 from asterisk.runtimes.engine import ArtifactEngine, Vector, utf8_path
 from asterisk.runtimes.tflite_header import check_file
 

@@ -12,7 +12,7 @@ import mmap
 from collections.abc import Iterable
 from pathlib import Path
 
-from asterisk.errors import ArtifactError
+from asterisk.common.errors import ArtifactError
 from asterisk.runtimes.flatbuffer import Table, number
 
 IDENTIFIER = b"TFL3"  # at byte 4; before it, where the root table begins

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from asterisk.cli.common import positive
-from asterisk.errors import UsageError
-from asterisk.progress import tell
+from asterisk.common.errors import UsageError
+from asterisk.common.progress import tell
 from asterisk.sources.decoding import known
 from asterisk.sources.document import Report
 from asterisk.sources.options import KINDS, Database, Options

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from asterisk.errors import InputError, MissingPackage
+from asterisk.common.errors import InputError, MissingPackage
 from asterisk.sources.columns import Columns, find
 from asterisk.sources.document import Unreadable
 from asterisk.sources.opening import Opened, Piece

@@ -9,11 +9,11 @@ from __future__ import annotations
 import codecs
 import re
 
-from asterisk.errors import MissingExtra
-from asterisk.plugins import require
+from asterisk.common.errors import MissingExtra
+from asterisk.common.plugins import require
+from asterisk.common.streams.lines import MARKS
 from asterisk.sources.document import Unreadable
 from asterisk.sources.opening import Opened
-from asterisk.streams.lines import MARKS
 
 ERRORS = "asterisk.byte"  # how codecs treat a byte that is wrong
 SAMPLE = 64 << 10  # bytes that an encoding is guessed from

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from asterisk.digest import sha256
-from asterisk.errors import InputError
-from asterisk.printable import escaped
+from asterisk.common.digest import sha256
+from asterisk.common.errors import InputError
+from asterisk.common.printable import escaped
 
 # NUL parts a title from its text in the digest, and ends strings in native code.
 MOST_LINES = 20

@@ -17,8 +17,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from asterisk.errors import one_line
-from asterisk.plugins import require
+from asterisk.common.errors import one_line
+from asterisk.common.plugins import require
 from asterisk.sources.decoding import text_of
 from asterisk.sources.document import Unreadable
 from asterisk.sources.markup import page, unescaped

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asterisk.known import Known
+from asterisk.common.digest_set import Known
 
 
 class Keys:

@@ -8,7 +8,7 @@ from functools import cache, partial
 from html import escape
 from typing import Any
 
-from asterisk.plugins import require
+from asterisk.common.plugins import require
 from asterisk.sources.decoding import text_of
 from asterisk.sources.markup import Page, iso_date, page
 from asterisk.sources.opening import Opened, Piece

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 from unicodedata import normalize
 
-from asterisk.plugins import require
+from asterisk.common.plugins import require
 from asterisk.sources.document import Unreadable
 from asterisk.sources.markup import iso_date
 from asterisk.sources.opening import Opened, Piece

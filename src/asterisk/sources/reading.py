@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from asterisk.errors import MissingPackage
+from asterisk.common.errors import MissingPackage
 from asterisk.sources.document import Document, Report, Skipped, Unreadable, fit, made
 from asterisk.sources.keys import Keys
 from asterisk.sources.kinds import kind_of, like

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from asterisk.errors import InputError
-from asterisk.printable import escaped
+from asterisk.common.errors import InputError
+from asterisk.common.printable import escaped
 from asterisk.sources.document import Report, Skipped
 from asterisk.sources.options import Database, Options
 

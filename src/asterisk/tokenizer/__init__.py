@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from asterisk.errors import ArtifactError
+from asterisk.common.errors import ArtifactError
 from asterisk.tokenizer.bpe import BUILTIN, ByteLevelBPE, gpt2
 from asterisk.tokenizer.tokenizer import Tokenizer
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from asterisk.errors import InputError
+from asterisk.common.errors import InputError
 from asterisk.tokenizer.bpe_table import Table
 from asterisk.tokenizer.mapped import map_file
 from asterisk.tokenizer.merge import Merger

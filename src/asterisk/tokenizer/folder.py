@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from asterisk.errors import ArtifactError
-from asterisk.folders import has_file, read_bytes, read_object
+from asterisk.common.errors import ArtifactError
+from asterisk.common.folders import has_file, read_bytes, read_object
 from asterisk.tokenizer import huggingface
 from asterisk.tokenizer.alphabet import BYTES, CHARACTERS
 from asterisk.tokenizer.bpe import gpt2

@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from asterisk.errors import ArtifactError, MissingExtra, one_line
+from asterisk.common.errors import ArtifactError, MissingExtra, one_line
 from asterisk.tokenizer.definition import NORMALIZERS, PRE_TOKENIZERS, steps
 from asterisk.tokenizer.tokenizer import SURROGATES, Tokenizer, joined_surrogates
 

@@ -18,7 +18,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from asterisk.errors import ArtifactError
+from asterisk.common.errors import ArtifactError
 
 MAGIC = 8  # bytes
 

@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
 
 SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]")
 """A surrogate pair, which is one character, or a lone surrogate."""

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from asterisk.errors import ArtifactError
-from asterisk.teachers.targets import SHARD, Shard, shard_folder
+from asterisk.common.errors import ArtifactError
+from asterisk.training.teachers.targets import SHARD, Shard, shard_folder
 
 Indices = npt.NDArray[np.int64]
 

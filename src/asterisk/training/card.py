@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from asterisk.corpora import licences
 from asterisk.model.checkpoint import Checkpoint
+from asterisk.training.corpora import licences
 from asterisk.training.material import Told
 from asterisk.training.recipe import TrainingRecipe
 

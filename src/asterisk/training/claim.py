@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from asterisk.errors import ArtifactError
-from asterisk.files import replacing_file
+from asterisk.common.errors import ArtifactError
+from asterisk.common.files import replacing_file
 from asterisk.training.distil import state_of
 from asterisk.training.recipe import TrainingRecipe
 

@@ -6,9 +6,9 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from asterisk.errors import ArtifactError
-from asterisk.files import replacing_file
-from asterisk.plugins import require
+from asterisk.common.errors import ArtifactError
+from asterisk.common.files import replacing_file
+from asterisk.common.plugins import require
 
 FIELDS = (
     "passes",

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from asterisk.errors import ArtifactError, one_line
-from asterisk.files import replacing_file
+from asterisk.common.errors import ArtifactError, one_line
+from asterisk.common.files import replacing_file
 from asterisk.model.encoder import Encoder
 from asterisk.training import curve, losses
 from asterisk.training.agreement import cosine_to_teacher

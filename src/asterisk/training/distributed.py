@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
 
 DEVICES = ("auto", "cpu", "cuda")
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from asterisk.model.config import ModelConfig
 from asterisk.model.encoder import Encoder
-from asterisk.teachers.teacher import Teacher
 from asterisk.tokenizer import ByteLevelBPE
 from asterisk.training.batches import Targets
+from asterisk.training.teachers.teacher import Teacher
 
 ROW_RMS = 0.5
 PRIOR = 2.0  # how many sightings a token's reading on its own is worth

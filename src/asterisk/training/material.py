@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.corpora.corpus import Corpus, describe
-from asterisk.errors import ArtifactError, InputError
+from asterisk.common.errors import ArtifactError, InputError
 from asterisk.model.hub import PACKAGED
-from asterisk.teachers.target_facts import FILE, corpus_digest
-from asterisk.teachers.targets import SHARD, read_projection
 from asterisk.tokenizer import gpt2
 from asterisk.training import pruning
 from asterisk.training.batches import Targets
 from asterisk.training.caseless import fold
+from asterisk.training.corpora.corpus import Corpus, describe
 from asterisk.training.distil import EVALUATED
 from asterisk.training.recipe import TrainingRecipe
+from asterisk.training.teachers.target_facts import FILE, corpus_digest
+from asterisk.training.teachers.targets import SHARD, read_projection
 
 Array = npt.NDArray[np.float32]
 PATIENCE = 3_600.0  # seconds without a new shard after which a teacher is given up

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from asterisk.errors import InputError, one_line
-from asterisk.files import replacing_file
+from asterisk.common.errors import InputError, one_line
+from asterisk.common.files import replacing_file
 from asterisk.model import checkpoint
 from asterisk.model.checkpoint import Array, Checkpoint
 from asterisk.model.encoder import Encoder

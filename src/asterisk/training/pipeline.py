@@ -9,12 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from asterisk.errors import UsageError
-from asterisk.files import replacing_file
+from asterisk.common.errors import UsageError
+from asterisk.common.files import replacing_file
 from asterisk.model.checkpoint import Array
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.model.encoder import Encoder, of_checkpoint
-from asterisk.teachers.teacher import Teacher, find
 from asterisk.tokenizer import gpt2
 from asterisk.training import bag, initialise, static
 from asterisk.training.bag import Bag, BagRecipe
@@ -25,6 +24,7 @@ from asterisk.training.material import Material, Told, open_material
 from asterisk.training.outcome import evaluation, read_licence, write
 from asterisk.training.recipe import TrainingRecipe
 from asterisk.training.start import OWN_TOKENS, Begun, Pruning, begin, open_start
+from asterisk.training.teachers.teacher import Teacher, find
 
 Stage = Callable[[str, int, int, dict[str, float]], None]
 

@@ -12,11 +12,11 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.config import Dense
-from asterisk.teachers.targets import principal_axes
 from asterisk.training.batches import Targets
+from asterisk.training.teachers.targets import principal_axes
 
 TOKENS = 0.1  # what token states count for beside sentence vectors, where axes are found
 SHARDS = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
 
 AMP = ("bf16", "off")
 OPTIMISERS = ("muon", "adamw")

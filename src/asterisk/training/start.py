@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from asterisk.errors import ArtifactError, UsageError
+from asterisk.common.errors import ArtifactError, UsageError
 from asterisk.model.checkpoint import Checkpoint, load
-from asterisk.teachers.teacher import find
 from asterisk.training.material import Material, Told
 from asterisk.training.pruning import narrowed, widened, with_layers
+from asterisk.training.teachers.teacher import find
 
 OWN_TOKENS = "in the teacher's tokens: asterisk-teacher --tokenizer teacher"
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.errors import ArtifactError
-from asterisk.files import replacing_folder
-from asterisk.plugins import require
+from asterisk.common.errors import ArtifactError
+from asterisk.common.files import replacing_folder
+from asterisk.common.plugins import require
 from asterisk.tokenizer import gpt2, huggingface
 from asterisk.training.caseless import unfold
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from asterisk.artifact import Artifact
-from asterisk.errors import ArtifactError
+from asterisk.common.errors import ArtifactError
 from asterisk.model.config import ModelConfig
 from asterisk.model.layout import tensor_shapes
 from asterisk.runtimes.engine import ArtifactEngine, Vector

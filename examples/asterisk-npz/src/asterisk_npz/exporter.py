@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.artifact import Thresholds
-from asterisk.errors import UsageError
+from asterisk.common.errors import UsageError
 from asterisk.exporters import thresholds
 from asterisk.exporters.exporter import Recipe, Written
 from asterisk.exporters.rounding import quantise_rows

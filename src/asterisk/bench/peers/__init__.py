@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from asterisk import plugins
+from asterisk.common import plugins
 
 GROUP = "asterisk.peers"
 # Named here and not as entry points, so that a copy of this package that was never installed, as

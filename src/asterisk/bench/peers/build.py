@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from asterisk import texts
 from asterisk.bench import installed, peers
 from asterisk.bench.answer import answer
 from asterisk.bench.peers.session import REFERENCE
 from asterisk.bench.plan import Row
-from asterisk.errors import AsteriskError, one_line
-from asterisk.files import replacing_folder
+from asterisk.common import texts
+from asterisk.common.errors import AsteriskError, one_line
+from asterisk.common.files import replacing_folder
 
 
 def build(name: str, work: Path, checkpoint: Path, fingerprint: str) -> Row:

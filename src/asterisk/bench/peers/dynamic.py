@@ -33,8 +33,8 @@ def write(folder: Path, checkpoint: Path, *, per_channel: bool) -> None:
     from asterisk.bench.peers import traced
     from asterisk.bench.peers.quiet import quiet
     from asterisk.bench.peers.session import MODEL
+    from asterisk.common.plugins import require
     from asterisk.model.checkpoint import load
-    from asterisk.plugins import require
 
     quantization = require("onnxruntime.quantization", "bench")
     graph = folder / "traced.onnx"

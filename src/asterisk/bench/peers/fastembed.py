@@ -35,9 +35,9 @@ def prepare(folder: Path, checkpoint: Path) -> None:
     """Write the folder that fastembed reads; UsageError for a model that it cannot hold."""
     from asterisk.bench.peers import traced
     from asterisk.bench.peers.session import MODEL, TOKENIZER
-    from asterisk.errors import UsageError
+    from asterisk.common.errors import UsageError
+    from asterisk.common.plugins import require
     from asterisk.model.checkpoint import load
-    from asterisk.plugins import require
 
     require("fastembed", "peers")
     source = load(checkpoint)

@@ -21,10 +21,10 @@ def prepare(folder: Path, checkpoint: Path) -> None:  # noqa: ARG001 - it has a 
 
     MissingExtra where the package with the weights or `transformers` is not installed.
     """
-    from asterisk import texts
     from asterisk.bench.peers.session import REFERENCE
+    from asterisk.common import texts
     from asterisk.runtimes.torch import open_checkpoint
-    from asterisk.teachers import teacher
+    from asterisk.training.teachers import teacher
 
     source = teacher.find(MODEL)
     dynamic.prepare(folder, source)

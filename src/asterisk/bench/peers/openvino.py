@@ -35,9 +35,9 @@ def prepare(folder: Path, checkpoint: Path) -> None:
     """Convert, calibrate and quantise the model in the folder ``checkpoint``."""
     import numpy as np
 
-    from asterisk import texts
     from asterisk.bench.peers.session import tokenizer
-    from asterisk.plugins import require
+    from asterisk.common import texts
+    from asterisk.common.plugins import require
 
     nncf, model = quantiser(), convert(folder, checkpoint)
     tokenize, _ = tokenizer(folder)
@@ -59,7 +59,7 @@ def prepare(folder: Path, checkpoint: Path) -> None:
 
 def quantiser() -> Any:
     """Import NNCF, which sends no usage statistics where it believes to be in CI."""
-    from asterisk.plugins import require
+    from asterisk.common.plugins import require
 
     os.environ.setdefault("NNCF_CI", "1")
     return require("nncf", "peers")
@@ -69,8 +69,8 @@ def convert(folder: Path, checkpoint: Path) -> Any:
     """Write the tokenizer into ``folder`` and return the model, float32, as OpenVINO has it."""
     from asterisk.bench.peers import traced
     from asterisk.bench.peers.quiet import quiet
+    from asterisk.common.plugins import require
     from asterisk.model.checkpoint import load
-    from asterisk.plugins import require
 
     openvino, torch = require("openvino", "peers"), require("torch", "peers")
     source = load(checkpoint)

@@ -14,7 +14,7 @@ ROW = replace(openvino.ROW, name="openvino-weights", recipe="int8 weights")
 
 def prepare(folder: Path, checkpoint: Path) -> None:
     """Convert the model in the folder ``checkpoint`` and compress its weights."""
-    from asterisk.plugins import require
+    from asterisk.common.plugins import require
 
     nncf, model = openvino.quantiser(), openvino.convert(folder, checkpoint)
     compressed = nncf.compress_weights(model)

@@ -29,7 +29,7 @@ ROW = Row(
 
 def prepare(folder: Path, checkpoint: Path) -> None:
     """Copy the folder ``checkpoint``."""
-    from asterisk.plugins import require
+    from asterisk.common.plugins import require
 
     require("sentence_transformers", "peers")
     copy(folder, checkpoint)

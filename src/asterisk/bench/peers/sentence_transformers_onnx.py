@@ -35,7 +35,7 @@ ROW = Row(
 def prepare(folder: Path, checkpoint: Path) -> None:
     """Export and quantise the model in the folder ``checkpoint``."""
     from asterisk.bench.peers.quiet import quiet
-    from asterisk.plugins import require
+    from asterisk.common.plugins import require
 
     library = require("sentence_transformers", "peers")
     require("optimum.onnxruntime", "peers")

@@ -47,12 +47,12 @@ ROW = Row(
 
 def prepare(folder: Path, checkpoint: Path) -> None:  # noqa: ARG001 - it has a model of its own
     """Distil the model, write it as model2vec does, and its own FP32 vectors of the first texts."""
-    from asterisk.plugins import require
+    from asterisk.common.plugins import require
 
     model2vec = require("model2vec", "peers")
     from tokenizers import Tokenizer
 
-    from asterisk.teachers import teacher
+    from asterisk.training.teachers import teacher
 
     source = teacher.find(NAME)
     told = json.loads((source / TOKENIZER).read_text("utf-8"))
@@ -116,7 +116,7 @@ def principal(states: Array, components: int) -> Array:
 
 def _reference(tokenizer: Any, vectors: Array) -> Array:
     """Return the FP32 vectors of the first texts, without model2vec, [n, `COMPONENTS`]."""
-    from asterisk import texts
+    from asterisk.common import texts
 
     unknown = tokenizer.token_to_id(UNKNOWN)
     means = []

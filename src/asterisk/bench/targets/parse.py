@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from asterisk.errors import UsageError
-from asterisk.remote.address import Address, after_scheme
+from asterisk.common.errors import UsageError
+from asterisk.common.remote.address import Address, after_scheme
 
 ARM = ("cortex-a53", "cortex-a72", "cortex-a76")
 X86 = ("haswell",)

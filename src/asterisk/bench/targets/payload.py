@@ -12,8 +12,8 @@ from typing import IO
 import asterisk
 
 NOT_FOR_DEVICES = (
-    *("training", "corpora", "teachers", "exporters", "classify", "cli"),
-    *("serve", "deploy", "search", "sources", "dedup", "integrations", "demo"),
+    *("training", "exporters", "apps", "cli"),
+    *("deploy", "sources", "integrations"),
 )
 DISTRIBUTION = "asterisk-edge"
 METADATA = ("METADATA", "entry_points.txt")

@@ -22,8 +22,8 @@ from importlib.metadata import requires
 from pathlib import Path
 
 from asterisk.bench.targets.session import Unavailable
-from asterisk.errors import EngineError
-from asterisk.progress import tell
+from asterisk.common.errors import EngineError
+from asterisk.common.progress import tell
 
 SUITE, BACKPORTS = "bookworm", "bookworm-backports"
 PACKAGES = ("python3", "libstdc++6", "libgomp1")

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from asterisk.bench.plan import Row
 from asterisk.bench.targets.parse import Local, Ssh
-from asterisk.errors import EngineError
+from asterisk.common.errors import EngineError
 
 INPUTS = ("path", "texts")  # of a spec: files or folders that the worker reads
 OUTPUT = "vectors"  # of a spec: the file that it writes

@@ -1,0 +1,1 @@
+"""What people use embeddings for: search, deduplication, classification, a server."""

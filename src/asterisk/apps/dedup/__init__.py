@@ -1,0 +1,13 @@
+"""Near-duplicates among texts: exact ones by their digests, near ones by their vectors.
+
+>>> from asterisk.apps.dedup import deduplicate
+>>> found = deduplicate(texts, runtime)  # doctest: +SKIP
+>>> [texts[row] for row in found.kept()]  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from asterisk.apps.dedup.result import THRESHOLD, Cluster, Found
+from asterisk.apps.dedup.run import deduplicate
+
+__all__ = ["THRESHOLD", "Cluster", "Found", "deduplicate"]

@@ -1,0 +1,331 @@
+"""Bodies of requests, read into the texts to embed and how their vectors are answered.
+
+Sources: https://platform.openai.com/docs/api-reference/embeddings/create,
+https://docs.mistral.ai/api (output_dtype), https://docs.cohere.com/v1/reference/rerank,
+https://jina.ai/reranker and https://huggingface.github.io/text-embeddings-inference.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from asterisk.apps.serve.errors import ApiError
+from asterisk.common.vectors import quantize
+from asterisk.model.prompt_names import ROLES, prompt_name_of
+from asterisk.runtimes.runtime import OnLong, Vectors
+
+LANGCHAIN = "LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False"
+_ENTRY = 112  # bytes of a text's entry beside its numbers, its object's included
+
+Item = str | list[int]
+"""A text, or the token ids of one."""
+Writer = Callable[[int, Vectors], bytes]
+"""Writes the vector at an index of the answer, float32 [d]."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeRequest:
+    """Texts to embed, each with ``prompt`` before it, and how the vectors are written.
+
+    Of a vector the first ``dimensions`` are kept, normalised as the model's folder says where
+    ``normalize`` is None. A text that is too long is treated as the server's option says where
+    ``on_long`` is None. The answer takes ``answer_size`` bytes at most. ``ignored`` counts fields
+    of the body that are not known.
+    """
+
+    items: list[Item]
+    dimensions: int
+    write: Writer
+    answer_size: int
+    prompt: str = ""
+    normalize: bool | None = None
+    on_long: OnLong | None = None
+    field: str = "input"
+    ignored: int = 0
+
+    def name_of(self, index: int) -> str:
+        """Return what the body calls the item at ``index``."""
+        if self.field == "documents" and index == len(self.items) - 1:
+            return "query"
+        return f"{self.field}[{index}]"
+
+
+@dataclass(frozen=True, slots=True)
+class RerankRequest:
+    """Documents to sort by their similarity to a query, which is the last item of ``encode``."""
+
+    encode: EncodeRequest
+    documents: list[str]
+    top_n: int
+    return_documents: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a request is checked against."""
+
+    models: Collection[str]
+    dimensions: int  # of a whole vector
+    tokens: int  # of the vocabulary
+    texts: int  # in one request
+    special: frozenset[int] = frozenset()  # tokens that no text has
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str = ""
+    strict: bool = False  # refuse a model's name that is not one of ``models``
+    token_ids: bool = False  # take them for this model's
+
+    def names(self) -> list[str]:
+        """Return the names to list: a prompt's after a colon, if the model has any prompt."""
+        prompts = self.prompts if any(self.prompts.values()) else {}
+        return [
+            name
+            for model in self.models
+            for name in (model, *(f"{model}:{prompt}" for prompt in prompts))
+        ]
+
+
+def parse_embeddings(body: bytes, rules: Rules) -> EncodeRequest:
+    """Read a request for OpenAI's embeddings; ApiError where it cannot be meant."""
+    known = "input model dimensions encoding_format output_dtype input_type user"
+    values, ignored = _object(body, known)
+    prompt_name, prompt = _prompt(values, rules)
+    encoding = _optional(values, "encoding_format", str, "a string")
+    if encoding not in (None, "float", "base64"):
+        raise _wrong("encoding_format", "must be 'float' or 'base64'")
+    dtype = _optional(values, "output_dtype", str, "a string")
+    dtype = "float" if dtype is None else dtype
+    if dtype not in ("float", "int8", "binary", "ubinary"):
+        raise _wrong("output_dtype", "must be 'float', 'int8', 'binary' or 'ubinary'")
+    size = _dimensions(values, rules)
+    items = _items(values, "input", rules, prompt_name if prompt else None)
+    write, number = _writer(b'{"object":"embedding","index":%d,"embedding":%b}', dtype, encoding)
+    answer = len(items) * (_ENTRY + math.ceil(number * size))
+    return EncodeRequest(items, size, write, answer, prompt, ignored=ignored)
+
+
+def parse_embed(body: bytes, rules: Rules) -> EncodeRequest:
+    """Read a request for text-embeddings-inference's /embed; ApiError where it cannot be meant."""
+    known = "inputs normalize truncate truncation_direction prompt_name dimensions"
+    values, ignored = _object(body, known)
+    name = _optional(values, "prompt_name", str, "a string")
+    if name is not None and name not in rules.prompts and name not in ROLES:
+        there = ", ".join(map(repr, dict.fromkeys((*rules.prompts, *ROLES))))
+        raise _wrong("prompt_name", f"{_shown(name)} is not possible; there are: {there}")
+    if _optional(values, "truncation_direction", str, "a string") not in (None, "Right", "right"):
+        raise _wrong("truncation_direction", "must be 'Right'")
+    truncate = _optional(values, "truncate", bool, "true or false")
+    normalize = _optional(values, "normalize", bool, "true or false")
+    size = _dimensions(values, rules)
+    prompt = rules.default_prompt if name is None else _prompt_text(name, rules)
+    items = _items(values, "inputs", rules, name if prompt else None)
+    write, number = _writer(None, "float", None)
+    return EncodeRequest(
+        items,
+        size,
+        write,
+        answer_size=len(items) * (_ENTRY + math.ceil(number * size)),
+        prompt=prompt,
+        normalize=True if normalize is None else normalize,
+        on_long=None if truncate is None else "truncate" if truncate else "error",
+        field="inputs",
+        ignored=ignored,
+    )
+
+
+def parse_rerank(body: bytes, rules: Rules) -> RerankRequest:
+    """Read a request as Jina's and Cohere's rerankers get it; ApiError where it cannot be meant."""
+    values, ignored = _object(body, "model query documents top_n return_documents")
+    _prompt(values, rules)  # for its errors: queries and documents have their own
+    query = _optional(values, "query", str, "a string")
+    if not query:
+        raise _wrong("query", "must be a text that is not empty")
+    documents = values.get("documents")
+    if isinstance(documents, list):
+        documents = [it.get("text") if isinstance(it, dict) else it for it in documents]
+    documents = _items({"documents": documents}, "documents", rules)
+    if not isinstance(values["documents"], list) or not isinstance(documents[0], str):
+        raise _wrong("documents", "must be a list of strings or of objects with a 'text'")
+    top_n = _optional(values, "top_n", int, "an integer")
+    if top_n is not None and top_n < 1:
+        raise _wrong("top_n", "must be at least 1")
+    whole = bool(_optional(values, "return_documents", bool, "true or false"))
+    prompt = _prompt_text("document", rules)
+    encode = EncodeRequest(
+        items=[*(prompt + it for it in documents), _prompt_text("query", rules) + query],
+        dimensions=rules.dimensions,
+        write=lambda _, vector: vector.tobytes(),
+        answer_size=(len(documents) + 1) * (2 * _ENTRY + 4 * rules.dimensions) + whole * len(body),
+        normalize=True,
+        field="documents",
+        ignored=ignored,
+    )
+    return RerankRequest(encode, documents, min(top_n or len(documents), len(documents)), whole)
+
+
+def _object(body: bytes, known: str) -> tuple[dict[str, Any], int]:
+    """Return a body's values, and how many of their names are not among ``known``."""
+    try:
+        values = json.loads(
+            body.decode("utf-8-sig"), object_pairs_hook=_unambiguous, parse_constant=_no_constant
+        )
+    except RecursionError:
+        raise ApiError(400, "The body is not JSON: it is nested too deeply.") from None
+    except ValueError:  # also UnicodeDecodeError, and integers of thousands of digits
+        raise ApiError(400, "The body could not be parsed: it must be JSON in UTF-8.") from None
+    if not isinstance(values, dict):
+        raise ApiError(400, "The body must be a JSON object.")
+    return values, len(values.keys() - known.split())
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ApiError(400, "The body gives one name two values.")
+    return values
+
+
+def _no_constant(name: str) -> None:
+    raise ApiError(400, f"The body is not JSON: {name} is no number there.")
+
+
+def _prompt(values: dict[str, Any], rules: Rules) -> tuple[str | None, str]:
+    """Return the name of the prompt that is asked for, None for the model's default, and its text.
+
+    It is asked for by ``input_type``, or after a colon in the model's name.
+    """
+    given = _optional(values, "model", str, "a string")
+    if given is None and rules.strict:
+        raise ApiError(400, "You must provide a model parameter", param="model")
+    kind = _optional(values, "input_type", str, "a string")
+    if kind is not None and kind not in ROLES:
+        there = ", ".join(map(repr, ROLES))
+        raise _wrong("input_type", f"{_shown(kind)} is not possible; there are: {there}")
+    role = _role_after(given, rules)
+    by_model = None if role is None else _prompt_name(role, rules)
+    by_type = None if kind is None else _prompt_name(kind, rules)
+    if kind is not None and role is not None and by_type != by_model:
+        raise _wrong("input_type", f"is {kind!r}, and the model's name asks for {_shown(role)}")
+    name = by_model if kind is None else by_type
+    return name, rules.default_prompt if name is None else rules.prompts[name]
+
+
+def _role_after(given: str | None, rules: Rules) -> str | None:
+    """Return the role or prompt that a model's name ends with, None if it has none."""
+    if given is None or given in rules.models:
+        return None
+    for model in rules.models:
+        role = given.removeprefix(f"{model}:")
+        if role != given and (role in rules.prompts or role in ROLES):
+            return role
+    own = any(given.startswith(f"{model}:") for model in rules.models)
+    if own or rules.strict:
+        known = " or ".join(map(repr, rules.names()))
+        message = f"The model {_shown(given)} does not exist here; it is {known}."
+        raise ApiError(404, message, param="model", code="model_not_found")
+    return None
+
+
+def _prompt_name(role: str, rules: Rules) -> str | None:
+    return role if role in rules.prompts else prompt_name_of(role, rules.prompts)
+
+
+def _prompt_text(role: str, rules: Rules) -> str:
+    name = _prompt_name(role, rules)
+    return rules.default_prompt if name is None else rules.prompts[name]
+
+
+def _dimensions(values: dict[str, Any], rules: Rules) -> int:
+    size = _optional(values, "dimensions", int, "an integer")
+    if size is None:
+        return rules.dimensions
+    if not 1 <= size <= rules.dimensions:
+        raise _wrong("dimensions", f"must be 1 to {rules.dimensions}")
+    return int(size)
+
+
+def _optional(values: dict[str, Any], name: str, kind: type, what: str) -> Any:
+    value = values.get(name)
+    if value is not None and type(value) is not kind:  # True is no integer here
+        raise _wrong(name, f"must be {what}")
+    return value
+
+
+def _items(
+    values: dict[str, Any], name: str, rules: Rules, prompt_name: str | None = None
+) -> list[Any]:
+    given = values.get(name)
+    if name not in values:
+        raise ApiError(400, f"You must provide an '{name}' parameter.", param=name)
+    if isinstance(given, str) or (isinstance(given, list) and given and type(given[0]) is int):
+        given = [given]
+    if not isinstance(given, list):
+        raise _wrong(name, "must be a string or a list of strings")
+    if not given:
+        raise _wrong(name, "must not be empty")
+    if len(given) > rules.texts:
+        raise _wrong(name, f"has {len(given)} entries; at most {rules.texts} are possible")
+    kind = type(given[0])
+    if kind is list and prompt_name is not None:
+        raise _wrong(name, f"has token ids, which get no prompt: send texts for {prompt_name!r}")
+    for item in given:
+        if type(item) is not kind or kind not in (str, list):
+            raise _wrong(name, "must be a string or a list of strings")
+        if not item:
+            raise _wrong(name, "must not have an empty text")
+        if kind is list:
+            _check_ids(item, name, rules)
+    return given
+
+
+def _check_ids(ids: list[Any], name: str, rules: Rules) -> None:
+    if not all(type(token) is int for token in ids):
+        raise _wrong(name, "must be a string or a list of strings")
+    if not rules.token_ids:
+        raise _wrong(
+            name,
+            "has token ids, by default of OpenAI's tokenizer and not of this model's. Send "
+            f"texts; {LANGCHAIN}. --accept-token-ids is for ids of this model's own",
+        )
+    if min(ids) < 0 or max(ids) >= rules.tokens:
+        raise _wrong(
+            name,
+            f"has a token id outside 0 to {rules.tokens - 1}, so these are another tokenizer's "
+            f"ids. Send texts; {LANGCHAIN}",
+        )
+    if not rules.special.isdisjoint(ids):
+        raise _wrong(
+            name,
+            f"has the special token {min(rules.special & set(ids))}: send a text's own ids, as "
+            f"add_special_tokens=False gives them, or texts; {LANGCHAIN}",
+        )
+
+
+def _writer(entry: bytes | None, dtype: str, encoding: str | None) -> tuple[Writer, float]:
+    """Return what writes an ``entry`` of a vector, or its list only, and a number's most bytes."""
+
+    def write(index: int, vector: Vectors) -> bytes:
+        numbers = quantize(vector[None], "float32" if dtype == "float" else dtype)[0]
+        if encoding == "base64":
+            little = numbers.astype(numbers.dtype.newbyteorder("<"), copy=False)
+            text = b'"%b"' % binascii.b2a_base64(little.tobytes(), newline=False)
+        else:
+            # Nine digits are enough for every float32 to be read back as it was.
+            form = "%.9g," if dtype == "float" else "%d,"
+            text = ("[" + (form * len(numbers))[:-1] + "]").encode() % tuple(numbers.tolist())
+        return (b"," if index else b"") + (text if entry is None else entry % (index, text))
+
+    width, text = {"float": (4, 16), "int8": (1, 5)}.get(dtype, (1 / 8, 5 / 8))
+    return write, width * 4 / 3 if encoding == "base64" else text
+
+
+def _wrong(name: str, why: str) -> ApiError:
+    return ApiError(400, f"'{name}' {why}.", param=name)
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= 64 else name[:64] + "…")

@@ -1,0 +1,186 @@
+"""Requests at a fixed rate, to see what a server holds.
+
+``python -m asterisk.apps.serve.load URL --rate 1000 --seconds 10 --connections 32 --pid PID``
+
+An open loop: each request has a time at which it is meant to leave, whatever became of those
+before, and its latency counts from then. So a server that stands still for a second has a thousand
+slow requests and not one ("coordinated omission"; Tene, "How NOT to Measure Latency", 2015).
+With the server's process id, its memory and its CPU time are measured and printed, too.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from asterisk.apps.serve.process_monitor import ProcessMonitor
+
+# One token each with a space before it, in GPT-2's vocabulary.
+WORDS = """
+time year people way day man thing woman life child world school state family student
+group country problem hand part place case week company system program question work
+government number night point home water room mother area money story fact month lot
+right study
+""".split()  # noqa: SIM905
+_SETTLE = 30.0  # seconds that answers have after the last request has left
+
+
+@dataclass
+class Outcome:
+    """What came of a run: seconds from intended start to whole answer, errors by kind."""
+
+    seconds: list[float] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+    elapsed: float = 0.0
+    late: float = 0.0  # most seconds by which this program itself handed a request on too late
+
+    def percentile(self, share: float) -> float:
+        """Return the latency that ``share`` of the answers stayed within."""
+        ordered = sorted(self.seconds)
+        return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+
+    def __str__(self) -> str:
+        rate = len(self.seconds) / self.elapsed
+        line = f"{rate:.1f} requests/s, {self.errors.total()} errors"
+        if self.seconds:
+            marks = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)]
+            line += "".join(f", {name} {self.percentile(q) * 1e3:.2f} ms" for name, q in marks)
+        line += f", generator late by {self.late * 1e3:.2f} ms at most"
+        return line + "".join(f"\n{count} x {what}" for what, count in self.errors.most_common())
+
+
+async def drive(
+    url: str,
+    *,
+    rate: float,
+    seconds: float,
+    connections: int,
+    tokens: int = 20,
+    token: str | None = None,
+    settle: float = _SETTLE,
+) -> Outcome:
+    """Send ``rate`` requests a second, one text of ``tokens`` tokens each, for ``seconds``.
+
+    A connection is kept for one request at a time, and no other is made when the server closes it.
+    """
+    parts = urlsplit(url)
+    host, port = parts.hostname or "127.0.0.1", parts.port or 80
+    total = round(rate * seconds)
+    requests = [_request(host, token, tokens, number) for number in range(997)]
+    outcome = Outcome()
+    due: asyncio.Queue[tuple[int, float]] = asyncio.Queue()
+    streams = [await asyncio.open_connection(host, port) for _ in range(connections)]
+
+    async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        closing = False
+        while not closing:
+            number, meant = await due.get()
+            try:
+                writer.write(requests[number % len(requests)])
+                status, closing = await _answer(reader)
+            except (OSError, EOFError) as failure:
+                outcome.errors[f"connection lost: {failure or 'closed'}"] += 1
+                closing = True
+            else:
+                if status == "200":
+                    outcome.seconds.append(time.perf_counter() - meant)
+                else:
+                    outcome.errors[f"status {status}"] += 1
+            outcome.elapsed = time.perf_counter() - begin
+            due.task_done()
+
+    begin = time.perf_counter() + 0.05
+    senders = [asyncio.ensure_future(send(*stream)) for stream in streams]
+    try:
+        for number in range(total):
+            meant = begin + number / rate
+            if (early := meant - time.perf_counter()) > 0:
+                await asyncio.sleep(early)
+            outcome.late = max(outcome.late, time.perf_counter() - meant)
+            due.put_nowait((number, meant))
+        await asyncio.wait_for(due.join(), settle)
+    except TimeoutError:
+        outcome.errors["no answer"] += total - len(outcome.seconds) - outcome.errors.total()
+    finally:
+        for sender in senders:
+            sender.cancel()
+        for _, writer in streams:
+            writer.transport.abort()
+    return outcome
+
+
+def _request(host: str, token: str | None, tokens: int, number: int) -> bytes:
+    words = [WORDS[(number * 7 + 11 * place) % len(WORDS)] for place in range(tokens)]
+    body = json.dumps({"input": " " + " ".join(words)}).encode()
+    lines = ["POST /v1/embeddings HTTP/1.1", f"Host: {host}", "Content-Type: application/json"]
+    lines.append(f"Content-Length: {len(body)}")
+    if token:
+        lines.append(f"Authorization: Bearer {token}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[str, bool]:
+    """Read one answer; return its status, and whether the server closes the connection."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = head.partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
+    await reader.readexactly(int(length))
+    return head[9:12].decode(), b"\r\nconnection: close" in head
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run from the command line; 1 where a request was not answered with vectors."""
+    it = argparse.ArgumentParser(
+        prog="asterisk.apps.serve.load", description=(__doc__ or "").split("\n")[0]
+    )
+    it.add_argument("url", help="such as http://127.0.0.1:8080")
+    it.add_argument("--rate", type=float, default=1000, help="requests a second (1000)")
+    it.add_argument("--seconds", type=float, default=10)
+    it.add_argument("--connections", type=int, default=32)
+    it.add_argument("--tokens", type=int, default=20, help="of each text (20)")
+    it.add_argument("--token-file", type=Path)
+    it.add_argument("--pid", type=int, help="the server's process, on this machine and Linux")
+    arguments = it.parse_args(argv)
+    token = arguments.token_file.read_text().strip() if arguments.token_file else None
+    monitor = ProcessMonitor(arguments.pid) if arguments.pid else None
+
+    async def run() -> Outcome:
+        measuring = asyncio.ensure_future(monitor.run()) if monitor else None
+        try:
+            return await drive(
+                arguments.url,
+                rate=arguments.rate,
+                seconds=arguments.seconds,
+                connections=arguments.connections,
+                tokens=arguments.tokens,
+                token=token,
+            )
+        finally:
+            if measuring:
+                measuring.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await measuring
+
+    try:
+        outcome = asyncio.run(run())
+    except OSError as failure:
+        where = failure.filename or arguments.url
+        print(f"{where}: {failure.strerror or failure}", file=sys.stderr)
+        return 1
+    print(outcome)
+    if monitor:
+        print(monitor.summary(len(outcome.seconds)))
+    return 1 if outcome.errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

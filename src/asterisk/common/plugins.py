@@ -1,0 +1,85 @@
+"""Exporters, runtimes and peers by entry point, the built-in ones through the same door.
+
+Entry points are read from the installed distributions' ``entry_points.txt`` directly (PyPA entry
+points specification): `importlib.metadata` would cost a device 3 MB and several times the time
+for the same few lines.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from asterisk.common.errors import AsteriskError, MissingExtra, MissingPackage, UnknownName
+
+GROUPS = ("asterisk.exporters", "asterisk.runtimes", "asterisk.peers")
+
+
+def names(group: str) -> tuple[str, ...]:
+    """Return the names registered in ``group``, sorted; imports none of them."""
+    return tuple(sorted(_found()[group]))
+
+
+def find(group: str, name: str) -> Any:
+    """Import and return what is registered as ``name``: an object, or a module named alone.
+
+    UnknownName if nothing is; MissingPackage, for this project's own MissingExtra, if a package is
+    missing.
+    """
+    known = _found()[group]
+    if name not in known:
+        kind = group.removeprefix("asterisk.").removesuffix("s")
+        raise UnknownName(f"no {kind} named {name!r}; there are: {', '.join(sorted(known))}")
+    module, _, attribute = known[name].partition(":")
+    if module.partition(".")[0] != "asterisk":  # of a third party, which has no extra of ours
+        found = _import(module, MissingPackage)
+    else:
+        found = require(module, name if group == "asterisk.runtimes" else "export")
+    return getattr(found, attribute) if attribute else found
+
+
+@cache
+def _found() -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {group: {} for group in GROUPS}
+    for entry in sys.path:
+        root = Path(entry)
+        for path in (
+            *root.glob("*.dist-info/entry_points.txt"),
+            *root.glob("*.egg-info/entry_points.txt"),
+        ):
+            try:
+                text = path.read_text("utf-8")
+            except (OSError, UnicodeDecodeError):
+                continue
+            if "[asterisk." in text:
+                _read(text, found)
+    return found
+
+
+def _read(text: str, found: dict[str, dict[str, str]]) -> None:
+    section: dict[str, str] | None = None
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("["):
+            section = found.get(line.strip("[]"))
+        elif section is not None and "=" in line and not line.startswith(("#", ";")):
+            name, _, target = line.partition("=")
+            section.setdefault(name.strip(), target.split("[")[0].strip())
+
+
+def require(module: str, extra: str) -> Any:
+    """Import ``module``; MissingExtra names what it lacks and the extra that brings it."""
+    return _import(module, partial(MissingExtra, extra=extra))
+
+
+def _import(module: str, lacking: Callable[[str], AsteriskError]) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as failure:
+        missing = (failure.name or module).split(".")[0]
+        if missing == "asterisk":
+            raise
+        raise lacking(missing) from None
