@@ -12,8 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asterisk.apps.classify.recipe import HeadRecipe
-from asterisk.cli.common import format_of, positive, prompt_argument, record_arguments, utf8
-from asterisk.cli.subcommands import Family, Sub
+from asterisk.cli.common import (
+    Family,
+    Sub,
+    format_of,
+    positive,
+    prompt_argument,
+    record_arguments,
+    utf8,
+)
 from asterisk.common.errors import MissingExtra, OutputError, UsageError
 from asterisk.common.progress import Bar, lines_of, tell
 

@@ -7,9 +7,11 @@ import codecs
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -67,6 +69,48 @@ def run(parser: argparse.ArgumentParser, command: Command, argv: Sequence[str] |
     return status
 
 
+@dataclass(frozen=True, slots=True)
+class Sub:
+    """A subcommand: what it is for, its arguments, and what it does."""
+
+    help: str
+    describe: Callable[[argparse.ArgumentParser], None]
+    command: Callable[[argparse.Namespace], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A command and its subcommands by name."""
+
+    prog: str
+    description: str
+    subs: Mapping[str, Sub]
+
+    def parser(self, name: str = "") -> argparse.ArgumentParser:
+        """Describe the command line of a subcommand, or of them all."""
+        if not name:
+            width = max(map(len, self.subs))
+            it = Parser(
+                prog=self.prog,
+                description=self.description,
+                epilog="\n".join(f"  {sub:{width}} {self.subs[sub].help}" for sub in self.subs),
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+            it.add_argument("command", choices=tuple(self.subs), help="then: COMMAND --help")
+            return it
+        it = Parser(prog=f"{self.prog} {name}", description=self.subs[name].help)
+        self.subs[name].describe(it)
+        return it
+
+    def run(self, argv: Sequence[str] | None) -> int:
+        """Run the command and return its exit status."""
+        # Options may stand between arguments here, which argparse's own subparsers cannot do.
+        given = list(sys.argv[1:] if argv is None else argv)
+        if given and given[0] in self.subs:
+            return run(self.parser(given[0]), self.subs[given[0]].command, given[1:])
+        return run(self.parser(), lambda _: None, given)
+
+
 def record_arguments(it: argparse.ArgumentParser) -> None:
     """Add what says how `streams` finds texts in its input."""
     it.add_argument(
@@ -109,6 +153,28 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:10]) <= 10**9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
+
+
+def natural(text: str) -> int:
+    """Read a number from 0 to 999999999."""
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 to 999999999")
+    return int(text)
+
+
+def fraction(text: str) -> float:
+    """Read a number from 0 to 1."""
+    if not re.fullmatch(r"[01]|[01]?\.[0-9]{1,9}", text) or float(text) > 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 to 1")
+    return float(text)
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Read names with commas between."""
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of names with commas between")
+    return names
 
 
 def _open_streams() -> None:

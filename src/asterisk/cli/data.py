@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asterisk.cli.common import Parser, positive, run
-from asterisk.cli.values import fraction, natural, words
+from asterisk.cli.common import Parser, fraction, natural, positive, run, words
 from asterisk.common.errors import UsageError
 from asterisk.common.progress import Bar, lines_of, tell
 

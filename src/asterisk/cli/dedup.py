@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from asterisk.cli.common import Parser, format_of, positive, prompt_argument, run
-from asterisk.cli.values import fraction
+from asterisk.cli.common import Parser, format_of, fraction, positive, prompt_argument, run
 from asterisk.common.errors import InputError, OutputError, UsageError
 from asterisk.common.progress import Stages, tell
 from asterisk.sources.arguments import options, report, source_arguments

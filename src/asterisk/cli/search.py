@@ -11,8 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asterisk.cli.common import positive, prompt_argument
-from asterisk.cli.subcommands import Family, Sub
+from asterisk.cli.common import Family, Sub, positive, prompt_argument
 from asterisk.common.errors import ArtifactError, AsteriskError, InputError, UsageError, one_line
 from asterisk.common.progress import Bar, tell
 
