@@ -1,13 +1,15 @@
 # make bench   set up, export every format from the shipped checkpoint, benchmark, print the table
 # make compare all-MiniLM-L6-v2 in every format beside every system of others that runs it: half an hour
 # make demo    set up, index the texts that ship, search them, tell times and memory
+# make check   lint, types, layers and the fast tests: before a commit, under two minutes
 # make test    set up and run everything CI runs
+# make studies our own studies of the benchmark and the engines, written to benchmarks/results
 # make data teacher train export eval   DATA=folder with train/ and eval/: from raw text to a measured model
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off
 
-.PHONY: help install install-train bench compare demo data teacher train export eval test lint clean
+.PHONY: help install install-dev install-train bench compare demo data teacher train export eval check test lint studies clean
 
 # Folders of raw text and of evaluation sets, laid out as docs/training-data.md and
 # docs/evaluating.md say; what is made of them; and the model that comes out.
@@ -22,6 +24,11 @@ DATA_OPTIONS ?=
 TEACHER_OPTIONS ?=
 TRAIN_OPTIONS ?=
 EVAL_OPTIONS ?=
+
+CODE := src tests examples benchmarks
+# What shows in a minute whether a change broke something: no engine is started for these.
+FAST := not slow and not campaign and not sshd and not qemu and not browser
+FAST_TESTS := tests/common tests/tokenizer tests/model tests/runtimes tests/sources tests/cli tests/test_artifact.py tests/test_docs.py
 
 # Other Pythons than the one in use are tried where they are: on PATH, or where pyenv keeps them.
 PYTHONS := $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.1[123].*/bin/python)
@@ -65,6 +72,15 @@ eval: install-train
 	@$(BIN)/asterisk-eval all-MiniLM-L6-v2 $(MODEL) tfidf --data $(DATA)/eval --split $(SPLIT) \
 	  --teacher all-MiniLM-L6-v2 --out $(RUNS)/$(notdir $(MODEL))-eval.json $(EVAL_OPTIONS)
 
+install-dev: .venv/.dev
+
+check: .venv/.dev
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check --quiet $(CODE)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache >/dev/null || $(BIN)/lint-imports --no-cache
+	@$(BIN)/pytest -q -n 2 --dist loadfile -m "$(FAST)" $(FAST_TESTS)
+
 test: .venv/.tox
 	@echo "tox makes environments with engines and PyTorch: once, a few minutes"
 	@$(BIN)/tox run --skip-missing-interpreters true $(if $(PYTHONS),--discover $(PYTHONS))
@@ -92,6 +108,11 @@ $(BIN)/python:
 	@echo "installing the systems of others into .venv-peers (once, a few minutes)"
 	@$(BIN)/python -m venv .venv-peers
 	@.venv-peers/bin/python -m pip --disable-pip-version-check install --progress-bar off --editable '.[peers]'
+	@touch $@
+
+.venv/.dev: pyproject.toml | $(BIN)/python
+	@echo "installing what tests and lint need into .venv (once, a few minutes)"
+	@$(PIP) --editable '.[test,lint]'
 	@touch $@
 
 .venv/.trained: pyproject.toml | $(BIN)/python

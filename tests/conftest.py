@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,34 @@ from asterisk.tokenizer import open_tokenizer
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 SHIPPED = ROOT / "checkpoints" / "asterisk-256"
+
+
+NEEDS = {
+    "sshd": "openssh-server",
+    "qemu": "an emulated machine: python -m asterisk.bench.targets.root, docs/benchmark.md",
+    "llama": "llama.cpp: python tests/outside/build_llama.py",
+    "browser": "Chromium: python tests/loaders/set_up_browser.py",
+}
+"""Marks of tests that need what pip does not bring."""
+IN_CI = ("sshd", "qemu")  # .ci/run brings these, so that a skip there is a failure
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    needed = [name for name in IN_CI if item.get_closest_marker(name)]
+    if report.skipped and needed and os.environ.get("CI"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, though CI has {', '.join(needed)}: {report.longrepr}"
+    return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Count what was skipped for lack of a program, by its mark."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    for name, what in NEEDS.items():
+        if count := sum(name in report.keywords for report in skipped):
+            terminalreporter.write_line(f"skipped: {count} need {name} ({what})")
 
 
 def install_example(source: Path, folder: Path) -> Path:
