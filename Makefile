@@ -37,7 +37,7 @@ PYTHONS := $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.1[123].*/bin
 .NOTPARALLEL:
 
 help:
-	@sed -n 's/^# //p' $(MAKEFILE_LIST)
+	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
 
 install: .venv/.installed
 
