@@ -14,12 +14,11 @@ from asterisk.common import texts
 from asterisk.common.errors import ArtifactError
 from asterisk.tokenizer import gpt2
 from asterisk.training.corpora.clean import Evaluated
-from asterisk.training.corpora.corpus import Corpus
-from asterisk.training.corpora.prepare import DataRecipe, prepare
+from asterisk.training.corpora.corpus import Corpus, DataRecipe, prepare
 from asterisk.training.corpora.sources import Source
-from asterisk.training.teachers import target_facts, targets
+from asterisk.training.teachers import targets
 from asterisk.training.teachers.targets import Shard, shard_folder
-from asterisk.training.teachers.teacher import Teacher, find
+from asterisk.training.teachers.teacher import EncoderTeacher, find
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -90,7 +89,7 @@ def test_a_sentence_transformer_of_any_architecture(tmp_path, kind, pooling):
     made = dressed(kind, pooling, tmp_path / "model")
     some = [*SOME[:60], "word " * 100, "ÉCOLE Ünïcödé"]
     theirs = made.encode(some, convert_to_numpy=True, show_progress_bar=False)
-    teacher = Teacher(tmp_path / "model", engine="torch", longest=None)
+    teacher = EncoderTeacher(tmp_path / "model", engine="torch", longest=None)
     assert (teacher.pooling, teacher.size, teacher.engine) == (pooling, 32, "torch")
     assert teacher.longest == 40
     ours = teacher.sentences(0, some)
@@ -101,11 +100,11 @@ def test_a_sentence_transformer_of_any_architecture(tmp_path, kind, pooling):
 
 def test_a_plain_folder_is_pooled_by_the_mean(tmp_path):
     folder = tiny("roberta", tmp_path / "plain")
-    teacher = Teacher(folder)
+    teacher = EncoderTeacher(folder)
     assert (teacher.engine, teacher.longest) == ("torch", 64)  # positions begin behind padding
     model = transformers.AutoModel.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    for seen, text in zip(teacher.look(SOME[:9]), SOME[:9], strict=True):
+    for seen, text in zip(teacher.read(SOME[:9]), SOME[:9], strict=True):
         batch = tokenizer(text, return_tensors="pt", truncation=True, max_length=64)
         with torch.inference_mode():
             states = model(**batch).last_hidden_state[0].numpy()
@@ -116,21 +115,21 @@ def test_a_plain_folder_is_pooled_by_the_mean(tmp_path):
 def test_lower_case_keeps_the_offsets(tmp_path):
     folder = tmp_path / "cased"
     dressed("roberta", "mean", folder)
-    assert not Teacher(folder).uncased
+    assert not EncoderTeacher(folder).uncased
     rewrite(folder / "sentence_bert_config.json", do_lower_case=True)
-    teacher = Teacher(folder)
+    teacher = EncoderTeacher(folder)
     assert teacher.uncased
     text = "SHOUTED İstanbul words"  # its second word is longer in lower case
-    (loud, quiet) = teacher.look([text, text.lower()])
+    (loud, quiet) = teacher.read([text, text.lower()])
     assert np.allclose(loud.sentence, quiet.sentence, atol=1e-6)
     assert loud.spans.max() == len(text) < len(text.lower()) == quiet.spans.max()
 
 
 def test_int8_keeps_the_vectors_of_the_packaged_teacher():
     folder = find("all-MiniLM-L6-v2")
-    fast, exact = Teacher(folder, threads=2), Teacher(folder, engine="torch")
+    fast, exact = EncoderTeacher(folder, threads=2), EncoderTeacher(folder, engine="torch")
     assert (fast.engine, fast.uncased, fast.longest, fast.size) == ("int8", True, 512, 384)
-    assert Teacher(folder, longest=None).longest == 256
+    assert EncoderTeacher(folder, longest=None).longest == 256
     found = cosines(fast.sentences(0, SOME[:64]), exact.sentences(0, SOME[:64]))
     assert found.mean() > 0.98
     assert found.min() > 0.95
@@ -138,7 +137,7 @@ def test_int8_keeps_the_vectors_of_the_packaged_teacher():
 
 def test_int8_reads_any_bert(tmp_path):
     folder = tiny("bert", tmp_path / "bert")
-    fast, exact = Teacher(folder), Teacher(folder, engine="torch")
+    fast, exact = EncoderTeacher(folder), EncoderTeacher(folder, engine="torch")
     assert (fast.engine, exact.engine) == ("int8", "torch")
     assert cosines(fast.sentences(0, SOME[:20]), exact.sentences(0, SOME[:20])).mean() > 0.98
 
@@ -146,7 +145,7 @@ def test_int8_reads_any_bert(tmp_path):
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 def test_bfloat16_is_near(tmp_path, kind):
     folder = tiny(kind, tmp_path / kind)
-    half, exact = Teacher(folder, engine="bf16"), Teacher(folder, engine="torch")
+    half, exact = EncoderTeacher(folder, engine="bf16"), EncoderTeacher(folder, engine="torch")
     assert half.engine == half.identity["engine"] == "bf16"
     found = cosines(half.sentences(0, SOME[:20]), exact.sentences(0, SOME[:20]))
     assert 0.999 < found.min() < found.max() <= 1.00001
@@ -188,12 +187,12 @@ def test_what_cannot_be_a_teacher_is_one_line(tmp_path, spoil, told):
     dressed("bert", "mean", tmp_path / "model")
     spoil(tmp_path / "model")
     with pytest.raises(ArtifactError, match=told):
-        Teacher(tmp_path / "model")
+        EncoderTeacher(tmp_path / "model")
 
 
 def test_int8_is_not_for_everybody(tmp_path):
     with pytest.raises(ArtifactError, match="--engine torch"):
-        Teacher(tiny("distilbert", tmp_path / "m"), engine="int8")
+        EncoderTeacher(tiny("distilbert", tmp_path / "m"), engine="int8")
 
 
 # --- targets
@@ -215,7 +214,6 @@ def bert(tmp_path_factory):
 @pytest.fixture
 def small_shards(monkeypatch):
     monkeypatch.setattr(targets, "SHARD", 64)
-    monkeypatch.setattr(target_facts, "SHARD", 64)
 
 
 def teach(*arguments):
@@ -252,7 +250,7 @@ def test_what_a_shard_holds(corpus, bert, tmp_path):
     lengths = np.diff(shard.ends, prepend=0)
     tokenizer = gpt2()
     rotation = np.load(out / "projection.npy")
-    teacher = Teacher(bert)
+    teacher = EncoderTeacher(bert)
     assert rotation.shape == (16, 32)
     assert np.allclose(rotation @ rotation.T, np.eye(16), atol=1e-5)
     assert shard.tokens is not None
@@ -260,7 +258,7 @@ def test_what_a_shard_holds(corpus, bert, tmp_path):
     for index in (0, 7, 199):
         ids = tokenizer.encode(some[index])[:12]
         assert shard.ids[shard.ends[index] - lengths[index] : shard.ends[index]].tolist() == ids
-        seen = teacher.look([some[index]])[0]
+        seen = teacher.read([some[index]])[0]
         assert np.allclose(shard.sentences[index], seen.sentence, atol=1e-3)
     told = json.loads((out / "targets.json").read_text())
     assert (told["teacher"], told["limit"], told["size"], told["tokens"]) == (

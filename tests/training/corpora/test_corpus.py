@@ -22,17 +22,21 @@ from asterisk.common import texts
 from asterisk.common.digest_set import Known
 from asterisk.common.errors import InputError
 from asterisk.common.streams.packed import open_packed
-from asterisk.training.corpora.chain import Chain
 from asterisk.training.corpora.clean import LONGEST, Cleaner, Evaluated, digest
-from asterisk.training.corpora.corpus import Corpus, describe
-from asterisk.training.corpora.prepare import DataRecipe, prepare
-from asterisk.training.corpora.presets import newsroom
+from asterisk.training.corpora.corpus import (
+    Corpus,
+    DataRecipe,
+    MarkovChain,
+    prepare,
+    read_description,
+)
 from asterisk.training.corpora.sources import (
     LONGEST_LINE,
     Source,
     columns,
     file_source,
     files,
+    newsroom,
     records,
     rows,
 )
@@ -126,12 +130,12 @@ SAID = [
 
 @given(st.lists(st.lists(st.text(), max_size=4), max_size=3), st.floats(0, 1), st.integers(0, 99))
 def test_any_texts_make_a_chain(groups, balance, seed):
-    made = Chain(groups, balance).text(np.random.default_rng(seed))
+    made = MarkovChain(groups, balance).text(np.random.default_rng(seed))
     known = {word for texts in groups for text in texts for word in text.split()}
     assert set(made.split()) <= known
     assert bool(made) == bool(known)
     assert len(made.split()) <= 30
-    assert made == Chain(groups, balance).text(np.random.default_rng(seed))
+    assert made == MarkovChain(groups, balance).text(np.random.default_rng(seed))
 
 
 def test_a_small_corpus_is_joined_no_more_densely(tmp_path):
@@ -150,7 +154,7 @@ def test_what_is_in_a_corpus(corpus):
     assert len(everything) == len(set(everything)) == len(train) + len(held)
     assert not {clean(text) for text in SOME[100:120]} & set(everything)
     assert "\ufffd broken café utf nul" in everything
-    told = describe(corpus)
+    told = read_description(corpus)
     assert told["sources"] == ["more", "pairs", "single", "joined", "generated"]
     assert told["rows"]["single"] == {"kept": 480, "short": 0, "repeated": 100, "evaluated": 20}
     joined = [train[i] for i in np.flatnonzero(train.sources == 3)]
@@ -181,7 +185,12 @@ def test_sources_of_one_name_are_told_apart(tmp_path):
     two = Source("joined", lambda: [(text,) for text in SOME[50:99]])
     told = prepare([one, two], SMALL, tmp_path / "c", evaluated=Evaluated())
     assert list(told) == ["joined-2", "joined-3"]
-    assert describe(tmp_path / "c")["sources"] == ["joined-2", "joined-3", "joined", "generated"]
+    assert read_description(tmp_path / "c")["sources"] == [
+        "joined-2",
+        "joined-3",
+        "joined",
+        "generated",
+    ]
 
 
 def test_a_failure_leaves_what_was_there(raw, corpus, tmp_path):
@@ -352,7 +361,7 @@ def news(tmp_path):
 
 
 def check_news(out, capsys):
-    told = describe(out)
+    told = read_description(out)
     (counts,) = told["rows"].values()
     assert counts == {"kept": 60, "short": 2, "repeated": 0, "evaluated": 0}
     train = Corpus.open(out)
@@ -400,13 +409,13 @@ def test_the_command(raw, tmp_path, capsysbinary):
     assert data.main([*map(str, arguments), "--evaluation", str(tmp_path / "eval")]) == 0
     told = capsysbinary.readouterr().out.decode()
     assert told.splitlines()[0].split() == ["rows", "kept", "short", "repeated", "evaluated"]
-    assert describe(out)["rows"]["single"]["evaluated"] == 10
+    assert read_description(out)["rows"]["single"]["evaluated"] == 10
     for part in ("train", "held-out"):
         assert data.main(["--print-texts", str(out), "--part", part]) == 0
         printed = capsysbinary.readouterr().out.decode().removesuffix("\n").split("\n")
         assert printed == list(Corpus.open(out, part))
     assert data.main([str(raw), "--rows", "9", "--out", str(out)]) == 0
-    assert describe(out)["rows"]["more"]["kept"] == 9
+    assert read_description(out)["rows"]["more"]["kept"] == 9
 
 
 @pytest.mark.parametrize(
