@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +86,7 @@ def _data(arguments: argparse.Namespace) -> None:
     from asterisk.training.corpora.clean import Evaluated
     from asterisk.training.corpora.corpus import Corpus, DataRecipe, is_corpus, prepare
     from asterisk.training.corpora.sources import PRESETS as PREPARATIONS
-    from asterisk.training.corpora.sources import evaluation_texts
+    from asterisk.training.corpora.sources import Source, evaluation_texts
 
     if arguments.print_texts is not None:
         if arguments.source or arguments.out:
@@ -101,14 +102,10 @@ def _data(arguments: argparse.Namespace) -> None:
     evaluated = Evaluated(
         text for folder in arguments.evaluation for text in evaluation_texts(folder)
     )
+    limited = [source.first(arguments.rows) for source in sources]
     with Bar(lambda: _rows(arguments, files), "rows") as bar:
-        counts = prepare(
-            [_with_progress(source.first(arguments.rows), bar) for source in sources],
-            recipe,
-            arguments.out,
-            evaluated=evaluated,
-            on_progress=tell,
-        )
+        watched = [Source(source.name, partial(_watched, source, bar)) for source in limited]
+        counts = prepare(watched, recipe, arguments.out, evaluated=evaluated, on_progress=tell)
     columns = ("kept", "short", "repeated", "evaluated")
     width = max(map(len, counts))
     print(f"{'rows':{width}} " + " ".join(f"{column:>11}" for column in columns))
@@ -158,16 +155,11 @@ def _rows(arguments: argparse.Namespace, files: Sequence[Path]) -> int:
     return sum(min(count, arguments.rows or count) for count in counts) if all(counts) else 0
 
 
-def _with_progress(source: Source, bar: Bar) -> Source:
-    from asterisk.training.corpora.sources import Source
-
-    def read() -> Iterator[Row]:
-        for number, row in enumerate(source.read(), 1):
-            if number % 1_000 == 0:
-                bar.advance(1_000)
-            yield row
-
-    return Source(source.name, read)
+def _watched(source: Source, bar: Bar) -> Iterator[Row]:
+    for number, row in enumerate(source.read(), 1):
+        if number % 1_000 == 0:
+            bar.advance(1_000)
+        yield row
 
 
 def _longest(text: str) -> int:

@@ -1,9 +1,10 @@
-"""An endless, repeatable order of batches over shards of targets, some still being made."""
+"""What a run learns from: texts and their targets, in an endless, repeatable order of batches."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -12,11 +13,24 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from asterisk.common.errors import ArtifactError
-from asterisk.training.teachers.targets import SHARD, Shard, shard_folder
+from asterisk.common.errors import ArtifactError, InputError
+from asterisk.tokenizer import ByteLevelBPE, gpt2
+from asterisk.training.corpora.corpus import Corpus, read_description
+from asterisk.training.recipe import TrainingRecipe
+from asterisk.training.teachers.targets import (
+    SHARD,
+    Shard,
+    TargetsInfo,
+    corpus_digest,
+    principal_axes,
+    read_projection,
+    shard_folder,
+)
 
-BANK_SHARDS = 16
-BANK_SAMPLE = 8_192
+EVALUATED = 1_000  # held-out texts
+PATIENCE = 3_600.0  # seconds that a run waits for a teacher's next shard
+TOKEN_SHARE = 0.1  # weight of token states beside sentence vectors, where axes are fitted
+AXES_SHARDS = 2
 Indices = npt.NDArray[np.int64]
 Array = npt.NDArray[np.float32]
 
@@ -74,13 +88,11 @@ class Targets:
     def __len__(self) -> int:
         return self._texts
 
-    def first(self, shards: int) -> Targets:
-        """Return the texts of the first ``shards`` alone."""
-        texts = min(self._texts, shards * SHARD)
-        projection = None if self._projection is None else self._projection.numpy()
-        return Targets(
-            self._folder, texts, projection, self.fold, self._patience, as_read=self._as_read
-        )
+    def first(self, texts: int) -> Targets:
+        """Return the first ``texts`` texts alone."""
+        part = copy(self)
+        part._texts = min(texts, self._texts)
+        return part
 
     @property
     def shards(self) -> int:
@@ -242,41 +254,123 @@ def plan_pairs(pairs: Indices, size: int, seed: int) -> Iterator[list[int]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Partners:
-    """The other texts of a batch's pairs, as the teacher sees them.
+class Material:
+    """The texts of a run, and its recipe with nothing left open.
 
-    ``rows`` int64 [k] are the batch's texts that have one; ``sentences`` float32 [k, d].
+    A run is evaluated on the texts of ``validation`` at ``evaluated``; ``held_out`` are those of
+    the corpus's own held-out part. ``pairs`` int64 [m, 2] are indices into ``train``;
+    ``projection`` float32 [d, D] maps the teacher's space to the student's, None where they are
+    the same; ``sources`` name the corpus's sources.
     """
 
-    rows: Tensor
-    sentences: Tensor
+    train: Targets
+    validation: Targets
+    evaluated: range
+    held_out: Targets
+    pairs: Indices
+    projection: Array | None
+    sources: list[str]
+    info: TargetsInfo
+    recipe: TrainingRecipe
 
 
-class MemoryBank:
-    """The teacher's vectors of the first shards of ``targets``: negatives to compare with.
+def open_material(
+    corpus: Path,
+    targets: Path,
+    recipe: TrainingRecipe,
+    *,
+    info: TargetsInfo | None = None,
+    texts: int | None = None,
+    follow: bool = False,
+    axes: Array | int | None = None,
+) -> Material:
+    """Open the first ``texts`` texts, in whole shards, and settle what the recipe left open.
 
-    ``pairs`` int64 [m, 2] are texts that mean the same; of several partners the last counts.
+    Targets in the teacher's tokens are projected to ``axes``, float32 [d, D], or to so many of
+    their own. ``follow`` waits for shards that do not exist yet. ArtifactError for targets that are
+    damaged or of another corpus, InputError for a corpus without what the recipe needs.
     """
+    train, held = Corpus.open(corpus), Corpus.open(corpus, "held-out")
+    info = info or TargetsInfo.open(targets)
+    if info.corpus is not None and info.corpus != corpus_digest(corpus / "train"):
+        raise ArtifactError(f"{targets} was made from another corpus than {corpus}")
+    if not len(held):
+        raise InputError(f"{corpus} has no held-out texts: nothing would tell how training goes")
+    fold_case = recipe.fold_case and info.uncased and not info.own_tokens
+    recipe = replace(recipe, fold_case=fold_case)
+    twins = lowercase_twins(gpt2()) if fold_case else None
+    patience = PATIENCE if follow else 0.0
+    projection: Array | None
+    if not info.own_tokens:
+        projection = read_projection(targets / "projection.npy")
+    elif isinstance(axes, int):
+        wide = Targets(targets / "train", len(train), None, None, patience)
+        projection = fit_axes(wide, axes)
+    else:
+        projection = axes
 
-    def __init__(self, targets: Targets, pairs: Indices, seed: int) -> None:
-        self._targets, self._seed = targets, seed
-        self._partner = np.full(len(targets), -1)
-        self._partner[pairs[:, 0]] = pairs[:, 1]
-        self._partner[pairs[:, 1]] = pairs[:, 0]
-        self._vectors: Tensor | None = None
+    def part(name: str, count: int) -> Targets:
+        folder, own_tokens = targets / name, info.own_tokens
+        return Targets(folder, count, projection, twins, patience, as_read=own_tokens)
 
-    def sample(self, step: int) -> Tensor:
-        """Return the vectors that step ``step`` compares with, float32 [`BANK_SAMPLE`, d]."""
-        if self._vectors is None:
-            numbers = range(min(BANK_SHARDS, self._targets.shards))
-            shards = [torch.from_numpy(self._targets.sentences(number)) for number in numbers]
-            self._vectors = torch.cat(shards)
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
-        return self._vectors[torch.randint(len(self._vectors), (BANK_SAMPLE,), generator=generator)]
+    in_use = min(len(train), -(-texts // SHARD) * SHARD) if texts else len(train)
+    cut = in_use - round(recipe.validation * in_use)
+    pairs = np.asarray(train.pairs)
+    pairs = pairs[(pairs < cut).all(1)]
+    if recipe.pair_weight and len(pairs) < recipe.pairs:
+        raise InputError(
+            f"{len(pairs)} pairs are among the texts in use: too few for a batch of {recipe.pairs}"
+        )
+    if recipe.epochs:
+        only_pairs = recipe.pair_weight and recipe.pair_every == 1
+        passes = recipe.epochs * (2 * len(pairs) if only_pairs else cut)
+        recipe = replace(recipe, passes=passes, epochs=0)
+    held_out = part("held-out", len(held))
+    validation, evaluated = held_out, range(min(EVALUATED, len(held)))
+    if recipe.validation:
+        validation, evaluated = part("train", in_use), range(cut, min(cut + EVALUATED, in_use))
+    sources = list(read_description(corpus)["sources"])
+    return Material(
+        part("train", cut),
+        validation,
+        evaluated,
+        held_out,
+        pairs,
+        projection,
+        sources,
+        info,
+        recipe,
+    )
 
-    def partners(self, indices: Sequence[int], device: torch.device) -> Partners:
-        """Return the partners of the texts at ``indices``."""
-        others = self._partner[np.asarray(indices, "i8")]
-        rows = np.flatnonzero(others >= 0)
-        sentences = self._targets.sentences_of(others[rows].tolist())
-        return Partners(torch.from_numpy(rows).to(device), sentences.to(device))
+
+def lowercase_twins(tokenizer: ByteLevelBPE) -> Indices:
+    """Return each token's lower-case twin, or itself, int64 [vocabulary].
+
+    A caseless teacher gives " The" and " the" one reading; training one row for both shows it to
+    every sighting of either.
+    """
+    twins = np.arange(tokenizer.vocab_size)
+    tokens = {tokenizer.token_bytes(token): token for token in range(tokenizer.vocab_size)}
+    for spelling, token in tokens.items():
+        try:
+            lower = spelling.decode("utf-8").lower().encode("utf-8")
+        except UnicodeDecodeError:
+            continue
+        twins[token] = tokens.get(lower, token)
+    return twins
+
+
+def fit_axes(targets: Targets, size: int) -> Array:
+    """Return the first ``size`` uncentred principal axes of the teacher, float32 [size, D].
+
+    Of its sentence vectors and, a tenth, its token states, in the first shards.
+    """
+    sentences = np.zeros((targets.dimensions, targets.dimensions))
+    tokens = np.zeros_like(sentences)
+    for number in range(min(AXES_SHARDS, targets.shards)):
+        vectors = targets.sentences(number).astype("f8")
+        sentences += vectors.T @ vectors
+        states = targets.states(number).astype("f4")
+        tokens += states.T @ states
+    both = sentences / sentences.trace() + TOKEN_SHARE * tokens / tokens.trace()
+    return principal_axes(both, size)

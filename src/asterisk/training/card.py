@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.nn import functional
 
@@ -15,13 +15,9 @@ from asterisk.common.files import replacing_file
 from asterisk.common.plugins import require
 from asterisk.model.checkpoint import Array, Checkpoint, save
 from asterisk.training import bag
+from asterisk.training.batches import Material
 from asterisk.training.distil import CURVE_FIELDS, Curve, Distillation, student_and_teacher
-from asterisk.training.recipe import TrainingRecipe
-from asterisk.training.teachers.targets import TargetsInfo
-
-if TYPE_CHECKING:
-    from asterisk.training.pipeline import Material
-    from asterisk.training.student import Start
+from asterisk.training.student import Start
 
 TABLE = "embeddings.word_embeddings.weight"
 UNMEASURED = "Not measured yet: `asterisk-eval`, then `asterisk-train … --evaluation`."
@@ -58,29 +54,6 @@ SOURCES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a run was, and what was measured on ``held_out`` texts that were never trained on.
-
-    ``passes`` were made over ``texts`` different texts; ``start`` and ``cosine`` are mean cosines
-    to the teacher before and after training, ``bag`` the best static table's; a pair of
-    ``bypassed`` is, without that block, the mean cosine to the whole model and to the teacher.
-    ``evaluation`` is the Markdown of an evaluation; ``origin`` names the weights that the run
-    began with, if any, and ``distilled`` says that they had been distilled, too.
-    """
-
-    texts: int
-    passes: int
-    held_out: int
-    start: float | None
-    cosine: float
-    bag: float | None
-    bypassed: Sequence[tuple[float, float]]
-    evaluation: str | None = None
-    origin: str = ""
-    distilled: bool = False
-
-
 def write_checkpoint(
     run: Distillation,
     material: Material,
@@ -93,31 +66,11 @@ def write_checkpoint(
     """Write a finished run's checkpoint to ``out``; its curve is drawn in the run's folder, too.
 
     ``start`` is what it began with, if that had weights; its licence stays unless one is given.
+    ``evaluation`` is the Markdown of an evaluation.
     """
-    model, name = run.model.eval(), out.resolve().name
-    measured = bag.read_cosines(run.folder / "bag") or {}
-    picture = run.folder / "curve.png"
-    draw_curve(picture, run.curve, measured.get("line"))
-    whole, teacher = student_and_teacher(model, material.held_out)
-    bypassed = []
-    for index in range(model.config.num_layers):
-        without, _ = student_and_teacher(model, material.held_out, skip=index)
-        to_whole, to_teacher = (
-            float(functional.cosine_similarity(*pair).mean())
-            for pair in ((whole, without), (without, teacher))
-        )
-        bypassed.append((to_whole, to_teacher))
-    rows = run.curve
-    facts = Facts(
-        texts=run.texts_read(),
-        passes=run.seen,
-        held_out=len(material.held_out),
-        start=rows[0]["held_out_cosine"] if rows and not rows[0]["passes"] else None,
-        cosine=float(functional.cosine_similarity(whole, teacher).mean()),
-        bag=measured.get("held_out_cosine"),
-        bypassed=bypassed,
-        evaluation=evaluation,
-    )
+    model, name, picture = run.model.eval(), out.resolve().name, run.folder / "curve.png"
+    cosines = bag.read_cosines(run.folder / "bag") or {}
+    draw_curve(picture, run.curve, cosines.get("line"))
     tensors: dict[str, Array] = {k: v.cpu().numpy() for k, v in model.state_dict().items()}
     if material.train.fold is not None:  # every spelling of a token gets its row
         tensors[TABLE] = tensors[TABLE][material.train.fold]
@@ -126,14 +79,33 @@ def write_checkpoint(
         checkpoint = Checkpoint(name, model.config, tensors, teacher_projection=projection)
     else:
         checkpoint = replace(start.checkpoint, name=name, tensors=tensors)
-        origin = start.origin if start.origin != name else f"an earlier {name}"
-        facts = replace(facts, origin=origin, distilled=start.distilled)
     if licence is not None:
         checkpoint = replace(checkpoint, licence=licence)
-    text = write_card(checkpoint, run.recipe, facts, info=material.info, sources=material.sources)
+    rows = cosine_rows(run, material, cosines)
+    evaluation = evaluation or UNMEASURED
+    text = write_card(checkpoint, run, material, start=start, cosines=rows, evaluation=evaluation)
     save(replace(checkpoint, card=text), out)
     with replacing_file(out / "curve.png") as staging:
         staging.write_bytes(picture.read_bytes())
+
+
+def cosine_rows(run: Distillation, material: Material, bag_cosines: Mapping[str, float]) -> str:
+    """Return a Markdown table's rows of cosines on held-out texts, some without a block."""
+    rows, first = [], run.curve[0] if run.curve else {"passes": 1.0}
+    if not first["passes"]:
+        before = "before training, where the curve of 1,000 of them begins"
+        rows.append(f"| {before} | {first['held_out_cosine']:.4f} | |")
+    if bag_cosines:
+        rows.append(f"| the best static token table | {bag_cosines['held_out_cosine']:.4f} | |")
+    whole, teacher = student_and_teacher(run.model, material.held_out)
+    cosine = functional.cosine_similarity(whole, teacher).mean()
+    rows.append(f"| **trained** | **{cosine:.4f}** | 1 |")
+    for index in range(run.model.config.num_layers):
+        without, _ = student_and_teacher(run.model, material.held_out, skip=index)
+        to_teacher = functional.cosine_similarity(without, teacher).mean()
+        to_whole = functional.cosine_similarity(whole, without).mean()
+        rows.append(f"| block {index + 1} bypassed | {to_teacher:.4f} | {to_whole:.4f} |")
+    return "\n".join(rows)
 
 
 def read_licence(path: Path) -> str:
@@ -188,20 +160,26 @@ def draw_curve(path: Path, rows: Curve, bag: float | None = None) -> None:
 
 def write_card(
     student: Checkpoint,
-    recipe: TrainingRecipe,
-    facts: Facts,
+    run: Distillation,
+    material: Material,
     *,
-    info: TargetsInfo,
-    sources: Iterable[str],
+    start: Start | None,
+    cosines: str,
+    evaluation: str,
 ) -> str:
     """Return the README of ``student``, with Hugging Face's metadata block."""
-    name, config = student.name, student.config
+    name, config, recipe, info = student.name, student.config, run.recipe, material.info
     size = config.embedding_size
+    origin = before = ""
+    if start is not None:
+        origin = start.origin if start.origin != name else f"an earlier {name}"
+        if start.distilled:
+            before = ", after what the checkpoint it began with had seen"
     texts = "The texts have licences of their own, and none of them is\nhere"
-    if facts.origin:
+    if origin:
         licence = licence_of(student.card) or "other"
         copy = ", of which LICENSE is a copy" if student.licence else ""
-        licences = f"""The weights began as {facts.origin}, were changed by training and are under
+        licences = f"""The weights began as {origin}, were changed by training and are under
 the same licence, {licence}{copy}. {texts}."""
     else:
         licence = licence_of(student.card) or "mit"
@@ -221,8 +199,7 @@ here or anywhere, can be searched with this one's queries, and the other way rou
 `teacher_projection.safetensors` maps the teacher's vectors into this space, so that
 documents may be embedded by the teacher and queries by this model. Vectors may be cut to their
 first 128 or 64 dimensions: they are ordered by variance."""
-    before = ", after what the checkpoint it began with had seen" if facts.distilled else ""
-    origin = f", beginning as {facts.origin}" if facts.origin else ""
+    beginning = f", beginning as {origin}" if origin else ""
     choices = "\n".join(f"| {field} | {value} |" for field, value in asdict(recipe).items())
     case = "Case is not seen, because the teacher sees none. " if recipe.fold_case else ""
     return f"""---
@@ -234,7 +211,7 @@ pipeline_tag: sentence-similarity
 # {name}
 
 A sentence encoder for small machines: {config.num_layers} layers, {config.num_heads} heads,
-{size}-d vectors, distilled from {info.teacher} by `asterisk-train`{origin}.
+{size}-d vectors, distilled from {info.teacher} by `asterisk-train`{beginning}.
 {_POOLINGS[config.pooling]}, L2-normalised, {tokens}, at most {config.max_seq_length} tokens.
 {space}
 
@@ -251,28 +228,28 @@ or `asterisk-export` to ONNX, TFLite and GGUF.
 ## Evaluation
 
 <!-- evaluation -->
-{facts.evaluation or UNMEASURED}
+{evaluation}
 <!-- /evaluation -->
 
-Mean cosines on {facts.held_out:,} texts that were never trained on, to the teacher's
+Mean cosines on {len(material.held_out):,} texts that were never trained on, to the teacher's
 {projected}vectors and to the whole model's own; a block that could be bypassed unnoticed would have
 learned nothing:
 
 | | to the teacher | to the whole model |
 |---|--:|--:|
-{_cosine_rows(facts)}
+{cosines}
 
 ![The curve of this run](curve.png)
 
 ## Data
 
-{facts.texts:,} texts, up to {info.limit} tokens of each, passed {facts.passes:,} times in
+{run.texts_read():,} texts, up to {info.limit} tokens of each, passed {run.seen:,} times in
 all{before}; `asterisk-data` drew them from the sources below, without duplicates and without
 any text of the evaluation sets.
 
 | source | what it is, licence |
 |---|---|
-{source_rows(sources)}
+{source_rows(material.sources)}
 
 {licences}
 
@@ -302,16 +279,3 @@ def licence_of(card: str) -> str | None:
 def source_rows(sources: Iterable[str]) -> str:
     """Return the rows of a Markdown table: a source, its origin and its licence."""
     return "\n".join(f"| {name} | {SOURCES.get(name, 'your own')} |" for name in sources)
-
-
-def _cosine_rows(facts: Facts) -> str:
-    rows = []
-    if facts.start is not None:
-        before = "before training, where the curve of 1,000 of them begins"
-        rows.append(f"| {before} | {facts.start:.4f} | |")
-    if facts.bag is not None:
-        rows.append(f"| the best static token table | {facts.bag:.4f} | |")
-    rows.append(f"| **trained** | **{facts.cosine:.4f}** | 1 |")
-    for index, (whole, teacher) in enumerate(facts.bypassed):
-        rows.append(f"| block {index + 1} bypassed | {teacher:.4f} | {whole:.4f} |")
-    return "\n".join(rows)

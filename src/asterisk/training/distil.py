@@ -20,12 +20,11 @@ from asterisk.common.errors import ArtifactError, one_line
 from asterisk.common.files import replacing_file
 from asterisk.model.encoder import Encoder, pool
 from asterisk.training import losses
-from asterisk.training.batches import Batch, MemoryBank, Targets, plan, plan_pairs
+from asterisk.training.batches import EVALUATED, Batch, Targets, plan, plan_pairs
 from asterisk.training.distributed import Processes
 from asterisk.training.recipe import TrainingRecipe
 
 SAVE_EVERY = 180.0  # seconds
-EVALUATED = 1_000  # held-out texts
 CURVE_FIELDS = (
     "passes",
     "learning_rate",
@@ -73,7 +72,7 @@ class Distillation:
         self.dense = [p for p in model.parameters() if p is not self.table]
         self.step = self.seen = 0
         self.best, self.misses = -1.0, 0
-        self.bank = MemoryBank(train, self.pairs, recipe.seed)
+        self.bank = losses.MemoryBank(train, self.pairs, recipe.seed)
         self.sums: dict[str, float] = {}
         self.curve: Curve = []
         self.state_path, self.best_path = folder / "state.pt", folder / "best.pt"
@@ -159,23 +158,27 @@ class Distillation:
         self, batch: Batch, indices: list[int], progress: float, *, empty: bool
     ) -> dict[str, float]:
         """Leave the gradient of the weighted losses; return the losses."""
-        weights, device = self.recipe.weights(progress), self.processes.device
-        bank = partners = None
+        recipe, processes, weights = self.recipe, self.processes, self.recipe.weights(progress)
+        reading = losses.read(self.model, batch, recipe.amp)
+        terms = {}
+        for name, loss in (("cosine", losses.cosine), ("l2", losses.l2), ("token", losses.token)):
+            if weights[name]:
+                terms[name] = loss(reading, batch)
         if weights["relation"] or weights["contrast"]:
-            bank = self.bank.sample(self.step).to(device)
+            bank = self.bank.sample(self.step).to(processes.device)
+        if weights["relation"]:
+            temperature = recipe.relation_temperature
+            terms["relation"] = losses.relation(reading, batch, bank, processes, temperature)
         if weights["contrast"]:
-            partners = self.bank.partners(indices, device)
-        terms = losses.terms(
-            self.model,
-            batch,
-            self.recipe,
-            weights,
-            processes=self.processes,
-            bank=bank,
-            partners=partners,
-        )
+            partners = self.bank.partners(indices, processes.device)
+            temperature = recipe.contrast_temperature
+            terms["contrast"] = losses.contrast(
+                reading, batch, bank, partners, processes=processes, temperature=temperature
+            )
+        if weights["pair"] and batch.paired:
+            terms["pair"] = losses.infonce(reading, processes, recipe.temperature)
         counts = torch.stack([term.counts for term in terms.values()]) * (0.0 if empty else 1.0)
-        scales = self.processes.scales(counts)
+        scales = processes.scales(counts)
         parts = [
             weights[name] * (term.value * scale)
             for (name, term), scale in zip(terms.items(), scales, strict=True)

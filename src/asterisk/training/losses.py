@@ -6,19 +6,63 @@ the shares of several processes add up to the loss of the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from asterisk.model.encoder import Encoder, pool
-from asterisk.training.batches import Batch, Partners
+from asterisk.training.batches import Batch, Targets
 from asterisk.training.distributed import Processes
-from asterisk.training.recipe import TrainingRecipe
 
+BANK_SHARDS = 16
+BANK_SAMPLE = 8_192
 SAME = 0.999  # the teacher's cosine of a text and itself, or of what says the same
+
+
+@dataclass(frozen=True, slots=True)
+class Partners:
+    """The other texts of a batch's pairs, as the teacher sees them.
+
+    ``rows`` int64 [k] are the batch's texts that have one; ``sentences`` float32 [k, d].
+    """
+
+    rows: Tensor
+    sentences: Tensor
+
+
+class MemoryBank:
+    """The teacher's vectors of the first shards of ``targets``: negatives to compare with.
+
+    ``pairs`` int64 [m, 2] are texts that mean the same; of several partners the last counts.
+    """
+
+    def __init__(self, targets: Targets, pairs: npt.NDArray[np.int64], seed: int) -> None:
+        self._targets, self._seed = targets, seed
+        self._partner = np.full(len(targets), -1)
+        self._partner[pairs[:, 0]] = pairs[:, 1]
+        self._partner[pairs[:, 1]] = pairs[:, 0]
+        self._vectors: Tensor | None = None
+
+    def sample(self, step: int) -> Tensor:
+        """Return the vectors that step ``step`` compares with, float32 [`BANK_SAMPLE`, d]."""
+        if self._vectors is None:
+            numbers = range(min(BANK_SHARDS, self._targets.shards))
+            shards = [torch.from_numpy(self._targets.sentences(number)) for number in numbers]
+            self._vectors = torch.cat(shards)
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
+        return self._vectors[torch.randint(len(self._vectors), (BANK_SAMPLE,), generator=generator)]
+
+    def partners(self, indices: Sequence[int], device: torch.device) -> Partners:
+        """Return the partners of the texts at ``indices``."""
+        others = self._partner[np.asarray(indices, "i8")]
+        rows = np.flatnonzero(others >= 0)
+        sentences = self._targets.sentences_of(others[rows].tolist())
+        return Partners(torch.from_numpy(rows).to(device), sentences.to(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,37 +176,6 @@ def contrast(
     scores = queries @ torch.cat([documents, bank]).T / temperature
     value = functional.cross_entropy(scores, own) * len(own) / len(batch)
     return Term(value, _text_count(batch))
-
-
-def terms(
-    model: Encoder,
-    batch: Batch,
-    recipe: TrainingRecipe,
-    weights: Mapping[str, float],
-    *,
-    processes: Processes,
-    bank: Tensor | None = None,
-    partners: Partners | None = None,
-) -> dict[str, Term]:
-    """Return the losses that have a weight, by name.
-
-    `relation` and `contrast` need a ``bank``, `contrast` ``partners``, too.
-    """
-    reading = read(model, batch, recipe.amp)
-    found = {}
-    for name, loss in (("cosine", cosine), ("l2", l2), ("token", token)):
-        if weights[name]:
-            found[name] = loss(reading, batch)
-    if weights["relation"] and bank is not None:
-        found["relation"] = relation(reading, batch, bank, processes, recipe.relation_temperature)
-    if weights["contrast"] and bank is not None and partners is not None:
-        temperature = recipe.contrast_temperature
-        found["contrast"] = contrast(
-            reading, batch, bank, partners, processes=processes, temperature=temperature
-        )
-    if weights["pair"] and batch.paired:
-        found["pair"] = infonce(reading, processes, recipe.temperature)
-    return found
 
 
 def _text_count(batch: Batch) -> Tensor:

@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.common.errors import ArtifactError, InputError, UsageError
+from asterisk.common.errors import ArtifactError, UsageError
 from asterisk.common.files import replacing_file
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.model.encoder import Encoder, of_checkpoint
-from asterisk.tokenizer import ByteLevelBPE, gpt2
+from asterisk.tokenizer import gpt2
 from asterisk.training import bag, card, student
 from asterisk.training.bag import BagRecipe
-from asterisk.training.batches import Targets
-from asterisk.training.corpora.corpus import Corpus, read_description
-from asterisk.training.distil import EVALUATED, Distillation, texts_seen
+from asterisk.training.batches import Material, open_material
+from asterisk.training.distil import Distillation, texts_seen
 from asterisk.training.distributed import Processes
 from asterisk.training.recipe import TrainingRecipe
 from asterisk.training.student import Pruning
-from asterisk.training.teachers.targets import (
-    SHARD,
-    TargetsInfo,
-    corpus_digest,
-    read_projection,
-)
+from asterisk.training.teachers.targets import SHARD, TargetsInfo
 from asterisk.training.teachers.teacher import EncoderTeacher, find
 
-PATIENCE = 3_600.0  # seconds that a run waits for a teacher's next shard
 Array = npt.NDArray[np.float32]
 OnProgress = Callable[[str, int, int, dict[str, float]], None]
 
@@ -66,113 +59,6 @@ class Job:
     licence: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Material:
-    """The texts of a run, and its recipe with nothing left open.
-
-    A run is evaluated on the texts of ``validation`` at ``evaluated``; ``held_out`` are those of
-    the corpus's own held-out part. ``pairs`` int64 [m, 2] are indices into ``train``;
-    ``projection`` float32 [d, D] maps the teacher's space to the student's, None where they are
-    the same; ``sources`` name the corpus's sources.
-    """
-
-    train: Targets
-    validation: Targets
-    evaluated: range
-    held_out: Targets
-    pairs: npt.NDArray[np.int64]
-    projection: Array | None
-    sources: list[str]
-    info: TargetsInfo
-    recipe: TrainingRecipe
-
-
-def open_material(
-    corpus: Path,
-    targets: Path,
-    recipe: TrainingRecipe,
-    *,
-    info: TargetsInfo | None = None,
-    texts: int | None = None,
-    follow: bool = False,
-    axes: Array | int | None = None,
-) -> Material:
-    """Open the first ``texts`` texts, in whole shards, and settle what the recipe left open.
-
-    Targets in the teacher's tokens are projected to ``axes``, float32 [d, D], or to so many of
-    their own. ``follow`` waits for shards that do not exist yet. ArtifactError for targets that are
-    damaged or of another corpus, InputError for a corpus without what the recipe needs.
-    """
-    train, held = Corpus.open(corpus), Corpus.open(corpus, "held-out")
-    info = info or TargetsInfo.open(targets)
-    if info.corpus is not None and info.corpus != corpus_digest(corpus / "train"):
-        raise ArtifactError(f"{targets} was made from another corpus than {corpus}")
-    if not len(held):
-        raise InputError(f"{corpus} has no held-out texts: nothing would tell how training goes")
-    fold_case = recipe.fold_case and info.uncased and not info.own_tokens
-    recipe = replace(recipe, fold_case=fold_case)
-    twins = lowercase_twins(gpt2()) if fold_case else None
-    patience = PATIENCE if follow else 0.0
-    projection: Array | None
-    if not info.own_tokens:
-        projection = read_projection(targets / "projection.npy")
-    elif isinstance(axes, int):
-        wide = Targets(targets / "train", len(train), None, None, patience)
-        projection = student.fit_axes(wide, axes)
-    else:
-        projection = axes
-
-    def part(name: str, count: int) -> Targets:
-        folder, own_tokens = targets / name, info.own_tokens
-        return Targets(folder, count, projection, twins, patience, as_read=own_tokens)
-
-    in_use = min(len(train), -(-texts // SHARD) * SHARD) if texts else len(train)
-    cut = in_use - round(recipe.validation * in_use)
-    pairs = np.asarray(train.pairs)
-    pairs = pairs[(pairs < cut).all(1)]
-    if recipe.pair_weight and len(pairs) < recipe.pairs:
-        raise InputError(
-            f"{len(pairs)} pairs are among the texts in use: too few for a batch of {recipe.pairs}"
-        )
-    if recipe.epochs:
-        only_pairs = recipe.pair_weight and recipe.pair_every == 1
-        passes = recipe.epochs * (2 * len(pairs) if only_pairs else cut)
-        recipe = replace(recipe, passes=passes, epochs=0)
-    held_out = part("held-out", len(held))
-    validation, evaluated = held_out, range(min(EVALUATED, len(held)))
-    if recipe.validation:
-        validation, evaluated = part("train", in_use), range(cut, min(cut + EVALUATED, in_use))
-    sources = list(read_description(corpus)["sources"])
-    return Material(
-        part("train", cut),
-        validation,
-        evaluated,
-        held_out,
-        pairs,
-        projection,
-        sources,
-        info,
-        recipe,
-    )
-
-
-def lowercase_twins(tokenizer: ByteLevelBPE) -> npt.NDArray[np.int64]:
-    """Return each token's lower-case twin, or itself, int64 [vocabulary].
-
-    A caseless teacher gives " The" and " the" one reading; training one row for both shows it to
-    every sighting of either.
-    """
-    twins = np.arange(tokenizer.vocab_size)
-    tokens = {tokenizer.token_bytes(token): token for token in range(tokenizer.vocab_size)}
-    for spelling, token in tokens.items():
-        try:
-            lower = spelling.decode("utf-8").lower().encode("utf-8")
-        except UnicodeDecodeError:
-            continue
-        twins[token] = tokens.get(lower, token)
-    return twins
-
-
 def train(
     job: Job,
     recipe: TrainingRecipe,
@@ -203,15 +89,7 @@ def train(
     recipe, size = material.recipe, material.train.dimensions
     start = None
     if checkpoint is not None:
-        start = student.prepare_start(
-            checkpoint,
-            pruning,
-            info,
-            projection=material.projection,
-            dimensions=size,
-            seed=recipe.seed,
-            shape=shape,
-        )
+        start = student.prepare_start(checkpoint, pruning, material, shape)
         config = start.checkpoint.config
     else:  # with a projection where the student is wider than its vectors
         hidden = shape.get("hidden_size", size)
@@ -277,7 +155,7 @@ def _fresh_student(run: Path, material: Material, config: ModelConfig) -> Encode
     rows = _initial_rows(run, material, config)
     if not material.train.token_dimensions:
         # The mean of a token's texts says little of the token; a quick bag says more.
-        first = material.train.first(student.MEAN_SHARDS)
+        first = material.train.first(student.MEAN_SHARDS * SHARD)
         rows = bag.fit(rows, first, material.held_out, BagRecipe(epochs=3)).rows
     return student.identity_student(config, rows, seed=material.recipe.seed)
 

@@ -23,15 +23,13 @@ from asterisk.model.checkpoint import Checkpoint, load
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.model.encoder import Encoder
 from asterisk.tokenizer import ByteLevelBPE
-from asterisk.training.batches import Targets
-from asterisk.training.teachers.targets import OWN_TOKENS, TargetsInfo, principal_axes
+from asterisk.training.batches import Material, Targets
+from asterisk.training.teachers.targets import OWN_TOKENS, TargetsInfo
 from asterisk.training.teachers.teacher import EncoderTeacher, find
 
 ROW_RMS = 0.5
 PRIOR = 2.0  # how many sightings a token's reading on its own is worth
 MEAN_SHARDS = 6  # of targets: enough sightings of the tokens that matter
-TOKEN_SHARE = 0.1  # weight of token states beside sentence vectors, where axes are fitted
-AXES_SHARDS = 2
 Array = npt.NDArray[np.float32]
 
 
@@ -188,20 +186,14 @@ def load_start(
 
 
 def prepare_start(
-    checkpoint: Checkpoint,
-    pruning: Pruning,
-    info: TargetsInfo,
-    *,
-    projection: Array | None,
-    dimensions: int,
-    seed: int,
-    shape: dict[str, int],
+    checkpoint: Checkpoint, pruning: Pruning, material: Material, shape: dict[str, int]
 ) -> Start:
-    """Return the student made of ``checkpoint``, in the space of the targets of ``info``.
+    """Return the student made of ``checkpoint``, in the space of ``material``'s targets.
 
-    ``projection`` float32 [d, D] and ``dimensions`` are the targets'; ``shape`` holds
-    `ModelConfig`'s fields that were asked for. UsageError for what does not fit.
+    ``shape`` holds `ModelConfig`'s fields that were asked for. UsageError for what does not fit.
     """
+    info, projection = material.info, material.projection
+    dimensions = material.train.dimensions
     student, name = checkpoint, checkpoint.name
     own = checkpoint.teacher_projection
     if not info.own_tokens:
@@ -216,7 +208,7 @@ def prepare_start(
             inner = student.config.intermediate_size * pruning.width // student.config.hidden_size
             student = narrowed(student, projection, shape.get("intermediate_size", inner))
         elif student.config.embedding_size != dimensions:
-            student = widened(student, dimensions, seed)
+            student = widened(student, dimensions, material.recipe.seed)
         longest = min(student.config.max_positions, info.longest)
         student = replace(
             student,
@@ -253,22 +245,6 @@ def with_layers(checkpoint: Checkpoint, layers: Sequence[int]) -> Checkpoint:
                 tensors[f"encoder.layer.{new}.{name.removeprefix(prefix)}"] = value
     config = replace(checkpoint.config, num_layers=len(layers))
     return replace(checkpoint, config=config, tensors=tensors, compatible_with=())
-
-
-def fit_axes(targets: Targets, size: int) -> Array:
-    """Return the first ``size`` uncentred principal axes of the teacher, float32 [size, D].
-
-    Of its sentence vectors and, a tenth, its token states, in the first shards.
-    """
-    sentences = np.zeros((targets.dimensions, targets.dimensions))
-    tokens = np.zeros_like(sentences)
-    for number in range(min(AXES_SHARDS, targets.shards)):
-        vectors = targets.sentences(number).astype("f8")
-        sentences += vectors.T @ vectors
-        states = targets.states(number).astype("f4")
-        tokens += states.T @ states
-    both = sentences / sentences.trace() + TOKEN_SHARE * tokens / tokens.trace()
-    return principal_axes(both, size)
 
 
 def narrowed(checkpoint: Checkpoint, axes: Array, intermediate: int) -> Checkpoint:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,15 +23,6 @@ TENSORS = "model.safetensors"
 PIECES = {"cpu": 4_096, "cuda": 65_536}  # word pieces at once, padding included
 Array = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
-
-
-class StatesEncoder(Protocol):
-    """An encoder of texts' word pieces."""
-
-    size: int
-
-    def states(self, texts: Sequence[Ids]) -> list[Array]:
-        """Return the last hidden states of texts' word pieces [T], float32 [T, size] each."""
 
 
 class Int8Bert:

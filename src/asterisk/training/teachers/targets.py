@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +22,18 @@ import numpy.typing as npt
 from asterisk.common.errors import ArtifactError, EngineError
 from asterisk.common.files import replacing_file, replacing_folder
 from asterisk.model.hub import PACKAGED
-from asterisk.tokenizer import ByteLevelBPE
+from asterisk.tokenizer import gpt2
 from asterisk.tokenizer.offsets import encode_with_offsets
 from asterisk.training.corpora.corpus import Corpus
-from asterisk.training.teachers.teacher import Reading, Teacher, TokenTeacher
+from asterisk.training.teachers.teacher import AT_ONCE, Teacher, TokenTeacher
 
 SHARD = 8_192
 PROJECTION_TEXTS = 10_000
-AT_ONCE = 256  # texts that a teacher is shown together
 FILE = "targets.json"
 OWN_TOKENS = "in the teacher's tokens: asterisk-teacher --tokenizer teacher"
-FIELDS = ("ids", "ends", "sentences")
-TOKEN_FIELDS = ("tokens", "scales")
 Array = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 Fields = dict[str, npt.NDArray[Any]]
-Ask = Callable[[int, Sequence[str], Callable[[int], None]], Fields]
-"""Asks for texts, the first of them at a position, and reports how many are finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +41,7 @@ class TargetsInfo:
     """What ``targets.json`` says of a folder of targets, as far as training uses it.
 
     ``limit`` is the tokens a text was cut to; ``identity`` what the teacher's vectors depend on,
-    ``corpus`` the SHA-256 of the texts, None each if the file does not say. ``own_tokens``: the
-    student has the teacher's tokenizer, and token states are kept as they are.
+    ``corpus`` the SHA-256 of the texts. ``own_tokens``: the student has the teacher's tokenizer.
     """
 
     teacher: str
@@ -126,9 +121,12 @@ class Shard:
     @classmethod
     def open(cls, folder: Path) -> Shard:
         """Map a shard that `build` wrote."""
-        names = [*FIELDS, *(name for name in TOKEN_FIELDS if (folder / f"{name}.npy").is_file())]
-        paths = {name: folder / f"{name}.npy" for name in names}
-        return cls(**{k: np.load(p, mmap_mode="r", allow_pickle=False) for k, p in paths.items()})
+        arrays = {}
+        for name in ("ids", "ends", "sentences", "tokens", "scales"):
+            path = folder / f"{name}.npy"
+            if path.is_file() or name not in ("tokens", "scales"):
+                arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return cls(**arrays)
 
 
 def shard_folder(folder: Path, number: int) -> Path:
@@ -145,33 +143,12 @@ def read_projection(path: Path) -> Array:
     return projection
 
 
-def projection_of_texts(path: Path, teacher: Teacher, texts: Corpus, size: int) -> Array:
-    """Return the projection in a file, float32 [size, teacher's], fitted to texts if it is new."""
+def fitted_projection(path: Path, size: int, vectors: Callable[[], Array]) -> Array:
+    """Return the projection in a file, float32 [size, D], fitted to ``vectors`` if it is new."""
     if not path.is_file():
-        some = texts[:PROJECTION_TEXTS]
-        parts = [
-            teacher.sentences(start, some[start : start + AT_ONCE])
-            for start in range(0, len(some), AT_ONCE)
-        ]
-        _save_projection(path, np.concatenate(parts), size)
+        with replacing_file(path) as staging, staging.open("wb") as file:
+            np.save(file, fit_projection(vectors(), size))
     return read_projection(path)
-
-
-def projection_of_shards(path: Path, folder: Path, texts: int, size: int) -> Array:
-    """Return the projection in a file, fitted to the first shards if it is new.
-
-    So no teacher is asked twice for a vector that costs money.
-    """
-    if not path.is_file():
-        count = min(PROJECTION_TEXTS, texts)
-        shards = [Shard.open(shard_folder(folder, n)).sentences for n in range(-(-count // SHARD))]
-        _save_projection(path, np.concatenate(shards)[:count].astype("f4"), size)
-    return read_projection(path)
-
-
-def _save_projection(path: Path, vectors: Array, size: int) -> None:
-    with replacing_file(path) as staging, staging.open("wb") as file:
-        np.save(file, fit_projection(vectors, size))
 
 
 def fit_projection(vectors: Array, size: int) -> Array:
@@ -195,100 +172,98 @@ def principal_axes(moments: npt.NDArray[np.float64], size: int) -> Array:
 def build(
     folder: Path,
     texts: Corpus,
-    ask: Ask,
+    ask: Callable[[int, Sequence[str], Callable[[int], None]], Fields],
     *,
     shards: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Make every missing shard of ``texts`` under ``folder``, or those among the first ``shards``.
 
-    ``ask`` is `own_tokens`, `aligned` or `sentences_alone` of a teacher. ``on_progress`` gets the
-    number of texts that are finished, and of all.
+    ``ask`` is `ask_teacher` of a teacher. ``on_progress`` gets the number of texts that are
+    finished, and of all.
     """
     numbers = range(-(-len(texts) // SHARD))[:shards]
     sizes = [min(SHARD, len(texts) - number * SHARD) for number in numbers]
     missing = [number for number in numbers if not shard_folder(folder, number).is_dir()]
-    finished = sum(sizes) - sum(sizes[number] for number in missing)
-    on_progress(finished, sum(sizes))
+    finished, total = sum(sizes) - sum(sizes[number] for number in missing), sum(sizes)
+    on_progress(finished, total)
     for number in missing:
-        start, before = number * SHARD, finished
-        fields = ask(
-            start,
-            texts[start : start + SHARD],
-            lambda count, before=before: on_progress(before + count, sum(sizes)),  # type: ignore[misc]
-        )
+        start = number * SHARD
+        report = partial(lambda before, count: on_progress(before + count, total), finished)
+        fields = ask(start, texts[start : start + SHARD], report)
         with replacing_folder(shard_folder(folder, number), lambda _: False) as staging:
             for name, values in fields.items():
                 np.save(staging / f"{name}.npy", values)
         finished += sizes[number]
-        on_progress(finished, sum(sizes))
+        on_progress(finished, total)
 
 
-def own_tokens(teacher: TokenTeacher) -> Ask:
-    """Ask for the teacher's states at its own tokens, which the student's are."""
+def ask_teacher(
+    teacher: Teacher,
+    start: int,
+    texts: Sequence[str],
+    report: Callable[[int], None],
+    *,
+    limit: int,
+    rotation: Array | None = None,
+    own_tokens: bool = False,
+) -> Fields:
+    """Return a shard's arrays for ``texts``, the first of them at ``start`` in the corpus.
 
-    def ask(start: int, texts: Sequence[str], report: Callable[[int], None]) -> Fields:  # noqa: ARG001
-        readings = list(_read(teacher, texts, report))
-        states = [_in_bytes(one.states, np.ones(len(one.ids), bool)) for one in readings]
-        return _with_tokens([one.ids for one in readings], readings, states)
-
-    return ask
-
-
-def aligned(teacher: TokenTeacher, tokenizer: ByteLevelBPE, rotation: Array, limit: int) -> Ask:
-    """Ask for the teacher's states over the characters of the student's first ``limit`` tokens.
-
-    ``rotation`` float32 [d, D] maps them into the student's space.
+    The student reads the first ``limit`` tokens. With ``rotation`` float32 [d, D] a token is asked
+    for the teacher's states over its characters; with ``own_tokens``, which the student and the
+    teacher share, for the state as it is; with neither, for nothing.
     """
-
-    def ask(start: int, texts: Sequence[str], report: Callable[[int], None]) -> Fields:  # noqa: ARG001
-        ids, states, readings = [], [], []
-        for text, reading in zip(texts, _read(teacher, texts, report), strict=True):
-            encoded, spans = encode_with_offsets(tokenizer, text)
-            ids.append(np.array(encoded[:limit], "i8"))
-            rotated = reading.states @ rotation.T
-            targets = _token_targets(np.array(spans[:limit]), reading.spans, rotated, len(text))
-            states.append(_in_bytes(*targets))
-            readings.append(reading)
-        return _with_tokens(ids, readings, states)
-
-    return ask
-
-
-def sentences_alone(teacher: Teacher, tokenizer: ByteLevelBPE, limit: int) -> Ask:
-    """Ask for the vectors of a shard at once, so that a budget ends between shards."""
-
-    def ask(start: int, texts: Sequence[str], report: Callable[[int], None]) -> Fields:  # noqa: ARG001
+    tokenizer, ids = gpt2(), list[Indices]()
+    fields: Fields
+    if isinstance(teacher, TokenTeacher) and (own_tokens or rotation is not None):
+        sentences, tokens, scales = [], [], []
+        for at in range(0, len(texts), AT_ONCE):
+            some = texts[at : at + AT_ONCE]
+            for text, reading in zip(some, teacher.read(some), strict=True):
+                encoded, states, asked = reading.ids, reading.states, np.ones(len(reading.ids), "?")
+                if rotation is not None:
+                    found, spans = encode_with_offsets(tokenizer, text)
+                    encoded, rotated = np.array(found[:limit], "i8"), states @ rotation.T
+                    characters = np.array(spans[:limit])
+                    states, asked = _over(characters, reading.spans, rotated, len(text))
+                scale = np.where(asked, np.abs(states).max(1) / 127, 0).astype("f4")
+                rounded = np.rint(states / np.where(scale > 0, scale, 1)[:, None])
+                ids.append(encoded)
+                sentences.append(reading.sentence.astype("f2"))
+                tokens.append((rounded * asked[:, None]).astype("i1"))
+                scales.append(scale)
+            report(at + len(some))
+        fields = {
+            "sentences": np.stack(sentences),
+            "tokens": np.concatenate(tokens),
+            "scales": np.concatenate(scales),
+        }
+    else:  # a whole shard at once, so that a budget ends between shards
         vectors = teacher.sentences(start, texts)
         if vectors.shape != (len(texts), teacher.size):
             raise EngineError(f"the teacher gave vectors {vectors.shape} for {len(texts)} texts")
         ids = [np.array(tokenizer.encode(text)[:limit], "i8") for text in texts]
-        return {**_ids(ids), "sentences": vectors.astype("f2")}
-
-    return ask
-
-
-def _read(
-    teacher: TokenTeacher, texts: Sequence[str], report: Callable[[int], None]
-) -> Iterator[Reading]:
-    for start in range(0, len(texts), AT_ONCE):
-        yield from teacher.read(texts[start : start + AT_ONCE])
-        report(min(start + AT_ONCE, len(texts)))
+        fields = {"sentences": vectors.astype("f2")}
+    together = np.concatenate(ids)
+    dtype = "u2" if together.max(initial=0) <= 0xFFFF else "u4"
+    ends = np.cumsum([len(one) for one in ids])
+    return {"ids": together.astype(dtype), "ends": ends, **fields}
 
 
-def _token_targets(
+def _over(
     spans: Indices, piece_spans: Indices, states: Array, length: int
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Return each token's mean state over its characters, float32 [tokens, d], and who has one.
 
-    ``spans`` int64 [tokens, 2] are the student's characters in a text of ``length`` characters,
-    ``piece_spans`` the teacher's; ``states`` float32 [pieces, d] are rotated already.
+    ``spans`` int64 [tokens, 2] are the student's in a text of ``length`` characters,
+    ``piece_spans`` the teacher's; ``states`` float32 [pieces, d].
     """
-    pieces, at = _by_character(piece_spans)
+    pieces, positions = _by_character(piece_spans)
     piece_at = np.full(length, -1)
-    piece_at[at] = pieces
-    tokens, characters = _by_character(spans)
-    read = piece_at[characters]
+    piece_at[positions] = pieces
+    tokens, positions = _by_character(spans)
+    read = piece_at[positions]
     real = read >= 0
     width = len(states)
     weights = np.bincount(tokens[real] * width + read[real], minlength=len(spans) * width)
@@ -303,28 +278,3 @@ def _by_character(spans: Indices) -> tuple[Indices, Indices]:
     owners = np.repeat(np.arange(len(spans)), lengths)
     shifts = spans[:, 0] - (np.cumsum(lengths) - lengths)
     return owners, np.arange(len(owners)) + shifts[owners]
-
-
-def _with_tokens(
-    ids: Sequence[Indices],
-    readings: Sequence[Reading],
-    states: Sequence[tuple[npt.NDArray[np.int8], Array]],
-) -> Fields:
-    return {
-        **_ids(ids),
-        "sentences": np.stack([one.sentence.astype("f2") for one in readings]),
-        "tokens": np.concatenate([values for values, _ in states]),
-        "scales": np.concatenate([scales for _, scales in states]),
-    }
-
-
-def _ids(ids: Sequence[Indices]) -> Fields:
-    together = np.concatenate(ids)
-    dtype = "u2" if together.max(initial=0) <= 0xFFFF else "u4"
-    return {"ids": together.astype(dtype), "ends": np.cumsum([len(some) for some in ids])}
-
-
-def _in_bytes(states: Array, asked: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int8], Array]:
-    scale = np.where(asked, np.abs(states).max(1) / 127, 0).astype("f4")
-    rounded = np.rint(states / np.where(scale > 0, scale, 1)[:, None])
-    return (rounded * asked[:, None]).astype("i1"), scale

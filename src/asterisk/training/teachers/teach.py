@@ -9,11 +9,13 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from asterisk import __version__
 from asterisk.common.errors import ArtifactError, InputError, OutputError, UsageError
@@ -39,6 +41,7 @@ from asterisk.training.teachers.teacher import (
 from asterisk.training.teachers.vectors import Budget, BudgetSpent, Endpoint, JsonLines, NpyRows
 
 SCHEMA = 1
+Array = npt.NDArray[np.float32]
 RECORDS = (".jsonl", ".ndjson")
 NOT_COMPARED = ("teacher", "versions")  # a folder may move; a library may be mended
 TOOLS = ("numpy", "onnxruntime", "tokenizers", "torch", "transformers")
@@ -167,27 +170,30 @@ def teach(
     }
     save_facts(out, facts, teachers, parts)
     path, train = out / "projection.npy", parts["train"]
+    fitted = min(targets.PROJECTION_TEXTS, len(train))
+    shards, rotation = -(-fitted // targets.SHARD), None
 
     def build(part: str, shards: int | None = None) -> None:
-        one = teachers[part]
-        if own_tokens and isinstance(one, TokenTeacher):
-            ask = targets.own_tokens(one)
-        elif tokens and isinstance(one, TokenTeacher):
-            ask = targets.aligned(one, gpt2(), read_projection(path), limit)
-        else:
-            ask = targets.sentences_alone(one, gpt2(), limit)
-        report = lambda done, total: on_progress(part, done, total)  # noqa: E731
-        targets.build(out / part, parts[part], ask, shards=shards, on_progress=report)
+        how: dict[str, Any] = {"limit": limit, "rotation": rotation, "own_tokens": own_tokens}
+        ask = partial(targets.ask_teacher, teachers[part], **how)
+        progress = partial(on_progress, part)
+        targets.build(out / part, parts[part], ask, shards=shards, on_progress=progress)
+
+    def vectors() -> Array:
+        """Return vectors of the first texts, out of shards where each may cost money."""
+        if tokens:
+            return teacher.sentences(0, train[:fitted])
+        opened = [Shard.open(shard_folder(out / "train", number)) for number in range(shards)]
+        return np.concatenate([one.sentences for one in opened])[:fitted].astype("f4")
 
     try:
         if not own_tokens:
-            if tokens:
-                projection = targets.projection_of_texts(path, teacher, train, size)
-            else:
-                build("train", shards=-(-targets.PROJECTION_TEXTS // targets.SHARD))
-                projection = targets.projection_of_shards(path, out / "train", len(train), size)
+            if not tokens:
+                build("train", shards)
+            projection = targets.fitted_projection(path, size, vectors)
             if projection.shape != (size, teacher.size):
                 raise ArtifactError(f"{path} is {projection.shape}, not {(size, teacher.size)}")
+            rotation = projection if tokens else None
         build("held-out")
         build("train")
     except BudgetSpent as spent:

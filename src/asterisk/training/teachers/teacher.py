@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +24,10 @@ from asterisk.common.plugins import require
 from asterisk.model.checkpoint import load
 from asterisk.model.hub import PACKAGED, packaged
 from asterisk.model.modules import read_modules
-from asterisk.training.teachers.encoders import Int8Bert, StatesEncoder, TorchEncoder, padded
+from asterisk.training.teachers.encoders import Int8Bert, TorchEncoder, padded
 
 LONGEST = 512
-AT_ONCE = 256
+AT_ONCE = 256  # texts that a teacher is shown together
 POOLINGS = ("mean", "cls")
 NO_LENGTH = 1 << 20  # a tokenizer's configuration that means "any" has a larger number
 ROBERTA_LIKE = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer")
@@ -63,12 +64,26 @@ class Reading:
     spans: Indices
 
 
-@runtime_checkable
-class TokenTeacher(Protocol):
+class TokenTeacher(ABC):
     """A teacher that shows its token states."""
 
+    size: int
+    uncased = False
+
+    @property
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What its vectors depend on, as JSON."""
+
+    @abstractmethod
     def read(self, texts: Sequence[str]) -> list[Reading]:
-        """Read every text."""
+        """Read every text as far as the teacher's longest allows."""
+
+    def sentences(self, start: int, texts: Sequence[str]) -> Array:  # noqa: ARG002
+        """Return the sentence vectors of texts, float32 [n, size], L2-normalised."""
+        # Token states take up to a megabyte a text: a few texts at a time.
+        parts = (texts[i : i + AT_ONCE] for i in range(0, len(texts), AT_ONCE))
+        return np.stack([reading.sentence for part in parts for reading in self.read(part)])
 
 
 def find(name: str) -> Path:
@@ -80,66 +95,14 @@ def find(name: str) -> Path:
     return Path(name)
 
 
-@dataclass(frozen=True, slots=True)
-class PoolingConfig:
-    """How a model folder wants its model used.
-
-    ``pooling`` is "mean" or "cls"; ``own_length`` the word pieces that its makers read, None if
-    they did not say; ``positions`` how many there can be, None if any number; ``lowercase``,
-    whether texts are lower-cased before its tokenizer sees them.
-    """
-
-    model: Path
-    config: dict[str, Any]
-    pooling: str = "mean"
-    own_length: int | None = None
-    positions: int | None = None
-    lowercase: bool = False
-
-    @classmethod
-    def read(cls, folder: Path) -> PoolingConfig:
-        """Read ``modules.json`` and what it names; a plain folder is pooled by the mean.
-
-        Vectors are normalised whether or not the folder asks for it: a student is asked for
-        directions. ArtifactError for what a token-by-token teacher cannot be.
-        """
-        modules = read_modules(folder)
-        advice = "embed the corpus with it and give the vectors as .npy"
-        if modules.pooling not in POOLINGS:
-            problem = f"pooling {modules.pooling!r} is none of: {', '.join(POOLINGS)}"
-            raise ArtifactError(f"{folder}: {problem}; {advice}")
-        if modules.dense:
-            problem = "has a module Dense, which token states do not pass"
-            raise ArtifactError(f"{folder} {problem}: {advice}")
-        if modules.default_prompt_name and modules.prompts.get(modules.default_prompt_name):
-            problem = "puts a prompt before every text, which is not supported"
-            raise ArtifactError(f"{folder} {problem}: {advice}")
-        model = modules.transformer
-        config = read_object(model, "config.json")
-        if not config:
-            raise ArtifactError(f"{model / 'config.json'} is missing or empty")
-        tokenizer_length = read_object(model, "tokenizer_config.json").get("model_max_length")
-        length = modules.max_seq_length or tokenizer_length
-        positions = config.get("max_position_embeddings")
-        if isinstance(positions, int) and config.get("model_type") in ROBERTA_LIKE:
-            positions -= 1 + int(config.get("pad_token_id") or 0)  # they start behind padding
-        return cls(
-            model,
-            config,
-            modules.pooling,
-            length if isinstance(length, int) and 0 < length < NO_LENGTH else None,
-            positions if isinstance(positions, int) and positions > 0 else None,
-            modules.lowercase,
-        )
-
-
-class EncoderTeacher:
+class EncoderTeacher(TokenTeacher):
     """An encoder with mean or CLS pooling that shows every token state.
 
     ``engine`` "int8" is ONNX Runtime, for BERT itself; "bf16" is PyTorch in bfloat16; "torch" the
     same, in float32 on a CPU; None is the first that can. ``longest`` is how many word pieces are
     read, as far as the model's positions reach; None is what its makers say. ArtifactError for a
-    folder that is no such model.
+    folder that is no such model. Vectors are normalised whether or not the folder asks for it: a
+    student is asked for directions.
     """
 
     def __init__(
@@ -150,36 +113,57 @@ class EncoderTeacher:
         longest: int | None = LONGEST,
         threads: int = 1,
     ) -> None:
-        self._folder, self._pooling_config = folder, PoolingConfig.read(folder)
-        config = self._pooling_config
-        self.pooling = config.pooling
-        length = longest or config.own_length or LONGEST
-        self.longest = min(length, config.positions or length)
-        self.tokenizer = self._open_tokenizer()
-        tokenizer = json.loads((config.model / "tokenizer.json").read_text("utf-8"))
+        modules = read_modules(folder)
+        problem = ""
+        if modules.pooling not in POOLINGS:
+            problem = f": pooling {modules.pooling!r} is none of: {', '.join(POOLINGS)}; "
+        elif modules.dense:
+            problem = " has a module Dense, which token states do not pass: "
+        elif modules.default_prompt_name and modules.prompts.get(modules.default_prompt_name):
+            problem = " puts a prompt before every text, which is not supported: "
+        if problem:
+            advice = "embed the corpus with it and give the vectors as .npy"
+            raise ArtifactError(f"{folder}{problem}{advice}")
+        self._folder, self._model = folder, modules.transformer
+        self.pooling = modules.pooling
+        config = read_object(self._model, "config.json")
+        if not config:
+            raise ArtifactError(f"{self._model / 'config.json'} is missing or empty")
+        tokenizer_config = read_object(self._model, "tokenizer_config.json")
+        own = modules.max_seq_length or tokenizer_config.get("model_max_length")
+        length = longest or (own if isinstance(own, int) and 0 < own < NO_LENGTH else LONGEST)
+        positions = config.get("max_position_embeddings")
+        if isinstance(positions, int) and config.get("model_type") in ROBERTA_LIKE:
+            positions -= 1 + int(config.get("pad_token_id") or 0)  # they start behind padding
+        if isinstance(positions, int) and positions > 0:
+            length = min(length, positions)
+        self.longest = length
+        self._tokenizer = self._open_tokenizer(lowercase=modules.lowercase)
+        tokenizer = json.loads((self._model / "tokenizer.json").read_text("utf-8"))
         normalizer = tokenizer.get("normalizer") or {}
         steps = normalizer.get("normalizers", [normalizer])
         lowercases = any(step.get("lowercase") or step.get("type") == "Lowercase" for step in steps)
-        self.uncased = config.lowercase or lowercases
-        self.engine, self._encoder = self._open_encoder(engine, threads)
+        self.uncased = modules.lowercase or lowercases
+        self.engine, self._encoder = self._open_encoder(config, engine, threads)
         self.size = self._encoder.size
 
-    def _open_tokenizer(self) -> Any:
-        tokenizers = require("tokenizers", "train")
-        path = self._pooling_config.model / "tokenizer.json"
+    def _open_tokenizer(self, *, lowercase: bool) -> Any:
+        tokenizers, path = require("tokenizers", "train"), self._model / "tokenizer.json"
         try:
             tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as failure:  # the library raises Exception itself
             raise ArtifactError(f"cannot read {path}: {one_line(failure)}") from None
         tokenizer.no_padding()
         tokenizer.enable_truncation(self.longest)
-        if self._pooling_config.lowercase:
+        if lowercase:
             steps = [tokenizers.normalizers.Lowercase(), tokenizer.normalizer]
             tokenizer.normalizer = tokenizers.normalizers.Sequence([step for step in steps if step])
         return tokenizer
 
-    def _open_encoder(self, engine: str | None, threads: int) -> tuple[str, StatesEncoder]:
-        model, config = self._pooling_config.model, self._pooling_config.config
+    def _open_encoder(
+        self, config: dict[str, Any], engine: str | None, threads: int
+    ) -> tuple[str, Int8Bert | TorchEncoder]:
+        model = self._model
         if engine == "bf16":
             return "bf16", TorchEncoder(model, half=True)
         if engine != "torch" and Int8Bert.can_read(model, config):
@@ -193,9 +177,9 @@ class EncoderTeacher:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What its vectors depend on, as JSON."""
+        """The files and settings that its vectors depend on."""
         kinds = ("*.json", "*.safetensors", "*.bin", "*/config.json")
-        roots = (self._folder, self._pooling_config.model)
+        roots = (self._folder, self._model)
         whole = hashlib.sha256()
         for path in sorted({path for root in roots for kind in kinds for path in root.glob(kind)}):
             with path.open("rb") as file:
@@ -211,7 +195,7 @@ class EncoderTeacher:
 
     def read(self, texts: Sequence[str]) -> list[Reading]:
         """Read every text as far as the longest allows."""
-        encoded = [self.tokenizer.encode(text) for text in texts]
+        encoded = [self._tokenizer.encode(text) for text in texts]
         ids = [np.array(one.ids, "i8") for one in encoded]
         readings = []
         for one, pieces, states in zip(encoded, ids, self._encoder.states(ids), strict=True):
@@ -220,12 +204,8 @@ class EncoderTeacher:
             readings.append(Reading(unit, states, pieces, np.array(one.offsets)))
         return readings
 
-    def sentences(self, start: int, texts: Sequence[str]) -> Array:  # noqa: ARG002
-        """Return the sentence vectors of texts, float32 [n, size], L2-normalised."""
-        return _sentences(self, texts)
 
-
-class CheckpointTeacher:
+class CheckpointTeacher(TokenTeacher):
     """A checkpoint folder, seen in its own tokens, special ones included, by PyTorch.
 
     Texts are cut to ``longest`` tokens, or the checkpoint's own length if that is less.
@@ -254,7 +234,7 @@ class CheckpointTeacher:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What its vectors depend on, as JSON."""
+        """The weights and settings that its vectors depend on."""
         return {
             "kind": "checkpoint",
             "fingerprint": self.checkpoint.fingerprint,
@@ -287,13 +267,3 @@ class CheckpointTeacher:
                 own, no_spans = ids[index], np.empty((0, 2), "i8")
                 readings[index] = Reading(sentences[row], shown[row, : len(own)], own, no_spans)
         return [readings[index] for index in range(len(texts))]
-
-    def sentences(self, start: int, texts: Sequence[str]) -> Array:  # noqa: ARG002
-        """Return the sentence vectors of texts, float32 [n, size], L2-normalised."""
-        return _sentences(self, texts)
-
-
-def _sentences(teacher: TokenTeacher, texts: Sequence[str]) -> Array:
-    # Token states take up to a megabyte a text: a few texts at a time.
-    parts = (texts[i : i + AT_ONCE] for i in range(0, len(texts), AT_ONCE))
-    return np.stack([reading.sentence for part in parts for reading in teacher.read(part)])

@@ -94,9 +94,8 @@ class NpyRows:
 class JsonLines:
     """Lines ``{"text": …, "embedding": […]}`` in any order, found by their text.
 
-    The offset of each line is kept, 16 bytes a text; vectors are read when asked for. Of lines
-    with one text the first counts. InputError names the line, or the text, that is wrong or
-    missing.
+    Only offsets are held in memory, 16 bytes a text. Of lines with one text the first counts.
+    InputError names the line, or the text, that is wrong or missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -166,10 +165,9 @@ class BudgetSpent(AsteriskError):
 
 @dataclass
 class Budget:
-    """What may be asked for in one run, in texts and in the service's tokens; None is no end.
+    """What may be asked for in one run, in texts and in the service's tokens; None is no limit.
 
-    Tokens are those that the service counts; before it has answered, and for services that do not
-    count, a third of the bytes.
+    For a service that counts no tokens, and before it has, they are a third of the bytes.
     """
 
     texts: int | None = None
@@ -199,11 +197,10 @@ class Budget:
 class Endpoint:
     """The vectors of ``model``, as the service at ``base`` names it, by the official client.
 
-    ``batch`` texts go into a request, ``at_once`` requests are in flight, ``per_minute`` start in a
-    minute; ``dimensions`` asks models that can for shorter vectors. A key comes from the
-    environment variable `KEY` alone and is shown to nobody else. EngineError where the service
-    refuses, lies or stays away; BudgetSpent before a call to `sentences` that the budget does not
-    cover whole.
+    A request has ``batch`` texts; ``at_once`` requests are in flight, ``per_minute`` start in a
+    minute. ``dimensions`` asks for shorter vectors. The key comes from the environment variable
+    `KEY` alone and is shown to nobody else. EngineError if the service refuses, lies or stays away;
+    BudgetSpent before a call to `sentences` that the budget does not cover whole.
     """
 
     def __init__(
@@ -220,6 +217,8 @@ class Endpoint:
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._base, self._model, self._dimensions = base.rstrip("/"), model, dimensions
+        asked: dict[str, Any] = {"base": self._base, "model": model, "dimensions": dimensions}
+        self.identity = {"kind": "endpoint", **asked}
         self._batch, self._budget = batch, budget or Budget()
         self._stopped = threading.Event()  # so that no thread outlives a failure by minutes
         self._sleep = sleep or self._stopped.wait
@@ -260,18 +259,12 @@ class Endpoint:
             self._ask(["dimensions"])
         return self._size
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What the vectors depend on, as far as a service says."""
-        asked = {"kind": "endpoint", "base": self._base, "model": self._model}
-        return {**asked, "dimensions": self._dimensions}
-
     def sentences(self, start: int, texts: Sequence[str]) -> Array:  # noqa: ARG002
         """Return the vectors of texts, float32 [n, size], L2-normalised."""
-        if refusal := self._budget.refusal(len(texts), _bytes(texts)):
-            covered = f"the budget of {refusal} does not cover the next"
-            raise BudgetSpent(f"{covered} {len(texts):,} texts")
-        batches = [texts[i : i + self._batch] for i in range(0, len(texts), self._batch)]
+        count = len(texts)
+        if refusal := self._budget.refusal(count, _bytes(texts)):
+            raise BudgetSpent(f"the budget of {refusal} does not cover the next {count:,} texts")
+        batches = [texts[i : i + self._batch] for i in range(0, count, self._batch)]
         try:
             return np.concatenate(list(self._pool.map(self._ask, batches)))
         except BaseException:
@@ -288,10 +281,10 @@ class Endpoint:
             raise EngineError(f"{self._base} {how} {self._reason(failure)}") from None
         except (ValueError, RecursionError):
             raise EngineError(f"{self._base} answered what is not JSON") from None
-        data = answer.get("data") if isinstance(answer, dict) else None
+        answer = answer if isinstance(answer, dict) else {}
+        data, usage = answer.get("data"), answer.get("usage")
         if not isinstance(data, list):
             raise EngineError(f"{self._base} answered without a list of data")
-        usage = answer.get("usage")
         tokens = usage.get("total_tokens") if isinstance(usage, dict) else None
         believable = type(tokens) is int and 0 <= tokens < 1 << 40
         self._budget.spend(len(texts), _bytes(texts), tokens if believable else None)
