@@ -31,7 +31,7 @@ torch.set_num_threads(1)
 targets, out = map(Path, sys.argv[1:])
 projection = np.load(targets / "projection.npy")
 config = ModelConfig(hidden_size=32, intermediate_size=64)
-recipe = TrainingRecipe(passes=400, batch_tokens=128, pair_weight=0.5, pair_every=3, pairs=5,
+recipe = TrainingRecipe(passes=240, batch_tokens=128, pair_weight=0.5, pair_every=3, pairs=5,
                         amp="off", evaluate_every=4, relation_weight=0.5, relation_after=0.5,
                         contrast_weight=0.2, contrast_after=0.25)
 pairs = np.stack([np.arange(50), np.arange(50) + 50], axis=1)
