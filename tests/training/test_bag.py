@@ -9,8 +9,7 @@ from asterisk.evaluation.models import open_model
 from asterisk.tokenizer import gpt2
 from asterisk.training import bag
 from asterisk.training.bag import BagRecipe
-from asterisk.training.batches import Targets
-from asterisk.training.pipeline import lowercase_twins
+from asterisk.training.batches import Targets, lowercase_twins
 from training.toy import rows, texts, write_targets
 
 MIXED = ["The River bank", "the river Bank", "a <|endoftext|> in plain text", "Zebra 🦓 x"]

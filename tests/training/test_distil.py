@@ -24,14 +24,14 @@ from asterisk.model.config import Dense, ModelConfig
 from asterisk.model.encoder import Encoder
 from asterisk.tokenizer import gpt2
 from asterisk.training import bag, card
-from asterisk.training.batches import Targets
+from asterisk.training.batches import Targets, open_material
 from asterisk.training.distil import (
     Distillation,
     cosine_to_teacher,
     read_curve,
     student_and_teacher,
 )
-from asterisk.training.pipeline import open_material, save_run_config
+from asterisk.training.pipeline import save_run_config
 from asterisk.training.recipe import PRESETS, TrainingRecipe
 from asterisk.training.student import identity_student, token_means
 from asterisk.training.teachers.targets import TargetsInfo

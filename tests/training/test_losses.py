@@ -14,9 +14,9 @@ from scipy.stats import entropy
 
 from asterisk.common.errors import UsageError
 from asterisk.training import losses
-from asterisk.training.batches import Batch, Partners
+from asterisk.training.batches import Batch
 from asterisk.training.distributed import Processes
-from asterisk.training.losses import Reading
+from asterisk.training.losses import Partners, Reading
 from asterisk.training.recipe import PRESETS, TrainingRecipe
 
 WEIGHTS = ("cosine_weight", "token_weight", "relation_weight", "contrast_weight")

@@ -20,13 +20,13 @@ from asterisk.common import texts
 from asterisk.common.errors import ArtifactError, UsageError
 from asterisk.model.checkpoint import load, save
 from asterisk.model.encoder import of_checkpoint
-from asterisk.training.batches import Targets
+from asterisk.training.batches import Targets, fit_axes
 from asterisk.training.corpora.clean import Evaluated
 from asterisk.training.corpora.corpus import Corpus, DataRecipe, prepare
 from asterisk.training.corpora.sources import Source
 from asterisk.training.distil import Distillation, read_curve
 from asterisk.training.recipe import PRESETS
-from asterisk.training.student import fit_axes, narrowed, with_layers
+from asterisk.training.student import narrowed, with_layers
 from asterisk.training.teachers.targets import Shard, shard_folder
 from asterisk.training.teachers.teacher import CheckpointTeacher
 

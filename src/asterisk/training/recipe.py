@@ -15,27 +15,21 @@ LOWEST_RATE = 1e-3  # of a learning rate's peak
 class TrainingRecipe:
     """A distillation run; two runs of one recipe on one machine give the same checkpoint.
 
-    Training reads ``passes`` texts in all, or every text ``epochs`` times where that is not 0, in
-    batches of at most ``batch_tokens`` padded tokens. Each weight multiplies one loss of
-    `asterisk.training.losses`; 0 leaves the loss out. ``token_weight`` falls to a tenth after the
-    share ``token_until`` of the run. Every ``pair_every``-th step reads ``pairs`` pairs for
-    InfoNCE. The relation and contrast losses begin after a share of the run.
+    Training reads ``passes`` texts in all, or every text ``epochs`` times if that is not 0, in
+    batches of at most ``batch_tokens`` padded tokens. A loss of weight 0 is left out.
+    ``token_weight`` falls to a tenth after the share ``token_until`` of the run; every
+    ``pair_every``-th step reads ``pairs`` pairs for InfoNCE. The first pass repeats, with each
+    shard, those that came ``replay``, 1.5 ``replay`` and so on before it: a student learns faster
+    than a teacher answers.
 
-    The first pass takes the shards as they come and repeats, with each, the shards that came
-    ``replay``, 1.5 ``replay`` and so on before it: a student learns faster than a teacher answers.
+    Learning rates rise over ``warmup`` and fall over the last ``decay``, both shares of the run:
+    ``matrix_learning_rate`` is Muon's, ``learning_rate`` AdamW's and ``table_learning_rate`` sparse
+    Adam's. The gradient of everything but the table is clipped to the norm ``clip``.
 
-    Learning rates rise over ``warmup`` and fall to nothing over the last ``decay``, both shares of
-    the run: ``matrix_learning_rate`` is Muon's, for the blocks' matrices; ``learning_rate``
-    AdamW's, for vectors and positions, and for everything but the table where ``optimiser`` is
-    "adamw"; ``table_learning_rate`` sparse Adam's. The gradient of everything but the table is
-    clipped to the norm ``clip``.
-
-    Held-out texts are evaluated every ``evaluate_every`` steps. After ``patience`` evaluations
-    without a better cosine the run stops and keeps its best state; 0 never stops and keeps the
-    last. If ``validation`` is not 0, that share of the training texts is evaluated instead.
-
-    ``fold_case`` trains one row for all spellings of a token, where the teacher cannot see case.
-    ``amp`` is the precision of the student's matrix products.
+    Held-out texts, or the share ``validation`` of the training texts, are evaluated every
+    ``evaluate_every`` steps; after ``patience`` evaluations without a better cosine the run stops
+    and keeps its best state. ``fold_case`` trains one row for all spellings of a token, if the
+    teacher cannot see case.
     """
 
     passes: int = 2_300_000

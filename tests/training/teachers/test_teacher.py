@@ -304,7 +304,7 @@ def test_sentences_only_agree_with_the_rest(corpus, bert, taught, tmp_path):
         (["--teacher-length", 7], "longest 512, not longest 7"),
     ],
 )
-def test_other_settings_are_refused(corpus, bert, taught, capsys, changed, told):
+def test_other_settings_are_refused(corpus, bert, taught, *, capsys, changed, told):
     before = contents(taught)
     capsys.readouterr()
     assert teach(corpus, "--teacher", bert, "--out", taught, *changed) == 5
@@ -315,7 +315,7 @@ def test_other_settings_are_refused(corpus, bert, taught, capsys, changed, told)
 
 
 def test_shards_without_a_description_are_taken_over_if_they_fit(
-    corpus, bert, taught, tiny, tmp_path, capsys
+    corpus, bert, taught, tiny, *, tmp_path, capsys
 ):
     out, made = shutil.copytree(taught, tmp_path / "targets"), contents(taught)
     (out / "targets.json").unlink()

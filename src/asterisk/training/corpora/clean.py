@@ -58,8 +58,7 @@ def held_out(row: tuple[str, ...]) -> bool:
 class Evaluated:
     """The texts of evaluation sets, so that none of them is trained on.
 
-    It contains a text whose words are an evaluation text's, or that shares a run of `RUN` words
-    with one; case and punctuation do not count.
+    It contains a text of an evaluation text's words, or that shares a run of `RUN` words with one.
     """
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
@@ -110,7 +109,7 @@ class Spool:
         self._row_source, self._row_held_out = array("H"), array("B")
         self._text_source, self._text_held_out = array("H"), array("B")
         self._index = Known()
-        self._blob: npt.NDArray[np.uint8] = np.empty(0, "u1")
+        self._blob = np.empty(0, "u1")
 
     def __enter__(self) -> Self:
         return self
@@ -168,6 +167,9 @@ class Spool:
         self._file.close()
         if self._ends[-1]:
             self._blob = np.memmap(self.path, "u1", "r")
+        self._texts = np.frombuffer(self._row_texts, "i8")
+        ends = np.frombuffer(self._row_ends, "i8")
+        self._starts, self._counts = ends[:-1], np.diff(ends)
 
     def rows(self, source: int, *, held_out: bool) -> Indices:
         """Return a source's rows of one part, in the order of reading."""
@@ -177,25 +179,20 @@ class Spool:
 
     def texts_of(self, rows: Indices) -> Indices:
         """Return every text of ``rows`` once, in the order of reading."""
-        starts, counts, texts = self._columns(rows)
+        starts, counts = self._starts[rows], self._counts[rows]
         shifts = np.repeat(starts - (np.cumsum(counts) - counts), counts)
-        return np.unique(texts[np.arange(len(shifts)) + shifts])
+        return np.unique(self._texts[np.arange(len(shifts)) + shifts])
+
+    def last_of(self, rows: Indices) -> Indices:
+        """Return the last text of each row."""
+        last: Indices = self._texts[self._starts[rows] + self._counts[rows] - 1]
+        return last
 
     def pairs_of(self, rows: Indices) -> Indices:
         """Return the first and last text of each row that has two, int64 [m, 2]."""
-        starts, counts, texts = self._columns(rows)
-        ends = np.stack([texts[starts], texts[starts + counts - 1]], 1)
-        pairs: Indices = ends[(counts > 1) & (ends[:, 0] != ends[:, 1])]
+        ends = np.stack([self._texts[self._starts[rows]], self.last_of(rows)], 1)
+        pairs: Indices = ends[(self._counts[rows] > 1) & (ends[:, 0] != ends[:, 1])]
         return pairs
-
-    def last_of(self, row: int) -> int:
-        """Return the last text of a row."""
-        return self._row_texts[self._row_ends[row + 1] - 1]
-
-    def _columns(self, rows: Indices) -> tuple[Indices, ...]:
-        ends = np.frombuffer(self._row_ends, "i8")
-        starts = ends[rows]
-        return starts, ends[rows + 1] - starts, np.frombuffer(self._row_texts, "i8")
 
     def source_of(self, text: int) -> int:
         """Return the source that brought a text first."""
@@ -213,7 +210,5 @@ class Spool:
 
     def mean_bytes(self, rows: Indices) -> float:
         """Return the mean length of the last texts of ``rows``, in bytes."""
-        starts, counts, texts = self._columns(rows)
-        last = texts[starts + counts - 1]
-        ends = np.frombuffer(self._ends, "i8")
+        ends, last = np.frombuffer(self._ends, "i8"), self.last_of(rows)
         return float((ends[last + 1] - ends[last]).mean())

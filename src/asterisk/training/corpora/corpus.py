@@ -169,24 +169,18 @@ def _write_part(folder: Path, spool: Spool, recipe: DataRecipe, evaluated: Evalu
     weights = np.array([len(rows) ** recipe.balance if len(rows) else 0.0 for rows in by_source])
     texts = np.array([spool.texts_a_row(source) for source in range(spool.sources)])
     shares = np.ceil(requested * weights / max((weights * texts).sum(), 1e-9)).astype(int)
-    drawn = np.concatenate(
-        [
-            np.empty(0, "i8"),
-            *(
-                random.choice(rows, size=min(share, len(rows)), replace=False)
-                for rows, share in zip(by_source, shares, strict=True)
-            ),
-        ]
-    )
+    drawn = np.empty(0, "i8")
+    for rows, share in zip(by_source, shares, strict=True):
+        some = random.choice(rows, size=min(share, len(rows)), replace=False)
+        drawn = np.concatenate([drawn, some])
     chosen = spool.texts_of(drawn)
     # A corpus smaller than was asked for gets fewer synthetic texts, too.
-    share = requested / recipe.texts * min(1.0, len(chosen) / max(requested, 1))
-    joined = list(_join(spool, by_source, round(recipe.joined * share), recipe, random))
-    generated: list[bytes] = []
-    if not held_out and (count := round(recipe.generated * share)):
+    scale = requested / recipe.texts * min(1.0, len(chosen) / max(requested, 1))
+    joined = _join(spool, by_source, round(recipe.joined * scale), recipe, random)
+    synthetic = [(text, 0) for text in joined]
+    if not held_out and (count := round(recipe.generated * scale)):
         made = _generate(spool, chosen, count, recipe, random)
-        generated = [text.encode() for text in made if text not in evaluated]
-    synthetic = [*((text, 0) for text in joined), *((text, 1) for text in generated)]
+        synthetic += [(text.encode(), 1) for text in made if text not in evaluated]
     order = random.permutation(len(chosen) + len(synthetic))
     position = np.empty(len(order), "i8")
     position[order] = np.arange(len(order))
@@ -220,11 +214,12 @@ def _join(
     weights = np.array([len(rows) ** recipe.balance for rows in long])
     tokenizer = gpt2()
     for rows, weight in zip(long, weights, strict=True):
+        last = spool.last_of(rows)
         for start in random.integers(len(rows), size=round(count * weight / weights.sum())):
             left = int(random.integers(recipe.longest // 4, recipe.longest))
             parts: list[bytes] = []
-            for row in rows[start:]:
-                text = spool.bytes_of(spool.last_of(row))
+            for index in last[start:]:
+                text = spool.bytes_of(index)
                 left -= len(tokenizer.encode(text.decode("utf-8"))) + 1
                 if left < 0:
                     break
@@ -253,9 +248,8 @@ class MarkovChain:
     """Synthetic texts: each word is drawn as some text has it after the two words before it.
 
     A teacher can be asked about any text. A shallow student errs most on questions and remarks made
-    of small words, of which no corpus has enough; a chain makes as many more as are wanted. A text
-    begins as one of a group of n does with a chance proportional to n**``balance``. Without texts,
-    none are made.
+    of small words, of which no corpus has enough. A text begins as one of a group of n does with a
+    chance proportional to n**``balance``.
     """
 
     def __init__(self, groups: Iterable[Iterable[str]], balance: float) -> None:
