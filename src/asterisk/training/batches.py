@@ -15,7 +15,7 @@ from torch import Tensor
 
 from asterisk.common.errors import ArtifactError, InputError
 from asterisk.tokenizer import ByteLevelBPE, gpt2
-from asterisk.training.corpora.corpus import Corpus, read_description
+from asterisk.training.corpora.corpus import Corpus
 from asterisk.training.recipe import TrainingRecipe
 from asterisk.training.teachers.targets import (
     SHARD,
@@ -269,7 +269,7 @@ class Material:
     held_out: Targets
     pairs: Indices
     projection: Array | None
-    sources: list[str]
+    sources: Sequence[str]
     info: TargetsInfo
     recipe: TrainingRecipe
 
@@ -287,8 +287,8 @@ def open_material(
     """Open the first ``texts`` texts, in whole shards, and settle what the recipe left open.
 
     Targets in the teacher's tokens are projected to ``axes``, float32 [d, D], or to so many of
-    their own. ``follow`` waits for shards that do not exist yet. ArtifactError for targets that are
-    damaged or of another corpus, InputError for a corpus without what the recipe needs.
+    their own. ``follow`` waits for shards that are still missing. ArtifactError for targets of
+    another corpus, InputError for a corpus without what the recipe needs.
     """
     train, held = Corpus.open(corpus), Corpus.open(corpus, "held-out")
     info = info or TargetsInfo.open(targets)
@@ -300,14 +300,11 @@ def open_material(
     recipe = replace(recipe, fold_case=fold_case)
     twins = lowercase_twins(gpt2()) if fold_case else None
     patience = PATIENCE if follow else 0.0
-    projection: Array | None
+    projection = None if isinstance(axes, int) else axes
     if not info.own_tokens:
         projection = read_projection(targets / "projection.npy")
     elif isinstance(axes, int):
-        wide = Targets(targets / "train", len(train), None, None, patience)
-        projection = fit_axes(wide, axes)
-    else:
-        projection = axes
+        projection = fit_axes(Targets(targets / "train", len(train), None, None, patience), axes)
 
     def part(name: str, count: int) -> Targets:
         folder, own_tokens = targets / name, info.own_tokens
@@ -329,17 +326,16 @@ def open_material(
     validation, evaluated = held_out, range(min(EVALUATED, len(held)))
     if recipe.validation:
         validation, evaluated = part("train", in_use), range(cut, min(cut + EVALUATED, in_use))
-    sources = list(read_description(corpus)["sources"])
     return Material(
-        part("train", cut),
-        validation,
-        evaluated,
-        held_out,
-        pairs,
-        projection,
-        sources,
-        info,
-        recipe,
+        train=part("train", cut),
+        validation=validation,
+        evaluated=evaluated,
+        held_out=held_out,
+        pairs=pairs,
+        projection=projection,
+        sources=train.names,
+        info=info,
+        recipe=recipe,
     )
 
 
