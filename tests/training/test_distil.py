@@ -323,7 +323,7 @@ def command_run(data, tmp_path_factory):
 
 # Neighbours and partners among a few hundred texts would cost the cosine that is looked at.
 OPTIONS = (
-    *("--passes", "800", "--batch-tokens", "128", "--evaluate-every", "20", "--seed", "3"),
+    *("--passes", "1500", "--batch-tokens", "128", "--evaluate-every", "20", "--seed", "3"),
     *("--relation-weight", "0", "--contrast-weight", "0", "--decay", "0.25"),
 )
 

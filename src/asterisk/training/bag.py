@@ -47,7 +47,7 @@ class Bag:
     """``rows`` float32 [vocabulary, d]; a text's vector is the mean of its tokens' rows.
 
     ``cosine`` is the mean held-out cosine to the teacher after ``epochs`` over ``texts`` texts;
-    ``line`` that of the first held-out texts, which a student's curve shows too.
+    ``line`` that of the first held-out texts alone, as in a student's curve.
     """
 
     rows: Array
@@ -155,12 +155,8 @@ def save(bag: Bag, folder: Path, fold: npt.NDArray[np.int64] | None) -> None:
     tokenizer = json.loads(huggingface.to_json(gpt2()))
     # In the vocabulary they keep their ids; here they would be found in plain text.
     tokenizer["added_tokens"] = []
-    facts = {
-        "held_out_cosine": bag.cosine,
-        "line": bag.line,
-        "epochs": bag.epochs,
-        "texts": bag.texts,
-    }
+    facts = {"held_out_cosine": bag.cosine, "line": bag.line}
+    facts |= {"epochs": bag.epochs, "texts": bag.texts}
     rows = np.ascontiguousarray(bag.rows if fold is None else bag.rows[fold])
     with replacing_folder(folder, is_bag) as staging:
         numpy.save_file({"embedding.weight": rows}, staging / "model.safetensors")

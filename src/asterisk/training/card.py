@@ -16,7 +16,7 @@ from asterisk.common.plugins import require
 from asterisk.model.checkpoint import Array, Checkpoint, save
 from asterisk.training import bag
 from asterisk.training.batches import Material
-from asterisk.training.distil import CURVE_FIELDS, Curve, Distillation, student_and_teacher
+from asterisk.training.distil import LOSSES, Curve, Distillation, student_and_teacher
 from asterisk.training.student import Start
 
 TABLE = "embeddings.word_embeddings.weight"
@@ -141,7 +141,7 @@ def draw_curve(path: Path, rows: Curve, bag: float | None = None) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), label=label)
 
-    for name in CURVE_FIELDS[2:-1]:
+    for name in LOSSES:
         plot(above, name, name.replace("_", " "))
     above.set_ylabel("loss")
     plot(below, "held_out_cosine", "this run")

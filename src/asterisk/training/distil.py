@@ -25,17 +25,9 @@ from asterisk.training.distributed import Processes
 from asterisk.training.recipe import TrainingRecipe
 
 SAVE_EVERY = 180.0  # seconds
-CURVE_FIELDS = (
-    "passes",
-    "learning_rate",
-    "cosine_loss",
-    "l2_loss",
-    "token_loss",
-    "relation_loss",
-    "contrast_loss",
-    "pair_loss",
-    "held_out_cosine",
-)
+_TERMS = ("cosine", "l2", "token", "relation", "contrast", "pair")
+LOSSES = tuple(f"{name}_loss" for name in _TERMS)
+CURVE_FIELDS = ("passes", "learning_rate", *LOSSES, "held_out_cosine")
 _OLD_FIELDS = {"texts": "passes", "sentence_loss": "cosine_loss"}
 Curve = list[dict[str, float]]
 

@@ -129,10 +129,9 @@ def text_means(config: ModelConfig, targets: Targets) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """What a student takes of the checkpoint that it begins with.
+    """What a student takes of a checkpoint: its ``layers`` alone, ``width`` of the teacher's axes.
 
-    Only the blocks ``layers``, counted from 0, or all; along ``width`` of the teacher's axes, or
-    in its own width.
+    None means all of them.
     """
 
     layers: tuple[int, ...] | None = None
@@ -150,10 +149,7 @@ class Pruning:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A student before its first step: its weights, and words for their origin.
-
-    ``distilled`` says that the weights had been distilled from a teacher already.
-    """
+    """A student's first weights and their origin; ``distilled`` if that was a student, too."""
 
     checkpoint: Checkpoint
     origin: str
@@ -192,8 +188,7 @@ def prepare_start(
 
     ``shape`` holds `ModelConfig`'s fields that were asked for. UsageError for what does not fit.
     """
-    info, projection = material.info, material.projection
-    dimensions = material.train.dimensions
+    info, projection, dimensions = material.info, material.projection, material.train.dimensions
     student, name = checkpoint, checkpoint.name
     own = checkpoint.teacher_projection
     if not info.own_tokens:

@@ -1,8 +1,4 @@
-"""Rows of text out of raw sources: files of lines, columns or JSON lines, and datasets by name.
-
-Files may be plain or compressed. A dataset of Hugging Face is streamed: nothing is downloaded
-whole.
-"""
+"""Rows of text out of files, plain or compressed, and of datasets, which are streamed."""
 
 from __future__ import annotations
 
@@ -139,11 +135,9 @@ def dataset_source(name: str, split: str, pick: Pick, configuration: str | None 
 
 
 def evaluation_texts(folder: Path) -> Iterator[str]:
-    """Yield every text of an evaluation set, or of a folder of sets.
+    """Yield every text of an evaluation set, or of a folder of sets; InputError if there is none.
 
-    Each set is a folder of .tsv files whose first column is a label, a score or an id, as
-    `asterisk-eval` reads them; .txt files of one text a line count too. InputError if there is
-    none.
+    Sets are folders of .tsv files whose first column is a label, a score or an id, or .txt files.
     """
     kinds = ("*.tsv", "*/*.tsv", "*.txt", "*/*.txt")
     found = sorted(path for kind in kinds for path in folder.glob(kind) if path.name != NO_TEXTS)

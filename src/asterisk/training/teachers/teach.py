@@ -1,7 +1,4 @@
-"""From a corpus and a teacher to targets: open the teacher, check the folder, fill what is missing.
-
-A folder's ``targets.json`` says what it was made from: going on needs the same.
-"""
+"""From a corpus and a teacher to targets; ``targets.json`` says what a folder was made from."""
 
 from __future__ import annotations
 
