@@ -396,7 +396,7 @@ def test_a_run_from_a_checkpoint_begins_where_it_ended(command_run, data, tmp_pa
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--layers", "3"), b"num_layers 3: what the identity_student begins with has 2"),
+        (("--layers", "3"), b"num_layers 3: what the student begins with has 2"),
         ((), b"was trained in another space"),
     ],
 )
