@@ -93,8 +93,8 @@ def train(
         config = start.checkpoint.config
     else:  # with a projection where the student is wider than its vectors
         hidden = shape.get("hidden_size", size)
-        known: dict[str, Any] = {"hidden_size": hidden, "intermediate_size": 4 * hidden} | shape
-        config = ModelConfig(**known, dense=() if hidden == size else (Dense(size),))
+        sizes: dict[str, Any] = {"hidden_size": hidden, "intermediate_size": 4 * hidden} | shape
+        config = ModelConfig(**sizes, dense=() if hidden == size else (Dense(size),))
     if processes.first:
         targets = asdict(info) | {"texts": len(material.train), "pairs": len(material.pairs)}
         del targets["teacher"]

@@ -268,15 +268,15 @@ def narrowed(checkpoint: Checkpoint, axes: Array, intermediate: int) -> Checkpoi
         value, out = old[f"{attention}self.value.weight"], old[f"{attention}output.dense.weight"]
         by_head = np.arange(len(value)).reshape(-1, config.head_size)
         strength = [norm(out[:, rows]) * norm(value[rows]) for rows in by_head]
-        kept = by_head[np.sort(np.argsort(-np.array(strength), kind="stable")[:heads])].ravel()
+        own_rows = by_head[np.sort(np.argsort(-np.array(strength), kind="stable")[:heads])].ravel()
         written = norm(old[f"{inner}dense.weight"], axis=1)
         written = written * norm(old[f"{outer}dense.weight"], axis=0)
         channels = np.sort(np.argsort(-written, kind="stable")[:intermediate])
-        reading = [(f"{attention}self.{name}.", kept) for name in ("query", "key", "value")]
+        reading = [(f"{attention}self.{name}.", own_rows) for name in ("query", "key", "value")]
         for name, rows in (*reading, (f"{inner}dense.", channels)):
             new[f"{name}weight"] = old[f"{name}weight"][rows] @ axes.T
             new[f"{name}bias"] = old[f"{name}bias"][rows]
-        for name, inputs in ((f"{attention}output.dense.", kept), (f"{outer}dense.", channels)):
+        for name, inputs in ((f"{attention}output.dense.", own_rows), (f"{outer}dense.", channels)):
             new[f"{name}weight"] = axes @ old[f"{name}weight"][:, inputs]
             new[f"{name}bias"] = axes @ old[f"{name}bias"]
     for name in norms:

@@ -137,13 +137,13 @@ class Spool:
 
     def _take(self, row: tuple[str, ...]) -> bool:
         apart = held_out(row)
-        known = [self._index.get(digest(text)) for text in row]
+        indices = [self._index.get(digest(text)) for text in row]
         # A text in both parts would be trained on and then asked about.
-        if None not in known or any(
-            index is not None and self._text_held_out[index] != apart for index in known
+        if None not in indices or any(
+            index is not None and self._text_held_out[index] != apart for index in indices
         ):
             return False
-        for text, index in zip(row, known, strict=True):
+        for text, index in zip(row, indices, strict=True):
             if index is not None:
                 self._row_texts.append(index)
                 continue
