@@ -456,7 +456,7 @@ def test_other_commands(data, tmp_path, options):
 
     if "only" not in options:
         seeded(tmp_path / "run")
-    done = _call(data, tmp_path, "black-box", *options)
+    done = _call(data, tmp_path, "black-box", "--passes", "200", *options)
     assert done.returncode == 0, done.stderr.decode()
     opened = SentenceTransformer(str(tmp_path / "out"), device="cpu")
     made = opened.encode(["The River bank", "the river bank"])

@@ -107,6 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    from asterisk.common.files import check_replaceable
+    from asterisk.common.plugins import require
+    from asterisk.model.checkpoint import is_checkpoint
+    from asterisk.training.bag import is_bag
     from asterisk.training.teachers.targets import read_facts
 
     if arguments.from_teacher and arguments.start is not None:
@@ -128,25 +132,20 @@ def _train(arguments: argparse.Namespace) -> None:
             layers = (layers,)
         else:
             shape["num_layers"], layers = layers, None
+    # What could not be written is refused before hours are spent.
+    check_replaceable(arguments.out, is_bag if arguments.bag == "only" else is_checkpoint)
+    if arguments.run.resolve() == arguments.out.resolve():
+        raise UsageError(f"--out {arguments.out} is the working folder: choose another --run")
+    if arguments.bag != "only":
+        require("matplotlib", "train")
     try:
         import torch
 
-        from asterisk.training import bag
         from asterisk.training.distributed import processes
         from asterisk.training.pipeline import Job, train
         from asterisk.training.student import Pruning
     except ImportError as missing:
         raise MissingExtra(missing.name or "torch", "train") from None
-    from asterisk.common.files import check_replaceable
-    from asterisk.common.plugins import require
-    from asterisk.model.checkpoint import is_checkpoint
-
-    # What could not be written is refused before hours are spent.
-    check_replaceable(arguments.out, bag.is_bag if arguments.bag == "only" else is_checkpoint)
-    if arguments.run.resolve() == arguments.out.resolve():
-        raise UsageError(f"--out {arguments.out} is the working folder: choose another --run")
-    if arguments.bag != "only":
-        require("matplotlib", "train")
     torch.set_num_threads(arguments.threads)
     options = {field.name: given[field.name] for field in fields(Job) if field.name in given}
     job = Job(**options, pruning=Pruning(layers, arguments.width))

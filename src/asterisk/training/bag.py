@@ -9,19 +9,20 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.nn import functional
 
 from asterisk.common.errors import ArtifactError
 from asterisk.common.files import replacing_folder
 from asterisk.common.plugins import require
 from asterisk.tokenizer import gpt2, huggingface
-from asterisk.training.batches import Targets
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from asterisk.training.batches import Targets
 
 SIF = 3e-4
 CURVE_TEXTS = 1_000
@@ -69,6 +70,8 @@ class _Texts:
 
     def batches(self, order: npt.NDArray[np.int64], size: int) -> Iterator[tuple[Tensor, ...]]:
         """Yield each batch's token ids, where its texts begin in them, and its vectors."""
+        import torch
+
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
             begins = np.where(chosen > 0, self.ends[chosen - 1], 0)
@@ -101,6 +104,9 @@ def fit(
 
     ``on_progress`` gets each epoch and its held-out cosine. The best epoch's rows are returned.
     """
+    import torch
+    from torch.nn import functional
+
     texts, unseen = _Texts(train), _Texts(held_out)
     counts = np.bincount(texts.ids, minlength=len(start))
     rows = torch.from_numpy(sif(start, counts)).requires_grad_()
