@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import importlib.util
 import re
@@ -17,10 +18,12 @@ import asterisk.cli.common
 from asterisk.cli.main import GROUPS, MODULES
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-    + [*ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/results/*.md"), *ROOT.glob("examples/*/README.md")]
-)
+PATTERNS = ("docs/*.md", "benchmarks/results/*.md", "examples/*/README.md")
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(page for pattern in PATTERNS for page in sorted(ROOT.glob(pattern))),
+]
 MOST_WORDS = 20_000  # of docs/
 every = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.M | re.S)
@@ -37,8 +40,7 @@ def commands(page):
     """Yield the shell commands of a page, as lists of words."""
     for text in blocks(page, "", "sh", "console"):
         for line in text.replace("\\\n", " ").splitlines():
-            line = line.removeprefix("$ ")
-            for part in re.split(r"\s(?:\||&&|>|<)\s|;\s", line):
+            for part in re.split(r"\s(?:\||&&|>|<)\s|;\s", line.removeprefix("$ ")):
                 try:
                     words = shlex.split(part, comments=True)
                 except ValueError:
@@ -85,10 +87,9 @@ def test_commands_are_what_the_parsers_take(page, monkeypatch, capsys):
         monkeypatch.setattr(asterisk.cli.common, "run", parse_only)
         monkeypatch.setattr(module, "run", parse_only, raising=False)
         arguments = [word for word in words[1:] if word != "OPTIONS"]
-        try:
+        with contextlib.suppress(SystemExit):
             module.main(arguments)
-        except SystemExit as ended:
-            assert not ended.code, f"{shlex.join(words)}: {capsys.readouterr().err}"
+        assert not capsys.readouterr().err, shlex.join(words)
 
 
 @every
@@ -97,9 +98,14 @@ def test_modules_targets_and_files_of_commands_exist(page):
     tox = (ROOT / "tox.ini").read_text("utf-8")
     for words in commands(page):
         name = Path(words[0]).name
-        if name in ("python", "python3") and words[1:2] == ["-m"] and words[2].split(".")[0] in (
-            "asterisk",
-            "benchmarks",
+        if (
+            name in ("python", "python3")
+            and words[1:2] == ["-m"]
+            and words[2].split(".")[0]
+            in (
+                "asterisk",
+                "benchmarks",
+            )
         ):
             assert importlib.util.find_spec(words[2]), shlex.join(words)
         elif name == "make":

@@ -11,7 +11,7 @@ from asterisk.common.errors import InputError
 from asterisk.evaluation import heldout, sets
 from asterisk.evaluation.long import LONG, SHORT, make_long
 from asterisk.tokenizer import gpt2
-from asterisk.training.corpora.spool import held_out
+from asterisk.training.corpora.clean import held_out
 
 from .conftest import SUBJECTS, sentence, write, write_retrieval
 

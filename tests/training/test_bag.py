@@ -7,10 +7,9 @@ import pytest
 
 from asterisk.evaluation.models import open_model
 from asterisk.tokenizer import gpt2
-from asterisk.training import bag, static
+from asterisk.training import bag
 from asterisk.training.bag import BagRecipe
-from asterisk.training.batches import Targets
-from asterisk.training.caseless import fold
+from asterisk.training.batches import Targets, lowercase_twins
 from training.toy import rows, texts, write_targets
 
 MIXED = ["The River bank", "the river Bank", "a <|endoftext|> in plain text", "Zebra 🦓 x"]
@@ -22,14 +21,14 @@ def made(tmp_path_factory):
     write_targets(folder / "targets", texts(600, 0), texts(100, 1))
     projection = np.load(folder / "targets" / "projection.npy")
     tokenizer = gpt2()
-    twins = fold(tokenizer, tokenizer.vocab_size)
+    twins = lowercase_twins(tokenizer)
     train = Targets(folder / "targets" / "train", 600, projection, twins)
     held_out = Targets(folder / "targets" / "held-out", 100, projection, twins)
     told = []
     found = bag.fit(
         rows(), train, held_out, BagRecipe(epochs=8, batch=64), lambda e, c: told.append(c)
     )
-    static.save(found, folder / "out", twins)
+    bag.save(found, folder / "out", twins)
     return found, folder / "out", twins, told, train, held_out
 
 

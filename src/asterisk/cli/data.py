@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,6 @@ from asterisk.common.progress import Bar, lines_of, tell
 
 if TYPE_CHECKING:
     from asterisk.training.corpora.sources import Row, Source
-    from asterisk.training.corpora.spool import Removed
 
 PRESETS = ("newsroom",)
 PARTS = ("train", "held-out")
@@ -50,27 +51,20 @@ def parser() -> argparse.ArgumentParser:
     hub.add_argument("--hugging-face", metavar="NAME", help="dataset to stream, or its folder")
     hub.add_argument("--configuration", metavar="NAME", help="of the dataset")
     hub.add_argument("--split", default="train", help="of the dataset (default: train)")
-    kept = it.add_argument_group("recipe")
-    kept.add_argument("--texts", type=positive, default=800_000, help="drawn (%(default)s)")
-    kept.add_argument(
-        "--joined", type=natural, default=20_000, help="neighbours put together (%(default)s)"
-    )
-    kept.add_argument(
-        "--generated", type=natural, default=0, help="texts of a Markov chain (%(default)s)"
-    )
-    kept.add_argument(
-        "--held-out", type=natural, default=4_000, help="drawn from the fixed slice (%(default)s)"
-    )
-    kept.add_argument(
-        "--balance", type=fraction, default=0.75, help="1: by size, 0: all alike (%(default)s)"
-    )
-    kept.add_argument(
-        "--longest", type=_longest, default=512, help="tokens of a joined text (%(default)s)"
-    )
-    kept.add_argument(
+    recipe = it.add_argument_group("recipe")
+    for option, reader, default, text in (
+        ("--texts", positive, 800_000, "drawn"),
+        ("--joined", natural, 20_000, "neighbours put together"),
+        ("--generated", natural, 0, "texts of a Markov chain"),
+        ("--held-out", natural, 4_000, "drawn from the fixed slice"),
+        ("--balance", fraction, 0.75, "1: by size, 0: all alike"),
+        ("--longest", _longest, 512, "tokens of a joined text"),
+    ):
+        recipe.add_argument(option, type=reader, default=default, help=f"{text} (%(default)s)")
+    recipe.add_argument(
         "--fewest-words", type=positive, metavar="W", help="in each text of a row (1, or preset's)"
     )
-    kept.add_argument("--seed", type=natural, default=0, help="of drawing and order (0)")
+    recipe.add_argument("--seed", type=natural, default=0, help="of drawing and order (0)")
     others = it.add_argument_group("instead of that")
     others.add_argument(
         "--print-texts", type=Path, metavar="CORPUS", help="print a corpus, a text a line, in order"
@@ -85,121 +79,86 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _data(arguments: argparse.Namespace) -> None:
-    if arguments.print_texts is not None:
-        if arguments.source or arguments.out:
-            raise UsageError("--print-texts goes with --part alone")
-        _print(arguments.print_texts, arguments.part)
-        return
-    if arguments.out is None:
+    if arguments.print_texts is None and arguments.out is None:
         raise UsageError("--out is needed")
     from asterisk.common.files import check_replaceable
     from asterisk.training.corpora.clean import Evaluated
-    from asterisk.training.corpora.evaluation_texts import evaluation_texts
-    from asterisk.training.corpora.prepare import DataRecipe, is_corpus, prepare
-    from asterisk.training.corpora.presets import PRESETS as PREPARATIONS
+    from asterisk.training.corpora.corpus import Corpus, DataRecipe, is_corpus, prepare
+    from asterisk.training.corpora.sources import PRESETS as PREPARATIONS
+    from asterisk.training.corpora.sources import Source, evaluation_texts
 
+    if arguments.print_texts is not None:
+        if arguments.source or arguments.out:
+            raise UsageError("--print-texts goes with --part alone")
+        for text in Corpus.open(arguments.print_texts, arguments.part):
+            sys.stdout.buffer.write(text.encode() + b"\n")
+        return
     check_replaceable(arguments.out, is_corpus)
-    sources = list(_sources(arguments))
+    sources, files = _sources(arguments)
     preset = PREPARATIONS.get(arguments.preset)
-    recipe = DataRecipe(
-        texts=arguments.texts,
-        joined=arguments.joined,
-        generated=arguments.generated,
-        held_out=arguments.held_out,
-        balance=arguments.balance,
-        longest=arguments.longest,
-        fewest_words=arguments.fewest_words or (preset.fewest_words if preset else 1),
-        seed=arguments.seed,
-    )
+    arguments.fewest_words = arguments.fewest_words or (preset.fewest_words if preset else 1)
+    recipe = DataRecipe(**{field.name: vars(arguments)[field.name] for field in fields(DataRecipe)})
     evaluated = Evaluated(
         text for folder in arguments.evaluation for text in evaluation_texts(folder)
     )
-    with Bar(lambda: _rows(arguments), "rows") as bar:
-        told = prepare(
-            [_watched(source.first(arguments.rows), bar) for source in sources],
-            recipe,
-            arguments.out,
-            evaluated=evaluated,
-            progress=tell,
-        )
-    print(_report(told), end="")
-    from asterisk.training.corpora.corpus import Corpus
-
+    limited = [source.first(arguments.rows) for source in sources]
+    with Bar(lambda: _rows(arguments, files), "rows") as bar:
+        watched = [Source(source.name, partial(_watched, source, bar)) for source in limited]
+        counts = prepare(watched, recipe, arguments.out, evaluated=evaluated, on_progress=tell)
+    columns = ("kept", "short", "repeated", "evaluated")
+    width = max(map(len, counts))
+    print(f"{'rows':{width}} " + " ".join(f"{column:>11}" for column in columns))
+    for name, count in counts.items():
+        row = " ".join(f"{getattr(count, column):11,}" for column in columns)
+        print(f"{name:{width}} {row}")
     if not len(Corpus.open(arguments.out, "held-out")):
         tell("no text is held out, so nothing would tell how training goes: give it more rows")
     print(f"wrote {arguments.out}")
 
 
-def _sources(arguments: argparse.Namespace) -> Iterator[Source]:
-    from asterisk.training.corpora.hugging_face import dataset_source
-    from asterisk.training.corpora.presets import PRESETS as PREPARATIONS
-    from asterisk.training.corpora.sources import columns, file_source
+def _sources(arguments: argparse.Namespace) -> tuple[list[Source], list[Path]]:
+    """Return every source, and those of them that are files."""
+    from asterisk.training.corpora import sources
 
     pick = None
+    kinds: tuple[str, ...] = sources.LINES + sources.RECORDS
     if arguments.preset is not None and arguments.columns is not None:
         raise UsageError(f"--preset {arguments.preset} says itself which fields are text")
     if arguments.preset is not None:
-        pick = PREPARATIONS[arguments.preset].pick
+        pick = sources.PRESETS[arguments.preset].pick
     elif arguments.columns is not None:
-        pick = columns(arguments.columns)
+        pick = sources.columns(arguments.columns)
+    else:
+        kinds = sources.LINES
     if not arguments.source and arguments.hugging_face is None:
         raise UsageError("name a file, a folder or a dataset to read")
-    for file in _files(arguments):
-        yield file_source(file, pick)
+    files: list[Path] = []
+    for path in arguments.source:
+        files += sources.files(path, kinds) if path.is_dir() else [path]
+    found = [sources.file_source(file, pick) for file in files]
     if arguments.hugging_face is not None:
         if pick is None:
             raise UsageError("--hugging-face needs --columns, the fields that are text")
-        yield dataset_source(arguments.hugging_face, arguments.split, pick, arguments.configuration)
+        name, split = arguments.hugging_face, arguments.split
+        found.append(sources.dataset_source(name, split, pick, arguments.configuration))
+    return found, files
 
 
-def _files(arguments: argparse.Namespace) -> list[Path]:
-    from asterisk.training.corpora.sources import LINES, RECORDS, files
-
-    kinds = LINES if arguments.preset is None and arguments.columns is None else LINES + RECORDS
-    return [
-        file
-        for path in arguments.source
-        for file in (files(path, kinds) if path.is_dir() else [path])
-    ]
-
-
-def _rows(arguments: argparse.Namespace) -> int:
-    """Return how many rows will be read, 0 where nobody knows before they are."""
+def _rows(arguments: argparse.Namespace, files: Sequence[Path]) -> int:
+    """Return how many rows will be read, 0 if that is not known before."""
     from asterisk.training.corpora.sources import LINES, RECORDS
 
-    found = _files(arguments)
-    if arguments.hugging_face or any(file.suffix not in LINES + RECORDS for file in found):
+    if arguments.hugging_face or any(file.suffix not in LINES + RECORDS for file in files):
         return 0  # streamed, or compressed
-    counts = [lines_of([file]) for file in found]
+    counts = [lines_of([file]) for file in files]
     return sum(min(count, arguments.rows or count) for count in counts) if all(counts) else 0
 
 
-def _watched(source: Source, bar: Bar) -> Source:
-    from asterisk.training.corpora.sources import Source
-
-    def read() -> Iterator[Row]:
-        for number, row in enumerate(source.read(), 1):
-            if number % 1_000 == 0:
-                bar.advance(1_000)
-            yield row
-
-    return Source(source.name, read)
-
-
-def _report(told: dict[str, Removed]) -> str:
-    width = max(len(name) for name in told)
-    lines = [f"{'rows':{width}} {'kept':>11} {'short':>11} {'repeated':>11} {'evaluated':>11}"]
-    for name, it in told.items():
-        counts = (it.kept, it.short, it.repeated, it.evaluated)
-        lines.append(f"{name:{width}} " + " ".join(f"{count:11,}" for count in counts))
-    return "\n".join(lines) + "\n"
-
-
-def _print(folder: Path, part: str) -> None:
-    from asterisk.training.corpora.corpus import Corpus
-
-    for text in Corpus.open(folder, part):
-        sys.stdout.buffer.write(text.encode() + b"\n")
+def _watched(source: Source, bar: Bar) -> Iterator[Row]:
+    for number, row in enumerate(source.read(), 1):
+        if number % 1_000 == 0:
+            bar.advance(1_000)
+        yield row
 
 
 def _longest(text: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from asterisk.cli.common import Parser, positive, run
@@ -74,8 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _teach(arguments: argparse.Namespace) -> None:
     from asterisk.training.corpora.corpus import PARTS, Corpus
-    from asterisk.training.teachers.teach import teach
-    from asterisk.training.teachers.teachers import Choice, open_teachers
+    from asterisk.training.teachers.teach import TeacherOptions, open_teachers, teach
 
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UsageError(f"--out {arguments.out} is not a folder")
@@ -87,22 +87,12 @@ def _teach(arguments: argparse.Namespace) -> None:
     ):
         if own_tokens and given:
             raise UsageError(f"{option} is for students with GPT-2's tokenizer")
-    choice = Choice(
-        name=arguments.teacher,
-        held_out=arguments.held_out_vectors,
-        engine=arguments.engine,
-        longest=arguments.limit if own_tokens else arguments.teacher_length,
-        threads=arguments.threads,
-        model=arguments.model,
-        batch=arguments.batch,
-        dimensions=arguments.dimensions,
-        per_minute=arguments.requests_per_minute,
-        budget_texts=arguments.budget_texts,
-        budget_tokens=arguments.budget_tokens,
-        own_tokens=own_tokens,
-    )
+    if own_tokens:
+        arguments.teacher_length = arguments.limit
+    names = [field.name for field in fields(TeacherOptions)]
+    options = TeacherOptions(**{name: getattr(arguments, name) for name in names})
     parts = {part: Corpus.open(arguments.corpus, part) for part in PARTS}
-    teachers = open_teachers(choice, parts, tell)
+    teachers = open_teachers(options, parts, own_tokens=own_tokens, report=tell)
     if own_tokens or arguments.engine == "torch":
         import torch
 
@@ -111,13 +101,13 @@ def _teach(arguments: argparse.Namespace) -> None:
         teach(
             arguments.corpus,
             arguments.out,
-            choice.name,
+            arguments.teacher,
             teachers,
             limit=arguments.limit,
             size=arguments.size or 256,
             tokens=not arguments.sentences_only,
             own_tokens=own_tokens,
-            progress=stages,
+            on_progress=stages,
         )
     print(f"wrote {arguments.out}")
 

@@ -9,16 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 from asterisk.cli.common import Parser, positive, run
 from asterisk.common.errors import MissingExtra, UsageError
 from asterisk.common.progress import tell
 from asterisk.training.recipe import PRESETS, TrainingRecipe
-from asterisk.training.teachers.target_facts import in_own_tokens
-
-if TYPE_CHECKING:
-    from asterisk.training.pipeline import Job
 
 SHAPE = {
     "heads": "num_heads",
@@ -26,7 +21,7 @@ SHAPE = {
     "intermediate": "intermediate_size",
     "positions": "max_positions",
 }
-TOLD_EVERY = 10.0  # seconds
+LINE_EVERY = 10.0  # seconds
 
 
 def parser() -> argparse.ArgumentParser:
@@ -83,28 +78,26 @@ def parser() -> argparse.ArgumentParser:
         metavar="N|I,J",
         help="how many (default: 2); or which of the layers it begins with, counted from 0",
     )
-    shape.add_argument(
-        "--width", type=positive, help="narrow what it begins with to so many of the teacher's axes"
-    )
-    shape.add_argument("--heads", type=positive, help="default: 2")
-    shape.add_argument(
-        "--hidden", type=positive, help="default: the targets' size; else with a projection to it"
-    )
-    shape.add_argument("--intermediate", type=positive, help="default: four times --hidden")
-    shape.add_argument("--positions", type=positive, help="default: 512")
+    for option, text in (
+        ("--width", "narrow what it begins with to so many of the teacher's axes"),
+        ("--heads", "default: 2"),
+        ("--hidden", "default: the targets' size; else with a projection to it"),
+        ("--intermediate", "default: four times --hidden"),
+        ("--positions", "default: 512"),
+    ):
+        shape.add_argument(option, type=positive, help=text)
     choices = it.add_argument_group("recipe, by a preset and what differs from it")
     choices.add_argument(
         "--preset", choices=tuple(PRESETS), help="default: asterisk, or from-teacher"
     )
+    readers: dict[type, Callable[[str], object]] = {int: _whole, float: _number, str: str}
     for field in fields(TrainingRecipe):
-        option = f"--{field.name.replace('_', '-')}"
-        default = getattr(PRESETS["asterisk"], field.name)
+        option, default = f"--{field.name.replace('_', '-')}", field.default
+        help_ = f"asterisk: {default}"
         if isinstance(default, bool):
-            choices.add_argument(
-                option, action=argparse.BooleanOptionalAction, help=f"asterisk: {default}"
-            )
+            choices.add_argument(option, action=argparse.BooleanOptionalAction, help=help_)
         else:
-            choices.add_argument(option, type=_READERS[type(default)], help=f"asterisk: {default}")
+            choices.add_argument(option, type=readers[type(default)], help=help_)
     return it
 
 
@@ -114,80 +107,56 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    from asterisk.common.files import check_replaceable
+    from asterisk.common.plugins import require
+    from asterisk.model.checkpoint import is_checkpoint
+    from asterisk.training.bag import is_bag
+    from asterisk.training.teachers.targets import read_facts
+
     if arguments.from_teacher and arguments.start is not None:
         raise UsageError("--from-teacher and --from: a student begins once")
     arguments.run = arguments.run or Path("runs") / arguments.out.name
-    own_tokens = in_own_tokens(arguments.targets)
-    bag: Literal["line", "only", "no"] = arguments.bag or ("no" if own_tokens else "line")
-    recipe = _recipe(arguments, "from-teacher" if own_tokens else "asterisk")
-    shape = {
-        name: value
-        for option, name in SHAPE.items()
-        if (value := getattr(arguments, option)) is not None
-    }
-    kept = arguments.layers if isinstance(arguments.layers, tuple) else None
-    if arguments.from_teacher and isinstance(arguments.layers, int):
-        kept = (arguments.layers,)
-    elif isinstance(arguments.layers, int):
-        shape["num_layers"] = arguments.layers
-    _check_out(arguments, bag)
+    own_tokens = read_facts(arguments.targets).get("tokenizer") == "teacher"
+    arguments.bag = arguments.bag or ("no" if own_tokens else "line")
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    names = [field.name for field in fields(TrainingRecipe)]
+    choices = {name: given[name] for name in names if name in given}
+    if "passes" in choices:  # what is given last decides, also over a preset's epochs
+        choices.setdefault("epochs", 0)
+    preset = arguments.preset or ("from-teacher" if own_tokens else "asterisk")
+    recipe = replace(PRESETS[preset], **choices)
+    shape = {name: given[option] for option, name in SHAPE.items() if option in given}
+    layers = arguments.layers
+    if isinstance(layers, int):
+        if arguments.from_teacher:
+            layers = (layers,)
+        else:
+            shape["num_layers"], layers = layers, None
+    # What could not be written is refused before hours are spent.
+    check_replaceable(arguments.out, is_bag if arguments.bag == "only" else is_checkpoint)
+    if arguments.run.resolve() == arguments.out.resolve():
+        raise UsageError(f"--out {arguments.out} is the working folder: choose another --run")
+    if arguments.bag != "only":
+        require("matplotlib", "train")
     try:
         import torch
 
         from asterisk.training.distributed import processes
         from asterisk.training.pipeline import Job, train
-        from asterisk.training.start import Pruning
+        from asterisk.training.student import Pruning
     except ImportError as missing:
         raise MissingExtra(missing.name or "torch", "train") from None
-
     torch.set_num_threads(arguments.threads)
-    job: Job = Job(
-        corpus=arguments.corpus,
-        targets=arguments.targets,
-        out=arguments.out,
-        run=arguments.run,
-        texts=arguments.texts,
-        teacher=arguments.teacher,
-        follow=arguments.follow,
-        start=arguments.start,
-        from_teacher=arguments.from_teacher,
-        pruning=Pruning(kept, arguments.width),
-        bag=bag,
-        evaluation=arguments.evaluation,
-        licence=arguments.licence,
-    )
+    options = {field.name: given[field.name] for field in fields(Job) if field.name in given}
+    job = Job(**options, pruning=Pruning(layers, arguments.width))
     with processes(arguments.device) as these:
-        train(job, recipe, shape, these, _Display() if these.first else _silent)
+        train(job, recipe, shape, these, _Display() if these.first else lambda *_: None)
         if these.first:
             print(f"wrote {arguments.out}")
 
 
-def _recipe(arguments: argparse.Namespace, preset: str) -> TrainingRecipe:
-    names = [field.name for field in fields(TrainingRecipe)]
-    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    if "passes" in given:  # what is given last decides, also over a preset's epochs
-        given.setdefault("epochs", 0)
-    return replace(PRESETS[arguments.preset or preset], **given)
-
-
-def _check_out(arguments: argparse.Namespace, bag: str) -> None:
-    """Refuse what could not be written before hours are spent."""
-    from asterisk.common.files import check_replaceable
-    from asterisk.model.checkpoint import is_checkpoint
-    from asterisk.training.static import is_bag
-
-    ours = is_bag if bag == "only" else is_checkpoint
-    check_replaceable(arguments.out, ours)
-    if arguments.run.resolve() == arguments.out.resolve():
-        raise UsageError(f"--out {arguments.out} is the working folder: choose another --run")
-    if bag != "only":
-        from asterisk.common.plugins import require
-
-        require("matplotlib", "train")
-
-
 def _layers(text: str) -> int | tuple[int, ...]:
-    """Read a count, or the layers that are kept: two or more between commas."""
+    """Read a count, or two or more layers between commas."""
     if "," in text:
         return tuple(_whole(part) for part in text.split(","))
     return 0 if text == "0" else positive(text)
@@ -209,38 +178,28 @@ def _number(text: str) -> float:
     return value
 
 
-_READERS: dict[type, Callable[[str], object]] = {int: _whole, float: _number, str: str}
-
-
-def _silent(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
-    pass
-
-
 class _Display:
-    """A line of progress a few times a minute, and one at every look at held-out texts."""
+    """A line of progress a few times a minute, and one at every evaluation."""
 
     def __init__(self) -> None:
         self.stage, self.shown = "", 0.0
         self.begun, self.first = 0.0, 0
 
     def __call__(self, stage: str, done: int, total: int, figures: dict[str, float]) -> None:
-        """Tell how far ``stage`` is, how fast, and how long it will take."""
+        """Show how far ``stage`` is, how fast, and how long it will take."""
         now = time.monotonic()
         if stage != self.stage:
             self.stage, self.begun, self.first = stage, now, done
-        elif now - self.shown < TOLD_EVERY and "held_out_cosine" not in figures:
+        elif now - self.shown < LINE_EVERY and "held_out_cosine" not in figures:
             return
-        self.shown = now
-        told = "".join(f"  {name.replace('_', ' ')} {x:.4f}" for name, x in figures.items())
-        tell(f"{stage}: {done:,} of {total:,}{self._pace(done, total, now)}{told}")
-
-    def _pace(self, done: int, total: int, now: float) -> str:
-        if done <= self.first or now <= self.begun:
-            return ""
-        rate = (done - self.first) / (now - self.begun)
-        left = int(max(total - done, 0) / rate)
-        pace = f"  {rate:,.0f}/s" if rate >= 1 else ""
-        return f"{pace}  {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+        self.shown, pace = now, ""
+        if done > self.first and now > self.begun:
+            rate = (done - self.first) / (now - self.begun)
+            left = int(max(total - done, 0) / rate)
+            speed = f"  {rate:,.0f}/s" if rate >= 1 else ""
+            pace = f"{speed}  {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+        named = "".join(f"  {name.replace('_', ' ')} {x:.4f}" for name, x in figures.items())
+        tell(f"{stage}: {done:,} of {total:,}{pace}{named}")
 
 
 if __name__ == "__main__":

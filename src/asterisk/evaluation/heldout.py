@@ -8,9 +8,8 @@ from pathlib import Path
 
 from asterisk.common.errors import InputError
 from asterisk.common.files import replacing_folder
-from asterisk.training.corpora.clean import Cleaner, digest
+from asterisk.training.corpora.clean import Cleaner, digest, held_out
 from asterisk.training.corpora.sources import Row, files, name, rows
-from asterisk.training.corpora.spool import held_out
 
 FEWEST = 100  # pairs that make a set
 FACTS = "held-out.json"

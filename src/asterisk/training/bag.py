@@ -1,27 +1,40 @@
-"""The bar to beat: the best static token table, whose mean row is a text's vector."""
+"""The bar to beat: the best static token table, whose mean row is a text's vector.
+
+It is saved as a sentence-transformers folder, which anything that compares models can open.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.nn import functional
 
-from asterisk.training.batches import Targets
+from asterisk.common.errors import ArtifactError
+from asterisk.common.files import replacing_folder
+from asterisk.common.plugins import require
+from asterisk.tokenizer import gpt2, huggingface
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from asterisk.training.batches import Targets
 
 SIF = 3e-4
-LINE = 1_000
+CURVE_TEXTS = 1_000
+FACTS = "bag.json"
+_TYPE = "sentence_transformers.models.StaticEmbedding"
+_MODULES = [{"idx": 0, "name": "0", "path": "", "type": _TYPE}]
 Array = npt.NDArray[np.float32]
-Report = Callable[[int, float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class BagRecipe:
-    """A run of at most ``epochs``; it ends when ``patience`` of them brought nothing better."""
+    """A run of at most ``epochs``; it ends after ``patience`` epochs without a better cosine."""
 
     epochs: int = 4
     batch: int = 256
@@ -32,10 +45,10 @@ class BagRecipe:
 
 @dataclass(frozen=True, slots=True)
 class Bag:
-    """``rows`` float32 [vocabulary, d], a text's vector being the mean of its tokens' rows.
+    """``rows`` float32 [vocabulary, d]; a text's vector is the mean of its tokens' rows.
 
     ``cosine`` is the mean held-out cosine to the teacher after ``epochs`` over ``texts`` texts;
-    ``line`` that of the first ``LINE`` held-out texts, which a student's curve looks at too.
+    ``line`` that of the first held-out texts alone, as in a student's curve.
     """
 
     rows: Array
@@ -45,43 +58,39 @@ class Bag:
     texts: int
 
 
-@dataclass(frozen=True, slots=True)
 class _Texts:
-    """Every text's tokens end to end: int64 ``ids`` [N], ``ends`` [n]; ``sentences`` [n, d]."""
+    """Every text's tokens end to end, and the teacher's vectors in 16 bits."""
 
-    ids: npt.NDArray[np.int64]
-    ends: npt.NDArray[np.int64]
-    sentences: npt.NDArray[np.float16]
-
-    @classmethod
-    def of(cls, targets: Targets) -> _Texts:
-        numbers = range(targets.size)
-        return cls(
-            np.concatenate([targets.ids(number) for number in numbers]),
-            np.cumsum(targets.all_lengths()),
-            np.concatenate([targets.sentences(number).astype("f2") for number in numbers]),
-        )
+    def __init__(self, targets: Targets) -> None:
+        numbers = range(targets.shards)
+        self.ids = np.concatenate([targets.ids(number) for number in numbers])
+        self.ends = np.cumsum(targets.all_lengths())
+        vectors = [targets.sentences(number).astype("f2") for number in numbers]
+        self.sentences = np.concatenate(vectors)
 
     def batches(self, order: npt.NDArray[np.int64], size: int) -> Iterator[tuple[Tensor, ...]]:
+        """Yield each batch's token ids, where its texts begin in them, and its vectors."""
+        import torch
+
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
             begins = np.where(chosen > 0, self.ends[chosen - 1], 0)
             lengths = self.ends[chosen] - begins
             offsets = np.cumsum(lengths) - lengths
-            where = np.arange(lengths.sum()) + np.repeat(begins - offsets, lengths)
+            positions = np.arange(lengths.sum()) + np.repeat(begins - offsets, lengths)
             yield (
-                torch.from_numpy(self.ids[where]),
+                torch.from_numpy(self.ids[positions]),
                 torch.from_numpy(offsets),
                 torch.from_numpy(self.sentences[chosen].astype("f4")),
             )
 
 
 def sif(rows: Array, counts: npt.NDArray[np.int64]) -> Array:
-    """Return token means centred and weighed by a / (a + p) (Arora et al., ICLR 2017)."""
+    """Return token means centred and weighted by a / (a + p) (Arora et al., ICLR 2017)."""
     shares = counts / max(counts.sum(), 1)
     centre = (shares @ rows).astype("f4")
-    weighed: Array = ((rows - centre) * (SIF / (SIF + shares))[:, None]).astype("f4")
-    return weighed
+    weighted: Array = ((rows - centre) * (SIF / (SIF + shares))[:, None]).astype("f4")
+    return weighted
 
 
 def fit(
@@ -89,23 +98,40 @@ def fit(
     train: Targets,
     held_out: Targets,
     recipe: BagRecipe,
-    report: Report = lambda epoch, cosine: None,
+    on_progress: Callable[[int, float], None] = lambda epoch, cosine: None,
 ) -> Bag:
     """Train rows from ``start``, float32 [vocabulary, d], on the sentence loss alone.
 
-    ``report`` is told each epoch's held-out cosine. The best epoch's rows are returned.
+    ``on_progress`` gets each epoch and its held-out cosine. The best epoch's rows are returned.
     """
-    known, asked = _Texts.of(train), _Texts.of(held_out)
-    counts = np.bincount(known.ids, minlength=len(start))
+    import torch
+    from torch.nn import functional
+
+    texts, unseen = _Texts(train), _Texts(held_out)
+    counts = np.bincount(texts.ids, minlength=len(start))
     rows = torch.from_numpy(sif(start, counts)).requires_grad_()
+
+    @torch.no_grad()
+    def evaluate(epoch: int) -> Bag:
+        cosines = torch.cat(
+            [
+                functional.cosine_similarity(
+                    functional.embedding_bag(ids, rows, offsets, mode="mean"), sentences
+                )
+                for ids, offsets, sentences in unseen.batches(np.arange(len(unseen.ends)), 1_024)
+            ]
+        )
+        on_progress(epoch, float(cosines.mean()))
+        table, line = rows.detach().numpy().copy(), float(cosines[:CURVE_TEXTS].mean())
+        return Bag(table, float(cosines.mean()), line, epoch, len(train))
+
     optimiser = torch.optim.SparseAdam([rows], lr=recipe.learning_rate)
-    best = _bag(rows, asked, 0, len(train))
-    report(0, best.cosine)
+    best = evaluate(0)
     random = np.random.default_rng(recipe.seed)
     steps = recipe.epochs * -(-len(train) // recipe.batch)
     step = 0
     for epoch in range(1, recipe.epochs + 1):
-        for ids, offsets, sentences in known.batches(random.permutation(len(train)), recipe.batch):
+        for ids, offsets, sentences in texts.batches(random.permutation(len(train)), recipe.batch):
             optimiser.param_groups[0]["lr"] = recipe.learning_rate * (1 - step / steps)
             vectors = functional.embedding_bag(ids, rows, offsets, mode="mean", sparse=True)
             loss = 1 - functional.cosine_similarity(vectors, sentences).mean()
@@ -113,23 +139,49 @@ def fit(
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()  # type: ignore[no-untyped-call]
             step += 1
-        found = _bag(rows, asked, epoch, len(train))
-        report(epoch, found.cosine)
-        if found.cosine > best.cosine:
-            best = found
+        bag = evaluate(epoch)
+        if bag.cosine > best.cosine:
+            best = bag
         elif epoch - best.epochs >= recipe.patience:
             break
     return best
 
 
-@torch.no_grad()
-def _bag(rows: Tensor, texts: _Texts, epoch: int, count: int) -> Bag:
-    found = [
-        functional.cosine_similarity(
-            functional.embedding_bag(ids, rows, offsets, mode="mean"), sentences
-        )
-        for ids, offsets, sentences in texts.batches(np.arange(len(texts.ends)), 1_024)
-    ]
-    cosines = torch.cat(found)
-    table = rows.detach().numpy().copy()
-    return Bag(table, float(cosines.mean()), float(cosines[:LINE].mean()), epoch, count)
+def is_bag(folder: Path) -> bool:
+    """Tell whether ``folder`` looks like a bag that `save` wrote."""
+    return (folder / FACTS).is_file() and (folder / "model.safetensors").is_file()
+
+
+def save(bag: Bag, folder: Path, fold: npt.NDArray[np.int64] | None) -> None:
+    """Write ``bag``, whole or not at all, in 32 bits; ``fold`` gives each token the row it shares.
+
+    Whoever reads the table need not know of ``fold``.
+    """
+    numpy: Any = require("safetensors.numpy", "train")
+    tokenizer = json.loads(huggingface.to_json(gpt2()))
+    # In the vocabulary they keep their ids; here they would be found in plain text.
+    tokenizer["added_tokens"] = []
+    facts = {"held_out_cosine": bag.cosine, "line": bag.line}
+    facts |= {"epochs": bag.epochs, "texts": bag.texts}
+    rows = np.ascontiguousarray(bag.rows if fold is None else bag.rows[fold])
+    with replacing_folder(folder, is_bag) as staging:
+        numpy.save_file({"embedding.weight": rows}, staging / "model.safetensors")
+        (staging / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8")
+        (staging / "modules.json").write_text(json.dumps(_MODULES, indent=1) + "\n", "utf-8")
+        (staging / FACTS).write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+
+
+def read_cosines(folder: Path) -> dict[str, float] | None:
+    """Return the measured cosines of the bag in ``folder``, None if there is none.
+
+    ``held_out_cosine`` is of all held-out texts, ``line`` of those in a curve; ArtifactError for a
+    damaged file.
+    """
+    if not is_bag(folder):
+        return None
+    path = folder / FACTS
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+        return {name: float(facts[name]) for name in ("held_out_cosine", "line")}
+    except (ValueError, KeyError, TypeError):
+        raise ArtifactError(f"{path} does not describe a bag") from None

@@ -1,10 +1,11 @@
-"""An endless, repeatable order of batches over shards of targets, some still being made."""
+"""What a run learns from: texts and their targets, in an endless, repeatable order of batches."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,26 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from asterisk.common.errors import ArtifactError
-from asterisk.training.teachers.targets import SHARD, Shard, shard_folder
+from asterisk.common.errors import ArtifactError, InputError
+from asterisk.tokenizer import ByteLevelBPE, gpt2
+from asterisk.training.corpora.corpus import Corpus
+from asterisk.training.recipe import TrainingRecipe
+from asterisk.training.teachers.targets import (
+    SHARD,
+    Shard,
+    TargetsInfo,
+    corpus_digest,
+    principal_axes,
+    read_projection,
+    shard_folder,
+)
 
+EVALUATED = 1_000  # held-out texts
+PATIENCE = 3_600.0  # seconds that a run waits for a teacher's next shard
+TOKEN_SHARE = 0.1  # weight of token states beside sentence vectors, where axes are fitted
+AXES_SHARDS = 2
 Indices = npt.NDArray[np.int64]
+Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +56,16 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return this batch on ``device``."""
-        return Batch(
-            self.ids.to(device),
-            self.mask.to(device),
-            self.sentences.to(device),
-            self.tokens.to(device),
-            self.asked.to(device),
-            self.paired,
-        )
+        tensors = [field.name for field in fields(self) if field.name != "paired"]
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
 
 
 class Targets:
-    """The shards of ``folder`` as one indexed collection of its first ``texts`` texts.
+    """The first ``texts`` texts in the shards of ``folder``, as one indexed collection.
 
-    ``projection`` float32 [d, D] brings the teacher's vectors into the student's space, None where
-    they are in it; its token states, too, where the shards hold them as they were, ``as_read``.
-    ``fold`` int64 [vocabulary] renames tokens. A shard that is not there yet is waited for,
+    ``projection`` float32 [d, D] maps the teacher's vectors into the student's space, None where
+    they are in it already; it maps token states, too, where ``as_read`` says that the shards hold
+    the teacher's own. ``fold`` int64 [vocabulary] renames tokens. A missing shard is waited for,
     ``patience`` seconds at most; then ArtifactError.
     """
 
@@ -62,7 +73,7 @@ class Targets:
         self,
         folder: Path,
         texts: int,
-        projection: npt.NDArray[np.float32] | None,
+        projection: Array | None,
         fold: Indices | None = None,
         patience: float = 0.0,
         *,
@@ -70,28 +81,26 @@ class Targets:
     ) -> None:
         self._folder, self._texts, self._patience = folder, texts, patience
         self._projection = None if projection is None else torch.from_numpy(projection)
-        self._fold, self._as_read = fold, as_read
+        self.fold, self._as_read = fold, as_read
         self._shards: list[Shard] = []
         self._lengths: list[Indices] = []
 
     def __len__(self) -> int:
         return self._texts
 
-    def first(self, shards: int) -> Targets:
-        """Return the texts of the first ``shards`` alone."""
-        texts = min(self._texts, shards * SHARD)
-        projection = None if self._projection is None else self._projection.numpy()
-        return Targets(
-            self._folder, texts, projection, self._fold, self._patience, as_read=self._as_read
-        )
+    def first(self, texts: int) -> Targets:
+        """Return the first ``texts`` texts alone."""
+        part = copy(self)
+        part._texts = min(texts, self._texts)
+        return part
 
     @property
-    def size(self) -> int:
-        """How many shards there will be."""
+    def shards(self) -> int:
+        """How many shards the texts take."""
         return -(-self._texts // SHARD)
 
     def shard(self, number: int) -> Shard:
-        """Return shard ``number``, once it is there."""
+        """Return shard ``number``, once it exists."""
         while len(self._shards) <= number:
             folder = shard_folder(self._folder, len(self._shards))
             deadline = time.monotonic() + self._patience
@@ -109,38 +118,42 @@ class Targets:
     def ids(self, number: int) -> Indices:
         """Return the token ids of shard ``number``, renamed, int64 [N]."""
         ids = self.shard(number).ids.astype("i8")
-        return (ids if self._fold is None else self._fold[ids])[: self.lengths(number).sum()]
-
-    def sentences(self, number: int) -> npt.NDArray[np.float32]:
-        """Return the sentence vectors of shard ``number``, float32 [n, d], L2-normalised."""
-        wide = self.shard(number).sentences[: len(self.lengths(number))]
-        found: npt.NDArray[np.float32] = self._projected(np.asarray(wide, "f4")).numpy()
-        return found
-
-    def sentences_of(self, indices: Sequence[int]) -> Tensor:
-        """Return the sentence vectors of texts, float32 [n, d], L2-normalised."""
-        places = [divmod(index, SHARD) for index in indices]
-        wide = np.array([self.shard(number).sentences[local] for number, local in places], "f4")
-        return self._projected(wide.reshape(len(places), self.shard(0).sentences.shape[1]))
-
-    def states(self, number: int) -> npt.NDArray[np.float32]:
-        """Return the tokens' targets of shard ``number`` as they are stored, float32 [N, D]."""
-        shard = self.shard(number)
-        if shard.tokens is None or shard.scales is None:
-            raise ArtifactError(f"{self._folder} holds no targets for tokens")
-        found: npt.NDArray[np.float32] = shard.tokens * shard.scales[:, None]
-        return found
-
-    def _projected(self, wide: npt.NDArray[np.float32]) -> Tensor:
-        vectors = torch.from_numpy(wide)
-        if self._projection is not None:
-            vectors = vectors @ self._projection.T
-        return torch.nn.functional.normalize(vectors, dim=-1)
+        return (ids if self.fold is None else self.fold[ids])[: self.lengths(number).sum()]
 
     def lengths(self, number: int) -> Indices:
         """Return how many tokens each text in use of shard ``number`` has."""
         self.shard(number)
         return self._lengths[number][: self._texts - number * SHARD]
+
+    def all_lengths(self) -> Indices:
+        """Return how many tokens each text has."""
+        return np.concatenate([self.lengths(number) for number in range(self.shards)])
+
+    def sentences(self, number: int) -> Array:
+        """Return the sentence vectors of shard ``number``, float32 [n, d], L2-normalised."""
+        wide = self.shard(number).sentences[: len(self.lengths(number))]
+        vectors: Array = self._projected(np.asarray(wide, "f4")).numpy()
+        return vectors
+
+    def sentences_of(self, indices: Sequence[int]) -> Tensor:
+        """Return the sentence vectors of texts, float32 [n, d], L2-normalised."""
+        positions = [divmod(index, SHARD) for index in indices]
+        wide = np.array([self.shard(number).sentences[row] for number, row in positions], "f4")
+        return self._projected(wide.reshape(len(positions), self.shard(0).sentences.shape[1]))
+
+    def states(self, number: int) -> Array:
+        """Return the token targets of shard ``number`` as they are stored, float32 [N, D]."""
+        shard = self.shard(number)
+        if shard.tokens is None or shard.scales is None:
+            raise ArtifactError(f"{self._folder} holds no targets for tokens")
+        states: Array = shard.tokens * shard.scales[:, None]
+        return states
+
+    def _projected(self, wide: Array) -> Tensor:
+        vectors = torch.from_numpy(wide)
+        if self._projection is not None:
+            vectors = vectors @ self._projection.T
+        return torch.nn.functional.normalize(vectors, dim=-1)
 
     @property
     def dimensions(self) -> int:
@@ -151,53 +164,38 @@ class Targets:
 
     @property
     def token_dimensions(self) -> int:
-        """Dimensions of the tokens' targets; 0 where there are none."""
+        """Dimensions of the token targets; 0 where there are none."""
         tokens = self.shard(0).tokens
         if tokens is None:
             return 0
-        return (
-            self.dimensions if self._as_read and self._projection is not None else tokens.shape[1]
-        )
-
-    @property
-    def show_tokens(self) -> bool:
-        """Tell whether tokens have targets of their own."""
-        return self.shard(0).tokens is not None
-
-    @property
-    def fold(self) -> Indices | None:
-        """What each token is renamed to, int64 [vocabulary]; None where none is."""
-        return self._fold
-
-    def all_lengths(self) -> Indices:
-        """Return how many tokens each text has."""
-        return np.concatenate([self.lengths(number) for number in range(self.size)])
+        projected = self._as_read and self._projection is not None
+        return self.dimensions if projected else tokens.shape[1]
 
     def gather(self, indices: Sequence[int], *, paired: bool = False) -> Batch:
         """Read the texts at ``indices`` and pad them to the longest."""
-        places = [(self.shard(index // SHARD), *divmod(index, SHARD)) for index in indices]
-        counts = [int(self._lengths[number][local]) for _, number, local in places]
+        positions = [(self.shard(index // SHARD), *divmod(index, SHARD)) for index in indices]
+        counts = [int(self._lengths[number][row]) for _, number, row in positions]
         shape = (len(indices), max(counts))
         stored = self.shard(0).tokens
         size = self.dimensions if stored is None else stored.shape[1]
         ids, scales = np.zeros(shape, "i8"), np.zeros(shape, "f4")
         mask, tokens = np.zeros(shape, bool), np.zeros((*shape, size), "i1")
-        for row, ((shard, _, local), count) in enumerate(zip(places, counts, strict=True)):
-            where = slice(int(shard.ends[local]) - count, int(shard.ends[local]))
-            ids[row, :count] = shard.ids[where]
-            mask[row, :count] = True
+        for at, ((shard, _, row), count) in enumerate(zip(positions, counts, strict=True)):
+            span = slice(int(shard.ends[row]) - count, int(shard.ends[row]))
+            ids[at, :count] = shard.ids[span]
+            mask[at, :count] = True
             if shard.tokens is not None and shard.scales is not None:
-                tokens[row, :count] = shard.tokens[where]
-                scales[row, :count] = shard.scales[where]
+                tokens[at, :count] = shard.tokens[span]
+                scales[at, :count] = shard.scales[span]
         scale = torch.from_numpy(scales)
-        wanted = torch.from_numpy(tokens).float() * scale[..., None]
+        states = torch.from_numpy(tokens).float() * scale[..., None]
         if self._as_read and self._projection is not None:
-            wanted = wanted @ self._projection.T
+            states = states @ self._projection.T
         return Batch(
-            torch.from_numpy(ids if self._fold is None else self._fold[ids]),
+            torch.from_numpy(ids if self.fold is None else self.fold[ids]),
             torch.from_numpy(mask),
             self.sentences_of(indices),
-            wanted,
+            states,
             scale > 0,
             paired,
         )
@@ -206,16 +204,16 @@ class Targets:
 def plan(targets: Targets, batch_tokens: int, seed: int, replay: int = 0) -> Iterator[list[int]]:
     """Yield batches of indices for ever: texts of like length together, in random order.
 
-    The corpus is shuffled, so the first epoch takes the shards as they come. After each it takes
-    again those ``replay``, 1.5 ``replay`` and so on before it, if not 0. Later epochs mix all.
+    The corpus is shuffled, so the first epoch takes the shards as they come. After each it repeats
+    those ``replay``, 1.5 ``replay`` and so on before it, if not 0. Later epochs mix all shards.
     """
-    for new in range(targets.size):
-        again = range(new - replay, -1, -max(replay // 2, 1)) if replay else ()
-        for number in (new, *again):
+    for new in range(targets.shards):
+        repeated = range(new - replay, -1, -max(replay // 2, 1)) if replay else ()
+        for number in (new, *repeated):
             seeds = (seed, 0, new) if number == new else (seed, 0, new, number)
             lengths = targets.lengths(number)
             pool = np.arange(len(lengths)) + number * SHARD
-            yield from _pool(pool, lengths, batch_tokens, np.random.default_rng(seeds))
+            yield from _batches(pool, lengths, batch_tokens, np.random.default_rng(seeds))
     lengths = targets.all_lengths()
     epoch = 1
     while True:
@@ -223,14 +221,28 @@ def plan(targets: Targets, batch_tokens: int, seed: int, replay: int = 0) -> Ite
         order = random.permutation(len(lengths))
         for start in range(0, len(order), SHARD):
             pool = order[start : start + SHARD]
-            yield from _pool(pool, lengths[pool], batch_tokens, random)
+            yield from _batches(pool, lengths[pool], batch_tokens, random)
         epoch += 1
 
 
-def plan_pairs(pairs: npt.NDArray[np.int64], size: int, seed: int) -> Iterator[list[int]]:
+def _batches(
+    pool: Indices, lengths: Indices, batch_tokens: int, random: np.random.Generator
+) -> Iterator[list[int]]:
+    order = np.argsort(lengths, kind="stable")
+    pool, lengths = pool[order], lengths[order]
+    batches, start = [], 0
+    for end in range(1, len(pool) + 1):
+        if end == len(pool) or (end + 1 - start) * lengths[end] > batch_tokens:
+            batches.append(pool[start:end].tolist())
+            start = end
+    for index in random.permutation(len(batches)):
+        yield batches[index]
+
+
+def plan_pairs(pairs: Indices, size: int, seed: int) -> Iterator[list[int]]:
     """Yield batches of ``size`` pairs for ever: all first texts, then all second ones.
 
-    Random, so that what a pair is told apart from is of every kind.
+    Random, so that the negatives of a pair are of every kind.
     """
     epoch = 0
     while True:
@@ -241,18 +253,120 @@ def plan_pairs(pairs: npt.NDArray[np.int64], size: int, seed: int) -> Iterator[l
         epoch += 1
 
 
-def _pool(
-    pool: Indices, lengths: Indices, batch_tokens: int, random: np.random.Generator
-) -> Iterator[list[int]]:
-    order = np.argsort(lengths, kind="stable")
-    batches = list(_cut(pool[order], lengths[order], batch_tokens))
-    for index in random.permutation(len(batches)):
-        yield batches[index]
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The texts of a run, and its recipe with nothing left open.
+
+    A run is evaluated on the texts of ``validation`` at ``evaluated``; ``held_out`` are those of
+    the corpus's own held-out part. ``pairs`` int64 [m, 2] are indices into ``train``;
+    ``projection`` float32 [d, D] maps the teacher's space to the student's, None where they are
+    the same; ``sources`` name the corpus's sources.
+    """
+
+    train: Targets
+    validation: Targets
+    evaluated: range
+    held_out: Targets
+    pairs: Indices
+    projection: Array | None
+    sources: Sequence[str]
+    info: TargetsInfo
+    recipe: TrainingRecipe
 
 
-def _cut(pool: Indices, lengths: Indices, batch_tokens: int) -> Iterator[list[int]]:
-    start = 0
-    for end in range(1, len(pool) + 1):
-        if end == len(pool) or (end + 1 - start) * lengths[end] > batch_tokens:
-            yield pool[start:end].tolist()
-            start = end
+def open_material(
+    corpus: Path,
+    targets: Path,
+    recipe: TrainingRecipe,
+    *,
+    info: TargetsInfo | None = None,
+    texts: int | None = None,
+    follow: bool = False,
+    axes: Array | int | None = None,
+) -> Material:
+    """Open the first ``texts`` texts, in whole shards, and settle what the recipe left open.
+
+    Targets in the teacher's tokens are projected to ``axes``, float32 [d, D], or to so many of
+    their own. ``follow`` waits for shards that are still missing. ArtifactError for targets of
+    another corpus, InputError for a corpus without what the recipe needs.
+    """
+    train, held = Corpus.open(corpus), Corpus.open(corpus, "held-out")
+    info = info or TargetsInfo.open(targets)
+    if info.corpus is not None and info.corpus != corpus_digest(corpus / "train"):
+        raise ArtifactError(f"{targets} was made from another corpus than {corpus}")
+    if not len(held):
+        raise InputError(f"{corpus} has no held-out texts: nothing would tell how training goes")
+    fold_case = recipe.fold_case and info.uncased and not info.own_tokens
+    recipe = replace(recipe, fold_case=fold_case)
+    twins = lowercase_twins(gpt2()) if fold_case else None
+    patience = PATIENCE if follow else 0.0
+    projection = None if isinstance(axes, int) else axes
+    if not info.own_tokens:
+        projection = read_projection(targets / "projection.npy")
+    elif isinstance(axes, int):
+        projection = fit_axes(Targets(targets / "train", len(train), None, None, patience), axes)
+
+    def part(name: str, count: int) -> Targets:
+        folder, own_tokens = targets / name, info.own_tokens
+        return Targets(folder, count, projection, twins, patience, as_read=own_tokens)
+
+    in_use = min(len(train), -(-texts // SHARD) * SHARD) if texts else len(train)
+    cut = in_use - round(recipe.validation * in_use)
+    pairs = np.asarray(train.pairs)
+    pairs = pairs[(pairs < cut).all(1)]
+    if recipe.pair_weight and len(pairs) < recipe.pairs:
+        raise InputError(
+            f"{len(pairs)} pairs are among the texts in use: too few for a batch of {recipe.pairs}"
+        )
+    if recipe.epochs:
+        only_pairs = recipe.pair_weight and recipe.pair_every == 1
+        passes = recipe.epochs * (2 * len(pairs) if only_pairs else cut)
+        recipe = replace(recipe, passes=passes, epochs=0)
+    held_out = part("held-out", len(held))
+    validation, evaluated = held_out, range(min(EVALUATED, len(held)))
+    if recipe.validation:
+        validation, evaluated = part("train", in_use), range(cut, min(cut + EVALUATED, in_use))
+    return Material(
+        train=part("train", cut),
+        validation=validation,
+        evaluated=evaluated,
+        held_out=held_out,
+        pairs=pairs,
+        projection=projection,
+        sources=train.names,
+        info=info,
+        recipe=recipe,
+    )
+
+
+def lowercase_twins(tokenizer: ByteLevelBPE) -> Indices:
+    """Return each token's lower-case twin, or itself, int64 [vocabulary].
+
+    A caseless teacher gives " The" and " the" one reading; training one row for both shows it to
+    every sighting of either.
+    """
+    twins = np.arange(tokenizer.vocab_size)
+    tokens = {tokenizer.token_bytes(token): token for token in range(tokenizer.vocab_size)}
+    for spelling, token in tokens.items():
+        try:
+            lower = spelling.decode("utf-8").lower().encode("utf-8")
+        except UnicodeDecodeError:
+            continue
+        twins[token] = tokens.get(lower, token)
+    return twins
+
+
+def fit_axes(targets: Targets, size: int) -> Array:
+    """Return the first ``size`` uncentred principal axes of the teacher, float32 [size, D].
+
+    Of its sentence vectors and, a tenth, its token states, in the first shards.
+    """
+    sentences = np.zeros((targets.dimensions, targets.dimensions))
+    tokens = np.zeros_like(sentences)
+    for number in range(min(AXES_SHARDS, targets.shards)):
+        vectors = targets.sentences(number).astype("f8")
+        sentences += vectors.T @ vectors
+        states = targets.states(number).astype("f4")
+        tokens += states.T @ states
+    both = sentences / sentences.trace() + TOKEN_SHARE * tokens / tokens.trace()
+    return principal_axes(both, size)

@@ -1,7 +1,8 @@
-"""The training loop, resumable at any moment."""
+"""The training loop, which can be interrupted and resumed at any moment."""
 
 from __future__ import annotations
 
+import csv
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -12,28 +13,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from asterisk.common.errors import ArtifactError, one_line
 from asterisk.common.files import replacing_file
-from asterisk.model.encoder import Encoder
-from asterisk.training import curve, losses
-from asterisk.training.agreement import cosine_to_teacher
-from asterisk.training.batches import Batch, Targets, plan, plan_pairs
+from asterisk.model.encoder import Encoder, pool
+from asterisk.training import losses
+from asterisk.training.batches import EVALUATED, Batch, Targets, plan, plan_pairs
 from asterisk.training.distributed import Processes
-from asterisk.training.memory import Memory
-from asterisk.training.optimisers import optimisers, set_rates, share_of_peak
 from asterisk.training.recipe import TrainingRecipe
 
 SAVE_EVERY = 180.0  # seconds
-EVALUATED = 1_000  # held-out texts
-Report = Callable[[int, dict[str, float]], None]
+_TERMS = ("cosine", "l2", "token", "relation", "contrast", "pair")
+LOSSES = tuple(f"{name}_loss" for name in _TERMS)
+CURVE_FIELDS = ("passes", "learning_rate", *LOSSES, "held_out_cosine")
+_OLD_FIELDS = {"texts": "passes", "sentence_loss": "cosine_loss"}
+Curve = list[dict[str, float]]
 
 
 class Distillation:
-    """One run in one folder: its model, its optimisers and where it stands.
+    """One run in one folder: its model, its optimisers and its progress.
 
-    ``pairs`` int64 [m, 2] are texts of ``train`` that mean the same. Held-out texts are the first
-    of ``held_out``, or its ``looked_at``. ArtifactError if the folder's state is damaged.
+    ``pairs`` int64 [m, 2] are texts of ``train`` that mean the same. The texts of ``held_out`` at
+    ``evaluated``, by default the first ones, are evaluated on the way. ArtifactError if the
+    folder's state is damaged.
     """
 
     def __init__(
@@ -42,46 +46,48 @@ class Distillation:
         recipe: TrainingRecipe,
         train: Targets,
         held_out: Targets,
-        run: Path,
+        folder: Path,
         *,
         pairs: npt.NDArray[np.int64] | None = None,
-        looked_at: range | None = None,
+        evaluated: range | None = None,
         processes: Processes | None = None,
     ) -> None:
         if train.token_dimensions not in (model.config.hidden_size, model.config.embedding_size):
             recipe = replace(recipe, token_weight=0.0)
         self.processes = processes or Processes()
-        self.model, self.recipe, self.run = model.to(self.processes.device), recipe, run
+        self.model, self.recipe, self.folder = model.to(self.processes.device), recipe, folder
         self.train, self.held_out = train, held_out
         self.pairs = np.empty((0, 2), "i8") if pairs is None else pairs
-        self.looked_at = looked_at or range(min(EVALUATED, len(held_out)))
+        self.evaluated = evaluated or range(min(EVALUATED, len(held_out)))
         self.optimisers = optimisers(model, recipe)
         self.table = model.embeddings.word_embeddings.weight
         self.dense = [p for p in model.parameters() if p is not self.table]
         self.step = self.seen = 0
         self.best, self.misses = -1.0, 0
-        self.memory = Memory(train, self.pairs, recipe.seed)
+        self.bank = losses.MemoryBank(train, self.pairs, recipe.seed)
         self.sums: dict[str, float] = {}
-        self.curve: list[dict[str, float]] = []
-        self.state, self.kept = run / "state.pt", run / "best.pt"
+        self.curve: Curve = []
+        self.state_path, self.best_path = folder / "state.pt", folder / "best.pt"
         # The first process decides: it may have saved before another comes to look.
-        self.fresh = not self.processes.agree(lambda: float(self.state.is_file()))
+        self.fresh = not self.processes.agree(lambda: float(self.state_path.is_file()))
         if self.fresh:
-            self.processes.spread(self.model)
+            self.processes.broadcast(self.model)
         else:
             self._load()
         self.processes.wait()
 
     @property
     def finished(self) -> bool:
-        """Tell whether nothing is left to do."""
+        """Whether nothing is left to do."""
         patience = self.recipe.patience
         return self.seen >= self.recipe.passes or 0 < patience <= self.misses
 
-    def finish(self, report: Report = lambda seen, figures: None) -> None:
-        """Train to the end of the recipe, saving on the way; raises nothing of its own."""
+    def finish(
+        self, on_progress: Callable[[int, dict[str, float]], None] = lambda seen, figures: None
+    ) -> None:
+        """Train to the end of the recipe, saving on the way."""
         if self.fresh:
-            self._look()
+            self._evaluate()
             self._save()
             self.fresh = False
         saved = time.monotonic()
@@ -89,8 +95,8 @@ class Distillation:
         for indices, paired in steps:
             figures = self._advance(indices, paired=paired)
             if self.step % self.recipe.evaluate_every == 0 or self.finished:
-                figures["held_out_cosine"] = self._look()
-            report(self.seen, figures)
+                figures["held_out_cosine"] = self._evaluate()
+            on_progress(self.seen, figures)
             if time.monotonic() - saved > SAVE_EVERY:
                 self._save()
                 saved = time.monotonic()
@@ -98,11 +104,11 @@ class Distillation:
                 self._save()
                 break
         self.processes.wait()
-        if self.recipe.patience and self.kept.is_file():
-            self.model.load_state_dict(_read(self.kept, self.processes.device))
+        if self.recipe.patience and self.best_path.is_file():
+            self.model.load_state_dict(_read(self.best_path, self.processes.device))
 
     def texts_read(self) -> int:
-        """Return how many different texts the steps up to here have read."""
+        """Return how many different texts the steps so far have read."""
         read = np.zeros(len(self.train), bool)
         for indices, _ in itertools.islice(self._plan(), self.step):
             read[indices] = True
@@ -119,13 +125,16 @@ class Distillation:
             yield next(pairs if paired else texts), paired
 
     def _advance(self, indices: list[int], *, paired: bool) -> dict[str, float]:
-        done = self.seen / self.recipe.passes
-        set_rates(self.optimisers, self.recipe, done)
+        """Make one step; return the losses of this process's texts."""
+        progress = self.seen / self.recipe.passes
+        rate = self.recipe.share_of_peak(progress)
         for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group["peak"]
             optimiser.zero_grad(set_to_none=True)
         own = self.processes.share(indices, paired=paired)
         batch = self.train.gather(own or indices[:1], paired=paired).to(self.processes.device)
-        figures = self._backward(batch, own or indices[:1], done, empty=not own)
+        figures = self._backward(batch, own or indices[:1], progress, empty=not own)
         self.processes.average(self.dense, [self.table])
         torch.nn.utils.clip_grad_norm_(self.dense, self.recipe.clip)
         for optimiser in self.optimisers:
@@ -138,53 +147,57 @@ class Distillation:
         return figures
 
     def _backward(
-        self, batch: Batch, indices: list[int], done: float, *, empty: bool
+        self, batch: Batch, indices: list[int], progress: float, *, empty: bool
     ) -> dict[str, float]:
-        """Leave the gradient of the weighed losses; return the losses, of this process's texts."""
-        weights = losses.weights(self.recipe, done)
-        bank = partners = None
+        """Leave the gradient of the weighted losses; return the losses."""
+        recipe, processes, weights = self.recipe, self.processes, self.recipe.weights(progress)
+        reading = losses.read(self.model, batch, recipe.amp)
+        terms = {}
+        for name, loss in (("cosine", losses.cosine), ("l2", losses.l2), ("token", losses.token)):
+            if weights[name]:
+                terms[name] = loss(reading, batch)
         if weights["relation"] or weights["contrast"]:
-            bank = self.memory.draw(self.step).to(self.processes.device)
+            bank = self.bank.sample(self.step).to(processes.device)
+        if weights["relation"]:
+            temperature = recipe.relation_temperature
+            terms["relation"] = losses.relation(reading, batch, bank, processes, temperature)
         if weights["contrast"]:
-            partners = self.memory.partners(indices, self.processes.device)
-        found = losses.terms(
-            self.model,
-            batch,
-            self.recipe,
-            weights,
-            processes=self.processes,
-            bank=bank,
-            partners=partners,
-        )
-        counts = torch.stack([term.counts for term in found.values()]) * (0.0 if empty else 1.0)
-        scales = self.processes.scales(counts)
+            partners = self.bank.partners(indices, processes.device)
+            temperature = recipe.contrast_temperature
+            terms["contrast"] = losses.contrast(
+                reading, batch, bank, partners, processes=processes, temperature=temperature
+            )
+        if weights["pair"] and batch.paired:
+            terms["pair"] = losses.infonce(reading, processes, recipe.temperature)
+        counts = torch.stack([term.counts for term in terms.values()]) * (0.0 if empty else 1.0)
+        scales = processes.scales(counts)
         parts = [
             weights[name] * (term.value * scale)
-            for (name, term), scale in zip(found.items(), scales, strict=True)
+            for (name, term), scale in zip(terms.items(), scales, strict=True)
         ]
         sum(parts[1:], parts[0]).backward()
-        return {f"{name}_loss": term.value.item() for name, term in found.items()}
+        return {f"{name}_loss": term.value.item() for name, term in terms.items()}
 
-    def _look(self) -> float:
-        """Note where the run stands on held-out texts; return their mean cosine."""
+    def _evaluate(self) -> float:
+        """Add a row to the curve; return the mean held-out cosine."""
         self.model.eval()
         cosine = self.processes.agree(
-            lambda: cosine_to_teacher(self.model, self.held_out, indices=self.looked_at)
+            lambda: cosine_to_teacher(self.model, self.held_out, indices=self.evaluated)
         )
         self.model.train()
         names = [name for name in self.sums if not name.endswith(" steps")]
         row = {name: self.sums[name] / self.sums[f"{name} steps"] for name in names}
-        rate = share_of_peak(self.recipe, self.seen / self.recipe.passes)
+        rate = self.recipe.share_of_peak(self.seen / self.recipe.passes)
         row |= {"passes": self.seen, "learning_rate": rate, "held_out_cosine": cosine}
         self.curve.append(row)
         self.sums = {}
         if self.processes.first:
-            curve.write(self.run / "curve.csv", self.curve)
+            write_curve(self.folder / "curve.csv", self.curve)
         self.misses = 0 if cosine > self.best else self.misses + 1
         if cosine > self.best:
             self.best = cosine
             if self.recipe.patience and self.processes.first:
-                with replacing_file(self.kept) as staging:
+                with replacing_file(self.best_path) as staging:
                     torch.save(self.model.state_dict(), staging)
         return cosine
 
@@ -200,40 +213,128 @@ class Distillation:
             "misses": self.misses,
             "sums": self.sums,
         }
-        with replacing_file(self.state) as staging:
+        with replacing_file(self.state_path) as staging:
             torch.save(state, staging)
 
     def _load(self) -> None:
-        state = _read(self.state, self.processes.device)
+        state = _read(self.state_path, self.processes.device)
         try:
             self.step, self.seen = state["step"], state["seen"]
             self.model.load_state_dict(state["model"])
             for optimiser, values in zip(self.optimisers, state["optimisers"], strict=True):
                 optimiser.load_state_dict(values)
         except (KeyError, TypeError, ValueError, RuntimeError) as failure:
-            raise ArtifactError(f"{self.state} is of another model: {one_line(failure)}") from None
+            reason = one_line(failure)
+            raise ArtifactError(f"{self.state_path} is of another model: {reason}") from None
         self.best, self.misses = state.get("best", -1.0), state.get("misses", 0)
         self.sums = state.get("sums", {})
-        # What a run that was cut noted after its last save will be noted again.
-        rows = curve.read(self.run / "curve.csv")
+        # Rows that an interrupted run wrote after its last save will be written again.
+        rows = read_curve(self.folder / "curve.csv")
         self.curve = [row for row in rows if row["passes"] <= self.seen]
 
 
-def state_of(run: Path) -> int | None:
-    """Return how many texts the run in a folder has passed; None where it has not begun."""
-    state = run / "state.pt"
-    if not state.is_file():
+def texts_seen(folder: Path) -> int | None:
+    """Return how many texts the run in ``folder`` has passed; None if it has not begun."""
+    path = folder / "state.pt"
+    if not path.is_file():
         return None
-    seen: int = _read(state, torch.device("cpu"), mapped=True)["seen"]
+    seen: int = _read(path, torch.device("cpu"), mapped=True)["seen"]
     return seen
 
 
 def _read(path: Path, device: torch.device, *, mapped: bool = False) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = torch.load(
+        state: dict[str, Any] = torch.load(
             path, weights_only=True, map_location=device, mmap=mapped
         )
     except Exception as failure:
         # Whatever a file that is no checkpoint makes the unpickler raise.
         raise ArtifactError(f"{path} cannot be read: {one_line(failure)}") from None
+    return state
+
+
+def optimisers(model: Encoder, recipe: TrainingRecipe) -> list[torch.optim.Optimizer]:
+    """Return Muon for the blocks' matrices, AdamW for the rest, sparse Adam for the table.
+
+    Muon (K. Jordan, 2024; torch.optim.Muon) took a tenth fewer steps than AdamW to any loss. If
+    the recipe names AdamW, it takes the matrices too.
+    """
+    table = model.embeddings.word_embeddings
+    table.sparse = True  # a step touches a few hundred of 50,259 rows
+    muon = recipe.optimiser == "muon"
+    matrices = [p for p in model.encoder.parameters() if muon and p.ndim == 2]
+    excluded = {id(table.weight), *map(id, matrices)}
+    rest = [p for p in model.parameters() if id(p) not in excluded]
+    wide: dict[str, Any] = {"params": [p for p in rest if p.ndim > 1]}
+    narrow: dict[str, Any] = {"params": [p for p in rest if p.ndim == 1], "weight_decay": 0.0}
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW([wide, narrow], lr=rate, betas=(0.9, 0.98), weight_decay=decay),
+        torch.optim.SparseAdam([table.weight], lr=recipe.table_learning_rate),
+    ]
+    if matrices:
+        rate = recipe.matrix_learning_rate
+        found.append(
+            torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        )
+    for optimiser in found:
+        for group in optimiser.param_groups:
+            group["peak"] = group["lr"]
     return found
+
+
+def cosine_to_teacher(model: Encoder, targets: Targets, *, indices: range | None = None) -> float:
+    """Return the mean cosine to the teacher's vectors of the texts at ``indices``, or of all."""
+    found = student_and_teacher(model, targets, indices=indices)
+    return float(functional.cosine_similarity(*found).mean())
+
+
+@torch.inference_mode()
+def student_and_teacher(
+    model: Encoder, targets: Targets, *, skip: int | None = None, indices: range | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the student's and the teacher's vectors, float32 [n, d] each, in the same order.
+
+    The texts are those at ``indices``, or all; their order is by length. Block ``skip`` is
+    bypassed, if given.
+    """
+    student, teacher = [], []
+    device = next(model.parameters()).device
+    chosen = range(len(targets)) if indices is None else indices
+    order = targets.all_lengths()[chosen.start : chosen.stop].argsort(kind="stable") + chosen.start
+    for start in range(0, len(order), 32):
+        batch = targets.gather(order[start : start + 32].tolist()).to(device)
+        x = model.embeddings(batch.ids)
+        bias = (~batch.mask)[:, None, None, :] * torch.finfo(x.dtype).min
+        for index, block in enumerate(model.blocks):
+            x = x if index == skip else block(x, bias)
+        student.append(model.project(pool(x, batch.mask, model.config.pooling)))
+        teacher.append(batch.sentences)
+    return torch.cat(student), torch.cat(teacher)
+
+
+def read_curve(path: Path) -> Curve:
+    """Return the rows of a curve, none if there is no file; a loss that is not used is absent.
+
+    ``learning_rate`` is a share of the peak; losses are means since the row before. ArtifactError
+    for a file that is not a curve.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [
+                {_OLD_FIELDS.get(name, name): float(x) for name, x in row.items() if name and x}
+                for row in csv.DictReader(file)
+            ]
+    except (ValueError, csv.Error):
+        raise ArtifactError(f"{path} is not a curve") from None
+    return [{name: row[name] for name in CURVE_FIELDS if name in row} for row in rows]
+
+
+def write_curve(path: Path, rows: Curve) -> None:
+    """Write the rows of a curve as CSV, all or none."""
+    with replacing_file(path) as staging, staging.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, CURVE_FIELDS)
+        writer.writeheader()
+        writer.writerows({**row, "passes": int(row["passes"])} for row in rows)

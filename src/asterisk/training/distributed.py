@@ -15,14 +15,12 @@ from torch import distributed as dist
 
 from asterisk.common.errors import UsageError
 
-DEVICES = ("auto", "cpu", "cuda")
-
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process's place among ``size``: its ``rank``, and the ``device`` it computes on.
+    """This process's ``rank`` among ``size``, and the ``device`` it computes on.
 
-    Each reads its share of a step's texts and leaves every process with the gradient of the whole.
+    Each reads its share of a step's texts; every process ends with the gradient of the whole.
     """
 
     size: int = 1
@@ -31,18 +29,18 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Tell whether this is the process that writes."""
+        """Whether this is the process that writes."""
         return self.rank == 0
 
     def share(self, indices: list[int], *, paired: bool) -> list[int]:
-        """Return this process's part of a batch, halves staying together; perhaps empty."""
+        """Return this process's part of a batch, maybe empty; pairs stay together."""
         if not paired:
             return indices[self.rank :: self.size]
         half = len(indices) // 2
         return [*indices[:half][self.rank :: self.size], *indices[half:][self.rank :: self.size]]
 
     def scales(self, counts: Tensor) -> Tensor:
-        """Return what makes means over shares, counting for ``counts`` [n], one mean."""
+        """Return factors that turn the shares' means, weighted by ``counts`` [n], into one mean."""
         if self.size == 1:
             return torch.ones_like(counts)
         total = counts.clone()
@@ -50,14 +48,14 @@ class Processes:
         return counts * self.size / total.clamp_min(1e-30)
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Return every process's ``rows`` [n, d] under one another, with this one's gradient."""
+        """Return the ``rows`` [n, d] of every process, with a gradient for this one's."""
         if self.size == 1:
             return rows
-        found: Tensor = _Gather.apply(rows, self)  # type: ignore[no-untyped-call]
-        return found
+        gathered: Tensor = _Gather.apply(rows, self)  # type: ignore[no-untyped-call]
+        return gathered
 
     def start(self, rows: Tensor) -> int:
-        """Return where this process's ``rows`` begin in what `gather` returns."""
+        """Return the index of this process's ``rows`` in the result of `gather`."""
         if self.size == 1:
             return 0
         counts = torch.cat(self.stack(torch.tensor([len(rows)], device=rows.device)))
@@ -67,31 +65,38 @@ class Processes:
         """Replace the gradients of parameters by their mean over processes."""
         if self.size == 1:
             return
-        told = [p.grad for p in dense if p.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in told])
+        gradients = [p.grad for p in dense if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
         flat /= self.size
-        for gradient, mean in zip(told, torch.split(flat, [g.numel() for g in told]), strict=True):
+        means = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, mean in zip(gradients, means, strict=True):
             gradient.copy_(mean.view_as(gradient))
         for parameter in sparse:
-            if parameter.grad is not None:
-                parameter.grad = self._sparse_mean(parameter.grad.coalesce())
+            if parameter.grad is None:
+                continue
+            rows = parameter.grad.coalesce()
+            indices = torch.cat(self.stack(rows.indices()[0]))
+            values = torch.cat(self.stack(rows.values())) / self.size
+            parameter.grad = torch.sparse_coo_tensor(
+                indices[None], values, rows.shape, check_invariants=False
+            ).coalesce()
 
     def agree(self, find: Callable[[], float]) -> float:
-        """Return what the first process finds; the others wait for it."""
-        told = torch.zeros((), dtype=torch.float64, device=self.device)
+        """Return the first process's result; the others wait for it."""
+        result = torch.zeros((), dtype=torch.float64, device=self.device)
         if self.first:
-            told.fill_(find())
+            result.fill_(find())
         if self.size > 1:
-            dist.broadcast(told, 0)
-        return told.item()
+            dist.broadcast(result, 0)
+        return result.item()
 
     def wait(self) -> None:
-        """Return when every process is here."""
+        """Return when every process has called this."""
         if self.size > 1:
             dist.all_reduce(torch.zeros((), device=self.device))
 
-    def spread(self, model: torch.nn.Module) -> None:
+    def broadcast(self, model: torch.nn.Module) -> None:
         """Give every process the first one's parameters."""
         if self.size > 1:
             for parameter in model.parameters():
@@ -108,13 +113,6 @@ class Processes:
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         dist.all_gather(parts, padded)
         return [part[: int(n)] for part, n in zip(parts, counts, strict=True)]
-
-    def _sparse_mean(self, gradient: Tensor) -> Tensor:
-        indices = torch.cat(self.stack(gradient.indices()[0]))
-        values = torch.cat(self.stack(gradient.values())) / self.size
-        return torch.sparse_coo_tensor(
-            indices[None], values, gradient.shape, check_invariants=False
-        ).coalesce()
 
 
 class _Gather(torch.autograd.Function):
@@ -146,18 +144,18 @@ def processes(device: Literal["auto", "cpu", "cuda"]) -> Iterator[Processes]:
         raise UsageError("--device cuda: PyTorch sees no GPU here")
     local = int(os.environ.get("LOCAL_RANK", "0"))
     gpu = device != "cpu" and torch.cuda.is_available()
-    place = torch.device("cuda", local) if gpu else torch.device("cpu")
+    own = torch.device("cuda", local) if gpu else torch.device("cpu")
     if gpu:
-        torch.cuda.set_device(place)
+        torch.cuda.set_device(own)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Processes(device=place)
+        yield Processes(device=own)
         return
     # First imported with a group open, as an optimiser does, it keeps that group: Gloo's threads
     # then outlive the interpreter, and the last to let go of a tensor aborts the process.
     importlib.import_module("torch._dynamo")
     dist.init_process_group("nccl" if gpu else "gloo")
     try:
-        yield Processes(size, dist.get_rank(), place)
+        yield Processes(size, dist.get_rank(), own)
     finally:
         dist.destroy_process_group()

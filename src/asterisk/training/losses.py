@@ -6,25 +6,68 @@ the shares of several processes add up to the loss of the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from asterisk.model.encoder import Encoder, pool
-from asterisk.training.batches import Batch
+from asterisk.training.batches import Batch, Targets
 from asterisk.training.distributed import Processes
-from asterisk.training.memory import Partners
-from asterisk.training.recipe import TrainingRecipe
 
+BANK_SHARDS = 16
+BANK_SAMPLE = 8_192
 SAME = 0.999  # the teacher's cosine of a text and itself, or of what says the same
 
 
 @dataclass(frozen=True, slots=True)
+class Partners:
+    """The other texts of a batch's pairs, as the teacher sees them.
+
+    ``rows`` int64 [k] are the batch's texts that have one; ``sentences`` float32 [k, d].
+    """
+
+    rows: Tensor
+    sentences: Tensor
+
+
+class MemoryBank:
+    """The teacher's vectors of the first shards of ``targets``: negatives to compare with.
+
+    ``pairs`` int64 [m, 2] are texts that mean the same; of several partners the last counts.
+    """
+
+    def __init__(self, targets: Targets, pairs: npt.NDArray[np.int64], seed: int) -> None:
+        self._targets, self._seed = targets, seed
+        self._partner = np.full(len(targets), -1)
+        self._partner[pairs[:, 0]] = pairs[:, 1]
+        self._partner[pairs[:, 1]] = pairs[:, 0]
+        self._vectors: Tensor | None = None
+
+    def sample(self, step: int) -> Tensor:
+        """Return the vectors that step ``step`` compares with, float32 [`BANK_SAMPLE`, d]."""
+        if self._vectors is None:
+            numbers = range(min(BANK_SHARDS, self._targets.shards))
+            shards = [torch.from_numpy(self._targets.sentences(number)) for number in numbers]
+            self._vectors = torch.cat(shards)
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
+        return self._vectors[torch.randint(len(self._vectors), (BANK_SAMPLE,), generator=generator)]
+
+    def partners(self, indices: Sequence[int], device: torch.device) -> Partners:
+        """Return the partners of the texts at ``indices``."""
+        others = self._partner[np.asarray(indices, "i8")]
+        rows = np.flatnonzero(others >= 0)
+        sentences = self._targets.sentences_of(others[rows].tolist())
+        return Partners(torch.from_numpy(rows).to(device), sentences.to(device))
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
-    """What a student made of a batch: its vectors [B, d], and tokens as their targets are.
+    """A student's output for a batch: its vectors [B, d], and tokens shaped as their targets.
 
     ``tokens`` float32 [B, T, d], or [B, T, H] where the teacher's states are as wide as its own.
     """
@@ -42,7 +85,7 @@ class Term:
 
 
 def read(model: Encoder, batch: Batch, amp: str) -> Reading:
-    """Run the student; matrix products in bfloat16 where ``amp`` says so."""
+    """Run the student; matrix products in bfloat16 if ``amp`` is "bf16"."""
     with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=amp == "bf16"):
         states = model.tokens(batch.ids, batch.mask)
     states = states.float()
@@ -55,23 +98,23 @@ def read(model: Encoder, batch: Batch, amp: str) -> Reading:
 def cosine(reading: Reading, batch: Batch) -> Term:
     """1 - cosine to the teacher's vector, mean over texts."""
     value = 1 - functional.cosine_similarity(reading.sentences, batch.sentences).mean()
-    return Term(value, _texts(batch))
+    return Term(value, _text_count(batch))
 
 
 def l2(reading: Reading, batch: Batch) -> Term:
     """Squared distance of unit vectors (LEAF, arXiv 2509.12539), mean over texts."""
-    ours = functional.normalize(reading.sentences, dim=-1)
-    return Term((ours - batch.sentences).square().sum(-1).mean(), _texts(batch))
+    student = functional.normalize(reading.sentences, dim=-1)
+    return Term((student - batch.sentences).square().sum(-1).mean(), _text_count(batch))
 
 
 def token(reading: Reading, batch: Batch) -> Term:
     """Squared error of the tokens that have a target, over the power of the targets."""
-    wanted = batch.tokens[batch.asked]
-    if not len(wanted):
-        return Term(reading.tokens.sum() * 0.0, torch.zeros((), device=wanted.device))
-    power = wanted.square().mean()
-    value = (reading.tokens[batch.asked] - wanted).square().mean() / power
-    return Term(value, power * len(wanted))
+    targets = batch.tokens[batch.asked]
+    if not len(targets):
+        return Term(reading.tokens.sum() * 0.0, torch.zeros((), device=targets.device))
+    power = targets.square().mean()
+    value = (reading.tokens[batch.asked] - targets).square().mean() / power
+    return Term(value, power * len(targets))
 
 
 def infonce(reading: Reading, processes: Processes, temperature: float) -> Term:
@@ -80,33 +123,33 @@ def infonce(reading: Reading, processes: Processes, temperature: float) -> Term:
     Row i of the first half of ``reading`` belongs to row i of the second; every other pair of the
     batch, of all processes, is a negative.
     """
-    ours = functional.normalize(reading.sentences, dim=-1)
-    first, second = (processes.gather(half) for half in ours.chunk(2))
+    student = functional.normalize(reading.sentences, dim=-1)
+    first, second = (processes.gather(half) for half in student.chunk(2))
     scores = first @ second.T / temperature
     own = torch.arange(len(scores), device=scores.device)
-    there, back = functional.cross_entropy(scores, own), functional.cross_entropy(scores.T, own)
+    value = (functional.cross_entropy(scores, own) + functional.cross_entropy(scores.T, own)) / 2
     # Every process has the whole batch's loss, its gradient for its own texts alone.
-    return Term((there + back) / 2, torch.ones((), device=scores.device))
+    return Term(value, torch.ones((), device=scores.device))
 
 
 def relation(
     reading: Reading, batch: Batch, bank: Tensor, processes: Processes, temperature: float
 ) -> Term:
-    """KL divergence from the teacher's distribution over texts that are near, to the student's.
+    """KL divergence from the teacher's distribution over near texts to the student's.
 
     Both are softmax over cosines to the teacher's vectors of the batch and of ``bank``, float32
     [n, d], as SEED does with a queue (Fang et al., arXiv 2101.04731). Unlike SEED's, a text is not
     among its own neighbours: it would take nearly all of the teacher's distribution.
     """
     keys = torch.cat([processes.gather(batch.sentences), bank])
-    ours = functional.normalize(reading.sentences, dim=-1)
-    there = batch.sentences @ keys.T
-    itself = there > SAME
-    far = torch.finfo(there.dtype).min
-    wanted = functional.log_softmax((there / temperature).masked_fill(itself, far), 1)
-    found = functional.log_softmax((ours @ keys.T / temperature).masked_fill(itself, far), 1)
-    value = functional.kl_div(found, wanted, log_target=True, reduction="batchmean")
-    return Term(value, _texts(batch))
+    student = functional.normalize(reading.sentences, dim=-1)
+    cosines = batch.sentences @ keys.T
+    itself = cosines > SAME
+    lowest = torch.finfo(cosines.dtype).min
+    teacher = functional.log_softmax((cosines / temperature).masked_fill(itself, lowest), 1)
+    found = functional.log_softmax((student @ keys.T / temperature).masked_fill(itself, lowest), 1)
+    value = functional.kl_div(found, teacher, log_target=True, reduction="batchmean")
+    return Term(value, _text_count(batch))
 
 
 def contrast(
@@ -124,66 +167,16 @@ def contrast(
     retrieval uses them (arXiv 2509.12539); negatives are the batch's other partners and ``bank``,
     float32 [n, d]. The mean is over all texts; those without a partner add nothing.
     """
-    wanted = processes.gather(partners.sentences)
+    documents = processes.gather(partners.sentences)
     first = processes.start(partners.sentences)
     own = torch.arange(len(partners.rows), device=bank.device) + first
-    if not len(own) or len(wanted) < 2:
-        return Term(reading.sentences.sum() * 0.0, _texts(batch))
-    ours = functional.normalize(reading.sentences, dim=-1)[partners.rows]
-    scores = ours @ torch.cat([wanted, bank]).T / temperature
+    if not len(own) or len(documents) < 2:
+        return Term(reading.sentences.sum() * 0.0, _text_count(batch))
+    queries = functional.normalize(reading.sentences, dim=-1)[partners.rows]
+    scores = queries @ torch.cat([documents, bank]).T / temperature
     value = functional.cross_entropy(scores, own) * len(own) / len(batch)
-    return Term(value, _texts(batch))
+    return Term(value, _text_count(batch))
 
 
-def terms(
-    model: Encoder,
-    batch: Batch,
-    recipe: TrainingRecipe,
-    weights: Mapping[str, float],
-    *,
-    processes: Processes,
-    bank: Tensor | None = None,
-    partners: Partners | None = None,
-) -> dict[str, Term]:
-    """Return the losses that have a weight, by name.
-
-    `relation` and `contrast` need a ``bank``, `contrast` ``partners``, too.
-    """
-    reading = read(model, batch, recipe.amp)
-    found = {}
-    if weights["cosine"]:
-        found["cosine"] = cosine(reading, batch)
-    if weights["l2"]:
-        found["l2"] = l2(reading, batch)
-    if weights["token"]:
-        found["token"] = token(reading, batch)
-    if weights["relation"] and bank is not None:
-        found["relation"] = relation(reading, batch, bank, processes, recipe.relation_temperature)
-    if weights["contrast"] and bank is not None and partners is not None:
-        found["contrast"] = contrast(
-            reading,
-            batch,
-            bank,
-            partners,
-            processes=processes,
-            temperature=recipe.contrast_temperature,
-        )
-    if weights["pair"] and batch.paired:
-        found["pair"] = infonce(reading, processes, recipe.temperature)
-    return found
-
-
-def weights(recipe: TrainingRecipe, done: float) -> dict[str, float]:
-    """Return each loss's weight when ``done``, 0 to 1, of the run is behind it."""
-    return {
-        "cosine": recipe.cosine_weight,
-        "l2": recipe.l2_weight,
-        "token": recipe.token_weight_at(done),
-        "relation": recipe.relation_weight * (done >= recipe.relation_after),
-        "contrast": recipe.contrast_weight * (done >= recipe.contrast_after),
-        "pair": recipe.pair_weight,
-    }
-
-
-def _texts(batch: Batch) -> Tensor:
+def _text_count(batch: Batch) -> Tensor:
     return torch.tensor(float(len(batch)), device=batch.ids.device)

@@ -1,45 +1,46 @@
-"""From a corpus and a teacher's targets to a checkpoint: initialise, distil, draw, describe."""
+"""From a corpus and a teacher's targets to a checkpoint: initialise, distil, describe."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from asterisk.common.errors import UsageError
+from asterisk.common.errors import ArtifactError, UsageError
 from asterisk.common.files import replacing_file
-from asterisk.model.checkpoint import Array
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.model.encoder import Encoder, of_checkpoint
 from asterisk.tokenizer import gpt2
-from asterisk.training import bag, initialise, static
-from asterisk.training.bag import Bag, BagRecipe
-from asterisk.training.claim import claim
-from asterisk.training.distil import Distillation, state_of
+from asterisk.training import bag, card, student
+from asterisk.training.bag import BagRecipe
+from asterisk.training.batches import Material, open_material
+from asterisk.training.distil import Distillation, texts_seen
 from asterisk.training.distributed import Processes
-from asterisk.training.material import Material, Told, open_material
-from asterisk.training.outcome import evaluation, read_licence, write
 from asterisk.training.recipe import TrainingRecipe
-from asterisk.training.start import OWN_TOKENS, Begun, Pruning, begin, open_start
-from asterisk.training.teachers.teacher import Teacher, find
+from asterisk.training.student import Pruning
+from asterisk.training.teachers.targets import SHARD, TargetsInfo
+from asterisk.training.teachers.teacher import EncoderTeacher, find
 
-Stage = Callable[[str, int, int, dict[str, float]], None]
+Array = npt.NDArray[np.float32]
+OnProgress = Callable[[str, int, int, dict[str, float]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """What a run reads and writes.
 
-    ``corpus``, ``targets``, ``texts``, ``teacher`` and ``follow`` are `open_material`'s. ``out`` is
-    the checkpoint to write, ``run`` the working folder. ``start`` is a checkpoint whose weights the
-    run begins with instead of what the teacher makes of each token, ``from_teacher`` the same with
-    the teacher's own, and ``pruning`` what it takes of them. ``bag`` says whether the static
-    baseline is trained too, for its "line" in the curve, "only" it, or "no". ``evaluation`` is JSON
-    that `asterisk-eval` wrote, for the card; ``licence`` the text that goes with the weights, None
-    being that of what the run begins with.
+    ``texts`` are the first texts to use, None for all; ``teacher`` goes before the name in the
+    targets; ``follow`` waits for a teacher that is still working. ``out`` is the checkpoint to
+    write, ``run`` the working folder. ``start`` is a checkpoint whose weights the run begins with,
+    ``from_teacher`` begins with the teacher's own, and ``pruning`` says what it takes of them.
+    ``bag`` says whether the static baseline is trained too, for its "line" in the curve, "only"
+    it, or "no". ``evaluation`` is JSON that `asterisk-eval` wrote, for the card; ``licence`` the
+    text that goes with the weights, None being that of what the run begins with.
     """
 
     corpus: Path
@@ -63,126 +64,144 @@ def train(
     recipe: TrainingRecipe,
     shape: dict[str, int],
     processes: Processes,
-    stage: Stage = lambda name, done, total, figures: None,
+    on_progress: OnProgress = lambda stage, done, total, figures: None,
 ) -> None:
     """Carry out ``recipe`` and write ``job.out``; what ``job.run`` already holds is reused.
 
-    ``shape`` are `ModelConfig`'s fields other than the default's. ``stage`` is told the name of
+    ``shape`` are `ModelConfig`'s fields other than the default's. ``on_progress`` gets the name of
     each stage, how far it is and its figures.
     """
-    licence = None if job.licence is None else read_licence(job.licence)
-    evaluated = None if job.evaluation is None else evaluation(job.evaluation)
-    told = Told.open(job.targets, job.teacher)
-    start = open_start(told, job.start, from_teacher=job.from_teacher)
-    if told.own_tokens and job.bag != "no":
+    licence = None if job.licence is None else card.read_licence(job.licence)
+    evaluation = None if job.evaluation is None else card.read_evaluation(job.evaluation)
+    info, pruning = TargetsInfo.open(job.targets, job.teacher), job.pruning
+    checkpoint = student.load_start(info, job.start, pruning, from_teacher=job.from_teacher)
+    if info.own_tokens and job.bag != "no":
         raise UsageError(f"--bag {job.bag} is for students with GPT-2's tokenizer")
-    if not told.own_tokens and not job.pruning.whole:
-        raise UsageError(f"--width and --layers with a list need targets {OWN_TOKENS}")
     material = open_material(
         job.corpus,
         job.targets,
         recipe,
-        told=told,
+        info=info,
         texts=job.texts,
         follow=job.follow,
-        axes=job.pruning.width or (None if start is None else start.teacher_projection),
+        axes=pruning.width or (None if checkpoint is None else checkpoint.teacher_projection),
     )
-    recipe = material.recipe
-    begun = None
-    config = configure(shape, material.train.dimensions)
-    if start is not None:
-        begun = begin(start, job.pruning, material, shape)
-        config = begun.checkpoint.config
+    recipe, size = material.recipe, material.train.dimensions
+    start = None
+    if checkpoint is not None:
+        start = student.prepare_start(checkpoint, pruning, material, shape)
+        config = start.checkpoint.config
+    else:  # with a projection where the student is wider than its vectors
+        hidden = shape.get("hidden_size", size)
+        sizes: dict[str, Any] = {"hidden_size": hidden, "intermediate_size": 4 * hidden} | shape
+        config = ModelConfig(**sizes, dense=() if hidden == size else (Dense(size),))
     if processes.first:
-        claim(job.run, recipe, _choices(material, config, begun))
+        targets = asdict(info) | {"texts": len(material.train), "pairs": len(material.pairs)}
+        del targets["teacher"]
+        run_config = {
+            "recipe": asdict(recipe),
+            "model": config.to_dict(),
+            "targets": targets,
+            "start": {"fingerprint": "" if start is None else start.checkpoint.fingerprint},
+        }
+        save_run_config(job.run, recipe, run_config)
+
+    def fit_bag(folder: Path) -> None:
+        found = bag.fit(
+            _initial_rows(job.run, material, config),
+            material.train,
+            material.held_out,
+            job.bag_recipe,
+            lambda epoch, cosine: on_progress(
+                "bag", epoch, job.bag_recipe.epochs, {"held_out_cosine": cosine}
+            ),
+        )
+        bag.save(found, folder, material.train.fold)
+
     if job.bag == "only":
         if processes.first:
-            found = _bag(job, _start(job, material, config), material, stage)
-            static.save(found, job.out, material.train.fold)
+            fit_bag(job.out)
         return
-    known = state_of(job.run) is not None or not processes.first
     model = Encoder(config)
-    if not known:
-        model = (
-            _begin(job, material, config, stage)
-            if begun is None
-            else of_checkpoint(begun.checkpoint)
-        )
-    if job.bag == "line" and not job.follow and processes.first:
-        _line(job, material, config, stage)
+    if texts_seen(job.run) is None and processes.first:
+        if start is None:
+            on_progress("initialise", 0, 1, {})
+            model = _fresh_student(job.run, material, config)
+        else:
+            model = of_checkpoint(start.checkpoint)
+    needs_line = job.bag == "line" and processes.first and bag.read_cosines(job.run / "bag") is None
+    if needs_line and not job.follow:  # with --follow, shards are still missing
+        fit_bag(job.run / "bag")
     run = Distillation(
         model,
         recipe,
         material.train,
-        material.held_out,
+        material.validation,
         job.run,
         pairs=material.pairs,
-        looked_at=material.looked_at,
+        evaluated=material.evaluated,
         processes=processes,
     )
-    run.finish(lambda seen, figures: stage("distil", seen, recipe.passes, figures))
+    run.finish(lambda seen, figures: on_progress("distil", seen, recipe.passes, figures))
+    if needs_line and job.follow:
+        fit_bag(job.run / "bag")
     if processes.first:
-        if job.bag == "line":
-            _line(job, material, config, stage)
-        write(run, material, job.out, job.run, evaluated, begun=begun, licence=licence)
-
-
-def configure(shape: dict[str, int], size: int) -> ModelConfig:
-    """Return the student's configuration: a projection where it is wider than its vectors."""
-    hidden = shape.get("hidden_size", size)
-    known: dict[str, Any] = {"hidden_size": hidden, "intermediate_size": 4 * hidden} | shape
-    return ModelConfig(**known, dense=() if hidden == size else (Dense(size),))
-
-
-def _choices(
-    material: Material, config: ModelConfig, begun: Begun | None
-) -> dict[str, dict[str, Any]]:
-    told = {name: value for name, value in asdict(material.told).items() if name != "teacher"}
-    return {
-        "recipe": asdict(material.recipe),
-        "model": config.to_dict(),
-        "targets": told | {"texts": len(material.train), "pairs": len(material.pairs)},
-        "start": {"fingerprint": "" if begun is None else begun.checkpoint.fingerprint},
-    }
-
-
-def _begin(job: Job, material: Material, config: ModelConfig, stage: Stage) -> Encoder:
-    stage("initialise", 0, 1, {})
-    rows = _start(job, material, config)
-    if not material.train.show_tokens:
-        # The mean of a token's texts says little of the token; a quick bag says more.
-        some = material.train.first(initialise.SHARDS)
-        rows = bag.fit(rows, some, material.apart, BagRecipe(epochs=3)).rows
-    return initialise.student(config, rows, seed=material.recipe.seed)
-
-
-def _start(job: Job, material: Material, config: ModelConfig) -> Array:
-    """Return the mean target of each token, made once a run."""
-    path = job.run / "rows.npy"
-    if path.is_file():
-        found: Array = np.load(path, allow_pickle=False)
-        return found
-    if material.train.show_tokens and material.projection is not None:
-        teacher, tokenizer = Teacher(find(material.told.teacher)), gpt2()
-        rows = initialise.token_means(
-            config, material.train, teacher, tokenizer, material.projection
+        card.write_checkpoint(
+            run, material, job.out, start=start, evaluation=evaluation, licence=licence
         )
+
+
+def _fresh_student(run: Path, material: Material, config: ModelConfig) -> Encoder:
+    rows = _initial_rows(run, material, config)
+    if not material.train.token_dimensions:
+        # The mean of a token's texts says little of the token; a quick bag says more.
+        first = material.train.first(student.MEAN_SHARDS * SHARD)
+        rows = bag.fit(rows, first, material.held_out, BagRecipe(epochs=3)).rows
+    return student.identity_student(config, rows, seed=material.recipe.seed)
+
+
+def _initial_rows(run: Path, material: Material, config: ModelConfig) -> Array:
+    """Return the mean target of each token, computed once a run."""
+    path = run / "rows.npy"
+    if path.is_file():
+        rows: Array = np.load(path, allow_pickle=False)
+        return rows
+    if material.train.token_dimensions and material.projection is not None:
+        teacher, projection = EncoderTeacher(find(material.info.teacher)), material.projection
+        rows = student.token_means(config, material.train, teacher, gpt2(), projection)
     else:
-        rows = initialise.text_means(config, material.train)
-    job.run.mkdir(parents=True, exist_ok=True)
+        rows = student.text_means(config, material.train)
+    run.mkdir(parents=True, exist_ok=True)
     with replacing_file(path) as staging, staging.open("wb") as file:
         np.save(file, rows)
     return rows
 
 
-def _bag(job: Job, start: Array, material: Material, stage: Stage) -> Bag:
-    def told(epoch: int, cosine: float) -> None:
-        stage("bag", epoch, job.bag_recipe.epochs, {"held_out_cosine": cosine})
+def save_run_config(run: Path, recipe: TrainingRecipe, config: dict[str, dict[str, Any]]) -> None:
+    """Write ``run.json``: groups of settings; ArtifactError if ``run`` was begun with others.
 
-    return bag.fit(start, material.train, material.apart, job.bag_recipe, told)
-
-
-def _line(job: Job, material: Material, config: ModelConfig, stage: Stage) -> None:
-    if static.facts_of(job.run / "bag") is None:
-        found = _bag(job, _start(job, material, config), material, stage)
-        static.save(found, job.run / "bag", material.train.fold)
+    ``passes`` alone may be raised, until the learning rate falls or a loss changes its weight:
+    nothing before depends on it. A setting that only one of the two has is not compared.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    path = run / "run.json"
+    if path.exists():
+        try:
+            old = json.loads(path.read_text("utf-8"))
+        except ValueError:
+            raise ArtifactError(f"{path} is not JSON") from None
+        if not isinstance(old, dict) or not all(isinstance(group, dict) for group in old.values()):
+            raise ArtifactError(f"{path} does not describe a run")
+        for group in sorted(config.keys() & old.keys()):
+            for name in sorted(config[group].keys() & old[group].keys()):
+                was, now, advice = old[group][name], config[group][name], ""
+                if was is None or now is None or was == now:
+                    continue
+                if name == "passes":
+                    raised = isinstance(was, int) and now > was
+                    if raised and (texts_seen(run) or 0) <= recipe.settled * was:
+                        continue
+                    advice = "; they can be raised until the decay, or a later loss, begins"
+                raise ArtifactError(f"{run} was begun with {name} {was}, not {now}{advice}")
+    with replacing_file(path) as staging:
+        staging.write_text(json.dumps(config, indent=1) + "\n", "utf-8")

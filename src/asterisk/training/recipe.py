@@ -1,51 +1,35 @@
-"""Every choice a training run makes, and the presets."""
+"""Every choice that a training run makes, and the presets."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from asterisk.common.errors import UsageError
 
-AMP = ("bf16", "off")
-OPTIMISERS = ("muon", "adamw")
-
-
-def _check(name: str, holds: bool, told: str) -> None:
-    if not holds:
-        raise UsageError(f"--{name.replace('_', '-')} must be {told}")
+LOWEST_RATE = 1e-3  # of a learning rate's peak
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecipe:
     """A distillation run; two runs of one recipe on one machine give the same checkpoint.
 
-    Texts are seen ``passes`` times in all, or ``epochs`` times each where that is not 0, in batches
-    of at most ``batch_tokens`` padded tokens. Every weight multiplies one loss of
-    `asterisk.training.losses`, and 0 leaves it out: ``cosine_weight`` and ``l2_weight`` the
-    sentences', ``token_weight`` the tokens', cut to a tenth once the share ``token_until`` of the
-    run is done. ``pair_weight`` is InfoNCE's at ``temperature``: each ``pair_every``-th step reads
-    ``pairs`` pairs instead of texts, which get the other losses as well.
-    ``relation_weight`` is for the teacher's similarities to many texts, at
-    ``relation_temperature``, once the share ``relation_after`` of the run is done;
-    ``contrast_weight`` for finding the partner of a pair among them, at ``contrast_temperature``,
-    after ``contrast_after``.
+    Training reads ``passes`` texts in all, or every text ``epochs`` times if that is not 0, in
+    batches of at most ``batch_tokens`` padded tokens. A loss of weight 0 is left out.
+    ``token_weight`` falls to a tenth after the share ``token_until`` of the run; every
+    ``pair_every``-th step reads ``pairs`` pairs for InfoNCE. The first pass repeats, with each
+    shard, those that came ``replay``, 1.5 ``replay`` and so on before it: a student learns faster
+    than a teacher answers.
 
-    The first pass takes the shards as they come, and with each, those that came ``replay``, one and
-    a half times ``replay`` and so on before it: a student learns faster than a teacher speaks.
+    Learning rates rise over ``warmup`` and fall over the last ``decay``, both shares of the run:
+    ``matrix_learning_rate`` is Muon's, ``learning_rate`` AdamW's and ``table_learning_rate`` sparse
+    Adam's. The gradient of everything but the table is clipped to the norm ``clip``.
 
-    Learning rates rise over ``warmup`` and fall to nothing over the last ``decay``, both shares of
-    the run: ``matrix_learning_rate`` is Muon's, for the blocks' matrices; ``learning_rate``
-    AdamW's, for vectors and positions, and for everything but the table where ``optimiser`` is
-    "adamw"; ``table_learning_rate`` sparse Adam's, apart because rows are met rarely. The gradient
-    of everything but the table is clipped to the norm ``clip``.
-
-    Held-out texts are looked at every ``evaluate_every`` steps. After ``patience`` looks without a
-    better cosine the run stops and its best state is kept; 0 never stops and keeps the last. A
-    share ``validation`` of the training texts is set aside to be looked at instead, if not 0.
-
-    ``fold_case`` trains one row for all spellings of a token, where the teacher cannot see case.
-    ``amp`` is the precision of the student's matrix products, "bf16" or "off".
+    Held-out texts, or the share ``validation`` of the training texts, are evaluated every
+    ``evaluate_every`` steps; after ``patience`` evaluations without a better cosine the run stops
+    and keeps its best state. ``fold_case`` trains one row for all spellings of a token, if the
+    teacher cannot see case.
     """
 
     passes: int = 2_300_000
@@ -82,36 +66,50 @@ class TrainingRecipe:
     replay: int = 40
 
     def __post_init__(self) -> None:
-        for name in ("passes", "batch_tokens", "pair_every", "pairs", "evaluate_every"):
-            _check(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("epochs", "patience", "seed", "token_weight", "cosine_weight", "l2_weight"):
-            _check(name, getattr(self, name) >= 0, "0 or more")
-        for name in ("pair_weight", "relation_weight", "contrast_weight", "weight_decay", "replay"):
-            _check(name, getattr(self, name) >= 0, "0 or more")
-        for name in ("matrix_learning_rate", "learning_rate", "table_learning_rate"):
-            _check(name, 0 < getattr(self, name) < 10, "above 0 and below 10")
-        for name in ("temperature", "relation_temperature", "contrast_temperature", "clip"):
-            _check(name, 0 < getattr(self, name) < float("inf"), "above 0")
-        for name in ("warmup", "decay", "validation", "relation_after", "contrast_after"):
-            _check(name, 0 <= getattr(self, name) < 1, "a share of 0 or more, below 1")
-        _check("token_until", 0 < self.token_until <= 1, "a share above 0, at most 1")
-        _check("amp", self.amp in AMP, "bf16 or off")
-        _check("optimiser", self.optimiser in OPTIMISERS, "muon or adamw")
-        to_teacher = (
-            self.cosine_weight,
-            self.l2_weight,
-            self.token_weight,
-            self.relation_weight,
-            self.contrast_weight,
-        )
-        if not any(to_teacher) and not self.pair_weight:
+        def check(names: str, accept: Callable[[Any], bool], requirement: str) -> None:
+            for name in names.split():
+                if not accept(getattr(self, name)):
+                    raise UsageError(f"--{name.replace('_', '-')} must be {requirement}")
+
+        check("passes batch_tokens pair_every pairs evaluate_every", lambda n: n >= 1, "at least 1")
+        check("epochs patience seed replay weight_decay", lambda n: n >= 0, "0 or more")
+        losses = "token_weight cosine_weight l2_weight relation_weight contrast_weight"
+        check(f"{losses} pair_weight", lambda weight: weight >= 0, "0 or more")
+        rates = "matrix_learning_rate learning_rate table_learning_rate"
+        check(rates, lambda rate: 0 < rate < 10, "above 0 and below 10")
+        temperatures = "temperature relation_temperature contrast_temperature"
+        check(f"{temperatures} clip", lambda x: 0 < x < float("inf"), "above 0")
+        shares = "warmup decay validation relation_after contrast_after"
+        check(shares, lambda share: 0 <= share < 1, "a share of 0 or more, below 1")
+        check("token_until", lambda share: 0 < share <= 1, "a share above 0, at most 1")
+        check("amp", ("bf16", "off").__contains__, "bf16 or off")
+        check("optimiser", ("muon", "adamw").__contains__, "muon or adamw")
+        to_teacher = any(getattr(self, name) for name in losses.split())
+        if not to_teacher and not self.pair_weight:
             raise UsageError("every loss has the weight 0: nothing would be learnt")
-        if self.patience and not any(to_teacher):
+        if self.patience and not to_teacher:
             raise UsageError("--patience watches the cosine to the teacher; InfoNCE alone has none")
 
-    def token_weight_at(self, done: float) -> float:
-        """Return the token loss's weight when ``done``, 0 to 1, of the run is behind it."""
-        return self.token_weight * (0.1 if done >= self.token_until < 1 else 1.0)
+    def weights(self, progress: float) -> dict[str, float]:
+        """Return each loss's weight at ``progress``, 0 to 1, of the run."""
+        token_cut = 0.1 if progress >= self.token_until < 1 else 1.0
+        return {
+            "cosine": self.cosine_weight,
+            "l2": self.l2_weight,
+            "token": self.token_weight * token_cut,
+            "relation": self.relation_weight * (progress >= self.relation_after),
+            "contrast": self.contrast_weight * (progress >= self.contrast_after),
+            "pair": self.pair_weight,
+        }
+
+    def share_of_peak(self, progress: float) -> float:
+        """Return every learning rate as a share of its peak: up, flat, down.
+
+        Flat between warm-up and decay, so that a run can be made longer until its decay begins.
+        """
+        up = progress / self.warmup if self.warmup else 1.0
+        down = (1 - progress) / self.decay if self.decay else 1.0
+        return max(min(up, 1.0, down), LOWEST_RATE)
 
     @property
     def settled(self) -> float:
@@ -142,8 +140,6 @@ PRESETS = {
         token_weight=0.0,
         pair_weight=0.5,
         pair_every=1,
-        pairs=32,
-        temperature=0.05,
         optimiser="adamw",
         learning_rate=2e-4,
         table_learning_rate=2e-4,

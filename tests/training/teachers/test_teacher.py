@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shutil
@@ -14,12 +15,11 @@ from asterisk.common import texts
 from asterisk.common.errors import ArtifactError
 from asterisk.tokenizer import gpt2
 from asterisk.training.corpora.clean import Evaluated
-from asterisk.training.corpora.corpus import Corpus
-from asterisk.training.corpora.prepare import DataRecipe, prepare
+from asterisk.training.corpora.corpus import Corpus, DataRecipe, prepare
 from asterisk.training.corpora.sources import Source
-from asterisk.training.teachers import target_facts, targets
+from asterisk.training.teachers import targets
 from asterisk.training.teachers.targets import Shard, shard_folder
-from asterisk.training.teachers.teacher import Teacher, find
+from asterisk.training.teachers.teacher import EncoderTeacher, find
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -32,65 +32,73 @@ def cosines(a, b):
     return (a * b).sum(1)
 
 
-def tiny(kind: str, folder):
-    """Save a tiny random model of an architecture with a tokenizer of its own kind."""
-    torch.manual_seed(0)
-    if kind == "roberta":
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Give the folder of a tiny random model of an architecture, with a tokenizer of its kind."""
+
+    @functools.cache
+    def saved(kind):
         import tokenizers
 
-        tokenizer = tokenizers.ByteLevelBPETokenizer()
-        tokenizer.train_from_iterator(
-            SOME[:200], vocab_size=600, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-        )
-        fast = tokenizer._tokenizer
-        fast.post_processor = tokenizers.processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-        model = transformers.RobertaModel(
-            transformers.RobertaConfig(
-                vocab_size=600, intermediate_size=64, max_position_embeddings=66, **SIZES
-            )
-        )
-    else:
-        import tokenizers
-
-        packaged = find("all-MiniLM-L6-v2") / "tokenizer.json"
-        fast = tokenizers.Tokenizer.from_file(str(packaged))
-        fast.no_padding()
-        if kind == "distilbert":
-            config = transformers.DistilBertConfig(dim=32, hidden_dim=64, n_layers=2, n_heads=4)
-            model = transformers.DistilBertModel(config)
+        torch.manual_seed(0)
+        names = ("[UNK]", "[PAD]", "[CLS]", "[SEP]")
+        if kind == "roberta":
+            names = ("<unk>", "<pad>", "<s>", "</s>")
+            tokenizer = tokenizers.ByteLevelBPETokenizer()
+            specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+            tokenizer.train_from_iterator(SOME[:200], vocab_size=600, special_tokens=specials)
+            fast = tokenizer._tokenizer
+            fast.post_processor = tokenizers.processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+            sizes = {"vocab_size": 600, "intermediate_size": 64, "max_position_embeddings": 66}
+            model = transformers.RobertaModel(transformers.RobertaConfig(**sizes, **SIZES))
         else:
-            model = transformers.BertModel(transformers.BertConfig(intermediate_size=64, **SIZES))
-    model.eval().save_pretrained(folder)
-    names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    if kind == "roberta":
-        names = {
-            "unk_token": "<unk>",
-            "pad_token": "<pad>",
-            "cls_token": "<s>",
-            "sep_token": "</s>",
-        }
-    transformers.PreTrainedTokenizerFast(tokenizer_object=fast, **names).save_pretrained(folder)
-    return folder
+            packaged = find("all-MiniLM-L6-v2") / "tokenizer.json"
+            fast = tokenizers.Tokenizer.from_file(str(packaged))
+            fast.no_padding()
+            if kind == "distilbert":
+                config = transformers.DistilBertConfig(dim=32, hidden_dim=64, n_layers=2, n_heads=4)
+                model = transformers.DistilBertModel(config)
+            else:
+                config = transformers.BertConfig(intermediate_size=64, **SIZES)
+                model = transformers.BertModel(config)
+        folder = tmp_path_factory.mktemp("tiny") / kind
+        model.eval().save_pretrained(folder)
+        tokens = ("unk_token", "pad_token", "cls_token", "sep_token")
+        options = dict(zip(tokens, names, strict=True))
+        wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=fast, **options)
+        wrapped.save_pretrained(folder)
+        return folder
+
+    return saved
 
 
-def dressed(kind: str, pooling: str, folder):
-    """Save the tiny model as sentence-transformers does."""
+@pytest.fixture(scope="module")
+def dressed(tiny, tmp_path_factory):
+    """Give a tiny model as sentence-transformers saves it, and what that library makes of it."""
     library = pytest.importorskip("sentence_transformers")
-    modules = library.sentence_transformer.modules
-    bare = tiny(kind, folder.with_name(folder.name + "-bare"))
-    inner = modules.Transformer(str(bare), max_seq_length=40)
-    made = library.SentenceTransformer(modules=[inner, modules.Pooling(32, pooling)], device="cpu")
-    made.save(str(folder))
-    return made
+
+    @functools.cache
+    def saved(kind, pooling):
+        modules = library.sentence_transformer.modules
+        parts = [
+            modules.Transformer(str(tiny(kind)), max_seq_length=40),
+            modules.Pooling(32, pooling),
+        ]
+        made = library.SentenceTransformer(modules=parts, device="cpu")
+        folder = tmp_path_factory.mktemp("dressed") / f"{kind}-{pooling}"
+        made.save(str(folder))
+        return folder, made
+
+    return saved
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta"])
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_a_sentence_transformer_of_any_architecture(tmp_path, kind, pooling):
-    made = dressed(kind, pooling, tmp_path / "model")
-    some = [*SOME[:60], "word " * 100, "ÉCOLE Ünïcödé"]
+def test_a_sentence_transformer_of_any_architecture(dressed, kind, pooling):
+    folder, made = dressed(kind, pooling)
+    some = [*SOME[:20], "word " * 100, "ÉCOLE Ünïcödé"]
     theirs = made.encode(some, convert_to_numpy=True, show_progress_bar=False)
-    teacher = Teacher(tmp_path / "model", engine="torch", longest=None)
+    teacher = EncoderTeacher(folder, engine="torch", longest=None)
     assert (teacher.pooling, teacher.size, teacher.engine) == (pooling, 32, "torch")
     assert teacher.longest == 40
     ours = teacher.sentences(0, some)
@@ -99,13 +107,13 @@ def test_a_sentence_transformer_of_any_architecture(tmp_path, kind, pooling):
     assert np.allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-6)
 
 
-def test_a_plain_folder_is_pooled_by_the_mean(tmp_path):
-    folder = tiny("roberta", tmp_path / "plain")
-    teacher = Teacher(folder)
+def test_a_plain_folder_is_pooled_by_the_mean(tiny):
+    folder = tiny("roberta")
+    teacher = EncoderTeacher(folder)
     assert (teacher.engine, teacher.longest) == ("torch", 64)  # positions begin behind padding
     model = transformers.AutoModel.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    for seen, text in zip(teacher.look(SOME[:9]), SOME[:9], strict=True):
+    for seen, text in zip(teacher.read(SOME[:9]), SOME[:9], strict=True):
         batch = tokenizer(text, return_tensors="pt", truncation=True, max_length=64)
         with torch.inference_mode():
             states = model(**batch).last_hidden_state[0].numpy()
@@ -113,40 +121,39 @@ def test_a_plain_folder_is_pooled_by_the_mean(tmp_path):
         assert len(seen.spans) == len(states)
 
 
-def test_lower_case_keeps_the_offsets(tmp_path):
-    folder = tmp_path / "cased"
-    dressed("roberta", "mean", folder)
-    assert not Teacher(folder).uncased
+def test_lower_case_keeps_the_offsets(dressed, tmp_path):
+    folder = shutil.copytree(dressed("roberta", "mean")[0], tmp_path / "cased")
+    assert not EncoderTeacher(folder).uncased
     rewrite(folder / "sentence_bert_config.json", do_lower_case=True)
-    teacher = Teacher(folder)
+    teacher = EncoderTeacher(folder)
     assert teacher.uncased
     text = "SHOUTED İstanbul words"  # its second word is longer in lower case
-    (loud, quiet) = teacher.look([text, text.lower()])
+    (loud, quiet) = teacher.read([text, text.lower()])
     assert np.allclose(loud.sentence, quiet.sentence, atol=1e-6)
     assert loud.spans.max() == len(text) < len(text.lower()) == quiet.spans.max()
 
 
 def test_int8_keeps_the_vectors_of_the_packaged_teacher():
     folder = find("all-MiniLM-L6-v2")
-    fast, exact = Teacher(folder, threads=2), Teacher(folder, engine="torch")
+    fast, exact = EncoderTeacher(folder, threads=2), EncoderTeacher(folder, engine="torch")
     assert (fast.engine, fast.uncased, fast.longest, fast.size) == ("int8", True, 512, 384)
-    assert Teacher(folder, longest=None).longest == 256
-    found = cosines(fast.sentences(0, SOME[:64]), exact.sentences(0, SOME[:64]))
+    assert EncoderTeacher(folder, longest=None).longest == 256
+    found = cosines(fast.sentences(0, SOME[:24]), exact.sentences(0, SOME[:24]))
     assert found.mean() > 0.98
     assert found.min() > 0.95
 
 
-def test_int8_reads_any_bert(tmp_path):
-    folder = tiny("bert", tmp_path / "bert")
-    fast, exact = Teacher(folder), Teacher(folder, engine="torch")
+def test_int8_reads_any_bert(tiny):
+    folder = tiny("bert")
+    fast, exact = EncoderTeacher(folder), EncoderTeacher(folder, engine="torch")
     assert (fast.engine, exact.engine) == ("int8", "torch")
     assert cosines(fast.sentences(0, SOME[:20]), exact.sentences(0, SOME[:20])).mean() > 0.98
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
-def test_bfloat16_is_near(tmp_path, kind):
-    folder = tiny(kind, tmp_path / kind)
-    half, exact = Teacher(folder, engine="bf16"), Teacher(folder, engine="torch")
+def test_bfloat16_is_near(tiny, kind):
+    folder = tiny(kind)
+    half, exact = EncoderTeacher(folder, engine="bf16"), EncoderTeacher(folder, engine="torch")
     assert half.engine == half.identity["engine"] == "bf16"
     found = cosines(half.sentences(0, SOME[:20]), exact.sentences(0, SOME[:20]))
     assert 0.999 < found.min() < found.max() <= 1.00001
@@ -184,16 +191,16 @@ def rewrite(path, **changes):
         ),
     ],
 )
-def test_what_cannot_be_a_teacher_is_one_line(tmp_path, spoil, told):
-    dressed("bert", "mean", tmp_path / "model")
+def test_what_cannot_be_a_teacher_is_one_line(dressed, tmp_path, spoil, told):
+    shutil.copytree(dressed("bert", "mean")[0], tmp_path / "model")
     spoil(tmp_path / "model")
     with pytest.raises(ArtifactError, match=told):
-        Teacher(tmp_path / "model")
+        EncoderTeacher(tmp_path / "model")
 
 
-def test_int8_is_not_for_everybody(tmp_path):
+def test_int8_is_not_for_everybody(tiny):
     with pytest.raises(ArtifactError, match="--engine torch"):
-        Teacher(tiny("distilbert", tmp_path / "m"), engine="int8")
+        EncoderTeacher(tiny("distilbert"), engine="int8")
 
 
 # --- targets
@@ -208,14 +215,21 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    return tiny("bert", tmp_path_factory.mktemp("models") / "bert")
+def bert(tiny):
+    return tiny("bert")
+
+
+@pytest.fixture(scope="module")
+def taught(corpus, bert, tmp_path_factory):
+    """Targets of the whole corpus, by the command."""
+    out = tmp_path_factory.mktemp("taught") / "targets"
+    assert teach(corpus, "--teacher", bert, "--out", out) == 0
+    return out
 
 
 @pytest.fixture
 def small_shards(monkeypatch):
     monkeypatch.setattr(targets, "SHARD", 64)
-    monkeypatch.setattr(target_facts, "SHARD", 64)
 
 
 def teach(*arguments):
@@ -231,11 +245,9 @@ def contents(folder):
 
 
 def test_interrupted_work_goes_on(corpus, bert, tmp_path, small_shards):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    for out in (whole, cut):
-        assert teach(corpus, "--teacher", bert, "--out", out) == 0
-    made = contents(whole)
-    assert made == contents(cut)
+    cut = tmp_path / "cut"
+    assert teach(corpus, "--teacher", bert, "--out", cut) == 0
+    made = contents(cut)
     assert {f"train/shard-0000{n}/tokens.npy" for n in range(4)} <= set(made)
     shutil.rmtree(shard_folder(cut / "train", 1))
     shutil.rmtree(shard_folder(cut / "train", 3))
@@ -252,7 +264,7 @@ def test_what_a_shard_holds(corpus, bert, tmp_path):
     lengths = np.diff(shard.ends, prepend=0)
     tokenizer = gpt2()
     rotation = np.load(out / "projection.npy")
-    teacher = Teacher(bert)
+    teacher = EncoderTeacher(bert)
     assert rotation.shape == (16, 32)
     assert np.allclose(rotation @ rotation.T, np.eye(16), atol=1e-5)
     assert shard.tokens is not None
@@ -260,7 +272,7 @@ def test_what_a_shard_holds(corpus, bert, tmp_path):
     for index in (0, 7, 199):
         ids = tokenizer.encode(some[index])[:12]
         assert shard.ids[shard.ends[index] - lengths[index] : shard.ends[index]].tolist() == ids
-        seen = teacher.look([some[index]])[0]
+        seen = teacher.read([some[index]])[0]
         assert np.allclose(shard.sentences[index], seen.sentence, atol=1e-3)
     told = json.loads((out / "targets.json").read_text())
     assert (told["teacher"], told["limit"], told["size"], told["tokens"]) == (
@@ -272,15 +284,14 @@ def test_what_a_shard_holds(corpus, bert, tmp_path):
     assert told["texts"] == {"train": 200, "held-out": len(Corpus.open(corpus, "held-out"))}
 
 
-def test_sentences_only_agree_with_the_rest(corpus, bert, tmp_path):
-    rich, poor = tmp_path / "rich", tmp_path / "poor"
-    assert teach(corpus, "--teacher", bert, "--out", rich) == 0
+def test_sentences_only_agree_with_the_rest(corpus, bert, taught, tmp_path):
+    poor = tmp_path / "poor"
     assert teach(corpus, "--teacher", bert, "--out", poor, "--sentences-only") == 0
-    a, b = (Shard.open(shard_folder(out / "train", 0)) for out in (rich, poor))
+    a, b = (Shard.open(shard_folder(out / "train", 0)) for out in (taught, poor))
     assert b.tokens is None
     assert np.array_equal(a.ids, b.ids)
     assert np.array_equal(a.sentences, b.sentences)
-    one, two = (np.load(out / "projection.npy") for out in (rich, poor))
+    one, two = (np.load(out / "projection.npy") for out in (taught, poor))
     assert np.abs((one[:4] * two[:4]).sum(1)).min() > 0.99
 
 
@@ -293,29 +304,26 @@ def test_sentences_only_agree_with_the_rest(corpus, bert, tmp_path):
         (["--teacher-length", 7], "longest 512, not longest 7"),
     ],
 )
-def test_other_settings_are_refused(corpus, bert, tmp_path_factory, *, capsys, changed, told):
-    out = tmp_path_factory.mktemp("refused") / "targets"
-    assert teach(corpus, "--teacher", bert, "--out", out) == 0
-    before = contents(out)
+def test_other_settings_are_refused(corpus, bert, taught, *, capsys, changed, told):
+    before = contents(taught)
     capsys.readouterr()
-    assert teach(corpus, "--teacher", bert, "--out", out, *changed) == 5
+    assert teach(corpus, "--teacher", bert, "--out", taught, *changed) == 5
     said = capsys.readouterr().err
     assert told in said
     assert said.count("\n") == 1
-    assert contents(out) == before
+    assert contents(taught) == before
 
 
-def test_shards_without_a_description_are_taken_over_if_they_fit(corpus, bert, tmp_path, capsys):
-    out = tmp_path / "targets"
-    assert teach(corpus, "--teacher", bert, "--out", out) == 0
-    made = contents(out)
+def test_shards_without_a_description_are_taken_over_if_they_fit(
+    corpus, bert, taught, tiny, *, tmp_path, capsys
+):
+    out, made = shutil.copytree(taught, tmp_path / "targets"), contents(taught)
     (out / "targets.json").unlink()
     capsys.readouterr()
     assert teach(corpus, "--teacher", bert, "--out", out, "--limit", 9) == 5
     assert "another corpus, teacher or limit" in capsys.readouterr().err
     assert not (out / "targets.json").exists()
-    other = tiny("distilbert", tmp_path / "other")
-    assert teach(corpus, "--teacher", other, "--out", out) == 5
+    assert teach(corpus, "--teacher", tiny("distilbert"), "--out", out) == 5
     assert teach(corpus, "--teacher", bert, "--out", out) == 0
     assert contents(out) == made
 

@@ -1,11 +1,17 @@
-"""One form for every text: composed Unicode, no mojibake, single spaces, an end."""
+"""What becomes of raw rows: one form for every text, no duplicates, nothing of evaluation sets."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from array import array
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
 
 from asterisk.common.digest_set import Known
 from asterisk.common.plugins import require
@@ -13,12 +19,14 @@ from asterisk.common.plugins import require
 RUN = 16  # words in a row that no training text shares with an evaluation text
 STRIDE = 4
 LONGEST = 8_000  # characters; more than 512 tokens of any language hold
+HELD_OUT_IN = 100
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f]+")
 _WORD = re.compile(r"\w+")
+Indices = npt.NDArray[np.int64]
 
 
 class Cleaner:
-    """Mends text by `ftfy`; quotes stay as they were typed, since users type both kinds."""
+    """Mends text with `ftfy`; quotes stay as they were typed, since users type both kinds."""
 
     def __init__(self) -> None:
         ftfy: Any = require("ftfy", "train")
@@ -34,41 +42,173 @@ class Cleaner:
 
 
 def digest(text: str) -> int:
-    """Return 64 bits that tell texts apart."""
+    """Return a 64-bit digest of ``text``."""
     raw = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(raw, "little")
 
 
-def words(text: str) -> list[str]:
-    """Return the words of ``text``, without case or punctuation."""
-    return _WORD.findall(text.casefold())
+def held_out(row: tuple[str, ...]) -> bool:
+    """Tell whether a row belongs to the fixed slice that is never trained on.
+
+    One row in `HELD_OUT_IN`, by a hash of its last text: the same in every corpus.
+    """
+    return digest(row[-1]) % HELD_OUT_IN == 0
 
 
 class Evaluated:
-    """What evaluation texts say, so that none of it is trained on.
+    """The texts of evaluation sets, so that none of them is trained on.
 
-    A text is refused if its words are an evaluation text's, or if it shares a run of `RUN` words
-    with one.
+    It contains a text of an evaluation text's words, or that shares a run of `RUN` words with one.
     """
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self._whole = Known()
         self._runs = Known()
         for text in texts:
-            spoken = words(text)
-            self._whole.add(digest(" ".join(spoken)))
+            words = _WORD.findall(text.casefold())
+            self._whole.add(digest(" ".join(words)))
             # Every window on one side lets the other side be looked up with a stride.
-            for window in _windows(spoken, 1):
+            for window in _windows(words, 1):
                 self._runs.add(window)
 
     def __contains__(self, text: str) -> bool:
-        spoken = words(text)
-        return digest(" ".join(spoken)) in self._whole or any(
-            window in self._runs for window in _windows(spoken, STRIDE)
+        words = _WORD.findall(text.casefold())
+        return digest(" ".join(words)) in self._whole or any(
+            window in self._runs for window in _windows(words, STRIDE)
         )
 
 
-def _windows(spoken: list[str], stride: int) -> Iterator[int]:
+def _windows(words: list[str], stride: int) -> Iterator[int]:
     width = RUN - STRIDE + 1
-    for start in range(0, len(spoken) - width + 1, stride):
-        yield digest(" ".join(spoken[start : start + width]))
+    for start in range(0, len(words) - width + 1, stride):
+        yield digest(" ".join(words[start : start + width]))
+
+
+@dataclass(slots=True)
+class RowCounts:
+    """How many rows of a source were kept, and how many removed, by reason."""
+
+    kept: int = 0
+    short: int = 0
+    repeated: int = 0
+    evaluated: int = 0
+
+
+class Spool:
+    """Every accepted text once, in a scratch file in the order of reading, and its rows.
+
+    The index is in memory, about 80 bytes a text.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sources = 0
+        self._file = path.open("wb")
+        self._ends = array("q", [0])
+        self._row_texts, self._row_ends = array("q"), array("q", [0])
+        self._row_source, self._row_held_out = array("H"), array("B")
+        self._text_source, self._text_held_out = array("H"), array("B")
+        self._index = Known()
+        self._blob = np.empty(0, "u1")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._index.clear()
+        self._blob = np.empty(0, "u1")
+        self.path.unlink(missing_ok=True)
+
+    def fill(self, rows: Iterable[tuple[str, ...]], fewest: int, evaluated: Evaluated) -> RowCounts:
+        """Take one source's rows; a row is left out whole."""
+        counts = RowCounts()
+        for row in rows:
+            if not row or any(len(text) < 2 or len(text.split()) < fewest for text in row):
+                counts.short += 1
+            elif any(text in evaluated for text in row):
+                counts.evaluated += 1
+            elif self._take(row):
+                counts.kept += 1
+            else:
+                counts.repeated += 1
+        self.sources += 1
+        return counts
+
+    def _take(self, row: tuple[str, ...]) -> bool:
+        apart = held_out(row)
+        indices = [self._index.get(digest(text)) for text in row]
+        # A text in both parts would be trained on and then asked about.
+        if None not in indices or any(
+            index is not None and self._text_held_out[index] != apart for index in indices
+        ):
+            return False
+        for text, index in zip(row, indices, strict=True):
+            if index is not None:
+                self._row_texts.append(index)
+                continue
+            new = self._index.add(digest(text), len(self._text_source))
+            if new == len(self._text_source):
+                size = self._file.write(text.encode("utf-8", "replace"))
+                self._ends.append(self._ends[-1] + size)
+                self._text_source.append(self.sources)
+                self._text_held_out.append(apart)
+            self._row_texts.append(new)
+        self._row_ends.append(len(self._row_texts))
+        self._row_source.append(self.sources)
+        self._row_held_out.append(apart)
+        return True
+
+    def __contains__(self, text: str) -> bool:
+        return digest(text) in self._index
+
+    def seal(self) -> None:
+        """End the filling; texts can be read from here on."""
+        self._file.close()
+        if self._ends[-1]:
+            self._blob = np.memmap(self.path, "u1", "r")
+        self._texts = np.frombuffer(self._row_texts, "i8")
+        ends = np.frombuffer(self._row_ends, "i8")
+        self._starts, self._counts = ends[:-1], np.diff(ends)
+
+    def rows(self, source: int, *, held_out: bool) -> Indices:
+        """Return a source's rows of one part, in the order of reading."""
+        sources = np.frombuffer(self._row_source, "u2")
+        parts = np.frombuffer(self._row_held_out, "u1")
+        return np.flatnonzero((sources == source) & (parts == held_out))
+
+    def texts_of(self, rows: Indices) -> Indices:
+        """Return every text of ``rows`` once, in the order of reading."""
+        starts, counts = self._starts[rows], self._counts[rows]
+        shifts = np.repeat(starts - (np.cumsum(counts) - counts), counts)
+        return np.unique(self._texts[np.arange(len(shifts)) + shifts])
+
+    def last_of(self, rows: Indices) -> Indices:
+        """Return the last text of each row."""
+        last: Indices = self._texts[self._starts[rows] + self._counts[rows] - 1]
+        return last
+
+    def pairs_of(self, rows: Indices) -> Indices:
+        """Return the first and last text of each row that has two, int64 [m, 2]."""
+        ends = np.stack([self._texts[self._starts[rows]], self.last_of(rows)], 1)
+        pairs: Indices = ends[(self._counts[rows] > 1) & (ends[:, 0] != ends[:, 1])]
+        return pairs
+
+    def source_of(self, text: int) -> int:
+        """Return the source that brought a text first."""
+        return self._text_source[text]
+
+    def bytes_of(self, text: int) -> bytes:
+        """Return a text's UTF-8."""
+        return self._blob[self._ends[text] : self._ends[text + 1]].tobytes()
+
+    def texts_a_row(self, source: int) -> float:
+        """Return how many texts a row of ``source`` brings on average."""
+        rows = np.frombuffer(self._row_source, "u2") == source
+        texts = np.frombuffer(self._text_source, "u2") == source
+        return float(texts.sum() / max(rows.sum(), 1))
+
+    def mean_bytes(self, rows: Indices) -> float:
+        """Return the mean length of the last texts of ``rows``, in bytes."""
+        ends, last = np.frombuffer(self._ends, "i8"), self.last_of(rows)
+        return float((ends[last + 1] - ends[last]).mean())

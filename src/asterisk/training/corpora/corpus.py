@@ -1,21 +1,31 @@
-"""Texts to train on: one file of bytes and where each text ends in it, never loaded whole."""
+"""A corpus to train on: raw rows cleaned, deduplicated, drawn and shuffled into one mapped file."""
 
 from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.common.errors import ArtifactError
+from asterisk.common.errors import ArtifactError, InputError
+from asterisk.common.files import replacing_folder
+from asterisk.tokenizer import gpt2
+from asterisk.training.corpora.clean import Cleaner, Evaluated, RowCounts, Spool
+from asterisk.training.corpora.sources import Row, Source, file_source
 
 SCHEMA = 1
 PARTS = ("train", "held-out")
+SHORT = 120  # bytes of a text, up to which others are generated from it
+LONG_ENOUGH = 80  # mean bytes of a source's texts, from which on they are joined
+MOST_SOURCES = 0xFFFD
+SYNTHETIC = ("joined", "generated")  # sources of texts made here, from those of all others
+MOST_WORDS = 30  # of a generated text
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -27,15 +37,15 @@ class Corpus(Sequence[str]):
     """
 
     names: Sequence[str]
-    ends: npt.NDArray[np.int64]
+    ends: Indices
     sources: npt.NDArray[np.uint16]
-    pairs: npt.NDArray[np.int64]
+    pairs: Indices
     blob: mmap.mmap | bytes
 
     @classmethod
     def open(cls, folder: Path, part: str = "train") -> Corpus:
         """Map one part of a corpus that `prepare` wrote; ArtifactError if it is not one."""
-        names = describe(folder)["sources"]
+        names = read_description(folder)["sources"]
         try:
             ends, sources, pairs = (
                 np.load(folder / part / f"{field}.npy", mmap_mode="r", allow_pickle=False)
@@ -59,22 +69,224 @@ class Corpus(Sequence[str]):
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
-            return [self._text(i) for i in range(*index.indices(len(self)))]
+            return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        return self._text(index % len(self))
-
-    def _text(self, index: int) -> str:
+        index %= len(self)
         start = int(self.ends[index - 1]) if index else 0
         return str(self.blob[start : int(self.ends[index])], "utf-8")
 
 
-def describe(folder: Path) -> dict[str, Any]:
-    """Return what ``corpus.json`` says; ArtifactError if ``folder`` holds no corpus of ours."""
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return the content of ``corpus.json``; ArtifactError if ``folder`` holds no corpus."""
     try:
-        told = json.loads((folder / "corpus.json").read_text("utf-8"))
+        description = json.loads((folder / "corpus.json").read_text("utf-8"))
     except (OSError, ValueError):
         raise ArtifactError(f"{folder} is no corpus: run asterisk-data first") from None
-    if not isinstance(told, dict) or told.get("schema") != SCHEMA:
+    if not isinstance(description, dict) or description.get("schema") != SCHEMA:
         raise ArtifactError(f"{folder} is a corpus of another version")
-    return told
+    return description
+
+
+def is_corpus(folder: Path) -> bool:
+    """Tell whether ``folder`` may be replaced by a corpus."""
+    return (folder / "corpus.json").is_file()
+
+
+@dataclass(frozen=True, slots=True)
+class DataRecipe:
+    """How raw rows become a corpus.
+
+    About ``texts`` texts are drawn; a source of r rows gives a share proportional to
+    r**``balance``, so that large files do not drown small ones. ``joined`` more are neighbouring
+    texts put together up to ``longest`` tokens, so that every position is trained, and
+    ``generated`` more come from a Markov chain. Rows are kept if every text of theirs has at least
+    ``fewest_words`` words.
+    """
+
+    texts: int = 800_000
+    joined: int = 20_000
+    generated: int = 0
+    held_out: int = 4_000
+    balance: float = 0.75
+    longest: int = 512
+    fewest_words: int = 1
+    seed: int = 0
+
+
+def prepare(
+    sources: Sequence[Source | Path],
+    recipe: DataRecipe,
+    out: Path,
+    *,
+    evaluated: Evaluated,
+    on_progress: Callable[[str], None] = lambda line: None,
+) -> dict[str, RowCounts]:
+    """Write the corpus ``out`` from sources; return what became of each one's rows.
+
+    Texts of the held-out slice (`clean.held_out`) are never trained on. InputError if nothing is
+    left to train on.
+    """
+    if len(sources) > MOST_SOURCES:
+        raise InputError(f"{len(sources):,} sources are too many: {MOST_SOURCES:,} at most")
+    counts: dict[str, RowCounts] = {}
+    with replacing_folder(out, is_corpus) as staging:
+        with Spool(staging / "spool") as spool:
+            for source in sources:
+                one = source if isinstance(source, Source) else file_source(source)
+                name, number = one.name, 2
+                while name in counts or name in SYNTHETIC:
+                    name, number = f"{one.name}-{number}", number + 1
+                counts[name] = spool.fill(_cleaned(one.read()), recipe.fewest_words, evaluated)
+                on_progress(f"{name}: {counts[name].kept:,} rows kept")
+            spool.seal()
+            for part in PARTS:
+                size = _write_part(staging / part, spool, recipe, evaluated)
+                on_progress(f"{part}: {size:,} texts")
+                if not size and part == "train":
+                    raise InputError("nothing is left to train on")
+        description = {
+            "schema": SCHEMA,
+            "sources": [*counts, *SYNTHETIC],
+            "recipe": asdict(recipe),
+            "rows": {name: asdict(count) for name, count in counts.items()},
+        }
+        (staging / "corpus.json").write_text(json.dumps(description, indent=1) + "\n", "utf-8")
+    return counts
+
+
+def _cleaned(rows: Iterable[Row]) -> Iterator[Row]:
+    clean = Cleaner()
+    for row in rows:
+        yield tuple(text for column in row if (text := clean(column)))
+
+
+def _write_part(folder: Path, spool: Spool, recipe: DataRecipe, evaluated: Evaluated) -> int:
+    """Write one part, shuffled, and return how many texts it holds."""
+    random, held_out = np.random.default_rng(recipe.seed), folder.name != "train"
+    requested = recipe.held_out if held_out else recipe.texts
+    by_source = [spool.rows(source, held_out=held_out) for source in range(spool.sources)]
+    weights = np.array([len(rows) ** recipe.balance if len(rows) else 0.0 for rows in by_source])
+    texts = np.array([spool.texts_a_row(source) for source in range(spool.sources)])
+    shares = np.ceil(requested * weights / max((weights * texts).sum(), 1e-9)).astype(int)
+    drawn = np.empty(0, "i8")
+    for rows, share in zip(by_source, shares, strict=True):
+        some = random.choice(rows, size=min(share, len(rows)), replace=False)
+        drawn = np.concatenate([drawn, some])
+    chosen = spool.texts_of(drawn)
+    # A corpus smaller than was asked for gets fewer synthetic texts, too.
+    scale = requested / recipe.texts * min(1.0, len(chosen) / max(requested, 1))
+    joined = _join(spool, by_source, round(recipe.joined * scale), recipe, random)
+    synthetic = [(text, 0) for text in joined]
+    if not held_out and (count := round(recipe.generated * scale)):
+        made = _generate(spool, chosen, count, recipe, random)
+        synthetic += [(text.encode(), 1) for text in made if text not in evaluated]
+    order = random.permutation(len(chosen) + len(synthetic))
+    position = np.empty(len(order), "i8")
+    position[order] = np.arange(len(order))
+    ends, sources = np.empty(len(order), "i8"), np.empty(len(order), "u2")
+    folder.mkdir()
+    with (folder / "texts.bin").open("wb") as file:
+        for row, index in enumerate(order):
+            if index < len(chosen):
+                file.write(spool.bytes_of(chosen[index]))
+                sources[row] = spool.source_of(chosen[index])
+            else:
+                text, kind = synthetic[index - len(chosen)]
+                file.write(text)
+                sources[row] = spool.sources + kind
+            ends[row] = file.tell()
+    np.save(folder / "ends.npy", ends)
+    np.save(folder / "sources.npy", sources)
+    np.save(folder / "pairs.npy", position[np.searchsorted(chosen, spool.pairs_of(drawn))])
+    return len(order)
+
+
+def _join(
+    spool: Spool,
+    by_source: list[Indices],
+    count: int,
+    recipe: DataRecipe,
+    random: np.random.Generator,
+) -> Iterator[bytes]:
+    """Yield about ``count`` texts made of the last texts of neighbouring rows."""
+    long = [rows for rows in by_source if len(rows) and spool.mean_bytes(rows) >= LONG_ENOUGH]
+    weights = np.array([len(rows) ** recipe.balance for rows in long])
+    tokenizer = gpt2()
+    for rows, weight in zip(long, weights, strict=True):
+        last = spool.last_of(rows)
+        for start in random.integers(len(rows), size=round(count * weight / weights.sum())):
+            left = int(random.integers(recipe.longest // 4, recipe.longest))
+            parts: list[bytes] = []
+            for index in last[start:]:
+                text = spool.bytes_of(index)
+                left -= len(tokenizer.encode(text.decode("utf-8"))) + 1
+                if left < 0:
+                    break
+                parts.append(text)
+            if len(parts) > 1:
+                yield b" ".join(parts)
+
+
+def _generate(
+    spool: Spool, chosen: Indices, count: int, recipe: DataRecipe, random: np.random.Generator
+) -> Iterator[str]:
+    """Yield about ``count`` texts of a chain over short ones of ``chosen``, all of them new."""
+    short: list[list[str]] = [[] for _ in range(spool.sources)]
+    for index in chosen:
+        if len(text := spool.bytes_of(index)) <= SHORT:
+            short[spool.source_of(index)].append(text.decode("utf-8"))
+    chain, made = MarkovChain(short, recipe.balance), set()
+    for _ in range(count):
+        generated = chain.text(random)
+        if len(generated) > 1 and generated not in made and generated not in spool:
+            made.add(generated)
+            yield generated
+
+
+class MarkovChain:
+    """Synthetic texts: each word is drawn as some text has it after the two words before it.
+
+    A teacher can be asked about any text. A shallow student errs most on questions and remarks made
+    of small words, of which no corpus has enough. A text begins as one of a group of n does with a
+    chance proportional to n**``balance``.
+    """
+
+    def __init__(self, groups: Iterable[Iterable[str]], balance: float) -> None:
+        vocabulary: dict[str, int] = {"": 0}  # word 0 ends a text; two of them stand between texts
+        words = [0, 0]
+        self._begins: list[Indices] = []
+        for texts in groups:
+            begins = []
+            for text in texts:
+                if found := text.split():
+                    begins.append(len(words))
+                    words += [vocabulary.setdefault(word, len(vocabulary)) for word in found]
+                    words += [0, 0]
+            if begins:
+                self._begins.append(np.array(begins))
+        self._vocabulary = list(vocabulary)
+        chances = np.array([len(begins) ** balance for begins in self._begins])
+        self._until = chances.cumsum() / chances.sum()
+        self._words = np.array(words)
+        # Positions after the same two words follow each other in `_order`, from `_first`.
+        states = self._words[:-2] * len(vocabulary) + self._words[1:-1]
+        self._order = np.argsort(states, kind="stable") + 2
+        _, group, counts = np.unique(states, return_inverse=True, return_counts=True)
+        self._first = np.concatenate([[0, 0], (np.cumsum(counts) - counts)[group]])
+        self._count = np.concatenate([[0, 0], counts[group]])
+
+    def text(self, random: np.random.Generator) -> str:
+        """Return a text of at most 30 words."""
+        if not self._begins:
+            return ""
+        begins = self._begins[np.searchsorted(self._until, random.random(), "right")]
+        position = int(begins[random.integers(len(begins))])
+        made: list[str] = []
+        chances = random.random(MOST_WORDS)
+        while len(made) < MOST_WORDS and (word := self._words[position]) != 0:
+            after = position + 1
+            chosen = int(chances[len(made)] * self._count[after])
+            position = int(self._order[self._first[after] + chosen])
+            made.append(self._vocabulary[word])
+        return " ".join(made)

@@ -1,15 +1,18 @@
-"""Rows of text out of files: lines, columns, or fields of JSON lines, plain or compressed."""
+"""Rows of text out of files, plain or compressed, and of datasets, which are streamed."""
 
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from asterisk.common.errors import InputError
+from asterisk.common.errors import InputError, one_line
+from asterisk.common.plugins import require
 from asterisk.common.streams.lines import lines, opened
 
 LINES = (".txt", ".tsv")
@@ -17,6 +20,7 @@ RECORDS = (".jsonl", ".ndjson")
 PACKINGS = ("", ".zst", ".gz")
 LONGEST_LINE = 1 << 20  # characters; a file from outside may be one endless line
 LONGEST_RECORD = 16 << 20  # bytes; a record cannot be cut
+NO_TEXTS = "qrels.tsv"  # of an evaluation set: ids alone
 Row = tuple[str, ...]
 Pick = Callable[[dict[str, Any]], Row]
 
@@ -71,37 +75,98 @@ def rows(path: Path) -> Iterator[Row]:
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield each object of a JSON lines file; InputError names the line of what is none."""
-    for place, line in lines(path, LONGEST_RECORD, "replace"):
+    """Yield each object of a JSON lines file; InputError names the line of anything else."""
+    for position, line in lines(path, LONGEST_RECORD, "replace"):
         if not line.strip():
             continue
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
-            raise InputError(f"{place}: not JSON") from None
+            raise InputError(f"{position}: not JSON") from None
         if not isinstance(value, dict):
-            raise InputError(f"{place}: no JSON object")
+            raise InputError(f"{position}: no JSON object")
         yield value
 
 
 def columns(names: tuple[str, ...]) -> Pick:
-    """Return what makes a row of a record's fields; what lacks one of them gives no row."""
+    """Return what makes a row of a record's fields; a record that lacks one gives no row."""
 
     def pick(record: dict[str, Any]) -> Row:
-        values = [record.get(field) for field in names]
-        texts = tuple(value for value in values if isinstance(value, str))
+        texts = tuple(text for name in names if isinstance(text := record.get(name), str))
         return texts if len(texts) == len(names) else ()
 
     return pick
 
 
-def picked(found: Iterable[dict[str, Any]], pick: Pick, place: str) -> Iterator[Row]:
-    """Yield the row of each record; InputError if records were found, but never a row."""
-    seen, known = False, ""
+def picked(found: Iterable[dict[str, Any]], pick: Pick, origin: str) -> Iterator[Row]:
+    """Yield the row of each record; InputError if there were records, but never a row."""
+    any_row, first = False, ""
     for record in found:
         row = pick(record)
-        seen = seen or bool(row)
-        known = known or ", ".join(list(record)[:8])
+        any_row = any_row or bool(row)
+        first = first or ", ".join(list(record)[:8])
         yield row
-    if known and not seen:
-        raise InputError(f"{place}: no record has the fields asked for; the first has {known}")
+    if first and not any_row:
+        raise InputError(f"{origin}: no record has the fields asked for; the first has {first}")
+
+
+def dataset_source(name: str, split: str, pick: Pick, configuration: str | None = None) -> Source:
+    """Return the split of a dataset as a source; ``name`` may also be a folder of data files.
+
+    MissingExtra without the package `datasets`; InputError, on reading, for whatever keeps the
+    dataset from being found or read.
+    """
+    datasets: Any = require("datasets", "datasets")
+    datasets.disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # our one line says it
+    short = f"{name.rstrip('/').split('/')[-1]}-{split}".replace(".", "_")
+
+    def stream() -> Iterator[dict[str, Any]]:
+        # Whatever the library and those below it raise for a name, a file or a network.
+        action = "open"
+        try:
+            found = iter(datasets.load_dataset(name, configuration, split=split, streaming=True))
+            action = "read"
+            yield from found
+        except Exception as failure:
+            raise InputError(f"cannot {action} the dataset {name}: {one_line(failure)}") from None
+
+    return Source(short, lambda: picked(stream(), pick, name))
+
+
+def evaluation_texts(folder: Path) -> Iterator[str]:
+    """Yield every text of an evaluation set, or of a folder of sets; InputError if there is none.
+
+    Sets are folders of .tsv files whose first column is a label, a score or an id, or .txt files.
+    """
+    kinds = ("*.tsv", "*/*.tsv", "*.txt", "*/*.txt")
+    found = sorted(path for kind in kinds for path in folder.glob(kind) if path.name != NO_TEXTS)
+    if not folder.is_dir():
+        raise InputError(f"{folder} holds no evaluation set: there is no such folder")
+    if not found:
+        raise InputError(f"{folder} holds no evaluation set: no .tsv or .txt file")
+    for path in found:
+        for row in rows(path):
+            yield from row[1:] if path.suffix == ".tsv" else row
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """How records become rows, and the fewest words that each text of a row must have."""
+
+    pick: Pick
+    fewest_words: int
+
+
+def newsroom(record: dict[str, Any]) -> Row:
+    """Return an article's summary with its first paragraph; no row if it lacks one of them."""
+    summary, text = record.get("summary"), record.get("text")
+    if not isinstance(summary, str) or not isinstance(text, str):
+        return ()
+    paragraph = re.split(r"\n\s*\n", text.strip(), maxsplit=1)[0]
+    return (summary, paragraph) if summary.strip() and paragraph else ()
+
+
+# NEWSROOM's JSON lines as the original project prepared them: a summary with its article's first
+# paragraph, both over five words.
+PRESETS = {"newsroom": Preset(newsroom, fewest_words=6)}

@@ -8,8 +8,11 @@ work goes on where it stopped, and training may follow a teacher at work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +21,86 @@ import numpy.typing as npt
 
 from asterisk.common.errors import ArtifactError, EngineError
 from asterisk.common.files import replacing_file, replacing_folder
-from asterisk.tokenizer import ByteLevelBPE
+from asterisk.model.hub import PACKAGED
+from asterisk.tokenizer import gpt2
 from asterisk.tokenizer.offsets import encode_with_offsets
 from asterisk.training.corpora.corpus import Corpus
-from asterisk.training.teachers.align import token_targets
-from asterisk.training.teachers.blackbox import TokenStates, Vectors
-from asterisk.training.teachers.teacher import Seen
+from asterisk.training.teachers.teacher import AT_ONCE, Teacher, TokenTeacher
 
 SHARD = 8_192
 PROJECTION_TEXTS = 10_000
-AT_ONCE = 256  # texts that a teacher is shown together
-FIELDS = ("ids", "ends", "sentences")
-TOKEN_FIELDS = ("tokens", "scales")
+FILE = "targets.json"
+OWN_TOKENS = "in the teacher's tokens: asterisk-teacher --tokenizer teacher"
 Array = npt.NDArray[np.float32]
-Progress = Callable[[int, int], None]
-Tell = Callable[[int], None]
+Indices = npt.NDArray[np.int64]
 Fields = dict[str, npt.NDArray[Any]]
-Ask = Callable[[int, Sequence[str], Tell], Fields]
-"""Asks for some texts, the first of them at a place, and tells how many are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetsInfo:
+    """What ``targets.json`` says of a folder of targets, as far as training uses it.
+
+    ``limit`` is the tokens a text was cut to; ``identity`` what the teacher's vectors depend on,
+    ``corpus`` the SHA-256 of the texts. ``own_tokens``: the student has the teacher's tokenizer.
+    """
+
+    teacher: str
+    limit: int
+    uncased: bool
+    identity: dict[str, Any] | None = None
+    corpus: str | None = None
+    own_tokens: bool = False
+
+    @classmethod
+    def open(cls, folder: Path, teacher: str | None = None) -> TargetsInfo:
+        """Read ``targets.json``; a ``teacher`` given goes before the name in it."""
+        path, values = folder / FILE, read_facts(folder)
+        name = teacher or values.get("teacher")
+        if name is None:
+            raise ArtifactError(f"{path} is missing; name the teacher with --teacher")
+        try:
+            return cls(
+                str(name),
+                int(values.get("limit", 512)),
+                bool(values.get("uncased", name in PACKAGED)),
+                values.get("identity"),
+                values.get("corpus", {}).get("train"),
+                values.get("tokenizer") == "teacher",
+            )
+        except (ValueError, TypeError, AttributeError):
+            raise ArtifactError(f"{path} does not describe targets") from None
+
+    @property
+    def longest(self) -> int:
+        """The length of the longest text, in the teacher's tokens."""
+        return int((self.identity or {}).get("longest", self.limit))
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """The fingerprint of the teacher's embedding space, if it is known."""
+        fingerprint = (self.identity or {}).get("fingerprint")
+        return () if fingerprint is None else (str(fingerprint),)
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Return the content of ``targets.json``, empty if there is none; ArtifactError if damaged."""
+    path = folder / FILE
+    try:
+        values = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise ArtifactError(f"{path} does not describe targets")
+    return values
+
+
+def corpus_digest(part: Path) -> str:
+    """Return the SHA-256 of a corpus part's texts and of where they end."""
+    whole = hashlib.sha256()
+    for name in ("texts.bin", "ends.npy"):
+        with (part / name).open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -44,11 +109,11 @@ class Shard:
 
     ``ids`` uint16 or uint32 [N]; ``ends`` int64 [n], where each text's tokens end; ``sentences``
     float16 [n, teacher's dimensions]; ``tokens`` int8 [N, d] times ``scales`` float32 [N], a scale
-    of 0 marking a token without a target; both None where the teacher shows no tokens.
+    of 0 marking a token without a target; both None if the teacher shows no tokens.
     """
 
     ids: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
-    ends: npt.NDArray[np.int64]
+    ends: Indices
     sentences: npt.NDArray[np.float16]
     tokens: npt.NDArray[np.int8] | None = None
     scales: Array | None = None
@@ -56,48 +121,34 @@ class Shard:
     @classmethod
     def open(cls, folder: Path) -> Shard:
         """Map a shard that `build` wrote."""
-        there = [*FIELDS, *(f for f in TOKEN_FIELDS if (folder / f"{f}.npy").is_file())]
-        return cls(
-            **{f: np.load(folder / f"{f}.npy", mmap_mode="r", allow_pickle=False) for f in there}
-        )
+        arrays = {}
+        for name in ("ids", "ends", "sentences", "tokens", "scales"):
+            path = folder / f"{name}.npy"
+            if path.is_file() or name not in ("tokens", "scales"):
+                arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return cls(**arrays)
 
 
 def shard_folder(folder: Path, number: int) -> Path:
-    """Return where shard ``number`` stands, or will."""
+    """Return the folder of shard ``number``."""
     return folder / f"shard-{number:05d}"
-
-
-def projection(path: Path, teacher: Vectors, texts: Corpus, size: int) -> Array:
-    """Return the file's projection, float32 [size, teacher's], after fitting it if need be."""
-    if not path.is_file():
-        _save(path, np.concatenate(list(_sentences(teacher, texts[:PROJECTION_TEXTS]))), size)
-    return read_projection(path)
-
-
-def projection_of_shards(path: Path, folder: Path, texts: int, size: int) -> Array:
-    """Return the file's projection, after fitting it to the first shards if need be.
-
-    Nobody is asked twice for a vector that costs money.
-    """
-    if not path.is_file():
-        wanted = min(PROJECTION_TEXTS, texts)
-        made = [Shard.open(shard_folder(folder, n)).sentences for n in range(-(-wanted // SHARD))]
-        _save(path, np.concatenate(made)[:wanted].astype("f4"), size)
-    return read_projection(path)
 
 
 def read_projection(path: Path) -> Array:
     """Return a stored projection, float32 [size, teacher's]; ArtifactError if it is damaged."""
     try:
-        found: Array = np.load(path, allow_pickle=False)
+        projection: Array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         raise ArtifactError(f"{path} is missing or damaged") from None
-    return found
+    return projection
 
 
-def _save(path: Path, vectors: Array, size: int) -> None:
-    with replacing_file(path) as staging, staging.open("wb") as file:
-        np.save(file, fit_projection(vectors, size))
+def fitted_projection(path: Path, size: int, vectors: Callable[[], Array]) -> Array:
+    """Return the projection in a file, float32 [size, D], fitted to ``vectors`` if it is new."""
+    if not path.is_file():
+        with replacing_file(path) as staging, staging.open("wb") as file:
+            np.save(file, fit_projection(vectors(), size))
+    return read_projection(path)
 
 
 def fit_projection(vectors: Array, size: int) -> Array:
@@ -121,111 +172,109 @@ def principal_axes(moments: npt.NDArray[np.float64], size: int) -> Array:
 def build(
     folder: Path,
     texts: Corpus,
-    ask: Ask,
+    ask: Callable[[int, Sequence[str], Callable[[int], None]], Fields],
     *,
     shards: int | None = None,
-    progress: Progress = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Make every missing shard of ``texts`` under ``folder``, or those among the first ``shards``.
 
-    ``ask`` is `in_own_tokens`, `aligned` or `sentences_alone` of a teacher. ``progress`` is told
-    the number of texts that are done, first those that were, and of all.
+    ``ask`` is `ask_teacher` of a teacher. ``on_progress`` gets the number of texts that are
+    finished, and of all.
     """
-    starts = range(0, len(texts), SHARD)
-    wanted = range(len(starts) if shards is None else min(shards, len(starts)))
-    missing = [number for number in wanted if not shard_folder(folder, number).is_dir()]
-    sizes = [len(texts) - start if start + SHARD > len(texts) else SHARD for start in starts]
-    total = sum(sizes[number] for number in wanted)
-    done = total - sum(sizes[number] for number in missing)
-    progress(done, total)
+    numbers = range(-(-len(texts) // SHARD))[:shards]
+    sizes = [min(SHARD, len(texts) - number * SHARD) for number in numbers]
+    missing = [number for number in numbers if not shard_folder(folder, number).is_dir()]
+    finished, total = sum(sizes) - sum(sizes[number] for number in missing), sum(sizes)
+    on_progress(finished, total)
     for number in missing:
-        some = texts[starts[number] : starts[number] + SHARD]
-
-        def tell(count: int, before: int = done) -> None:
-            progress(before + count, total)
-
-        fields = ask(starts[number], some, tell)
+        start = number * SHARD
+        report = partial(lambda before, count: on_progress(before + count, total), finished)
+        fields = ask(start, texts[start : start + SHARD], report)
         with replacing_folder(shard_folder(folder, number), lambda _: False) as staging:
             for name, values in fields.items():
                 np.save(staging / f"{name}.npy", values)
-        done += sizes[number]
-        progress(done, total)
+        finished += sizes[number]
+        on_progress(finished, total)
 
 
-def in_own_tokens(teacher: TokenStates) -> Ask:
-    """Ask for the teacher's states at its own tokens, which the student's are."""
+def ask_teacher(
+    teacher: Teacher,
+    start: int,
+    texts: Sequence[str],
+    report: Callable[[int], None],
+    *,
+    limit: int,
+    rotation: Array | None = None,
+    own_tokens: bool = False,
+) -> Fields:
+    """Return a shard's arrays for ``texts``, the first of them at ``start`` in the corpus.
 
-    def ask(start: int, texts: Sequence[str], tell: Tell) -> Fields:  # noqa: ARG001
-        seen = list(_look(teacher, texts, tell))
-        states = [_in_bytes(one.states, np.ones(len(one.ids), bool)) for one in seen]
-        return _with_tokens([one.ids for one in seen], seen, states)
-
-    return ask
-
-
-def aligned(teacher: TokenStates, tokenizer: ByteLevelBPE, rotation: Array, limit: int) -> Ask:
-    """Ask for the teacher's states over the characters of the student's first ``limit`` tokens.
-
-    ``rotation`` float32 [d, D] brings them into the student's space.
+    The student reads the first ``limit`` tokens. With ``rotation`` float32 [d, D] a token is asked
+    for the teacher's states over its characters; with ``own_tokens``, which the student and the
+    teacher share, for the state as it is; with neither, for nothing.
     """
-
-    def ask(start: int, texts: Sequence[str], tell: Tell) -> Fields:  # noqa: ARG001
-        ids, states, read = [], [], []
-        for text, seen in zip(texts, _look(teacher, texts, tell), strict=True):
-            encoded, spans = encode_with_offsets(tokenizer, text)
-            ids.append(np.array(encoded[:limit], "i8"))
-            turned, places = seen.states @ rotation.T, np.array(spans[:limit])
-            states.append(_in_bytes(*token_targets(places, seen, turned, len(text))))
-            read.append(seen)
-        return _with_tokens(ids, read, states)
-
-    return ask
-
-
-def sentences_alone(teacher: Vectors, tokenizer: ByteLevelBPE, limit: int) -> Ask:
-    """Ask for the vectors of a shard at once, so that a budget ends between shards."""
-
-    def ask(start: int, texts: Sequence[str], tell: Tell) -> Fields:  # noqa: ARG001
+    tokenizer, ids = gpt2(), list[Indices]()
+    fields: Fields
+    if isinstance(teacher, TokenTeacher) and (own_tokens or rotation is not None):
+        sentences, tokens, scales = [], [], []
+        for at in range(0, len(texts), AT_ONCE):
+            some = texts[at : at + AT_ONCE]
+            for text, reading in zip(some, teacher.read(some), strict=True):
+                encoded, states, asked = reading.ids, reading.states, np.ones(len(reading.ids), "?")
+                if rotation is not None:
+                    found, spans = encode_with_offsets(tokenizer, text)
+                    encoded, rotated = np.array(found[:limit], "i8"), states @ rotation.T
+                    characters = np.array(spans[:limit])
+                    states, asked = _over(characters, reading.spans, rotated, len(text))
+                scale = np.where(asked, np.abs(states).max(1) / 127, 0).astype("f4")
+                rounded = np.rint(states / np.where(scale > 0, scale, 1)[:, None])
+                ids.append(encoded)
+                sentences.append(reading.sentence.astype("f2"))
+                tokens.append((rounded * asked[:, None]).astype("i1"))
+                scales.append(scale)
+            report(at + len(some))
+        fields = {
+            "sentences": np.stack(sentences),
+            "tokens": np.concatenate(tokens),
+            "scales": np.concatenate(scales),
+        }
+    else:  # a whole shard at once, so that a budget ends between shards
         vectors = teacher.sentences(start, texts)
         if vectors.shape != (len(texts), teacher.size):
             raise EngineError(f"the teacher gave vectors {vectors.shape} for {len(texts)} texts")
         ids = [np.array(tokenizer.encode(text)[:limit], "i8") for text in texts]
-        return {**_ids(ids), "sentences": vectors.astype("f2")}
-
-    return ask
-
-
-def _look(teacher: TokenStates, texts: Sequence[str], tell: Tell) -> Iterator[Seen]:
-    for start in range(0, len(texts), AT_ONCE):
-        yield from teacher.look(texts[start : start + AT_ONCE])
-        tell(min(start + AT_ONCE, len(texts)))
-
-
-def _sentences(teacher: Vectors, texts: Sequence[str]) -> Iterator[Array]:
-    for start in range(0, len(texts), AT_ONCE):
-        yield teacher.sentences(start, texts[start : start + AT_ONCE])
-
-
-def _with_tokens(
-    ids: Sequence[npt.NDArray[np.int64]],
-    seen: Sequence[Seen],
-    states: Sequence[tuple[npt.NDArray[np.int8], Array]],
-) -> Fields:
-    return {
-        **_ids(ids),
-        "sentences": np.stack([one.sentence.astype("f2") for one in seen]),
-        "tokens": np.concatenate([values for values, _ in states]),
-        "scales": np.concatenate([scales for _, scales in states]),
-    }
-
-
-def _ids(ids: Sequence[npt.NDArray[np.int64]]) -> Fields:
+        fields = {"sentences": vectors.astype("f2")}
     together = np.concatenate(ids)
-    kind = "u2" if together.max(initial=0) <= 0xFFFF else "u4"
-    return {"ids": together.astype(kind), "ends": np.cumsum([len(some) for some in ids])}
+    dtype = "u2" if together.max(initial=0) <= 0xFFFF else "u4"
+    ends = np.cumsum([len(one) for one in ids])
+    return {"ids": together.astype(dtype), "ends": ends, **fields}
 
 
-def _in_bytes(wanted: Array, found: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int8], Array]:
-    scale = np.where(found, np.abs(wanted).max(1) / 127, 0).astype("f4")
-    rounded = np.rint(wanted / np.where(scale > 0, scale, 1)[:, None])
-    return (rounded * found[:, None]).astype("i1"), scale
+def _over(
+    spans: Indices, piece_spans: Indices, states: Array, length: int
+) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Return each token's mean state over its characters, float32 [tokens, d], and who has one.
+
+    ``spans`` int64 [tokens, 2] are the student's in a text of ``length`` characters,
+    ``piece_spans`` the teacher's; ``states`` float32 [pieces, d].
+    """
+    pieces, positions = _by_character(piece_spans)
+    piece_at = np.full(length, -1)
+    piece_at[positions] = pieces
+    tokens, positions = _by_character(spans)
+    read = piece_at[positions]
+    real = read >= 0
+    width = len(states)
+    weights = np.bincount(tokens[real] * width + read[real], minlength=len(spans) * width)
+    weights = weights.reshape(len(spans), width).astype("f4")
+    totals = weights.sum(1, keepdims=True)
+    return weights / np.maximum(totals, 1) @ states, totals[:, 0] > 0
+
+
+def _by_character(spans: Indices) -> tuple[Indices, Indices]:
+    """Return, for every character of every span, the span's index and the character's."""
+    lengths = spans[:, 1] - spans[:, 0]
+    owners = np.repeat(np.arange(len(spans)), lengths)
+    shifts = spans[:, 0] - (np.cumsum(lengths) - lengths)
+    return owners, np.arange(len(owners)) + shifts[owners]

@@ -16,9 +16,7 @@ from asterisk.common.errors import UsageError
 from asterisk.training import losses
 from asterisk.training.batches import Batch
 from asterisk.training.distributed import Processes
-from asterisk.training.losses import Reading
-from asterisk.training.memory import Partners
-from asterisk.training.optimisers import share_of_peak
+from asterisk.training.losses import Partners, Reading
 from asterisk.training.recipe import PRESETS, TrainingRecipe
 
 WEIGHTS = ("cosine_weight", "token_weight", "relation_weight", "contrast_weight")
@@ -123,7 +121,7 @@ def test_presets_are_what_they_say():
 @settings(max_examples=50)
 def test_learning_rate_rises_stays_and_falls(done, warmup, decay):
     recipe = TrainingRecipe(warmup=warmup, decay=decay)
-    share = share_of_peak(recipe, done)
+    share = recipe.share_of_peak(done)
     assert 0 < share <= 1
     if warmup <= done <= 1 - decay:
         assert share == pytest.approx(1)
@@ -131,8 +129,8 @@ def test_learning_rate_rises_stays_and_falls(done, warmup, decay):
 
 def test_the_token_loss_is_cut_once_its_share_is_done():
     kept, cut = TrainingRecipe(), TrainingRecipe(token_until=0.8, relation_weight=0, decay=0.1)
-    assert [losses.weights(kept, done)["token"] for done in (0.0, 0.99, 1.0)] == [3.0] * 3
-    assert [losses.weights(cut, done)["token"] for done in (0.79, 0.8)] == [3.0, pytest.approx(0.3)]
+    assert [kept.weights(done)["token"] for done in (0.0, 0.99, 1.0)] == [3.0] * 3
+    assert [cut.weights(done)["token"] for done in (0.79, 0.8)] == [3.0, pytest.approx(0.3)]
     assert replace(cut, contrast_weight=0).settled == 0.8  # a longer run would cut it later
 
 

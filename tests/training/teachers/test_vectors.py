@@ -19,14 +19,21 @@ from hypothesis import strategies as st
 from asterisk.cli import teacher as command
 from asterisk.common.errors import EngineError, InputError, UsageError
 from asterisk.training.corpora.clean import Evaluated
-from asterisk.training.corpora.corpus import Corpus
-from asterisk.training.corpora.prepare import DataRecipe, prepare
+from asterisk.training.corpora.corpus import Corpus, DataRecipe, prepare
 from asterisk.training.corpora.sources import Source
-from asterisk.training.teachers import endpoint, target_facts, targets
-from asterisk.training.teachers.blackbox import BudgetSpent, Vectors
-from asterisk.training.teachers.endpoint import KEY, Budget, Endpoint, check_address, retry_after
+from asterisk.training.teachers import targets, vectors
 from asterisk.training.teachers.targets import Shard, shard_folder
-from asterisk.training.teachers.vector_files import JsonLines, Rows
+from asterisk.training.teachers.teacher import Teacher
+from asterisk.training.teachers.vectors import (
+    KEY,
+    Budget,
+    BudgetSpent,
+    Endpoint,
+    JsonLines,
+    NpyRows,
+    check_address,
+    retry_after,
+)
 
 pytest.importorskip("openai")
 SIZE = 24
@@ -59,7 +66,6 @@ def corpus(tmp_path_factory):
 def small_shards(monkeypatch):
     monkeypatch.setattr(targets, "SHARD", 64)
     monkeypatch.setattr(targets, "PROJECTION_TEXTS", 100)
-    monkeypatch.setattr(target_facts, "SHARD", 64)
     monkeypatch.delenv(KEY, raising=False)
 
 
@@ -108,7 +114,7 @@ def test_npy(corpus, tmp_path):
 def test_npy_that_does_not_fit(tmp_path, values, told):
     np.save(tmp_path / "v.npy", values, allow_pickle=True)
     with pytest.raises(InputError, match=told):
-        Rows(tmp_path / "v.npy", 5)
+        NpyRows(tmp_path / "v.npy", 5)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, 0.0])
@@ -116,7 +122,7 @@ def test_npy_with_a_bad_row(tmp_path, wrong):
     values = np.ones((5, 3), "f4")
     values[3] = wrong
     np.save(tmp_path / "v.npy", values)
-    rows = Rows(tmp_path / "v.npy", 5)
+    rows = NpyRows(tmp_path / "v.npy", 5)
     assert np.allclose(rows.sentences(0, ["a"] * 3), 3**-0.5)
     with pytest.raises(InputError, match="vector 1 is zero or not finite"):
         rows.sentences(2, ["a"] * 3)
@@ -128,7 +134,7 @@ def test_npy_of_any_bytes(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.npy"
     path.write_bytes(content)
     with pytest.raises(InputError):
-        Rows(path, 5)
+        NpyRows(path, 5)
 
 
 def line(text, values=None) -> str:
@@ -259,12 +265,19 @@ def hung_up(body):
     return None, {}, b""
 
 
-@pytest.fixture
-def service():
+@pytest.fixture(scope="module")
+def shared_service():
     it = Service()
     yield it
     it.server.shutdown()
     it.server.server_close()
+
+
+@pytest.fixture
+def service(shared_service):
+    it = shared_service
+    it.script, it.asked, it.headers, it.at = [], [], [], []
+    return it
 
 
 @pytest.fixture
@@ -283,7 +296,7 @@ def ask(service):
 def test_vectors_come_in_order(service, ask):
     some = [f"text {i}" for i in range(50)]
     service.script = [reordered, good, reordered]
-    teacher: Vectors = ask(batch=7, at_once=3)
+    teacher: Teacher = ask(batch=7, at_once=3)
     assert np.allclose(teacher.sentences(0, some), unit(some), atol=1e-6)
     assert teacher.size == SIZE
     assert service.path == "/v1/embeddings"
@@ -318,7 +331,7 @@ def test_patience_ends(service, ask):
     service.script = [refusal(500, "on fire")] * 99
     with pytest.raises(EngineError, match="failed 7 times: 500 on fire"):
         ask().sentences(0, ["a"])
-    assert len(service.asked) == endpoint.ATTEMPTS
+    assert len(service.asked) == vectors.ATTEMPTS
 
 
 def test_nobody_there():
@@ -382,7 +395,7 @@ def test_lies_are_noticed(service, ask, say):
 
 
 def test_an_answer_without_end_is_dropped(service, ask, monkeypatch):
-    monkeypatch.setattr(endpoint, "LARGEST", 10_000)
+    monkeypatch.setattr(vectors, "LARGEST", 10_000)
     service.script = [lambda body: (200, {}, b" " * 200_000)]
     with pytest.raises(EngineError, match="answered more than"):
         ask().sentences(0, ["a"])
@@ -397,18 +410,13 @@ def test_a_compressed_answer_is_not_unpacked(service, ask):
 
 
 @given(st.binary(max_size=100), st.sampled_from([200, 400, 500]))
-@settings(max_examples=25, deadline=None)
-def test_any_answer_is_one_failure(content, status):
-    service = Service()
-    service.script = [lambda body: (status, {}, content)] * 9
-    teacher = Endpoint(service.base, "m", sleep=lambda seconds: None)
-    try:
-        with pytest.raises(EngineError) as failure:
-            teacher.sentences(0, ["a"])
-        assert len(str(failure.value).splitlines()) == 1
-    finally:
-        service.server.shutdown()
-        service.server.server_close()
+@settings(max_examples=15, deadline=None)
+def test_any_answer_is_one_failure(shared_service, content, status):
+    shared_service.script = [lambda body: (status, {}, content)] * 9
+    teacher = Endpoint(shared_service.base, "m", sleep=lambda seconds: None)
+    with pytest.raises(EngineError) as failure:
+        teacher.sentences(0, ["a"])
+    assert len(str(failure.value).splitlines()) == 1
 
 
 # --- the key
@@ -464,7 +472,7 @@ def test_addresses_that_hold_or_betray_a_secret(base):
 
 
 def test_every_request_waits_its_turn(service, ask, monkeypatch):
-    monkeypatch.setattr(endpoint.time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(vectors.time, "monotonic", lambda: 0.0)
     service.script = [refusal(500)]
     teacher = ask(batch=1, per_minute=600)
     teacher.sentences(0, ["a", "b", "c", "d"])

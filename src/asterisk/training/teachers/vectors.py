@@ -1,45 +1,173 @@
-"""Vectors from an OpenAI-compatible service, through the official client."""
+"""Vectors made elsewhere: from a file, or from an OpenAI-compatible service."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import threading
 import time
 import weakref
+from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.common.errors import EngineError, UsageError, one_line
+from asterisk.common.errors import AsteriskError, EngineError, InputError, UsageError, one_line
 from asterisk.common.plugins import require
-from asterisk.training.teachers.blackbox import BudgetSpent, unit_rows
-from asterisk.training.teachers.vector_files import is_vector
+from asterisk.training.corpora.clean import digest
 
+LONGEST_LINE = 16 << 20  # bytes
 KEY = "ASTERISK_API_KEY"  # the environment variable that a key is read from
 ATTEMPTS = 7
 TIMEOUT = 60.0  # seconds without a byte
 PATIENCE = 300.0  # seconds for a whole answer
-LONGEST_ASKED = 600.0  # seconds that a service may ask us to wait
+LONGEST_WAIT = 600.0  # seconds that a service may ask us to wait
 LARGEST = 64 << 20  # bytes of one answer
-AGAIN = {408, 409, 425, 429}  # and every 5xx
-NEAR = {"localhost", "127.0.0.1", "::1"}
+RETRIED = {408, 409, 425, 429}  # and every 5xx
+LOCAL = {"localhost", "127.0.0.1", "::1"}
 Array = npt.NDArray[np.float32]
+
+
+def unit_rows(values: npt.NDArray[Any], origin: str, failure: type[AsteriskError]) -> Array:
+    """Return float32 rows of length 1; ``failure`` if one is not finite or has no direction."""
+    rows = np.asarray(values, "f8")
+    norms = np.linalg.norm(rows, axis=1)
+    wrong = np.flatnonzero(~(np.isfinite(norms) & (norms > 1e-12)))
+    if len(wrong):
+        raise failure(f"{origin}: vector {wrong[0]} is zero or not finite")
+    return np.asarray(rows / norms[:, None], "f4")
+
+
+def is_vector(value: object) -> TypeGuard[list[float]]:
+    """Tell whether a JSON value is a list of numbers, not empty."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(type(number) in (int, float) and abs(number) < 1e30 for number in value)
+    )
+
+
+class NpyRows:
+    """A `.npy` of floats [n, D], one row for each text of a part, in the corpus's order.
+
+    InputError if it is not that; ``texts`` is how many the part has.
+    """
+
+    def __init__(self, path: Path, texts: int) -> None:
+        self._path = path
+        try:
+            self._values: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as failure:
+            raise InputError(f"cannot read {path}: {one_line(failure)}") from None
+        if not isinstance(self._values, np.ndarray) or self._values.ndim != 2:
+            raise InputError(f"{path} is not one array [texts, dimensions]")
+        if self._values.dtype.kind != "f" or not self._values.shape[1]:
+            raise InputError(f"{path} holds {self._values.dtype}, not floats")
+        if len(self._values) != texts:
+            raise InputError(
+                f"{path} has {len(self._values):,} rows for {texts:,} texts: embed what "
+                "asterisk-data --print-texts prints, in its order"
+            )
+        self.size = int(self._values.shape[1])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the vectors depend on."""
+        with self._path.open("rb") as file:
+            return {"kind": "npy", "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+    def sentences(self, start: int, texts: Sequence[str]) -> Array:
+        """Return the rows of texts that begin at ``start``, float32 [n, size], L2-normalised."""
+        rows = self._values[start : start + len(texts)]
+        return unit_rows(rows, f"{self._path}, from row {start}", InputError)
+
+
+class JsonLines:
+    """Lines ``{"text": …, "embedding": […]}`` in any order, found by their text.
+
+    Only offsets are held in memory, 16 bytes a text. Of lines with one text the first counts.
+    InputError names the line, or the text, that is wrong or missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        digests, offsets = array("Q"), array("q")
+        whole, number, offset = hashlib.sha256(), 0, 0
+        self.size = 0
+        try:
+            with path.open("rb") as file:
+                while line := file.readline(LONGEST_LINE + 1):
+                    number += 1
+                    whole.update(line)
+                    if line.strip():
+                        text, vector = self._parse(line, f"{path}, line {number}")
+                        self.size = self.size or len(vector)
+                        digests.append(digest(text))
+                        offsets.append(offset)
+                    offset += len(line)
+        except OSError as failure:
+            raise InputError(f"cannot read {path}: {failure.strerror or failure}") from None
+        if not digests:
+            raise InputError(f"{path} holds no line")
+        order = np.argsort(np.frombuffer(digests, "u8"), kind="stable")
+        self._digests = np.frombuffer(digests, "u8")[order]
+        self._offsets = np.frombuffer(offsets, "i8")[order]
+        self.identity = {"kind": "jsonl", "sha256": whole.hexdigest()}
+
+    def sentences(self, start: int, texts: Sequence[str]) -> Array:
+        """Return the vectors of texts, float32 [n, size], L2-normalised."""
+        rows = np.empty((len(texts), self.size), "f8")
+        with self._path.open("rb") as file:
+            for index, text in enumerate(texts):
+                rows[index] = self._find(file, text, start + index)
+        return unit_rows(rows, f"{self._path}, texts from {start}", InputError)
+
+    def _find(self, file: Any, text: str, number: int) -> list[float]:
+        key = np.uint64(digest(text))
+        for index in range(int(np.searchsorted(self._digests, key)), len(self._digests)):
+            if self._digests[index] != key:
+                break
+            file.seek(int(self._offsets[index]))
+            found, vector = self._parse(file.readline(LONGEST_LINE + 1), str(self._path))
+            if found == text:
+                return vector
+        shown = text if len(text) <= 80 else f"{text[:80]}…"
+        raise InputError(f"{self._path} has no vector for text {number}, {shown!r}")
+
+    def _parse(self, line: bytes, origin: str) -> tuple[str, list[float]]:
+        if len(line) > LONGEST_LINE:
+            raise InputError(f"{origin}: longer than {LONGEST_LINE >> 20} MB")
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            raise InputError(f"{origin}: not JSON") from None
+        text = record.get("text") if isinstance(record, dict) else None
+        vector = record.get("embedding") if isinstance(record, dict) else None
+        if not isinstance(text, str) or not is_vector(vector):
+            raise InputError(f'{origin}: not {{"text": string, "embedding": [numbers]}}')
+        if self.size and len(vector) != self.size:
+            raise InputError(f"{origin}: {len(vector)} dimensions, not {self.size}")
+        return text, vector
+
+
+class BudgetSpent(AsteriskError):
+    """A budget that does not cover the next texts; finished work stays."""
 
 
 @dataclass
 class Budget:
-    """What may be asked for in one run, in texts and in the service's tokens; None is no end.
+    """What may be asked for in one run, in texts and in the service's tokens; None is no limit.
 
-    Tokens are what the service says it counted; before it has said anything, and for services that
-    do not, a third of the bytes.
+    For a service that counts no tokens, and before it has, they are a third of the bytes.
     """
 
     texts: int | None = None
@@ -50,7 +178,7 @@ class Budget:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def refusal(self, texts: int, size: int) -> str | None:
-        """Return what forbids asking for ``texts`` more of ``size`` bytes, None if nothing does."""
+        """Return the limit that ``texts`` more, of ``size`` bytes, would exceed, None if none."""
         if self.texts is not None and self.texts_used + texts > self.texts:
             return f"{self.texts:,} texts"
         rate = self.tokens_used / self._bytes if self._bytes else 1 / 3
@@ -59,7 +187,7 @@ class Budget:
         return None
 
     def spend(self, texts: int, size: int, tokens: int | None) -> None:
-        """Note what one answer cost."""
+        """Count the cost of one answer."""
         with self._lock:
             self.texts_used += texts
             self.tokens_used += size / 3 if tokens is None else tokens
@@ -67,13 +195,12 @@ class Budget:
 
 
 class Endpoint:
-    """The vectors of the model that a service at ``base`` knows as ``model``.
+    """The vectors of ``model``, as the service at ``base`` names it, by the official client.
 
-    ``batch`` texts go into a request, ``at_once`` requests are in flight, ``per_minute`` start in a
-    minute; ``dimensions`` asks models that can for shorter vectors. A key comes from the
-    environment variable `KEY` alone and is shown to nobody else. EngineError where the service
-    refuses, lies or stays away; BudgetSpent before a call to `sentences` that the budget does not
-    cover whole.
+    A request has ``batch`` texts; ``at_once`` requests are in flight, ``per_minute`` start in a
+    minute. ``dimensions`` asks for shorter vectors. The key comes from the environment variable
+    `KEY` alone and is shown to nobody else. EngineError if the service refuses, lies or stays away;
+    BudgetSpent before a call to `sentences` that the budget does not cover whole.
     """
 
     def __init__(
@@ -87,16 +214,18 @@ class Endpoint:
         per_minute: int | None = None,
         budget: Budget | None = None,
         sleep: Callable[[float], object] | None = None,
-        tell: Callable[[str], None] = lambda line: None,
+        report: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._base, self._model, self._dimensions = base.rstrip("/"), model, dimensions
+        asked: dict[str, Any] = {"base": self._base, "model": model, "dimensions": dimensions}
+        self.identity = {"kind": "endpoint", **asked}
         self._batch, self._budget = batch, budget or Budget()
         self._stopped = threading.Event()  # so that no thread outlives a failure by minutes
         self._sleep = sleep or self._stopped.wait
         self._key = os.environ.get(KEY, "").strip()
         check_address(self._base, secret=bool(self._key))
         self._openai, tenacity = require("openai", "train"), require("tenacity", "train")
-        client = _http_client(self._key, trust_env=urlsplit(self._base).hostname not in NEAR)
+        client = _http_client(self._key, trust_env=urlsplit(self._base).hostname not in LOCAL)
         weakref.finalize(self, client.close)  # connections are not left to the collector
         self._client = self._openai.OpenAI(
             api_key=self._key or "none",
@@ -107,19 +236,19 @@ class Endpoint:
         growing = tenacity.wait_exponential_jitter(initial=1, max=60)
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(
-                lambda failure: self._may_pass(failure) and retry_after(failure) <= LONGEST_ASKED
+                lambda failure: self._may_pass(failure) and retry_after(failure) <= LONGEST_WAIT
             ),
             stop=tenacity.stop_after_attempt(ATTEMPTS),
             wait=lambda state: max(growing(state), retry_after(state.outcome.exception())),
             sleep=self._sleep,
-            before_sleep=lambda state: tell(
-                f"{self._base}: {self._said(state.outcome.exception())}; "
+            before_sleep=lambda state: report(
+                f"{self._base}: {self._reason(state.outcome.exception())}; "
                 f"again in {state.next_action.sleep:.0f} s"
             ),
             reraise=True,
         )
         self._pool = ThreadPoolExecutor(at_once)
-        self._apart = 60 / per_minute if per_minute else 0.0
+        self._interval = 60 / per_minute if per_minute else 0.0
         self._turn, self._turns = 0.0, threading.Lock()
         self._size = 0
 
@@ -130,20 +259,12 @@ class Endpoint:
             self._ask(["dimensions"])
         return self._size
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What the vectors depend on, as far as a service says."""
-        asked = {"kind": "endpoint", "base": self._base, "model": self._model}
-        return {**asked, "dimensions": self._dimensions}
-
     def sentences(self, start: int, texts: Sequence[str]) -> Array:  # noqa: ARG002
         """Return the vectors of texts, float32 [n, size], L2-normalised."""
-        refusal = self._budget.refusal(len(texts), _bytes(texts))
-        if refusal:
-            raise BudgetSpent(
-                f"the budget of {refusal} does not cover the next {len(texts):,} texts"
-            )
-        batches = [texts[i : i + self._batch] for i in range(0, len(texts), self._batch)]
+        count = len(texts)
+        if refusal := self._budget.refusal(count, _bytes(texts)):
+            raise BudgetSpent(f"the budget of {refusal} does not cover the next {count:,} texts")
+        batches = [texts[i : i + self._batch] for i in range(0, count, self._batch)]
         try:
             return np.concatenate(list(self._pool.map(self._ask, batches)))
         except BaseException:
@@ -155,15 +276,15 @@ class Endpoint:
             answer = json.loads(self._retrying(self._post, list(texts)))
         except self._openai.OpenAIError as failure:
             how = f"failed {ATTEMPTS} times:" if self._may_pass(failure) else "answered"
-            if (asked := retry_after(failure)) > LONGEST_ASKED:
-                how = f"asks to wait {asked:.0f} seconds, go on later:"
-            raise EngineError(f"{self._base} {how} {self._said(failure)}") from None
+            if (wait := retry_after(failure)) > LONGEST_WAIT:
+                how = f"asks to wait {wait:.0f} seconds, go on later:"
+            raise EngineError(f"{self._base} {how} {self._reason(failure)}") from None
         except (ValueError, RecursionError):
             raise EngineError(f"{self._base} answered what is not JSON") from None
-        data = answer.get("data") if isinstance(answer, dict) else None
+        answer = answer if isinstance(answer, dict) else {}
+        data, usage = answer.get("data"), answer.get("usage")
         if not isinstance(data, list):
             raise EngineError(f"{self._base} answered without a list of data")
-        usage = answer.get("usage")
         tokens = usage.get("total_tokens") if isinstance(usage, dict) else None
         believable = type(tokens) is int and 0 <= tokens < 1 << 40
         self._budget.spend(len(texts), _bytes(texts), tokens if believable else None)
@@ -183,8 +304,8 @@ class Endpoint:
         """Ask once, when its turn comes; return the answer as it is: the client checks nothing."""
         with self._turns:
             begin = max(time.monotonic(), self._turn)
-            self._turn = begin + self._apart
-        if self._apart:
+            self._turn = begin + self._interval
+        if self._interval:
             self._sleep(max(0.0, begin - time.monotonic()))
         if self._stopped.is_set():
             raise EngineError(f"{self._base} is not asked any more")
@@ -196,17 +317,18 @@ class Endpoint:
     def _may_pass(self, failure: BaseException) -> bool:
         status = getattr(failure, "status_code", 0)
         lost = isinstance(failure, self._openai.APIConnectionError)
-        return lost or status in AGAIN or status >= 500
+        return lost or status in RETRIED or status >= 500
 
-    def _said(self, failure: Any) -> str:
-        """Return what a failure tells, printable, short and without the key."""
-        said = one_line(failure.__cause__ or failure)
+    def _reason(self, failure: Any) -> str:
+        """Return a failure's message, printable, short and without the key."""
+        message = one_line(failure.__cause__ or failure)
         if isinstance(failure, self._openai.APIStatusError):
             body = failure.body
-            message = body.get("message") if isinstance(body, dict) else body
-            text = message if isinstance(message, str) else failure.response.text
-            said = f"{failure.status_code} {re.sub('<[^>]*>', ' ', text[:2_000])}"
-        message = said.replace(self._key, "***") if self._key else said
+            text = body.get("message") if isinstance(body, dict) else body
+            text = text if isinstance(text, str) else failure.response.text
+            message = f"{failure.status_code} {re.sub('<[^>]*>', ' ', text[:2_000])}"
+        if self._key:
+            message = message.replace(self._key, "***")
         return " ".join("".join(c if c.isprintable() else " " for c in message).split())[:300]
 
 
@@ -223,7 +345,7 @@ def check_address(base: str, *, secret: bool) -> None:
         raise UsageError("the teacher's address is not http:// or https:// and a host")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise UsageError(f"the address must hold nothing but host and path: a key goes into {KEY}")
-    if secret and parts.scheme == "http" and parts.hostname not in NEAR:
+    if secret and parts.scheme == "http" and parts.hostname not in LOCAL:
         raise UsageError(f"{KEY} is not sent over plain http: use https")
 
 
@@ -241,7 +363,7 @@ def retry_after(failure: Any) -> float:
 def _http_client(key: str, *, trust_env: bool) -> Any:
     """Return what the official client sends by: no redirects, answers bounded in size and time.
 
-    Headers are our own: the client adds what system this is, and what stands in OPENAI_* variables.
+    Headers are our own: the client adds what system this is, and the OPENAI_* variables.
     """
     import httpx2
 
