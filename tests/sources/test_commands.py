@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sources.finding import SAMPLES
+from sources.helpers import SAMPLES
 from sources.test_feeds import CASES
 
 

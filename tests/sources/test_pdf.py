@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asterisk.sources import pdf
-from sources.finding import found, written
+from sources.helpers import found, written
 
 FONT = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>"
 
@@ -104,7 +104,7 @@ def test_a_file_name_is_no_title(tmp_path: Path, title: str) -> None:
     ],
 )
 def test_words_are_whole(text: str, plain: str) -> None:
-    assert pdf._plain(text) == plain
+    assert pdf.join_words(text) == plain
 
 
 def encrypted(password: str, algorithm: str) -> bytes:

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from asterisk.cli.reading_options import add_reading_options, reading_options, skip_report
 from asterisk.common.errors import InputError, UsageError
 from asterisk.sources import Database, Document, Options, Report, digest, documents
-from asterisk.sources.arguments import options, report, source_arguments
-from asterisk.sources.options import KINDS
-from sources.finding import SAMPLES, found, written
+from asterisk.sources.document import KINDS
+from sources.helpers import SAMPLES, found, written
 
 PIECES = [
     b"<rss>",
@@ -144,8 +144,7 @@ from asterisk.sources import Options, documents
 path, kind = Path(sys.argv[1]), sys.argv[2]
 def peak():
     return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1])
-from importlib import import_module
-for name in ("plain", "json_lines", "tables"): import_module("asterisk.sources." + name)
+import asterisk.sources.records
 before, count = peak(), 0
 for document in documents([path], Options(kind=kind)): count += 1
 print(count, (peak() - before) // 1024)
@@ -180,7 +179,7 @@ def test_memory_does_not_grow_with_the_file(
 
 def test_nothing_heavy_is_imported() -> None:
     script = (
-        "import sys, asterisk.sources, asterisk.sources.arguments\n"
+        "import sys, asterisk.sources, asterisk.cli.reading_options\n"
         "heavy = {'numpy', 'torch', 'sqlite3', 'xml.parsers.expat', 'hashlib', 'http', 'socket',\n"
         "'markdown_it', 'pypdf'}\n"
         "print(sorted(heavy & set(sys.modules)))"
@@ -232,8 +231,8 @@ def test_one_file_does_not_flood_the_report(tmp_path: Path) -> None:
 
 def parsed(*arguments: str) -> Options:
     parser = argparse.ArgumentParser()
-    source_arguments(parser)
-    return options(parser.parse_args(arguments))
+    add_reading_options(parser)
+    return reading_options(parser.parse_args(arguments))
 
 
 def test_arguments() -> None:
@@ -258,7 +257,7 @@ def test_arguments() -> None:
         (["--query", "Q"], "each needs the other"),
         (
             ["--sqlite", "a.db", "--query", "Q", "--sqlite", "./a.db", "--query", "R"],
-            "stands twice",
+            "is given twice",
         ),
         (["--encoding", "nonsense"], "unknown encoding 'nonsense'"),
         (["--encoding", "zip"], "unknown encoding 'zip'"),
@@ -274,9 +273,9 @@ def test_a_report_tells_on_standard_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = argparse.ArgumentParser()
-    source_arguments(parser)
+    add_reading_options(parser)
     os.mkfifo(tmp_path / "fifo")
-    list(documents([tmp_path], None, report(parser.parse_args([]))))
+    list(documents([tmp_path], None, skip_report(parser.parse_args([]))))
     assert capsys.readouterr().err == f"{tmp_path}/fifo: a FIFO, not a file\n"
     with pytest.raises(InputError):
-        list(documents([tmp_path], None, report(parser.parse_args(["--strict"]))))
+        list(documents([tmp_path], None, skip_report(parser.parse_args(["--strict"]))))

@@ -12,8 +12,8 @@ import pytest
 
 from asterisk.common.errors import InputError
 from asterisk.sources import Options, Report, documents, read, scan
-from asterisk.sources.scan import shown, source_name
-from sources.finding import found, written
+from asterisk.sources.scan import printable_path, source_name
+from sources.helpers import found, written
 
 
 def names(top: Path, **options: object) -> tuple[list[str], list[str]]:
@@ -184,7 +184,7 @@ def test_names_that_are_not_utf8_survive(tmp_path: Path) -> None:
 
 def test_different_paths_are_shown_differently() -> None:
     alike = [b"\xe9", b"\\xe9", b"\\\xe9", "é".encode(), b"e\n", b"e\\n", "\u202e".encode()]
-    told = [shown(os.fsdecode(name)) for name in alike]
+    told = [printable_path(os.fsdecode(name)) for name in alike]
     assert len(set(told)) == len(alike)
     assert all(name.isprintable() for name in told)
 

@@ -15,10 +15,10 @@ import pytest
 
 import asterisk
 from asterisk.apps.search import Hit, Index
-from asterisk.cli.search import main, prompt, shown
+from asterisk.cli.search import format_hit, main, read_queries
 from asterisk.common import texts
 from asterisk.common.errors import InputError
-from asterisk.sources.document import made
+from asterisk.sources.document import make_document
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_an_error_does_not_end_the_prompt(monkeypatch, capsys):
             raise InputError("no\nsense")
 
     monkeypatch.setattr("builtins.input", ask)
-    prompt(answer)
+    read_queries(answer)
     assert asked == ["bad", "good"]
     assert capsys.readouterr().err == "asterisk-search: no sense\n"
 
@@ -173,7 +173,9 @@ def test_any_title_is_printed_and_any_path_opened_in_any_locale(artifact, tmp_pa
     place.mkdir()
     done = _search("index", tmp_path, "--db", place / "日.db", "--artifact", artifact, **options)
     assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
-    document = made("/texts", "7", "日本語", "sugar", date="2024-05-01T10:00:00Z", tags=["花"])
+    document = make_document(
+        "/texts", "7", "日本語", "sugar", date="2024-05-01T10:00:00Z", tags=["花"]
+    )
     with asterisk.load(artifact) as runtime, Index.create(place / "日.db") as index:
         index.update([document], runtime)
     asked = "query", "日本語", "--db", place / "日.db"
@@ -191,7 +193,7 @@ def test_any_title_is_printed_and_any_path_opened_in_any_locale(artifact, tmp_pa
 
 def test_escapes_never_reach_the_terminal():
     hit = Hit(1, "\x1b]0;title\x07", 0.5, "snippet", "/a\x1b[2J", "k\x9b", 0.25)
-    assert shown(1, hit).replace("\n", "").isprintable()
+    assert format_hit(1, hit).replace("\n", "").isprintable()
 
 
 def _here(capsys, *arguments: object) -> tuple[int, list[str]]:

@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from asterisk.apps.search.passages import (
     LONGEST_TITLE,
     Lengths,
-    composed,
-    lengths,
+    fit_lengths,
     passages,
-    shortened,
+    with_title,
 )
 from asterisk.common.errors import UsageError
 from asterisk.tokenizer import Tokenizer, gpt2
@@ -159,27 +158,28 @@ def test_a_long_sentence_is_cut_where_its_words_end():
 
 
 def test_titles_stand_before_the_text_once_and_are_never_long():
-    assert composed("Title", "Text", TOKENIZER) == "Title\nText"
-    assert composed("", "Text", TOKENIZER) == "Text"
-    assert composed("Text", "Text and more", TOKENIZER) == "Text and more"
+    assert with_title("Title", "Text", TOKENIZER) == "Title\nText"
+    assert with_title("", "Text", TOKENIZER) == "Text"
+    assert with_title("Text", "Text and more", TOKENIZER) == "Text and more"
     long = "an endless title " * 100
-    assert long.startswith(shortened(long, TOKENIZER))
-    assert 40 <= len(TOKENIZER.encode(shortened(long, TOKENIZER))) <= LONGEST_TITLE
+    title = with_title(long, "Text", TOKENIZER).removesuffix("\nText")
+    assert long.startswith(title)
+    assert 40 <= len(TOKENIZER.encode(title)) <= LONGEST_TITLE
 
 
 def test_a_title_and_a_passage_fit_into_what_a_model_reads():
-    assert lengths(510) == Lengths() == Lengths(128, 32, 48)
+    assert fit_lengths(510) == Lengths() == Lengths(128, 32, 48)
     for room in range(11, 300):
-        found = lengths(room)
+        found = fit_lengths(room)
         assert found.title + 1 + found.longest <= room
         assert found.longest >= 8
         assert found.overlap < found.longest
-    assert lengths(14) == Lengths(10, 2, 3)
-    assert lengths(510, 60, 10) == Lengths(60, 10, 48)
+    assert fit_lengths(14) == Lengths(10, 2, 3)
+    assert fit_lengths(510, 60, 10) == Lengths(60, 10, 48)
     for room in (10, 0, -3):
         with pytest.raises(UsageError, match="too few to search by, 11 are needed"):
-            lengths(room)
+            fit_lengths(room)
 
 
 def test_a_title_of_one_long_word_is_left_out():
-    assert composed("x" * 5_000, "Text", gpt2(), 3) == "Text"
+    assert with_title("x" * 5_000, "Text", gpt2(), 3) == "Text"

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import asterisk
-from apps.search.standing_in import Drawn, fresh
+from apps.search.fake_runtime import FakeRuntime, create_index
 from asterisk.apps.search import Index
 from asterisk.cli.export import main as export_main
 from asterisk.cli.search import main
 from asterisk.common import texts
 from asterisk.common.errors import InputError, UsageError
 from asterisk.model.checkpoint import load, save
-from asterisk.sources.document import made
+from asterisk.sources.document import make_document
 
 TEXTS = [
     "Photosynthesis turns carbon dioxide and water into sugar.",
@@ -27,7 +27,7 @@ TEXTS = [
 
 
 def made_of(some) -> list:
-    return [made("/texts", str(number), "", text) for number, text in enumerate(some)]
+    return [make_document("/texts", str(number), "", text) for number, text in enumerate(some)]
 
 
 def stored(index: Index) -> np.ndarray:
@@ -147,15 +147,15 @@ def test_a_stranger_is_refused_until_the_index_declares_its_space(
 
 def test_a_space_of_another_dimension_is_refused(tmp_path):
     path = tmp_path / "index.db"
-    with fresh(path, Drawn()) as index:
+    with create_index(path, FakeRuntime()) as index:
         with pytest.raises(InputError, match="vectors of 32 dimensions, the model gives 64"):
             index.declare(["a" * 64], 64)
         index.declare(["a" * 64], 32)
         with pytest.raises(UsageError, match="an index has 200 at most"):
             index.declare([f"{number:064x}" for number in range(200)])
     with Index.open(path) as index:
-        assert index.facts.compatible_with == ("a" * 64,)
-        assert index.search("text", 3, Drawn(fingerprint="a" * 64)) == []
+        assert index.settings.compatible_with == ("a" * 64,)
+        assert index.search("text", 3, FakeRuntime(fingerprint="a" * 64)) == []
 
 
 def test_each_side_has_its_prompt(prompted, tmp_path):
@@ -169,7 +169,7 @@ def test_each_side_has_its_prompt(prompted, tmp_path):
                 index.update(made_of(TEXTS), runtime)
                 np.testing.assert_allclose(stored(index), expected, atol=1e-6)
             with Index.create(path) as index:  # the prompt is remembered
-                assert index.facts.prompt_name == name
+                assert index.settings.prompt_name == name
             with Index.open(path) as index:
                 for asked, query in ((None, "query: sugar"), ("passage", "passage: sugar")):
                     hits = index.search("sugar", 3, runtime, "vectors", asked)
@@ -216,10 +216,10 @@ def test_a_model_that_reads_little_gets_short_passages(toy, prompted_folder, tmp
         Index.create(tmp_path / "index.db", folder, runtime=runtime) as index,
     ):
         title = "A title that has more than a few words in it"
-        index.update([made("/a", "", title, text)], runtime)
+        index.update([make_document("/a", "", title, text)], runtime)
         assert runtime.truncated == 0
         assert index.passages > 300 / longest
-        assert index.facts.longest < longest
+        assert index.settings.longest < longest
         assert index.search(text[:60], 1, runtime)
     with (
         asterisk.load(folder) as runtime,
@@ -227,7 +227,7 @@ def test_a_model_that_reads_little_gets_short_passages(toy, prompted_folder, tmp
             tmp_path / "prompted.db", folder, runtime=runtime, prompt_name="passage"
         ) as index,
     ):
-        index.update([made("/a", "", "", text)], runtime)
+        index.update([make_document("/a", "", "", text)], runtime)
         assert runtime.truncated == 0
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from asterisk.common.errors import InputError
-from asterisk.common.streams.lines import lines, opened
+from asterisk.common.text_files import lines
+from asterisk.common.text_files import open_text as opened
 
 LINES = (".txt", ".tsv")
 RECORDS = (".jsonl", ".ndjson")

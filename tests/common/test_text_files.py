@@ -16,8 +16,7 @@ from asterisk.apps.dedup.calibration import labelled as judged
 from asterisk.bench.planfile import read as plan
 from asterisk.cli.export import _texts as export_texts
 from asterisk.common.errors import InputError
-from asterisk.common.streams.lines import lines
-from asterisk.common.streams.reading import read
+from asterisk.common.text_files import lines, read_records
 from asterisk.evaluation.sets import load as evaluation_sets
 from asterisk.training.corpora.sources import records, rows
 from benchmarks.dedup.reading import texts as last_columns
@@ -36,7 +35,7 @@ FIRST, SECOND = "Ein größerer Text über 氷河, lang genug", "noch einer, �
 
 
 def texts_of(path):
-    return [record.text for record in read([path], json_lines=None, field="text")]
+    return [record.text for record in read_records([path], json_lines=None, field="text")]
 
 
 def packed(path):

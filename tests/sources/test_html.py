@@ -8,14 +8,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asterisk.sources.markup import iso_date, page
-from sources.finding import SAMPLES, found, grows_linearly, told
+from asterisk.sources.html import iso_date, page
+from sources.helpers import SAMPLES, contents, found, grows_linearly
 
 
 def test_a_page() -> None:
     documents, lines = found(SAMPLES / "page.html")
     assert not lines
-    assert told(documents) == [
+    assert contents(documents) == [
         (
             "",
             "Bread & butter",
