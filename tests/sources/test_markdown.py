@@ -51,7 +51,8 @@ def test_a_note() -> None:
     ],
 )
 def test_titles(source: str, title: str, text: str) -> None:
-    assert parse(source)[:3] == (title, "", text)
+    found = parse(source)
+    assert (found.title, found.text) == (title, text)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ _piece = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(source=st.lists(_piece, max_size=14).map("".join))
 def test_commonmark_as_its_own_renderer_and_html_parser_read_it(source: str) -> None:
     from markdown_it import MarkdownIt
@@ -158,7 +159,7 @@ _mark = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(source=st.lists(_mark, max_size=14).map("".join))
 def test_there_is_no_note_that_is_refused(source: str) -> None:
     parse(source).text.encode()
@@ -171,7 +172,7 @@ def test_there_is_no_note_that_is_refused(source: str) -> None:
      "#a ", "| a\n", "![a|1](b)", "\n<b>"],
 )  # fmt: skip
 def test_hostile_notes_take_time_by_their_length(piece: str) -> None:
-    assert grows_linearly(parse, piece, 2_000)
+    assert grows_linearly(parse, piece, 1_000)
 
 
 def test_without_markdown_it_a_note_is_skipped_by_one_line(

@@ -94,7 +94,7 @@ def check(documents: list[Document]) -> None:
 
 
 @settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     data=st.one_of(contents, contents.map(gzip.compress)),
@@ -120,7 +120,7 @@ def test_no_bytes_raise_anything(  # noqa: PLR0917
 
 
 @settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     name=st.sampled_from(sorted(path.name for path in SAMPLES.iterdir() if path.is_file())),

@@ -33,11 +33,8 @@ BYTE_ORDER_MARKS = (
 )
 
 
-def _surrogate(failure: Any) -> tuple[str, int]:
-    return "\udcff", failure.end  # which no bytes decode to
-
-
-codecs.register_error("asterisk.surrogate", _surrogate)
+# To a lone surrogate, which no bytes decode to.
+codecs.register_error("asterisk.surrogate", lambda failure: ("\udcff", failure.end))  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +79,7 @@ def read_records(
 
 
 def filter_empty(records: Iterable[Record], on_empty: str) -> Iterator[Record]:
-    """Yield ``records``; of empty ones "skip" drops each, "error" raises InputError at the first.
-
-    Any other ``on_empty`` yields them too.
-    """
+    """Yield ``records``; empty ones too, unless ``on_empty`` is "skip" or "error" (InputError)."""
     for record in records:
         if not record.text.strip():
             if on_empty == "error":
@@ -103,9 +97,10 @@ def lines(
     ``-`` is standard input. InputError names the line that has more than ``longest`` bytes or
     cannot be decoded (unless ``errors`` is "replace"), and a file that cannot be read.
     """
+    name = "standard input" if str(path) == "-" else str(path)
     with open_text(path, errors) as file:
         for number, line in numbered_lines(file, longest):
-            position = f"{_name(path)}, line {number}"
+            position = f"{name}, line {number}"
             text = "" if line is None else line.removesuffix("\n")
             try:
                 size = longest + 1 if line is None else len(text.encode())
@@ -119,10 +114,7 @@ def lines(
 
 
 def numbered_lines(file: TextIO, longest: int) -> Iterator[tuple[int, str | None]]:
-    """Yield the number of each line, from 1, and its text with the line end.
-
-    The text is None for a line of more than ``longest`` characters, which never is in memory.
-    """
+    """Yield each line's number, from 1, and text with line end: None if longer than ``longest``."""
     number = 0
     while line := file.readline(longest + 1):
         number += 1
@@ -140,6 +132,7 @@ def open_text(path: Path, errors: str = "strict") -> Iterator[TextIO]:
 
     InputError where the file cannot be read to its end.
     """
+    name = "standard input" if str(path) == "-" else str(path)
     try:
         with ExitStack() as stack:
             stream: Any = sys.stdin.buffer if str(path) == "-" else open_packed(path, stack)
@@ -153,10 +146,9 @@ def open_text(path: Path, errors: str = "strict") -> Iterator[TextIO]:
             stack.callback(text.detach)  # or standard input would be closed
             yield text
     except (EOFError, zlib.error) as failure:
-        raise InputError(f"{_name(path)} is damaged: {one_line(failure)}") from None
+        raise InputError(f"{name} is damaged: {one_line(failure)}") from None
     except OSError as failure:
-        reason = failure.strerror or one_line(failure)
-        raise InputError(f"cannot read {_name(path)}: {reason}") from None
+        raise InputError(f"cannot read {name}: {failure.strerror or one_line(failure)}") from None
 
 
 def open_packed(path: Path, stack: ExitStack) -> IO[bytes]:
@@ -168,19 +160,15 @@ def open_packed(path: Path, stack: ExitStack) -> IO[bytes]:
 
 
 def decompressed(raw: IO[bytes], suffix: str) -> Any:
-    """Return a raw reader of what ``raw`` holds, compressed by gzip (".gz") or zstd (".zst").
+    """Return a raw reader of what gzip (".gz") or zstd (".zst") has compressed.
 
     Reading raises OSError, EOFError or zlib.error where that is damaged or cut off.
     """
-    if suffix == ".gz":
-        import gzip
+    if suffix == ".zst":
+        return _Zstandard(raw)
+    import gzip
 
-        return gzip.GzipFile(fileobj=raw)
-    return _Zstandard(raw)
-
-
-def _name(path: Path) -> str:
-    return "standard input" if str(path) == "-" else str(path)
+    return gzip.GzipFile(fileobj=raw)
 
 
 class _Zstandard(io.RawIOBase):

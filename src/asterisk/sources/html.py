@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from html.parser import HTMLParser
-from typing import NamedTuple
 
 from asterisk.sources.document import clean
 from asterisk.sources.files import OpenFile, Piece
@@ -51,33 +50,17 @@ _NOT_SHOWN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
 _HUGE = re.compile(r"&#(?:[0-9]{9,}|[xX][0-9a-fA-F]{9,});?")
 
 
-class Page(NamedTuple):
-    """What a page says: its title (or first heading), description and text by paragraphs.
-
-    ``date``, ``author`` and ``tags`` as in `Document`.
-    """
-
-    title: str
-    description: str
-    text: str
-    date: str = ""
-    author: str = ""
-    tags: tuple[str, ...] = ()
-
-
 def read_html(file: OpenFile) -> Iterator[Piece]:
-    """Yield the page; a description that its text does not hold is the first paragraph."""
-    found = page(file.text(_CHARSET), main=True)
-    text = found.text
-    if found.description and found.description not in text:
-        text = f"{found.description}\n\n{text}"
-    yield Piece("", "", found.title, text, found.date, found.author, found.tags)
+    """Yield the page as one document."""
+    yield page(file.text(_CHARSET), main=True)
 
 
-def page(source: str, *, main: bool = False) -> Page:
-    """Return what ``source``, a page or a part of one, says; there is no HTML it refuses.
+def page(source: str, *, main: bool = False) -> Piece:
+    """Return title (or first heading), text by paragraphs, date, author and tags of a page.
 
-    With ``main`` the text is that of ``<main>`` or ``<article>`` alone, if it is most of the text.
+    ``source`` may be a part of one; there is no HTML it refuses. With ``main`` the text is that of
+    ``<main>`` or ``<article>`` alone, if it is most of the text, after a description that it does
+    not hold.
     """
     # What some versions of the parser fail at (a marked section, a number of thousands of digits)
     # or read on after (an empty comment).
@@ -225,21 +208,24 @@ class _Parser(HTMLParser):
         del self.out[element.start :]
         self.omitted = None
 
-    def page(self, main: bool) -> Page:
+    def page(self, main: bool) -> Piece:
         for name, region in self.open.items():
             self.regions[name] += self.out[region.start :]
         if not self.has_title:  # one that never ends is the text
             self.out, self.title = [*self.out, *self.title], []
         text = _join(self.out) or _join(self.hidden)
+        meta = self.meta
         if main:
             parts = map(_join, self.regions.values())
             text = next((part for part in parts if 2 * len(part) >= len(text)), text)
-        meta = self.meta
+            description = meta.get("description", "") or meta.get("og:description", "")
+            text = text if description in text else f"{description}\n\n{text}"
         author = meta.get("author", "") or meta.get("article:author", "")
         dates = [meta.get(it, "") for it in ("article:published_time", "datepublished", "date")]
-        return Page(
+        return Piece(
+            "",
+            "",
             _flat("".join(self.title)) or meta.get("og:title", "") or self.heading,
-            meta.get("description", "") or meta.get("og:description", ""),
             text,
             next(filter(None, map(iso_date, dates + self.times)), ""),
             "" if "://" in author else author,

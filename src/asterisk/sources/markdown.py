@@ -10,7 +10,7 @@ from typing import Any
 
 from asterisk.common.plugins import require
 from asterisk.sources.files import OpenFile, Piece
-from asterisk.sources.html import Page, iso_date, page
+from asterisk.sources.html import iso_date, page
 
 FRONT_MATTER = 400  # lines at most
 DEEPEST = 50  # of elements within each other; markdown-it leaves out what is nested deeper
@@ -37,11 +37,10 @@ _INLINE = {  # each stops at its own mark, so that no search is made twice
 
 def read_markdown(file: OpenFile) -> Iterator[Piece]:
     """Yield the file as one document, titled by its front matter or first heading."""
-    found = parse(file.text())
-    yield Piece("", "", found.title, found.text, found.date, found.author, found.tags)
+    yield parse(file.text())
 
 
-def parse(source: str) -> Page:
+def parse(source: str) -> Piece:
     """Return what Markdown says; a heading that opens the text and is the title is not repeated.
 
     MissingExtra without markdown-it-py.
@@ -70,7 +69,7 @@ def parse(source: str) -> Page:
     text = source.strip() if too_deep else text_of(tokens)
     authors = given.get("author", ()) or given.get("authors", ())
     date = iso_date("".join(given.get("date", ())[:1]))
-    return Page(title, "", text, date, ", ".join(authors), tuple(dict.fromkeys(tags)))
+    return Piece("", "", title, text, date, ", ".join(authors), tuple(dict.fromkeys(tags)))
 
 
 def _front_matter(source: str) -> tuple[dict[str, list[str]], str]:

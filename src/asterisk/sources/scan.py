@@ -24,16 +24,16 @@ _TYPES = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+Entry = tuple[Path, os.stat_result, bool]  # whether it is a link
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
     """A file to read, and the ``source`` of its documents.
 
-    ``stamp`` is made of size, times, inode and the options that matter for reading; it is "" for a
-    file that changed so shortly ago that another change might leave no trace in its times. Store
-    it after the file's documents: it was taken before they were read, so that a change in between
-    shows at the next scan.
+    ``stamp`` is made of size, times, inode and the options that matter for reading, before that; it
+    is "" where the file changed so shortly ago that another change might leave no trace. Store it
+    once the file's documents are stored.
     """
 
     path: Path
@@ -98,55 +98,48 @@ class _Walk:
 
     def files(self, top: Path, status: os.stat_result) -> Iterator[SourceFile]:
         """Yield ``top``, or the files below it."""
-        if not stat.S_ISDIR(status.st_mode):
-            yield from self.file(top, status)
-            return
-        if _identity(status) in self.seen:
-            return
-        self.seen.add(_identity(status))
         # A stack of its own: a deep tree must not meet Python's recursion limit.
-        stack = [(_identity(status), iter(self.entries(top)))]
+        stack: list[tuple[object, Iterator[Entry]]] = [(None, iter([(top, status, False)]))]
         while stack:
             entry = next(stack[-1][1], None)
             if entry is None:
                 stack.pop()
-            elif self.is_wanted(entry, top) and (found := self.status(entry)):
-                path, identity = Path(entry.path), _identity(found)
-                if not stat.S_ISDIR(found.st_mode):
-                    yield from self.file(path, found)
-                elif entry.is_symlink() and not self.options.follow:
-                    self.skip(path, "a link to a folder, not followed (see --follow)")
-                elif any(identity == other for other, _ in stack):
-                    self.skip(path, "leads back to a folder it is in")
-                elif identity not in self.seen:
-                    self.seen.add(identity)
-                    stack.append((identity, iter(self.entries(path))))
+                continue
+            path, status, is_link = entry
+            identity, is_folder = _identity(status), stat.S_ISDIR(status.st_mode)
+            if is_folder and is_link and not self.options.follow:
+                self.skip(path, "a link to a folder, not followed (see --follow)")
+            elif any(identity == other for other, _ in stack):
+                self.skip(path, "leads back to a folder it is in")
+            elif not is_folder and not stat.S_ISREG(status.st_mode):
+                self.skip(path, _not_a_file(status))
+            elif identity not in self.seen:
+                self.seen.add(identity)
+                if is_folder:
+                    stack.append((identity, self.entries(path, top)))
+                else:
+                    yield SourceFile(path, source_name(path), _stamp([status], self.options))
 
-    def file(self, path: Path, status: os.stat_result) -> Iterator[SourceFile]:
-        if not stat.S_ISREG(status.st_mode):
-            self.skip(path, _not_a_file(status))
-        elif _identity(status) not in self.seen:
-            self.seen.add(_identity(status))
-            yield SourceFile(path, source_name(path), _stamp([status], self.options))
-
-    def status(self, entry: os.DirEntry[str]) -> os.stat_result | None:
-        path = Path(entry.path)
+    def entries(self, folder: Path, top: Path) -> Iterator[Entry]:
         try:
-            return path.stat()
-        except OSError as failure:
-            broken = isinstance(failure, FileNotFoundError) and entry.is_symlink()
-            reason = "a link that leads nowhere" if broken else failure.strerror or str(failure)
-            self.skip(path, reason, source_name(path), passing=not broken)
-            return None
-
-    def entries(self, folder: Path) -> list[os.DirEntry[str]]:
-        try:
-            with os.scandir(folder) as entries:
-                return sorted(entries, key=lambda entry: os.fsencode(entry.name))
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: os.fsencode(entry.name))
         except OSError as failure:
             reason = f"cannot list it: {failure.strerror or failure}"
             self.skip(folder, reason, source_name(folder), passing=True)
-            return []
+            return
+        for entry in entries:
+            if not self.is_wanted(entry, top):
+                continue
+            path, is_link = Path(entry.path), entry.is_symlink()
+            try:
+                status = path.stat()
+            except OSError as failure:
+                broken = isinstance(failure, FileNotFoundError) and is_link
+                reason = "a link that leads nowhere" if broken else failure.strerror or str(failure)
+                self.skip(path, reason, source_name(path), passing=not broken)
+            else:
+                yield path, status, is_link
 
     def is_wanted(self, entry: os.DirEntry[str], top: Path) -> bool:
         """Apply hidden names and globs; a folder is left out by ``exclude`` only."""

@@ -74,7 +74,7 @@ def tokenizer(request):
 
 
 @given(TEXTS, st.integers(8, 60), st.integers(0, 7))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_passages_cover_the_text_within_their_limit(tokenizer, text, longest, overlap):
     found = passages(text, tokenizer, longest=longest, overlap=overlap)
     covered = bytearray(len(text))
@@ -115,18 +115,18 @@ def test_settings_that_cannot_be_meant_are_refused():
 
 
 def test_a_large_text_takes_time_in_proportion():
-    text = "A sentence of a few words. " * 10_000 + "y" * 50_000 + "." * 50_000 + "\n" * 50_000
+    text = "A sentence of a few words. " * 4_000 + "y" * 20_000 + "." * 20_000 + "\n" * 20_000
     found = passages(text, TOKENIZER)
-    assert found[-1].end > 360_000
+    assert found[-1].end > 144_000
 
 
-MEGABYTE = 1_000_000
+SIZE = 400_000
 ENDLESS = {
-    "x": "x" * MEGABYTE,
-    "base64": base64.b64encode(random.Random(0).randbytes(MEGABYTE // 12)).decode(),
-    "spaces": "a" + " " * MEGABYTE + "b",
-    "newlines": "a" + "\n" * MEGABYTE + "b",
-    "stops": "." * (MEGABYTE // 4),
+    "x": "x" * SIZE,
+    "base64": base64.b64encode(random.Random(0).randbytes(SIZE // 12)).decode(),
+    "spaces": "a" + " " * SIZE + "b",
+    "newlines": "a" + "\n" * SIZE + "b",
+    "stops": "." * (SIZE // 4),
 }
 
 
@@ -140,7 +140,7 @@ def test_a_text_without_words_takes_little_memory(text):
         tracemalloc.stop()
     # Of one character in a row there are a few hundred in a passage, of base64 about a hundred.
     assert len(found) <= len(text) // 80 + 2
-    assert peak < 2 * len(text) + 200 * len(found) + 3_000_000
+    assert peak < 2 * len(text) + 200 * len(found) + 2_000_000
     assert all(
         len(TOKENIZER.encode(text[p.start : p.end])) <= 128 for p in found[:: 1 + len(found) // 50]
     )

@@ -78,7 +78,7 @@ WILD = st.one_of(
 @example('"', "words")
 @example("\ud800", "hybrid")
 @example("NEAR(", "words")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_no_query_raises(index, runtime, text, mode):
     if not text.strip():
         with pytest.raises(InputError):
@@ -149,7 +149,7 @@ POINTS = st.one_of(
 @example("e\u0301\0b")
 @example("ǅ ẞ ſ ﬁ")
 @example("a\u0331b \u0301c")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_every_word_that_fts5_makes_of_a_text_is_asked_for(text):
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute(WORDS)
@@ -164,7 +164,7 @@ def test_every_word_that_fts5_makes_of_a_text_is_asked_for(text):
 
 
 def test_words_are_told_apart_without_fts5_too(monkeypatch):
-    monkeypatch.setattr("asterisk.apps.search.query._memory", lambda: None)
+    monkeypatch.setattr("asterisk.apps.search.query._fts5", lambda *_: None)
     assert terms("Crème BRÛLÉE, 7!")[:3] == ["crème", "brûlée", "7"]
     assert "the Zebra" in snippet("No. " * 200 + "the Zebra crossed. " + "No. " * 200, ["zebra"])
 

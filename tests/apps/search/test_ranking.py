@@ -41,7 +41,7 @@ SYSTEM_PYTHON = "/usr/bin/python3"  # Debian's can load extensions, many others 
     st.sampled_from(["int8", "float32"]),
     st.integers(0, 600),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_the_scan_is_brute_force(seed, count, k, precision, deleted):
     draw = np.random.default_rng(seed)
     rows = draw.normal(size=(count, 16)).astype("f4")

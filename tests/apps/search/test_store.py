@@ -152,7 +152,7 @@ def test_a_fault_that_may_pass_removes_nothing(tmp_path, runtime, monkeypatch):
 def test_random_updates_end_as_one_update_would(tmp_path_factory, runtime):
     every = documents(40)
 
-    @settings(max_examples=12, deadline=None)
+    @settings(max_examples=8, deadline=None)
     @given(st.lists(st.sets(st.integers(0, 39)), min_size=1, max_size=4), st.integers(0, 3))
     def check(rounds, seed):
         folder = tmp_path_factory.mktemp("random")
@@ -200,7 +200,7 @@ def test_two_documents_of_one_key_are_refused(tmp_path, runtime):
     st.integers(0, 2**32),
     st.sampled_from(["int8", "float32"]),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_blocks_hold_what_a_dictionary_would(steps, seed, precision):
     connection = sqlite3.connect(":memory:", isolation_level=None)
     create_tables(connection)
@@ -321,10 +321,10 @@ def _started(path: Path, count: int) -> subprocess.Popen:
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_is_whole_and_goes_on(tmp_path, runtime):
-    path, count = tmp_path / "index.db", 1_500
+    path, count = tmp_path / "index.db", 1_000
     draw = np.random.default_rng(int(time.time()))
     halves = 0
-    for trial in range(8):
+    for trial in range(5):
         child = _started(path, count)
         assert child.stdout is not None
         # Some in their first moments, while the file is made.
@@ -392,7 +392,7 @@ def test_an_interrupt_does_not_wait_for_a_long_document(tmp_path):
             time.sleep(0.05)
             return super().encode(texts, **options)
 
-    text = " ".join(f"Sentence {i} says a little about nothing." for i in range(14_000))
+    text = " ".join(f"Sentence {i} says a little about nothing." for i in range(10_000))
     runtime = Counting()
 
     with create_index(tmp_path / "index.db", runtime) as index:

@@ -93,10 +93,7 @@ def is_blank(connection: sqlite3.Connection) -> bool:
 
 
 def check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise InputError unless the file is an index of this version with exactly its tables.
-
-    Whatever else is in the schema (a trigger, another view) is not ours.
-    """
+    """Raise InputError unless the file is an index of this version with its tables and no more."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     if application != APPLICATION_ID:
         raise InputError(f"{path} is not a search index: it belongs to another program")
@@ -122,10 +119,7 @@ def check_schema(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def check_file(path: Path, *, missing: bool) -> bool:
-    """Return whether ``path`` is a plain file; InputError for anything else at that path.
-
-    ``missing``: it need not exist.
-    """
+    """Return whether the file exists, if it may be ``missing``; InputError unless it is plain."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -191,7 +185,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 @contextlib.contextmanager
 def sqlite_errors(path: Path, *, writing: bool = False, foreign: bool = False) -> Iterator[None]:
-    """Raise what SQLite raises as InputError, or as OutputError while writing.
+    """Raise SQLite's errors as InputError or OutputError.
 
     ``foreign``: the code of others runs inside, and its own UnicodeDecodeError passes.
     """

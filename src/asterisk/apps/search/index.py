@@ -8,20 +8,19 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from asterisk.apps.search import database
 from asterisk.apps.search.database import sqlite_errors
 from asterisk.apps.search.passages import fit_lengths
-from asterisk.apps.search.query import Hit, Query, Words
+from asterisk.apps.search.query import Hit, Words, run_query
 from asterisk.apps.search.settings import IndexSettings
 from asterisk.apps.search.store import Blocks, Floats, Ids, read_tags
 from asterisk.artifact import is_artifact, open_artifact
 from asterisk.common.errors import InputError, OutputError, UsageError
 from asterisk.common.validation import integer
 from asterisk.model.prompt_names import prompt_name_of
-from asterisk.runtimes.spaces import InSpace, spaces
+from asterisk.runtimes.spaces import InSpace, share_space, spaces
 from asterisk.sources import Document
 
 if TYPE_CHECKING:
@@ -172,11 +171,6 @@ class Index:
         return self.settings.dimension
 
     @property
-    def precision(self) -> str:
-        """What an element is stored as, "int8" or "float32"."""
-        return self.settings.precision
-
-    @property
     def documents(self) -> int:
         """How many documents the index has."""
         return self._count("documents")
@@ -201,18 +195,28 @@ class Index:
 
         The two go together where their `spaces` have a member in common.
         """
-        self.settings.check(self.path, spaces(model), dimension)
+        settings = self.settings
+        if not share_space(spaces(settings), spaces(model)):
+            raise InputError(
+                f"{self.path} holds vectors of another model ({settings.model}): use "
+                f"--artifact {settings.artifact}, or index again into a new file"
+            )
+        self._check_dimension(dimension)
+
+    def _check_dimension(self, dimension: int) -> None:
+        if dimension != self.dimension:
+            raise InputError(
+                f"{self.path} holds vectors of {self.dimension} dimensions, "
+                f"the model gives {dimension}"
+            )
 
     def declare(self, others: Iterable[str], dimension: int | None = None) -> None:
         """Let the index go with the spaces ``others`` as well, for an index opened by `create`.
 
         InputError where ``dimension``, the size of their vectors if known, is another one.
         """
-        if dimension not in {None, self.dimension}:
-            raise InputError(
-                f"{self.path} holds vectors of {self.dimension} dimensions, "
-                f"the model gives {dimension}"
-            )
+        if dimension is not None:
+            self._check_dimension(dimension)
         self._write(self.settings.with_spaces(others))
 
     def _write(self, settings: IndexSettings) -> None:
@@ -306,9 +310,11 @@ class Index:
             if runtime is None:
                 raise UsageError(f"mode {mode} needs a runtime")
             self.check(runtime, runtime.config.embedding_size)
-        query = Query(self.connection, self.blocks, words)
+        text = text.replace("\0", " ")
         with sqlite_errors(self.path):
-            return query.run(text.replace("\0", " "), k, runtime, mode, prompt_name)
+            return run_query(
+                self.connection, self.blocks, words, text, k, runtime, mode, prompt_name
+            )
 
     def vectors(self) -> Iterator[tuple[Ids, Floats]]:
         """Yield passage ids, int64 [n], with their unit vectors, float32 [n, dimension], in blocks.
@@ -353,10 +359,5 @@ class Index:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -11,8 +11,7 @@ import re
 import sqlite3
 import threading
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -69,85 +68,89 @@ class Hit:
     tags: tuple[str, ...] = ()
 
 
-class Query:
-    """A query's work on one connection; ``words`` is None where there are none."""
+def run_query(  # noqa: PLR0917
+    connection: sqlite3.Connection,
+    blocks: Blocks,
+    words: Words | None,
+    text: str,
+    k: int,
+    runtime: Runtime | None,
+    mode: str,
+    prompt_name: str | None,
+) -> list[Hit]:
+    """Return the ``k`` best hits; see `Index.search`."""
+    depth = k if mode != "hybrid" else max(k, DEPTH)
+    nearest: Ranked = {}
+    worded: Ranked = {}
+    connection.execute("BEGIN")  # one state of the file for everything that follows
+    try:
+        if runtime is not None and mode != "words":
+            scores = blocks.scan(runtime.encode_query(text, prompt_name=prompt_name))
+            nearest = _rank(connection, "slot", lambda count: top(scores, count), depth)
+        if words is not None and mode != "vectors":
+            worded = _rank(connection, "id", lambda count: words.search(text, count), depth)
+        if mode == "hybrid":
+            ranking = fuse([list(nearest), list(worded)])
+        else:
+            ranking = [(document, score) for document, (_, score) in (nearest | worded).items()]
+        wanted = frozenset(terms(text))
+        hits = []
+        for document, score in ranking[:k]:
+            similarity = nearest[document][1] if document in nearest else None
+            passage, _ = nearest.get(document) or worded[document]
+            hits.append(_hit(connection, document, passage, score, similarity, wanted))
+        return hits
+    finally:
+        connection.execute("ROLLBACK")
 
-    def __init__(self, connection: sqlite3.Connection, blocks: Blocks, words: Words | None) -> None:
-        self.connection, self.blocks, self.words = connection, blocks, words
 
-    def run(
-        self, text: str, k: int, runtime: Runtime | None, mode: str, prompt_name: str | None
-    ) -> list[Hit]:
-        """Return the ``k`` best hits; see `Index.search`."""
-        depth = k if mode != "hybrid" else max(k, DEPTH)
-        nearest: Ranked = {}
-        worded: Ranked = {}
-        self.connection.execute("BEGIN")  # one state of the file for everything that follows
-        try:
-            if runtime is not None and mode != "words":
-                scores = self.blocks.scan(runtime.encode_query(text, prompt_name=prompt_name))
-                nearest = self._rank(lambda count: top(scores, count), "slot", depth)
-            if (words := self.words) is not None and mode != "vectors":
-                worded = self._rank(lambda count: words.search(text, count), "id", depth)
-            if mode == "hybrid":
-                ranking = fuse([list(nearest), list(worded)])
-            else:
-                ranking = [(document, score) for document, (_, score) in (nearest | worded).items()]
-            wanted = frozenset(terms(text))
-            return [
-                self._hit(document, score, nearest.get(document), worded.get(document), wanted)
-                for document, score in ranking[:k]
-            ]
-        finally:
-            self.connection.execute("ROLLBACK")
+def _rank(
+    connection: sqlite3.Connection,
+    column: str,
+    best: Callable[[int], Sequence[tuple[int, float]]],
+    depth: int,
+) -> Ranked:
+    """Return ``depth`` documents, best first, by the ``best`` passages: (id or slot, score)."""
+    count = depth + depth // 4
+    while True:
+        rows = best(count)
+        owners: dict[int, tuple[int, int]] = {}
+        for start in range(0, len(rows), IDS_TOGETHER):
+            part = [row for row, _ in rows[start : start + IDS_TOGETHER]]
+            marks = ",".join("?" * len(part))
+            query = f"SELECT {column}, id, document FROM passages WHERE {column} IN ({marks})"  # noqa: S608
+            for row, passage, document in connection.execute(query, part):
+                owners[row] = passage, document
+        ranked: Ranked = {}
+        for row, score in rows:
+            if row in owners:
+                passage, document = owners[row]
+                ranked.setdefault(document, (passage, score))
+        if len(ranked) >= depth or len(rows) < count:
+            return dict(islice(ranked.items(), depth))
+        count *= 4
 
-    def _rank(
-        self, best: Callable[[int], Sequence[tuple[int, float]]], column: str, depth: int
-    ) -> Ranked:
-        """Return ``depth`` documents, best first, by the ``best`` passages: (id or slot, score)."""
-        count = depth + depth // 4
-        while True:
-            rows = best(count)
-            owners: dict[int, tuple[int, int]] = {}
-            for start in range(0, len(rows), IDS_TOGETHER):
-                part = [row for row, _ in rows[start : start + IDS_TOGETHER]]
-                marks = ",".join("?" * len(part))
-                found = self.connection.execute(
-                    f"SELECT {column}, id, document FROM passages WHERE {column} IN ({marks})",  # noqa: S608
-                    part,
-                )
-                owners.update((row, (passage, document)) for row, passage, document in found)
-            ranked: Ranked = {}
-            for row, score in rows:
-                if row in owners:
-                    passage, document = owners[row]
-                    ranked.setdefault(document, (passage, score))
-            if len(ranked) >= depth or len(rows) < count:
-                return dict(islice(ranked.items(), depth))
-            count *= 4
 
-    def _hit(
-        self,
-        document: int,
-        score: float,
-        nearest: tuple[int, float] | None,
-        worded: tuple[int, float] | None,
-        wanted: frozenset[str],
-    ) -> Hit:
-        passage = (nearest or worded or (0, 0.0))[0]
-        row = self.connection.execute(
-            "SELECT s.path, d.key, d.title, d.text, d.date, d.author, d.tags, p.start, p.end "
-            "FROM documents AS d JOIN sources AS s ON s.id = d.source "
-            "JOIN passages AS p ON p.id = ? WHERE d.id = ?",
-            (passage, document),
-        ).fetchone()
-        if row is None or not all(isinstance(value, str) for value in row[:7]):
-            raise InputError("the index is damaged: a hit has no document; index again")
-        source, key, title, text, date, author, tags, start, end = row
-        part = snippet(text[start:end], wanted)
-        similarity = nearest[1] if nearest else None
-        about = date, author, read_tags(tags)
-        return Hit(document, title, score, part, source, key, similarity, start, end, *about)
+def _hit(  # noqa: PLR0917
+    connection: sqlite3.Connection,
+    document: int,
+    passage: int,
+    score: float,
+    similarity: float | None,
+    wanted: frozenset[str],
+) -> Hit:
+    row = connection.execute(
+        "SELECT s.path, d.key, d.title, d.text, d.date, d.author, d.tags, p.start, p.end "
+        "FROM documents AS d JOIN sources AS s ON s.id = d.source "
+        "JOIN passages AS p ON p.id = ? WHERE d.id = ?",
+        (passage, document),
+    ).fetchone()
+    if row is None or not all(isinstance(value, str) for value in row[:7]):
+        raise InputError("the index is damaged: a hit has no document; index again")
+    source, key, title, text, date, author, tags, start, end = row
+    part = snippet(text[start:end], wanted)
+    about = date, author, read_tags(tags)
+    return Hit(document, title, score, part, source, key, similarity, start, end, *about)
 
 
 def top(scores: Floats, count: int) -> list[tuple[int, float]]:
@@ -213,7 +216,13 @@ class Words:
         if state != self._state or len(self._frequencies) > 10_000:
             self._state, self._frequencies = state, {}
             (self._passages,) = self.connection.execute("SELECT count(*) FROM passages").fetchone()
-        counted = sorted((self._frequency(term), term) for term in terms(text))
+        found = terms(text)
+        for term in found:
+            if term not in self._frequencies:
+                query = "SELECT doc FROM temp.vocabulary WHERE term = ?"
+                row = self.connection.execute(query, (term,)).fetchone()
+                self._frequencies[term] = row[0] if row else 0
+        counted = sorted((self._frequencies[term], term) for term in found)
         counted = [(count, term) for count, term in counted if count][:MOST_TERMS]
         chosen: list[str] = []
         rows = 0
@@ -224,13 +233,6 @@ class Words:
                 break
             chosen.append(term)
         return chosen
-
-    def _frequency(self, term: str) -> int:
-        if term not in self._frequencies:
-            query = "SELECT doc FROM temp.vocabulary WHERE term = ?"
-            row = self.connection.execute(query, (term,)).fetchone()
-            self._frequencies[term] = row[0] if row else 0
-        return self._frequencies[term]
 
 
 def any_of(words: Collection[str]) -> str:
@@ -256,11 +258,8 @@ def tokens(text: str) -> list[str]:
 
     Where this SQLite has no FTS5, and so no index of words, its words in lower case.
     """
-    if (connection := _memory()) is None:
-        return _WORD.findall(text.lower())
-    with _inserted(connection, text):
-        rows = connection.execute("SELECT term FROM vocabulary ORDER BY doc, offset").fetchall()
-    return [term for (term,) in rows]
+    rows = _fts5(text, "SELECT term FROM vocabulary ORDER BY doc, offset")
+    return _WORD.findall(text.lower()) if rows is None else [term for (term,) in rows]
 
 
 def positions(text: str, wanted: Collection[str]) -> list[tuple[int, str]]:
@@ -268,36 +267,22 @@ def positions(text: str, wanted: Collection[str]) -> list[tuple[int, str]]:
 
     ``text`` holds neither U+0001 nor U+0002.
     """
-    if (connection := _memory()) is None:
-        lowered = ((match.start(), match[0].lower()) for match in _WORD.finditer(text))
-        return [(start, word) for start, word in lowered if word in wanted]
     found = [term for term in dict.fromkeys(tokens(text)) if term in wanted]
     if not found:
         return []
-    with _inserted(connection, text):
-        (marked,) = connection.execute(
-            "SELECT highlight(texts, 0, char(1), char(2)) FROM texts WHERE texts MATCH ?",
-            (any_of(found),),
-        ).fetchone()
-    spans = [(match.start(), match[1]) for match in _MARKED.finditer(marked)]
+    query = "SELECT highlight(texts, 0, char(1), char(2)) FROM texts WHERE texts MATCH ?"
+    rows = _fts5(text, query, any_of(found))
+    if rows is None:
+        lowered = ((match.start(), match[0].lower()) for match in _WORD.finditer(text))
+        return [(start, word) for start, word in lowered if word in wanted]
+    spans = [(match.start(), match[1]) for match in _MARKED.finditer(rows[0][0])]
     folded = {word: (tokens(word) or [word])[0] for word in {word for _, word in spans}}
     # Every earlier word has two marks around it.
     return [(start - 2 * i, folded[word]) for i, (start, word) in enumerate(spans)]
 
 
-@contextmanager
-def _inserted(connection: sqlite3.Connection, text: str) -> Iterator[None]:
-    connection.execute("BEGIN")
-    try:
-        text = _SURROGATE.sub("\ufffd", text)
-        connection.execute("INSERT INTO texts(text) VALUES (?)", (text,))
-        yield
-    finally:
-        connection.execute("ROLLBACK")
-
-
-def _memory() -> sqlite3.Connection | None:
-    """Return this thread's tables in memory; None where this SQLite has no FTS5."""
+def _fts5(text: str, query: str, *parameters: str) -> list[tuple[str, ...]] | None:
+    """Run a query over tables in memory that hold ``text``; None where SQLite has no FTS5."""
     if not hasattr(_local, "connection"):
         connection = sqlite3.connect(":memory:", isolation_level=None)
         # A word is cut after 32 KiB, perhaps inside of a character.
@@ -309,8 +294,16 @@ def _memory() -> sqlite3.Connection | None:
         except sqlite3.OperationalError:
             connection.close()
             _local.connection = None
-    found: sqlite3.Connection | None = _local.connection
-    return found
+    if _local.connection is None:
+        return None
+    run = _local.connection.execute
+    run("BEGIN")
+    try:
+        run("INSERT INTO texts(text) VALUES (?)", (_SURROGATE.sub("\ufffd", text),))
+        rows: list[tuple[str, ...]] = run(query, parameters).fetchall()
+        return rows
+    finally:
+        run("ROLLBACK")
 
 
 def snippet(text: str, terms: Collection[str], width: int = WIDTH) -> str:

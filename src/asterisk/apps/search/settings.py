@@ -14,7 +14,7 @@ from asterisk.apps.search.passages import LONGEST, OVERLAP
 from asterisk.artifact import is_artifact, open_artifact
 from asterisk.common.errors import ArtifactError, InputError, UsageError
 from asterisk.model.prompt_names import check_prompt_name
-from asterisk.runtimes.spaces import InSpace, share_space, spaces
+from asterisk.runtimes.spaces import InSpace, spaces
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime
@@ -70,18 +70,6 @@ class IndexSettings:
         check_prompt_name(prompt_name, prompts)
         others = spaces(model)[1:]
         return cls(path, model.fingerprint, others, *about, precision, prompt_name=prompt_name)
-
-    def check(self, path: Path, others: Iterable[str], dimension: int) -> None:
-        """Raise InputError unless a model of these spaces and this size goes with the index."""
-        if not share_space(spaces(self), others):
-            raise InputError(
-                f"{path} holds vectors of another model ({self.model}): use "
-                f"--artifact {self.artifact}, or index again into a new file"
-            )
-        if dimension != self.dimension:
-            raise InputError(
-                f"{path} holds vectors of {self.dimension} dimensions, the model gives {dimension}"
-            )
 
     def with_spaces(self, others: Iterable[str]) -> Self:
         """Return the same settings, compatible with these spaces as well."""

@@ -169,6 +169,14 @@ class NewDocument(NamedTuple):
     passages: list[Passage]
 
 
+class StoredSource(NamedTuple):
+    """What proves that a source has not changed, its content's kind, how many documents it has."""
+
+    stamp: str
+    kind: str
+    documents: int
+
+
 class Store:
     """The tables of one connection, written inside a caller's transaction.
 
@@ -182,14 +190,14 @@ class Store:
         """Return number and path of all sources."""
         return self.connection.execute("SELECT id, path FROM sources ORDER BY id").fetchall()
 
-    def find_source(self, path: str) -> tuple[str, str, int] | None:
-        """Return a source's stamp and kind, and how many documents it has; None without it."""
+    def find_source(self, path: str) -> StoredSource | None:
+        """Return a source, None for one that the index does not have."""
         row = self.connection.execute(
             "SELECT stamp, kind, (SELECT count(*) FROM documents WHERE source = s.id) "
             "FROM sources AS s WHERE path = ?",
             (path,),
         ).fetchone()
-        return row and (str(row[0]), str(row[1]), int(row[2]))
+        return row and StoredSource(str(row[0]), str(row[1]), int(row[2]))
 
     def add_source(self, path: str) -> int:
         """Return the number of a source, a new one unless it has one."""

@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from asterisk.apps.search.database import transaction
 from asterisk.apps.search.passages import Lengths, passages, with_title
-from asterisk.apps.search.store import NewDocument, Store
+from asterisk.apps.search.store import NewDocument, Store, StoredSource
 from asterisk.common.errors import EngineError, InputError, UsageError
 from asterisk.sources import Options, Report, Skipped, SourceFile, read, scan
 from asterisk.sources.document import Unreadable
@@ -87,12 +86,7 @@ class Update:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stopped = kind is not None
         self._pool.shutdown(wait=True, cancel_futures=True)
         if kind is None:
@@ -105,7 +99,8 @@ class Update:
             self._add(self._source(document.source), document)
         for source in self._sources.values():
             self._batch.complete.append((source, "", None, True))
-        self._flush()
+        self._send()
+        self._write()
         self._remove_sources(lambda path: path not in self._sources)
 
     def update_files(
@@ -117,68 +112,67 @@ class Update:
         # SQLite's own files beside the index are none of the user's texts.
         own = {f"{self.index.path}{end}" for end in ("", "-wal", "-shm", "-lock", "-journal")}
         databases = [source_name(it.path) for it in (options or Options()).databases]
-        indexed = [path for _, path in self._store.sources()]
-        gone = [
-            path
-            for path in paths
-            if not os.path.lexists(path) and any(_under(it, [source_name(path)]) for it in indexed)
-        ]
-        unmounted = [
-            path for path in gone if not prune and self._keep_folder(path, indexed, watched)
-        ]
-        roots = [source_name(path) for path in paths if path not in unmounted] + databases
         if len(set(databases)) < len(databases):
             raise UsageError("one query a database: join two with UNION ALL")
-        for file in scan([path for path in paths if path not in gone], options, watched):
+        existing, roots = [], databases
+        for path in paths:
+            root = source_name(path)
+            gone = self._sources_under(root) if not os.path.lexists(path) else []
+            if not gone:
+                existing.append(path)
+            if gone in ([], [root]) or prune:
+                roots.append(root)
+            else:  # it was a folder, such as a disk's
+                self._keep(path, gone, watched)
+        for file in scan(existing, options, watched):
             if str(file.path.absolute()) in own or str(file.path.resolve()) in own:
                 continue
             visited.add(file.source)
-            row = self._store.find_source(file.source)
-            if row and file.unchanged(row[0]):
-                self.changes.unchanged += row[2]
+            stored = self._store.find_source(file.source)
+            if stored and file.unchanged(stored.stamp):
+                self.changes.unchanged += stored.documents
                 self.progress(1)
             else:
-                self._read(file, options, watched, row)
-        self._flush()
+                self._read(file, stored, options, watched)
+        self._send()
+        self._write()
         # What is only out of reach today, a folder without permission, is not gone.
         passing = watched.passing
         self._remove_sources(
             lambda path: path not in visited and _under(path, roots) and not _under(path, passing)
         )
 
-    def _keep_folder(self, path: Path, indexed: Iterable[str], report: Report) -> bool:
-        """Keep the documents of a path that is gone if it was a folder, such as a disk's."""
-        root = source_name(path)
-        sources = [it for it in indexed if _under(it, [root])]
-        if sources == [root]:
-            return False
-        kept = sum(row[2] for row in map(self._store.find_source, sources) if row)
+    def _sources_under(self, root: str) -> list[str]:
+        return [path for _, path in self._store.sources() if _under(path, [root])]
+
+    def _keep(self, path: Path, sources: Iterable[str], report: Report) -> None:
+        """Keep the documents of a folder that does not exist any more."""
+        stored = filter(None, map(self._store.find_source, sources))
+        kept = sum(source.documents for source in stored)
         self.changes.kept += kept
         reason = f"not there; {_documents(kept)} kept (--prune removes them)"
-        report(Skipped(printable_path(path), reason, root, whole=True, passing=True))
-        return True
+        report(Skipped(printable_path(path), reason, source_name(path), whole=True, passing=True))
 
     def _read(
         self,
         file: SourceFile,
+        stored: StoredSource | None,
         options: Options | None,
         watched: _WatchedReport,
-        row: tuple[str, str, int] | None,
     ) -> None:
-        """Take a file's documents; ``row`` is what the index has of it: stamp, kind, documents."""
         first, count = self._found, 0
-        watched.begin(file, row[1] if row else "")
+        watched.begin(file, stored.kind if stored else "")
         for document in read(file, options, watched):
             count += 1
             self._add(self._source(file.source), document)
         # An error page, an empty file or half of one does not take away what was there.
         wrong = watched.fault is not None or not count
         keep = file.source in watched.passing or (wrong and not watched.prune)
-        kept = row[2] - (self._found - first) if row and keep else 0
+        kept = stored.documents - (self._found - first) if stored and keep else 0
         watched.end(file, kept)
         self.changes.kept += kept
         faulty = file.source in watched.faulty
-        if not row and not count and faulty:
+        if not stored and not count and faulty:
             return
         # What could not be read is reported again next time, so the file is read again.
         stamp, kind = "" if faulty else file.stamp, None if kept else watched.kind
@@ -237,10 +231,6 @@ class Update:
                 break
             parts.append(encode(texts[start : start + BATCH], prompt_name=name))
         return np.concatenate(parts) if len(parts) != 1 else parts[0]
-
-    def _flush(self) -> None:
-        self._send()
-        self._write()
 
     def _write(self) -> None:
         if self._embedding is None:
