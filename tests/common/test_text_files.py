@@ -117,7 +117,7 @@ def test_any_bytes_are_lines_or_one_clear_failure(tmp_path_factory, data):
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "reason"),
     [
         (b"good\rbad \xff\n", "line 2: not UTF-8 (byte 5)"),
         ("ä\n".encode() * 9_000 + b"ab\xc3", "line 9001: not UTF-8 (byte 3)"),
@@ -127,13 +127,13 @@ def test_any_bytes_are_lines_or_one_clear_failure(tmp_path_factory, data):
         (b"a\n" + "漢".encode() * 400, "line 2: longer than 1 KB"),
     ],
 )
-def test_a_line_that_is_no_text_is_named(tmp_path, data, told):
+def test_a_line_that_is_no_text_is_named(tmp_path, data, reason):
     path = tmp_path / "a.txt"
-    mark = codecs.BOM_UTF16_LE if "UTF-16" in told else b""
+    mark = codecs.BOM_UTF16_LE if "UTF-16" in reason else b""
     path.write_bytes(mark + data)
     with pytest.raises(InputError) as failure:
         list(lines(path, 1_024))
-    assert str(failure.value) == f"{path}, {told}"
+    assert str(failure.value) == f"{path}, {reason}"
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):

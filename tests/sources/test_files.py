@@ -15,7 +15,7 @@ TEXT = "Grüße – naïve café, 東京\nzweite Zeile"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_encodings_that_tell_themselves(tmp_path: Path, encoding: str) -> None:
+def test_encodings_that_a_mark_shows(tmp_path: Path, encoding: str) -> None:
     documents, lines = found(written(tmp_path, "a.txt", TEXT.encode(encoding)))
     assert contents(documents) == [("", "", TEXT)]
     assert not lines

@@ -203,14 +203,14 @@ def test_the_report_knows_which_source_is_whole(tmp_path: Path) -> None:
     class Kept(Report):
         def __call__(self, skipped):  # type: ignore[no-untyped-def]
             super().__call__(skipped)
-            told.append((Path(skipped.source).name, skipped.whole))
+            skips.append((Path(skipped.source).name, skipped.whole))
 
-    told: list[tuple[str, bool]] = []
+    skips: list[tuple[str, bool]] = []
     written(tmp_path, "a.jsonl", '"x"\nbad\n')
     written(tmp_path, "b.txt", b"\x7fELF\0")
     kept = Kept()
     assert len(list(documents([tmp_path], None, kept))) == 1
-    assert told == [("a.jsonl", False), ("b.txt", True)]
+    assert skips == [("a.jsonl", False), ("b.txt", True)]
     assert (kept.count, kept.summary()) == (2, "2 skipped")
     assert Report().summary() == ""
 
@@ -269,7 +269,7 @@ def test_arguments_that_cannot_be_meant(arguments: list[str], reason: str) -> No
         parsed(*arguments)
 
 
-def test_a_report_tells_on_standard_error(
+def test_a_report_prints_on_standard_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = argparse.ArgumentParser()

@@ -47,11 +47,7 @@ class Record:
 
 
 def read_records(
-    paths: Sequence[Path],
-    *,
-    json_lines: bool | None,
-    field: str,
-    longest: int = LONGEST_LINE,
+    paths: Sequence[Path], *, json_lines: bool | None, field: str, longest: int = LONGEST_LINE
 ) -> Iterator[Record]:
     """Yield the texts of ``paths`` in order; of standard input for ``-`` or without paths.
 

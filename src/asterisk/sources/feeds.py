@@ -90,10 +90,7 @@ def _root(text: str) -> tuple[str, bool]:
 
 
 def _parse(text: str, closed: bool) -> tuple[Any, str | Unreadable]:
-    """Return feedparser's parser after ``text``, and what was first found wrong with it, or "".
-
-    An Unreadable is what ended the reading.
-    """
+    """Return feedparser's parser after ``text``, and its first fault or "": Unreadable ended it."""
     require("feedparser", "feeds")
     from xml import sax
 
@@ -227,16 +224,15 @@ def _piece(number: int, entry: Any, *, atom: bool) -> Piece:
 
 
 def _date(text: str | None, parsed: Any) -> str:
-    """Return a date in UTC, "" where there is none. ``parsed`` is what feedparser made of it.
-
-    It knows more notations, and takes today's month or day for what it does not find in numbers.
-    """
+    """Return a date in UTC, "" where there is none; ``parsed`` is what feedparser made of it."""
     text = (text or "").strip()
     if date := iso_date(text, time=True):
         return date
     try:
         return iso_date(email.utils.parsedate_to_datetime(text).isoformat(), time=True)
     except (ValueError, TypeError, IndexError, OverflowError):
+        # It reads more notations, but takes today's month or day for what it does not find in
+        # numbers.
         if parsed and text[:1].isalpha() and parsed[0] > 0:
             return "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z".format(*parsed[:6])
         return ""

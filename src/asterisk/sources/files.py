@@ -175,10 +175,7 @@ class OpenFile:
         return encoding, 0
 
     def _count_utf8(self) -> tuple[int, bool, bytes]:
-        """Return how many bytes are no UTF-8, whether the rest is, and a sample of the lines.
-
-        In another encoding few words or none are UTF-8, and most bytes of the others are wrong.
-        """
+        """Return how many bytes are no UTF-8, whether the rest is, and a sample of the lines."""
         decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         good = bad = clean = broken = 0
         sample = b""
@@ -194,6 +191,8 @@ class OpenFile:
                     lines = (line for line in chunk.splitlines() if not line.isascii())
                     sample = b"\n".join((sample, *lines))[:SAMPLE]
         cut = len(decoder.getstate()[0])  # within the last character
+        # In another encoding few words or none are UTF-8, and they hold more wrong bytes than
+        # characters.
         is_utf8 = good >= bad + cut or 4 * clean >= broken > 0 or (good > 0 and not bad)
         return bad + cut, is_utf8, sample
 

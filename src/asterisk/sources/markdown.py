@@ -73,10 +73,7 @@ def parse(source: str) -> Piece:
 
 
 def _front_matter(source: str) -> tuple[dict[str, list[str]], str]:
-    """Return the values between two ``---`` or ``+++``, by key, and what follows.
-
-    A value is a list: ``a``, ``[a, b]`` or lines ``- a``. What else YAML and TOML have is left out.
-    """
+    """Return the values between two ``---`` or ``+++``, by key as lists, and what follows."""
     lines = source.split("\n", FRONT_MATTER)
     ends = {"---": ("---", "..."), "+++": ("+++",)}.get(lines[0].rstrip(), ())
     end = next((at for at, it in enumerate(lines) if at and it.rstrip() in ends), 0)

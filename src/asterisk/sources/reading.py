@@ -175,14 +175,11 @@ def _kind(suffix: str, file: OpenFile) -> str:
 
 
 def _content_kind(kind: str, suffix: str, file: OpenFile) -> tuple[str, bool]:
-    """Return the kind of a file's content, to notice another in its place, and if its name agrees.
-
-    A text that is an HTML page is "html", a table of one column "text". It is "" where the user
-    gives the kind, and for a blank file.
-    """
+    """Return the kind of a file's content, to notice another later, and if its name agrees."""
     first = file.head.strip().splitlines()[:1]
     if file.options.kind or not first:
         return "", True
+    # A text that is an HTML page is "html", a table of one column "text".
     if kind in {"csv", "tsv"} and not re.search(rb"[,;\t]", first[0]):
         return "text", False
     named = BY_SUFFIX.get(suffix, "")

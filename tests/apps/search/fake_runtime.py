@@ -34,10 +34,10 @@ class FakeRuntime(Runtime):
         self.fingerprint = fingerprint
         self.compatible_with = compatible_with
         self.prompts = {}
-        self.default_prompt_name = None
+        self.default_prompt_name = self.similarity = None
         self.longest = longest
         self.format = "drawn"
-        self.config = SimpleNamespace(embedding_size=size)
+        self.config = SimpleNamespace(embedding_size=size, normalize=True)
         self.embedded: list[str] = []
 
     def encode(self, texts, *, prompt_name=None):
@@ -57,7 +57,7 @@ class FakeRuntime(Runtime):
 
 
 def create_index(path: Path, runtime: FakeRuntime, precision: str = "int8") -> Index:
-    """Make an index for a `FakeRuntime`, which has a folder but no manifest."""
+    """Make an index for a `FakeRuntime`, which has no folder."""
     return Index.create(path, path.parent / "drawn", precision=precision, runtime=runtime)
 
 

@@ -301,7 +301,7 @@ BAD = {
     "an error in XML": "<Error><Code>AccessDenied</Code></Error>",
     "an error in plain text": "503 Service Unavailable\n",
 }
-# What cannot be told from a text or page that was rewritten.
+# What cannot be distinguished from a text or page that was rewritten.
 TEXTS = ("note.txt", "note.md", "page.html", "lines.gz")
 ALIKE = {
     "an error page": ("page.html",),

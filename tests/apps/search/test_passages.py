@@ -13,13 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asterisk.apps.search.passages import (
-    LONGEST_TITLE,
-    Lengths,
-    fit_lengths,
-    passages,
-    with_title,
-)
+from asterisk.apps.search.passages import LONGEST_TITLE, Lengths, fit_lengths, passages, with_title
 from asterisk.common.errors import UsageError
 from asterisk.tokenizer import Tokenizer, gpt2
 from asterisk.tokenizer.folder import read_tokenizer

@@ -27,6 +27,13 @@ TEXTS = [
 ]
 
 
+def _load(monkeypatch, runtime: FakeRuntime) -> None:
+    """Let `asterisk.load` give this runtime."""
+    monkeypatch.setattr(
+        asterisk, "load", lambda *_, **__: contextlib.nullcontext(runtime), raising=False
+    )
+
+
 def made_of(some) -> list:
     return [make_document("/texts", str(number), "", text) for number, text in enumerate(some)]
 
@@ -222,21 +229,16 @@ def test_a_model_that_reads_little_gets_short_passages(toy, prompted_folder, tmp
         assert index.passages > 150 / longest
         assert index.settings.longest < longest
         assert index.search(text[:60], 1, runtime)
-    with (
-        asterisk.load(folder) as runtime,
-        Index.create(
-            tmp_path / "prompted.db", folder, runtime=runtime, prompt_name="passage"
-        ) as index,
-    ):
-        index.update([make_document("/a", "", "", text)], runtime)
-        assert runtime.truncated == 0
+        prompted = tmp_path / "prompted.db"
+        with Index.create(prompted, folder, runtime=runtime, prompt_name="passage") as other:
+            other.update([make_document("/a", "", "", text)], runtime)
+            assert runtime.truncated == 0
 
 
-def test_a_model_that_reads_too_little_is_refused(toy, tmp_path, capsys):
-    folder = tmp_path / "short"
-    save(replace(toy, config=replace(toy.config, max_seq_length=10)), folder)
+def test_a_model_that_reads_too_little_is_refused(tmp_path, capsys, monkeypatch):
+    _load(monkeypatch, FakeRuntime(longest=10))
     (tmp_path / "a.txt").write_text(TEXTS[0])
-    arguments = ["--db", str(tmp_path / "index.db"), "--artifact", str(folder)]
+    arguments = ["--db", str(tmp_path / "index.db"), "--artifact", str(tmp_path / "model")]
     assert main(["index", str(tmp_path / "a.txt"), *arguments]) == 2
     line = capsys.readouterr().err
     assert "the model reads 10 tokens of a text beside" in line
@@ -254,9 +256,7 @@ def test_another_similarity_is_reported_once(tmp_path, capsys, monkeypatch):
     ):
         runtime = FakeRuntime()
         runtime.similarity, runtime.config.normalize = similarity, normalize
-        monkeypatch.setattr(
-            asterisk, "load", lambda *_, it=runtime, **__: contextlib.nullcontext(it), raising=False
-        )
+        _load(monkeypatch, runtime)
         path = tmp_path / f"{similarity}-{normalize}.db"
         arguments = ["--db", str(path), "--artifact", str(tmp_path / "model")]
         assert main(["index", str(tmp_path / "a.txt"), *arguments]) == 0

@@ -72,12 +72,12 @@ def test_a_folder_out_of_reach_keeps_its_documents(tmp_path, runtime, monkeypatc
     with create_index(tmp_path / "index.db", runtime) as index:
         assert index.update_files([texts], runtime).added == 3
         shutil.rmtree(texts / "gone")
-        usual = os.scandir
+        scandir = os.scandir
 
         def refusing(folder):
             if os.fspath(folder).endswith("kept"):
                 raise PermissionError(13, "Permission denied", folder)
-            return usual(folder)
+            return scandir(folder)
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "scandir", refusing)
@@ -135,9 +135,9 @@ def test_a_fault_that_may_pass_removes_nothing(tmp_path, runtime, monkeypatch):
         feed.write_text(whole[: len(whole) // 2])
         owner.execute("DELETE FROM notes WHERE body = 'note 3'")
         owner.execute("BEGIN EXCLUSIVE")
-        told: list[str] = []
-        assert index.update_files([feed], runtime, asked, Report(told.append)).removed == 0
-        assert [any(what in line for line in told) for what in ("locked", "cut off")] == [True] * 2
+        lines: list[str] = []
+        assert index.update_files([feed], runtime, asked, Report(lines.append)).removed == 0
+        assert [any(what in line for line in lines) for what in ("locked", "cut off")] == [True] * 2
         owner.execute("COMMIT")
         # The folder's own walk does not read the database, and takes nothing of it.
         index.update_files([tmp_path], runtime)

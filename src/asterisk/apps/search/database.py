@@ -85,16 +85,15 @@ def create_tables(connection: sqlite3.Connection) -> bool:
     return words
 
 
-def is_blank(connection: sqlite3.Connection) -> bool:
-    """Return whether the file holds nothing at all, as after a kill before the first commit."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (objects,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    return not application and not objects
+def check_schema(connection: sqlite3.Connection, path: Path) -> bool:
+    """Raise InputError unless the file is an index of this version with its tables and no more.
 
-
-def check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise InputError unless the file is an index of this version with its tables and no more."""
+    Return False for one that holds nothing at all, as after a kill before the first commit.
+    """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
+    objects = connection.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
+    if not application and not objects:
+        return False
     if application != APPLICATION_ID:
         raise InputError(f"{path} is not a search index: it belongs to another program")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -104,7 +103,7 @@ def check_schema(connection: sqlite3.Connection, path: Path) -> None:
         raise InputError(f"{path} was made by a newer version: install a newer asterisk-edge")
     ours = TABLES | {"words": WORDS}
     missing = set(TABLES)
-    for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_schema"):
+    for kind, name, sql in objects:
         missing.discard(name)
         if name in ours:
             expected = sql == ours[name] and kind == ("view" if name == "vectors" else "table")
@@ -116,6 +115,7 @@ def check_schema(connection: sqlite3.Connection, path: Path) -> None:
             raise InputError(f"{path} is not as an index is made: {str(name)[:60]!r}")
     if missing:
         raise InputError(f"{path} is damaged: it has no table {min(missing)}")
+    return True
 
 
 def check_file(path: Path, *, missing: bool) -> bool:

@@ -62,12 +62,11 @@ class Index:
     ) -> Self:
         """Open an index to write; a new one, for the vectors of ``artifact``, if there is none.
 
-        ``artifact`` may be left out for an existing one; ``precision`` is "int8" by default.
-        ``prompt_name`` names the prompt that documents get, stored in the file; without one they
-        are embedded by `Runtime.encode_document`. ``runtime`` is needed for a checkpoint folder
-        only. OutputError where another process is writing it or it cannot be written; InputError
-        where the file is something else or of another embedding space, UsageError where it has
-        another precision or prompt.
+        ``precision`` is "int8" by default. ``prompt_name`` names the prompt that documents get;
+        without one they are embedded by `Runtime.encode_document`. ``runtime`` is needed for a
+        checkpoint folder only. OutputError where another process is writing it or it cannot be
+        written; InputError where the file is something else or of another embedding space,
+        UsageError where it has another precision or prompt.
         """
         path = Path(os.path.realpath(path))
         if not path.parent.is_dir():
@@ -85,7 +84,7 @@ class Index:
             with sqlite_errors(path, writing=True):
                 connection = database.connect(path, "mode=rwc")
                 on_failure.callback(connection.close)
-                if database.is_blank(connection):
+                if not database.check_schema(connection, path):
                     if wanted is None:
                         raise UsageError(f"{path} is empty: say which artifact it is for")
                     connection.execute(f"PRAGMA page_size={database.PAGE}")
@@ -93,7 +92,6 @@ class Index:
                     with database.transaction(connection):
                         words = database.create_tables(connection)
                         replace(wanted, words=words).write(connection)
-                database.check_schema(connection, path)
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=NORMAL")
                 index = cls(path, connection, lock)
@@ -139,9 +137,8 @@ class Index:
         with sqlite_errors(path), contextlib.ExitStack() as on_failure:
             connection = database.connect_to_read(path)
             on_failure.callback(connection.close)
-            if database.is_blank(connection):
+            if not database.check_schema(connection, path):
                 raise InputError(f"{path} is empty; fill it with asterisk-search index")
-            database.check_schema(connection, path)
             index = cls(path, connection)
             if artifact is not None and is_artifact(Path(artifact)):
                 manifest = open_artifact(Path(artifact)).manifest
@@ -312,9 +309,7 @@ class Index:
             self.check(runtime, runtime.config.embedding_size)
         text = text.replace("\0", " ")
         with sqlite_errors(self.path):
-            return run_query(
-                self.connection, self.blocks, words, text, k, runtime, mode, prompt_name
-            )
+            return run_query(self, words, text, k, runtime, mode, prompt_name)
 
     def vectors(self) -> Iterator[tuple[Ids, Floats]]:
         """Yield passage ids, int64 [n], with their unit vectors, float32 [n, dimension], in blocks.

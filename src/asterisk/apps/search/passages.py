@@ -119,10 +119,7 @@ def _fits(text: str, tokenizer: Tokenizer, longest: int) -> bool:
 
 
 def _pieces(text: str, tokenizer: Tokenizer, longest: int) -> Iterator[_Span]:
-    """Yield each sentence, or the parts of a long one.
-
-    One more token is allowed for each, because its first word may lose its space.
-    """
+    """Yield each sentence, or the parts of a long one; a lost space may cost a token more."""
     start = 0
     for end in chain((match.end() for match in _ENDS.finditer(text)), [len(text)]):
         if end - start > _WINDOW:
@@ -138,10 +135,7 @@ def _pieces(text: str, tokenizer: Tokenizer, longest: int) -> Iterator[_Span]:
 
 
 def _words(text: str, start: int, end: int, tokenizer: Tokenizer) -> Iterator[tuple[str, int]]:
-    """Yield the words of a long sentence and their tokens, at most a window of it at once.
-
-    A window without a space between words is one word, whose tokens nobody counts.
-    """
+    """Yield a long sentence's words and their tokens; a window without a space is one word."""
     while start < end:
         window = text[start : min(start + _WINDOW, end)]
         if start + len(window) < end:

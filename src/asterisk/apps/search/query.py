@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from asterisk.apps.search.database import TOKENIZER
-from asterisk.apps.search.store import Blocks, Floats, read_tags
+from asterisk.apps.search.store import Floats, read_tags
 from asterisk.common.errors import InputError
 from asterisk.common.printable import printable
 
 if TYPE_CHECKING:
+    from asterisk.apps.search.index import Index
     from asterisk.runtimes.runtime import Runtime
 
 DEPTH = 60  # documents of each ranking that are fused
@@ -69,8 +70,7 @@ class Hit:
 
 
 def run_query(  # noqa: PLR0917
-    connection: sqlite3.Connection,
-    blocks: Blocks,
+    index: Index,
     words: Words | None,
     text: str,
     k: int,
@@ -78,14 +78,15 @@ def run_query(  # noqa: PLR0917
     mode: str,
     prompt_name: str | None,
 ) -> list[Hit]:
-    """Return the ``k`` best hits; see `Index.search`."""
+    """Return the ``k`` best hits; see `Index.search`. ``words`` is None where FTS5 is missing."""
+    connection = index.connection
     depth = k if mode != "hybrid" else max(k, DEPTH)
     nearest: Ranked = {}
     worded: Ranked = {}
     connection.execute("BEGIN")  # one state of the file for everything that follows
     try:
         if runtime is not None and mode != "words":
-            scores = blocks.scan(runtime.encode_query(text, prompt_name=prompt_name))
+            scores = index.blocks.scan(runtime.encode_query(text, prompt_name=prompt_name))
             nearest = _rank(connection, "slot", lambda count: top(scores, count), depth)
         if words is not None and mode != "vectors":
             worded = _rank(connection, "id", lambda count: words.search(text, count), depth)

@@ -137,8 +137,7 @@ class Blocks:
             block, offset = divmod(slot, SLOTS)
             part = rows[: SLOTS - offset]
             self.connection.execute(
-                "INSERT OR IGNORE INTO blocks VALUES (?, zeroblob(?))",
-                (block, SLOTS * self._width),
+                "INSERT OR IGNORE INTO blocks VALUES (?, zeroblob(?))", (block, SLOTS * self._width)
             )
             with self.connection.blobopen("blocks", "vectors", block) as blob:
                 blob.seek(offset * self._width)
@@ -178,10 +177,7 @@ class StoredSource(NamedTuple):
 
 
 class Store:
-    """The tables of one connection, written inside a caller's transaction.
-
-    ``words`` is whether there is an FTS5 table.
-    """
+    """The tables of one connection, written inside a caller's transaction; ``words``: FTS5 too."""
 
     def __init__(self, connection: sqlite3.Connection, blocks: Blocks, *, words: bool) -> None:
         self.connection, self.blocks, self.words = connection, blocks, words
@@ -209,10 +205,7 @@ class Store:
         return int(row[0][0])
 
     def set_stamp(self, source: int, stamp: str, kind: str | None) -> None:
-        """Store what proves that a source, whose documents are all stored, has not changed.
-
-        ``kind`` is what its content is like; None leaves that as it is.
-        """
+        """Store the stamp of a source whose documents are all stored; None leaves the kind."""
         self.connection.execute(
             "UPDATE sources SET stamp = ?, kind = coalesce(?, kind) WHERE id = ?",
             (stamp, kind, source),

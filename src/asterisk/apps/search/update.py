@@ -279,10 +279,7 @@ class Update:
 
 
 class _WatchedReport(Report):
-    """Passes everything on to ``report``, and remembers what was wrong with which source.
-
-    What ended the reading of a file is passed on by `end`, with what that means for the index.
-    """
+    """Passes everything on to ``report``: what ends the reading of a file, when it has ended."""
 
     def __init__(self, report: Report, *, prune: bool) -> None:
         super().__init__()
@@ -303,14 +300,11 @@ class _WatchedReport(Report):
             self.report(skipped)
 
     def begin(self, file: SourceFile, before: str) -> None:
-        """Expect reports about a file, which the index has as one of kind ``before``, or ""."""
+        """Expect reports about a file, whose kind was ``before``, "" if that is not stored."""
         self.fault, self.kind, self._before, self._reading = None, "", before, file.source
 
     def check_kind(self, kind: str, named: bool) -> None:
-        """Remember the kind; Unreadable where the index has another one of this file.
-
-        What its name says (``named``) replaces anything else.
-        """
+        """Remember the kind; Unreadable for another than before that the name does not say."""
         before = "" if self.prune else self._before
         if before and kind and before != kind and not named:
             raise Unreadable(f"now {KIND_NAMES.get(kind, kind)}")
