@@ -17,8 +17,8 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def artifact(artifact_of: Callable[[str, str], Path]) -> Path:
-    return artifact_of("tflite", "int8")
+def artifact(prompted: Path) -> Path:
+    return prompted
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from asterisk.sources.document import make_document
 
 
 @pytest.fixture(scope="module")
-def artifact(artifact_of) -> Path:
-    return artifact_of("tflite", "int8")
+def artifact(prompted) -> Path:
+    return prompted
 
 
 @pytest.fixture(scope="module")

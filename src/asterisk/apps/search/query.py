@@ -329,19 +329,11 @@ def snippet(text: str, terms: Collection[str], width: int = WIDTH) -> str:
 
 def _best_window(found: list[tuple[int, str]], width: int) -> int:
     """Return where the best window begins; the first among equals, 0 without any word."""
-    best, begin, first = 0, 0, 0
-    inside: dict[str, int] = {}
-    worth = 0
-    for position, term in found:
-        if not inside.get(term):
-            worth += 1 + len(term)
-        inside[term] = inside.get(term, 0) + 1
-        while position - found[first][0] > width:
-            dropped = found[first][1]
-            inside[dropped] -= 1
-            if not inside[dropped]:
-                worth -= 1 + len(dropped)
-            first += 1
+    best, begin = 0, 0
+    for number, (start, _) in enumerate(found):
+        near = found[number : number + width]  # each has a character at least
+        inside = {term for position, term in near if position - start <= width}
+        worth = sum(1 + len(term) for term in inside)
         if worth > best:
-            best, begin = worth, found[first][0]
+            best, begin = worth, start
     return begin
