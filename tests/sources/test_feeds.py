@@ -375,7 +375,7 @@ def test_time_grows_with_the_length_of_a_hostile_feed(tmp_path: Path, name: str)
         def read(text: str) -> None:
             found(written(tmp_path, "a.xml", text))
 
-        assert eight_times_as_much(source, read, 6_000)
+        assert eight_times_as_much(source, read, 4_000)
 
 
 def test_deep_html_within_an_entry(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_there_is_no_note_that_is_refused(source: str) -> None:
      "#a ", "| a\n", "![a|1](b)", "\n<b>"],
 )  # fmt: skip
 def test_hostile_notes_take_time_by_their_length(piece: str) -> None:
-    assert grows_linearly(parse, piece, 1_000)
+    assert grows_linearly(parse, piece, 600)
 
 
 def test_without_markdown_it_a_note_is_skipped_by_one_line(

@@ -169,8 +169,8 @@ def form(content: bytes) -> bytes:
 
 
 def test_work_and_text_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forms = (form(lines_of("a" * 90)), form(b"/X Do " * 60))
-    path = written(tmp_path, "a.pdf", made(b"/Y Do " * 60, lines_of("end"), objects=forms))
+    forms = (form(lines_of("a" * 90)), form(b"/X Do " * 30))
+    path = written(tmp_path, "a.pdf", made(b"/Y Do " * 30, lines_of("end"), objects=forms))
     documents, lines = found(path, longest_text=10_000)
     assert (documents, lines) == ([], ["a.pdf: longer than 10,000 characters (see --max-text)"])
     monkeypatch.setattr(pdf, "SECONDS", 0.0)
