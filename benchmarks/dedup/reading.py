@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from asterisk.common.streams.lines import lines
+from asterisk.common.text_files import lines
 
 
 def texts(paths: Sequence[Path], seed: int = 0) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from asterisk.common import texts
 from asterisk.common.errors import InputError
-from asterisk.common.streams.lines import lines
+from asterisk.common.text_files import lines
 
 SUMMARIES = ("eval/agnews/train.tsv", "eval/agnews/test.tsv")
 PASSAGES = ("train/wiki_section_passage.tsv.zst", "train/wiki_title_lead.tsv.zst")

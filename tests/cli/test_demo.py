@@ -10,7 +10,7 @@ from conftest import SHIPPED
 
 import asterisk
 from asterisk.apps.search import Index
-from asterisk.apps.search.words import terms
+from asterisk.apps.search.query import terms
 from asterisk.artifact import open_artifact
 from asterisk.bench import usual as finding
 from asterisk.cli import demo_show as show

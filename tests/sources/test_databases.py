@@ -7,7 +7,7 @@ import pytest
 
 from asterisk.common.errors import AsteriskError, InputError
 from asterisk.sources import Database, Document, Options, Report, documents, scan
-from sources.finding import told
+from sources.helpers import contents
 
 sqlite3 = pytest.importorskip("sqlite3")
 
@@ -37,13 +37,17 @@ def rows(path: Path, query: str, **options: object) -> tuple[list[Document], lis
 
 def test_rows_are_documents(notes: Path) -> None:
     found, lines = rows(notes, "SELECT id, title, body FROM notes ORDER BY id")
-    assert told(found) == [("3", "Tea", "Steep it."), ("5", "", "No title"), ("11", "Number", "42")]
+    assert contents(found) == [
+        ("3", "Tea", "Steep it."),
+        ("5", "", "No title"),
+        ("11", "Number", "42"),
+    ]
     assert lines == ["notes.db, row 3: its text is binary"]
     assert {it.source for it in found} == {str(notes)}
     found, _ = rows(notes, "SELECT body AS Text FROM recent")
-    assert told(found) == [("1", "", "Steep it.")]
+    assert contents(found) == [("1", "", "Steep it.")]
     found, _ = rows(notes, "SELECT id, title FROM recent", field="title")
-    assert told(found) == [("3", "Tea", "Tea")]
+    assert contents(found) == [("3", "Tea", "Tea")]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +127,7 @@ def test_a_full_text_table_can_be_searched(tmp_path: Path) -> None:
         writer.execute("INSERT INTO words VALUES ('T', 'bees and honey')")
     writer.close()
     found, lines = rows(path, "SELECT * FROM words WHERE words MATCH 'honey'")
-    assert (told(found), lines) == ([("1", "T", "bees and honey")], [])
+    assert (contents(found), lines) == ([("1", "T", "bees and honey")], [])
 
 
 def test_names_and_other_files(notes: Path, tmp_path: Path) -> None:

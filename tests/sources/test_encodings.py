@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asterisk.sources.decoding import ERRORS, known
-from sources.finding import found, told, written
+from asterisk.sources.files import ERRORS, codec_of
+from sources.helpers import contents, found, written
 
 # (declared, how it is really encoded, text)
 DECLARED = [
@@ -59,9 +59,9 @@ def test_every_label_of_the_standard_is_known() -> None:
     for line in (Path(__file__).parent / "labels.txt").read_text().splitlines():
         name, _, labels = line.partition(": ")
         for label in labels.split():
-            assert known(label) == known(same.get(name, name)) != None, label  # noqa: E711
-            assert known(f" {label.upper()}\n") == known(label)
-    assert [known(it) for it in ("nonsense", "utf-7", "zip", "idna", "")] == [None] * 5
+            assert codec_of(label) == codec_of(same.get(name, name)) != None, label  # noqa: E711
+            assert codec_of(f" {label.upper()}\n") == codec_of(label)
+    assert [codec_of(it) for it in ("nonsense", "utf-7", "zip", "idna", "")] == [None] * 5
 
 
 def test_bytes_without_a_character_are_controls_and_others_cost_themselves() -> None:
@@ -186,7 +186,7 @@ def test_line_ends_of_old_macs_are_line_ends(tmp_path: Path) -> None:
             assert [it.text for it in documents] == ["one", "two", "three", "four"]
             assert not lines
     path = written(tmp_path, "b.csv", 'text\r"a\nb"\rc\r')
-    assert told(found(path)[0]) == [("2", "", "a\nb"), ("4", "", "c")]
+    assert contents(found(path)[0]) == [("2", "", "a\nb"), ("4", "", "c")]
 
 
 def test_nothing_more_is_imported_for_utf_8(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asterisk.sources import pdf
-from sources.finding import found, written
+from sources.helpers import found, written
 
 FONT = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>"
 
@@ -104,7 +104,7 @@ def test_a_file_name_is_no_title(tmp_path: Path, title: str) -> None:
     ],
 )
 def test_words_are_whole(text: str, plain: str) -> None:
-    assert pdf._plain(text) == plain
+    assert pdf.join_words(text) == plain
 
 
 def encrypted(password: str, algorithm: str) -> bytes:
@@ -169,8 +169,8 @@ def form(content: bytes) -> bytes:
 
 
 def test_work_and_text_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forms = (form(lines_of("a" * 90)), form(b"/X Do " * 300))
-    path = written(tmp_path, "a.pdf", made(b"/Y Do " * 300, lines_of("end"), objects=forms))
+    forms = (form(lines_of("a" * 90)), form(b"/X Do " * 30))
+    path = written(tmp_path, "a.pdf", made(b"/Y Do " * 30, lines_of("end"), objects=forms))
     documents, lines = found(path, longest_text=10_000)
     assert (documents, lines) == ([], ["a.pdf: longer than 10,000 characters (see --max-text)"])
     monkeypatch.setattr(pdf, "SECONDS", 0.0)
@@ -194,7 +194,7 @@ def test_without_pypdf_a_file_is_skipped_by_one_line(
 WHOLE = made(lines_of("one"), lines_of("two"))
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(at=st.integers(0, len(WHOLE) - 1), byte=st.binary(min_size=1, max_size=3))
 def test_a_changed_file_is_read_or_one_line_a_page(
     tmp_path_factory: pytest.TempPathFactory, at: int, byte: bytes

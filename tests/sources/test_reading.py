@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from asterisk.cli.reading_options import add_reading_options, reading_options, skip_report
 from asterisk.common.errors import InputError, UsageError
 from asterisk.sources import Database, Document, Options, Report, digest, documents
-from asterisk.sources.arguments import options, report, source_arguments
-from asterisk.sources.options import KINDS
-from sources.finding import SAMPLES, found, written
+from asterisk.sources.document import KINDS
+from sources.helpers import SAMPLES, found, written
 
 PIECES = [
     b"<rss>",
@@ -94,7 +94,7 @@ def check(documents: list[Document]) -> None:
 
 
 @settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     data=st.one_of(contents, contents.map(gzip.compress)),
@@ -120,7 +120,7 @@ def test_no_bytes_raise_anything(  # noqa: PLR0917
 
 
 @settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     name=st.sampled_from(sorted(path.name for path in SAMPLES.iterdir() if path.is_file())),
@@ -144,8 +144,7 @@ from asterisk.sources import Options, documents
 path, kind = Path(sys.argv[1]), sys.argv[2]
 def peak():
     return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1])
-from importlib import import_module
-for name in ("plain", "json_lines", "tables"): import_module("asterisk.sources." + name)
+import asterisk.sources.records
 before, count = peak(), 0
 for document in documents([path], Options(kind=kind)): count += 1
 print(count, (peak() - before) // 1024)
@@ -180,7 +179,7 @@ def test_memory_does_not_grow_with_the_file(
 
 def test_nothing_heavy_is_imported() -> None:
     script = (
-        "import sys, asterisk.sources, asterisk.sources.arguments\n"
+        "import sys, asterisk.sources, asterisk.cli.reading_options\n"
         "heavy = {'numpy', 'torch', 'sqlite3', 'xml.parsers.expat', 'hashlib', 'http', 'socket',\n"
         "'markdown_it', 'pypdf'}\n"
         "print(sorted(heavy & set(sys.modules)))"
@@ -204,14 +203,14 @@ def test_the_report_knows_which_source_is_whole(tmp_path: Path) -> None:
     class Kept(Report):
         def __call__(self, skipped):  # type: ignore[no-untyped-def]
             super().__call__(skipped)
-            told.append((Path(skipped.source).name, skipped.whole))
+            skips.append((Path(skipped.source).name, skipped.whole))
 
-    told: list[tuple[str, bool]] = []
+    skips: list[tuple[str, bool]] = []
     written(tmp_path, "a.jsonl", '"x"\nbad\n')
     written(tmp_path, "b.txt", b"\x7fELF\0")
     kept = Kept()
     assert len(list(documents([tmp_path], None, kept))) == 1
-    assert told == [("a.jsonl", False), ("b.txt", True)]
+    assert skips == [("a.jsonl", False), ("b.txt", True)]
     assert (kept.count, kept.summary()) == (2, "2 skipped")
     assert Report().summary() == ""
 
@@ -232,8 +231,8 @@ def test_one_file_does_not_flood_the_report(tmp_path: Path) -> None:
 
 def parsed(*arguments: str) -> Options:
     parser = argparse.ArgumentParser()
-    source_arguments(parser)
-    return options(parser.parse_args(arguments))
+    add_reading_options(parser)
+    return reading_options(parser.parse_args(arguments))
 
 
 def test_arguments() -> None:
@@ -258,7 +257,7 @@ def test_arguments() -> None:
         (["--query", "Q"], "each needs the other"),
         (
             ["--sqlite", "a.db", "--query", "Q", "--sqlite", "./a.db", "--query", "R"],
-            "stands twice",
+            "is given twice",
         ),
         (["--encoding", "nonsense"], "unknown encoding 'nonsense'"),
         (["--encoding", "zip"], "unknown encoding 'zip'"),
@@ -270,13 +269,13 @@ def test_arguments_that_cannot_be_meant(arguments: list[str], reason: str) -> No
         parsed(*arguments)
 
 
-def test_a_report_tells_on_standard_error(
+def test_a_report_prints_on_standard_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = argparse.ArgumentParser()
-    source_arguments(parser)
+    add_reading_options(parser)
     os.mkfifo(tmp_path / "fifo")
-    list(documents([tmp_path], None, report(parser.parse_args([]))))
+    list(documents([tmp_path], None, skip_report(parser.parse_args([]))))
     assert capsys.readouterr().err == f"{tmp_path}/fifo: a FIFO, not a file\n"
     with pytest.raises(InputError):
-        list(documents([tmp_path], None, report(parser.parse_args(["--strict"]))))
+        list(documents([tmp_path], None, skip_report(parser.parse_args(["--strict"]))))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sources.finding import found, told, written
+from sources.helpers import contents, found, written
 
 
 def test_json_lines(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_json_lines(tmp_path: Path) -> None:
         + "}\n",
     )
     documents, lines = found(path)
-    assert told(documents)[:4] == [
+    assert contents(documents)[:4] == [
         ("7", "T", "one"),
         ("2", "", "two"),
         ("4", "", "three"),
@@ -46,7 +46,7 @@ def test_json_lines(tmp_path: Path) -> None:
 def test_json_members_by_name(tmp_path: Path) -> None:
     path = written(tmp_path, "a.ndjson", '{"t": "x", "h": "H", "k": "K", "text": "no"}\n')
     documents, _ = found(path, field="t", title_field="h", id_field="k")
-    assert told(documents) == [("K", "H", "x")]
+    assert contents(documents) == [("K", "H", "x")]
     assert "'u'" in found(path, field="u")[1][0]
 
 
@@ -55,7 +55,7 @@ def test_tsv(tmp_path: Path) -> None:
         tmp_path, "a.tsv", 'ID\tTitle\tText\n1\tA\tsays "no\n\n2\tB\n3\tC\tx\ty\n4\t\t"z"\r\n'
     )
     documents, lines = found(path)
-    assert told(documents) == [("1", "A", 'says "no'), ("4", "", '"z"')]
+    assert contents(documents) == [("1", "A", 'says "no'), ("4", "", '"z"')]
     assert lines == [
         "a.tsv, line 4: 2 columns where the first line has 3",
         "a.tsv, line 5: 4 columns where the first line has 3",
@@ -64,7 +64,7 @@ def test_tsv(tmp_path: Path) -> None:
 
 def test_columns_by_number_and_by_name(tmp_path: Path) -> None:
     path = written(tmp_path, "a.tsv", "2\t1\tone\n1\t0\ttwo\n")
-    assert told(found(path, field="3", id_field="1")[0]) == [("2", "", "one"), ("1", "", "two")]
+    assert contents(found(path, field="3", id_field="1")[0]) == [("2", "", "one"), ("1", "", "two")]
     assert [it.text for it in found(path, field="1")[0]] == ["2", "1"]
     assert [it.text for it in found(path, field="3", header=True)[0]] == ["two"]
     none = "no column text or body or content among: 2, 1, one (--field takes a name or a number)"
@@ -84,7 +84,7 @@ def test_a_table_of_one_column(tmp_path: Path) -> None:
 
 def test_semicolons(tmp_path: Path) -> None:
     path = written(tmp_path, "a.csv", 'id;text\n1;"a;b, c"\n')
-    assert told(found(path)[0]) == [("1", "", "a;b, c")]
+    assert contents(found(path)[0]) == [("1", "", "a;b, c")]
 
 
 def test_a_field_beyond_the_limit_and_an_open_quote(tmp_path: Path) -> None:

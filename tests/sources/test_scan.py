@@ -12,8 +12,8 @@ import pytest
 
 from asterisk.common.errors import InputError
 from asterisk.sources import Options, Report, documents, read, scan
-from asterisk.sources.scan import shown, source_name
-from sources.finding import found, written
+from asterisk.sources.scan import printable_path, source_name
+from sources.helpers import found, written
 
 
 def names(top: Path, **options: object) -> tuple[list[str], list[str]]:
@@ -184,9 +184,9 @@ def test_names_that_are_not_utf8_survive(tmp_path: Path) -> None:
 
 def test_different_paths_are_shown_differently() -> None:
     alike = [b"\xe9", b"\\xe9", b"\\\xe9", "é".encode(), b"e\n", b"e\\n", "\u202e".encode()]
-    told = [shown(os.fsdecode(name)) for name in alike]
-    assert len(set(told)) == len(alike)
-    assert all(name.isprintable() for name in told)
+    shown = [printable_path(os.fsdecode(name)) for name in alike]
+    assert len(set(shown)) == len(alike)
+    assert all(name.isprintable() for name in shown)
 
 
 def test_sources_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,10 +223,10 @@ def test_a_deep_tree_meets_no_recursion_limit(tmp_path: Path) -> None:
     deep = tmp_path.joinpath(*["d"] * 400)
     deep.mkdir(parents=True)
     written(deep, "deep.txt", "found")
-    usual = sys.getrecursionlimit()
+    limit = sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack(0)) + 200)
     try:
         texts = [document.text for document in documents([tmp_path])]
     finally:
-        sys.setrecursionlimit(usual)
+        sys.setrecursionlimit(limit)
     assert texts == ["found"]

@@ -20,7 +20,7 @@ from typing import Any
 from asterisk.bench.plan import LONG
 from asterisk.bench.targets.parse import MOST, parse_all
 from asterisk.common.errors import InputError, UsageError
-from asterisk.common.streams.lines import opened
+from asterisk.common.text_files import open_text as opened
 from asterisk.runtimes.budget import parse as parse_size
 
 LARGEST = 1 << 20  # bytes of a plan

@@ -174,7 +174,8 @@ def _opened(arguments: argparse.Namespace, head: Head) -> Iterator[Runtime]:
 def _embedded(
     runtime: Runtime, given: Labelled, dim: int | None, prompt_name: str | None
 ) -> Floats:
-    from asterisk.common.streams.reading import Record, embedded
+    from asterisk.common.text_files import Record
+    from asterisk.runtimes.records import encode_records as embedded
 
     records = list(map(Record, given.texts, given.places))
     shown = sys.stderr.isatty()
@@ -208,7 +209,8 @@ def _zero_shot(arguments: argparse.Namespace) -> None:
 
 def _label(arguments: argparse.Namespace, runtime: Runtime, head: Head) -> None:
     from asterisk.apps.classify.labelling import Rules, label
-    from asterisk.common.streams.reading import Record, read
+    from asterisk.common.text_files import Record
+    from asterisk.common.text_files import read_records as read
 
     if arguments.texts and (arguments.file or arguments.json is not None):
         raise UsageError("texts on the command line exclude --file and --json")

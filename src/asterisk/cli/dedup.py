@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from asterisk.cli.common import Parser, format_of, fraction, positive, prompt_argument, run
+from asterisk.cli.reading_options import add_reading_options as source_arguments
+from asterisk.cli.reading_options import reading_options as options
+from asterisk.cli.reading_options import skip_report as report
 from asterisk.common.errors import InputError, OutputError, UsageError
 from asterisk.common.progress import Stages, tell
-from asterisk.sources.arguments import options, report, source_arguments
 
 if TYPE_CHECKING:
     from asterisk.apps.dedup.result import Found

@@ -81,7 +81,8 @@ def _print(lines: Iterable[str]) -> None:
 
 
 def _prompt(index: Index, runtime: Runtime) -> None:
-    from asterisk.cli.search import prompt, shown
+    from asterisk.cli.search import format_hit as shown
+    from asterisk.cli.search import read_queries as prompt
 
     def answer(query: str) -> None:
         hits = index.search(query, 5, runtime)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from asterisk.apps.dedup import deduplicate
-from asterisk.apps.search.words import terms
+from asterisk.apps.search.query import terms
 from asterisk.bench import memory
 from asterisk.bench.summary import summarise
 from asterisk.common.printable import printable

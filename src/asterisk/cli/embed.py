@@ -15,11 +15,13 @@ import numpy as np
 from asterisk.cli.common import Parser, format_of, positive, prompt_argument, record_arguments, run
 from asterisk.common.errors import UsageError
 from asterisk.common.progress import Bar, lines_of, tell
-from asterisk.common.streams.lines import LONGEST_LINE
-from asterisk.common.streams.reading import Record, embedded, kept, read
+from asterisk.common.text_files import LONGEST_LINE, Record
+from asterisk.common.text_files import filter_empty as kept
+from asterisk.common.text_files import read_records as read
 from asterisk.common.vectors import PRECISIONS, quantize
 from asterisk.model.prompt_names import prompt_name_of
 from asterisk.runtimes.budget import add_option
+from asterisk.runtimes.records import encode_records as embedded
 
 if TYPE_CHECKING:
     from asterisk.runtimes.budget.plan import Budget
@@ -64,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _embed(arguments: argparse.Namespace) -> None:
     import asterisk
-    from asterisk.common.streams.writing import opened
+    from asterisk.common.output import open_vectors as opened
 
     format = arguments.format or format_of(arguments.out, FORMATS)
     if format == "npy" and arguments.on_empty == "null" and arguments.precision != PRECISIONS[0]:

@@ -192,7 +192,8 @@ def _print(path: Path, size: int, figures: Mapping[str, float]) -> None:
 
 def _texts(path: Path) -> list[str]:
     """Return the lines of a file that are not blank."""
-    from asterisk.common.streams.reading import kept, read
+    from asterisk.common.text_files import filter_empty as kept
+    from asterisk.common.text_files import read_records as read
 
     texts = [one.text for one in kept(read([path], json_lines=None, field="text"), "skip")]
     if not 1 <= len(texts) <= MOST_TEXTS:

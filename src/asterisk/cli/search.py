@@ -1,4 +1,4 @@
-"""`asterisk-search`: texts into an index, and what is found in it."""
+"""`asterisk-search`: texts into an index, and searches in it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from asterisk.cli.common import Family, Sub, positive, prompt_argument
 from asterisk.common.errors import ArtifactError, AsteriskError, InputError, UsageError, one_line
+from asterisk.common.printable import printable
 from asterisk.common.progress import Bar, tell
 
 if TYPE_CHECKING:
-    from asterisk.apps.search import Hit, Index
+    from asterisk.apps.search import Hit
     from asterisk.runtimes.runtime import Runtime
     from asterisk.sources import Options
 
@@ -37,23 +38,23 @@ def _index_file(it: argparse.ArgumentParser) -> None:
     it.add_argument("--db", type=Path, required=True, metavar="FILE", help="the index")
 
 
-def _index_arguments(it: argparse.ArgumentParser) -> None:
-    _index_file(it)
-    from asterisk.sources.arguments import source_arguments
+def _artifact_argument(it: argparse.ArgumentParser, what: str) -> None:
+    default = "(default: the one that the index was made with)"
+    it.add_argument("--artifact", type=Path, metavar="FOLDER", help=f"what embeds {what} {default}")
 
+
+def _index_arguments(it: argparse.ArgumentParser) -> None:
+    from asterisk.cli.reading_options import add_reading_options
+
+    _index_file(it)
     it.add_argument("paths", nargs="*", type=Path, help="files and folders")
-    it.add_argument(
-        "--artifact",
-        type=Path,
-        metavar="FOLDER",
-        help="what embeds the texts (default: the one that the index was made with)",
-    )
+    _artifact_argument(it, "the texts")
     prompt_argument(it, "before each document, for a new index (default: the one for documents)")
     it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
     it.add_argument(
         "--precision", choices=("int8", "float32"), help="of stored vectors (default: int8)"
     )
-    source_arguments(it)
+    add_reading_options(it)
     it.add_argument(
         "--prune",
         action="store_true",
@@ -65,22 +66,20 @@ def _index(arguments: argparse.Namespace) -> None:
     import asterisk
     from asterisk.apps.search import Index
     from asterisk.artifact import is_artifact
-    from asterisk.sources import arguments as sources
+    from asterisk.cli.reading_options import reading_options, skip_report
 
-    options, report = sources.options(arguments), sources.report(arguments)
-    if not arguments.paths and not options.databases:
+    paths, artifact = arguments.paths, arguments.artifact
+    options, report = reading_options(arguments), skip_report(arguments)
+    if not paths and not options.databases:
         raise UsageError("say which files or folders to index")
     with contextlib.ExitStack() as stack:
         runtime = None
-        if arguments.artifact and not is_artifact(arguments.artifact):
-            # A checkpoint says what it is once it is open.
-            runtime = stack.enter_context(
-                asterisk.load(arguments.artifact, threads=arguments.threads)
-            )
+        if artifact and not is_artifact(artifact):  # a checkpoint says what it is once it is open
+            runtime = stack.enter_context(asterisk.load(artifact, threads=arguments.threads))
         index = stack.enter_context(
             Index.create(
                 arguments.db,
-                arguments.artifact,
+                artifact,
                 precision=arguments.precision,
                 runtime=runtime,
                 prompt_name=arguments.prompt_name,
@@ -88,49 +87,41 @@ def _index(arguments: argparse.Namespace) -> None:
         )
         if runtime is None:
             runtime = stack.enter_context(asterisk.load(index.artifact, threads=arguments.threads))
-        if other := _other_similarity(runtime):
-            tell(f"asterisk-search: {other}")
-        with Bar(lambda: _expected(arguments.paths, options), "documents") as bar:
-            changes = index.update_files(
-                arguments.paths, runtime, options, report, bar.advance, prune=arguments.prune
-            )
-        counts = {
-            "added": changes.added,
-            "changed": changes.changed,
-            "removed": changes.removed,
-            "unchanged": changes.unchanged,
-            "kept": changes.kept,
-        }
-        done = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "nothing"
-        if report.count and not any(counts.values()):
+        _warn_of_similarity(runtime)
+        with Bar(lambda: _expected(paths, options), "documents") as bar:
+            prune = arguments.prune
+            changes = index.update_files(paths, runtime, options, report, bar.advance, prune=prune)
+        names = ("added", "changed", "removed", "unchanged", "kept")
+        counts = [f"{count} {name}" for name in names if (count := getattr(changes, name))]
+        if report.count and not counts:
             raise InputError(f"nothing could be read: {report.summary()}")
         skipped = f"; {report.summary()}" if report.summary() else ""
-        tell(f"asterisk-search: {done}{skipped}; {index.documents} documents in {arguments.db}")
+        summary = ", ".join(counts) or "nothing"
+        tell(f"asterisk-search: {summary}{skipped}; {index.documents} documents in {arguments.db}")
 
 
 def _expected(paths: Sequence[Path], options: Options) -> int:
     """Return how many documents there will be: one a file, 0 where a file may hold many."""
     from asterisk.sources import scan
-    from asterisk.sources.kinds import BY_SUFFIX
+    from asterisk.sources.reading import BY_SUFFIX
 
     if options.databases or options.lines:
         return 0
     try:
         names = [file.path.suffix.lower() for file in scan(paths, options)]
-    except InputError:  # one that is gone, of which the index has to hear
+    except InputError:  # one is gone, which the index has to learn
         return 0
     kinds = {options.kind or BY_SUFFIX.get(name, "text") for name in names}
     return len(names) if kinds <= {"text", "markdown", "html", "pdf"} else 0
 
 
-def _other_similarity(runtime: Runtime) -> str:
-    """Return a line where the model's folder asks for what is no ranking by cosine, else ""."""
-    similarity = runtime.similarity
+def _warn_of_similarity(runtime: Runtime) -> None:
+    """Print a line where the model's folder asks for another ranking than by cosine."""
     # Between vectors of unit length, dot products and Euclidean distances rank as cosines do.
     same = ("cosine", None, *(("dot", "euclidean") if runtime.config.normalize else ()))
-    if similarity in same:
-        return ""
-    return f"the model asks for {similarity} as its similarity; search ranks by cosine"
+    if (asked := runtime.similarity) not in same:
+        line = f"the model asks for {asked} as its similarity; search ranks by cosine"
+        tell(f"asterisk-search: {line}")
 
 
 def _query_arguments(it: argparse.ArgumentParser) -> None:
@@ -139,12 +130,7 @@ def _query_arguments(it: argparse.ArgumentParser) -> None:
     it.add_argument("-k", type=positive, default=10, help="hits (%(default)s)")
     it.add_argument("--mode", choices=MODES, default="hybrid", help="(default: %(default)s)")
     it.add_argument("--json", action="store_true", help="a JSON object a hit, one a line")
-    it.add_argument(
-        "--artifact",
-        type=Path,
-        metavar="FOLDER",
-        help="what embeds the query (default: the one that the index was made with)",
-    )
+    _artifact_argument(it, "the query")
     prompt_argument(it, "before the query (default: the one for queries)")
 
 
@@ -152,45 +138,42 @@ def _query(arguments: argparse.Namespace) -> None:
     import asterisk
     from asterisk.apps.search import Index
 
-    if arguments.mode == "words" and arguments.prompt_name is not None:
+    mode, prompt_name = arguments.mode, arguments.prompt_name
+    if mode == "words" and prompt_name is not None:
         raise UsageError("--prompt-name is for the model, which --mode words does not use")
-    text = " ".join(arguments.query)
-    with Index.open(arguments.db, arguments.artifact) as index:
-        if arguments.mode != "words":
+    with contextlib.ExitStack() as stack:
+        index = stack.enter_context(Index.open(arguments.db, arguments.artifact))
+        runtime: Runtime | None = None
+        if mode != "words":
             folder = arguments.artifact or index.artifact
             if arguments.artifact is None and not folder.is_dir():
                 raise ArtifactError(
-                    f"{folder}, which the index was made with, is not there: name one by --artifact"
+                    f"{folder}, which the index was made with, does not exist: name another by "
+                    "--artifact"
                 )
-            with asterisk.load(folder) as runtime:
-                runtime.prompt(arguments.prompt_name)  # refused once, not at each line of input
-                _ask(arguments, index, runtime, text)
+            runtime = stack.enter_context(asterisk.load(folder))
+            runtime.prompt(prompt_name)  # refused once, not at each line of input
+        if index.words is not None and not index.words.usable and mode == "hybrid":
+            tell("asterisk-search: SQLite is built without FTS5 here: by vectors alone")
+
+        def answer(query: str) -> None:
+            # In an ASCII locale Python keeps other bytes as surrogates.
+            query = query.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            hits = index.search(query, arguments.k, runtime, mode, prompt_name)
+            for rank, hit in enumerate(hits, 1):
+                print(json.dumps(asdict(hit)) if arguments.json else format_hit(rank, hit))
+            if not hits and not arguments.json:
+                tell("nothing found")
+            sys.stdout.flush()
+
+        if arguments.query:
+            answer(" ".join(arguments.query))
         else:
-            _ask(arguments, index, None, text)
+            read_queries(answer)
 
 
-def _ask(arguments: argparse.Namespace, index: Index, runtime: Runtime | None, text: str) -> None:
-    if index.words is not None and not index.words.usable and arguments.mode == "hybrid":
-        tell("asterisk-search: SQLite is built without FTS5 here: by vectors alone")
-
-    def answer(query: str) -> None:
-        # In an ASCII locale Python keeps other bytes as surrogates.
-        query = query.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        hits = index.search(query, arguments.k, runtime, arguments.mode, arguments.prompt_name)
-        for place, hit in enumerate(hits, 1):
-            print(json.dumps(asdict(hit)) if arguments.json else shown(place, hit))
-        if not hits and not arguments.json:
-            tell("nothing found")
-        sys.stdout.flush()
-
-    if text or arguments.query:
-        answer(text)
-    else:
-        prompt(answer)
-
-
-def prompt(answer: Callable[[str], None]) -> None:
-    """Read queries until the input ends; what is wrong with one does not end it."""
+def read_queries(answer: Callable[[str], None]) -> None:
+    """Call ``answer`` with each line of input; an error in one does not end it."""
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 - it gives `input` its keys and history
@@ -212,17 +195,14 @@ def prompt(answer: Callable[[str], None]) -> None:
             tell(f"asterisk-search: {one_line(failure)}")
 
 
-def shown(place: int, hit: Hit) -> str:
+def format_hit(rank: int, hit: Hit) -> str:
     """Return a hit as the lines that a person reads."""
-    from asterisk.common.printable import printable
-
-    where = printable(hit.source) + (f"  [{printable(hit.key)}]" if hit.key else "")
+    source = printable(hit.source) + (f"  [{printable(hit.key)}]" if hit.key else "")
     title = printable(hit.title)
-    near = "" if hit.similarity is None else f"  cosine {hit.similarity:.3f}"
+    cosine = "" if hit.similarity is None else f"  cosine {hit.similarity:.3f}"
     date = f"  {printable(hit.date[:10])}" if hit.date else ""
-    head = f"{place:2}. {title or where}{date}  ({hit.score:.4f}{near})"
-    lines = [head, *([f"    {where}"] if title else []), f"    {hit.snippet}"]
-    return "\n".join(lines)
+    head = f"{rank:2}. {title or source}{date}  ({hit.score:.4f}{cosine})"
+    return "\n".join([head, *([f"    {source}"] if title else []), f"    {hit.snippet}"])
 
 
 def _info_arguments(it: argparse.ArgumentParser) -> None:
@@ -232,22 +212,17 @@ def _info_arguments(it: argparse.ArgumentParser) -> None:
 
 def _info(arguments: argparse.Namespace) -> None:
     from asterisk.apps.search import Index
-    from asterisk.common.printable import printable
 
     with Index.open(arguments.db) as index:
-        facts = asdict(index.facts)
-        facts |= {
-            "documents": index.documents,
-            "passages": index.passages,
-            "sources": index.sources,
-            "bytes": index.path.stat().st_size,
-        }
+        info = asdict(index.settings)
+        info |= {name: getattr(index, name) for name in ("documents", "passages", "sources")}
+        info["bytes"] = index.path.stat().st_size
     if arguments.json:
-        print(json.dumps(facts))
+        print(json.dumps(info))
         return
-    for name, value in facts.items():
-        told = ", ".join(value) if isinstance(value, tuple) else str(value)
-        print(f"{name.replace('_', ' '):16} {printable(told)}")
+    for name, value in info.items():
+        text = ", ".join(value) if isinstance(value, tuple) else str(value)
+        print(f"{name.replace('_', ' '):16} {printable(text)}")
 
 
 def _space_arguments(it: argparse.ArgumentParser) -> None:
@@ -262,8 +237,7 @@ def _space(arguments: argparse.Namespace) -> None:
     from asterisk.runtimes.spaces import read_spaces
 
     others, dimension = read_spaces(arguments.model)
-    with Index.open(arguments.db):
-        pass  # refused before a writer makes a new file in its place
+    Index.open(arguments.db).close()  # refused before a writer makes a new file in its place
     with Index.create(arguments.db) as index:
         index.declare(others, dimension)
         tell(f"asterisk-search: {arguments.db} goes with space {others[0]}")
@@ -272,7 +246,7 @@ def _space(arguments: argparse.Namespace) -> None:
 SUBS = {
     "index": Sub("Make an index of files, or bring one up to date.", _index_arguments, _index),
     "query": Sub("Find documents; without a query, a prompt.", _query_arguments, _query),
-    "info": Sub("Tell what an index holds.", _info_arguments, _info),
+    "info": Sub("Show what an index holds.", _info_arguments, _info),
     "space": Sub(
         "Declare that an index's vectors may be compared with a model's.", _space_arguments, _space
     ),

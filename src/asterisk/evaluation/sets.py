@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from asterisk.common.errors import InputError, UnknownName, UsageError
-from asterisk.common.streams.lines import lines
+from asterisk.common.text_files import lines
 
 Split = Literal["dev", "test"]
 DEV_IN = 10

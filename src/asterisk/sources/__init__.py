@@ -7,8 +7,7 @@ Nothing here opens a network connection; a reader's library is imported when a f
 
 from __future__ import annotations
 
-from asterisk.sources.document import Document, Report, Skipped, digest
-from asterisk.sources.options import Database, Options
+from asterisk.sources.document import Database, Document, Options, Report, Skipped, digest
 from asterisk.sources.reading import documents, read
 from asterisk.sources.scan import SourceFile, scan
 

@@ -1,29 +1,67 @@
-"""What every reader gives: documents, and one line for each thing that is none."""
+"""Documents, reports of what gives none, and the options by which sources are read."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from asterisk.common.digest import sha256
 from asterisk.common.errors import InputError
 from asterisk.common.printable import escaped
 
+KINDS = ("text", "lines", "markdown", "html", "pdf", "jsonl", "tsv", "csv", "feed")
+MOST_LINES = 20  # of one source that a report shows
 # NUL parts a title from its text in the digest, and ends strings in native code.
-MOST_LINES = 20
 _UNFIT = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """One text: the file it came from, what tells it apart there, and its digest.
+class Database:
+    """A SQLite file and the query whose rows are documents."""
 
-    ``source`` is the file's absolute path in printable characters (see `scan.shown`); ``key`` is
-    unique within it: an id, guid or record number, and "" for a whole file. ``text`` is never
-    blank: a document with nothing but a title has it as its text. ``title`` may be "", and so may
-    ``date`` (ISO 8601, in UTC where it has a time) and ``author``. None of them holds a NUL or a
-    lone surrogate; where one stood there is U+FFFD.
+    path: Path
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How sources are found and read.
+
+    ``kind`` None decides file by file, by name and first bytes; ``lines`` makes each line of plain
+    text a document. ``encoding`` is for files that are not UTF-8 and do not say what they are.
+    ``field``, ``title_field`` and ``id_field`` name JSON members, or columns of a table or query
+    (from 1 where they are numbers). ``include`` and ``exclude`` are globs over names and paths.
+    ``largest_file`` bounds, in bytes, what is read as a whole; ``longest_text``, in characters,
+    every document: a longer one is refused, never cut. ``query_seconds`` bounds a SQLite query.
+    """
+
+    kind: str | None = None
+    lines: bool = False
+    encoding: str | None = None
+    field: str | None = None
+    title_field: str | None = None
+    id_field: str | None = None
+    header: bool | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    follow: bool = False
+    hidden: bool = False
+    databases: tuple[Database, ...] = ()
+    largest_file: int = 64 << 20
+    longest_text: int = 8 << 20
+    query_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text, where it is from, and its digest.
+
+    ``source`` is the file's absolute path in printable characters (`scan.source_name`); ``key`` is
+    unique within it: an id, guid or record number, "" for a whole file. ``text`` is never blank: a
+    document with nothing but a title has it as its text. ``title``, ``author`` and ``date`` (ISO
+    8601, in UTC where it has a time) may be "". A NUL or lone surrogate is U+FFFD in all of them.
     """
 
     source: str
@@ -38,13 +76,13 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something that gives no document: where it stands, why, and which source it belongs to.
+    """Something that gives no document: its position, and the reason.
 
-    ``source`` equals that of `SourceFile` and `Document`, or is the name of a folder that cannot be
-    listed, whose files may still be there; it is "" for what never was a source. ``whole`` tells
-    that the file or folder, or the rest of it, was skipped, ``passing`` that it is out of reach:
-    what was read there before need not be gone. ``note`` tells that nothing was skipped, but read
-    in a way that the file does not say.
+    ``source`` is the `Document.source` of the file it belongs to, or that of a folder that cannot
+    be listed, whose files may still exist; "" for what never was a source. ``whole``: the file or
+    folder, or the rest of it, was skipped. ``passing``: it is out of reach, and what was read from
+    it before may still exist. ``note``: nothing was skipped, but read in a way that the file does
+    not say.
     """
 
     place: str
@@ -59,10 +97,7 @@ class Skipped:
 
 
 class Unreadable(InputError):
-    """Why a file, or the rest of it, gives no documents; readers raise it and `read` reports it.
-
-    ``passing`` as `Skipped` has it.
-    """
+    """Why a file, or the rest of it, gives no documents; ``passing`` as in `Skipped`."""
 
     def __init__(self, reason: str, *, passing: bool = False) -> None:
         super().__init__(reason)
@@ -70,65 +105,63 @@ class Unreadable(InputError):
 
 
 class Report:
-    """Takes what was skipped: counts it and shows each as one line.
+    """Counts what was skipped, and shows each as one line.
 
     Of one source the first `MOST_LINES` are shown, then how many more there were. ``strict``
     raises InputError at the first one instead.
     """
 
     def __init__(self, show: Callable[[str], None] | None = None, *, strict: bool = False) -> None:
-        self.show, self.strict, self.count = show, strict, 0
-        self._last = Skipped("", "")
-        self._shown = self._more = 0
+        self.show, self.strict, self.count = show or (lambda _: None), strict, 0
+        self._source, self._shown, self._hidden = "", 0, 0
 
     def __call__(self, skipped: Skipped) -> None:
         """Take one; a note is shown, and neither counted nor an error."""
         self.count += not skipped.note
         if self.strict and not skipped.note:
             raise InputError(str(skipped))
-        if not skipped.source or skipped.source != self._last.source:
-            self._tell_more()
-            self._last, self._shown = skipped, 0
+        if not skipped.source or skipped.source != self._source:
+            self._show_rest()
+            self._source, self._shown = skipped.source, 0
         if self._shown >= MOST_LINES:
-            self._more += 1
-            return
-        self._shown += 1
-        if self.show is not None:
+            self._hidden += 1
+        else:
+            self._shown += 1
             self.show(str(skipped))
 
-    def reads(self, source: str, like: str, named: bool) -> None:
-        """Take note of what a file's content is like; Unreadable leaves the file unread.
+    def check_kind(self, kind: str, named: bool) -> None:
+        """Accept a file whose content is of this kind, or raise Unreadable to leave it unread.
 
-        ``named`` tells that the file's name says the same.
+        ``named``: the file's name says the same.
         """
-
-    def _tell_more(self) -> None:
-        if self._more and self.show is not None:
-            self.show(f"{self._last.source}: {self._more:,} more")
-        self._more = 0
 
     def summary(self) -> str:
         """Return the count in words, or "" when nothing was skipped; call it at the end."""
-        self._tell_more()
+        self._show_rest()
         return f"{self.count:,} skipped" if self.count else ""
+
+    def _show_rest(self) -> None:
+        if self._hidden:
+            self.show(f"{self._source}: {self._hidden:,} more")
+        self._hidden = 0
 
 
 def digest(title: str, text: str, *more: str) -> str:
-    """Return the sha256, in hexadecimal, of title, text and what else there is, in UTF-8.
+    """Return the sha256, in hexadecimal, of title, text and ``more`` in UTF-8, with NULs between.
 
-    NULs part them; without ``more`` it is that of title, NUL and text.
+    Without ``more`` it is that of title, NUL and text.
     """
     state = sha256()
     state.update("\0".join((title, text, *more)).encode())
     return str(state.hexdigest())
 
 
-def fit(text: str) -> str:
+def clean(text: str) -> str:
     """Return ``text`` with each NUL and lone surrogate replaced by U+FFFD."""
     return text if text.isascii() and "\0" not in text else _UNFIT.sub("\ufffd", text)
 
 
-def made(  # noqa: PLR0917 - as in `Document`, so that a `Piece` gives them in order
+def make_document(  # noqa: PLR0917 - in the order of `Document` and `Piece`
     source: str,
     key: str,
     title: str,
@@ -137,16 +170,12 @@ def made(  # noqa: PLR0917 - as in `Document`, so that a `Piece` gives them in o
     author: str = "",
     tags: Sequence[str] = (),
 ) -> Document | None:
-    """Return a document with its digest; None if neither title nor text say anything."""
-    title, text = _line(title), fit(text).strip()
-    text = text or title
+    """Return a document with its digest; None where both title and text are blank."""
+    title, date, author = (" ".join(clean(value).split()) for value in (title, date, author))
+    text = clean(text).strip() or title
     if not text:
         return None
-    date, author = _line(date), _line(author)
-    tags = tuple(dict.fromkeys(tag for given in tags if (tag := _line(given))))
+    names = (" ".join(clean(tag).split()) for tag in tags)
+    tags = tuple(dict.fromkeys(filter(None, names)))
     more = (date, author, *tags) if date or author or tags else ()
     return Document(source, key, title, text, digest(title, text, *more), date, author, tags)
-
-
-def _line(text: str) -> str:
-    return " ".join(fit(text).split())

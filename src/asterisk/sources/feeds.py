@@ -9,7 +9,6 @@ length.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import email.utils
 import html
 import json
@@ -19,10 +18,9 @@ from typing import Any
 
 from asterisk.common.errors import one_line
 from asterisk.common.plugins import require
-from asterisk.sources.decoding import text_of
 from asterisk.sources.document import Unreadable
-from asterisk.sources.markup import page, unescaped
-from asterisk.sources.opening import Opened, Piece
+from asterisk.sources.files import OpenFile, Piece
+from asterisk.sources.html import iso_date, page, unescaped
 
 DEEPEST = 256
 MOST_ENTRIES = 1_000_000
@@ -53,14 +51,14 @@ _DATES = ("published", "updated")
 _AT_END = {"no element found", "unclosed token", "unclosed CDATA section"}  # expat's words
 
 
-def read_feed(file: Opened) -> Iterator[Piece]:
+def read_feed(file: OpenFile) -> Iterator[Piece]:
     """Yield the entries that are complete, then raise Unreadable if there were more."""
-    text = text_of(file, _ENCODING, partial=True)
+    text = file.text(_ENCODING, partial=True)
     if text.lstrip().startswith(("{", "[")):
         yield from _json_feed(file, text)
         return
     text, closed = _root(text)
-    parser, fault = _parsed(text, closed)
+    parser, fault = _parse(text, closed)
     for number, entry in enumerate(parser.entries[: parser.complete], 1):
         yield _piece(number, entry, atom=parser.version.startswith("atom"))
     before = f" (entries before that: {parser.complete:,})" if parser.complete else ""
@@ -80,28 +78,19 @@ def _root(text: str) -> tuple[str, bool]:
         at = match.end()
     root = _ROOT.match(text, at)
     if root is None:
-        raise Unreadable(_other(text[at:]))
-    lines = "\n" * text.count("\n", 0, at)  # so that faults are told with the file's numbers
+        if re.match(r"<!DOCTYPE\s+(?!html)", text[at:], re.IGNORECASE):
+            raise Unreadable("a document type that declares entities, which feeds must not have")
+        if element := re.match(r"<[\w:.-]{1,40}", text[at:]):
+            raise Unreadable(f"XML, but no RSS or Atom feed ({element.group()}>)")
+        raise Unreadable("no feed" if text[at:] else "empty, or no markup")
+    lines = "\n" * text.count("\n", 0, at)  # so that faults have the file's line numbers
     end = text.rfind(f"</{root.group(1)}")
     close = text.find(">", end) + 1 if end >= 0 else len(text) if root.group(2) else 0
-    return (lines + text[at:close], True) if close else (lines + text[at:], False)
+    return lines + text[at : close or None], bool(close)
 
 
-def _other(text: str) -> str:
-    """Say what it is that has no feed's root element."""
-    if re.match(r"<!DOCTYPE\s+(?!html)", text, re.IGNORECASE):
-        return "a document type that declares entities, which feeds must not have"
-    element = re.match(r"<[\w:.-]{1,40}", text)
-    if element:
-        return f"XML, but no RSS or Atom feed ({element.group()}>)"
-    return "no feed" if text else "empty, or no markup"
-
-
-def _parsed(text: str, closed: bool) -> tuple[Any, str | Unreadable]:
-    """Return feedparser's parser after ``text``, and what was first found wrong with it, or "".
-
-    An Unreadable is what ended the reading.
-    """
+def _parse(text: str, closed: bool) -> tuple[Any, str | Unreadable]:
+    """Return feedparser's parser after ``text``, and its first fault or "": Unreadable ended it."""
     require("feedparser", "feeds")
     from xml import sax
 
@@ -112,7 +101,7 @@ def _parsed(text: str, closed: bool) -> tuple[Any, str | Unreadable]:
         text, sections = _OPEN_CDATA.subn(r"\1]]>", text)
         first = "a CDATA section without an end" if sections else ""
     for repaired in (False, True):
-        parser = _bounded(api.StrictFeedParser)("", None, "utf-8")
+        parser: Any = type("Strict", (_Bounds, api.StrictFeedParser), {})("", None, "utf-8")
         reader: Any = sax.make_parser()  # noqa: S317 - it gets no document type, so no entities
         reader.setFeature(sax.handler.feature_namespaces, True)
         reader.setContentHandler(parser)
@@ -132,7 +121,7 @@ def _parsed(text: str, closed: bool) -> tuple[Any, str | Unreadable]:
             first = first or one_line(failure)
         else:
             return parser, first
-    parser = _bounded(api.LooseFeedParser)("", None, "utf-8", {})
+    parser = type("Loose", (_Bounds, api.LooseFeedParser), {})("", None, "utf-8", {})
     try:
         parser.feed(text)
     except Unreadable as failure:
@@ -140,56 +129,56 @@ def _parsed(text: str, closed: bool) -> tuple[Any, str | Unreadable]:
     return parser, first
 
 
-def _bounded(base: Any) -> Any:
-    """Return feedparser's class without what costs hostile feeds more than their length."""
+_FeedParser: Any = object  # feedparser is imported when there is a feed
 
-    class Bounded(base):  # type: ignore[misc]
-        resolve_relative_uris = sanitize_html = False
-        complete = 0  # entries that have ended
 
-        def startElementNS(self, name: Any, qname: Any, attributes: Any) -> None:  # noqa: N802
-            # The strict parser's only: to the loose one, elements without an end look like depth.
-            if self.depth >= DEEPEST:
-                raise Unreadable(f"nested deeper than {DEEPEST}")
-            if len(attributes) > MOST_ATTRIBUTES:
-                raise Unreadable(f"an element with more than {MOST_ATTRIBUTES:,} attributes")
-            super().startElementNS(name, qname, attributes)
+class _Bounds(_FeedParser):  # type: ignore[misc]
+    """Keeps feedparser's classes from what costs hostile feeds more than their length."""
 
-        def unknown_starttag(self, tag: str, attributes: list[tuple[str, str]]) -> None:
-            kept = [it for it in attributes if it[0].lower() not in {"base", "xml:base"}]
-            with contextlib.suppress(*_FAULTS):
-                super().unknown_starttag(tag, kept)
+    resolve_relative_uris = sanitize_html = False
+    complete = 0  # entries that have ended
 
-        def unknown_endtag(self, tag: str) -> None:
-            with contextlib.suppress(*_FAULTS):
-                super().unknown_endtag(tag)
+    def startElementNS(self, name: Any, qname: Any, attributes: Any) -> None:  # noqa: N802
+        # The strict parser's only: to the loose one, elements without an end look like depth.
+        if self.depth >= DEEPEST:
+            raise Unreadable(f"nested deeper than {DEEPEST}")
+        if len(attributes) > MOST_ATTRIBUTES:
+            raise Unreadable(f"an element with more than {MOST_ATTRIBUTES:,} attributes")
+        super().startElementNS(name, qname, attributes)
 
-        def resolve_uri(self, uri: str) -> str:
-            return uri  # a key is what the feed says
+    def unknown_starttag(self, tag: str, attributes: list[tuple[str, str]]) -> None:
+        others = [it for it in attributes if it[0].lower() not in {"base", "xml:base"}]
+        with contextlib.suppress(*_FAULTS):
+            super().unknown_starttag(tag, others)
 
-        def track_namespace(self, prefix: str | None, uri: str) -> None:
-            if len(self.namespaces_in_use) < MOST_NAMESPACES:
-                super().track_namespace(prefix, uri)
+    def unknown_endtag(self, tag: str) -> None:
+        with contextlib.suppress(*_FAULTS):
+            super().unknown_endtag(tag)
 
-        def _start_item(self, attributes: dict[str, str]) -> None:
-            if len(self.entries) >= MOST_ENTRIES:
-                raise Unreadable(f"more than {MOST_ENTRIES:,} entries")
-            super()._start_item(attributes)
+    def resolve_uri(self, uri: str) -> str:
+        return uri  # a key is what the feed says
 
-        def _end_item(self) -> None:
-            super()._end_item()
-            self.complete = len(self.entries)
+    def track_namespace(self, prefix: str | None, uri: str) -> None:
+        if len(self.namespaces_in_use) < MOST_NAMESPACES:
+            super().track_namespace(prefix, uri)
 
-        _start_entry, _end_entry = _start_item, _end_item
+    def _start_item(self, attributes: dict[str, str]) -> None:
+        if len(self.entries) >= MOST_ENTRIES:
+            raise Unreadable(f"more than {MOST_ENTRIES:,} entries")
+        super()._start_item(attributes)
 
-        def _add_tag(self, term: Any, scheme: Any, label: Any) -> None:
-            if len(self._get_context().get("tags") or ()) < MOST_TAGS:
-                super()._add_tag(term, scheme, label)
+    def _end_item(self) -> None:
+        super()._end_item()
+        self.complete = len(self.entries)
 
-        def _sync_author_detail(self, key: str = "author") -> None:
-            pass  # it looks for addresses, in time with the square of the text
+    _start_entry, _end_entry = _start_item, _end_item
 
-    return Bounded
+    def _add_tag(self, term: Any, scheme: Any, label: Any) -> None:
+        if len(self._get_context().get("tags") or ()) < MOST_TAGS:
+            super()._add_tag(term, scheme, label)
+
+    def _sync_author_detail(self, key: str = "author") -> None:
+        pass  # it looks for addresses, in time with the square of the text
 
 
 def _as_xml(ampersand: re.Match[str]) -> str:
@@ -202,7 +191,7 @@ def _as_xml(ampersand: re.Match[str]) -> str:
 
 
 def _piece(number: int, entry: Any, *, atom: bool) -> Piece:
-    def said(part: Any) -> str:
+    def text_of(part: Any) -> str:
         """Return the text of an element as its type has it; RSS has HTML by custom."""
         kind, value = part.get("type") or "text/html", part.get("value") or ""
         if atom and kind == "text/plain":
@@ -226,32 +215,30 @@ def _piece(number: int, entry: Any, *, atom: bool) -> Piece:
     return Piece(
         f"entry {number}",
         next(filter(None, (entry.get("id"), *links)), str(number)),
-        said(entry.get("title_detail") or {}),
-        next(filter(None, map(said, parts)), ""),
+        text_of(entry.get("title_detail") or {}),
+        next(filter(None, map(text_of, parts)), ""),
         next(filter(None, dates), ""),
         name.removesuffix(")") if "@" in address and name else author,  # as RSS 2.0 writes it
         tuple(tag.get("label") or tag.get("term") or "" for tag in entry.get("tags") or ()),
     )
 
 
-def _date(said: str | None, parsed: Any) -> str:
-    """Return a date in UTC, "" where there is none. ``parsed`` is what feedparser made of it.
-
-    It knows more notations, and takes today's month or day for what it does not find in numbers.
-    """
-    said = (said or "").strip()
-    if date := _utc(said):
+def _date(text: str | None, parsed: Any) -> str:
+    """Return a date in UTC, "" where there is none; ``parsed`` is what feedparser made of it."""
+    text = (text or "").strip()
+    if date := iso_date(text, time=True):
         return date
     try:
-        when = email.utils.parsedate_to_datetime(said)
-        return _utc(when.isoformat())
+        return iso_date(email.utils.parsedate_to_datetime(text).isoformat(), time=True)
     except (ValueError, TypeError, IndexError, OverflowError):
-        if parsed and said[:1].isalpha() and parsed[0] > 0:
+        # It reads more notations, but takes today's month or day for what it does not find in
+        # numbers.
+        if parsed and text[:1].isalpha() and parsed[0] > 0:
             return "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z".format(*parsed[:6])
         return ""
 
 
-def _json_feed(file: Opened, text: str) -> Iterator[Piece]:
+def _json_feed(file: OpenFile, text: str) -> Iterator[Piece]:
     """Yield the items of a JSON Feed (https://www.jsonfeed.org/version/1.1/)."""
     try:
         feed = json.loads(text)
@@ -260,35 +247,27 @@ def _json_feed(file: Opened, text: str) -> Iterator[Piece]:
     version = feed.get("version") if isinstance(feed, dict) else None
     if not re.match(r"https?://(?:www\.)?jsonfeed\.org/version/", str(version)):
         raise Unreadable("JSON, but no JSON Feed (--kind jsonl takes a value a line)")
-    for number, item in enumerate(_listed(feed.get("items")), 1):
+    for number, item in enumerate(_list_of(object, feed.get("items")), 1):
         if not isinstance(item, dict):
             file.skip(f"entry {number}", "no JSON object")
             continue
-        said = {name: value for name, value in item.items() if isinstance(value, str)}
-        key = item["id"] if isinstance(item.get("id"), int) else said.get("id") or said.get("url")
-        authors = _listed(item.get("authors") or [item.get("author")], dict)
+        strings = {name: value for name, value in item.items() if isinstance(value, str)}
+        key = strings.get("id") or strings.get("url")
+        key = item["id"] if isinstance(item.get("id"), int) else key
+        authors = _list_of(dict, item.get("authors") or [item.get("author")])
         yield Piece(
             f"entry {number}",
             str(number if key is None else key),
-            said.get("title", ""),
-            said.get("content_text")
-            or page(said.get("content_html", "")).text
-            or said.get("summary", ""),
-            _utc(said.get("date_published") or said.get("date_modified", "")),
-            ", ".join(_listed([author.get("name") for author in authors], str)),
-            tuple(_listed(item.get("tags"), str)),
+            strings.get("title", ""),
+            strings.get("content_text")
+            or page(strings.get("content_html", "")).text
+            or strings.get("summary", ""),
+            iso_date(strings.get("date_published") or strings.get("date_modified", ""), time=True),
+            ", ".join(_list_of(str, [author.get("name") for author in authors])),
+            tuple(_list_of(str, item.get("tags"))),
         )
 
 
-def _listed(value: Any, kind: type = object) -> list[Any]:
+def _list_of(kind: type, value: Any) -> list[Any]:
+    """Return the items of this kind in a list, none in anything else."""
     return [it for it in value if isinstance(it, kind)] if isinstance(value, list) else []
-
-
-def _utc(text: str) -> str:
-    """Return an ISO date in UTC, "" where there is none."""
-    try:
-        date = datetime.datetime.fromisoformat(text.strip())
-        date -= date.utcoffset() or datetime.timedelta()
-    except (ValueError, OverflowError):
-        return ""
-    return date.replace(microsecond=0, tzinfo=None).isoformat() + "Z"

@@ -9,9 +9,8 @@ from html import escape
 from typing import Any
 
 from asterisk.common.plugins import require
-from asterisk.sources.decoding import text_of
-from asterisk.sources.markup import Page, iso_date, page
-from asterisk.sources.opening import Opened, Piece
+from asterisk.sources.files import OpenFile, Piece
+from asterisk.sources.html import iso_date, page
 
 FRONT_MATTER = 400  # lines at most
 DEEPEST = 50  # of elements within each other; markdown-it leaves out what is nested deeper
@@ -36,13 +35,12 @@ _INLINE = {  # each stops at its own mark, so that no search is made twice
 }
 
 
-def read_markdown(file: Opened) -> Iterator[Piece]:
+def read_markdown(file: OpenFile) -> Iterator[Piece]:
     """Yield the file as one document, titled by its front matter or first heading."""
-    found = reduced(text_of(file))
-    yield Piece("", "", found.title, found.text, found.date, found.author, found.tags)
+    yield parse(file.text())
 
 
-def reduced(source: str) -> Page:
+def parse(source: str) -> Piece:
     """Return what Markdown says; a heading that opens the text and is the title is not repeated.
 
     MissingExtra without markdown-it-py.
@@ -50,6 +48,10 @@ def reduced(source: str) -> Page:
     given, source = _front_matter(source)
     markdown = _parser()
     env: dict[str, Any] = {"footnotes": set()}
+
+    def text_of(tokens: list[Any]) -> str:
+        return page(markdown.renderer.render(tokens, markdown.options, env)).text
+
     tokens = markdown.parse(source, env)
     tags = [tag.lstrip("#") for key in _TAGS for tag in given.get(key, ())]
     for child in (child for token in tokens for child in token.children or ()):
@@ -60,30 +62,20 @@ def reduced(source: str) -> Page:
     title = " ".join(given.get("title", ()))
     heading = next((at for at, it in enumerate(tokens) if it.type == "heading_open"), None)
     if heading is not None and not title:
-        title = _text(markdown, tokens[heading : heading + 3], env)
+        title = text_of(tokens[heading : heading + 3])
         if heading == 0:
             del tokens[:3]
-    if any(token.level >= DEEPEST - 1 for token in tokens):
-        text = source.strip()  # nested too deep to be meant
-    else:
-        text = _text(markdown, tokens, env)
+    too_deep = any(token.level >= DEEPEST - 1 for token in tokens)  # to be meant
+    text = source.strip() if too_deep else text_of(tokens)
     authors = given.get("author", ()) or given.get("authors", ())
     date = iso_date("".join(given.get("date", ())[:1]))
-    return Page(title, "", text, date, ", ".join(authors), tuple(dict.fromkeys(tags)))
-
-
-def _text(markdown: Any, tokens: list[Any], env: dict[str, Any]) -> str:
-    return page(markdown.renderer.render(tokens, markdown.options, env)).text
+    return Piece("", "", title, text, date, ", ".join(authors), tuple(dict.fromkeys(tags)))
 
 
 def _front_matter(source: str) -> tuple[dict[str, list[str]], str]:
-    """Return the values between two ``---`` or ``+++``, by key, and what follows.
-
-    A value is a list: ``a``, ``[a, b]`` or lines ``- a``. What else YAML and TOML have is left out.
-    """
+    """Return the values between two ``---`` or ``+++``, by key as lists, and what follows."""
     lines = source.split("\n", FRONT_MATTER)
-    fence = lines[0].rstrip()
-    ends = {"---": ("---", "..."), "+++": ("+++",)}.get(fence, ())
+    ends = {"---": ("---", "..."), "+++": ("+++",)}.get(lines[0].rstrip(), ())
     end = next((at for at, it in enumerate(lines) if at and it.rstrip() in ends), 0)
     # A rule is written as a fence is: prose between two of them is text.
     if not all(map(_FRONT.match, lines[1:end])) or not any(map(_KEY.match, lines[1:end])):
@@ -103,7 +95,7 @@ def _front_matter(source: str) -> tuple[dict[str, list[str]], str]:
     for values in found.values():
         plain = (it.strip().strip("\"'").strip().replace("''", "'") for it in values)
         values[:] = filter(None, plain)
-    return found, "\n".join(lines[end + 1 :]) if end else source
+    return found, "\n".join(lines[end + 1 :])
 
 
 @cache
@@ -112,12 +104,11 @@ def _parser() -> Any:
     markdown = require("markdown_it", "markdown").MarkdownIt("commonmark", {"maxNesting": DEEPEST})
     reference = require("markdown_it.rules_block", "markdown").reference
     markdown.enable(["table", "strikethrough"])
-    markdown.block.ruler.at(
-        "reference",
-        lambda state, line, *more: (
-            not _line(state, line).startswith("[^") and reference(state, line, *more)
-        ),
-    )
+
+    def definition(state: Any, line: int, *more: Any) -> bool:  # of a link, but of no footnote
+        return not _line(state, line).startswith("[^") and bool(reference(state, line, *more))
+
+    markdown.block.ruler.at("reference", definition)
     markdown.block.ruler.before("fence", "comment", _block_comment, {"alt": ["paragraph"]})
     markdown.core.ruler.before("inline", "marks", _without_marks)
     for name in _INLINE:
@@ -178,7 +169,7 @@ def _inline(name: str, state: Any, silent: bool) -> bool:
         return False
     if not silent:
         if name == "wikilink":
-            state.pending += _shown(*found.groups(""))
+            state.pending += _link_text(*found.groups(""))
         elif name == "math":
             state.pending += found[0]
         elif name == "highlight":
@@ -189,7 +180,8 @@ def _inline(name: str, state: Any, silent: bool) -> bool:
     return True
 
 
-def _shown(embedded: str, target: str, label: str) -> str:
+def _link_text(embedded: str, target: str, label: str) -> str:
+    """Return what Obsidian shows of ``[[target|label]]``; ``embedded`` is "!" before it."""
     if embedded and (_FILE.search(target.partition("#")[0]) or _SIZE.match(label)):
         return "" if _SIZE.match(label) else label
     parts = (it.strip("\\ ") for it in target.split("#"))

@@ -12,8 +12,8 @@ from unicodedata import normalize
 
 from asterisk.common.plugins import require
 from asterisk.sources.document import Unreadable
-from asterisk.sources.markup import iso_date
-from asterisk.sources.opening import Opened, Piece
+from asterisk.sources.files import OpenFile, Piece
+from asterisk.sources.html import iso_date
 
 SECONDS = 60.0  # for a file, and again for each MB of it; what takes longer was made to
 _HYPHEN = re.compile(r"(?<=[^\W\d_])(?:-\n(?=([^\W\d_]))|\xad\n?)")
@@ -28,7 +28,7 @@ class _OutOfTime(BaseException):
     """No Exception, since pypdf goes on after those."""
 
 
-def read_pdf(file: Opened) -> Iterator[Piece]:
+def read_pdf(file: OpenFile) -> Iterator[Piece]:
     """Yield the file as one document; a page that cannot be read is reported.
 
     Unreadable if it needs a password, has no text or is damaged, MissingExtra without pypdf.
@@ -40,27 +40,18 @@ def read_pdf(file: Opened) -> Iterator[Piece]:
     seconds = SECONDS * (1 + len(data) / 1e6)
     end = time.monotonic() + seconds
 
-    def check(*_: Any) -> None:
+    def check_time(*_: Any) -> None:
         if time.monotonic() > end:
             raise _OutOfTime
 
-    text = ""
     try:
         reader = pypdf.PdfReader(io.BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):
             raise Unreadable("encrypted: it takes a password")
-        for number, page in enumerate(reader.pages, 1):
-            check()
-            try:
-                text += _plain(page.extract_text(visitor_operand_before=check)) + "\n\n"
-            except pypdf.errors.DependencyError:
-                raise
-            except Exception as failure:
-                file.skip(f"page {number}", f"damaged: {_reason(failure)}")
-            if len(text) > file.options.longest_text:
-                limit = f"{file.options.longest_text:,}"
-                raise Unreadable(f"longer than {limit} characters (see --max-text)")
-        title, date, author, tags = _about(reader)
+        text = _text(file, reader, check_time, pypdf.errors.DependencyError)
+        title, date, author, keywords = (
+            _value(reader, name) for name in ("title", "creation_date", "author", "keywords")
+        )
     except Unreadable:
         raise
     except _OutOfTime:
@@ -72,24 +63,33 @@ def read_pdf(file: Opened) -> Iterator[Piece]:
         raise Unreadable(f"no PDF, or damaged: {_reason(failure)}") from None
     if not text.strip():
         raise Unreadable("no text, as in scanned pages")
-    yield Piece("", "", title, text, date, author, tags)
+    title = "" if _NO_TITLE.fullmatch(title) else title
+    tags = tuple(filter(None, map(str.strip, re.split("[,;]", keywords))))
+    yield Piece("", "", title, text, iso_date(date), author, tags)
 
 
-def _plain(text: str) -> str:
+def _text(file: OpenFile, reader: Any, check_time: Any, missing: type[Exception]) -> str:
+    """Return the pages' text; ``missing`` is pypdf's error for a package that it lacks."""
+    text = ""
+    for number, page in enumerate(reader.pages, 1):
+        check_time()
+        try:
+            text += join_words(page.extract_text(visitor_operand_before=check_time)) + "\n\n"
+        except missing:
+            raise
+        except Exception as failure:
+            file.skip(f"page {number}", f"damaged: {_reason(failure)}")
+        if len(text) > file.options.longest_text:
+            limit = f"{file.options.longest_text:,}"
+            raise Unreadable(f"longer than {limit} characters (see --max-text)")
+    return text
+
+
+def join_words(text: str) -> str:
     """Return a page's text with words that a line's end parts, and letters set as one, whole."""
     text = _HYPHEN.sub(lambda it: "" if it[1] is None or it[1].islower() else it[0], text)
     text = _LIGATURE.sub(lambda it: normalize("NFKC", it[0]), text)
     return "\n".join(map(str.strip, text.split("\n"))).strip()
-
-
-def _about(reader: Any) -> tuple[str, str, str, tuple[str, ...]]:
-    """Return title, date, author and tags as far as they make sense."""
-    title, date, author, keywords = (
-        _value(reader, name) for name in ("title", "creation_date", "author", "keywords")
-    )
-    title = "" if _NO_TITLE.fullmatch(title) else title
-    tags = tuple(it.strip() for it in re.split("[,;]", keywords) if it.strip())
-    return title, iso_date(date), author, tags
 
 
 def _value(reader: Any, name: str) -> str:

@@ -1,32 +1,80 @@
-"""Documents of one file, or of all that paths lead to."""
+"""Documents of one file, or of all that paths lead to, by what kind of file each is."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from asterisk.common.digest_set import Known
 from asterisk.common.errors import MissingPackage
-from asterisk.sources.document import Document, Report, Skipped, Unreadable, fit, made
-from asterisk.sources.keys import Keys
-from asterisk.sources.kinds import kind_of, like
-from asterisk.sources.opening import Opened, Piece, opened
-from asterisk.sources.options import Options
-from asterisk.sources.scan import SourceFile, scan, shown
-
-Reader = Callable[[Opened], Iterator[Piece]]
+from asterisk.sources.document import (
+    Document,
+    Options,
+    Report,
+    Skipped,
+    Unreadable,
+    clean,
+    make_document,
+)
+from asterisk.sources.files import ERRORS, GZIP, OpenFile, Piece, codec_of, open_file, unicode_codec
+from asterisk.sources.scan import SourceFile, printable_path, scan
 
 # By name: an index of notes needs no XML parser.
 _READERS = {
-    "text": ("plain", "read_text"),
-    "lines": ("plain", "read_lines"),
+    "text": ("records", "read_text"),
+    "lines": ("records", "read_lines"),
     "markdown": ("markdown", "read_markdown"),
-    "html": ("pages", "read_html"),
+    "html": ("html", "read_html"),
     "pdf": ("pdf", "read_pdf"),
-    "jsonl": ("json_lines", "read_json_lines"),
-    "tsv": ("tables", "read_tsv"),
-    "csv": ("tables", "read_csv"),
+    "jsonl": ("records", "read_json_lines"),
+    "tsv": ("records", "read_tsv"),
+    "csv": ("records", "read_csv"),
     "feed": ("feeds", "read_feed"),
+}
+BY_SUFFIX = {
+    **dict.fromkeys((".txt", ".text", ".log", ".rst", ".org", ".tex"), "text"),
+    **dict.fromkeys((".md", ".markdown", ".mdown", ".mkd"), "markdown"),
+    **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
+    **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
+    **dict.fromkeys((".tsv", ".tab"), "tsv"),
+    ".csv": "csv",
+    ".pdf": "pdf",
+    # Other XML and JSON is refused by what it is.
+    **dict.fromkeys((".rss", ".atom", ".rdf", ".xml", ".json", ".opml", ".svg"), "feed"),
+}
+KIND_NAMES = {
+    "feed": "a feed", "html": "an HTML page", "json": "JSON", "xml": "XML", "text": "plain text",
+    "pdf": "a PDF file",
+}  # fmt: skip
+_MAGIC = {
+    b"SQLite format 3\0": "a SQLite database (--sqlite FILE --query SQL reads one)",
+    b"%PDF-": "a PDF file",
+    b"PK\x03\x04": "a ZIP archive or office document",
+    GZIP: "compressed by gzip twice",
+    b"BZh": "compressed by bzip2",
+    b"\xfd7zXZ\0": "compressed by xz",
+    b"\x28\xb5\x2f\xfd": "compressed by Zstandard",
+}
+_PROLOG = re.compile(rb"\s*(?:<\?xml[^>]*>\s*|<!--(?:(?!-->).){0,2000}-->\s*)*", re.DOTALL)
+_ERROR_PAGE = re.compile(rb"(?:<center>\s*)?<h1>\s*(?:[45]\d\d\b|not found)", re.IGNORECASE)
+_BEGINNINGS = {
+    "feed": re.compile(
+        rb"""<(?:!DOCTYPE\s+)?(?:rss|feed|(?:\w+:)?RDF)[\s>]"""
+        rb"""|\{[^{}\[\]]{0,4000}"version"\s*:\s*"https?:\\?/\\?/jsonfeed\.org\\?/version\\?/"""
+    ),
+    "html": re.compile(rb"<(?:!doctype\s+html|html|head|body)[\s>]", re.IGNORECASE),
+    "json": re.compile(rb"""\{\s*["}]|\[\s*(?:\{\s*"|"|\]\s*$)"""),
+    "xml": re.compile(rb"<Error>|<\?xml"),
+}
+# What servers put in a file's place, by the kinds that are no such thing.
+_WRONG = {
+    "feed": {"html"},
+    "html": {"feed", "json", "xml"},
+    "jsonl": {"feed", "html", "xml"},
+    "csv": set(_BEGINNINGS),
+    "tsv": set(_BEGINNINGS),
 }
 
 
@@ -53,50 +101,102 @@ def read(
     were the text.
     """
     options, report = options or Options(), report or Report()
-    name = shown(file.path)
+    name = printable_path(file.path)
 
     def skip(where: str, reason: str) -> None:
-        place = f"{name}, {where}" if where else name
-        report(Skipped(place, reason, file.source, whole=not where))
+        position = f"{name}, {where}" if where else name
+        report(Skipped(position, reason, file.source, whole=not where))
 
     def note(reason: str) -> None:
         report(Skipped(name, reason, file.source, note=True))
 
+    keys = Known()
     try:
-        with opened(file.path, options, skip, note) as source:
-            yield from _unique(_pieces(file, source, report), file.source, options, skip)
+        with open_file(file.path, options, skip, note) as source:
+            for number, piece in enumerate(_pieces(file, source, report), 1):
+                if len(piece.text) + len(piece.title) > options.longest_text:
+                    limit = f"longer than {options.longest_text:,} characters"
+                    skip(piece.where, f"{limit} (see --max-text, --lines)")
+                    continue
+                key = _unique(clean(piece.key[:1000]), number, keys) if piece.where else ""
+                document = make_document(file.source, key, *piece[2:])
+                if document is None:
+                    skip(piece.where, "no text")
+                else:
+                    yield document
     except (Unreadable, MissingPackage) as failure:
         passing = isinstance(failure, MissingPackage) or failure.passing
         report(Skipped(name, str(failure), file.source, whole=True, passing=passing))
 
 
-def _pieces(file: SourceFile, source: Opened, report: Report) -> Iterator[Piece]:
+def _pieces(file: SourceFile, source: OpenFile, report: Report) -> Iterator[Piece]:
     if file.database is not None:
         from asterisk.sources.databases import read_database
 
         return read_database(source, file.database)
     packed = file.path.suffix.lower() == ".gz"
-    suffix = Path(file.path.stem if packed else file.path.name).suffix
-    kind = kind_of(suffix, source)
-    report.reads(file.source, *like(kind, suffix, source))
+    suffix = Path(file.path.stem if packed else file.path.name).suffix.lower()
+    kind = _kind(suffix, source)
+    report.check_kind(*_content_kind(kind, suffix, source))
     module, reader = _READERS[kind]
-    read_it: Reader = getattr(import_module(f"asterisk.sources.{module}"), reader)
-    return read_it(source)
+    read_file: Callable[[OpenFile], Iterator[Piece]] = getattr(
+        import_module(f"asterisk.sources.{module}"), reader
+    )
+    return read_file(source)
 
 
-def _unique(
-    pieces: Iterator[Piece], source: str, options: Options, skip: Callable[[str, str], None]
-) -> Iterator[Document]:
-    """Yield what the pieces say, under keys of their own; blank ones are reported."""
-    keys = Keys()
-    for number, piece in enumerate(pieces, 1):
-        if len(piece.text) + len(piece.title) > options.longest_text:
-            limit = f"{options.longest_text:,}"
-            skip(piece.where, f"longer than {limit} characters (see --max-text, --lines)")
-            continue
-        key = keys.unique(fit(piece.key[:1000]), number) if piece.where else ""
-        document = made(source, key, *piece[2:])
-        if document is None:
-            skip(piece.where, "no text")
-        else:
-            yield document
+def _unique(key: str, number: int, keys: Known) -> str:
+    """Return ``key``, or the number if it is empty, made different from all before."""
+    unique = key = key or str(number)
+    # By hash: once in 2^64 a key gets a number that it would not have needed.
+    while (digest := hash(unique) & 0xFFFF_FFFF_FFFF_FFFF) in keys:
+        unique = f"{key} ({number})"
+        number += 1
+    keys.add(digest)
+    return unique
+
+
+def _kind(suffix: str, file: OpenFile) -> str:
+    """Return one of `document.KINDS`; Unreadable for what is binary or no text to read."""
+    options, head = file.options, file.head
+    named = BY_SUFFIX.get(suffix, "")
+    if options.kind in {None, "pdf"} and (head.startswith(b"%PDF-") or named == "pdf"):
+        return "pdf"
+    for magic, what in _MAGIC.items():
+        if head.startswith(magic):
+            # What a query of it gave before is another run's to judge.
+            raise Unreadable(f"{what}, not read", passing=magic.startswith(b"SQLite"))
+    kind, beginning = options.kind or named, _beginning(file)
+    if not kind:
+        kind = {"feed": "feed", "xml": "feed", "html": "html"}.get(beginning, "text")
+    elif options.kind is None and beginning in _WRONG.get(kind, ()):
+        raise Unreadable(f"{KIND_NAMES[beginning]}, in spite of its name")
+    return "lines" if kind == "text" and options.lines else kind
+
+
+def _content_kind(kind: str, suffix: str, file: OpenFile) -> tuple[str, bool]:
+    """Return the kind of a file's content, to notice another later, and if its name agrees."""
+    first = file.head.strip().splitlines()[:1]
+    if file.options.kind or not first:
+        return "", True
+    # A text that is an HTML page is "html", a table of one column "text".
+    if kind in {"csv", "tsv"} and not re.search(rb"[,;\t]", first[0]):
+        return "text", False
+    named = BY_SUFFIX.get(suffix, "")
+    if kind in {"text", "lines", "markdown"}:
+        beginning = "html" if _ERROR_PAGE.match(first[0]) else _beginning(file)
+        return beginning or "text", not beginning and named in {"text", "markdown"}
+    return kind, kind == named
+
+
+def _beginning(file: OpenFile) -> str:
+    """Return the kind that a file begins like, whatever its name, or ""."""
+    start, found = file.head, unicode_codec(file.head, codec_of(file.options.encoding or ""))
+    if found:
+        start = start[found[1] :].decode(found[0], ERRORS).encode("utf-8", "replace")
+    prolog = _PROLOG.match(start)
+    at = prolog.end() if prolog else 0
+    for name, pattern in _BEGINNINGS.items():
+        if pattern.match(start, 0 if name == "xml" else at):
+            return name
+    return ""

@@ -15,15 +15,15 @@ import pytest
 
 import asterisk
 from asterisk.apps.search import Hit, Index
-from asterisk.cli.search import main, prompt, shown
+from asterisk.cli.search import format_hit, main, read_queries
 from asterisk.common import texts
 from asterisk.common.errors import InputError
-from asterisk.sources.document import made
+from asterisk.sources.document import make_document
 
 
 @pytest.fixture(scope="module")
-def artifact(artifact_of) -> Path:
-    return artifact_of("tflite", "int8")
+def artifact(prompted) -> Path:
+    return prompted
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +63,30 @@ def _search(*args: object, **options) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_query_finds_its_own_text_first(database):
+def _run(capsys, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process, which is quicker."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    capsys.readouterr()
+    try:
+        status = main(list(map(str, arguments)))
+    except SystemExit as leaving:
+        status = int(str(leaving.code))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return subprocess.CompletedProcess(arguments, status, *capsys.readouterr())
+
+
+def test_a_query_finds_its_own_text_first(database, capsys):
     every = [text.text for text in texts.load()]
-    done = _search("query", every[7][:300], "--db", database, "-k", 3, "--json")
+    done = _run(capsys, "query", every[7][:300], "--db", database, "-k", 3, "--json")
     assert done.returncode == 0, done.stderr
     hits = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(hits) == 3
     assert hits[0]["source"].endswith("7.txt")
     assert set(hits[0]) == set(Hit.__dataclass_fields__)
     assert hits[0]["score"] >= hits[1]["score"] >= hits[2]["score"]
-    done = _search("query", every[50][:300], "--db", database, "--mode", "vectors")
+    done = _run(capsys, "query", every[50][:300], "--db", database, "--mode", "vectors")
     assert done.returncode == 0
     assert "more.jsonl  [10]" in done.stdout.split("\n 2.")[0]
 
@@ -93,15 +107,17 @@ def test_words_need_no_engine(database, artifact):
     assert "water" in done.stdout.lower()
 
 
-def test_only_what_changed_is_read_again_and_what_disappeared_leaves(artifact, folder, tmp_path):
+def test_only_what_changed_is_read_again_and_what_disappeared_leaves(
+    artifact, folder, tmp_path, capsys
+):
     path, place = tmp_path / "index.db", tmp_path / "texts"
     place.mkdir()
     for name in ("1.txt", "2.txt", "3.txt"):
         (place / name).write_bytes((folder / name).read_bytes())
         os.utime(place / name, (1_700_000_000, 1_700_000_000))
     time.sleep(2.1)  # a change of the inode itself is younger than any clock tells apart
-    _search("index", place, "--db", path, "--artifact", artifact)
-    done = _search("index", place, "--db", path)
+    _run(capsys, "index", place, "--db", path, "--artifact", artifact)
+    done = _run(capsys, "index", place, "--db", path)
     assert "3 unchanged; 3 documents" in done.stderr
     connection = sqlite3.connect(path)
     stamps = [stamp for (stamp,) in connection.execute("SELECT stamp FROM sources")]
@@ -110,26 +126,26 @@ def test_only_what_changed_is_read_again_and_what_disappeared_leaves(artifact, f
     assert all(stamps)
     (place / "1.txt").write_text("Now about something else.")
     (place / "2.txt").unlink()
-    done = _search("index", place, "--db", path)
+    done = _run(capsys, "index", place, "--db", path)
     assert "1 changed, 1 removed, 1 unchanged; 2 documents" in done.stderr
     other = tmp_path / "elsewhere.txt"
     other.write_text("What lies elsewhere stays beside it.")
-    done = _search("index", other, "--db", path)
+    done = _run(capsys, "index", other, "--db", path)
     assert "1 added; 3 documents" in done.stderr
     # An index among its own texts is none of them.
-    done = _search("index", tmp_path, "--db", path)
+    done = _run(capsys, "index", tmp_path, "--db", path)
     assert done.returncode == 0
     assert "index.db:" not in done.stderr
 
 
-def test_info_tells_what_it_was_made_with(database, artifact):
-    done = _search("info", "--db", database, "--json")
-    facts = json.loads(done.stdout)
-    assert (facts["documents"], facts["sources"]) == (140, 42 - 1)
-    assert facts["artifact"] == str(artifact)
-    assert facts["precision"] == "int8"
-    assert facts["passages"] >= 140
-    assert "fingerprint" in _search("info", "--db", database).stdout
+def test_info_shows_what_it_was_made_with(database, artifact, capsys):
+    done = _run(capsys, "info", "--db", database, "--json")
+    info = json.loads(done.stdout)
+    assert (info["documents"], info["sources"]) == (140, 42 - 1)
+    assert info["artifact"] == str(artifact)
+    assert info["precision"] == "int8"
+    assert info["passages"] >= 140
+    assert "fingerprint" in _run(capsys, "info", "--db", database).stdout
 
 
 def test_a_prompt_answers_until_the_input_ends(database):
@@ -155,7 +171,7 @@ def test_an_error_does_not_end_the_prompt(monkeypatch, capsys):
             raise InputError("no\nsense")
 
     monkeypatch.setattr("builtins.input", ask)
-    prompt(answer)
+    read_queries(answer)
     assert asked == ["bad", "good"]
     assert capsys.readouterr().err == "asterisk-search: no sense\n"
 
@@ -173,14 +189,15 @@ def test_any_title_is_printed_and_any_path_opened_in_any_locale(artifact, tmp_pa
     place.mkdir()
     done = _search("index", tmp_path, "--db", place / "日.db", "--artifact", artifact, **options)
     assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
-    document = made("/texts", "7", "日本語", "sugar", date="2024-05-01T10:00:00Z", tags=["花"])
+    document = make_document(
+        "/texts", "7", "日本語", "sugar", date="2024-05-01T10:00:00Z", tags=["花"]
+    )
     with asterisk.load(artifact) as runtime, Index.create(place / "日.db") as index:
         index.update([document], runtime)
     asked = "query", "日本語", "--db", place / "日.db"
-    for mode in ("words", "hybrid"):
-        done = _search(*asked, "--mode", mode, **options)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith(" 1. \\u65e5\\u672c\\u8a9e  2024-05-01  (")
+    done = _search(*asked, "--mode", "words", **options)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(" 1. \\u65e5\\u672c\\u8a9e  2024-05-01  (")
     (hit,) = map(json.loads, _search(*asked, "--json", **options).stdout.splitlines())
     assert (hit["date"], hit["author"], hit["tags"]) == ("2024-05-01T10:00:00Z", "", ["花"])
     for arguments in (("info", "--db", place / "日.db"), ("query", "a", "--db", place / "ä.db")):
@@ -191,25 +208,12 @@ def test_any_title_is_printed_and_any_path_opened_in_any_locale(artifact, tmp_pa
 
 def test_escapes_never_reach_the_terminal():
     hit = Hit(1, "\x1b]0;title\x07", 0.5, "snippet", "/a\x1b[2J", "k\x9b", 0.25)
-    assert shown(1, hit).replace("\n", "").isprintable()
-
-
-def _here(capsys, *arguments: object) -> tuple[int, list[str]]:
-    """Run the command in this process, which is quicker; return its status and its complaint."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        status = main(list(map(str, arguments)))
-    except SystemExit as leaving:
-        status = int(str(leaving.code))
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return status, capsys.readouterr().err.splitlines()
+    assert format_hit(1, hit).replace("\n", "").isprintable()
 
 
 def test_mistakes_are_one_line(database, artifact, folder, tmp_path, capsys):
     (tmp_path / "text.txt").write_text("some text")
-    for arguments, status, told in (
+    for arguments, status, reason in (
         (("query", "a", "--db", tmp_path / "none.db"), 4, "asterisk-search index"),
         (("query", "a", "--db", tmp_path / "text.txt"), 4, "not a search index"),
         (("query", "a", "--db", tmp_path), 4, "not a file"),
@@ -224,13 +228,14 @@ def test_mistakes_are_one_line(database, artifact, folder, tmp_path, capsys):
         (("nothing",), 2, "invalid choice"),
         ((), 2, "required"),
     ):
-        found, lines = _here(capsys, *arguments)
-        assert (found, len(lines)) == (status, 1), (arguments, lines)
-        assert told in lines[0]
+        done = _run(capsys, *arguments)
+        lines = done.stderr.splitlines()
+        assert (done.returncode, len(lines)) == (status, 1), (arguments, lines)
+        assert reason in lines[0]
     assert not (tmp_path / "new.db").exists()
 
 
-def test_another_models_artifact_is_refused_in_one_line(database, artifact, tmp_path):
+def test_another_models_artifact_is_refused_in_one_line(database, artifact, tmp_path, capsys):
     other = tmp_path / "other"
     other.mkdir()
     for file in artifact.iterdir():
@@ -239,13 +244,13 @@ def test_another_models_artifact_is_refused_in_one_line(database, artifact, tmp_
     space = manifest["fingerprint"]
     manifest |= {"fingerprint": "0" * 64, "compatible_with": []}
     (other / "artifact.json").write_text(json.dumps(manifest))
-    done = _search("query", "water", "--db", database, "--artifact", other)
+    done = _run(capsys, "query", "water", "--db", database, "--artifact", other)
     assert done.returncode == 4
     assert "vectors of another model" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     manifest["compatible_with"] = [space]
     (other / "artifact.json").write_text(json.dumps(manifest))
-    done = _search("query", "water", "--db", database, "--artifact", other)
+    done = _run(capsys, "query", "water", "--db", database, "--artifact", other)
     assert done.returncode == 0, done.stderr
 
 
@@ -265,9 +270,9 @@ def test_an_interrupt_is_130_and_the_index_goes_on(artifact, tmp_path):
         time.sleep(0.05)
         assert child.poll() is None
     child.send_signal(signal.SIGINT)
-    _, told = child.communicate(timeout=60)
+    _, complaint = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert told == "asterisk-search index: interrupted\n"
+    assert complaint == "asterisk-search index: interrupted\n"
     held = _documents(path)
     assert 0 < held < 12_000
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["index.db", "many.jsonl"]

@@ -10,30 +10,30 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from apps.search.standing_in import Drawn, documents, fresh
+from apps.search.fake_runtime import FakeRuntime, create_index, documents
 from asterisk.apps.search import Index
-from asterisk.apps.search.schema import WORDS
-from asterisk.apps.search.snippets import snippet
-from asterisk.apps.search.terms import places, question
-from asterisk.apps.search.words import MOST_TERMS, terms
+from asterisk.apps.search.database import WORDS
+from asterisk.apps.search.query import MOST_TERMS, any_of, positions, snippet, terms
 from asterisk.common.errors import InputError, UsageError
 from asterisk.common.printable import printable
-from asterisk.sources.document import made
+from asterisk.sources.document import make_document
 
 
 @pytest.fixture(scope="module")
 def runtime():
-    return Drawn()
+    return FakeRuntime()
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory, runtime):
     texts = [
-        made("/a", "1", "Café news", "The café opened; naïve visitors AND others came NEAR it."),
-        made("/a", "2", "", "\x1b[31mred\x1b[0m alert\u202e reversed \x07bell"),
-        made("/a", "3", "", 'don\'t stop (now) "quoted" words: col:umn a-b c* ^d'),
+        make_document(
+            "/a", "1", "Café news", "The café opened; naïve visitors AND others came NEAR it."
+        ),
+        make_document("/a", "2", "", "\x1b[31mred\x1b[0m alert\u202e reversed \x07bell"),
+        make_document("/a", "3", "", 'don\'t stop (now) "quoted" words: col:umn a-b c* ^d'),
     ]
-    with fresh(tmp_path_factory.mktemp("query") / "index.db", runtime) as index:
+    with create_index(tmp_path_factory.mktemp("query") / "index.db", runtime) as index:
         index.update([*documents(200), *(text for text in texts if text)], runtime)
         yield index
 
@@ -78,7 +78,7 @@ WILD = st.one_of(
 @example('"', "words")
 @example("\ud800", "hybrid")
 @example("NEAR(", "words")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_no_query_raises(index, runtime, text, mode):
     if not text.strip():
         with pytest.raises(InputError):
@@ -127,9 +127,9 @@ SCRIPTS = {
 
 @pytest.mark.parametrize("text", SCRIPTS.values(), ids=SCRIPTS)
 def test_words_of_every_script_are_found_however_they_are_spelt(tmp_path, runtime, text):
-    with fresh(tmp_path / "index.db", runtime) as index:
+    with create_index(tmp_path / "index.db", runtime) as index:
         for form in ("NFC", "NFD"):
-            held = made("/a", form, "", unicodedata.normalize(form, text))
+            held = make_document("/a", form, "", unicodedata.normalize(form, text))
             index.update([*documents(60), *([held] if held else [])], runtime)
             for word in text.split():
                 for spelt in (word, *(unicodedata.normalize(f, word) for f in ("NFC", "NFD"))):
@@ -149,7 +149,7 @@ POINTS = st.one_of(
 @example("e\u0301\0b")
 @example("ǅ ẞ ſ ﬁ")
 @example("a\u0331b \u0301c")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_every_word_that_fts5_makes_of_a_text_is_asked_for(text):
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute(WORDS)
@@ -160,11 +160,11 @@ def test_every_word_that_fts5_makes_of_a_text_is_asked_for(text):
         assert made_of_it <= set(asked)
         for term in made_of_it:  # and means the same as a question
             query = "SELECT rowid FROM words WHERE words MATCH ?"
-            assert connection.execute(query, (question([term]),)).fetchall() == [(1,)]
+            assert connection.execute(query, (any_of([term]),)).fetchall() == [(1,)]
 
 
 def test_words_are_told_apart_without_fts5_too(monkeypatch):
-    monkeypatch.setattr("asterisk.apps.search.terms._connection", lambda: None)
+    monkeypatch.setattr("asterisk.apps.search.query._fts5", lambda *_: None)
     assert terms("Crème BRÛLÉE, 7!")[:3] == ["crème", "brûlée", "7"]
     assert "the Zebra" in snippet("No. " * 200 + "the Zebra crossed. " + "No. " * 200, ["zebra"])
 
@@ -181,15 +181,17 @@ def test_arguments_that_cannot_be_meant_are_refused(index, runtime):
 
 
 def test_common_words_are_left_out_beside_rare_ones(tmp_path, runtime):
-    texts = [made("/a", str(i), "", f"the common words with number{i % 40}") for i in range(400)]
-    with fresh(tmp_path / "index.db", runtime) as index:
+    texts = [
+        make_document("/a", str(i), "", f"the common words with number{i % 40}") for i in range(400)
+    ]
+    with create_index(tmp_path / "index.db", runtime) as index:
         index.update([text for text in texts if text], runtime)
-    with fresh(tmp_path / "index.db", runtime) as index:
-        assert index.words.chosen("the common words with number7") == ["number7"]
-        assert index.words.chosen("the common") == ["common"]  # better than nothing
-        assert index.words.chosen("the number7 unknown") == ["number7"]
+    with create_index(tmp_path / "index.db", runtime) as index:
+        assert index.words.choose("the common words with number7") == ["number7"]
+        assert index.words.choose("the common") == ["common"]  # better than nothing
+        assert index.words.choose("the number7 unknown") == ["number7"]
         many = " ".join(f"number{i}" for i in range(40))
-        assert len(index.words.chosen(many)) == MOST_TERMS
+        assert len(index.words.choose(many)) == MOST_TERMS
         assert len(index.search("the", 10, None, "words")) == 10
 
 
@@ -209,7 +211,7 @@ def test_a_snippet_shows_the_words_that_were_asked_for():
     assert snippet("short", []) == "short"
     accents = "Ничего нет. " * 60 + "Новый район города. " + "Ничего нет. " * 60
     assert "Новый район" in snippet(accents, terms("РАЙОН"))
-    assert places("Ça va, ÇA alors ca", ["ca"]) == [(0, "ca"), (7, "ca"), (16, "ca")]
+    assert positions("Ça va, ÇA alors ca", ["ca"]) == [(0, "ca"), (7, "ca"), (16, "ca")]
 
 
 @given(st.text(max_size=2_000), st.lists(st.text(max_size=5), max_size=5))
@@ -236,13 +238,13 @@ def test_hits_are_exact_places_in_the_text(index, runtime):
 
 def test_a_reader_that_stays_open_finds_what_is_written_meanwhile(tmp_path, runtime):
     path = tmp_path / "index.db"
-    with fresh(path, runtime) as writer:
+    with create_index(path, runtime) as writer:
         writer.update(documents(30), runtime)
         with Index.open(path) as reader:
             for _ in range(3):  # what it has seen is kept
                 assert reader.search("zebra", 3, None, "words") == []
                 assert reader.search("A late zebra.", 1, runtime, "vectors")[0].source == "/texts"
-            late = made("/late", "", "", "A late zebra.")
+            late = make_document("/late", "", "", "A late zebra.")
             writer.update([*documents(30), *([late] if late else [])], runtime)
             assert reader.search("zebra", 3, None, "words")[0].source == "/late"
             (hit,) = reader.search("A late zebra.", 1, runtime, "vectors")

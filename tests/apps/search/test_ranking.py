@@ -15,13 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asterisk
-from apps.search.standing_in import Drawn, add_rows, check_whole, documents, fresh, remove_rows
+from apps.search.fake_runtime import (
+    FakeRuntime,
+    add_rows,
+    check_whole,
+    create_index,
+    documents,
+    remove_rows,
+)
 from asterisk.apps.search import Index
-from asterisk.apps.search.blocks import Blocks, top
-from asterisk.apps.search.fusion import fused
-from asterisk.apps.search.schema import make
+from asterisk.apps.search.database import create_tables
+from asterisk.apps.search.query import fuse, top
+from asterisk.apps.search.store import Blocks
 from asterisk.common import vectors
-from asterisk.sources.document import made
+from asterisk.sources.document import make_document
 
 TESTS = Path(__file__).resolve().parents[2]
 SYSTEM_PYTHON = "/usr/bin/python3"  # Debian's can load extensions, many others are built without
@@ -34,7 +41,7 @@ SYSTEM_PYTHON = "/usr/bin/python3"  # Debian's can load extensions, many others 
     st.sampled_from(["int8", "float32"]),
     st.integers(0, 600),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_the_scan_is_brute_force(seed, count, k, precision, deleted):
     draw = np.random.default_rng(seed)
     rows = draw.normal(size=(count, 16)).astype("f4")
@@ -43,7 +50,7 @@ def test_the_scan_is_brute_force(seed, count, k, precision, deleted):
     query = draw.normal(size=16).astype("f4")
     query /= np.linalg.norm(query)
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    make(connection)
+    create_tables(connection)
     blocks = Blocks(connection, 16, precision)
     add_rows(blocks, range(1, count + 1), rows)
     gone = draw.permutation(count)[:deleted] + 1
@@ -71,9 +78,9 @@ def test_ties_are_in_order_of_slot(values, k):
 
 
 def test_int8_ranks_nearly_as_float32(tmp_path):
-    runtime, found = Drawn(256), {}
+    runtime, found = FakeRuntime(256), {}
     for precision in ("int8", "float32"):
-        with fresh(tmp_path / f"{precision}.db", runtime, precision) as index:
+        with create_index(tmp_path / f"{precision}.db", runtime, precision) as index:
             index.update(documents(1_500), runtime)
             found[precision] = [
                 {hit.key for hit in index.search(f"query {i}", 10, runtime, "vectors")}
@@ -84,18 +91,18 @@ def test_int8_ranks_nearly_as_float32(tmp_path):
 
 
 def test_fusion_is_the_papers_formula():
-    found = dict(fused([[1, 2, 3], [3, 4]]))
+    found = dict(fuse([[1, 2, 3], [3, 4]]))
     assert found[3] == pytest.approx(1 / 63 + 1 / 61)
     assert found[1] == pytest.approx(1 / 61)
-    assert [item for item, _ in fused([[1, 2], [2, 1]])] == [1, 2]
-    assert [item for item, _ in fused([[1, 2, 3], [3, 4]])] == [3, 1, 2, 4]
+    assert [item for item, _ in fuse([[1, 2], [2, 1]])] == [1, 2]
+    assert [item for item, _ in fuse([[1, 2, 3], [3, 4]])] == [3, 1, 2, 4]
 
 
 def test_documents_are_ranked_by_their_best_passage(tmp_path):
-    runtime = Drawn(64)
+    runtime = FakeRuntime(64)
     long = " ".join(f"Sentence {i} is about nothing at all." for i in range(400))
-    texts = [made("/long", "", "", long), *documents(5)]
-    with fresh(tmp_path / "index.db", runtime) as index:
+    texts = [make_document("/long", "", "", long), *documents(5)]
+    with create_index(tmp_path / "index.db", runtime) as index:
         index.update([text for text in texts if text], runtime)
         assert index.passages > 15
         for query in ("one", "two", "three"):
@@ -114,9 +121,9 @@ def test_documents_are_ranked_by_their_best_passage(tmp_path):
 
 
 def test_a_hit_that_only_one_side_finds_is_found_by_both_together(tmp_path):
-    runtime = Drawn()
-    with fresh(tmp_path / "index.db", runtime) as index:
-        index.update([*documents(300), made("/x", "", "", "A rare zebra.")], runtime)
+    runtime = FakeRuntime()
+    with create_index(tmp_path / "index.db", runtime) as index:
+        index.update([*documents(300), make_document("/x", "", "", "A rare zebra.")], runtime)
         hits = index.search("where is the zebra", 5, runtime, "hybrid")
         assert hits[0].source == "/x" or hits[1].source == "/x"
         assert index.search("zebra", 5, None, "words")[0].source == "/x"
@@ -148,9 +155,9 @@ print(json.dumps([
 @pytest.mark.parametrize("precision", ["int8", "float32"])
 def test_sqlite_vec_ranks_the_view_as_a_search_does(tmp_path, precision):
     package = pytest.importorskip("sqlite_vec")
-    runtime, path = Drawn(), tmp_path / "index.db"
+    runtime, path = FakeRuntime(), tmp_path / "index.db"
     queries = [f"text {i} w{i}" for i in range(10)]
-    with fresh(path, runtime, precision) as index:
+    with create_index(path, runtime, precision) as index:
         index.update(documents(1_500), runtime)
         index.update(documents(1_400)[200:], runtime)
         asked = [index.blocks.stored(runtime.encode([query])).tobytes().hex() for query in queries]
@@ -182,10 +189,10 @@ def test_the_pages_python_runs(tmp_path, monkeypatch, capsys):
     assert blocks
     create = Index.create
     monkeypatch.setattr(
-        asterisk, "load", lambda path, **_: contextlib.nullcontext(Drawn()), raising=False
+        asterisk, "load", lambda path, **_: contextlib.nullcontext(FakeRuntime()), raising=False
     )
     monkeypatch.setattr(
-        Index, "create", lambda path, artifact: create(path, artifact, runtime=Drawn())
+        Index, "create", lambda path, artifact: create(path, artifact, runtime=FakeRuntime())
     )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes").mkdir()
@@ -196,8 +203,8 @@ def test_the_pages_python_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_an_index_can_be_vacuumed(tmp_path):
-    runtime, path = Drawn(), tmp_path / "index.db"
-    with fresh(path, runtime) as index:
+    runtime, path = FakeRuntime(), tmp_path / "index.db"
+    with create_index(path, runtime) as index:
         index.update(documents(3_000), runtime)
         index.update(documents(50), runtime)
     size = path.stat().st_size

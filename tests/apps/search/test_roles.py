@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 
@@ -10,14 +11,14 @@ import numpy as np
 import pytest
 
 import asterisk
-from apps.search.standing_in import Drawn, fresh
+from apps.search.fake_runtime import FakeRuntime, create_index
 from asterisk.apps.search import Index
 from asterisk.cli.export import main as export_main
 from asterisk.cli.search import main
 from asterisk.common import texts
 from asterisk.common.errors import InputError, UsageError
 from asterisk.model.checkpoint import load, save
-from asterisk.sources.document import made
+from asterisk.sources.document import make_document
 
 TEXTS = [
     "Photosynthesis turns carbon dioxide and water into sugar.",
@@ -26,8 +27,15 @@ TEXTS = [
 ]
 
 
+def _load(monkeypatch, runtime: FakeRuntime) -> None:
+    """Let `asterisk.load` give this runtime."""
+    monkeypatch.setattr(
+        asterisk, "load", lambda *_, **__: contextlib.nullcontext(runtime), raising=False
+    )
+
+
 def made_of(some) -> list:
-    return [made("/texts", str(number), "", text) for number, text in enumerate(some)]
+    return [make_document("/texts", str(number), "", text) for number, text in enumerate(some)]
 
 
 def stored(index: Index) -> np.ndarray:
@@ -58,7 +66,7 @@ def test_documents_by_the_teacher_and_queries_by_the_student(
     """LEAF's row, as a user types it: a checkpoint indexes, another one asks."""
     notes = tmp_path / "notes"
     notes.mkdir()
-    every = [text.text for text in texts.load() if len(text.text) > 40][:30]
+    every = [text.text for text in texts.load() if len(text.text) > 40][:12]
     for number, text in enumerate(every):
         (notes / f"{number}.txt").write_text(text, "utf-8")
     path = tmp_path / "index.db"
@@ -105,8 +113,13 @@ def test_a_student_with_a_dense_to_its_teachers_width(tmp_path, capsys):
 
 
 def test_a_stranger_is_refused_until_the_index_declares_its_space(
-    toy, toy_folder, tmp_path, capsys
+    toy, toy_folder, tmp_path, capsys, monkeypatch
 ):
+    def fake(folder, **_):
+        space = load(folder).fingerprint
+        return contextlib.nullcontext(FakeRuntime(toy.config.embedding_size, space))
+
+    monkeypatch.setattr(asterisk, "load", fake, raising=False)
     random = np.random.default_rng(6)
     other = {name: value + random.normal(0, 0.002, value.shape).astype("f4")
              for name, value in toy.tensors.items()}  # fmt: skip
@@ -133,13 +146,13 @@ def test_a_stranger_is_refused_until_the_index_declares_its_space(
     assert facts["compatible_with"] == [space]
     assert main(["space", "--db", str(path), "f" * 64]) == 0
     capsys.readouterr()
-    for model, status, told in (
+    for model, status, reason in (
         ("none", 5, "no artifact, no checkpoint and no fingerprint"),
         ("F" * 64, 5, "no fingerprint"),
     ):
         assert main(["space", "--db", str(path), model]) == status
         line = capsys.readouterr().err
-        assert told in line
+        assert reason in line
         assert line.count("\n") == 1
     assert main(["space", "--db", str(tmp_path / "none.db"), "f" * 64]) == 4
     assert not (tmp_path / "none.db").exists()
@@ -147,15 +160,15 @@ def test_a_stranger_is_refused_until_the_index_declares_its_space(
 
 def test_a_space_of_another_dimension_is_refused(tmp_path):
     path = tmp_path / "index.db"
-    with fresh(path, Drawn()) as index:
+    with create_index(path, FakeRuntime()) as index:
         with pytest.raises(InputError, match="vectors of 32 dimensions, the model gives 64"):
             index.declare(["a" * 64], 64)
         index.declare(["a" * 64], 32)
         with pytest.raises(UsageError, match="an index has 200 at most"):
             index.declare([f"{number:064x}" for number in range(200)])
     with Index.open(path) as index:
-        assert index.facts.compatible_with == ("a" * 64,)
-        assert index.search("text", 3, Drawn(fingerprint="a" * 64)) == []
+        assert index.settings.compatible_with == ("a" * 64,)
+        assert index.search("text", 3, FakeRuntime(fingerprint="a" * 64)) == []
 
 
 def test_each_side_has_its_prompt(prompted, tmp_path):
@@ -169,7 +182,7 @@ def test_each_side_has_its_prompt(prompted, tmp_path):
                 index.update(made_of(TEXTS), runtime)
                 np.testing.assert_allclose(stored(index), expected, atol=1e-6)
             with Index.create(path) as index:  # the prompt is remembered
-                assert index.facts.prompt_name == name
+                assert index.settings.prompt_name == name
             with Index.open(path) as index:
                 for asked, query in ((None, "query: sugar"), ("passage", "passage: sugar")):
                     hits = index.search("sugar", 3, runtime, "vectors", asked)
@@ -195,13 +208,13 @@ def test_prompts_on_the_command_line(prompted, tmp_path, capsys):
     ask = ["query", "sugar", "--db", path]
     assert main([*ask, "--prompt-name", "query"]) == 0
     capsys.readouterr()
-    for options, told in (
+    for options, reason in (
         (["--prompt-name", "none"], "no prompt 'none'"),
         (["--prompt-name", "query", "--mode", "words"], "--mode words does not use"),
     ):
         assert main([*ask, *options]) == 2
         line = capsys.readouterr().err
-        assert told in line
+        assert reason in line
         assert line.count("\n") == 1
 
 
@@ -210,52 +223,47 @@ def test_a_model_that_reads_little_gets_short_passages(toy, prompted_folder, tmp
     folder = tmp_path / "short"
     config = replace(toy.config, max_seq_length=longest)
     save(replace(toy, config=config, prompts=load(prompted_folder).prompts), folder)
-    text = " ".join(f"Sentence {number} says a little about nothing." for number in range(40))
+    text = " ".join(f"Sentence {number} says a little about nothing." for number in range(20))
     with (
         asterisk.load(folder) as runtime,
         Index.create(tmp_path / "index.db", folder, runtime=runtime) as index,
     ):
         title = "A title that has more than a few words in it"
-        index.update([made("/a", "", title, text)], runtime)
+        index.update([make_document("/a", "", title, text)], runtime)
         assert runtime.truncated == 0
-        assert index.passages > 300 / longest
-        assert index.facts.longest < longest
+        assert index.passages > 150 / longest
+        assert index.settings.longest < longest
         assert index.search(text[:60], 1, runtime)
-    with (
-        asterisk.load(folder) as runtime,
-        Index.create(
-            tmp_path / "prompted.db", folder, runtime=runtime, prompt_name="passage"
-        ) as index,
-    ):
-        index.update([made("/a", "", "", text)], runtime)
-        assert runtime.truncated == 0
+        prompted, truncated = tmp_path / "prompted.db", runtime.truncated
+        with Index.create(prompted, folder, runtime=runtime, prompt_name="passage") as other:
+            other.update([make_document("/a", "", "", text)], runtime)
+            assert runtime.truncated == truncated
 
 
-def test_a_model_that_reads_too_little_is_refused(toy, tmp_path, capsys):
-    folder = tmp_path / "short"
-    save(replace(toy, config=replace(toy.config, max_seq_length=10)), folder)
+def test_a_model_that_reads_too_little_is_refused(tmp_path, capsys, monkeypatch):
+    _load(monkeypatch, FakeRuntime(longest=10))
     (tmp_path / "a.txt").write_text(TEXTS[0])
-    arguments = ["--db", str(tmp_path / "index.db"), "--artifact", str(folder)]
+    arguments = ["--db", str(tmp_path / "index.db"), "--artifact", str(tmp_path / "model")]
     assert main(["index", str(tmp_path / "a.txt"), *arguments]) == 2
     line = capsys.readouterr().err
     assert "the model reads 10 tokens of a text beside" in line
     assert line.count("\n") == 1
 
 
-def test_another_similarity_is_told_once(toy, tmp_path, capsys):
+def test_another_similarity_is_reported_once(tmp_path, capsys, monkeypatch):
     (tmp_path / "a.txt").write_text(TEXTS[0])
-    for similarity, normalize, told in (
+    for similarity, normalize, reported in (
         ("dot", False, True),
         ("dot", True, False),
         ("euclidean", False, True),
         ("manhattan", True, True),
         ("cosine", False, False),
     ):
-        folder = tmp_path / f"{similarity}-{normalize}"
-        save(replace(toy, config=replace(toy.config, normalize=normalize)), folder)
-        settings = folder / "config_sentence_transformers.json"
-        settings.write_text(json.dumps({"similarity_fn_name": similarity}))
-        place = ["--db", str(tmp_path / f"{folder.name}.db"), "--artifact", str(folder)]
-        assert main(["index", str(tmp_path / "a.txt"), *place]) == 0
+        runtime = FakeRuntime()
+        runtime.similarity, runtime.config.normalize = similarity, normalize
+        _load(monkeypatch, runtime)
+        path = tmp_path / f"{similarity}-{normalize}.db"
+        arguments = ["--db", str(path), "--artifact", str(tmp_path / "model")]
+        assert main(["index", str(tmp_path / "a.txt"), *arguments]) == 0
         line = f"the model asks for {similarity} as its similarity; search ranks by cosine\n"
-        assert capsys.readouterr().err.count(line) == told
+        assert capsys.readouterr().err.count(line) == reported

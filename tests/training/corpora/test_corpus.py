@@ -21,7 +21,7 @@ from asterisk.cli import data
 from asterisk.common import texts
 from asterisk.common.digest_set import Known
 from asterisk.common.errors import InputError
-from asterisk.common.streams.packed import open_packed
+from asterisk.common.text_files import open_packed
 from asterisk.training.corpora.clean import LONGEST, Cleaner, Evaluated, digest
 from asterisk.training.corpora.corpus import (
     Corpus,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from asterisk.common.digest import sha256
 from asterisk.common.errors import InputError
-from asterisk.common.streams.reading import read
+from asterisk.common.text_files import read_records as read
 
 LONGEST_LABEL = 200  # characters
 MOST_LABELS = 10_000

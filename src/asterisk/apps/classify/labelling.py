@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from asterisk.apps.classify.head import Floats, Head
+from asterisk.common.output import open_output as written
 from asterisk.common.progress import Bar
-from asterisk.common.streams.reading import Record, embedded, kept
-from asterisk.common.streams.writing import written
+from asterisk.common.text_files import Record
+from asterisk.common.text_files import filter_empty as kept
+from asterisk.runtimes.records import encode_records as embedded
 from asterisk.runtimes.runtime import OnLong, Runtime
 
 BLOCK = 64  # texts

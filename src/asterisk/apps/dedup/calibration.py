@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from asterisk.apps.dedup.result import THRESHOLD
 from asterisk.common.errors import InputError, UsageError
-from asterisk.common.streams.lines import lines
+from asterisk.common.text_files import lines
 from asterisk.runtimes.spaces import share_space
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@
 
 from __future__ import annotations
 
-from asterisk.apps.search.hit import Hit
 from asterisk.apps.search.index import Index
 from asterisk.apps.search.passages import Passage, passages
+from asterisk.apps.search.query import Hit
 
 __all__ = ["Hit", "Index", "Passage", "passages"]

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-import numpy as np
-import numpy.typing as npt
-
-from asterisk.apps.search import connection as connections
-from asterisk.apps.search import schema
-from asterisk.apps.search.blocks import Blocks
-from asterisk.apps.search.connection import sqlite_errors
-from asterisk.apps.search.facts import Facts
-from asterisk.apps.search.hit import Hit
-from asterisk.apps.search.lock import WriterLock
-from asterisk.apps.search.passages import lengths
-from asterisk.apps.search.query import Query
-from asterisk.apps.search.store import read_tags
-from asterisk.apps.search.words import Words
+from asterisk.apps.search import database
+from asterisk.apps.search.database import sqlite_errors
+from asterisk.apps.search.passages import fit_lengths
+from asterisk.apps.search.query import Hit, Words, run_query
+from asterisk.apps.search.settings import IndexSettings
+from asterisk.apps.search.store import Blocks, Floats, Ids, read_tags
 from asterisk.artifact import is_artifact, open_artifact
-from asterisk.common.errors import InputError, UsageError
+from asterisk.common.errors import InputError, OutputError, UsageError
 from asterisk.common.validation import integer
 from asterisk.model.prompt_names import prompt_name_of
-from asterisk.runtimes.spaces import InSpace, spaces
-from asterisk.sources.document import Document
+from asterisk.runtimes.spaces import InSpace, share_space, spaces
+from asterisk.sources import Document
 
 if TYPE_CHECKING:
     from asterisk.apps.search.update import Changes, Update
@@ -45,18 +36,18 @@ MODES: tuple[Mode, ...] = ("hybrid", "vectors", "words")
 class Index:
     """An opened index; one thread at a time. A context manager.
 
-    ``path`` is the file, ``facts`` what it was made with; `documents` and `passages` count.
+    ``path`` is the file, ``settings`` what it was made with; `documents` and `passages` count.
     """
 
     def __init__(
-        self, path: Path, connection: sqlite3.Connection, lock: WriterLock | None = None
+        self, path: Path, connection: sqlite3.Connection, lock: database.WriterLock | None = None
     ) -> None:
         """Take over an open connection whose schema has been checked; see `create` and `open`."""
         self.path, self.connection = path, connection
-        self.facts = Facts.read(connection, path)
-        self.blocks = Blocks(connection, self.facts.dimension, self.facts.precision)
+        self.settings = IndexSettings.read(connection, path)
+        self.blocks = Blocks(connection, self.settings.dimension, self.settings.precision)
         self.blocks.check()
-        self.words = Words(connection) if self.facts.words else None
+        self.words = Words(connection) if self.settings.words else None
         self._lock = lock
 
     @classmethod
@@ -69,93 +60,68 @@ class Index:
         runtime: Runtime | None = None,
         prompt_name: str | None = None,
     ) -> Self:
-        """Make a new index for the vectors of ``artifact``, or open one that is there, to write.
+        """Open an index to write; a new one, for the vectors of ``artifact``, if there is none.
 
-        ``artifact`` may be left out for one that is there, ``precision`` is "int8" unless said.
-        ``prompt_name`` names the prompt that documents get, remembered in the file; without one
-        they are embedded by `Runtime.encode_document`. ``runtime`` is needed for a checkpoint
-        folder only. OutputError where another process is writing it or it cannot be written;
-        InputError where the file is something else or of another embedding space, UsageError
-        where it has another precision or prompt.
+        ``precision`` is "int8" by default. ``prompt_name`` names the prompt that documents get;
+        without one they are embedded by `Runtime.encode_document`. ``runtime`` is needed for a
+        checkpoint folder only. OutputError where another process is writing it or it cannot be
+        written; InputError where the file is something else or of another embedding space,
+        UsageError where it has another precision or prompt.
         """
-        place = Path(os.path.realpath(path))
-        if not place.parent.is_dir():
-            raise connections.no_folder(place)
-        there = connections.check_file(place, missing=True)
-        if not there and artifact is None:
-            raise UsageError(f"{place} does not exist yet: say which artifact it is for")
+        path = Path(os.path.realpath(path))
+        if not path.parent.is_dir():
+            raise OutputError(f"cannot write {path}: no such folder")
+        if not database.check_file(path, missing=True) and artifact is None:
+            raise UsageError(f"{path} does not exist yet: say which artifact it is for")
         wanted = None
         if artifact is not None:
-            wanted = Facts.of(Path(artifact), precision or "int8", runtime, prompt_name)
-        lock = WriterLock(place)
-        try:
-            with sqlite_errors(place, writing=True):
-                connection = connections.to_write(place)
-                try:
-                    return cls._made(
-                        place,
-                        connection,
-                        lock,
-                        wanted,
-                        precision=precision,
-                        prompt_name=prompt_name,
-                    )
-                except BaseException:
-                    connection.close()
-                    raise
-        except BaseException:
-            lock.release()
-            raise
+            wanted = IndexSettings.from_artifact(
+                Path(artifact), precision or "int8", runtime, prompt_name
+            )
+        with contextlib.ExitStack() as on_failure:
+            lock = database.WriterLock(path)
+            on_failure.callback(lock.release)
+            with sqlite_errors(path, writing=True):
+                connection = database.connect(path, "mode=rwc")
+                on_failure.callback(connection.close)
+                if not database.check_schema(connection, path):
+                    if wanted is None:
+                        raise UsageError(f"{path} is empty: say which artifact it is for")
+                    connection.execute(f"PRAGMA page_size={database.PAGE}")
+                    connection.execute("PRAGMA journal_mode=WAL")
+                    with database.transaction(connection):
+                        words = database.create_tables(connection)
+                        replace(wanted, words=words).write(connection)
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=NORMAL")
+                index = cls(path, connection, lock)
+                index._check_wanted(wanted, precision, prompt_name)
+            on_failure.pop_all()
+        return index
 
-    @classmethod
-    def _made(
-        cls,
-        path: Path,
-        connection: sqlite3.Connection,
-        lock: WriterLock,
-        wanted: Facts | None,
-        *,
-        precision: Precision | None,
-        prompt_name: str | None,
-    ) -> Self:
-        if schema.is_blank(connection):
-            if wanted is None:
-                raise UsageError(f"{path} is empty: say which artifact it is for")
-            connection.execute(f"PRAGMA page_size={schema.PAGE}")
-            connection.execute("PRAGMA journal_mode=WAL")
-            with connections.transaction(connection):
-                words = schema.make(connection)
-                dataclasses.replace(wanted, words=words).write(connection)
-        schema.check(connection, path)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        index = cls(path, connection, lock)
-        if wanted is not None:
-            index.check(wanted, wanted.dimension)
-        if prompt_name not in (None, index.facts.prompt_name):
-            made = index.facts.prompt_name
+    def _check_wanted(
+        self, wanted: IndexSettings | None, precision: str | None, prompt_name: str | None
+    ) -> None:
+        """Check what the user asks for against the settings, and store the artifact's new name."""
+        settings, path = self.settings, self.path
+        if wanted:
+            self.check(wanted, wanted.dimension)
+        if prompt_name not in {None, settings.prompt_name}:
+            made = settings.prompt_name
             how = f"with the prompt {made!r}" if made else "without a prompt's name"
             raise UsageError(
                 f"{path} was made {how}, not with {prompt_name!r}: index again into a new file"
             )
-        if precision is not None and precision != index.facts.precision:
+        if precision not in {None, settings.precision}:
             raise UsageError(
-                f"{path} holds {index.facts.precision} vectors, not {precision}: "
+                f"{path} holds {settings.precision} vectors, not {precision}: "
                 "index again into a new file"
             )
-        if index.words is not None and not index.words.usable:
+        if self.words is not None and not self.words.usable:
             raise InputError(f"{path} has a table of words, and this SQLite is built without FTS5")
-        if wanted is not None and wanted.artifact != index.facts.artifact:
-            index._write(
-                dataclasses.replace(
-                    index.facts,
-                    artifact=wanted.artifact,
-                    model=wanted.model,
-                    format=wanted.format,
-                    recipe=wanted.recipe,
-                )
-            )
-        return index
+        if wanted and wanted.artifact != settings.artifact:
+            names = {name: getattr(wanted, name) for name in ("model", "format", "recipe")}
+            self._write(replace(settings, artifact=wanted.artifact, **names))
 
     @classmethod
     def open(
@@ -166,50 +132,49 @@ class Index:
         ``artifact`` allows another artifact than the one it was made with, if the two are
         compatible. InputError unless the file is a sound index.
         """
-        place = Path(os.path.realpath(path))
-        connections.check_file(place, missing=False)
-        with sqlite_errors(place):
-            connection = connections.to_read(place)
-            try:
-                schema.check_used(connection, place)
-                index = cls(place, connection)
-                if artifact is not None and is_artifact(Path(artifact)):
-                    manifest = open_artifact(Path(artifact)).manifest
-                    index.check(manifest, manifest.model.embedding_size)
-                connection.execute("PRAGMA query_only=ON")
-            except BaseException:
-                connection.close()
-                raise
+        path = Path(os.path.realpath(path))
+        database.check_file(path, missing=False)
+        with sqlite_errors(path), contextlib.ExitStack() as on_failure:
+            connection = database.connect_to_read(path)
+            on_failure.callback(connection.close)
+            if not database.check_schema(connection, path):
+                raise InputError(f"{path} is empty; fill it with asterisk-search index")
+            index = cls(path, connection)
+            if artifact is not None and is_artifact(Path(artifact)):
+                manifest = open_artifact(Path(artifact)).manifest
+                index.check(manifest, manifest.model.embedding_size)
+            connection.execute("PRAGMA query_only=ON")
+            on_failure.pop_all()
         return index
+
+    @property
+    def facts(self) -> IndexSettings:
+        """Another name of ``settings``."""
+        return self.settings
 
     @property
     def artifact(self) -> Path:
         """The artifact that the index was last written with."""
-        return Path(os.fsdecode(self.facts.artifact.encode("utf-8", "surrogateescape")))
+        return Path(os.fsdecode(self.settings.artifact.encode("utf-8", "surrogateescape")))
 
     @property
     def fingerprint(self) -> str:
         """The embedding space of its vectors."""
-        return self.facts.fingerprint
+        return self.settings.fingerprint
 
     @property
     def dimension(self) -> int:
         """Elements of a vector."""
-        return self.facts.dimension
-
-    @property
-    def precision(self) -> str:
-        """What an element is stored as, "int8" or "float32"."""
-        return self.facts.precision
+        return self.settings.dimension
 
     @property
     def documents(self) -> int:
-        """How many documents there are."""
+        """How many documents the index has."""
         return self._count("documents")
 
     @property
     def passages(self) -> int:
-        """How many passages there are."""
+        """How many passages the index has."""
         return self._count("passages")
 
     @property
@@ -217,30 +182,45 @@ class Index:
         """How many files or databases the documents are from."""
         return self._count("sources")
 
+    def _count(self, table: str) -> int:
+        with sqlite_errors(self.path):
+            (count,) = self.connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
+        return int(count)
+
     def check(self, model: InSpace, dimension: int) -> None:
         """Raise InputError unless the index goes with ``model``, whose vectors have this size.
 
         The two go together where their `spaces` have a member in common.
         """
-        self.facts.check(self.path, spaces(model), dimension)
+        settings = self.settings
+        if not share_space(spaces(settings), spaces(model)):
+            raise InputError(
+                f"{self.path} holds vectors of another model ({settings.model}): use "
+                f"--artifact {settings.artifact}, or index again into a new file"
+            )
+        self._check_dimension(dimension)
 
-    def declare(self, others: Iterable[str], dimension: int | None = None) -> None:
-        """Let the index go with the spaces ``others`` as well, for an index opened by `create`.
-
-        InputError where ``dimension``, the size of their vectors, is known and is another one.
-        """
-        if dimension not in (None, self.dimension):
+    def _check_dimension(self, dimension: int) -> None:
+        if dimension != self.dimension:
             raise InputError(
                 f"{self.path} holds vectors of {self.dimension} dimensions, "
                 f"the model gives {dimension}"
             )
-        self._write(self.facts.declaring(others))
 
-    def _write(self, facts: Facts) -> None:
-        if facts != self.facts:
-            with sqlite_errors(self.path, writing=True), connections.transaction(self.connection):
-                facts.write(self.connection)
-            self.facts = facts
+    def declare(self, others: Iterable[str], dimension: int | None = None) -> None:
+        """Let the index go with the spaces ``others`` as well, for an index opened by `create`.
+
+        InputError where ``dimension``, the size of their vectors if known, is another one.
+        """
+        if dimension is not None:
+            self._check_dimension(dimension)
+        self._write(self.settings.with_spaces(others))
+
+    def _write(self, settings: IndexSettings) -> None:
+        if settings != self.settings:
+            with sqlite_errors(self.path, writing=True), database.transaction(self.connection):
+                settings.write(self.connection)
+            self.settings = settings
 
     def update(
         self,
@@ -250,12 +230,12 @@ class Index:
     ) -> Changes:
         """Make the index hold ``documents``, all of them and nothing else, embedding what is new.
 
-        A document is known by source and key, and new if its digest is. ``progress`` is called with
-        the number of documents that are done with since the last call. Committed in batches: what
+        A document is identified by source and key, and new if its digest is. ``progress`` is called
+        with the number of documents finished since the last call. Committed in batches: what
         interrupts it leaves a whole index, and the next update goes on from there.
         """
-        with self._update(runtime, progress) as update:
-            update.all(documents)
+        with self._updating(runtime, progress) as update:
+            update.replace_all(documents)
         return update.changes
 
     def update_files(
@@ -268,35 +248,34 @@ class Index:
         *,
         prune: bool = False,
     ) -> Changes:
-        """Make the index hold the documents under ``paths``; what lies elsewhere stays.
+        """Make the index hold the documents under ``paths``; those from elsewhere stay.
 
-        Files whose stamp is known are not read, and files that were removed leave. Of a file that
+        Files with the stored stamp are not read, and files that were removed leave. Of a file that
         became unreadable, empty, cut off or something else, the documents stay until it is whole
         again, unless ``prune`` is true; that is reported. Errors are those of
         `asterisk.sources.scan`; committed as by `update`.
         """
-        with self._update(runtime, progress) as update:
-            update.files(paths, options, report, prune=prune)
+        with self._updating(runtime, progress) as update:
+            update.update_files(paths, options, report, prune=prune)
         return update.changes
 
     @contextlib.contextmanager
-    def _update(self, runtime: Runtime, progress: Callable[[int], None] | None) -> Iterator[Update]:
+    def _updating(
+        self, runtime: Runtime, progress: Callable[[int], None] | None
+    ) -> Iterator[Update]:
         from asterisk.apps.search.update import Update
 
         self.check(runtime, runtime.config.embedding_size)
-        name = self.facts.prompt_name
+        name = self.settings.prompt_name
         if name is None:
             name = prompt_name_of("document", runtime.prompts)
         prompt = runtime.tokenizer.encode(runtime.prompt(name), runtime.longest)
-        taken = len(runtime.tokenizer.with_special_tokens(prompt))
-        fitting = lengths(runtime.longest - taken, self.facts.longest, self.facts.overlap)
-        self._write(
-            dataclasses.replace(self.facts, longest=fitting.longest, overlap=fitting.overlap)
-        )
-        parts = self.path, self.connection, self.facts, self.blocks
+        room = runtime.longest - len(runtime.tokenizer.with_special_tokens(prompt))
+        lengths = fit_lengths(room, self.settings.longest, self.settings.overlap)
+        self._write(replace(self.settings, longest=lengths.longest, overlap=lengths.overlap))
         with (
             sqlite_errors(self.path, writing=True, foreign=True),
-            Update(*parts, fitting, runtime=runtime, progress=progress) as update,
+            Update(self, lengths, runtime, progress) as update,
         ):
             yield update
 
@@ -328,11 +307,11 @@ class Index:
             if runtime is None:
                 raise UsageError(f"mode {mode} needs a runtime")
             self.check(runtime, runtime.config.embedding_size)
-        query = Query(self.connection, self.blocks, words)
+        text = text.replace("\0", " ")
         with sqlite_errors(self.path):
-            return query.run(text.replace("\0", " "), k, runtime, mode, prompt_name)
+            return run_query(self, words, text, k, runtime, mode, prompt_name)
 
-    def vectors(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+    def vectors(self) -> Iterator[tuple[Ids, Floats]]:
         """Yield passage ids, int64 [n], with their unit vectors, float32 [n, dimension], in blocks.
 
         At most 1,024 rows a block, in no order that means anything.
@@ -343,7 +322,7 @@ class Index:
     def passage(self, passage: int) -> tuple[Document, str]:
         """Return the document that a passage id belongs to, and the passage's own text.
 
-        InputError for an id that is not there.
+        InputError for an id that does not exist.
         """
         with sqlite_errors(self.path):
             row = self.connection.execute(
@@ -375,15 +354,5 @@ class Index:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _count(self, table: str) -> int:
-        with sqlite_errors(self.path):
-            (count,) = self.connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
-        return int(count)

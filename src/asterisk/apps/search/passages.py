@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
+from typing import NamedTuple
 
 from asterisk.common.errors import UsageError
 from asterisk.tokenizer import Tokenizer
@@ -26,16 +26,22 @@ _ENDS = re.compile(r"\n[ \t\r]*\n\s*|[.!?…][\"'”’»)\]]*\s+|[。！？]+\s
 _SPACE = re.compile(r"(?<=\S) (?=\S)")
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
+class Passage(NamedTuple):
     """``text[start:end]`` of a document, in characters."""
 
     start: int
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Lengths:
+class _Span(NamedTuple):
+    """A part of a text that is not cut, and the most tokens it can have."""
+
+    start: int
+    end: int
+    tokens: int
+
+
+class Lengths(NamedTuple):
     """The most tokens of a passage, of what neighbours share, and of a title before a passage."""
 
     longest: int = LONGEST
@@ -43,7 +49,7 @@ class Lengths:
     title: int = LONGEST_TITLE
 
 
-def lengths(room: int, longest: int = LONGEST, overlap: int = OVERLAP) -> Lengths:
+def fit_lengths(room: int, longest: int = LONGEST, overlap: int = OVERLAP) -> Lengths:
     """Return lengths with which a title and a passage fit into ``room`` tokens together.
 
     None is more than asked for. UsageError where too little room is left for a passage.
@@ -80,80 +86,58 @@ def passages(
     # A passage's pieces and the next one. Each counts a token or more, so they are few.
     pieces = list(islice(coming, longest + 1))
     while pieces:
-        last, tokens = 0, 0
-        while last < len(pieces) and tokens + pieces[last][2] <= longest:
-            tokens += pieces[last][2]
-            last += 1
-        passage = _stripped(text, pieces[0][0], pieces[last - 1][1])
+        totals = accumulate(piece.tokens for piece in pieces)
+        last = sum(1 for total in totals if total <= longest)
+        passage = _stripped(text, pieces[0].start, pieces[last - 1].end)
         # A word's tokens are not quite the same after a space as without one.
         while last > 1 and passage and (part := text[passage.start : passage.end]) != fitting:
             if _fits(part, tokenizer, longest):
                 fitting = part  # an endless row of one character is counted once
                 break
             last -= 1
-            passage = _stripped(text, pieces[0][0], pieces[last - 1][1])
+            passage = _stripped(text, pieces[0].start, pieces[last - 1].end)
         # One that the last passage holds is nothing new.
         if passage is not None and not (found and passage.end <= found[-1].end):
             found.append(passage)
-        used = last if last == len(pieces) else _back(pieces, last, overlap, longest)
+        used = last
+        if last < len(pieces):  # the next passage repeats whole pieces of the overlap
+            shared = 0
+            while used > 1 and shared + pieces[used - 1].tokens <= overlap:
+                used -= 1
+                shared += pieces[used].tokens
+            # The next piece has to fit behind them, or nothing would be gained.
+            while used < last and shared + pieces[last].tokens > longest:
+                shared -= pieces[used].tokens
+                used += 1
         del pieces[:used]
         pieces += islice(coming, used)
     return found
-
-
-def _back(pieces: list[tuple[int, int, int]], last: int, overlap: int, longest: int) -> int:
-    """Return where the next passage begins: before ``last`` by whole pieces of the overlap."""
-    begin, shared = last, 0
-    while begin > 1 and shared + pieces[begin - 1][2] <= overlap:
-        begin -= 1
-        shared += pieces[begin][2]
-    # The next piece has to fit behind what is repeated, or nothing would be gained.
-    while begin < last and shared + pieces[last][2] > longest:
-        shared -= pieces[begin][2]
-        begin += 1
-    return begin
 
 
 def _fits(text: str, tokenizer: Tokenizer, longest: int) -> bool:
     return len(tokenizer.encode(text, longest + 1)) <= longest
 
 
-def _pieces(text: str, tokenizer: Tokenizer, longest: int) -> Iterator[tuple[int, int, int]]:
-    """Yield start, end and the most tokens of each sentence, or of each part of a long one.
-
-    One more token is allowed for each, because its first word may lose its space.
-    """
+def _pieces(text: str, tokenizer: Tokenizer, longest: int) -> Iterator[_Span]:
+    """Yield each sentence, or the parts of a long one; a lost space may cost a token more."""
     start = 0
-    for end in _ends(text):
-        if end - start <= _WINDOW:
-            words = list(tokenizer.words(text[start:end]))
-            total = sum(len(tokens) for _, tokens in words) + 1
-            if total <= longest:
-                yield start, end, total
-            else:
-                counted = ((word, len(tokens)) for word, tokens in words)
-                yield from _parts(counted, start, tokenizer, longest)
-        else:
+    for end in chain((match.end() for match in _ENDS.finditer(text)), [len(text)]):
+        if end - start > _WINDOW:
             yield from _parts(_words(text, start, end, tokenizer), start, tokenizer, longest)
+        elif end > start:
+            words = [(word, len(tokens)) for word, tokens in tokenizer.words(text[start:end])]
+            total = sum(count for _, count in words) + 1
+            if total <= longest:
+                yield _Span(start, end, total)
+            else:
+                yield from _parts(words, start, tokenizer, longest)
         start = end
 
 
-def _ends(text: str) -> Iterator[int]:
-    end = 0
-    for match in _ENDS.finditer(text):
-        end = match.end()
-        yield end
-    if end < len(text):
-        yield len(text)
-
-
 def _words(text: str, start: int, end: int, tokenizer: Tokenizer) -> Iterator[tuple[str, int]]:
-    """Yield the words of a long sentence and their tokens, at most a window of it at once.
-
-    A window without a space between words is one word, whose tokens nobody counts.
-    """
+    """Yield a long sentence's words and their tokens; a window without a space is one word."""
     while start < end:
-        window = text[start : start + _WINDOW] if end - start > _WINDOW else text[start:end]
+        window = text[start : min(start + _WINDOW, end)]
         if start + len(window) < end:
             spaces = list(_SPACE.finditer(window))
             if not spaces:
@@ -168,13 +152,13 @@ def _words(text: str, start: int, end: int, tokenizer: Tokenizer) -> Iterator[tu
 
 def _parts(
     words: Iterable[tuple[str, int]], start: int, tokenizer: Tokenizer, longest: int
-) -> Iterator[tuple[int, int, int]]:
+) -> Iterator[_Span]:
     """Cut a sentence between words, into parts small enough to overlap; a long word anywhere."""
     most = max(4, longest // 8)
     begin, tokens = start, 0
     for word, count in words:
         if tokens and tokens + count + 1 > most:
-            yield begin, start, tokens + 1
+            yield _Span(begin, start, tokens + 1)
             begin, tokens = start, 0
         if count + 1 > most:
             yield from _cut(word, start, tokenizer, most)
@@ -184,20 +168,20 @@ def _parts(
             tokens += count
         start += len(word)
     if begin < start:
-        yield begin, start, tokens + 1
+        yield _Span(begin, start, tokens + 1)
 
 
-def _cut(word: str, start: int, tokenizer: Tokenizer, most: int) -> Iterator[tuple[int, int, int]]:
+def _cut(word: str, start: int, tokenizer: Tokenizer, most: int) -> Iterator[_Span]:
     """Cut a long word; no more than a piece is ever tokenised. One character is never cut."""
-    place, size = 0, _PIECE
-    while place < len(word):
-        piece = word[place : place + size]
-        count = len(tokenizer.encode(piece, most)) + 1
-        if count > most and len(piece) > 1:
-            size = len(piece) // 2
+    at, size = 0, _PIECE
+    while at < len(word):
+        part = word[at : at + size]
+        count = len(tokenizer.encode(part, most)) + 1
+        if count > most and len(part) > 1:
+            size = len(part) // 2
             continue
-        yield start + place, start + place + len(piece), count
-        place += len(piece)
+        yield _Span(start + at, start + at + len(part), count)
+        at += len(part)
         size = min(2 * size, _PIECE)
 
 
@@ -207,19 +191,16 @@ def _stripped(text: str, start: int, end: int) -> Passage | None:
     return Passage(start + left, start + right) if right else None
 
 
-def composed(title: str, text: str, tokenizer: Tokenizer, longest: int = LONGEST_TITLE) -> str:
-    """Return what is embedded for a passage: the title before it, unless it begins with that."""
+def with_title(title: str, text: str, tokenizer: Tokenizer, longest: int = LONGEST_TITLE) -> str:
+    """Return what is embedded for a passage: the title before it, unless it begins with that.
+
+    Of a title of more than ``longest`` tokens, the words up to there.
+    """
     if not title or text.startswith(title):
         return text
-    before = shortened(title, tokenizer, longest)
-    return f"{before}\n{text}" if before else text
-
-
-def shortened(title: str, tokenizer: Tokenizer, longest: int = LONGEST_TITLE) -> str:
-    """Return the words of ``title`` up to ``longest`` tokens."""
-    if _fits(title, tokenizer, longest):
-        return title
-    words = list(tokenizer.words(title[: 16 * LONGEST_TITLE]))
-    counts = accumulate(len(tokens) for _, tokens in words)
-    kept = [word for (word, _), count in zip(words, counts, strict=True) if count <= longest]
-    return "".join(kept).rstrip()
+    if not _fits(title, tokenizer, longest):
+        words = list(tokenizer.words(title[: 16 * LONGEST_TITLE]))
+        counts = accumulate(len(tokens) for _, tokens in words)
+        fitting = (word for (word, _), count in zip(words, counts, strict=True) if count <= longest)
+        title = "".join(fitting).rstrip()
+    return f"{title}\n{text}" if title else text

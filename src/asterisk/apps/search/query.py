@@ -1,138 +1,339 @@
-"""One query: two rankings of documents by their best passages, as one list of hits."""
+"""One query: its words, two rankings of documents by their best passages, and hits.
+
+Words are asked of FTS5's own tokenizer. Which code points are letters, which marks are dropped and
+what a capital becomes differ between FTS5's tables, Unicode and Python, so a text is written to a
+table in memory and read back as words, in about 0.05 ms.
+"""
 
 from __future__ import annotations
 
+import re
 import sqlite3
-from collections.abc import Sequence
+import threading
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from asterisk.apps.search.blocks import Blocks, top
-from asterisk.apps.search.fusion import fused
-from asterisk.apps.search.hit import Hit
-from asterisk.apps.search.snippets import snippet
-from asterisk.apps.search.store import read_tags
-from asterisk.apps.search.words import Words, terms
+from asterisk.apps.search.database import TOKENIZER
+from asterisk.apps.search.store import Floats, read_tags
 from asterisk.common.errors import InputError
+from asterisk.common.printable import printable
 
 if TYPE_CHECKING:
+    from asterisk.apps.search.index import Index
     from asterisk.runtimes.runtime import Runtime
 
 DEPTH = 60  # documents of each ranking that are fused
-_SLICE = 500  # ids a statement
+RRF_K = 60
+IDS_TOGETHER = 500  # of a statement
+MOST_TERMS = 16  # of a query, the rarest
+MOST_READ = 1_000  # words of a query that are looked up at all
+MOST_ROWS = 8_000  # rows that BM25 is computed for: a bound on time, reached by common words only
+WIDTH = 220  # characters of a snippet
+LONGEST = 20_000  # characters looked at: a passage of 128 tokens is rarely beyond 1,000
+VOCABULARY = "CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, 'words', 'row')"
+_WORD = re.compile(r"[^\W_]+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MARKED = re.compile("\1([^\1\2]*)\2")
+_local = threading.local()  # a connection is for one thread
 Ranked = dict[int, tuple[int, float]]  # document -> its best passage and that one's score
 
 
-class Query:
-    """A query's work on one connection; ``words`` is None where there are none."""
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One document, by its best passage.
 
-    def __init__(self, connection: sqlite3.Connection, blocks: Blocks, words: Words | None) -> None:
-        self.connection, self.blocks, self.words = connection, blocks, words
+    ``document`` is its number in the index, ``source`` and ``key`` say where it is from (as in
+    `asterisk.sources.Document`). ``score`` is what the hits are ordered by, highest first: a cosine
+    in mode "vectors", BM25 in mode "words", the reciprocal rank fusion in mode "hybrid".
+    ``similarity`` is the best passage's cosine with the query, None where only words found it.
+    ``start`` and ``end`` are that passage's position in the document's text, in characters.
+    ``date``, ``author`` and ``tags`` are the document's, empty where it has none.
+    """
 
-    def run(
-        self, text: str, k: int, runtime: Runtime | None, mode: str, prompt_name: str | None = None
-    ) -> list[Hit]:
-        """Return the ``k`` best hits; see `Index.search`."""
-        self.connection.execute("BEGIN")  # one state of the file for all that follows
-        try:
-            return self._run(text, k, runtime, mode, prompt_name)
-        finally:
-            self.connection.execute("ROLLBACK")
+    document: int
+    title: str
+    score: float
+    snippet: str
+    source: str
+    key: str
+    similarity: float | None = None
+    start: int = 0
+    end: int = 0
+    date: str = ""
+    author: str = ""
+    tags: tuple[str, ...] = ()
 
-    def _run(
-        self, text: str, k: int, runtime: Runtime | None, mode: str, prompt_name: str | None
-    ) -> list[Hit]:
-        depth = k if mode != "hybrid" else max(k, DEPTH)
-        nearest: Ranked = {}
-        worded: Ranked = {}
+
+def run_query(  # noqa: PLR0917
+    index: Index,
+    words: Words | None,
+    text: str,
+    k: int,
+    runtime: Runtime | None,
+    mode: str,
+    prompt_name: str | None,
+) -> list[Hit]:
+    """Return the ``k`` best hits; see `Index.search`. ``words`` is None where FTS5 is missing."""
+    connection = index.connection
+    depth = k if mode != "hybrid" else max(k, DEPTH)
+    nearest: Ranked = {}
+    worded: Ranked = {}
+    connection.execute("BEGIN")  # one state of the file for everything that follows
+    try:
         if runtime is not None and mode != "words":
-            nearest = self._by_vector(runtime.encode_query(text, prompt_name=prompt_name), depth)
-        if self.words is not None and mode != "vectors":
-            worded = self._by_words(text, depth)
-        if mode == "vectors":
-            ranking = [(document, score) for document, (_, score) in nearest.items()]
-        elif mode == "words":
-            ranking = [(document, score) for document, (_, score) in worded.items()]
+            scores = index.blocks.scan(runtime.encode_query(text, prompt_name=prompt_name))
+            nearest = _rank(connection, "slot", lambda count: top(scores, count), depth)
+        if words is not None and mode != "vectors":
+            worded = _rank(connection, "id", lambda count: words.search(text, count), depth)
+        if mode == "hybrid":
+            ranking = fuse([list(nearest), list(worded)])
         else:
-            ranking = fused([list(nearest), list(worded)])
+            ranking = [(document, score) for document, (_, score) in (nearest | worded).items()]
         wanted = frozenset(terms(text))
-        return [
-            self._hit(document, score, nearest.get(document), worded.get(document), wanted)
-            for document, score in ranking[:k]
-        ]
+        hits = []
+        for document, score in ranking[:k]:
+            similarity = nearest[document][1] if document in nearest else None
+            passage, _ = nearest.get(document) or worded[document]
+            hits.append(_hit(connection, document, passage, score, similarity, wanted))
+        return hits
+    finally:
+        connection.execute("ROLLBACK")
 
-    def _by_vector(self, vector: npt.NDArray[np.float32], depth: int) -> Ranked:
-        scores = self.blocks.scan(vector)
-        count = depth + depth // 4
-        while True:
-            ranked = self._by_document(top(scores, count), "slot")
-            if len(ranked) >= depth or count >= len(scores):
-                return _first(ranked, depth)
-            count *= 4
 
-    def _by_words(self, text: str, depth: int) -> Ranked:
-        assert self.words is not None  # noqa: S101 - the caller has looked
-        count = depth + depth // 4
-        while True:
-            rows = self.words.search(text, count)
-            ranked = self._by_document(rows, "id")
-            if len(ranked) >= depth or len(rows) < count:
-                return _first(ranked, depth)
-            count *= 4
-
-    def _by_document(self, rows: Sequence[tuple[int, float]], column: str) -> Ranked:
-        """Return the best of ``rows``, (id or slot of a passage, score), of each document."""
+def _rank(
+    connection: sqlite3.Connection,
+    column: str,
+    best: Callable[[int], Sequence[tuple[int, float]]],
+    depth: int,
+) -> Ranked:
+    """Return ``depth`` documents, best first, by the ``best`` passages: (id or slot, score)."""
+    count = depth + depth // 4
+    while True:
+        rows = best(count)
         owners: dict[int, tuple[int, int]] = {}
-        for start in range(0, len(rows), _SLICE):
-            part = [row for row, _ in rows[start : start + _SLICE]]
+        for start in range(0, len(rows), IDS_TOGETHER):
+            part = [row for row, _ in rows[start : start + IDS_TOGETHER]]
             marks = ",".join("?" * len(part))
-            found = self.connection.execute(
-                f"SELECT {column}, id, document FROM passages WHERE {column} IN ({marks})",  # noqa: S608
-                part,
-            )
-            owners.update((row, (passage, document)) for row, passage, document in found)
+            query = f"SELECT {column}, id, document FROM passages WHERE {column} IN ({marks})"  # noqa: S608
+            for row, passage, document in connection.execute(query, part):
+                owners[row] = passage, document
         ranked: Ranked = {}
         for row, score in rows:
             if row in owners:
                 passage, document = owners[row]
                 ranked.setdefault(document, (passage, score))
-        return ranked
+        if len(ranked) >= depth or len(rows) < count:
+            return dict(islice(ranked.items(), depth))
+        count *= 4
 
-    def _hit(
-        self,
-        document: int,
-        score: float,
-        nearest: tuple[int, float] | None,
-        worded: tuple[int, float] | None,
-        wanted: frozenset[str],
-    ) -> Hit:
-        passage = (nearest or worded or (0, 0.0))[0]
-        row = self.connection.execute(
-            "SELECT s.path, d.key, d.title, d.text, d.date, d.author, d.tags, p.start, p.end "
-            "FROM documents AS d JOIN sources AS s ON s.id = d.source "
-            "JOIN passages AS p ON p.id = ? WHERE d.id = ?",
-            (passage, document),
-        ).fetchone()
-        if row is None or not all(isinstance(value, str) for value in row[:7]):
-            raise InputError("the index is damaged: a hit has no document; index again")
-        source, key, title, text, date, author, tags, start, end = row
-        return Hit(
-            document,
-            title,
-            score,
-            snippet(text[start:end], wanted),
-            source,
-            key,
-            nearest[1] if nearest else None,
-            start,
-            end,
-            date,
-            author,
-            read_tags(tags),
+
+def _hit(  # noqa: PLR0917
+    connection: sqlite3.Connection,
+    document: int,
+    passage: int,
+    score: float,
+    similarity: float | None,
+    wanted: frozenset[str],
+) -> Hit:
+    row = connection.execute(
+        "SELECT s.path, d.key, d.title, d.text, d.date, d.author, d.tags, p.start, p.end "
+        "FROM documents AS d JOIN sources AS s ON s.id = d.source "
+        "JOIN passages AS p ON p.id = ? WHERE d.id = ?",
+        (passage, document),
+    ).fetchone()
+    if row is None or not all(isinstance(value, str) for value in row[:7]):
+        raise InputError("the index is damaged: a hit has no document; index again")
+    source, key, title, text, date, author, tags, start, end = row
+    part = snippet(text[start:end], wanted)
+    about = date, author, read_tags(tags)
+    return Hit(document, title, score, part, source, key, similarity, start, end, *about)
+
+
+def top(scores: Floats, count: int) -> list[tuple[int, float]]:
+    """Return the ``count`` best (slot, score), best first, the smaller slot first among equals."""
+    slots = np.arange(len(scores))
+    if count < len(scores):
+        slots = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
+    order = slots[np.lexsort((slots, -scores[slots]))][:count]
+    return list(zip(order.tolist(), scores[order].tolist(), strict=True))
+
+
+def fuse(rankings: Iterable[Sequence[int]]) -> list[tuple[int, float]]:
+    """Return (item, score) of all ``rankings``, best first: reciprocal rank fusion.
+
+    An item's score is the sum of 1 / (60 + rank) over the rankings that have it (Cormack, Clarke
+    and Büttcher, SIGIR 2009). Among equals the one that an earlier ranking has first is first.
+    """
+    scores: dict[int, float] = {}
+    for ranking in rankings:
+        for rank, item in enumerate(ranking, 1):
+            scores[item] = scores.get(item, 0.0) + 1 / (RRF_K + rank)
+    return sorted(scores.items(), key=lambda pair: -pair[1])
+
+
+class Words:
+    """The FTS5 table of one connection; ``usable`` is False where the build has none."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self._passages = 0
+        self._frequencies: dict[str, int] = {}  # while the file stays as it is
+        self._state: tuple[int, int] | None = None
+        try:
+            connection.execute(VOCABULARY)
+            connection.execute("SELECT term FROM temp.vocabulary LIMIT 1").fetchone()
+            self.usable = True
+        except sqlite3.OperationalError as failure:
+            if "no such module" not in str(failure) and "no such fts5 table" not in str(failure):
+                raise
+            self.usable = False
+
+    def search(self, text: str, count: int) -> list[tuple[int, float]]:
+        """Return the ``count`` best (passage, BM25), best first, of passages with any word."""
+        chosen = self.choose(text)
+        if not chosen:
+            return []
+        # FTS5's own rank is the smaller the better. The inner limit bounds the time.
+        rows = self.connection.execute(
+            "SELECT rowid, score FROM (SELECT rowid, bm25(words) AS score FROM words "
+            "WHERE words MATCH ? LIMIT ?) ORDER BY score, rowid LIMIT ?",
+            (any_of(chosen), MOST_ROWS, count),
         )
+        return [(passage, -score) for passage, score in rows]
+
+    def choose(self, text: str) -> list[str]:
+        """Return the words to look for: the rarest, while their rows together stay few.
+
+        A word that no passage has costs nothing and finds nothing; a word in every fifth passage
+        distinguishes little and is left out beside a rarer one.
+        """
+        (version,) = self.connection.execute("PRAGMA data_version").fetchone()
+        state = version, self.connection.total_changes
+        if state != self._state or len(self._frequencies) > 10_000:
+            self._state, self._frequencies = state, {}
+            (self._passages,) = self.connection.execute("SELECT count(*) FROM passages").fetchone()
+        found = terms(text)
+        for term in found:
+            if term not in self._frequencies:
+                query = "SELECT doc FROM temp.vocabulary WHERE term = ?"
+                row = self.connection.execute(query, (term,)).fetchone()
+                self._frequencies[term] = row[0] if row else 0
+        counted = sorted((self._frequencies[term], term) for term in found)
+        counted = [(count, term) for count, term in counted if count][:MOST_TERMS]
+        chosen: list[str] = []
+        rows = 0
+        for count, term in counted:
+            rows += count
+            common = rows > MOST_ROWS or 5 * count > max(self._passages, 50)
+            if chosen and common:
+                break
+            chosen.append(term)
+        return chosen
 
 
-def _first(ranked: Ranked, count: int) -> Ranked:
-    return dict(list(ranked.items())[:count])
+def any_of(words: Collection[str]) -> str:
+    """Return an FTS5 expression that matches any of ``words``, each a quoted string."""
+    return " OR ".join('"' + word.replace('"', '""') + '"' for word in words)
+
+
+def terms(text: str) -> list[str]:
+    """Return the different words of ``text`` in order, cut and folded as the index does it.
+
+    Composed, and also as it is or decomposed where that gives other words: FTS5 takes "й" for a
+    letter, and "и" with a breve for "и", so a text is found however it and the query are spelt.
+    """
+    forms = [text]
+    if not text.isascii():
+        forms = [unicodedata.normalize("NFC", text), text, unicodedata.normalize("NFD", text)]
+    words = dict.fromkeys(word for form in dict.fromkeys(forms) for word in tokens(form))
+    return list(words)[:MOST_READ]
+
+
+def tokens(text: str) -> list[str]:
+    """Return all words of ``text`` in order, folded: what FTS5 would put into the index.
+
+    Where this SQLite has no FTS5, and so no index of words, its words in lower case.
+    """
+    rows = _fts5(text, "SELECT term FROM vocabulary ORDER BY doc, offset")
+    return _WORD.findall(text.lower()) if rows is None else [term for (term,) in rows]
+
+
+def positions(text: str, wanted: Collection[str]) -> list[tuple[int, str]]:
+    """Return where a wanted folded word begins in ``text``, with that word, in order.
+
+    ``text`` holds neither U+0001 nor U+0002.
+    """
+    found = [term for term in dict.fromkeys(tokens(text)) if term in wanted]
+    if not found:
+        return []
+    query = "SELECT highlight(texts, 0, char(1), char(2)) FROM texts WHERE texts MATCH ?"
+    rows = _fts5(text, query, any_of(found))
+    if rows is None:
+        lowered = ((match.start(), match[0].lower()) for match in _WORD.finditer(text))
+        return [(start, word) for start, word in lowered if word in wanted]
+    spans = [(match.start(), match[1]) for match in _MARKED.finditer(rows[0][0])]
+    folded = {word: (tokens(word) or [word])[0] for word in {word for _, word in spans}}
+    # Every earlier word has two marks around it.
+    return [(start - 2 * i, folded[word]) for i, (start, word) in enumerate(spans)]
+
+
+def _fts5(text: str, query: str, *parameters: str) -> list[tuple[str, ...]] | None:
+    """Run a query over tables in memory that hold ``text``; None where SQLite has no FTS5."""
+    if not hasattr(_local, "connection"):
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        # A word is cut after 32 KiB, perhaps inside of a character.
+        connection.text_factory = lambda data: data.decode(errors="replace")
+        try:
+            connection.execute(f"CREATE VIRTUAL TABLE texts USING fts5(text, {TOKENIZER})")
+            connection.execute("CREATE VIRTUAL TABLE vocabulary USING fts5vocab(texts, instance)")
+            _local.connection = connection
+        except sqlite3.OperationalError:
+            connection.close()
+            _local.connection = None
+    if _local.connection is None:
+        return None
+    run = _local.connection.execute
+    run("BEGIN")
+    try:
+        run("INSERT INTO texts(text) VALUES (?)", (_SURROGATE.sub("\ufffd", text),))
+        rows: list[tuple[str, ...]] = run(query, parameters).fetchall()
+        return rows
+    finally:
+        run("ROLLBACK")
+
+
+def snippet(text: str, terms: Collection[str], width: int = WIDTH) -> str:
+    """Return about ``width`` characters of ``text``, on one line and fit for a terminal.
+
+    The window with the most different ``terms`` (folded words), longer ones counting more; the
+    beginning where there is none. An ellipsis marks what is left out.
+    """
+    clean = printable(text[:LONGEST])
+    if len(clean) <= width:
+        return clean
+    start = _best_window(positions(clean, frozenset(terms)), width * 3 // 4)
+    start = max(0, min(start - width // 8, len(clean) - width))
+    end = start + width
+    if start:  # from a word's beginning
+        start = clean.find(" ", start, start + width // 4) + 1 or start
+    if end < len(clean):
+        end = max(clean.rfind(" ", end - width // 4, end), 0) or end
+    part = clean[start:end].strip()
+    return f"{'… ' if start else ''}{part}{' …' if end < len(clean) else ''}"
+
+
+def _best_window(found: list[tuple[int, str]], width: int) -> int:
+    """Return where the best window begins; the first among equals, 0 without any word."""
+    best, begin = 0, 0
+    for number, (start, _) in enumerate(found):
+        near = found[number : number + width]  # each has a character at least
+        inside = {term for position, term in near if position - start <= width}
+        worth = sum(1 + len(term) for term in inside)
+        if worth > best:
+            best, begin = worth, start
+    return begin

@@ -13,7 +13,8 @@ from typing import Any
 
 from asterisk.common.errors import InputError, one_line
 from asterisk.common.plugins import require
-from asterisk.common.streams.lines import lines, opened
+from asterisk.common.text_files import lines
+from asterisk.common.text_files import open_text as opened
 
 LINES = (".txt", ".tsv")
 RECORDS = (".jsonl", ".ndjson")

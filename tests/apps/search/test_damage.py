@@ -13,29 +13,28 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from apps.search.standing_in import Drawn, check_whole, contents, documents, fresh
-from asterisk.apps.search import Index, words
-from asterisk.apps.search.schema import VERSION
+from apps.search.fake_runtime import FakeRuntime, check_whole, contents, create_index, documents
+from asterisk.apps.search import Index, database, query
 from asterisk.common.errors import AsteriskError, InputError, OutputError, one_line
 from asterisk.sources import Database, Options, Report
 
 
 @pytest.fixture(scope="module")
 def runtime():
-    return Drawn()
+    return FakeRuntime()
 
 
 @pytest.fixture
 def path(tmp_path, runtime):
     """A sound index of 60 texts."""
-    with fresh(tmp_path / "index.db", runtime) as index:
+    with create_index(tmp_path / "index.db", runtime) as index:
         index.update(documents(60), runtime)
     return tmp_path / "index.db"
 
 
-def _refused(path: Path, runtime: Drawn, match: str) -> None:
+def _refused(path: Path, runtime: FakeRuntime, match: str) -> None:
     """Assert that neither reading nor writing takes ``path``, each in one line."""
-    for opening in (Index.open, lambda it: fresh(it, runtime)):
+    for opening in (Index.open, lambda it: create_index(it, runtime)):
         with pytest.raises(AsteriskError, match=match) as caught:
             opening(path).close()
         assert one_line(caught.value) == str(caught.value)
@@ -59,22 +58,23 @@ def test_files_that_are_no_index_are_refused_and_left_alone(tmp_path, runtime):
     with pytest.raises(InputError, match="does not exist"):
         Index.open(tmp_path / "none.db")
     with pytest.raises(OutputError, match="no such folder"):
-        fresh(tmp_path / "none" / "index.db", runtime)
+        create_index(tmp_path / "none" / "index.db", runtime)
     (tmp_path / "empty.db").touch()
     with pytest.raises(InputError, match="is empty"):
         Index.open(tmp_path / "empty.db")
-    fresh(tmp_path / "empty.db", runtime).close()
+    create_index(tmp_path / "empty.db", runtime).close()
 
 
 @pytest.mark.parametrize(
-    ("version", "told"), [(VERSION + 1, "newer"), (1, "earlier version: index again into a new")]
+    ("version", "reason"),
+    [(database.VERSION + 1, "newer"), (1, "earlier version: index again into a new")],
 )
-def test_another_schema_is_refused_and_left_alone(path, runtime, version, told):
+def test_another_schema_is_refused_and_left_alone(path, runtime, version, reason):
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version={version}")
     connection.close()
     before = path.read_bytes()
-    _refused(path, runtime, told)
+    _refused(path, runtime, reason)
     assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
@@ -149,11 +149,11 @@ def test_wrong_rows_give_an_error_or_hits_and_nothing_else(path, runtime, statem
 
 def test_any_damaged_byte_gives_an_error_or_hits(tmp_path_factory, runtime):
     sound = tmp_path_factory.mktemp("sound") / "index.db"
-    with fresh(sound, runtime) as index:
+    with create_index(sound, runtime) as index:
         index.update(documents(60), runtime)
     whole = sound.read_bytes()
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(st.lists(st.integers(0, len(whole) - 1), min_size=1, max_size=20), st.integers(0, 255))
     @example([6_367], 128)
     def check(places, value):
@@ -179,15 +179,15 @@ def test_a_cut_file_is_damaged(path, runtime):
 
 
 def test_a_full_disk_is_one_line_and_the_index_stays_whole(path, runtime):
-    with fresh(path, runtime) as index:
+    with create_index(path, runtime) as index:
         (pages,) = index.connection.execute("PRAGMA page_count").fetchone()
         index.connection.execute(f"PRAGMA max_page_count={pages + 60}")
         with pytest.raises(OutputError, match="no space left"):
-            index.update(documents(4_000), runtime)
+            index.update(documents(2_500), runtime)
         check_whole(index)
         held = index.documents
-        assert 60 <= held < 4_000
-    with fresh(path, runtime) as index:
+        assert 60 <= held < 2_500
+    with create_index(path, runtime) as index:
         index.update(documents(held + 10), runtime)
         check_whole(index)
         assert index.documents == held + 10
@@ -203,9 +203,9 @@ def test_a_real_full_file_system_is_one_line(tmp_path, runtime):
         pytest.skip("no file system can be mounted here")
     path = tmp_path / "index.db"
     try:
-        with fresh(path, runtime) as index:
+        with create_index(path, runtime) as index:
             with pytest.raises(OutputError, match="cannot write"):
-                index.update(documents(4_000), runtime)
+                index.update(documents(2_500), runtime)
             check_whole(index)
         with Index.open(path) as index:
             check_whole(index)
@@ -219,7 +219,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(path, runtime):
     path.parent.chmod(0o555)
     try:
         with pytest.raises(OutputError):
-            fresh(path, runtime)
+            create_index(path, runtime)
         with Index.open(path) as index:  # reading needs no file beside it
             assert index.search("text 3", 5, runtime)
     finally:
@@ -228,7 +228,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(path, runtime):
 
 def test_a_build_without_fts5_searches_by_vectors(path, runtime, monkeypatch):
     monkeypatch.setattr(
-        words, "VOCABULARY", "CREATE VIRTUAL TABLE temp.vocabulary USING absent5(a)"
+        query, "VOCABULARY", "CREATE VIRTUAL TABLE temp.vocabulary USING absent5(a)"
     )
     with Index.open(path) as index:
         assert not index.words.usable
@@ -239,19 +239,17 @@ def test_a_build_without_fts5_searches_by_vectors(path, runtime, monkeypatch):
         with pytest.raises(AsteriskError, match="FTS5"):
             index.search("text 3", 5, runtime, "words")
     with pytest.raises(InputError, match="FTS5"):
-        fresh(path, runtime)
+        create_index(path, runtime)
 
 
 def test_an_index_made_without_fts5_has_no_words(tmp_path, runtime, monkeypatch):
-    from asterisk.apps.search import schema
-
-    monkeypatch.setattr(schema, "WORDS", "CREATE VIRTUAL TABLE words USING fts5_absent(text)")
+    monkeypatch.setattr(database, "WORDS", "CREATE VIRTUAL TABLE words USING fts5_absent(text)")
     path = tmp_path / "index.db"
-    with fresh(path, runtime) as index:
+    with create_index(path, runtime) as index:
         index.update(documents(600), runtime)
         index.update(documents(300), runtime)
     monkeypatch.undo()
-    with fresh(path, runtime) as index:
+    with create_index(path, runtime) as index:
         assert index.words is None
         index.update(documents(400), runtime)
         assert len(index.search("text 3", 500, runtime)) == 400
@@ -259,7 +257,7 @@ def test_an_index_made_without_fts5_has_no_words(tmp_path, runtime, monkeypatch)
 
 def test_values_that_are_not_finite_are_nobodys_neighbours(tmp_path, runtime):
     path = tmp_path / "index.db"
-    with fresh(path, runtime, "float32") as index:
+    with create_index(path, runtime, "float32") as index:
         index.update(documents(20), runtime)
         (blob,) = index.connection.execute("SELECT vectors FROM blocks").fetchone()
         rows = np.frombuffer(blob, "<f4").copy().reshape(-1, 32)
@@ -303,7 +301,7 @@ BAD = {
     "an error in XML": "<Error><Code>AccessDenied</Code></Error>",
     "an error in plain text": "503 Service Unavailable\n",
 }
-# What cannot be told from a text or page that was rewritten.
+# What cannot be distinguished from a text or page that was rewritten.
 TEXTS = ("note.txt", "note.md", "page.html", "lines.gz")
 ALIKE = {
     "an error page": ("page.html",),
@@ -325,7 +323,7 @@ def test_what_takes_a_files_place_takes_nothing_from_the_index(tmp_path, runtime
     file, good = tmp_path / name, GOOD[name]
     good = good if isinstance(good, bytes) else good.encode()
     file.write_bytes(good)
-    with fresh(tmp_path / "index.db", runtime) as index:
+    with create_index(tmp_path / "index.db", runtime) as index:
         held = _indexed(index, file, runtime)[0].added
         assert held >= 1
         before = contents(index)
@@ -352,7 +350,7 @@ def test_what_takes_a_files_place_takes_nothing_from_the_index(tmp_path, runtime
 def test_the_line_says_what_it_is_now(tmp_path, runtime):
     file = tmp_path / "feed.xml"
     kept = "2 documents of it are kept (--prune removes them)"
-    with fresh(tmp_path / "index.db", runtime) as index:
+    with create_index(tmp_path / "index.db", runtime) as index:
         file.write_text(TWO)
         _indexed(index, file, runtime)
         for text, reason in (
@@ -382,8 +380,8 @@ def test_the_line_says_what_it_is_now(tmp_path, runtime):
 def test_a_file_that_is_cut_anywhere_takes_nothing_from_the_index(tmp_path, runtime, name):
     file, good = tmp_path / name, GOOD[name]
     good = good if isinstance(good, bytes) else good.encode()
-    with fresh(tmp_path / "index.db", runtime) as index:
-        for end in range(0, len(good) - 1, 9):
+    with create_index(tmp_path / "index.db", runtime) as index:
+        for end in range(0, len(good) - 1, 13):
             file.write_bytes(good)
             _indexed(index, file, runtime)
             file.write_bytes(good[:end])
@@ -398,7 +396,7 @@ def test_what_the_user_does_is_done(tmp_path, runtime):
     feed, note = tmp_path / "feed.xml", tmp_path / "note.txt"
     feed.write_text(TWO)
     note.write_text("what I think")
-    with fresh(tmp_path / "index.db", runtime) as index:
+    with create_index(tmp_path / "index.db", runtime) as index:
         assert index.update_files([tmp_path], runtime).added == 3
         feed.write_text(TWO.replace("<guid>1", "<guid>2"))
         changes = index.update_files([tmp_path], runtime)
@@ -417,7 +415,7 @@ def test_a_query_without_rows_keeps_what_it_gave(tmp_path, runtime):
     owner.execute("CREATE TABLE notes(body)")
     owner.execute("INSERT INTO notes VALUES ('one'), ('two')")
     asked = Options(databases=(Database(database, "SELECT body FROM notes"),))
-    with fresh(tmp_path / "index.db", runtime) as index:
+    with create_index(tmp_path / "index.db", runtime) as index:
         assert index.update_files([], runtime, asked).added == 2
         owner.execute("DELETE FROM notes")
         assert index.update_files([], runtime, asked).kept == 2

@@ -1,4 +1,4 @@
-"""The options of commands that read sources."""
+"""The options of commands that read documents from files, folders and databases."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from pathlib import Path
 from asterisk.cli.common import positive
 from asterisk.common.errors import UsageError
 from asterisk.common.progress import tell
-from asterisk.sources.decoding import known
-from asterisk.sources.document import Report
-from asterisk.sources.options import KINDS, Database, Options
+from asterisk.sources.document import KINDS, Database, Options, Report
+from asterisk.sources.files import codec_of
 
 
-def source_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what says which files are read, and how; not the paths themselves."""
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which files are read, and how; not the paths themselves."""
     it = parser.add_argument_group("sources")
     it.add_argument("--include", action="append", default=[], metavar="GLOB", help="only these")
     it.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="not these")
@@ -52,14 +51,14 @@ def source_arguments(parser: argparse.ArgumentParser) -> None:
     it.add_argument("--strict", action="store_true", help="stop at what would be skipped")
 
 
-def options(arguments: argparse.Namespace) -> Options:
-    """Return what `source_arguments` has parsed; UsageError for what does not go together."""
+def reading_options(arguments: argparse.Namespace) -> Options:
+    """Return the `Options` of a command line; UsageError for what does not go together."""
     files, queries = arguments.sqlite, arguments.query
     if len(files) != len(queries):
         raise UsageError(f"{len(files)} --sqlite and {len(queries)} --query: each needs the other")
     if len({file.absolute() for file in files}) < len(files):
-        raise UsageError("a database stands twice: use one query with UNION ALL")
-    if arguments.encoding is not None and known(arguments.encoding) is None:
+        raise UsageError("a database is given twice: use one query with UNION ALL")
+    if arguments.encoding is not None and codec_of(arguments.encoding) is None:
         raise UsageError(f"unknown encoding {arguments.encoding!r}")
     same = ("kind", "lines", "encoding", "field", "title_field", "id_field", "header")
     return Options(
@@ -73,6 +72,6 @@ def options(arguments: argparse.Namespace) -> Options:
     )
 
 
-def report(arguments: argparse.Namespace) -> Report:
-    """Return a report that tells each line on standard error, or raises under ``--strict``."""
+def skip_report(arguments: argparse.Namespace) -> Report:
+    """Return a report that prints each line on standard error, or raises under ``--strict``."""
     return Report(tell, strict=arguments.strict)

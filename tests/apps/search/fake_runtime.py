@@ -11,15 +11,15 @@ from types import SimpleNamespace
 import numpy as np
 
 from asterisk.apps.search import Index
-from asterisk.apps.search.blocks import Blocks
+from asterisk.apps.search.store import Blocks
 from asterisk.runtimes.runtime import Runtime
-from asterisk.sources.document import Document, made
+from asterisk.sources.document import Document, make_document
 from asterisk.tokenizer import gpt2
 
 SIZE = 32
 
 
-class Drawn(Runtime):
+class FakeRuntime(Runtime):
     """A runtime without an engine or prompts; counts the texts that it has embedded."""
 
     def __init__(
@@ -34,10 +34,10 @@ class Drawn(Runtime):
         self.fingerprint = fingerprint
         self.compatible_with = compatible_with
         self.prompts = {}
-        self.default_prompt_name = None
+        self.default_prompt_name = self.similarity = None
         self.longest = longest
         self.format = "drawn"
-        self.config = SimpleNamespace(embedding_size=size)
+        self.config = SimpleNamespace(embedding_size=size, normalize=True)
         self.embedded: list[str] = []
 
     def encode(self, texts, *, prompt_name=None):
@@ -56,8 +56,8 @@ class Drawn(Runtime):
         return (row / np.linalg.norm(row)).astype("f4")
 
 
-def fresh(path: Path, runtime: Drawn, precision: str = "int8") -> Index:
-    """Make an index for a `Drawn`, which has a folder but no manifest."""
+def create_index(path: Path, runtime: FakeRuntime, precision: str = "int8") -> Index:
+    """Make an index for a `FakeRuntime`, which has no folder."""
     return Index.create(path, path.parent / "drawn", precision=precision, runtime=runtime)
 
 
@@ -69,7 +69,7 @@ def documents(count: int, source: str = "/texts", words: int = 6) -> list[Docume
     for number in range(count):
         draw = np.random.default_rng(number)
         chosen = [names[i] for i in draw.integers(0, len(names), words)]
-        found.append(made(source, str(number), "", f"text {number}: {' '.join(chosen)}."))
+        found.append(make_document(source, str(number), "", f"text {number}: {' '.join(chosen)}."))
     return [document for document in found if document is not None]
 
 
@@ -134,11 +134,11 @@ def check_whole(index: Index) -> None:
 
 __all__ = [
     "SIZE",
-    "Drawn",
+    "FakeRuntime",
     "add_rows",
     "check_whole",
     "contents",
+    "create_index",
     "documents",
-    "fresh",
     "remove_rows",
 ]

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from asterisk.sources import digest
-from sources.finding import found, told, written
+from sources.helpers import contents, found, written
 
 TEXT = "Grüße – naïve café, 東京\nzweite Zeile"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_encodings_that_tell_themselves(tmp_path: Path, encoding: str) -> None:
+def test_encodings_that_a_mark_shows(tmp_path: Path, encoding: str) -> None:
     documents, lines = found(written(tmp_path, "a.txt", TEXT.encode(encoding)))
-    assert told(documents) == [("", "", TEXT)]
+    assert contents(documents) == [("", "", TEXT)]
     assert not lines
 
 
@@ -45,7 +45,11 @@ def test_the_users_encoding_is_for_what_is_not_utf_8(tmp_path: Path) -> None:
 def test_one_bad_byte_costs_one_byte(tmp_path: Path) -> None:
     path = written(tmp_path, "a.txt", "één\n".encode() + b"\xff\xfe\n\nthree caf\xe9\r\n")
     documents, lines = found(path, lines=True)
-    assert told(documents) == [("1", "", "één"), ("2", "", "\ufffd\ufffd"), ("4", "", "three café")]
+    assert contents(documents) == [
+        ("1", "", "één"),
+        ("2", "", "\ufffd\ufffd"),
+        ("4", "", "three café"),
+    ]
     assert lines == ["a.txt: 3 bytes of it not UTF-8"]
 
 
@@ -102,11 +106,11 @@ def test_files_and_texts_beyond_the_limits_are_refused(tmp_path: Path) -> None:
 def test_a_line_beyond_the_limit_costs_itself_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asterisk.sources.line_stream.LONGEST", 1 << 20)
+    monkeypatch.setattr("asterisk.sources.files.LONGEST_LINE", 1 << 20)
     data = b"first\n" + b"x" * (3 << 20) + b"\nlast"
     for encoded in (data, data.decode().encode("utf-16")):
         documents, lines = found(written(tmp_path, "a.txt", encoded), lines=True)
-        assert told(documents) == [("1", "", "first"), ("3", "", "last")]
+        assert contents(documents) == [("1", "", "first"), ("3", "", "last")]
         assert lines == ["a.txt, line 2: longer than 1 MB"]
 
 

@@ -26,7 +26,7 @@ def written(folder: Path, name: str, data: bytes | str) -> Path:
     return path
 
 
-def told(documents: list[Document]) -> list[tuple[str, str, str]]:
+def contents(documents: list[Document]) -> list[tuple[str, str, str]]:
     return [(it.key, it.title, it.text) for it in documents]
 
 

@@ -1,4 +1,4 @@
-"""HTML to text through `html.parser`, in time and memory that grow with its length only.
+"""HTML to text by `html.parser`, in time and memory that grow with its length only.
 
 No tree is built: an HTML5 tree of 27 KB may take a gigabyte, since each block repeats the
 formatting that is open around it.
@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from html.parser import HTMLParser
-from typing import NamedTuple
 
-from asterisk.sources.document import fit
+from asterisk.sources.document import clean
+from asterisk.sources.files import OpenFile, Piece
 
 CHUNK = 1 << 16  # characters given to the parser at a time
+_CHARSET = re.compile(
+    rb"""(?:<meta[^>]{0,500}?charset\s*=\s*["']?|<\?xml[^>]{0,200}?encoding\s*=\s*["'])\s*"""
+    rb"([\w.:+-]{1,40})",
+    re.IGNORECASE,
+)
 _OMITTED = {
     "annotation", "annotation-xml", "audio", "canvas", "datalist", "iframe", "nav", "noembed",
     "noframes", "noscript", "object", "script", "select", "style", "svg", "template", "textarea",
@@ -30,42 +36,35 @@ _BLOCK = {
     "h5", "h6", "head", "header", "hgroup", "hr", "html", "legend", "listing", "main", "p",
     "plaintext", "pre", "section", "summary", "table", "xmp",
 }  # fmt: skip
-_APART = {
+_SEPARATORS = {
     **dict.fromkeys(_BLOCK, "\n\n"),
     **dict.fromkeys(("dd", "dl", "dt", "li", "ol", "tr", "ul"), "\r"),  # a line's beginning or end
     **dict.fromkeys(("td", "th"), " "),
 }
-_KEPT = {"pre", "xmp", "plaintext", "listing"}  # spaces and all; a space is a NUL meanwhile
+_PREFORMATTED = {"pre", "xmp", "plaintext", "listing"}  # spaces and all; a space is a NUL meanwhile
 _TAG = re.compile(r"<(?:[a-zA-Z!?]|/.)", re.DOTALL)
 _SPACE = re.compile(r"\s+")
 _BREAK = re.compile(r" ?[\n\r][ \n\r]*")
-_UNSEEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
+_NOT_SHOWN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
 # Python refuses to read a number of thousands of digits; no character has one of nine.
 _HUGE = re.compile(r"&#(?:[0-9]{9,}|[xX][0-9a-fA-F]{9,});?")
 
 
-class Page(NamedTuple):
-    """What a page says: its title (or first heading), description and text by paragraphs.
-
-    ``date``, ``author`` and ``tags`` as `Document` has them.
-    """
-
-    title: str
-    description: str
-    text: str
-    date: str = ""
-    author: str = ""
-    tags: tuple[str, ...] = ()
+def read_html(file: OpenFile) -> Iterator[Piece]:
+    """Yield the page as one document."""
+    yield page(file.text(_CHARSET), main=True)
 
 
-def page(source: str, *, main: bool = False) -> Page:
-    """Return what ``source``, a page or a part of one, says; there is no HTML it refuses.
+def page(source: str, *, main: bool = False) -> Piece:
+    """Return title (or first heading), text by paragraphs, date, author and tags of a page.
 
-    With ``main`` the text is that of ``<main>`` or ``<article>`` alone, if it is most of the text.
+    ``source`` may be a part of one; there is no HTML it refuses. With ``main`` the text is that of
+    ``<main>`` or ``<article>`` alone, if it is most of the text, after a description that it does
+    not hold.
     """
     # What some versions of the parser fail at (a marked section, a number of thousands of digits)
     # or read on after (an empty comment).
-    source = _HUGE.sub("\ufffd", fit(source)).replace("<![", "<! [")
+    source = _HUGE.sub("\ufffd", clean(source)).replace("<![", "<! [")
     source = source.replace("<!-->", "").replace("<!--->", "")
     parser, at = _Parser(), 0
     while at < len(source):
@@ -84,10 +83,10 @@ def unescaped(text: str) -> str:
     return html.unescape(_HUGE.sub("\ufffd", text)) if "&" in text else text
 
 
-def iso_date(text: str) -> str:
+def iso_date(text: str, *, time: bool = False) -> str:
     """Return a date, or a time in UTC, in ISO 8601; "" for what is neither in that notation.
 
-    A time without a zone is taken for UTC.
+    A time without a zone is taken for UTC; with ``time``, a date is its first second.
     """
     text = text.strip()
     try:
@@ -95,19 +94,19 @@ def iso_date(text: str) -> str:
         when = when.astimezone(UTC) if when.tzinfo else when
     except (ValueError, OverflowError):
         return ""
-    if len(text) <= 10:
+    if len(text) <= 10 and not time:
         return when.date().isoformat()
     return when.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
-class _Open:
-    """An element of interest that is open: its name, and where its text begins in the output."""
+class _Element:
+    """An open element: its name, and where its text begins in the output."""
 
     def __init__(self, tag: str, start: int) -> None:
         self.tag, self.start, self.depth = tag, start, 1  # how many of that name are open
 
     def ended_by(self, tag: str) -> bool:
-        """Count an end tag, and tell whether it is this element's."""
+        """Count an end tag, and return whether it is this element's."""
         self.depth -= tag == self.tag
         return not self.depth
 
@@ -119,50 +118,56 @@ class _Parser(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.out: list[str] = []
         self.hidden: list[str] = []
-        self.pre = 0
+        self.preformatted = 0  # how many such elements are open
         self.raw = ""  # the element whose text is no text of the page
-        self.omitted: _Open | None = None
+        self.omitted: _Element | None = None
         self.title: list[str] = []
-        self.titled = False
-        self.heading, self.heading_from = "", -1
+        self.has_title = False
+        self.heading, self.heading_start = "", -1
         self.meta: dict[str, str] = {}
         self.tags: list[str] = []
         self.times: list[str] = []
-        self.begun: dict[str, _Open] = {}
+        self.open: dict[str, _Element] = {}
         self.regions: dict[str, list[str]] = {"main": [], "article": []}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if self.raw:
             return
         attributes = {name: value or "" for name, value in reversed(attrs)}
-        if tag in _RAW or (tag == "title" and not self.titled and not self.omitted):
+        if tag in _RAW or (tag == "title" and not self.has_title and not self.omitted):
             self.raw = tag
         if self.omitted and tag == self.omitted.tag:
             self.omitted.depth += 1
             if tag in _IMPLIED and self.omitted.depth == 2:
-                self.leave_out(self.omitted)
-        for region in self.begun.values():
+                self.omit(self.omitted)
+        for region in self.open.values():
             region.depth += tag == region.tag
         if not self.omitted:
-            self.seen(tag, attributes)
-        self.out.append("\n" if tag == "br" else _APART.get(tag, ""))
+            self.start(tag, attributes)
+        self.out.append("\n" if tag == "br" else _SEPARATORS.get(tag, ""))
         if tag == "img":
             self.handle_data(f" {attributes.get('alt', '')} ")
-        self.pre += tag in _KEPT
+        self.preformatted += tag in _PREFORMATTED
 
-    def seen(self, tag: str, attributes: dict[str, str]) -> None:
-        """Take the start of an element that is not within one that is left out."""
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """Take the start of an element that is not within an omitted one."""
         if tag in _OMITTED or (tag not in _WHOLE and _is_hidden(tag, attributes)):
-            self.omitted = _Open(tag, len(self.out))
+            self.omitted = _Element(tag, len(self.out))
         elif tag == "meta":
-            self.about(attributes)
+            names = (attributes.get(it, "") for it in ("name", "property", "itemprop"))
+            name = next(filter(None, names), "").lower()
+            content = _flat(attributes.get("content", ""))
+            if name in {"keywords", "article:tag"}:
+                self.tags += content.split(",")
+            elif content:
+                self.meta.setdefault(name, content)
         elif tag == "h1" and not self.heading:
-            self.heading_from = len(self.out)
-        elif tag == "time" and self.begun:
+            self.heading_start = len(self.out)
+        elif tag == "time" and self.open:
             self.times.append(attributes.get("datetime", ""))
         name = "main" if attributes.get("role") == "main" else tag
-        if name in self.regions and name not in self.begun:
-            self.begun[name] = _Open(tag, len(self.out))
+        if name in self.regions and name not in self.open:
+            self.open[name] = _Element(tag, len(self.out))
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
@@ -172,61 +177,55 @@ class _Parser(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if self.raw and tag != self.raw:
             return
-        self.titled = self.titled or self.raw == "title"
+        self.has_title = self.has_title or self.raw == "title"
         self.raw = ""
-        self.pre = max(0, self.pre - (tag in _KEPT))
-        self.out.append(_APART.get(tag, ""))
+        self.preformatted = max(0, self.preformatted - (tag in _PREFORMATTED))
+        self.out.append(_SEPARATORS.get(tag, ""))
         if self.omitted:
             if self.omitted.ended_by(tag):
-                self.leave_out(self.omitted)
-        elif tag == "h1" and self.heading_from >= 0:
-            self.heading = _flat("".join(self.out[self.heading_from :]))
-            self.heading_from = -1
-        for name, region in list(self.begun.items()):
+                self.omit(self.omitted)
+        elif tag == "h1" and self.heading_start >= 0:
+            self.heading = _flat("".join(self.out[self.heading_start :]))
+            self.heading_start = -1
+        for name, region in list(self.open.items()):
             if region.ended_by(tag):
-                self.regions[name] += self.out[self.begun.pop(name).start :]
+                self.regions[name] += self.out[self.open.pop(name).start :]
 
     def handle_data(self, data: str) -> None:
         if self.raw:
             self.title += [data] * (self.raw == "title")
+            return
+        data = data.replace("\xad", "")
+        if self.preformatted:
+            self.out.append(data.expandtabs(4).replace(" ", "\0"))
         else:
-            data = data.replace("\xad", "")
-            data = data.expandtabs(4).replace(" ", "\0") if self.pre else _SPACE.sub(" ", data)
-            self.out.append(data)
+            self.out.append(_SPACE.sub(" ", data))
 
-    def leave_out(self, element: _Open) -> None:
+    def omit(self, element: _Element) -> None:
         """Remove the text of an element that has ended; one that never ends keeps its own."""
         if element.tag not in _OMITTED:
             self.hidden += self.out[element.start :]
         del self.out[element.start :]
         self.omitted = None
 
-    def about(self, attributes: dict[str, str]) -> None:
-        names = (attributes.get(it, "") for it in ("name", "property", "itemprop"))
-        name = next(filter(None, names), "").lower()
-        content = _flat(attributes.get("content", ""))
-        if name in {"keywords", "article:tag"}:
-            self.tags += content.split(",")
-        elif content:
-            self.meta.setdefault(name, content)
-
-    def page(self, main: bool) -> Page:
-        for name, opened in self.begun.items():
-            self.regions[name] += self.out[opened.start :]
-        if not self.titled:  # one that never ends is the text
+    def page(self, main: bool) -> Piece:
+        for name, region in self.open.items():
+            self.regions[name] += self.out[region.start :]
+        if not self.has_title:  # one that never ends is the text
             self.out, self.title = [*self.out, *self.title], []
-        text = _joined(self.out) or _joined(self.hidden)
-        for region in self.regions.values() if main else ():
-            alone = _joined(region)
-            if 2 * len(alone) >= len(text):
-                text = alone
-                break
+        text = _join(self.out) or _join(self.hidden)
         meta = self.meta
+        if main:
+            parts = map(_join, self.regions.values())
+            text = next((part for part in parts if 2 * len(part) >= len(text)), text)
+            description = meta.get("description", "") or meta.get("og:description", "")
+            text = text if description in text else f"{description}\n\n{text}"
         author = meta.get("author", "") or meta.get("article:author", "")
         dates = [meta.get(it, "") for it in ("article:published_time", "datepublished", "date")]
-        return Page(
+        return Piece(
+            "",
+            "",
             _flat("".join(self.title)) or meta.get("og:title", "") or self.heading,
-            meta.get("description", "") or meta.get("og:description", ""),
             text,
             next(filter(None, map(iso_date, dates + self.times)), ""),
             "" if "://" in author else author,
@@ -237,14 +236,14 @@ class _Parser(HTMLParser):
 def _is_hidden(tag: str, attributes: dict[str, str]) -> bool:
     hidden = attributes.get("hidden", "until-found").lower() != "until-found"
     closed = tag == "dialog" and "open" not in attributes
-    return closed or hidden or bool(_UNSEEN.search(attributes.get("style", "")))
+    return closed or hidden or bool(_NOT_SHOWN.search(attributes.get("style", "")))
 
 
 def _flat(text: str) -> str:
     return " ".join(text.replace("\0", " ").split())
 
 
-def _joined(parts: list[str]) -> str:
+def _join(parts: list[str]) -> str:
     text = re.sub("[ \t\f\v]+", " ", "".join(parts))
     text = _BREAK.sub(lambda it: "\n\n" if it.group().count("\n") > 1 else "\n", text)
     return text.replace("\0", " ").strip()

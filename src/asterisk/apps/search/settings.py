@@ -1,4 +1,4 @@
-"""What an index was made with, as it stands in its ``meta`` table."""
+"""The settings of an index: the model, precision, passages and prompt that it was made with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asterisk.apps.search.passages import LONGEST, OVERLAP
 from asterisk.artifact import is_artifact, open_artifact
 from asterisk.common.errors import ArtifactError, InputError, UsageError
 from asterisk.model.prompt_names import check_prompt_name
-from asterisk.runtimes.spaces import share_space, spaces
+from asterisk.runtimes.spaces import InSpace, spaces
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime
@@ -26,12 +26,12 @@ MOST_SPACES = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """The settings of an index.
+class IndexSettings:
+    """The settings stored in an index's ``meta`` table.
 
     ``artifact`` is the folder that it was made with, ``fingerprint`` its embedding space and
     ``compatible_with`` others whose vectors may be compared with these. ``longest`` and ``overlap``
-    are tokens of passages, ``words`` tells whether there is an FTS5 table. ``prompt_name`` is the
+    are tokens of passages; ``words`` is whether there is an FTS5 table. ``prompt_name`` is the
     prompt that documents are embedded with, None for the model's own one for documents.
     """
 
@@ -49,66 +49,34 @@ class Facts:
     prompt_name: str | None = None
 
     @classmethod
-    def of(
-        cls,
-        artifact: Path,
-        precision: str,
-        runtime: Runtime | None,
-        prompt_name: str | None = None,
+    def from_artifact(
+        cls, artifact: Path, precision: str, runtime: Runtime | None, prompt_name: str | None
     ) -> Self:
-        """Read them from a folder; a checkpoint's need its ``runtime``."""
+        """Return the settings for an artifact, or for a checkpoint folder and its ``runtime``."""
         if precision not in PRECISIONS:
             raise UsageError(f"precision must be int8 or float32, not {precision!r}")
         # As UTF-8 whatever the locale: another process may have another one.
-        place = os.fsencode(artifact.absolute()).decode("utf-8", "surrogateescape")
+        path = os.fsencode(artifact.absolute()).decode("utf-8", "surrogateescape")
+        model: InSpace
         if is_artifact(artifact):
-            manifest = open_artifact(artifact).manifest
-            check_prompt_name(prompt_name, manifest.prompts)
-            return cls(
-                place,
-                manifest.fingerprint,
-                spaces(manifest)[1:],
-                manifest.name,
-                manifest.format,
-                manifest.recipe,
-                manifest.model.embedding_size,
-                precision,
-                prompt_name=prompt_name,
-            )
-        if runtime is None:
+            model = manifest = open_artifact(artifact).manifest
+            about = manifest.name, manifest.format, manifest.recipe, manifest.model.embedding_size
+            prompts = manifest.prompts
+        elif runtime is None:
             raise ArtifactError(f"{artifact} is not an artifact")
-        check_prompt_name(prompt_name, runtime.prompts)
-        return cls(
-            place,
-            runtime.fingerprint,
-            spaces(runtime)[1:],
-            Path(place).name,
-            runtime.format,
-            "fp32",
-            runtime.config.embedding_size,
-            precision,
-            prompt_name=prompt_name,
-        )
+        else:
+            model, prompts = runtime, runtime.prompts
+            about = Path(path).name, runtime.format, "fp32", runtime.config.embedding_size
+        check_prompt_name(prompt_name, prompts)
+        others = spaces(model)[1:]
+        return cls(path, model.fingerprint, others, *about, precision, prompt_name=prompt_name)
 
-    def check(self, path: Path, others: Iterable[str], dimension: int) -> None:
-        """Raise InputError unless a model of these spaces and this size goes with the index."""
-        if not share_space(spaces(self), others):
-            raise InputError(
-                f"{path} holds vectors of another model ({self.model}): use "
-                f"--artifact {self.artifact}, or index again into a new file"
-            )
-        if dimension != self.dimension:
-            raise InputError(
-                f"{path} holds vectors of {self.dimension} dimensions, the model gives {dimension}"
-            )
-
-    def declaring(self, others: Iterable[str]) -> Self:
-        """Return the same settings, going with these spaces as well."""
-        more = replace(self, compatible_with=(*self.compatible_with, *others))
-        _, *known = spaces(more)
-        if len(known) > MOST_SPACES:
-            raise UsageError(f"{len(known)} spaces; an index has {MOST_SPACES} at most")
-        return replace(self, compatible_with=tuple(known))
+    def with_spaces(self, others: Iterable[str]) -> Self:
+        """Return the same settings, compatible with these spaces as well."""
+        _, *every = spaces(replace(self, compatible_with=(*self.compatible_with, *others)))
+        if len(every) > MOST_SPACES:
+            raise UsageError(f"{len(every)} spaces; an index has {MOST_SPACES} at most")
+        return replace(self, compatible_with=tuple(every))
 
     @classmethod
     def read(cls, connection: sqlite3.Connection, path: Path) -> Self:
@@ -121,25 +89,24 @@ class Facts:
             values["compatible_with"] = tuple(values["compatible_with"])
             if set(values) != {field.name for field in fields(cls)}:
                 raise ValueError
-            facts = cls(**values)
-            if not facts._sound():
+            settings = cls(**values)
+            if not settings._is_valid():
                 raise ValueError
         except (ValueError, TypeError, KeyError, RecursionError):
             raise InputError(f"{path} is damaged: its settings cannot be read") from None
-        return facts
+        return settings
 
     def write(self, connection: sqlite3.Connection) -> None:
-        """Put them into the ``meta`` table, inside the transaction under way."""
+        """Write the ``meta`` table, inside the current transaction."""
         connection.executemany(
             "INSERT OR REPLACE INTO meta VALUES (?, ?)",
             [(key, json.dumps(value)) for key, value in asdict(self).items()],
         )
 
-    def _sound(self) -> bool:
+    def _is_valid(self) -> bool:
         names = self.artifact, self.fingerprint, self.model, self.format, self.recipe
-        spaces = self.compatible_with
         return (
-            all(isinstance(name, str) for name in (*names, *spaces))
+            all(isinstance(name, str) for name in (*names, *self.compatible_with))
             and "\0" not in self.artifact
             and type(self.dimension) is int
             and 1 <= self.dimension <= LARGEST_DIMENSION

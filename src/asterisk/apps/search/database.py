@@ -1,0 +1,264 @@
+"""The SQLite file of an index: its tables, connections to it, its errors, its writer's lock.
+
+::
+
+    meta        key, value                     the settings that the index was made with
+    sources     path, stamp, kind              files; the stamp proves that one has not changed
+    documents   source, key, title, digest, first, count, text, date, author, tags (a JSON list)
+    passages    document, start, end, slot     ids first to first + count - 1 of a document
+    blocks      vectors                        the vectors of slots SLOTS * id and following
+    vectors     passage, vector                a view: one row a vector
+    words       FTS5 over the passages, contentless: the text is in documents alone
+
+Slots are 0 to n - 1 without a gap. A block holds SLOTS vectors, one after the other, int8 or
+little-endian float32; behind the last slot in use its bytes mean nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from asterisk.common.errors import AsteriskError, InputError, OutputError
+from asterisk.common.printable import printable
+
+if sys.platform != "win32":
+    import fcntl
+
+APPLICATION_ID = 0x61737478  # "astx"
+VERSION = 2
+PAGE = 8_192  # bytes: a block is read in half as many steps as by SQLite's 4,096
+# NumPy wants large blocks. But SQLite before 3.43 reads a whole block for each row of the view.
+SLOTS = 64
+LONGEST_VALUE = 128 << 20  # bytes of one text or blob
+CACHE = 2 << 10  # KiB
+BUSY = 5.0  # seconds
+TOKENIZER = 'tokenize="unicode61 remove_diacritics 2"'
+
+TABLES = {
+    "meta": "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "sources": (
+        "CREATE TABLE sources(id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, "
+        "stamp TEXT NOT NULL, kind TEXT NOT NULL DEFAULT '')"
+    ),
+    "documents": (
+        "CREATE TABLE documents(id INTEGER PRIMARY KEY, source INTEGER NOT NULL, "
+        "key TEXT NOT NULL, title TEXT NOT NULL, digest BLOB NOT NULL, "
+        "first INTEGER NOT NULL, count INTEGER NOT NULL, text TEXT NOT NULL, date TEXT NOT NULL, "
+        "author TEXT NOT NULL, tags TEXT NOT NULL, UNIQUE(source, key))"
+    ),
+    "passages": (
+        "CREATE TABLE passages(id INTEGER PRIMARY KEY, document INTEGER NOT NULL, "
+        "start INTEGER NOT NULL, end INTEGER NOT NULL, slot INTEGER NOT NULL UNIQUE)"
+    ),
+    "blocks": "CREATE TABLE blocks(id INTEGER PRIMARY KEY, vectors BLOB NOT NULL)",
+    "vectors": (
+        "CREATE VIEW vectors(passage, vector) AS SELECT p.id, substr(b.vectors, "  # noqa: S608
+        f"1 + p.slot % {SLOTS} * (length(b.vectors) / {SLOTS}), length(b.vectors) / {SLOTS}) "
+        f"FROM passages AS p JOIN blocks AS b ON b.id = p.slot / {SLOTS}"
+    ),
+}
+WORDS = f"CREATE VIRTUAL TABLE words USING fts5(text, content='', {TOKENIZER})"
+_FTS5 = {"words_data", "words_idx", "words_docsize", "words_config"}  # FTS5's own tables
+_ANALYZE = {"sqlite_stat1", "sqlite_stat4"}
+
+
+def create_tables(connection: sqlite3.Connection) -> bool:
+    """Create all tables inside the current transaction; return whether there is FTS5."""
+    for statement in TABLES.values():
+        connection.execute(statement)
+    try:
+        connection.execute(WORDS)
+        words = True
+    except sqlite3.OperationalError as failure:
+        if "fts5" not in str(failure):
+            raise
+        words = False
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version={VERSION}")
+    return words
+
+
+def check_schema(connection: sqlite3.Connection, path: Path) -> bool:
+    """Raise InputError unless the file is an index of this version with its tables and no more.
+
+    Return False for one that holds nothing at all, as after a kill before the first commit.
+    """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    objects = connection.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
+    if not application and not objects:
+        return False
+    if application != APPLICATION_ID:
+        raise InputError(f"{path} is not a search index: it belongs to another program")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version < VERSION:
+        raise InputError(f"{path} was made by an earlier version: index again into a new file")
+    if version > VERSION:
+        raise InputError(f"{path} was made by a newer version: install a newer asterisk-edge")
+    ours = TABLES | {"words": WORDS}
+    missing = set(TABLES)
+    for kind, name, sql in objects:
+        missing.discard(name)
+        if name in ours:
+            expected = sql == ours[name] and kind == ("view" if name == "vectors" else "table")
+        elif kind == "index":
+            expected = sql is None and str(name).startswith("sqlite_autoindex_")
+        else:
+            expected = kind == "table" and name in _FTS5 | _ANALYZE
+        if not expected:
+            raise InputError(f"{path} is not as an index is made: {str(name)[:60]!r}")
+    if missing:
+        raise InputError(f"{path} is damaged: it has no table {min(missing)}")
+    return True
+
+
+def check_file(path: Path, *, missing: bool) -> bool:
+    """Return whether the file exists, if it may be ``missing``; InputError unless it is plain."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if missing:
+            return False
+        raise InputError(f"{path} does not exist; make it with asterisk-search index") from None
+    except OSError as failure:
+        raise InputError(f"cannot read {path}: {failure.strerror or failure}") from None
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path} is not a file")
+    return True
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Connect without a way to change the file; a writer is not in the way."""
+    try:
+        return connect(path, "mode=ro")
+    except sqlite3.OperationalError as failure:
+        # A write-ahead log needs a file beside it. Where none may be made and there is no log,
+        # nobody is writing either.
+        log = path.with_name(path.name + "-wal")
+        unwritable = _code(failure) in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
+        if not unwritable or (log.exists() and log.stat().st_size):
+            raise
+        return connect(path, "immutable=1")
+
+
+def connect(path: Path, mode: str) -> sqlite3.Connection:
+    """Connect by SQLite's URI parameter ``mode``, and read the schema to see that it works."""
+    connection = sqlite3.connect(
+        f"file:{quote(os.fsencode(path.absolute()))}?{mode}",
+        uri=True,
+        timeout=BUSY,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
+        for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0"):
+            connection.execute(f"PRAGMA {pragma}")
+        connection.execute("PRAGMA temp_store=MEMORY")
+        connection.execute(f"PRAGMA cache_size=-{CACHE}")
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit everything inside as one, or undo all of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def sqlite_errors(path: Path, *, writing: bool = False, foreign: bool = False) -> Iterator[None]:
+    """Raise SQLite's errors as InputError or OutputError.
+
+    ``foreign``: the code of others runs inside, and its own UnicodeDecodeError passes.
+    """
+    try:
+        yield
+    except sqlite3.Error as failure:
+        raise _own_error(path, failure, writing) from failure
+    except UnicodeDecodeError as failure:
+        if foreign:
+            raise
+        # Of a message of SQLite itself, which quotes damaged names byte by byte.
+        raise InputError(f"{path} is damaged; index again into a new file") from failure
+
+
+def _own_error(path: Path, failure: sqlite3.Error, writing: bool) -> AsteriskError:
+    code = _code(failure)
+    if code == sqlite3.SQLITE_NOTADB:
+        return InputError(f"{path} is not a search index")
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return OutputError(f"{path} is in use by another process; try again")
+    if code == sqlite3.SQLITE_FULL:
+        return OutputError(f"cannot write {path}: no space left; what was indexed so far is kept")
+    if code == sqlite3.SQLITE_READONLY:
+        return OutputError(f"cannot write {path}: it is read-only")
+    if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR}:
+        what = "write" if writing else "read"
+        return (OutputError if writing else InputError)(f"cannot {what} {path}: {failure}")
+    return InputError(f"{path} is damaged ({printable(str(failure))}); index again into a new file")
+
+
+def _code(failure: sqlite3.Error) -> int:
+    return (getattr(failure, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR) & 0xFF
+
+
+class WriterLock:
+    """A locked file beside the index, until it is released or the process ends, however it ends.
+
+    SQLite's own locks last for one transaction, and an update is many. OutputError where another
+    process has it, or the folder cannot be written. Windows has none: SQLite's own lock still keeps
+    each batch whole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.with_name(path.name + "-lock")
+        self._descriptor = -1
+        while self._descriptor < 0:
+            self._descriptor = self._take(path)
+
+    def _take(self, path: Path) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+        try:
+            descriptor = os.open(self.path, flags, 0o666)
+        except OSError as failure:
+            raise OutputError(f"cannot write {path}: {failure.strerror or failure}") from None
+        try:
+            if sys.platform != "win32":
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever had it may have removed the file in between: the lock must be on the name.
+            if os.path.samestat(os.fstat(descriptor), os.lstat(self.path)):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            os.close(descriptor)
+            raise OutputError(f"{path} is being written by another process; try again") from None
+        except OSError:
+            return descriptor  # a file system without locks
+        os.close(descriptor)
+        return -1
+
+    def release(self) -> None:
+        """Remove the file, then let go."""
+        if self._descriptor >= 0:
+            self.path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._descriptor = -1

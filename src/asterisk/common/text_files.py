@@ -1,0 +1,203 @@
+"""Text files and standard input, read line by line, and the texts in them.
+
+Files are UTF-8, or UTF-16 or UTF-32 with a byte order mark. A line ends in LF, CR LF or CR. A file
+named .gz or .zst is decompressed. A text is a plain line or a JSON line.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+from asterisk.common.errors import InputError, one_line
+from asterisk.common.plugins import require
+
+LONGEST_LINE = 64 << 20  # bytes
+LINE_ENDS = ("\n", "\r")
+JSON_LINES = {".jsonl", ".ndjson"}
+CHUNK = 512  # compressed bytes at a time; a hostile block may grow thirty thousand times
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as UTF-16's does
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+# To a lone surrogate, which no bytes decode to.
+codecs.register_error("asterisk.surrogate", lambda failure: ("\udcff", failure.end))  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A text, its position for messages ("notes.txt, line 3"), and the id in its source, if any."""
+
+    text: str
+    place: str
+    id: str | int | None = None
+
+
+def read_records(
+    paths: Sequence[Path], *, json_lines: bool | None, field: str, longest: int = LONGEST_LINE
+) -> Iterator[Record]:
+    """Yield the texts of ``paths`` in order; of standard input for ``-`` or without paths.
+
+    ``json_lines`` None decides by ``.jsonl`` or ``.ndjson`` in the name. A JSON line is a string,
+    or an object with the text in ``field`` and perhaps an ``id``; a blank one is an empty text.
+    InputError names the line that is not JSON or has no text; see also `lines`.
+    """
+    for path in paths or [Path("-")]:
+        as_json = not JSON_LINES.isdisjoint(path.suffixes) if json_lines is None else json_lines
+        for position, line in lines(path, longest):
+            if not as_json or not line.strip():
+                yield Record("" if as_json else line, position)
+                continue
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError):
+                raise InputError(f"{position}: not JSON") from None
+            text = value.get(field) if isinstance(value, dict) else value
+            if not isinstance(text, str):
+                raise InputError(
+                    f"{position}: neither a string nor an object with a string in {field!r}"
+                )
+            id = value.get("id") if isinstance(value, dict) else None
+            yield Record(text, position, id if isinstance(id, (str, int)) else None)
+
+
+def filter_empty(records: Iterable[Record], on_empty: str) -> Iterator[Record]:
+    """Yield ``records``; empty ones too, unless ``on_empty`` is "skip" or "error" (InputError)."""
+    for record in records:
+        if not record.text.strip():
+            if on_empty == "error":
+                raise InputError(f"{record.place}: empty text; see --on-empty")
+            if on_empty == "skip":
+                continue
+        yield record
+
+
+def lines(
+    path: Path, longest: int = LONGEST_LINE, errors: str = "asterisk.surrogate"
+) -> Iterator[tuple[str, str]]:
+    """Yield the position of each line, as "notes.txt, line 3", and its text without the line end.
+
+    ``-`` is standard input. InputError names the line that has more than ``longest`` bytes or
+    cannot be decoded (unless ``errors`` is "replace"), and a file that cannot be read.
+    """
+    name = "standard input" if str(path) == "-" else str(path)
+    with open_text(path, errors) as file:
+        for number, line in numbered_lines(file, longest):
+            position = f"{name}, line {number}"
+            text = "" if line is None else line.removesuffix("\n")
+            try:
+                size = longest + 1 if line is None else len(text.encode())
+            except UnicodeEncodeError as failure:
+                at = len(failure.object[: failure.start].encode(file.encoding)) + 1
+                raise InputError(f"{position}: not {file.encoding.upper()} (byte {at})") from None
+            if size > longest:
+                limit = f"{longest >> 20} MB" if longest >> 20 else f"{longest >> 10} KB"
+                raise InputError(f"{position}: longer than {limit}")
+            yield position, text
+
+
+def numbered_lines(file: TextIO, longest: int) -> Iterator[tuple[int, str | None]]:
+    """Yield each line's number, from 1, and text with line end: None if longer than ``longest``."""
+    number = 0
+    while line := file.readline(longest + 1):
+        number += 1
+        if len(line) <= longest or line.endswith(LINE_ENDS):
+            yield number, line
+            continue
+        yield number, None
+        while line and not line.endswith(LINE_ENDS):
+            line = file.readline(1 << 20)
+
+
+@contextmanager
+def open_text(path: Path, errors: str = "strict") -> Iterator[TextIO]:
+    r"""Open a file, or standard input for ``-``, as text in which every line ends in ``\n``.
+
+    InputError where the file cannot be read to its end.
+    """
+    name = "standard input" if str(path) == "-" else str(path)
+    try:
+        with ExitStack() as stack:
+            stream: Any = sys.stdin.buffer if str(path) == "-" else open_packed(path, stack)
+            if not hasattr(stream, "peek"):
+                stream = io.BufferedReader(stream)
+            head = stream.peek(4)
+            marks = (it for it in BYTE_ORDER_MARKS if head.startswith(it[0]))
+            mark, encoding = next(marks, (b"", "utf-8"))
+            stream.read(len(mark))
+            text = io.TextIOWrapper(stream, encoding, errors)
+            stack.callback(text.detach)  # or standard input would be closed
+            yield text
+    except (EOFError, zlib.error) as failure:
+        raise InputError(f"{name} is damaged: {one_line(failure)}") from None
+    except OSError as failure:
+        raise InputError(f"cannot read {name}: {failure.strerror or one_line(failure)}") from None
+
+
+def open_packed(path: Path, stack: ExitStack) -> IO[bytes]:
+    """Open a file, decompressed by its name's ending, to be closed by ``stack``."""
+    raw = stack.enter_context(path.open("rb"))
+    if path.suffix not in {".gz", ".zst"}:
+        return raw
+    return io.BufferedReader(stack.enter_context(decompressed(raw, path.suffix)))
+
+
+def decompressed(raw: IO[bytes], suffix: str) -> Any:
+    """Return a raw reader of what gzip (".gz") or zstd (".zst") has compressed.
+
+    Reading raises OSError, EOFError or zlib.error where that is damaged or cut off.
+    """
+    if suffix == ".zst":
+        return _Zstandard(raw)
+    import gzip
+
+    return gzip.GzipFile(fileobj=raw)
+
+
+class _Zstandard(io.RawIOBase):
+    """All frames of a zstd file; the library's own reader takes a cut-off frame for the end."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._library: Any = require("zstandard", "train")
+        self._raw, self._frame, self._out = raw, None, memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._out:
+            chunk = self._raw.read(CHUNK)
+            if not chunk:
+                if self._frame is not None:
+                    raise EOFError("it ends inside a zstd frame")
+                return 0
+            self._out = memoryview(self._decompressed(chunk))
+        count = min(len(buffer), len(self._out))
+        buffer[:count] = self._out[:count]
+        self._out = self._out[count:]
+        return count
+
+    def _decompressed(self, chunk: bytes) -> bytes:
+        parts = []
+        while chunk:
+            frame: Any = self._frame or self._library.ZstdDecompressor().decompressobj()
+            try:
+                parts.append(frame.decompress(chunk))
+            except self._library.ZstdError as failure:
+                raise OSError(f"damaged: {failure}") from None
+            chunk = frame.unused_data if frame.eof else b""
+            self._frame = None if frame.eof else frame
+        return b"".join(parts)

@@ -1,0 +1,214 @@
+"""Plain text, JSON lines and tables: a document a file, a line or a row."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+from asterisk.common.printable import escaped
+from asterisk.common.text_files import LINE_ENDS
+from asterisk.sources.document import Options, Unreadable
+from asterisk.sources.files import OpenFile, Piece
+
+TEXT = ("text", "body", "content")  # the first that exists, unless the user names one
+TITLE = ("title",)
+ID = ("id",)
+Rows = Iterator[tuple[int, list[str]]]
+
+
+def read_text(file: OpenFile) -> Iterator[Piece]:
+    """Yield the file as one document without a title."""
+    yield Piece("", "", "", file.text())
+
+
+def read_lines(file: OpenFile) -> Iterator[Piece]:
+    """Yield each line that is not blank; its number is its key."""
+    for number, line in file.lines():
+        if line.strip():
+            yield Piece(f"line {number}", str(number), "", line)
+
+
+def read_json_lines(file: OpenFile) -> Iterator[Piece]:
+    """Yield a document a line: a string, or an object with a text, perhaps a title and an id.
+
+    Lines that are neither are reported, blank ones are not.
+    """
+    options = file.options
+    texts = _names(options.field, TEXT)
+    titles, ids = _names(options.title_field, TITLE), _names(options.id_field, ID)
+    for number, line in file.lines():
+        if not line.strip():
+            continue
+        where = f"line {number}"
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            if not line.endswith(LINE_ENDS):
+                raise Unreadable(f"{where} is not JSON and has no line end: cut off?") from None
+            file.skip(where, "not JSON")
+            continue
+        if isinstance(value, str):
+            yield Piece(where, str(number), "", value)
+            continue
+        text, title, key = (_member(value, names) for names in (texts, titles, ids))
+        if not isinstance(text, str):
+            wanted = " or ".join(map(repr, texts))
+            file.skip(where, f"neither a string nor an object with a string in {wanted}")
+            continue
+        is_key = isinstance(key, (str, int)) and not isinstance(key, bool)
+        title = title if isinstance(title, str) else ""
+        yield Piece(where, str(key if is_key else number), title, text)
+
+
+def _member(value: Any, names: tuple[str, ...]) -> Any:
+    if not isinstance(value, dict):
+        return None
+    return next((value[name] for name in names if value.get(name) is not None), None)
+
+
+def read_tsv(file: OpenFile) -> Iterator[Piece]:
+    """Yield a document a row of TSV as IANA has it: a quote is a character like others."""
+    lines = _Lines(file)
+    rows = ((lines.number, line.rstrip("\r\n").split("\t")) for line in lines if line.strip("\r\n"))
+    return _read_table(lines, rows)
+
+
+def read_csv(file: OpenFile) -> Iterator[Piece]:
+    """Yield a document a row of CSV (RFC 4180).
+
+    The separator is the comma, or a semicolon if the first line has that only.
+    """
+    lines = _Lines(file)
+    return _read_table(lines, _csv_rows(lines))
+
+
+class _Lines:
+    """Lines for `csv`, which wants them without their numbers; keeps those of the last."""
+
+    def __init__(self, file: OpenFile) -> None:
+        self.file, self.lines = file, file.lines()
+        self.number, self.last, self.ended = 0, "", False
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self.lines, None)
+        if line is None:
+            self.ended = True
+            raise StopIteration
+        self.number, self.last = line
+        return self.last
+
+
+def _csv_rows(lines: _Lines) -> Rows:
+    first = next(lines, None)
+    if first is None:
+        return
+    separator = ";" if ";" in first and "," not in first else ","
+    reader = csv.reader(chain([first], lines), delimiter=separator)
+    start = 0
+    while True:
+        # The limit is the module's own, for everybody in the process; theirs is put back.
+        before = csv.field_size_limit(lines.file.options.longest_text)
+        try:
+            row = next(reader, None)
+        except csv.Error as failure:
+            lines.file.skip(f"line {start + 1}", f"not CSV ({failure})")
+            row = []
+        finally:
+            csv.field_size_limit(before)
+        if row is None:
+            return
+        if lines.ended:  # within a record
+            raise Unreadable(f"a quote that opens in line {start + 1} does not end: cut off?")
+        if row:
+            yield start + 1, row
+        start = lines.number
+
+
+def _read_table(lines: _Lines, rows: Rows) -> Iterator[Piece]:
+    """Yield the rows that have the first one's columns; Unreadable for a table that is cut off."""
+    first = next(rows, None)
+    if first is None:
+        return
+    width = len(first[1])
+    columns, has_header = _table_columns(first[1], lines.file.options)
+    needed = max(column for column in columns if column is not None)
+    for number, row in rows if has_header else chain([first], rows):
+        if needed < len(row) <= width:
+            title = "" if columns.title is None else row[columns.title]
+            key = "" if columns.id is None else row[columns.id].strip()
+            yield Piece(f"line {number}", key or str(number), title, row[columns.text])
+            continue
+        many = "1 column" if len(row) == 1 else f"{len(row)} columns"
+        reason = f"{many} where the first line has {width}"
+        if len(row) < width and not lines.last.endswith(LINE_ENDS):
+            raise Unreadable(f"line {number} has {reason}, and no line end: cut off?")
+        lines.file.skip(f"line {number}", reason)
+
+
+class Columns(NamedTuple):
+    """Positions from 0; None for a title or id that no column has."""
+
+    text: int
+    title: int | None = None
+    id: int | None = None
+
+
+def _table_columns(first: list[str], options: Options) -> tuple[Columns, bool]:
+    """Return the columns and whether the first row is a header."""
+    given = (options.field, options.title_field, options.id_field)
+    numbered = options.field is not None and all(_number(it) for it in given if it is not None)
+    single = options.field is None and len(first) == 1
+    header = options.header
+    if header is None:
+        header = first[0].strip().casefold() in TEXT if single else not numbered
+    if header or numbered:
+        return find_columns(first, options, named=header), header
+    if not single:
+        raise Unreadable("a table without a header needs columns by number: --field 2")
+    return Columns(0), False
+
+
+def find_columns(header: Sequence[str], options: Options, *, named: bool = True) -> Columns:
+    """Return the columns by the names in ``header``, without regard to case, or by number.
+
+    ``named`` False: the first row is no header, and only numbers count. Unreadable without a
+    column for the text, or where a column that the user asks for does not exist.
+    """
+    folded = [name.strip().casefold() for name in header] if named else []
+
+    def position(given: str | None, default: tuple[str, ...]) -> int | None:
+        for name in _names(given, default):
+            if name.casefold() in folded:
+                return folded.index(name.casefold())
+        number = _number(given or "")
+        return number - 1 if 0 < number <= len(header) else None
+
+    text = position(options.field, TEXT)
+    if text is None:
+        if options.field is None and len(header) == 1:
+            return Columns(0)
+        has = escaped(", ".join(name.strip() for name in header[:20])[:200])
+        raise Unreadable(
+            f"no column {' or '.join(_names(options.field, TEXT))} among: {has} "
+            "(--field takes a name or a number)"
+        )
+    title, id = position(options.title_field, TITLE), position(options.id_field, ID)
+    for given, found in ((options.title_field, title), (options.id_field, id)):
+        if given is not None and found is None:
+            raise Unreadable(f"no column {given}")
+    return Columns(text, title, id)
+
+
+def _names(given: str | None, default: tuple[str, ...]) -> tuple[str, ...]:
+    return default if given is None else (given,)
+
+
+def _number(text: str) -> int:
+    """Return the number that ``text`` is, 0 for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and int(text[:9]) > 0 else 0
