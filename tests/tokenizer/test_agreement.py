@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 from hypothesis import given, settings
 
-from asterisk.tokenizer.offsets import encode_with_offsets
+from asterisk.tokenizer.bpe import encode_with_offsets
 
 from .conftest import ids_of
 from .texts import AWKWARD, SURROGATES, TEXTS, readable

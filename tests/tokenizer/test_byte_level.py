@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asterisk.tokenizer import ByteLevelBPE
-from asterisk.tokenizer.alphabet import CHARACTERS
 from asterisk.tokenizer.folder import read_tokenizer
+from asterisk.tokenizer.huggingface import CHARACTERS
 
 from .conftest import engine, ids_of
 from .texts import AWKWARD, SURROGATES, TEXTS, readable

@@ -10,10 +10,7 @@ from hypothesis import strategies as st
 
 from asterisk.common.errors import UsageError
 from asterisk.tokenizer import BUILTIN, gpt2
-from asterisk.tokenizer.bpe_table import Table
-from asterisk.tokenizer.mapped import map_file
-from asterisk.tokenizer.merge import Merger
-from asterisk.tokenizer.prefix import Prefix
+from asterisk.tokenizer.bpe import BPETable, Merger
 from asterisk.tokenizer.tokenizer import joined_surrogates
 
 from .texts import AWKWARD, TEXTS
@@ -98,10 +95,9 @@ def test_work_is_bounded_by_the_limit(kind, monkeypatch):
     st.integers(0, 300),
 )
 def test_certain_tokens_hold_whatever_follows(alphabet, random, length, more):
-    table = Table(map_file(BUILTIN))
-    merge = Merger(table)
+    merge = Merger(BPETable(BUILTIN.read_bytes()))
     word = "".join(random.choices(alphabet, k=length + more)).encode()
-    tokens = Prefix(table, merge).certain(word[:length], 1)
+    tokens = merge.certain(word[:length], 1)
     assert merge(word)[: len(tokens)] == tokens
 
 

@@ -48,40 +48,28 @@ BERT_TEXTS = TEXTS | st.text(st.sampled_from(MARKS), max_size=12)
 
 
 def _tokenizers(vocab, *, longest_word=100, lowercase_first=False, **options):
-    """Ours and Hugging Face's over one vocabulary; 0 is [UNK]'s unless the vocabulary says so."""
-    unknown = vocab.get("[UNK]", 0)
-    ours = WordPiece(
-        build(
-            vocab,
-            vocab_size=max(vocab.values()) + 1,
-            unknown=unknown,
-            longest_word=longest_word,
-            continuing="##",
-            lowercase_first=lowercase_first,
-            prefix=[],
-            suffix=[],
-            pad=None,
-            **options,
-        )
-    )
-    normalizer = {"type": "BertNormalizer", **options}
+    """Ours and Hugging Face's over one vocabulary."""
+    model = {
+        "type": "WordPiece",
+        "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": longest_word,
+        "vocab": vocab,
+    }
+    normalizers = [{"type": "BertNormalizer", **options}]
     if lowercase_first:
-        normalizer = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, normalizer]}
+        normalizers.insert(0, {"type": "Lowercase"})
+    size = max(vocab.values()) + 1
+    ours = WordPiece(build(model, normalizers, size=size, prefix=[], suffix=[], pad=None))
     theirs = engine(
         {
             "version": "1.0",
             "added_tokens": [],
-            "normalizer": normalizer,
+            "normalizer": {"type": "Sequence", "normalizers": normalizers},
             "pre_tokenizer": {"type": "BertPreTokenizer"},
             "post_processor": None,
             "decoder": None,
-            "model": {
-                "type": "WordPiece",
-                "unk_token": "[UNK]",
-                "continuing_subword_prefix": "##",
-                "max_input_chars_per_word": longest_word,
-                "vocab": vocab,
-            },
+            "model": model,
         }
     )
     return ours, theirs
@@ -319,8 +307,8 @@ def test_ten_million_characters_take_little_time_and_memory(uncased, kind, tmp_p
 
 def test_several_threads(uncased, monkeypatch):
     ours, _ = uncased
-    monkeypatch.setattr(wordpiece, "_KEPT_CHUNKS", 16)  # so that the memories are emptied
-    monkeypatch.setattr(wordpiece, "_KEPT_POINTS", 16)
+    monkeypatch.setattr(wordpiece, "_CACHED_CHUNKS", 16)  # so that the memories are emptied
+    monkeypatch.setattr(wordpiece, "_CACHED_POINTS", 16)
     texts = AWKWARD * 20
     expected = [ours.encode(text) for text in texts]
     with ThreadPoolExecutor(8) as threads:
@@ -332,8 +320,8 @@ def test_the_memories_are_bounded(vocab):
     ours, _ = _tokenizers(vocab, **UNCASED)
     ours.encode(" ".join(map(str, range(50_000))))
     ours.encode("".join(map(chr, range(0x80, 0x9000))))
-    assert len(ours._chunks) <= wordpiece._KEPT_CHUNKS
-    assert len(ours._chunks._composed) <= wordpiece._KEPT_POINTS
+    assert len(ours._chunks) <= wordpiece._CACHED_CHUNKS
+    assert len(ours._chunks._composed) <= wordpiece._CACHED_POINTS
 
 
 def test_it_pickles_as_its_path_or_whole(uncased, tmp_path):

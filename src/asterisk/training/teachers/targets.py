@@ -19,7 +19,7 @@ import numpy.typing as npt
 from asterisk.common.errors import ArtifactError, EngineError
 from asterisk.common.files import replacing_file, replacing_folder
 from asterisk.tokenizer import ByteLevelBPE
-from asterisk.tokenizer.offsets import encode_with_offsets
+from asterisk.tokenizer.bpe import encode_with_offsets
 from asterisk.training.corpora.corpus import Corpus
 from asterisk.training.teachers.align import token_targets
 from asterisk.training.teachers.blackbox import TokenStates, Vectors
