@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import asterisk
 from asterisk.common.errors import ArtifactError, InputError, UsageError
-from asterisk.model import original, state_dict
+from asterisk.model import huggingface, original
 from asterisk.model.checkpoint import load, save
 from asterisk.runtimes.torch import reference
 from model.original_project import build, vectors
@@ -341,7 +341,7 @@ def test_other_files_get_one_line(raw, tmp_path, kind):
 
 def test_size_is_bounded(raw, tmp_path, monkeypatch):
     torch.save(raw, tmp_path / "model.pt")
-    monkeypatch.setattr(state_dict, "LARGEST_FILE", 1 << 20)
+    monkeypatch.setattr(huggingface, "LARGEST_FILE", 1 << 20)
     with pytest.raises(ArtifactError, match="plain file of at most"):
         original.read(tmp_path / "model.pt", "x")
     for place in (tmp_path, tmp_path / "absent"):

@@ -11,7 +11,7 @@ from conftest import SHIPPED
 
 import asterisk
 from asterisk.common.errors import UsageError
-from asterisk.model.prompt_names import ROLES, prompt_name_of
+from asterisk.model.config import ROLES, prompt_name_of
 
 TEXTS = [
     "how plants make sugar",

@@ -18,7 +18,7 @@ from asterisk.common.progress import Bar, lines_of, tell
 from asterisk.common.streams.lines import LONGEST_LINE
 from asterisk.common.streams.reading import Record, embedded, kept, read
 from asterisk.common.vectors import PRECISIONS, quantize
-from asterisk.model.prompt_names import prompt_name_of
+from asterisk.model.config import prompt_name_of
 from asterisk.runtimes.budget import add_option
 
 if TYPE_CHECKING:

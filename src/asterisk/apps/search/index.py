@@ -28,7 +28,7 @@ from asterisk.apps.search.words import Words
 from asterisk.artifact import is_artifact, open_artifact
 from asterisk.common.errors import InputError, UsageError
 from asterisk.common.validation import integer
-from asterisk.model.prompt_names import prompt_name_of
+from asterisk.model.config import prompt_name_of
 from asterisk.runtimes.spaces import InSpace, spaces
 from asterisk.sources.document import Document
 
