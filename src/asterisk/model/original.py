@@ -102,19 +102,20 @@ def _renamed(tensors: Mapping[str, Array], config: ModelConfig) -> dict[str, Arr
             ("norm2.", hidden, None, ["output.LayerNorm"]),
         ):
             matrix = (rows,) if columns is None else (rows, columns)
-            for kind, shape in (("weight", matrix), ("bias", (rows,))):
+            shapes: dict[str, tuple[int, ...]] = {"weight": matrix, "bias": (rows,)}
+            for kind, shape in shapes.items():
                 names = tuple(f"{block}.{name}.{kind}" for name in ours)
                 layout.append((f"{layer}.{theirs}{kind}", shape, names))
     renamed = {
         # There are no token types here; BERT's one is added to every token.
         "embeddings.token_type_embeddings.weight": np.zeros((1, hidden), np.float32)
     }
-    for name, shape, names in layout:
+    for name, expected, names in layout:
         if name not in tensors:
             raise ArtifactError(f"{name} is missing")
         value = tensors[name]
-        if value.shape != shape:
-            raise ArtifactError(f"{name} has shape {list(value.shape)}, expected {list(shape)}")
+        if value.shape != expected:
+            raise ArtifactError(f"{name} has shape {list(value.shape)}, expected {list(expected)}")
         if not np.isfinite(value).all():
             raise ArtifactError(f"{name} holds values that are not finite")
         renamed |= zip(names, np.split(value, len(names)), strict=True)

@@ -31,22 +31,17 @@ from asterisk.tokenizer.huggingface import (
     steps,
     template,
 )
+from asterisk.tokenizer.library import MOST_BYTES, in_one_spelling
 from asterisk.tokenizer.source import TokenizerSource, kind_of
 
-MOST_BYTES = 64 << 20
 _FAMILIES = {
-    "BertTokenizer": "bert",
-    "DistilBertTokenizer": "bert",
+    **dict.fromkeys(("BertTokenizer", "DistilBertTokenizer"), "bert"),
     "RobertaTokenizer": "roberta",
     "XLMRobertaTokenizer": "xlm-roberta",
-    "PreTrainedTokenizer": "as it is",
-    "TokenizersBackend": "as it is",
+    **dict.fromkeys(("PreTrainedTokenizer", "TokenizersBackend"), "as it is"),
 }
 _BY_MODEL = {
-    "bert": "bert",
-    "distilbert": "bert",
-    "roberta": "roberta",
-    "xlm-roberta": "xlm-roberta",
+    **{"bert": "bert", "distilbert": "bert", "roberta": "roberta", "xlm-roberta": "xlm-roberta"},
     "asterisk": "as it is",  # the original project's encoder, whose folders no library else opens
 }
 _BERT = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
@@ -68,16 +63,14 @@ def read_tokenizer(folder: Path, model_type: str, *, lowercase: bool = False) ->
     takes the ``tokenizers`` package where that is not installed.
     """
     files = _Files(folder)
-    family = _family(files, model_type)
-    read = {"bert": _bert, "roberta": _roberta, "xlm-roberta": _xlm_roberta, "as it is": _as_it_is}
-    return _source(files, family, read[family](files), lowercase)
+    return _source(files, _family(files, model_type), lowercase)
 
 
 @cache
 def gpt2_source() -> TokenizerSource:
     """Return the built-in tokenizer, GPT-2's with ``[PAD]`` and ``[MASK]``, as a source."""
     files = _Files(None, json.loads(huggingface.to_json(gpt2())), huggingface.config())
-    return _source(files, "as it is", _as_it_is(files), lowercase=False)
+    return _source(files, "as it is", lowercase=False)
 
 
 class _Files:
@@ -104,18 +97,15 @@ class _Files:
             raise self.error(f"texts that are cut on the {side} are not supported")
 
     def error(self, message: str) -> ArtifactError:
-        """Return an error that names the folder."""
         return ArtifactError(f"{self.where}: {message}")
 
     def missing(self, names: str) -> ArtifactError:
-        """Return the error for a folder without any of the files that hold a vocabulary."""
         return self.error(
             f"has no {names} to read a tokenizer from; transformers makes one: "
             "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
         )
 
     def text(self, name: str) -> str | None:
-        """Return the text of a file in UTF-8, None if there is none."""
         if self.folder is None or not has_file(self.folder, name):
             return None
         try:
@@ -135,14 +125,12 @@ class _Files:
         return value
 
     def option(self, name: str, default: bool) -> bool:
-        """Return an option of tokenizer_config.json."""
         value = self.config.get(name, default)
         if not isinstance(value, bool):
             raise self.error(f"{name} in tokenizer_config.json is not true or false")
         return value
 
     def part(self, name: str) -> Any:
-        """Return a part of tokenizer.json."""
         return None if self.definition is None else self.definition.get(name)
 
     def steps(self, part: str, expected: Sequence[str] = ()) -> list[Part]:
@@ -190,17 +178,16 @@ class _Files:
 
 
 def _family(files: _Files, model_type: str) -> str:
-    """Return how transformers builds the tokenizer."""
     name = files.config.get("tokenizer_class")
     if name is None:
         name = (files.json("config.json") or {}).get("tokenizer_class")
-    if name is None:
-        if model_type not in _BY_MODEL:
-            raise files.error(
-                f"no tokenizer_class, and model type {model_type!r} is not one of "
-                f"{', '.join(_BY_MODEL)}"
-            )
+    if name is None and model_type in _BY_MODEL:
         return _BY_MODEL[model_type]
+    if name is None:
+        raise files.error(
+            f"no tokenizer_class, and model type {model_type!r} is not one of "
+            f"{', '.join(_BY_MODEL)}"
+        )
     family = _FAMILIES.get(str(name).removesuffix("Fast"))
     if family is None:
         listed = ", ".join(n for n in _FAMILIES if n != "PreTrainedTokenizer")
@@ -311,14 +298,16 @@ def _special_names(files: _Files, family: str) -> dict[str, str]:
     return {name: token for name, token in named.items() if token is not None}
 
 
-def _source(files: _Files, family: str, parts: _Parts, lowercase: bool) -> TokenizerSource:
+def _source(files: _Files, family: str, lowercase: bool) -> TokenizerSource:
+    read = {"bert": _bert, "roberta": _roberta, "xlm-roberta": _xlm_roberta, "as it is": _as_it_is}
+    parts = read[family](files)
     named = _special_names(files, family)
     model = huggingface.model(parts.model, files.where)
     ids = huggingface.vocabulary(model, files.where)
     given = _given_tokens(files, family, named)
     stated = {*ids, *(files.token(t, "an added token") for i, t in given if i is not None)}
     added = _added_tokens(files, given, ids)
-    tokens = _by_id(ids)
+    tokens = huggingface.tokens_by_id(ids)
     if parts.around is None:
         before, after = around(files.part("post_processor"), ids, files.where)
     else:
@@ -333,18 +322,10 @@ def _source(files: _Files, family: str, parts: _Parts, lowercase: bool) -> Token
     unknown = model.get("unk_token")
     if "unk" not in special and unknown in ids:
         special["unk"] = ids[unknown]
-    padding = {
-        "strategy": "BatchLongest",
-        "direction": "Right",
-        "pad_to_multiple_of": None,
-        "pad_id": special.get("pad"),
-        "pad_type_id": 0,
-        "pad_token": named.get("pad"),
-    }
     definition: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
-        "padding": padding if "pad" in special else None,
+        "padding": huggingface.padding(named["pad"], special["pad"]) if "pad" in special else None,
         "added_tokens": added,
         "normalizer": sequence(normalizers, "normalizer"),
         "pre_tokenizer": sequence(parts.pre_tokenizers, "pre_tokenizer"),
@@ -359,8 +340,6 @@ def _source(files: _Files, family: str, parts: _Parts, lowercase: bool) -> Token
     if kind == "library":
         if len(ids) < len(tokens):
             raise files.error("its ids have gaps")
-        from asterisk.tokenizer.library import in_one_spelling
-
         definition = in_one_spelling(definition, files.where)
     return TokenizerSource(kind, definition, tuple(tokens), special)
 
@@ -375,13 +354,12 @@ def _given_tokens(files: _Files, family: str, named: Mapping[str, str]) -> list[
     if decoder is None or family == "as it is":
         given += [(t.get("id") if isinstance(t, dict) else None, t) for t in stated]
     if decoder is None:
-        for token, i in (files.json("added_tokens.json") or {}).items():
-            given.append((i, {"content": token, "normalized": True, "special": False}))
-    else:
-        try:
-            given += sorted((int(i), token) for i, token in decoder.items())
-        except (TypeError, ValueError) as error:
-            raise files.error("an id in added_tokens_decoder") from error
+        for content, i in (files.json("added_tokens.json") or {}).items():
+            given.append((i, {"content": content, "normalized": True, "special": False}))
+    try:
+        given += sorted((int(i), token) for i, token in (decoder or {}).items())
+    except (TypeError, ValueError) as error:
+        raise files.error("an id in added_tokens_decoder") from error
     extras = files.config.get("extra_special_tokens") or []
     extras = extras or files.config.get("additional_special_tokens") or []
     if isinstance(extras, dict):
@@ -420,18 +398,3 @@ def _added_tokens(
             flags = dict.fromkeys(_FLAGS, False)  # it is never looked for
         found[content] = {"id": ids[content], "content": content, **flags, "special": special}
     return sorted(found.values(), key=lambda token: int(token["id"]))
-
-
-def _by_id(ids: Mapping[str, int]) -> list[str]:
-    """Return the token of each id, with made-up names where the ids have gaps."""
-    size = max(ids.values()) + 1
-    if size > 2 * len(ids) + 1024:
-        raise ArtifactError(f"{len(ids)} tokens have ids up to {size - 1}")
-    by_id = {i: token for token, i in ids.items()}
-    for i in range(size):
-        if i not in by_id:
-            name = f"[gap{i}]"
-            while name in ids:
-                name += "]"
-            by_id[i] = name
-    return [by_id[i] for i in range(size)]

@@ -234,6 +234,32 @@ def check_unknown(model: Part, where: str) -> None:
         raise ArtifactError(f"{where}: the unknown token {unknown!r} is not in the vocabulary")
 
 
+def tokens_by_id(ids: Mapping[str, int]) -> list[str]:
+    """Return the token of each id, with made-up names where the ids have gaps."""
+    size = max(ids.values()) + 1
+    if size > 2 * len(ids) + 1024:
+        raise ArtifactError(f"{len(ids)} tokens have ids up to {size - 1}")
+    tokens = [f"[gap{i}]" for i in range(size)]
+    for token, i in ids.items():
+        tokens[i] = token
+    for i in set(range(size)) - set(ids.values()):
+        while tokens[i] in ids:
+            tokens[i] += "]"
+    return tokens
+
+
+def padding(token: str, token_id: int) -> dict[str, Any]:
+    """Return the part that pads a batch with this token to its longest text."""
+    return {
+        "strategy": "BatchLongest",
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": token_id,
+        "pad_type_id": 0,
+        "pad_token": token,
+    }
+
+
 def spell(data: bytes) -> str:
     """Return ``data`` in GPT-2's visible characters, one a byte."""
     return "".join(map(CHARACTERS.__getitem__, data))

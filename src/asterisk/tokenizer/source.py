@@ -134,12 +134,9 @@ class TokenizerSource:
             return build.wordpiece(
                 model, normalizers, size=size, prefix=prefix, suffix=suffix, pad=pad
             )
-        data = build.byte_level_bpe(
+        return build.byte_level_bpe(
             model, self.tokens, prefix=prefix, suffix=suffix, pad=pad, mask=mask
         )
-        if data is None:
-            raise AssertionError("unreachable: a source of this kind fits its form")
-        return data
 
     @property
     def _around(self) -> tuple[list[int], list[int]]:
