@@ -29,6 +29,10 @@ SETTINGS = {
         "prompts": {"document": "text: ", "passage": "passage: ", "clustering": "group: "},
         "default_prompt_name": "clustering",
     },
+    "corpus": {
+        "prompts": {"query": "q: ", "corpus": "c: ", "other": "o: "},
+        "default_prompt_name": "other",
+    },
     "nulls": {"prompts": {"query": None, "other": "other: "}},
 }
 

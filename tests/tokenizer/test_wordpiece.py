@@ -21,7 +21,7 @@ from asterisk.tokenizer.build import wordpiece as build
 from asterisk.tokenizer.wordpiece import WordPiece
 
 from .conftest import engine, ids_of
-from .texts import AWKWARD, SURROGATES, TEXTS, readable
+from .texts import AWKWARD, POINTS, SURROGATES, TEXTS, readable
 
 UNCASED = {
     "clean_text": True,
@@ -115,14 +115,14 @@ def test_shipped_texts(real, shipped):
     assert [ours.encode(text) for text in shipped] == ids_of(theirs, shipped)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(text=BERT_TEXTS)
 def test_any_text(pair, text):
     ours, theirs = pair
     assert ours.encode(text) == theirs.encode(text).ids
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(text=SURROGATES)
 def test_a_surrogate_pair_is_its_character_and_a_lone_one_a_replacement_character(pair, text):
     ours, theirs = pair
@@ -145,7 +145,7 @@ def test_a_pair_of_surrogates_is_the_emoji(uncased):
 )
 def test_every_code_point_alone_and_between_letters(characters, name):
     ours, theirs = _tokenizers(characters, **VARIANTS[name])
-    points = (p for p in range(sys.maxunicode + 1) if not 0xD800 <= p < 0xE000)
+    points = iter(POINTS)
     while batch := [chr(point) for point in islice(points, 4096)]:
         texts = [f"{c} a{c}b" for c in batch]
         wrong = [
@@ -221,7 +221,7 @@ def test_the_name_of_a_special_token_is_plain_text(minilm, uncased, name):
     assert not {0, 100, 101, 102, 103} & set(from_folder.encode(name))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(text=BERT_TEXTS | SURROGATES, times=st.integers(1, 40), limit=st.integers(0, 30))
 def test_a_limit_gives_the_first_ids(pair, text, times, limit):
     ours, _ = pair
@@ -233,7 +233,7 @@ def test_a_negative_limit_is_refused(uncased):
         uncased[0].encode("text", -1)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(text=BERT_TEXTS | SURROGATES)
 def test_words_join_to_the_text(pair, text):
     ours, _ = pair

@@ -354,8 +354,8 @@ def _given_tokens(files: _Files, family: str, named: Mapping[str, str]) -> list[
     if decoder is None or family == "as it is":
         given += [(t.get("id") if isinstance(t, dict) else None, t) for t in stated]
     if decoder is None:
-        for content, i in (files.json("added_tokens.json") or {}).items():
-            given.append((i, {"content": content, "normalized": True, "special": False}))
+        for token, i in (files.json("added_tokens.json") or {}).items():
+            given.append((i, {"content": token, "normalized": True, "special": False}))
     try:
         given += sorted((int(i), token) for i, token in (decoder or {}).items())
     except (TypeError, ValueError) as error:
