@@ -86,33 +86,30 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.max_seq_length == 0:
             object.__setattr__(self, "max_seq_length", self.max_positions)
+
+        def check(sound: bool, message: str) -> None:
+            if not sound:
+                raise ArtifactError(f"model configuration: {message}")
+
         for name, most in LIMITS.items():
-            value = getattr(self, name)
-            least = 0 if name == "num_layers" else 1
-            if not _is_count(value, most, least):
-                raise ArtifactError(
-                    f"model configuration: {name} must be {least} to {most}, not {value!r}"
-                )
+            value, least = getattr(self, name), 0 if name == "num_layers" else 1
+            check(_is_count(value, most, least), f"{name} must be {least} to {most}, not {value!r}")
         for name in ("norm_first", "embedding_norm", "normalize"):
-            if not isinstance(getattr(self, name), bool):
-                raise ArtifactError(f"model configuration: {name} must be true or false")
-        for name, supported in (("activation", ACTIVATIONS), ("pooling", POOLINGS)):
-            if getattr(self, name) not in supported:
-                raise ArtifactError(
-                    f"model configuration: {name} {getattr(self, name)!r} is not supported; "
-                    f"there are: {', '.join(supported)}"
-                )
-        if self.max_seq_length > self.max_positions:
-            raise ArtifactError(
-                f"model configuration: max_seq_length {self.max_seq_length} is more than "
-                f"the {self.max_positions} positions of the model"
-            )
-        if self.hidden_size % self.num_heads:
-            raise ArtifactError("model configuration: hidden_size must divide into num_heads")
-        if not isinstance(self.layer_norm_eps, float) or not 0 < self.layer_norm_eps < 1:
-            raise ArtifactError("model configuration: layer_norm_eps must lie between 0 and 1")
-        if len(self.dense) > MOST_DENSE:
-            raise ArtifactError(f"model configuration: more than {MOST_DENSE} Dense modules")
+            check(isinstance(getattr(self, name), bool), f"{name} must be true or false")
+        for name, choices in (("activation", ACTIVATIONS), ("pooling", POOLINGS)):
+            value, listed = getattr(self, name), ", ".join(choices)
+            check(value in choices, f"{name} {value!r} is not supported; there are: {listed}")
+        check(
+            self.max_seq_length <= self.max_positions,
+            f"max_seq_length {self.max_seq_length} is more than the {self.max_positions} positions "
+            "of the model",
+        )
+        check(self.hidden_size % self.num_heads == 0, "hidden_size must be a multiple of num_heads")
+        check(
+            isinstance(self.layer_norm_eps, float) and 0 < self.layer_norm_eps < 1,
+            "layer_norm_eps must lie between 0 and 1",
+        )
+        check(len(self.dense) <= MOST_DENSE, f"more than {MOST_DENSE} Dense modules")
 
     @property
     def embedding_size(self) -> int:
