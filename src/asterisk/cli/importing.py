@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
         "--heads",
         type=positive,
         default=2,
-        help="attention heads, which the tensors do not show (default: %(default)s, the original's)",
+        help="attention heads, which no tensor shows (default: %(default)s, the original's)",
     )
     return it
 

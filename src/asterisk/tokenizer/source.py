@@ -26,7 +26,9 @@ from asterisk.tokenizer.huggingface import (
     byte_level,
     steps,
 )
+from asterisk.tokenizer.library import LibraryTokenizer
 from asterisk.tokenizer.tokenizer import Tokenizer
+from asterisk.tokenizer.wordpiece import WordPiece
 
 COMPACT, JSON = "tokenizer.bin", "tokenizer.json"
 GPT2_IDENTITY = "76b9fbc592010b2b231b7e9ad3f6de8aacac3b1e185e05be1b01c75dc80e23cc"
@@ -90,15 +92,10 @@ class TokenizerSource:
 
         Raises MissingExtra if it takes the ``tokenizers`` package and that is not installed.
         """
+        data = self.compile()[1]
         if self.kind == "byte_level_bpe":
-            return ByteLevelBPE(self._compact)
-        if self.kind == "wordpiece":
-            from asterisk.tokenizer.wordpiece import WordPiece
-
-            return WordPiece(self._compact)
-        from asterisk.tokenizer.library import LibraryTokenizer
-
-        return LibraryTokenizer(self.compile()[1])
+            return ByteLevelBPE(data)
+        return WordPiece(data) if self.kind == "wordpiece" else LibraryTokenizer(data)
 
     def to_json(self) -> str:
         """Return the text of a ``tokenizer.json`` that does the same in Hugging Face's library."""
