@@ -150,7 +150,6 @@ class _Files:
         return found
 
     def model(self, wanted: str | None = None) -> dict[str, Any]:
-        """Return the model in tokenizer.json, which has to be of the ``wanted`` type."""
         model = self.part("model")
         if not isinstance(model, dict) or "vocab" not in model:
             raise self.error("tokenizer.json has no model with a vocabulary")
@@ -228,7 +227,8 @@ def _bert(files: _Files) -> _Parts:
         "strip_accents": None if strip is None else files.option("strip_accents", False),
         "lowercase": files.option("do_lower_case", True),
     }
-    model = {"type": "WordPiece", "vocab": vocab, "unk_token": _special_names(files, "bert")["unk"]}
+    unknown = _special_names(files, "bert").get("unk")
+    model = {"type": "WordPiece", "vocab": vocab, "unk_token": unknown}
     return _Parts(model, [bert_normalizer(options)], [{"type": "BertPreTokenizer"}], ("cls", "sep"))
 
 
