@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from asterisk.common.errors import ArtifactError, UsageError
 
@@ -202,8 +202,7 @@ def check_prompt_name(name: str | None, prompts: Iterable[str]) -> None:
         raise UsageError(f"the model has no prompt {name!r}; there are: {listed}")
 
 
-@dataclass(frozen=True, slots=True)
-class LlamaShape:
+class LlamaShape(NamedTuple):  # half a millisecond quicker to import than a dataclass
     """A model as llama.cpp counts it; sizes are counts of elements.
 
     ``pooling`` is its ``llama_pooling_type``. ``dense_outside`` says that the maps after pooling
