@@ -313,7 +313,7 @@ def _one_token_less(folder):
 REFUSED = {
     "another architecture": (
         lambda f: edit(f / "config.json", model_type="mpnet"),
-        "mpnet.*supported are bert",
+        "mpnet.*supported: bert",
     ),
     "ModernBERT": (lambda f: edit(f / "config.json", model_type="modernbert"), "modernbert"),
     "code of its own": (

@@ -242,7 +242,7 @@ WRONG = {
     ),
     "twice": (
         lambda raw, _: {**raw, "module.proj.bias": raw["proj.bias"]},
-        "tensor 'proj.bias' stands twice",
+        "tensor 'proj.bias' occurs twice",
     ),
     "two state dicts": (
         lambda raw, _: {"model": dict(raw), "state_dict": dict(raw)},
@@ -250,7 +250,7 @@ WRONG = {
     ),
     "a number among tensors": (
         lambda raw, _: dict(raw) | {"epoch": 3},
-        "'epoch' in its state dict is no named tensor",
+        "'epoch' in its state dict is not a named tensor",
     ),
     "a list": (lambda raw, _: list(raw.values()), "holds no state dict"),
     "nothing": (lambda raw, _: {}, "holds no state dict"),

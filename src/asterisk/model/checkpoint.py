@@ -160,7 +160,7 @@ def load(folder: str | Path) -> Checkpoint:
         stated = settings.get("model_max_length", most)
         if not isinstance(stated, int | float) or isinstance(stated, bool) or not stated >= 1:
             raise ArtifactError(
-                f"{transformer / 'tokenizer_config.json'}: model_max_length is no length"
+                f"{transformer / 'tokenizer_config.json'}: model_max_length is not a length"
             )
         length = int(min(stated, most))
     if length < max(1, tokenizer.specials):
@@ -218,7 +218,7 @@ def _beside(folder: Path) -> dict[str, Any]:
         or len(spaces) > MOST_SPACES
         or not all(isinstance(space, str) and FINGERPRINT.fullmatch(space) for space in spaces)
     ):
-        raise ArtifactError(f"{folder / SPACE}: compatible_with is no list of fingerprints")
+        raise ArtifactError(f"{folder / SPACE}: compatible_with is not a list of fingerprints")
     texts = {
         field: read_bytes(folder, name, LARGEST_CARD).decode("utf-8", "replace")
         for field, name in (("card", "README.md"), ("licence", LICENSE))
@@ -235,7 +235,7 @@ def _beside(folder: Path) -> dict[str, Any]:
 def save(checkpoint: Checkpoint, folder: str | Path) -> None:
     """Write ``checkpoint`` to ``folder`` whole or not at all, in the layout of its shape.
 
-    A checkpoint there is replaced, but one of Hugging Face's layout by none of the other.
+    An existing checkpoint is replaced, but never one of Hugging Face's layout by one of our own.
     """
     config, hidden = checkpoint.config, checkpoint.config.hidden_size
     replaceable = is_checkpoint if config.bert_shaped else _is_own

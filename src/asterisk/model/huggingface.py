@@ -63,7 +63,7 @@ FAMILIES = {
     "xlm-roberta": _Family("roberta.", _BERT, positions_after_padding=True),
     "distilbert": _Family("distilbert.", _DISTILBERT),
 }
-SUPPORTED = "supported are bert, distilbert, roberta and xlm-roberta"
+SUPPORTED = "supported: bert, distilbert, roberta, xlm-roberta"
 _ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -148,7 +148,7 @@ def read_encoder(folder: Path, values: Mapping[str, Any]) -> Encoder:
         padding = values.get("pad_token_id", 1)
         if type(padding) is not int or not 0 <= padding < 1_000:
             raise ArtifactError(
-                f"{where}: pad_token_id {ascii(padding)[:40]} says no first position"
+                f"{where}: pad_token_id {ascii(padding)[:40]} gives no first position"
             )
         first = padding + 1
     config = _configure(values, family, found.get(TYPES), first, where)
@@ -221,7 +221,7 @@ def _weights(folder: Path) -> dict[str, Array]:
     found: dict[str, Array] = {}
     for name in names:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\.safetensors", name):
-            raise ArtifactError(f"{where}: {ascii(name)[:100]} is no name of a shard")
+            raise ArtifactError(f"{where}: {ascii(name)[:100]} is not the name of a shard")
         path = regular_file(folder, name, LARGEST_FILE)
         for tensor, value in tensors.read(path, largest=LARGEST_FILE).arrays.items():
             if tensor in found:
@@ -246,7 +246,7 @@ def _canonical(stored: Mapping[str, Array], family: _Family, folder: Path) -> di
                 raise ArtifactError(f"{folder}: unexpected tensor {ascii(name)[:100]}")
             plain = f"encoder.layer.{int(index)}.{_DISTILBERT_PARTS[part]}.{what}"
         if plain in found:
-            raise ArtifactError(f"{folder}: tensor {ascii(plain)[:100]} stands twice")
+            raise ArtifactError(f"{folder}: tensor {ascii(plain)[:100]} occurs twice")
         found[plain] = value
     return found
 
@@ -303,10 +303,12 @@ def read_state_dict(path: Path) -> dict[str, Array]:
     named: dict[str, Tensor] = {}
     for name, value in found.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise ArtifactError(f"{path}: {ascii(name)[:100]} in its state dict is no named tensor")
+            raise ArtifactError(
+                f"{path}: {ascii(name)[:100]} in its state dict is not a named tensor"
+            )
         plain = ".".join(part for part in name.split(".") if part not in WRAPPING)
         if plain in named:
-            raise ArtifactError(f"{path}: tensor {ascii(plain)[:100]} stands twice")
+            raise ArtifactError(f"{path}: tensor {ascii(plain)[:100]} occurs twice")
         named[plain] = value
     # A view may repeat a few bytes without end; copied, it would fill the memory.
     if sum(it.numel() * it.element_size() for it in named.values()) > path.stat().st_size:

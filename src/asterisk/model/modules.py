@@ -240,7 +240,7 @@ def _transformer(module: Path) -> tuple[int | None, bool]:
     _only(values, where, allowed, {"max_seq_length", "do_lower_case"})
     length, lowercase = values.get("max_seq_length"), values.get("do_lower_case", False)
     if length is not None and (type(length) is not int or length < 1):
-        raise ArtifactError(f"{where}: max_seq_length {ascii(length)[:40]} is no length")
+        raise ArtifactError(f"{where}: max_seq_length {ascii(length)[:40]} is not a length")
     if lowercase not in (True, False, None):
         raise ArtifactError(f"{where}: do_lower_case must be true or false")
     return length, bool(lowercase)

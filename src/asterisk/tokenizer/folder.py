@@ -160,7 +160,7 @@ class _Files:
                 kind = "Unigram"
         if kind not in MODELS:
             raise self.error(
-                f"tokenizer model {kind!r} is not supported; supported are {', '.join(MODELS)}"
+                f"tokenizer model {kind!r} is not supported; supported: {', '.join(MODELS)}"
             )
         if wanted not in (None, kind):
             raise self.error(
@@ -191,7 +191,7 @@ def _family(files: _Files, model_type: str) -> str:
     if family is None:
         listed = ", ".join(n for n in _FAMILIES if n != "PreTrainedTokenizer")
         raise files.error(
-            f"tokenizer class {name!r} is not supported; supported are {listed} and "
+            f"tokenizer class {name!r} is not supported; supported: {listed}, "
             "PreTrainedTokenizerFast"
         )
     return family

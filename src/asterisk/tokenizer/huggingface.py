@@ -55,7 +55,7 @@ def steps(part: Part | None, kind: str, supported: Sequence[str], where: str) ->
     name = part["type"]
     if name not in supported:
         raise ArtifactError(
-            f"{where}: {kind} {name!r} is not supported; supported are {', '.join(supported)}"
+            f"{where}: {kind} {name!r} is not supported; supported: {', '.join(supported)}"
         )
     if name != "Sequence":
         return [part]
