@@ -17,8 +17,7 @@ from asterisk.common import texts
 from asterisk.exporters.export import choose, export, exporter, formats, open_reference
 from asterisk.exporters.exporter import Exporter, Recipe
 from asterisk.model.checkpoint import Checkpoint, load, save
-from asterisk.model.config import ModelConfig
-from asterisk.model.layout import tensor_shapes
+from asterisk.model.config import ModelConfig, tensor_shapes
 from asterisk.runtimes.engine import ArtifactEngine
 from asterisk.runtimes.runtime import Runtime
 from asterisk.tokenizer import open_tokenizer

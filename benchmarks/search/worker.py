@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from asterisk.bench import memory
 from asterisk.bench.answer import answer, refusal
-from asterisk.model.prompt_names import prompt_name_of
+from asterisk.model.config import prompt_name_of
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime, Vectors

@@ -16,7 +16,7 @@ from asterisk.exporters.ggml import kind_of
 from asterisk.exporters.gguf import ENTRY, GgufExporter
 from asterisk.model.checkpoint import load
 from asterisk.model.config import Dense, ModelConfig
-from asterisk.tokenizer.alphabet import CHARACTERS
+from asterisk.tokenizer.huggingface import CHARACTERS
 from asterisk.tokenizer.source import TokenizerSource
 
 RECIPES = {recipe.name: recipe for recipe in GgufExporter.recipes}

@@ -17,7 +17,7 @@ from asterisk.exporters.gguf import GgufExporter
 from asterisk.exporters.widening import widen
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.config import Dense, ModelConfig
-from asterisk.model.gguf_shape import shape_of
+from asterisk.model.config import llama_shape as shape_of
 from asterisk.runtimes.gguf import GgufEngine
 
 RECIPES = {recipe.name: recipe for recipe in GgufExporter.recipes}

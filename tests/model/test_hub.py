@@ -41,8 +41,8 @@ class Hub(BaseHTTPRequestHandler):
                 {"rfilename": str(f.relative_to(self.folder)), "size": f.stat().st_size}
                 for f in files
             ] + [{"rfilename": "onnx/model.onnx", "size": 1 << 40}]
-            told = {"id": NAME, "sha": REVISION, "siblings": listed}
-            self._answer(json.dumps(told).encode(), Content_Type="application/json")
+            answer = {"id": NAME, "sha": REVISION, "siblings": listed}
+            self._answer(json.dumps(answer).encode(), Content_Type="application/json")
         elif path.startswith((f"/{NAME}/resolve/{REVISION}/", f"/{NAME}/resolve/main/")):
             data = (self.folder / path.split("/", 5)[5]).read_bytes()
             etag = f'"{hashlib.sha256(data).hexdigest()}"'
@@ -67,11 +67,11 @@ def hub():
 
 def run(code, address, cache, **more):
     """Run Python in a process that looks for the hub at ``address``."""
-    told = {"HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
+    settings = {"HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
     env = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "HF_TOKEN")}
     return subprocess.run(
         [sys.executable, "-c", code],
-        env={**env, **told, **more},
+        env={**env, **settings, **more},
         capture_output=True,
         text=True,
         timeout=300,
@@ -93,15 +93,15 @@ except AsteriskError as failure:
 def test_a_name_is_fetched_once_and_its_revision_is_kept(hub, tmp_path):
     from asterisk.model.checkpoint import load
 
-    told = f"small-model {NAME}@{REVISION} {load(SHIPPED).fingerprint}"
+    expected = f"small-model {NAME}@{REVISION} {load(SHIPPED).fingerprint}"
     first = run(OPEN, hub, tmp_path)
-    assert first.stdout.strip() == told, first.stderr
+    assert first.stdout.strip() == expected, first.stderr
     assert not list(tmp_path.rglob("model.onnx"))
     # From the cache, where nobody answers.
     again = run(OPEN, "http://127.0.0.1:9", tmp_path)
-    assert again.stdout.strip() == told, again.stderr
+    assert again.stdout.strip() == expected, again.stderr
     offline = run(OPEN, "http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE="1")
-    assert offline.stdout.strip() == told, offline.stderr
+    assert offline.stdout.strip() == expected, offline.stderr
 
 
 def test_no_network_is_one_line(tmp_path):

@@ -11,7 +11,7 @@ from conftest import SHIPPED
 
 import asterisk
 from asterisk.common.errors import UsageError
-from asterisk.model.prompt_names import ROLES, prompt_name_of
+from asterisk.model.config import ROLES, prompt_name_of
 
 TEXTS = [
     "how plants make sugar",
@@ -28,6 +28,10 @@ SETTINGS = {
     "documents": {
         "prompts": {"document": "text: ", "passage": "passage: ", "clustering": "group: "},
         "default_prompt_name": "clustering",
+    },
+    "corpus": {
+        "prompts": {"query": "q: ", "corpus": "c: ", "other": "o: "},
+        "default_prompt_name": "other",
     },
     "nulls": {"prompts": {"query": None, "other": "other: "}},
 }

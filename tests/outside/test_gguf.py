@@ -28,7 +28,7 @@ from conftest import SHIPPED, bare_artifact, bare_runtime, random_checkpoint
 from asterisk.exporters.export import choose
 from asterisk.exporters.gguf import GgufExporter
 from asterisk.model.config import Dense, ModelConfig
-from asterisk.model.gguf_shape import shape_of
+from asterisk.model.config import llama_shape as shape_of
 from asterisk.runtimes import gguf as runtime_module
 from asterisk.runtimes.gguf import GgufEngine
 from asterisk.tokenizer import gpt2

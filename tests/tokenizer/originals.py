@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from asterisk.tokenizer import ByteLevelBPE
-from asterisk.tokenizer.alphabet import spell
+from asterisk.tokenizer.huggingface import spell
 
 
 def original_encoder(ours: ByteLevelBPE) -> bytes:

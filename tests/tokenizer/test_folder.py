@@ -279,6 +279,7 @@ def test_sentence_transformers_lower_casing(minilm, bert, folder, tmp_path, conf
         ({}, {**BERT, "do_lower_case": "yes"}, "do_lower_case"),
         ({}, {**BERT, "cls_token": "[NONE]"}, "cls_token"),
         ({}, {**BERT, "unk_token": "[NONE]"}, r"unknown token '\[NONE\]'"),
+        ({}, {**BERT, "unk_token": None}, "unknown token None"),
         ({}, {**BERT, "mask_token": 7}, "mask_token is not a token"),
         ({}, {**BERT, "added_tokens_decoder": {"7": {"content": "newtok"}}}, "has the id 7"),
         ({"added_tokens": 7}, BERT, "added tokens"),

@@ -11,34 +11,36 @@ import zlib
 import pytest
 
 from asterisk.common.errors import ArtifactError
-from asterisk.tokenizer import BUILTIN, bpe_table, open_tokenizer, wordpiece_table
-from asterisk.tokenizer.build import wordpiece
-from asterisk.tokenizer.folder import main
-from asterisk.tokenizer.perfect import place
+from asterisk.tokenizer import BUILTIN, open_tokenizer
+from asterisk.tokenizer.bpe import BPETable
+from asterisk.tokenizer.build import perfect_hash, unicode_facts, wordpiece
+from asterisk.tokenizer.folder import read_tokenizer
+from asterisk.tokenizer.huggingface import bert_normalizer
+from asterisk.tokenizer.wordpiece import WordPieceTable
 
 from .originals import original_encoder, original_merges
 
 ENCODER_SHA256 = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
 MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 
+VOCAB = ["[UNK]", "[CLS]", "[SEP]", "a", "##b", "\u0301"]
 WORDPIECE = wordpiece(
-    {token: i for i, token in enumerate(["[UNK]", "[CLS]", "[SEP]", "a", "##b", "\u0301"])},
-    vocab_size=6,
-    unknown=0,
-    longest_word=100,
-    continuing="##",
-    lowercase_first=False,
-    clean_text=True,
-    handle_chinese_chars=True,
-    strip_accents=True,
-    lowercase=True,
+    {
+        "type": "WordPiece",
+        "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+        "vocab": {token: i for i, token in enumerate(VOCAB)},
+    },
+    [bert_normalizer({})],
+    size=len(VOCAB),
     prefix=[1],
     suffix=[2],
     pad=None,
 )
 FILES = {
-    "bpe": (BUILTIN.read_bytes(), bpe_table.SECTIONS),
-    "wordpiece": (WORDPIECE, wordpiece_table.SECTIONS),
+    "bpe": (BUILTIN.read_bytes(), BPETable.sections),
+    "wordpiece": (WORDPIECE, WordPieceTable.sections),
 }
 WIDTHS = {"I": 4, "H": 2, "B": 1}
 SECTIONS = [(kind, name) for kind, (_, sections) in FILES.items() for name in sections]
@@ -137,26 +139,22 @@ def test_the_built_in_file_holds_the_originals(ours):
     assert hashlib.sha256(original_merges(ours)).hexdigest() == MERGES_SHA256
 
 
-def test_building_the_built_in_file_again_gives_the_same_bytes(
-    tmp_path, monkeypatch, shipped_model
-):
+def test_building_the_built_in_file_again_gives_the_same_bytes(monkeypatch, shipped_model):
     monkeypatch.setattr("asterisk.tokenizer.source.GPT2_IDENTITY", "")  # so that it is built
-    main([str(shipped_model), str(tmp_path / "out.bin")])
-    assert (tmp_path / "out.bin").read_bytes() == BUILTIN.read_bytes()
+    assert read_tokenizer(shipped_model, "bert").compile()[1] == BUILTIN.read_bytes()
 
 
 @pytest.mark.slow
 def test_what_the_library_knows_about_characters_has_not_changed():
-    from asterisk.tokenizer.build import unicode_facts
-    from asterisk.tokenizer.probe import facts
+    from .unicode_probe import probe
 
-    assert facts() == unicode_facts()
+    assert probe() == unicode_facts()
 
 
 @pytest.mark.parametrize("count", [1, 2, 50, 5000])
-def test_every_key_has_its_place(count):
+def test_every_key_has_a_slot_of_its_own(count):
     chance = random.Random(count)
     values = {chance.getrandbits(32): i for i in range(count)}
-    displacements, slots = place(values)
+    displacements, slots = perfect_hash(values)
     for key, value in values.items():
         assert slots[(key + displacements[key % len(displacements)]) % len(slots)] == value

@@ -13,18 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asterisk.common.errors import InputError
-from asterisk.tokenizer import split, words
+from asterisk.tokenizer import bpe
 
 from .texts import AWKWARD, TEXTS
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(TEXTS)
 def test_decoding_gives_the_text_back(ours, text):
     assert ours.decode(ours.encode(text)) == text
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 255) | st.integers(0, 50258), max_size=30))
 def test_any_ids_decode_as_hugging_face_decodes_them(ours, exported, ids):
     assert ours.decode(ids) == exported.decode(ids, skip_special_tokens=False)
@@ -67,12 +67,12 @@ def test_the_memory_of_words_is_bounded(ours):
     for start in range(0, 50_000, 1000):
         ours.encode(" ".join(map(str, range(start, start + 1000))))
     ours.encode("".join(map(chr, range(0x80, 0x9000))))
-    assert len(ours._words) <= words._KEPT
-    assert len(ours._split._stand_ins) <= split._KEPT
+    assert len(ours._words) <= bpe._CACHED_WORDS
+    assert len(ours._split) <= bpe._CACHED_POINTS
 
 
 def test_several_threads(ours, monkeypatch):
-    monkeypatch.setattr(words, "_KEPT", 16)  # so that the memory is emptied all the time
+    monkeypatch.setattr(bpe, "_CACHED_WORDS", 16)  # so that the memory is emptied all the time
     texts = AWKWARD * 20
     expected = [ours.encode(text) for text in texts]
     with ThreadPoolExecutor(8) as threads:

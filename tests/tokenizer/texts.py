@@ -44,6 +44,12 @@ TEXTS = st.one_of(
     st.builds(lambda piece, times: piece * times, st.text(_CHARACTERS, max_size=4), st.just(70)),
 )
 
+# Every code point of the planes that have characters, and some of those that have none or none but
+# private ones.
+POINTS = [p for p in range(0x40000) if not 0xD800 <= p < 0xE000]
+POINTS += [*range(0x40000, 0xE0000, 61), *range(0xE0000, 0xE1000), *range(0xE1000, 0x110000, 61)]
+POINTS += [0x10FFFF]
+
 SURROGATES = st.text(
     st.characters() | st.sampled_from("\ud800\ud835\udbff\udc00\udfff a'"), max_size=40
 )

@@ -185,7 +185,7 @@ def _of_index(arguments: argparse.Namespace, spool: Spool) -> tuple[Found, str]:
     from asterisk.apps.dedup.gathering import from_index, text_of
     from asterisk.apps.dedup.run import clustered, numbers_of
     from asterisk.apps.search import Index
-    from asterisk.model.prompt_names import prompt_name_of
+    from asterisk.model.config import prompt_name_of
 
     with Index.open(arguments.db) as index:
         if arguments.artifact:

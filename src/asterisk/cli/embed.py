@@ -19,7 +19,7 @@ from asterisk.common.text_files import LONGEST_LINE, Record
 from asterisk.common.text_files import filter_empty as kept
 from asterisk.common.text_files import read_records as read
 from asterisk.common.vectors import PRECISIONS, quantize
-from asterisk.model.prompt_names import prompt_name_of
+from asterisk.model.config import prompt_name_of
 from asterisk.runtimes.budget import add_option
 from asterisk.runtimes.records import encode_records as embedded
 

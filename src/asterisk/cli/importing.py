@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
         "--heads",
         type=positive,
         default=2,
-        help="attention heads, which no tensor tells (default: %(default)s, the original's)",
+        help="attention heads, which no tensor shows (default: %(default)s, the original's)",
     )
     return it
 
@@ -49,13 +49,14 @@ def _import(arguments: argparse.Namespace) -> None:
             f"a checkpoint called {name!r} could not be exported: "
             "use letters, digits, '.', '_' and '-', 100 at most"
         )
-    found = original.read(arguments.model, name, arguments.heads)
-    checkpoint.save(found, out)
-    shape = found.config
+    imported = original.read(arguments.model, name, arguments.heads)
+    checkpoint.save(imported, out)
+    config = imported.config
+    weights = sum(value.size for value in imported.tensors.values())
     print(
-        f"{out}  {sum(value.size for value in found.tensors.values()) / 1e6:.1f} M weights  "
-        f"{shape.num_layers} layers, {shape.num_heads} heads, hidden {shape.hidden_size}, "
-        f"{shape.embedding_size}-d vectors, {shape.vocab_size:,} tokens"
+        f"{out}  {weights / 1e6:.1f} M weights  {config.num_layers} layers, "
+        f"{config.num_heads} heads, hidden {config.hidden_size}, "
+        f"{config.embedding_size}-d vectors, {config.vocab_size:,} tokens"
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from asterisk.common.errors import ArtifactError, InputError, MissingExtra, one_line
 from asterisk.common.plugins import require
 from asterisk.evaluation.spaces import PrecisionName, Rows, Space, Vectors, shortened, tfidf, unit
-from asterisk.model.prompt_names import prompt_name_of
+from asterisk.model.config import prompt_name_of
 
 TFIDF = "tfidf"
 Role = Literal["", "query", "document"]

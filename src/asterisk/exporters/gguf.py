@@ -20,8 +20,9 @@ from asterisk.exporters.exporter import Recipe, Written
 from asterisk.exporters.gguf_vocabulary import add_vocabulary
 from asterisk.exporters.widening import widen
 from asterisk.model.checkpoint import Array, Checkpoint
+from asterisk.model.config import LlamaShape as Shape
 from asterisk.model.config import ModelConfig
-from asterisk.model.gguf_shape import Shape, shape_of
+from asterisk.model.config import llama_shape as shape_of
 from asterisk.runtimes.gguf import DENSE
 
 ENTRY = "model.gguf"

@@ -12,7 +12,7 @@ import binascii
 from typing import Any
 
 from asterisk.common.errors import UsageError
-from asterisk.tokenizer.definition import NORMALIZERS, PRE_TOKENIZERS, Part, steps
+from asterisk.tokenizer.huggingface import NORMALIZERS, PRE_TOKENIZERS, Part, steps
 from asterisk.tokenizer.source import TokenizerSource
 
 # llama.cpp's types of tokens.

@@ -41,8 +41,8 @@ from asterisk.exporters.onnx_graph import INPUT
 from asterisk.exporters.thresholds import thresholds
 from asterisk.model import huggingface, modules
 from asterisk.model.checkpoint import LICENSE, PROJECTION, SPACE, Checkpoint
-from asterisk.model.gguf_shape import POOLING
-from asterisk.model.state_dict import read_state_dict
+from asterisk.model.config import LLAMA_POOLING as POOLING
+from asterisk.model.huggingface import read_state_dict
 from asterisk.runtimes.engine import Engine, Vector
 from asterisk.runtimes.onnx import session_options
 from asterisk.runtimes.runtime import Runtime, Vectors

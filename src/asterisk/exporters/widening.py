@@ -34,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.model.checkpoint import Array, Checkpoint
-from asterisk.model.gguf_shape import Shape
+from asterisk.model.config import LlamaShape as Shape
 
 SMALL = 2.0**-3
 LARGE = 2.0**16

@@ -29,7 +29,7 @@ from asterisk.integrations.arrays import (
     unit,
 )
 from asterisk.integrations.lazy import LazyRuntime
-from asterisk.model.prompt_names import check_prompt_name, prompt_name_of
+from asterisk.model.config import check_prompt_name, prompt_name_of
 
 TASKS = (None, "query", "document")
 INPUTS = "inputs must be a string or a list of strings"

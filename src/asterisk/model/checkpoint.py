@@ -26,8 +26,8 @@ from asterisk.common.files import replacing_folder
 from asterisk.common.folders import LARGEST_FILE, has_file, read_bytes, read_object, regular_file
 from asterisk.common.tensors import Half
 from asterisk.model import huggingface, modules
-from asterisk.model.config import FINGERPRINT, ModelConfig
-from asterisk.model.layout import tensor_shapes
+from asterisk.model.config import FINGERPRINT, ModelConfig, tensor_shapes
+from asterisk.model.modules import write_json
 from asterisk.tokenizer.folder import gpt2_source, read_tokenizer
 from asterisk.tokenizer.source import TokenizerSource
 
@@ -41,14 +41,13 @@ LICENSE = "LICENSE"
 MOST_SPACES = 100
 # Rows of a token table beyond the vocabulary: XLM-R's has 35, others round up to a multiple of 8.
 MOST_SPARE_ROWS = 1_024
-_EXACT_TYPES = {"wordpiece", "byte_level_bpe"}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """Weights of an encoder and what belongs to them.
 
-    ``tensors`` are float32, named and shaped as `asterisk.model.layout.tensor_shapes` says.
+    ``tensors`` are float32, named and shaped as `asterisk.model.config.tensor_shapes` says.
     ``prompts`` are texts by name, as sentence-transformers holds them, ``similarity`` the function
     that the folder asks for. ``compatible_with`` are fingerprints of other embedding spaces whose
     vectors may be compared with these. ``teacher_projection`` is the fixed map from the teacher's
@@ -76,12 +75,10 @@ class Checkpoint:
         for name, shape in shapes.items():
             found = self.tensors.get(name)
             if found is None or found.shape != shape:
-                what = (
-                    "is missing or not of floats"
-                    if found is None
-                    else f"has shape {list(found.shape)}"
-                )
-                raise ArtifactError(f"{where}: tensor {name} {what}, expected {list(shape)}")
+                has = "is missing or not of floats"
+                if found is not None:
+                    has = f"has shape {list(found.shape)}"
+                raise ArtifactError(f"{where}: tensor {name} {has}, expected {list(shape)}")
             if not np.isfinite(found).all():
                 raise ArtifactError(f"{where}: tensor {name} holds values that are not finite")
         extra = set(self.tensors) - set(shapes)
@@ -122,7 +119,7 @@ def is_checkpoint(folder: Path) -> bool:
 def load(folder: str | Path) -> Checkpoint:
     """Read a checkpoint folder.
 
-    ArtifactError if it is damaged, contradicts itself, or holds what is not done here: another
+    ArtifactError if it is damaged, contradicts itself, or holds what is not supported: another
     architecture, module, pooling or tokenizer.
     """
     folder = Path(folder)
@@ -134,59 +131,59 @@ def load(folder: str | Path) -> Checkpoint:
     values = read_object(folder, "config.json")
     if values.get("model_type") == MODEL_TYPE:
         return _load_own(folder, values)
-    said = modules.read_modules(folder)
-    place = said.transformer
-    if not has_file(place, "config.json"):
-        raise ArtifactError(f"{place} has no config.json")
-    if place != folder:
-        values = read_object(place, "config.json")
-    encoder = huggingface.read_encoder(place, values)
-    tokenizer = read_tokenizer(place, encoder.model_type, lowercase=said.lowercase)
-    _check_vocabulary(tokenizer, encoder.config.vocab_size, folder)
+    found = modules.read_modules(folder)
+    transformer = found.transformer
+    if not has_file(transformer, "config.json"):
+        raise ArtifactError(f"{transformer} has no config.json")
+    if transformer != folder:
+        values = read_object(transformer, "config.json")
+    encoder = huggingface.read_encoder(transformer, values)
+    tokenizer = read_tokenizer(transformer, encoder.model_type, lowercase=found.lowercase)
+    rows = encoder.config.vocab_size
+    spare = rows - tokenizer.vocab_size
+    padded = spare == 0 or rows % 8 == 0 or tokenizer.kind == "library"
+    if not (0 <= spare <= MOST_SPARE_ROWS and padded):
+        raise ArtifactError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, "
+            f"the model's table {rows:,} rows"
+        )
     around = [tokenizer.special.get(name) for name in ("bos", "cls", "sep", "eos")]
     if encoder.padding is not None and encoder.padding in around:
         raise ArtifactError(
-            f"{place / 'config.json'}: pad_token_id {encoder.padding}, from which positions are "
-            "counted, is a token around every text"
+            f"{transformer / 'config.json'}: pad_token_id {encoder.padding}, from which positions "
+            "are counted, is a token around every text"
         )
-    most = encoder.config.max_positions
-    length = said.max_seq_length
+    length = found.max_seq_length
     if length is None:  # as sentence-transformers: the tokenizer's, if the positions allow it
-        told = read_object(place, "tokenizer_config.json").get("model_max_length", most)
-        if not isinstance(told, int | float) or isinstance(told, bool) or not told >= 1:
-            raise ArtifactError(f"{place / 'tokenizer_config.json'}: model_max_length is no length")
-        length = int(min(told, most))
+        most = encoder.config.max_positions
+        settings = read_object(transformer, "tokenizer_config.json")
+        stated = settings.get("model_max_length", most)
+        if not isinstance(stated, int | float) or isinstance(stated, bool) or not stated >= 1:
+            raise ArtifactError(
+                f"{transformer / 'tokenizer_config.json'}: model_max_length is not a length"
+            )
+        length = int(min(stated, most))
     if length < max(1, tokenizer.specials):
         raise ArtifactError(
             f"{folder}: {length} tokens leave no room for {tokenizer.specials} special ones"
         )
     config = replace(
         encoder.config,
-        pooling=said.pooling,
-        dense=said.dense,
-        normalize=said.normalize,
+        pooling=found.pooling,
+        dense=found.dense,
+        normalize=found.normalize,
         max_seq_length=length,
     )
     return Checkpoint(
         name=folder.resolve().name,
         config=config,
-        tensors={**encoder.tensors, **said.weights},
+        tensors={**encoder.tensors, **found.weights},
         tokenizer=tokenizer,
-        prompts=said.prompts,
-        default_prompt_name=said.default_prompt_name,
-        similarity=said.similarity,
+        prompts=found.prompts,
+        default_prompt_name=found.default_prompt_name,
+        similarity=found.similarity,
         **_beside(folder),
     )
-
-
-def _check_vocabulary(tokenizer: TokenizerSource, rows: int, folder: Path) -> None:
-    spare = rows - tokenizer.vocab_size
-    padded = spare == 0 or rows % 8 == 0 or tokenizer.kind not in _EXACT_TYPES
-    if not (0 <= spare <= MOST_SPARE_ROWS and padded):
-        raise ArtifactError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, "
-            f"the model's table {rows:,} rows"
-        )
 
 
 def _load_own(folder: Path, values: dict[str, Any]) -> Checkpoint:
@@ -194,15 +191,14 @@ def _load_own(folder: Path, values: dict[str, Any]) -> Checkpoint:
     config = ModelConfig.from_dict(values)
     path = regular_file(folder, huggingface.SINGLE, LARGEST_FILE)
     found = safetensors.read(path, largest=LARGEST_FILE).arrays
-    strangers = [name for name in found if not name.startswith(OWN)]
-    if strangers:
-        raise ArtifactError(f"{path}: unexpected tensor {min(strangers)[:100]!r}")
-    tokenizer = read_tokenizer(folder, MODEL_TYPE)
+    unexpected = [name for name in found if not name.startswith(OWN)]
+    if unexpected:
+        raise ArtifactError(f"{path}: unexpected tensor {min(unexpected)[:100]!r}")
     return Checkpoint(
         name=folder.resolve().name,
         config=config,
         tensors={name.removeprefix(OWN): value for name, value in found.items()},
-        tokenizer=tokenizer,
+        tokenizer=read_tokenizer(folder, MODEL_TYPE),
         **_beside(folder),
     )
 
@@ -222,8 +218,8 @@ def _beside(folder: Path) -> dict[str, Any]:
         or len(spaces) > MOST_SPACES
         or not all(isinstance(space, str) and FINGERPRINT.fullmatch(space) for space in spaces)
     ):
-        raise ArtifactError(f"{folder / SPACE}: compatible_with is no list of fingerprints")
-    told = {
+        raise ArtifactError(f"{folder / SPACE}: compatible_with is not a list of fingerprints")
+    texts = {
         field: read_bytes(folder, name, LARGEST_CARD).decode("utf-8", "replace")
         for field, name in (("card", "README.md"), ("licence", LICENSE))
         if has_file(folder, name)
@@ -231,7 +227,7 @@ def _beside(folder: Path) -> dict[str, Any]:
     return {
         "teacher_projection": projection,
         "compatible_with": tuple(spaces),
-        **told,
+        **texts,
         "folder": Path(os.path.abspath(folder)),  # noqa: PTH100 - links stay as they are named
     }
 
@@ -239,62 +235,75 @@ def _beside(folder: Path) -> dict[str, Any]:
 def save(checkpoint: Checkpoint, folder: str | Path) -> None:
     """Write ``checkpoint`` to ``folder`` whole or not at all, in the layout of its shape.
 
-    A checkpoint there is replaced, but one of Hugging Face's layout by none of the other.
+    An existing checkpoint is replaced, but never one of Hugging Face's layout by one of our own.
     """
-    config = checkpoint.config
-    with replacing_folder(
-        Path(folder), is_checkpoint if config.bert_shaped else _is_own
-    ) as staging:
+    config, hidden = checkpoint.config, checkpoint.config.hidden_size
+    replaceable = is_checkpoint if config.bert_shaped else _is_own
+    with replacing_folder(Path(folder), replaceable) as staging:
         if checkpoint.teacher_projection is not None:
             safetensors.write(staging / PROJECTION, {"weight": checkpoint.teacher_projection}, {})
-        if checkpoint.compatible_with:
-            _write_json(staging / SPACE, {"compatible_with": list(checkpoint.compatible_with)})
         (staging / "README.md").write_text(checkpoint.card, "utf-8")
-        if checkpoint.licence:
-            (staging / LICENSE).write_text(checkpoint.licence, "utf-8")
-        (staging / "tokenizer.json").write_text(checkpoint.tokenizer.to_json(), "utf-8")
+        weights: dict[str, Array | Half]
         if config.bert_shaped:
-            _save_sentence_transformers(checkpoint, staging)
+            weights = {
+                name: _half(value)
+                for name, value in checkpoint.tensors.items()
+                if not name.startswith("dense.")
+            }
+            # BertModel always builds a pooler; zeros keep it from reporting a missing tensor.
+            weights["pooler.dense.weight"] = np.zeros((hidden, hidden), "f2")
+            weights["pooler.dense.bias"] = np.zeros(hidden, "f2")
+            values = huggingface.to_json(config, checkpoint.tokenizer.special.get("pad", 0))
         else:
-            named = {f"{OWN}{name}": value for name, value in checkpoint.tensors.items()}
-            safetensors.write(staging / huggingface.SINGLE, named, {"format": "pt"})
-            _write_json(staging / "config.json", {"model_type": MODEL_TYPE, **config.to_dict()})
+            weights = {f"{OWN}{name}": value for name, value in checkpoint.tensors.items()}
+            values = {"model_type": MODEL_TYPE, **config.to_dict()}
+        safetensors.write(staging / huggingface.SINGLE, weights, {"format": "pt"})
+        write_json(staging / "config.json", values)
+        settings = None
+        if any(checkpoint.prompts.values()) or checkpoint.default_prompt_name:
+            settings = {
+                "prompts": dict(checkpoint.prompts),
+                "default_prompt_name": checkpoint.default_prompt_name,
+            }
+        tokenizer_config = checkpoint.tokenizer.settings(config.max_seq_length)
+        write_around(checkpoint, staging, tokenizer_config, settings)
+
+
+def write_around(
+    checkpoint: Checkpoint,
+    folder: Path,
+    tokenizer_config: Mapping[str, object],
+    settings: Mapping[str, object] | None,
+    *,
+    ensure_ascii: bool = True,
+) -> None:
+    """Write what stands around an encoder: its tokenizer, licence, compatible spaces and modules.
+
+    ``tokenizer_config`` is the content of ``tokenizer_config.json``, ``settings`` that of
+    ``config_sentence_transformers.json``, not written if None. An encoder that is no BERT has
+    neither, nor modules.
+    """
+    (folder / "tokenizer.json").write_text(checkpoint.tokenizer.to_json(), "utf-8")
+    if checkpoint.licence:
+        (folder / LICENSE).write_text(checkpoint.licence, "utf-8")
+    if checkpoint.compatible_with:
+        write_json(folder / SPACE, {"compatible_with": list(checkpoint.compatible_with)})
+    config = checkpoint.config
+    if not config.bert_shaped:
+        return
+    write_json(folder / "tokenizer_config.json", tokenizer_config, ensure_ascii=ensure_ascii)
+    limit = {"max_seq_length": config.max_seq_length, "do_lower_case": False}
+    write_json(folder / "sentence_bert_config.json", limit)
+    if settings is not None:
+        write_json(folder / modules.SETTINGS, settings, ensure_ascii=ensure_ascii)
+    modules.write_modules(config, checkpoint.tensors, folder)
 
 
 def _is_own(folder: Path) -> bool:
     """Tell whether ``folder`` is a checkpoint that only this package opens."""
-    if not is_checkpoint(folder):
-        return False
-    return read_object(folder, "config.json").get("model_type") == MODEL_TYPE
-
-
-def _save_sentence_transformers(checkpoint: Checkpoint, folder: Path) -> None:
-    config, hidden = checkpoint.config, checkpoint.config.hidden_size
-    weights: dict[str, Array | Half] = {
-        name: _half(value)
-        for name, value in checkpoint.tensors.items()
-        if not name.startswith("dense.")
-    }
-    # BertModel always builds a pooler; zeros keep it from reporting a missing tensor.
-    weights["pooler.dense.weight"] = np.zeros((hidden, hidden), "f2")
-    weights["pooler.dense.bias"] = np.zeros(hidden, "f2")
-    safetensors.write(folder / huggingface.SINGLE, weights, {"format": "pt"})
-    settings = huggingface.to_json(config, checkpoint.tokenizer.special.get("pad", 0))
-    _write_json(folder / "config.json", settings)
-    length = config.max_seq_length
-    _write_json(folder / "tokenizer_config.json", checkpoint.tokenizer.settings(length))
-    _write_json(
-        folder / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False}
+    return (
+        is_checkpoint(folder) and read_object(folder, "config.json").get("model_type") == MODEL_TYPE
     )
-    if any(checkpoint.prompts.values()) or checkpoint.default_prompt_name:
-        _write_json(
-            folder / modules.SETTINGS,
-            {
-                "prompts": dict(checkpoint.prompts),
-                "default_prompt_name": checkpoint.default_prompt_name,
-            },
-        )
-    modules.write_modules(config, checkpoint.tensors, folder)
 
 
 def _half(value: Array) -> Half:
@@ -303,7 +312,3 @@ def _half(value: Array) -> Half:
     if not np.isfinite(half).all():
         raise ArtifactError("checkpoint: a weight does not fit into 16 bits")
     return half
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", "utf-8")

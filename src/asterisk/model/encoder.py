@@ -40,7 +40,7 @@ class SelfAttention(nn.Module):
         def split(y: Tensor) -> Tensor:
             return y.view(batch, length, self.heads, -1).transpose(1, 2)
 
-        # Scaled and biased in what is small and in their own precision: scores are the largest.
+        # Scaled before the product and in its own precision: the scores are the largest array.
         q = split(self.query(x) / math.sqrt(hidden // self.heads))
         k, v = split(self.key(x)), split(self.value(x))
         scores = q @ k.transpose(-1, -2)
@@ -121,14 +121,6 @@ class Embeddings(nn.Module):
         return cast(Tensor, self.LayerNorm(x))
 
 
-class Blocks(nn.Module):
-    """The stack of blocks."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.layer = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-
-
 class Encoder(nn.Module):
     """Token ids to one vector a text.
 
@@ -139,7 +131,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
-        self.encoder = Blocks(config)
+        layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.encoder = nn.ModuleDict({"layer": layers})
         sizes = [config.hidden_size, *(dense.out_features for dense in config.dense)]
         self.dense = nn.ModuleList(
             nn.Linear(width, dense.out_features, bias=dense.bias)
@@ -149,7 +142,7 @@ class Encoder(nn.Module):
     @property
     def blocks(self) -> list[Block]:
         """The transformer blocks, first to last."""
-        return [cast(Block, block) for block in self.encoder.layer]
+        return [cast(Block, block) for block in cast(nn.ModuleList, self.encoder["layer"])]
 
     def tokens(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the last hidden states, float [B, T, H].

@@ -12,7 +12,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from asterisk.common.errors import ArtifactError, MissingExtra, UsageError, one_line
 from asterisk.common.plugins import require
@@ -69,15 +68,15 @@ def _named(checkpoint: Checkpoint, name: str = "") -> Checkpoint:
 
     The cache has ``models--ORGANISATION--MODEL/snapshots/REVISION``.
     """
-    place = checkpoint.folder
-    if place is None or place.parent.name != "snapshots":
+    snapshot = checkpoint.folder
+    if snapshot is None or snapshot.parent.name != "snapshots":
         return checkpoint
     if not name:
-        kind, *parts = place.parent.parent.name.split("--")
+        kind, *parts = snapshot.parent.parent.name.split("--")
         if kind != "models" or len(parts) != 2:
             return checkpoint
         name = "/".join(parts)
-    revision = f"@{place.name}" if _SNAPSHOT.fullmatch(place.name) else ""
+    revision = f"@{snapshot.name}" if _SNAPSHOT.fullmatch(snapshot.name) else ""
     return replace(checkpoint, name=name.split("/")[1], source=f"{name}{revision}")
 
 
@@ -89,19 +88,21 @@ def fetch(name: str, revision: str | None = None) -> Path:
     hub = require("huggingface_hub", "export")
     errors = require("huggingface_hub.errors", "export")
     try:
+        info = hub.HfApi().model_info(name, revision=revision, files_metadata=True)
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as failure:
+        missing = f"model {name}"
+        if isinstance(failure, errors.RevisionNotFoundError):
+            missing = f"revision {revision} of {name}"
+        raise ArtifactError(f"the hub has no {missing}, or it is private: set HF_TOKEN") from None
+    except Exception as failure:  # no network, or a hub that answers nonsense
         try:
-            info = hub.HfApi().model_info(name, revision=revision, files_metadata=True)
-        except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as failure:
-            what = "revision" if isinstance(failure, errors.RevisionNotFoundError) else "model"
-            told = f" of {name}" if what == "revision" else ""
+            return Path(hub.snapshot_download(name, revision=revision, local_files_only=True))
+        except Exception:
             raise ArtifactError(
-                f"the hub has no {what} {revision or name if told else name}{told}, "
-                "or it is private: set HF_TOKEN"
+                f"{name} is not in the hub's cache and cannot be fetched: {_reason(failure)}"
             ) from None
-        except Exception as failure:  # no network, or a hub that answers nonsense
-            return _cached(hub, name, revision, failure)
-        listed = [(one.rfilename, one.size or 0) for one in info.siblings or ()]
-        for file in _wanted(listed, name):
+    try:
+        for file in _needed([(one.rfilename, one.size or 0) for one in info.siblings or ()], name):
             path = Path(hub.hf_hub_download(name, file, revision=info.sha))
             folder = path.parents[file.count("/")]
         # So that the cache knows which commit a branch stands for, when nobody answers.
@@ -113,20 +114,11 @@ def fetch(name: str, revision: str | None = None) -> Path:
         raise ArtifactError(f"{name} cannot be fetched from the hub: {_reason(failure)}") from None
 
 
-def _cached(hub: Any, name: str, revision: str | None, failure: Exception) -> Path:
-    try:
-        return Path(hub.snapshot_download(name, revision=revision, local_files_only=True))
-    except Exception:
-        raise ArtifactError(
-            f"{name} is not in the hub's cache and cannot be fetched: {_reason(failure)}"
-        ) from None
-
-
 def _reason(failure: BaseException) -> str:
-    return one_line(failure)[:200] or type(failure).__name__
+    return one_line(failure)[:200]
 
 
-def _wanted(listed: Sequence[tuple[str, int]], name: str) -> list[str]:
+def _needed(listed: Sequence[tuple[str, int]], name: str) -> list[str]:
     """Return which files of a repository a checkpoint needs: pickles only without safetensors."""
     chosen = [
         (file, size) for file, size in listed if _ROOT.fullmatch(file) or _MODULE.fullmatch(file)

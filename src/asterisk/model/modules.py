@@ -2,7 +2,7 @@
 
 Read are ``modules.json`` and each module's configuration, under the old names of their keys and
 classes and those of version 6; a plain Hugging Face folder gets what sentence-transformers gives
-it, the mean over tokens. What is not done here is refused by name, never ignored.
+it, the mean over tokens. What is not supported is refused by name, never ignored.
 """
 
 from __future__ import annotations
@@ -42,9 +42,20 @@ _LEGACY_POOLING = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-_KINDS = "Transformer, Pooling, Dense and Normalize"
+_KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
+_LISTED_KINDS = f"{', '.join(_KINDS[:-1])} and {_KINDS[-1]}"
 _SENTENCE = ("sentence_embedding", None)
 _TEXT = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+_UNSET = (
+    *("model_args", "tokenizer_args", "config_args"),
+    *("model_kwargs", "processor_kwargs", "config_kwargs", "processing_kwargs"),
+    *("unpad_inputs", "query_length", "document_length", "query_expansion"),
+    "tokenizer_name_or_path",
+)
+_ACTIVATIONS = {
+    "identity": "torch.nn.modules.linear.Identity",
+    "tanh": "torch.nn.modules.activation.Tanh",  # sentence-transformers' default
+}
 # The two that sentence-transformers always has, empty unless the folder says more.
 PROMPTS: Mapping[str, str] = {"query": "", "document": ""}
 _SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
@@ -72,55 +83,46 @@ class Modules:
 
 
 def read_modules(folder: Path) -> Modules:
-    """Read ``folder``; ArtifactError for anything that is damaged or not done."""
+    """Read ``folder``; ArtifactError for anything that is damaged or not supported."""
     if has_file(folder, "router_config.json"):
-        raise ArtifactError(f"{folder}: the module Router is not supported; there are {_KINDS}")
+        raise ArtifactError(
+            f"{folder}: the module Router is not supported; there are {_LISTED_KINDS}"
+        )
+    path = folder / MODULES
     if not has_file(folder, MODULES):
         # sentence-transformers reads no other configuration of its own without modules.json.
         return Modules(folder, prompts=PROMPTS)
     listed = _listed(folder)
-    if not listed or listed[0][0] != "Transformer":
-        raise ArtifactError(f"{folder / MODULES}: the first module is not a Transformer")
     kinds = [kind for kind, _ in listed]
+    if kinds[:1] != ["Transformer"]:
+        raise ArtifactError(f"{path}: the first module is not a Transformer")
     if kinds.count("Transformer") != 1 or kinds.count("Pooling") != 1 or kinds[1] != "Pooling":
         raise ArtifactError(
-            f"{folder / MODULES}: {', '.join(kinds)}: one Transformer and then one Pooling "
-            "are expected"
+            f"{path}: {', '.join(kinds)}: one Transformer and then one Pooling are expected"
         )
     pooling, width = _pooling(listed[1][1])
     dense: list[Dense] = []
     weights: dict[str, Array] = {}
     normalize = False
-    for kind, place in listed[2:]:
+    for kind, module in listed[2:]:
         if normalize:
-            raise ArtifactError(f"{folder / MODULES}: {kind} after Normalize is not supported")
+            raise ArtifactError(f"{path}: {kind} after Normalize is not supported")
         if kind == "Normalize":
             normalize = True
-            _only(
-                read_object(place, "config.json"),
-                place / "config.json",
-                {"module_input_name": _SENTENCE, "module_output_name": _SENTENCE},
-            )
+            allowed = {"module_input_name": _SENTENCE, "module_output_name": _SENTENCE}
+            _only(read_object(module, "config.json"), module / "config.json", allowed)
             continue
-        one, inputs, found = _dense(place)
-        if width is not None and inputs != width:
-            raise ArtifactError(f"{place}: in_features {inputs} follows {width} features")
+        one, inputs, found = _dense(module)
+        if inputs != width:
+            raise ArtifactError(f"{module}: in_features {inputs} follows {width} features")
         weights |= {f"dense.{len(dense)}.{name}": value for name, value in found.items()}
         dense.append(one)
         width = one.out_features
-    length, lowercase = _transformer(listed[0][1])
-    prompts, default, similarity = _settings(folder)
+    transformer = listed[0][1]
+    length, lowercase = _transformer(transformer)
+    prompts = _settings(folder)
     return Modules(
-        listed[0][1],
-        pooling,
-        tuple(dense),
-        weights,
-        normalize,
-        length,
-        lowercase,
-        prompts,
-        default,
-        similarity,
+        transformer, pooling, tuple(dense), weights, normalize, length, lowercase, *prompts
     )
 
 
@@ -134,14 +136,10 @@ def _listed(folder: Path) -> list[tuple[str, Path]]:
     for value in values:
         kind, path = value.get("type"), value.get("path")
         package, _, name = str(kind).rpartition(".")
-        if package.split(".")[0] != "sentence_transformers" or name not in {
-            "Transformer",
-            "Pooling",
-            "Dense",
-            "Normalize",
-        }:
+        if package.split(".")[0] != "sentence_transformers" or name not in _KINDS:
             raise ArtifactError(
-                f"{where}: the module {ascii(kind)[:100]} is not supported; there are {_KINDS}"
+                f"{where}: the module {ascii(kind)[:100]} is not supported; "
+                f"there are {_LISTED_KINDS}"
             )
         if not isinstance(path, str) or (path and not _PATH.fullmatch(path)):
             raise ArtifactError(f"{where}: {ascii(path)[:100]} is no folder of a module")
@@ -151,17 +149,15 @@ def _listed(folder: Path) -> list[tuple[str, Path]]:
     return found
 
 
-def _pooling(place: Path) -> tuple[str, int | None]:
+def _pooling(module: Path) -> tuple[str, int]:
     """Return the pooling's name and the features that it expects."""
-    values = read_object(place, "config.json")
-    where = place / "config.json"
+    values = read_object(module, "config.json")
+    where = module / "config.json"
     if not values:
         raise ArtifactError(f"{where} is missing")
-    known = {
-        *_LEGACY_POOLING,
-        *("word_embedding_dimension", "embedding_dimension", "pooling_mode", "include_prompt"),
-    }
-    if extra := set(values) - known:
+    widths = ("embedding_dimension", "word_embedding_dimension")
+    extra = set(values) - {*_LEGACY_POOLING, *widths, "pooling_mode", "include_prompt"}
+    if extra:
         raise ArtifactError(f"{where}: {ascii(min(extra))[:100]} is not supported")
     modes: Any = values.get("pooling_mode")
     if modes is None:
@@ -169,38 +165,33 @@ def _pooling(place: Path) -> tuple[str, int | None]:
     if isinstance(modes, str):
         modes = [modes]
     if not isinstance(modes, list) or len(modes) != 1 or modes[0] not in POOLINGS:
-        told = ascii(modes)[:100] if not isinstance(modes, list) else ", ".join(map(str, modes))
+        found = ", ".join(map(str, modes)) if isinstance(modes, list) else ascii(modes)
         raise ArtifactError(
-            f"{where}: pooling by {told[:100]} is not supported; there are, one at a time: "
+            f"{where}: pooling by {found[:100]} is not supported; there are, one at a time: "
             + ", ".join(POOLINGS)
         )
     if values.get("include_prompt", True) is not True:
         raise ArtifactError(f"{where}: include_prompt false is not supported")
-    width = values.get("embedding_dimension", values.get("word_embedding_dimension"))
+    width = values.get(widths[0], values.get(widths[1]))
     if type(width) is not int:
         raise ArtifactError(f"{where}: word_embedding_dimension is missing")
     return modes[0], width
 
 
-def _dense(place: Path) -> tuple[Dense, int, dict[str, Array]]:
+def _dense(module: Path) -> tuple[Dense, int, dict[str, Array]]:
     """Return a map, the features that it expects, and its tensors."""
-    where = place / "config.json"
-    values = read_object(place, "config.json")
-    _only(
-        values,
-        where,
-        {
-            "module_input_name": _SENTENCE,
-            "module_output_name": _SENTENCE,
-            "use_residual": (False, None),
-        },
-        {"in_features", "out_features", "bias", "activation_function"},
-    )
+    where = module / "config.json"
+    values = read_object(module, "config.json")
+    allowed = {
+        "module_input_name": _SENTENCE,
+        "module_output_name": _SENTENCE,
+        "use_residual": (False, None),
+    }
+    _only(values, where, allowed, {"in_features", "out_features", "bias", "activation_function"})
     inputs = values.get("in_features")
     if type(inputs) is not int or "out_features" not in values:
         raise ArtifactError(f"{where}: in_features or out_features is missing")
-    # sentence-transformers' default is Tanh.
-    named = values.get("activation_function", "torch.nn.modules.activation.Tanh")
+    named = values.get("activation_function", _ACTIVATIONS["tanh"])
     package, _, activation = str(named).rpartition(".")
     if not package.startswith("torch.nn") or activation not in ("Identity", "Tanh"):
         raise ArtifactError(
@@ -214,52 +205,42 @@ def _dense(place: Path) -> tuple[Dense, int, dict[str, Array]]:
     shapes: dict[str, tuple[int, ...]] = {"weight": (dense.out_features, inputs)}
     if dense.bias:
         shapes["bias"] = (dense.out_features,)
-    found = _dense_weights(place)
+    found: Mapping[str, Array]
+    if has_file(module, "model.safetensors"):
+        path = regular_file(module, "model.safetensors", LARGEST_DENSE)
+        found = tensors.read(path, largest=LARGEST_DENSE).arrays
+    elif has_file(module, "pytorch_model.bin"):
+        from asterisk.model.huggingface import read_state_dict
+
+        found = read_state_dict(regular_file(module, "pytorch_model.bin", LARGEST_DENSE))
+    else:
+        raise ArtifactError(f"{module} has no weights: no model.safetensors or pytorch_model.bin")
     if set(found) != {f"linear.{name}" for name in shapes}:
-        raise ArtifactError(f"{place}: its weights are not those of config.json")
-    named_tensors = {name: found[f"linear.{name}"] for name in shapes}
+        raise ArtifactError(f"{module}: its weights are not those of config.json")
+    weights = {name: found[f"linear.{name}"] for name in shapes}
     for name, shape in shapes.items():
-        if named_tensors[name].shape != shape:
+        if weights[name].shape != shape:
             raise ArtifactError(
-                f"{place}: {name} has shape {list(named_tensors[name].shape)}, "
+                f"{module}: {name} has shape {list(weights[name].shape)}, "
                 f"config.json says {list(shape)}"
             )
-    return dense, inputs, named_tensors
+    return dense, inputs, weights
 
 
-def _dense_weights(place: Path) -> Mapping[str, Array]:
-    if has_file(place, "model.safetensors"):
-        path = regular_file(place, "model.safetensors", LARGEST_DENSE)
-        return tensors.read(path, largest=LARGEST_DENSE).arrays
-    if has_file(place, "pytorch_model.bin"):
-        from asterisk.model.state_dict import read_state_dict
-
-        return read_state_dict(regular_file(place, "pytorch_model.bin", LARGEST_DENSE))
-    raise ArtifactError(f"{place} has no weights: no model.safetensors or pytorch_model.bin")
-
-
-def _transformer(place: Path) -> tuple[int | None, bool]:
+def _transformer(module: Path) -> tuple[int | None, bool]:
     """Return ``max_seq_length``, if it is said here, and whether texts are lower-cased first."""
-    read = ((read_object(place, name), place / name) for name in _TRANSFORMER_FILES)
-    values, where = next((found for found in read if found[0]), ({}, place))
-    only: dict[str, tuple[object, ...]] = {
+    read = ((read_object(module, name), module / name) for name in _TRANSFORMER_FILES)
+    values, where = next((found for found in read if found[0]), ({}, module))
+    allowed: dict[str, tuple[object, ...]] = {
         "transformer_task": ("feature-extraction",),
         "modality_config": (_TEXT,),
         "module_output_name": ("token_embeddings",),
-        **{
-            key: (None, {})
-            for key in (
-                *("model_args", "tokenizer_args", "config_args"),
-                *("model_kwargs", "processor_kwargs", "config_kwargs", "processing_kwargs"),
-                *("unpad_inputs", "query_length", "document_length", "query_expansion"),
-                "tokenizer_name_or_path",
-            )
-        },
+        **dict.fromkeys(_UNSET, (None, {})),
     }
-    _only(values, where, only, {"max_seq_length", "do_lower_case"})
+    _only(values, where, allowed, {"max_seq_length", "do_lower_case"})
     length, lowercase = values.get("max_seq_length"), values.get("do_lower_case", False)
     if length is not None and (type(length) is not int or length < 1):
-        raise ArtifactError(f"{where}: max_seq_length {ascii(length)[:40]} is no length")
+        raise ArtifactError(f"{where}: max_seq_length {ascii(length)[:40]} is not a length")
     if lowercase not in (True, False, None):
         raise ArtifactError(f"{where}: do_lower_case must be true or false")
     return length, bool(lowercase)
@@ -269,9 +250,9 @@ def _settings(folder: Path) -> tuple[dict[str, str], str | None, str | None]:
     """Return prompts, the default prompt's name and the similarity function's name."""
     where = folder / SETTINGS
     values = read_object(folder, SETTINGS)
-    only = {"model_type": ("SentenceTransformer", None), "truncate_dim": (None,)}
-    known = {"__version__", "prompts", "default_prompt_name", "similarity_fn_name", "requirements"}
-    _only(values, where, only, known)
+    allowed = {"model_type": ("SentenceTransformer", None), "truncate_dim": (None,)}
+    free = {"__version__", "prompts", "default_prompt_name", "similarity_fn_name", "requirements"}
+    _only(values, where, allowed, free)
     stored = values.get("prompts") or {}
     default = values.get("default_prompt_name")
     if (
@@ -296,61 +277,60 @@ def _only(
     values: Mapping[str, Any],
     where: Path,
     allowed: Mapping[str, tuple[object, ...]],
-    known: Collection[str] = (),
+    free: Collection[str] = (),
 ) -> None:
-    """Refuse a setting that is not known, or has a value that is not done."""
+    """Refuse a setting that is neither ``free`` nor has one of its ``allowed`` values."""
     for key, value in values.items():
-        if key in known or (key in allowed and value in allowed[key]):
-            continue
-        told = f"{ascii(key)[1:-1][:60]} {ascii(value)[:60]}"
-        raise ArtifactError(f"{where}: {told} is not supported")
+        if key not in free and (key not in allowed or value not in allowed[key]):
+            setting = f"{ascii(key)[1:-1][:60]} {ascii(value)[:60]}"
+            raise ArtifactError(f"{where}: {setting} is not supported")
 
 
-def write_modules(config: ModelConfig, named: Mapping[str, Array], folder: Path) -> None:
+def write_modules(config: ModelConfig, weights: Mapping[str, Array], folder: Path) -> None:
     """Write ``modules.json`` and the modules after the encoder, in the keys all versions read."""
-    kinds = ["Transformer", "Pooling", *("Dense" for _ in config.dense)]
-    kinds += ["Normalize"] if config.normalize else []
-    listed = [
-        {
-            "idx": index,
-            "name": str(index),
-            "path": "" if index == 0 else f"{index}_{kind}",
-            "type": f"sentence_transformers.models.{kind}",
-        }
-        for index, kind in enumerate(kinds)
-    ]
     pooling = {key: True for key, mode in _LEGACY_POOLING.items() if mode == config.pooling}
-    settings: list[dict[str, Any]] = [
-        {},
-        {"word_embedding_dimension": config.hidden_size, **pooling},
+    modules: list[tuple[str, dict[str, Any]]] = [
+        ("Transformer", {}),
+        ("Pooling", {"word_embedding_dimension": config.hidden_size, **pooling}),
     ]
     width = config.hidden_size
-    activations = {"identity": "torch.nn.modules.linear.Identity"}
     for dense in config.dense:
-        settings.append(
+        settings = {
+            "in_features": width,
+            "out_features": dense.out_features,
+            "bias": dense.bias,
+            "activation_function": _ACTIVATIONS[dense.activation],
+        }
+        modules.append(("Dense", settings))
+        width = dense.out_features
+    if config.normalize:
+        modules.append(("Normalize", {}))
+    listed = []
+    for index, (kind, settings) in enumerate(modules):
+        path = f"{index}_{kind}" if index else ""
+        listed.append(
             {
-                "in_features": width,
-                "out_features": dense.out_features,
-                "bias": dense.bias,
-                "activation_function": activations.get(
-                    dense.activation, "torch.nn.modules.activation.Tanh"
-                ),
+                "idx": index,
+                "name": str(index),
+                "path": path,
+                "type": f"sentence_transformers.models.{kind}",
             }
         )
-        width = dense.out_features
-    settings += [{}]
-    (folder / MODULES).write_text(json.dumps(listed, indent=2, sort_keys=True) + "\n", "utf-8")
-    for module, values in list(zip(listed, settings, strict=False))[1:]:
-        place = folder / str(module["path"])
-        place.mkdir()
-        (place / "config.json").write_text(
-            json.dumps(values, indent=2, sort_keys=True) + "\n", "utf-8"
-        )
-    for index, _ in enumerate(config.dense):
-        prefix = f"dense.{index}."
-        weights = {
-            f"linear.{name.removeprefix(prefix)}": value
-            for name, value in named.items()
-            if name.startswith(prefix)
-        }
-        tensors.write(folder / f"{index + 2}_Dense" / "model.safetensors", weights, {})
+        if path:
+            (folder / path).mkdir()
+            write_json(folder / path / "config.json", settings)
+        if kind == "Dense":
+            prefix = f"dense.{index - 2}."
+            linear = {
+                f"linear.{name.removeprefix(prefix)}": value
+                for name, value in weights.items()
+                if name.startswith(prefix)
+            }
+            tensors.write(folder / path / "model.safetensors", linear, {})
+    write_json(folder / MODULES, listed)
+
+
+def write_json(path: Path, value: object, *, ensure_ascii: bool = True) -> None:
+    """Write ``value`` as indented JSON, keys in order."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=ensure_ascii)
+    path.write_text(text + "\n", "utf-8")

@@ -18,27 +18,14 @@ import numpy as np
 from asterisk.common.errors import ArtifactError, UsageError
 from asterisk.model.checkpoint import Array, Checkpoint
 from asterisk.model.config import LIMITS, Dense, ModelConfig
-from asterisk.model.state_dict import read_state_dict
+from asterisk.model.huggingface import read_state_dict
 
 HEADS = 2
 EPSILON = 1e-5  # nn.TransformerEncoderLayer's, which no file says
 # GPT-2's, alone or with the tokens that the original adds after it: [PAD], [MASK].
 VOCABULARIES = (50_257, 50_258, 50_259)
-Shapes = dict[str, tuple[int, ...]]
 
-_OUTER = {
-    "token_emb": "embeddings.word_embeddings",
-    "pos_emb": "embeddings.position_embeddings",
-    "proj": "dense.0",
-}
-_INNER = {
-    "self_attn.out_proj": "attention.output.dense",
-    "linear1": "intermediate.dense",
-    "linear2": "output.dense",
-    "norm1": "attention.output.LayerNorm",
-    "norm2": "output.LayerNorm",
-}
-_PARTS = ("query", "key", "value")  # in the order of in_proj's rows
+_LAYER = re.compile(r"encoder\.layers\.([0-9]{1,4})\.")
 
 
 def read(path: str | Path, name: str, heads: int = HEADS) -> Checkpoint:
@@ -51,10 +38,10 @@ def read(path: str | Path, name: str, heads: int = HEADS) -> Checkpoint:
     tensors = read_state_dict(path)
     try:
         config = _configure(tensors, heads)
-        _check(tensors, config)
+        renamed = _renamed(tensors, config)
     except ArtifactError as failure:
         raise ArtifactError(f"{path} is not the original's model: {failure}") from None
-    return Checkpoint(name, config, _renamed(tensors, config), card=_card(name, path, config))
+    return Checkpoint(name, config, renamed, card=_card(name, path, config))
 
 
 def _configure(tensors: Mapping[str, Array], heads: int) -> ModelConfig:
@@ -69,7 +56,7 @@ def _configure(tensors: Mapping[str, Array], heads: int) -> ModelConfig:
             f"token_emb.weight has {vocabulary:,} rows, GPT-2's vocabulary "
             f"{VOCABULARIES[0]:,} to {VOCABULARIES[-1]:,}"
         )
-    layers = [int(found[1]) for name in tensors if (found := _layer(name))]
+    layers = [int(found[1]) for name in tensors if (found := _LAYER.match(name))]
     config = ModelConfig(
         vocab_size=vocabulary,
         hidden_size=hidden,
@@ -87,72 +74,54 @@ def _configure(tensors: Mapping[str, Array], heads: int) -> ModelConfig:
     return replace(config, num_heads=heads)
 
 
-def _layer(name: str) -> re.Match[str] | None:
-    return re.match(r"encoder\.layers\.([0-9]{1,4})\.", name)
-
-
-def _shapes(config: ModelConfig) -> Shapes:
-    """Return the original's names and shapes for ``config``."""
-    hidden, inner, out = config.hidden_size, config.intermediate_size, config.embedding_size
-    shapes: Shapes = {
-        "token_emb.weight": (config.vocab_size, hidden),
-        "pos_emb.weight": (config.max_positions, hidden),
-        "proj.weight": (out, hidden),
-        "proj.bias": (out,),
-    }
-    for index in range(config.num_layers):
-        layer = f"encoder.layers.{index}"
-        shapes[f"{layer}.self_attn.in_proj_weight"] = (3 * hidden, hidden)
-        shapes[f"{layer}.self_attn.in_proj_bias"] = (3 * hidden,)
-        for part, rows, columns in (
-            ("self_attn.out_proj", hidden, hidden),
-            ("linear1", inner, hidden),
-            ("linear2", hidden, inner),
-        ):
-            shapes[f"{layer}.{part}.weight"] = (rows, columns)
-            shapes[f"{layer}.{part}.bias"] = (rows,)
-        for norm in ("norm1", "norm2"):
-            shapes[f"{layer}.{norm}.weight"] = shapes[f"{layer}.{norm}.bias"] = (hidden,)
-    return shapes
-
-
-def _check(tensors: Mapping[str, Array], config: ModelConfig) -> None:
-    shapes = _shapes(config)
-    for name, shape in shapes.items():
-        if name not in tensors:
-            raise ArtifactError(f"{name} is missing")
-        if tensors[name].shape != shape:
-            raise ArtifactError(
-                f"{name} has shape {list(tensors[name].shape)}, expected {list(shape)}"
-            )
-        if not np.isfinite(tensors[name]).all():
-            raise ArtifactError(f"{name} holds values that are not finite")
-    extra = set(tensors) - set(shapes)
-    if extra:
-        raise ArtifactError(f"unexpected tensor {ascii(min(extra))[:100]}")
-
-
 def _renamed(tensors: Mapping[str, Array], config: ModelConfig) -> dict[str, Array]:
-    """Return the tensors under the names of `asterisk.model.layout.tensor_shapes`."""
+    """Return the tensors under the names of `asterisk.model.config.tensor_shapes`.
+
+    ArtifactError for one that is missing, of another shape or not finite, and for others.
+    """
+    hidden, inner, out = config.hidden_size, config.intermediate_size, config.embedding_size
+    # The original's name, its shape, and our names of the equal parts that it is cut into.
+    layout: list[tuple[str, tuple[int, ...], tuple[str, ...]]] = [
+        ("token_emb.weight", (config.vocab_size, hidden), ("embeddings.word_embeddings.weight",)),
+        (
+            *("pos_emb.weight", (config.max_positions, hidden)),
+            ("embeddings.position_embeddings.weight",),
+        ),
+        ("proj.weight", (out, hidden), ("dense.0.weight",)),
+        ("proj.bias", (out,), ("dense.0.bias",)),
+    ]
+    for index in range(config.num_layers):
+        layer, block = f"encoder.layers.{index}", f"encoder.layer.{index}"
+        attention = [f"attention.self.{part}" for part in ("query", "key", "value")]
+        for theirs, rows, columns, ours in (
+            ("self_attn.in_proj_", 3 * hidden, hidden, attention),
+            ("self_attn.out_proj.", hidden, hidden, ["attention.output.dense"]),
+            ("linear1.", inner, hidden, ["intermediate.dense"]),
+            ("linear2.", hidden, inner, ["output.dense"]),
+            ("norm1.", hidden, None, ["attention.output.LayerNorm"]),
+            ("norm2.", hidden, None, ["output.LayerNorm"]),
+        ):
+            matrix = (rows,) if columns is None else (rows, columns)
+            shapes: dict[str, tuple[int, ...]] = {"weight": matrix, "bias": (rows,)}
+            for kind, shape in shapes.items():
+                names = tuple(f"{block}.{name}.{kind}" for name in ours)
+                layout.append((f"{layer}.{theirs}{kind}", shape, names))
     renamed = {
         # There are no token types here; BERT's one is added to every token.
-        "embeddings.token_type_embeddings.weight": np.zeros((1, config.hidden_size), np.float32)
+        "embeddings.token_type_embeddings.weight": np.zeros((1, hidden), np.float32)
     }
-    for name, value in tensors.items():
-        module, _, kind = name.rpartition(".")
-        layer = _layer(name)
-        if layer is None:
-            renamed[f"{_OUTER[module]}.{kind}"] = value
-            continue
-        block = f"encoder.layer.{int(layer[1])}"
-        module = module[layer.end() :]
-        if module in _INNER:
-            renamed[f"{block}.{_INNER[module]}.{kind}"] = value
-            continue
-        # self_attn.in_proj_weight and _bias: three maps on top of each other.
-        kind = kind.removeprefix("in_proj_")
-        for part, rows in zip(_PARTS, np.split(value, len(_PARTS)), strict=True):
-            renamed[f"{block}.attention.self.{part}.{kind}"] = rows
+    for name, expected, names in layout:
+        if name not in tensors:
+            raise ArtifactError(f"{name} is missing")
+        value = tensors[name]
+        if value.shape != expected:
+            raise ArtifactError(f"{name} has shape {list(value.shape)}, expected {list(expected)}")
+        if not np.isfinite(value).all():
+            raise ArtifactError(f"{name} holds values that are not finite")
+        renamed |= zip(names, np.split(value, len(names)), strict=True)
+    extra = set(tensors) - {name for name, _, _ in layout}
+    if extra:
+        raise ArtifactError(f"unexpected tensor {ascii(min(extra))[:100]}")
     return renamed
 
 

@@ -21,8 +21,7 @@ import numpy as np
 from asterisk.artifact import Artifact
 from asterisk.common import tensors
 from asterisk.common.errors import ArtifactError, EngineError
-from asterisk.model.config import Dense, ModelConfig
-from asterisk.model.layout import tensor_shapes
+from asterisk.model.config import Dense, ModelConfig, tensor_shapes
 from asterisk.runtimes import llama_cpp, pages
 from asterisk.runtimes.engine import ArtifactEngine, Vector
 from asterisk.runtimes.gguf_header import check_header

@@ -14,7 +14,8 @@ from typing import Any
 
 from asterisk.common.errors import ArtifactError
 from asterisk.model.config import LIMITS, ModelConfig
-from asterisk.model.gguf_shape import Shape, shape_of
+from asterisk.model.config import LlamaShape as Shape
+from asterisk.model.config import llama_shape as shape_of
 
 _COUNT = struct.Struct("<Q")
 _KIND = struct.Struct("<I")

@@ -16,8 +16,7 @@ import numpy.typing as npt
 from asterisk.common.errors import EngineError, InputError, UsageError
 from asterisk.common.validation import integer, one_of, strings
 from asterisk.common.vectors import PRECISIONS, quantize
-from asterisk.model.config import ModelConfig
-from asterisk.model.prompt_names import check_prompt_name, prompt_name_of
+from asterisk.model.config import ModelConfig, check_prompt_name, prompt_name_of
 from asterisk.runtimes import forks
 from asterisk.runtimes.engine import Engine
 from asterisk.runtimes.lanes import Lanes

@@ -9,33 +9,31 @@ import os
 from pathlib import Path
 
 from asterisk.common.errors import ArtifactError
-from asterisk.tokenizer.bpe import BUILTIN, ByteLevelBPE, gpt2
+from asterisk.tokenizer.bpe import BUILTIN, BPETable, ByteLevelBPE, gpt2
 from asterisk.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["BUILTIN", "ByteLevelBPE", "Tokenizer", "gpt2", "open_tokenizer"]
 
 
 def open_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
-    """Open a mapped tokenizer file, known by its first bytes, or a ``tokenizer.json``.
+    """Open a mapped tokenizer file, recognised by its first bytes, or a ``tokenizer.json``.
 
-    Raises ArtifactError if it cannot be read or is not a sound file of a kind that is known, and
+    Raises ArtifactError if it cannot be read or is not a sound file of one of these kinds, and
     MissingExtra if it is a ``tokenizer.json`` and the ``tokenizers`` package is not installed.
     """
-    from asterisk.tokenizer import bpe_table, mapped, wordpiece_table
-
     try:
         with Path(path).open("rb") as file:
-            start = file.read(mapped.MAGIC)
+            start = file.read(8)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error}") from error
-    if start == bpe_table.MAGIC:
+    if start == BPETable.magic:
         return ByteLevelBPE.open(path)
-    if start == wordpiece_table.MAGIC:
-        from asterisk.tokenizer.wordpiece import WordPiece
-
-        return WordPiece.open(path)
     if start.lstrip().startswith(b"{"):
         from asterisk.tokenizer.library import LibraryTokenizer
 
         return LibraryTokenizer.open(path)
+    from asterisk.tokenizer.wordpiece import WordPiece, WordPieceTable
+
+    if start == WordPieceTable.magic:
+        return WordPiece.open(path)
     raise ArtifactError(f"{path}: is not a tokenizer table")

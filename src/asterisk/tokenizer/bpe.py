@@ -1,65 +1,306 @@
-"""Byte-level BPE over one mapped table: GPT-2's, RoBERTa's and any other of that kind.
+r"""Byte-level BPE over one mapped table: GPT-2's, RoBERTa's and any other of that kind.
 
 The ids are those of Hugging Face's tokenizers with ``split_special_tokens=True``: no special token
-is ever read out of a text, and none is added.
+is ever read out of a text, and none is added. A text is cut into words (`Splitter`), and a word is
+remembered, a whole token of the table, or merged from its bytes (`Merger`).
 """
 
 from __future__ import annotations
 
 import mmap
-import os
+import re
+import zlib
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from heapq import heapify, heappop, heappush
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 
 from asterisk.common.errors import InputError
-from asterisk.tokenizer.bpe_table import Table
-from asterisk.tokenizer.mapped import map_file
-from asterisk.tokenizer.merge import Merger
-from asterisk.tokenizer.prefix import Prefix
-from asterisk.tokenizer.split import Splitter
-from asterisk.tokenizer.tokenizer import Tokenizer, joined_surrogates, utf8
-from asterisk.tokenizer.words import Words
+from asterisk.tokenizer.tokenizer import (
+    SURROGATES,
+    U8,
+    U16,
+    U32,
+    MappedTable,
+    MappedTokenizer,
+    joined_surrogates,
+    utf8,
+)
 
 BUILTIN = Path(__file__).with_name("gpt2.bin")
 """The table that comes with this package: GPT-2's, with ``[PAD]`` and ``[MASK]`` after its own."""
 
+LETTER, NUMBER, SPACE, OTHER = range(4)  # GPT-2's classes of characters
+_BYTES = 256  # tokens of one byte; merge 0 makes the next
+_NO_RANK = 1 << 16  # above every rank
+_SCANNED = 24  # bytes of a word up to which a scan for the best pair beats a heap
+_GAP = 32  # bytes; see Merger.certain
+_CACHED_WORDS = 8192  # about 200 bytes each
+_CACHED_LENGTH = 24  # characters; longer words seldom come back
+_CACHED_POINTS = 2048  # code points, about 100 bytes each
 
-class ByteLevelBPE(Tokenizer):
+# The pattern treats none of the four apart from its class: contractions are lower-case letters, and
+# only a literal space may lead a word.
+_ASCII = {LETTER: "A", NUMBER: "0", SPACE: "\t", OTHER: "!"}
+_NON_ASCII = re.compile(r"[^\x00-\x7f]+")
+# Letters come first because they are commonest; only contractions and symbols overlap.
+_WORD = re.compile(
+    r" ?[A-Za-z]+|'(?:[stmd]|re|ve|ll)| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+", re.ASCII
+)
+
+
+class BPETable(MappedTable):
+    """A byte-level BPE's file.
+
+    Inside, a token is a number of its own: 0 to 255 are the bytes (in the vocabulary's order), then
+    comes what each merge makes, by rank, then tokens that no text leads to, such as special ones.
+
+    The two maps are perfect hashes: ``slots[(key + displacements[key % B]) % S]`` is the only slot
+    where a key can be, so a look-up is one step and whoever looks compares the key itself.
+    """
+
+    magic = b"astrBPE2"
+
+    pairs: U32  # left << 16 | right of each merge, by rank; it makes token 256 + rank
+    bases: U32  # where the text of token 256 * i begins
+    classes: U32  # first code point << 2 | class of each run of equal Unicode class
+    ids: U32  # the vocabulary's id of each token; empty if each is its own
+    prefix: U32  # ids of the special tokens before a text
+    suffix: U32  # and after it
+    facts: U32  # bytes of the longest merged token; id + 1 of the padding and the mask token, or 0
+    offsets: U16  # where token i's text begins, past bases[i >> 8]; one more at the end
+    pair_displacements: U16  # pair of tokens to rank
+    pair_slots: U16
+    word_displacements: U16  # CRC-32 of a word to the token that is the whole word
+    word_slots: U16
+    byte_tokens: U8  # the token of each byte
+    text: U8  # the bytes of all tokens, one after the other
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes of a token, numbered as inside the table."""
+        bases, offsets, after = self.bases, self.offsets, token + 1
+        start = bases[token >> 8] + offsets[token]
+        return bytes(self.text[start : bases[after >> 8] + offsets[after]])
+
+    def consistent(self) -> bool:
+        """Whether every index that the file holds stays inside the section it points into."""
+        merges, tokens = len(self.pairs), len(self.offsets) - 1
+        maps = self.pair_displacements, self.pair_slots, self.word_displacements, self.word_slots
+        ids = (*self.prefix, *self.suffix, *(max(fact - 1, 0) for fact in self.facts[1:]))
+        return (
+            _BYTES + merges <= tokens
+            and len(self.ids) in (0, tokens)
+            and max(self.ids, default=0) < tokens
+            and max(ids, default=0) < tokens
+            and len(self.facts) == 3
+            and len(self.bases) == (tokens >> 8) + 1
+            and len(self.byte_tokens) == _BYTES
+            and all(maps)
+            and max(self.pair_slots) < max(merges, 1)
+            and max(self.word_slots) < _BYTES + merges
+            and merges > 0
+            and len(self.classes) > 0
+            and self.classes[0] >> 2 == 0
+        )
+
+
+class Splitter(dict[int, str]):
+    r"""Cuts text into words where GPT-2's pattern cuts it.
+
+    The pattern is ``'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+``.
+    The standard library's ``re`` knows neither ``\p{L}`` nor one fixed version of Unicode, so the
+    pattern here is in ASCII and every other code point is first replaced by an ASCII character of
+    its class. Lengths do not change, so the cuts are those of the text itself.
+
+    The mapping is from code points to these ASCII characters, found when first asked for.
+    """
+
+    __slots__ = ("_classes",)
+
+    def __init__(self, classes: U32) -> None:
+        self._classes = classes
+
+    def __missing__(self, point: int) -> str:
+        if 0xD800 <= point < 0xE000:
+            raise KeyError(point)  # so that ``translate`` leaves it
+        run = self._classes[bisect_right(self._classes, point << 2 | 3) - 1]
+        if len(self) >= _CACHED_POINTS:
+            self.clear()
+        self[point] = character = _ASCII[run & 3]
+        return character
+
+    def __call__(self, text: str) -> list[str]:
+        """Return the words of ``text``; joined, they are ``text`` again."""
+        if text.isascii():
+            return _WORD.findall(text)
+        ascii_text = _NON_ASCII.sub(lambda run: run[0].translate(self), text)
+        if not ascii_text.isascii():
+            # Two letters or two symbols are cut nowhere between them, so a surrogate pair may
+            # stand for one.
+            ascii_text = SURROGATES.sub(
+                lambda found: self[ord(joined_surrogates(found[0]))] * len(found[0]), ascii_text
+            )
+        ends = accumulate(map(len, _WORD.findall(ascii_text)), initial=0)
+        return [text[start:end] for start, end in pairwise(ends)]
+
+
+class Merger:
+    """Merges the bytes of a word: the lowest-ranked pair first, the leftmost of equals."""
+
+    __slots__ = ("_byte_tokens", "_displacements", "_pairs", "_slots", "_table")
+
+    def __init__(self, table: BPETable) -> None:
+        self._table = table
+        self._byte_tokens = bytes(table.byte_tokens)
+        self._pairs = table.pairs
+        self._displacements = table.pair_displacements
+        self._slots = table.pair_slots
+
+    def __call__(self, word: bytes) -> list[int]:
+        """Return the tokens of ``word``, which are its own whatever stands beside it."""
+        tokens = list(word.translate(self._byte_tokens))
+        pairs, displacements, slots = self._pairs, self._displacements, self._slots
+        buckets, size = len(displacements), len(slots)
+        ranks = []  # of each token with its right neighbour
+        for left, right in pairwise(tokens):
+            key = left << 16 | right
+            rank = slots[(key + displacements[key % buckets]) % size]
+            ranks.append(rank if pairs[rank] == key else _NO_RANK)
+        ranks.append(_NO_RANK)
+        if len(tokens) > _SCANNED:
+            return self._merge_by_heap(tokens, ranks)
+        # O(n²), which for most words is the quickest.
+        while (best := min(ranks)) != _NO_RANK:
+            i = ranks.index(best)
+            del tokens[i], ranks[i]
+            tokens[i] = token = best + _BYTES
+            if i + 1 < len(tokens):
+                key = token << 16 | tokens[i + 1]
+                rank = slots[(key + displacements[key % buckets]) % size]
+                ranks[i] = rank if pairs[rank] == key else _NO_RANK
+            if i:
+                key = tokens[i - 1] << 16 | token
+                rank = slots[(key + displacements[key % buckets]) % size]
+                ranks[i - 1] = rank if pairs[rank] == key else _NO_RANK
+        return tokens
+
+    def _merge_by_heap(self, tokens: list[int], ranks: list[int]) -> list[int]:
+        """Merge in O(n log n): a heap of rank and position over a linked list of tokens."""
+        pairs, displacements, slots = self._pairs, self._displacements, self._slots
+        buckets, size = len(displacements), len(slots)
+        count = len(tokens)
+        shift = count.bit_length()
+        mask = (1 << shift) - 1
+        before = list(range(-1, count - 1))
+        after = list(range(1, count + 1))
+        heap = [rank << shift | i for i, rank in enumerate(ranks) if rank != _NO_RANK]
+        heapify(heap)
+        while heap:
+            entry = heappop(heap)
+            i, rank = entry & mask, entry >> shift
+            right = after[i]
+            # An entry is stale once either of its two tokens has been merged into another; a
+            # swallowed token is -1, which no pair contains.
+            if right == count or tokens[i] << 16 | tokens[right] != pairs[rank]:
+                continue
+            tokens[i], tokens[right] = rank + _BYTES, -1
+            after[i] = beyond = after[right]
+            if beyond != count:
+                before[beyond] = i
+            for left in (before[i], i):
+                if left >= 0 and after[left] != count:
+                    key = tokens[left] << 16 | tokens[after[left]]
+                    rank = slots[(key + displacements[key % buckets]) % size]
+                    if pairs[rank] == key:
+                        heappush(heap, rank << shift | left)
+        return [token for token in tokens if token >= 0]
+
+    def certain(self, data: bytes, count: int) -> list[int]:
+        """Return at least ``count`` tokens that open every word beginning with ``data``, or none.
+
+        A word's first tokens can depend on bytes far to the right, so no fixed margin is safe. What
+        is certain rests on two facts about merging the lowest rank first:
+
+        1. Where tokens of an encoding meet, both sides are the encodings of their own bytes,
+           because no merge crossed that boundary.
+        2. Two encodings stand side by side unchanged exactly if the two tokens that meet there,
+           merged alone, stay those two tokens: up to a first crossing merge each side runs as it
+           would alone.
+
+        Let no token be longer than M bytes. Some token of the word then ends at one of the last M
+        positions of ``data``. If, whichever of these it is, a boundary well before them holds, then
+        the tokens up to that boundary are the word's, whatever follows. (`_GAP` is how far before;
+        more makes a retry rarer.)
+        """
+        token_bytes = self._table.token_bytes
+        first = len(data) - self._table.facts[0] + 1  # the earliest of the last positions
+        tokens = self(data)
+        ends = list(accumulate(len(token_bytes(token)) for token in tokens))
+        number = sum(end <= first - _GAP for end in ends)
+        if number < max(count, 1):
+            return []
+        left, boundary = tokens[number - 1], ends[number - 1]
+        followers = {self(data[boundary:end])[0] for end in range(first, len(data) + 1)}
+        holds = all(
+            self(token_bytes(left) + token_bytes(right)) == [left, right] for right in followers
+        )
+        return tokens[:number] if holds else []
+
+
+class _Words(dict[str, tuple[int, ...]]):
+    """Word to ids: a cache of bounded size that fills itself; a look-up never fails.
+
+    Safe in several threads: an entry never changes, and losing one costs only time.
+    """
+
+    __slots__ = ("_displacements", "_ids", "_merge", "_slots", "_table")
+
+    def __init__(self, table: BPETable, merge: Merger) -> None:
+        self._table = table
+        self._merge = merge
+        self._ids = table.ids
+        self._displacements = table.word_displacements
+        self._slots = table.word_slots
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        data = utf8(word)
+        key = zlib.crc32(data)
+        displacements, slots = self._displacements, self._slots
+        token = slots[(key + displacements[key % len(displacements)]) % len(slots)]
+        whole = self._table.token_bytes(token) == data
+        tokens = (token,) if whole else tuple(self._merge(data))
+        if self._ids:
+            tokens = tuple(map(self._ids.__getitem__, tokens))
+        if len(word) <= _CACHED_LENGTH:
+            if len(self) >= _CACHED_WORDS:
+                self.clear()
+            self[word] = tokens
+        return tokens
+
+
+class ByteLevelBPE(MappedTokenizer):
     """Text to token ids and back. Pickles as its path, or whole where it has none."""
 
-    __slots__ = ("_numbers", "_prefix", "_split", "_table", "_words", "mask_id")
+    __slots__ = ("_merge", "_numbers", "_split", "_words", "mask_id")
 
+    _table: BPETable
     mask_id: int | None
 
     def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
         """Read the table in ``data``; ArtifactError if it is not a sound one."""
-        self._table = table = Table(data, path)
-        merge = Merger(table)
+        self._table = table = BPETable(data, path)
+        self._merge = Merger(table)
         self._split = Splitter(table.classes)
-        self._words = Words(table, merge)
-        self._prefix = Prefix(table, merge)
-        self._numbers: array[int] | None = None
-        self.vocab_size = table.tokens
+        self._words = _Words(table, self._merge)
+        self._numbers: array[int] | None = None  # inside the table, of each id
+        self.vocab_size = len(table.offsets) - 1
         self.prefix = tuple(table.prefix)
         self.suffix = tuple(table.suffix)
         _, pad, mask = table.facts
         self.pad_id = pad - 1 if pad else None
         self.mask_id = mask - 1 if mask else None
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> ByteLevelBPE:
-        """Map the table at ``path``, about 1 MB, and check all of it.
-
-        Raises ArtifactError if it cannot be read or is not a sound table.
-        """
-        return cls(map_file(path), Path(path))
-
-    def __reduce__(self) -> tuple[object, ...]:
-        if self._table.path is None:
-            return ByteLevelBPE, (bytes(self._table.data),)
-        return ByteLevelBPE.open, (self._table.path,)
 
     def words(self, text: str) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield each word of ``text`` with its ids; joined, the words are ``text``."""
@@ -83,7 +324,7 @@ class ByteLevelBPE(Tokenizer):
         ids = self._table.ids
         if not ids:
             return self._table.token_bytes(token)
-        if self._numbers is None:  # of each id; encoding has no need of them
+        if self._numbers is None:  # encoding has no need of them
             numbers = array("I", bytes(4 * len(ids)))
             for number, id_ in enumerate(ids):
                 numbers[id_] = number
@@ -104,13 +345,13 @@ class ByteLevelBPE(Tokenizer):
         while size < len(text):
             if "\ud800" <= text[size - 1] <= "\udbff":
                 size += 1  # what follows may be the other half of a surrogate pair
-            tokens = self._start(text[:size], limit)
+            tokens = self._first_of_any(text[:size], limit)
             if len(tokens) >= limit:
                 return tokens[:limit]
             size *= 2
         return self._all(text)[:limit]
 
-    def _start(self, text: str, limit: int) -> list[int]:
+    def _first_of_any(self, text: str, limit: int) -> list[int]:
         """Return ids that open every text beginning with ``text``; too few if ``limit`` is far."""
         *words, last = self._split(text)
         if words and words[-1] == "'":  # perhaps of a contraction that ends beyond
@@ -119,8 +360,8 @@ class ByteLevelBPE(Tokenizer):
         tokens = list(chain.from_iterable(map(self._words.__getitem__, words)))
         if len(tokens) < limit:
             # The last character may be another word's, as the last of several spaces is.
-            known = utf8(joined_surrogates(last)[:-1])
-            certain = self._prefix.certain(known, limit - len(tokens))
+            data = utf8(joined_surrogates(last)[:-1])
+            certain = self._merge.certain(data, limit - len(tokens))
             tokens += map(self._table.ids.__getitem__, certain) if self._table.ids else certain
         return tokens
 
@@ -128,3 +369,28 @@ class ByteLevelBPE(Tokenizer):
 def gpt2() -> ByteLevelBPE:
     """Open the built-in table: GPT-2's vocabulary and ``[PAD]`` and ``[MASK]`` after it."""
     return ByteLevelBPE.open(BUILTIN)
+
+
+def encode_with_offsets(
+    tokenizer: ByteLevelBPE, text: str
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Return the ids of ``text`` and for each the ``[start, end)`` it covers, in characters.
+
+    A token of part of a character covers all of it, so neighbours may overlap; a leading space
+    belongs to its token. These are Hugging Face's offsets with ``trim_offsets=False``.
+    """
+    ids: list[int] = []
+    spans: list[tuple[int, int]] = []
+    start = 0
+    for word, tokens in tokenizer.words(text):
+        # The character that each byte of the word belongs to; a surrogate pair is one.
+        owners = [
+            (start + match.start(), start + match.end())
+            for match in re.finditer(f"{SURROGATES.pattern}|.", word, re.DOTALL)
+            for _ in utf8(match[0])
+        ]
+        ends = accumulate((len(tokenizer.token_bytes(token)) for token in tokens), initial=0)
+        ids += tokens
+        spans += [(owners[first][0], owners[end - 1][1]) for first, end in pairwise(ends)]
+        start += len(word)
+    return ids, spans

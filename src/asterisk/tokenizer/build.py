@@ -1,4 +1,4 @@
-"""Mapped tokenizer files from what a tokenizer does: WordPiece's and byte-level BPE's."""
+"""Mapped tokenizer files from what a tokenizer does."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import zlib
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, count
 from pathlib import Path
 from typing import Any
 
-from asterisk.tokenizer import bpe_table, wordpiece_table
-from asterisk.tokenizer.mapped import pack
-from asterisk.tokenizer.merge import Merger
-from asterisk.tokenizer.perfect import place
-from asterisk.tokenizer.wordpiece_table import (
+from asterisk.tokenizer.bpe import BPETable, Merger
+from asterisk.tokenizer.huggingface import BYTES, CHARACTERS, Part
+from asterisk.tokenizer.wordpiece import (
     APART,
     HANGUL,
     KEPT,
@@ -25,51 +23,58 @@ from asterisk.tokenizer.wordpiece_table import (
     REPLACED,
     SPACE,
     STARTER,
+    WordPieceTable,
 )
-
-_POINTS = 0x110000
 
 
 @cache
 def unicode_facts() -> dict[str, Any]:
-    """Return what ``probe`` found out about characters."""
+    """Return the content of ``unicode.json``: what Hugging Face's library knows about characters.
+
+    ``classes`` are GPT-2's, as ``first code point << 2 | class`` of each run. The others are what
+    BERT's normaliser and pre-tokeniser go by: sets of code points as ``[first, last]`` of each run
+    (``control`` characters vanish in the clean-up, ``space`` ones become a space there, ``cjk``
+    ones are set apart, ``marks`` are what accent stripping removes; ``white`` and ``punctuation``
+    end a word) and mappings from a character to what replaces it (``nfd`` without Hangul, which is
+    algorithmic; ``lower``). ``combining`` is the combining class of every character that has one.
+
+    The library's parts bring several versions of Unicode, so the file is made by asking them:
+    ``python tests/tokenizer/unicode_probe.py``.
+    """
     facts: dict[str, Any] = json.loads(Path(__file__).with_name("unicode.json").read_bytes())
     return facts
 
 
 def byte_level_bpe(
-    tokens: Sequence[bytes],
-    byte_ids: Sequence[int],
-    merges: Sequence[tuple[int, int, int]],
+    model: Mapping[str, Any],
+    tokens: Sequence[str],
     *,
     prefix: Sequence[int],
     suffix: Sequence[int],
     pad: int | None,
     mask: int | None,
-) -> bytes | None:
-    """Return the file of a byte-level BPE tokenizer, None where the form cannot hold it.
+) -> bytes:
+    """Return the file of a byte-level BPE tokenizer that `asterisk.tokenizer.source` says fits it.
 
-    ``tokens`` are the bytes of each id, ``byte_ids`` the ids of the bytes 0 to 255, ``merges`` the
-    ids of the two tokens of each merge and of what it makes, by rank. What two merges make, or
-    merges and bytes together, has to be distinct.
+    ``model`` is that of a ``tokenizer.json`` and ``tokens`` are by id; the others are ids.
     """
-    makes = [*sorted(byte_ids), *(made for _, _, made in merges)]
-    if not merges or len(set(makes)) != len(makes) or len(makes) > 1 << 16:
-        return None
+    vocab, merges = model["vocab"], model["merges"]
+    byte_ids = [vocab[character] for character in CHARACTERS]
+    made = [left + right for left, right in merges]
+    makes = [*sorted(byte_ids), *(vocab[token] for token in made)]
+    data = [token.encode() for token in tokens]
+    for token in (*CHARACTERS, *made):
+        data[vocab[token]] = bytes(BYTES[character] for character in token)
     used = set(makes)
     ids = [*makes, *(i for i in range(len(tokens)) if i not in used)]
     number = {id_: i for i, id_ in enumerate(ids)}
-    pairs = [number[left] << 16 | number[right] for left, right, _ in merges]
-    if len(set(pairs)) != len(pairs):
-        return None
-    texts = [tokens[i] for i in ids]
+    pairs = [number[vocab[left]] << 16 | number[vocab[right]] for left, right in merges]
+    texts = [data[i] for i in ids]
     starts = list(accumulate(map(len, texts), initial=0))
     bases = starts[::256]
     offsets = [start - bases[i >> 8] for i, start in enumerate(starts)]
-    if max(offsets) > 0xFFFF:
-        return None
     longest = max(map(len, texts[: len(makes)]))
-    displacements, slots = place({pair: rank for rank, pair in enumerate(pairs)})
+    displacements, slots = perfect_hash({pair: rank for rank, pair in enumerate(pairs)})
     sections = {
         "pairs": _pack("I", pairs),
         "bases": _pack("I", bases),
@@ -86,137 +91,159 @@ def byte_level_bpe(
         "byte_tokens": bytes(number[i] for i in byte_ids),
         "text": b"".join(texts),
     }
-    merge = Merger(bpe_table.Table(pack(bpe_table.MAGIC, bpe_table.SECTIONS, sections)))
-    displacements, slots = place(_whole_words(merge, texts[: len(makes)]))
-    sections["word_displacements"] = _pack("H", displacements)
-    sections["word_slots"] = _pack("H", slots)
-    return pack(bpe_table.MAGIC, bpe_table.SECTIONS, sections)
-
-
-def _whole_words(merge: Merger, tokens: Sequence[bytes]) -> dict[int, int]:
-    """Return CRC-32 to token for every token that its own bytes merge into.
-
-    Of two with one CRC-32 the later is left out, and found by merging like any other word.
-    """
+    # Every token that its own bytes merge into. Of two with one CRC-32 the later is left out, and
+    # found by merging like any other word.
+    merge = Merger(BPETable(BPETable.pack(sections)))
     words: dict[int, int] = {}
-    for token, text in enumerate(tokens):
+    for token, text in enumerate(texts[: len(makes)]):
         if merge(text) == [token]:
             words.setdefault(zlib.crc32(text), token)
-    return words
+    displacements, slots = perfect_hash(words)
+    sections["word_displacements"] = _pack("H", displacements)
+    sections["word_slots"] = _pack("H", slots)
+    return BPETable.pack(sections)
+
+
+def perfect_hash(values: Mapping[int, int]) -> tuple[list[int], list[int]]:
+    """Return displacements and slots: ``slots[(k + displacements[k % B]) % S]`` is k's value.
+
+    Keys and values are integers from 0. S is the least prime that leaves one slot in a hundred
+    free, B the least prime over a quarter of S that works; nothing is drawn by chance, so one
+    mapping always gives one result. Slots that no key owns hold 0.
+    """
+
+    def is_prime(n: int) -> bool:
+        return n > 1 and all(n % d for d in range(2, int(n**0.5) + 1))
+
+    size = next(filter(is_prime, count(len(values) + len(values) // 100 + 1)))
+    for buckets in filter(is_prime, count(size // 4 + 1)):
+        if found := _displaced(values, buckets, size):
+            return found
+    raise AssertionError("unreachable: there are always more primes")
+
+
+def _displaced(
+    values: Mapping[int, int], buckets: int, size: int
+) -> tuple[list[int], list[int]] | None:
+    groups: list[list[int]] = [[] for _ in range(buckets)]
+    for key in values:
+        groups[key % buckets].append(key)
+    every = (1 << size) - 1
+    free = every
+    displacements, slots = [0] * buckets, [0] * size
+    # The fullest buckets choose first, while there are many free slots; a lone key fits any.
+    for bucket in sorted(range(buckets), key=lambda b: (-len(groups[b]), b)):
+        keys = sorted(groups[bucket])
+        if not keys:
+            break
+        homes = [key % size for key in keys]
+        fits = every if len(set(homes)) == len(homes) else 0
+        for home in homes:  # bit d is set where slot (home + d) % size is free
+            fits &= free >> home | free << (size - home) & every
+        if not fits:
+            return None
+        displacements[bucket] = displacement = (fits & -fits).bit_length() - 1
+        for key, home in zip(keys, homes, strict=True):
+            slot = (home + displacement) % size
+            slots[slot] = values[key]
+            free &= ~(1 << slot)
+    return displacements, slots
 
 
 def wordpiece(
-    vocab: Mapping[str, int],
+    model: Mapping[str, Any],
+    normalizers: Sequence[Part],
     *,
-    vocab_size: int,
-    unknown: int,
-    longest_word: int,
-    continuing: str,
-    lowercase_first: bool,
-    clean_text: bool,
-    handle_chinese_chars: bool,
-    strip_accents: bool,
-    lowercase: bool,
+    size: int,
     prefix: Sequence[int],
     suffix: Sequence[int],
     pad: int | None,
 ) -> bytes:
-    """Return the file of a WordPiece tokenizer with BERT's normaliser and pre-tokeniser.
+    """Return the file of a WordPiece tokenizer of ``size`` ids, with BERT's pre-tokeniser.
 
-    ``vocab`` is token to id, ``longest_word`` the most characters of a word that is not [UNK].
-    ``lowercase_first``: every character is lower-cased before the normaliser.
+    ``model`` is that of a ``tokenizer.json``. ``normalizers`` are none, a BertNormalizer, or
+    Lowercase and a BertNormalizer.
     """
-    composed = _composed(
-        lowercase_first=lowercase_first,
-        clean_text=clean_text,
-        handle_chinese_chars=handle_chinese_chars,
-        strip_accents=strip_accents,
-        lowercase=lowercase,
-    )
+    vocab = model["vocab"]
     by_sum = sorted((zlib.crc32(token.encode()), token.encode(), i) for token, i in vocab.items())
     bits = max(len(by_sum) - 1, 1).bit_length()
     buckets = [0] * ((1 << bits) + 1)
     for checksum, _, _ in by_sum:
         buckets[(checksum >> (32 - bits)) + 1] += 1
-    facts = (vocab_size, unknown, longest_word, max(map(len, vocab)), 0 if pad is None else pad + 1)
+    facts = (
+        *(size, vocab[model["unk_token"]], model["max_input_chars_per_word"]),
+        *(max(map(len, vocab)), 0 if pad is None else pad + 1),
+    )
     sections = {
-        **composed,
-        "buckets": _pack("I", list(accumulate(buckets))),
+        **_composed(normalizers),
+        "buckets": _pack("I", accumulate(buckets)),
         "ids": _pack("I", [i for _, _, i in by_sum]),
-        "offsets": _pack("I", list(accumulate((len(t) for _, t, _ in by_sum), initial=0))),
+        "offsets": _pack("I", accumulate((len(token) for _, token, _ in by_sum), initial=0)),
         "prefix": _pack("I", prefix),
         "suffix": _pack("I", suffix),
         "facts": _pack("I", facts),
         "marks": _pack("H", [checksum & 0xFFFF for checksum, _, _ in by_sum]),
-        "continuing": continuing.encode(),
+        "continuing": model["continuing_subword_prefix"].encode(),
         "text": b"".join(token for _, token, _ in by_sum),
     }
-    return pack(wordpiece_table.MAGIC, wordpiece_table.SECTIONS, sections)
+    return WordPieceTable.pack(sections)
 
 
-def _composed(
-    *,
-    lowercase_first: bool,
-    clean_text: bool,
-    handle_chinese_chars: bool,
-    strip_accents: bool,
-    lowercase: bool,
-) -> dict[str, bytes]:
+def _composed(normalizers: Sequence[Part]) -> dict[str, bytes]:
     """Return the sections that say what becomes of each code point, all steps in one."""
+    *lowercase_first, options = normalizers or [{}]
+    names = ("clean_text", "handle_chinese_chars", "strip_accents", "lowercase")
+    clean_text, handle_chinese_chars, strip_accents, lowercase = map(options.get, names)
     facts = unicode_facts()
-    sets = {
-        name: {p for first, last in facts[name] for p in range(first, last + 1)}
+    points = {
+        name: [point for first, last in facts[name] for point in range(first, last + 1)]
         for name in ("control", "space", "cjk", "marks", "white", "punctuation")
     }
-    control, space, cjk, marks, white, punctuation = sets.values()
     nfd, lower, combining = facts["nfd"], facts["lower"], facts["combining"]
-
-    def compose(point: int) -> str:
-        text = chr(point)
-        if lowercase_first:
-            text = lower.get(text, text)
-        if clean_text:
-            text = "".join(" " if ord(c) in space else c for c in text if ord(c) not in control)
-        if handle_chinese_chars:
-            text = "".join(f" {c} " if ord(c) in cjk else c for c in text)
-        if strip_accents:
-            text = "".join(nfd.get(c, c) for c in text)
-            text = "".join(
-                c if ord(c) not in marks else "" if c in combining else STARTER for c in text
-            )
-        if lowercase:
-            text = "".join(lower.get(c, c) for c in text)
-        return "".join(
-            " " if ord(c) in white else f" {c} " if ord(c) in punctuation else c for c in text
+    cleaned = {**dict.fromkeys(points["space"], " "), **dict.fromkeys(points["control"], "")}
+    apart = {point: f" {chr(point)} " for point in points["cjk"] + points["punctuation"]}
+    marks = {point: "" if chr(point) in combining else STARTER for point in points["marks"]}
+    lowered = str.maketrans(lower)
+    steps = [
+        step
+        for wanted, step in (
+            (lowercase_first, lowered),
+            (clean_text, cleaned),
+            (handle_chinese_chars, {point: apart[point] for point in points["cjk"]}),
+            (strip_accents, str.maketrans(nfd)),
+            (strip_accents, marks),
+            (lowercase, lowered),
+            (True, {point: apart[point] for point in points["punctuation"]}),
+            (True, dict.fromkeys(points["white"], " ")),
         )
-
-    kinds = bytearray(_POINTS)  # KEPT
-    if handle_chinese_chars:
-        for first, last in facts["cjk"]:
-            kinds[first : last + 1] = bytes([APART]) * (last + 1 - first)
-    if clean_text:
-        for first, last in facts["control"]:
-            kinds[first : last + 1] = bytes([REMOVED]) * (last + 1 - first)
-    if strip_accents:
-        kinds[0xAC00:0xD7A4] = bytes([HANGUL]) * (0xD7A4 - 0xAC00)
+        if wanted
+    ]
+    kinds = bytearray(0x110000)  # KEPT
+    for wanted, runs, kind in (
+        (handle_chinese_chars, facts["cjk"], APART),
+        (clean_text, facts["control"], REMOVED),
+        (strip_accents, [(0xAC00, 0xD7A3)], HANGUL),
+    ):
+        for first, last in runs if wanted else ():
+            kinds[first : last + 1] = bytes([kind]) * (last + 1 - first)
     replaced = {}
-    special = {*map(ord, nfd), *map(ord, lower), *space, *white, *punctuation, *marks}
-    for point in sorted(special):
-        text = compose(point)
+    special = {*map(ord, nfd), *map(ord, lower), *marks}
+    for point in sorted(special.union(*(points[n] for n in ("space", "white", "punctuation")))):
+        text = chr(point)
+        for step in steps:
+            text = text.translate(step)
         simple = {chr(point): KEPT, "": REMOVED, STARTER: REMOVED_STARTER, f" {chr(point)} ": APART}
         kinds[point] = SPACE if text and not text.strip(" ") else simple.get(text, REPLACED)
         if kinds[point] == REPLACED:
             replaced[point] = text
     to = [text.encode("utf-8", "surrogatepass") for text in replaced.values()]
-    kept = {c: number for c, number in combining.items() if ord(c) not in marks}
-    runs = re.finditer(rb"(.)\1*", bytes(kinds), re.DOTALL)
+    classes = [ord(c) << 8 | number for c, number in combining.items() if ord(c) not in marks]
+    found = re.finditer(rb"(.)\1*", bytes(kinds), re.DOTALL)
     return {
-        "runs": _pack("I", [run.start() << 3 | run[1][0] for run in runs]),
-        "from_points": _pack("I", list(replaced)),
-        "to_ends": _pack("I", list(accumulate(map(len, to), initial=0))),
-        "combining": _pack(
-            "I", [ord(c) << 8 | n for c, n in kept.items()] if strip_accents else []
-        ),
+        "runs": _pack("I", [run.start() << 3 | run[1][0] for run in found]),
+        "from_points": _pack("I", replaced),
+        "to_ends": _pack("I", accumulate(map(len, to), initial=0)),
+        "combining": _pack("I", classes if strip_accents else []),
         "to": b"".join(to),
     }
 

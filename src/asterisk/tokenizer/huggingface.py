@@ -1,22 +1,268 @@
-"""The same tokenizer in Hugging Face's files, for a checkpoint folder."""
+"""Hugging Face's ``tokenizer.json``: its parts, each in one spelling, and our own tokenizer."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Any
 
-from asterisk.tokenizer.alphabet import spell
+from asterisk.common.errors import ArtifactError
 from asterisk.tokenizer.bpe import ByteLevelBPE
+
+NORMALIZERS = (
+    *("BertNormalizer", "ByteLevel", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt"),
+    *("Precompiled", "Prepend", "Replace", "Sequence", "Strip", "StripAccents"),
+)
+PRE_TOKENIZERS = (
+    *("BertPreTokenizer", "ByteLevel", "CharDelimiterSplit", "Digits", "FixedLength", "Metaspace"),
+    *("Punctuation", "Sequence", "Split", "UnicodeScripts", "Whitespace", "WhitespaceSplit"),
+)
+MOST_TOKENS = 1 << 21
+MODELS = ("BPE", "Unigram", "WordLevel", "WordPiece")
+POST_PROCESSORS = (
+    *("BertProcessing", "ByteLevel", "RobertaProcessing", "Sequence", "TemplateProcessing"),
+)
+Part = Mapping[str, Any]
+_STEPS_OF_SEQUENCE = {
+    "normalizer": "normalizers",
+    "pre_tokenizer": "pretokenizers",
+    "post_processor": "processors",
+}
+
+_PRINTABLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+_fresh = count(0x100)
+CHARACTERS = "".join(chr(b if b in _PRINTABLE else next(_fresh)) for b in range(256))
+"""GPT-2's visible character of each byte, by byte: printable Latin-1 stands for itself, every other
+byte for the next code point from U+0100. Source: ``bytes_to_unicode`` of OpenAI's GPT-2."""
+BYTES = {character: byte for byte, character in enumerate(CHARACTERS)}
+"""The byte of each character."""
 
 SPECIALS = ("<|endoftext|>", "[PAD]", "[MASK]")
 """The last tokens of the built-in vocabulary, in this order."""
 
-_END, _PAD, _MASK = SPECIALS
-_BYTE_LEVEL = {
-    "type": "ByteLevel",
-    "add_prefix_space": False,
-    "trim_offsets": False,
-    "use_regex": True,
-}
+
+def steps(part: Part | None, kind: str, supported: Sequence[str], where: str) -> list[Part]:
+    """Return the steps of a normaliser, pre-tokeniser or post-processor, sequences taken apart.
+
+    ``kind`` is its name in the file. Raises ArtifactError, which names the step, for one that is
+    not ``supported``.
+    """
+    if part is None:
+        return []
+    if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
+        raise ArtifactError(f"{where}: its {kind} is not an object with a type")
+    name = part["type"]
+    if name not in supported:
+        raise ArtifactError(
+            f"{where}: {kind} {name!r} is not supported; supported: {', '.join(supported)}"
+        )
+    if name != "Sequence":
+        return [part]
+    inner = part.get(_STEPS_OF_SEQUENCE[kind])
+    if not isinstance(inner, list):
+        raise ArtifactError(f"{where}: its {kind} is a Sequence of nothing")
+    return [step for one in inner for step in steps(one, kind, supported, where)]
+
+
+def sequence(parts: Sequence[Part], kind: str) -> Part | None:
+    """Return one normaliser or pre-tokeniser that does ``parts`` one after the other."""
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    return {"type": "Sequence", _STEPS_OF_SEQUENCE[kind]: list(parts)}
+
+
+def bert_normalizer(part: Part) -> dict[str, Any]:
+    """Return a BertNormalizer with every option, accents decided."""
+    lowercase = bool(part.get("lowercase", True))
+    strip = part.get("strip_accents")
+    return {
+        "type": "BertNormalizer",
+        "clean_text": bool(part.get("clean_text", True)),
+        "handle_chinese_chars": bool(part.get("handle_chinese_chars", True)),
+        "strip_accents": lowercase if strip is None else bool(strip),
+        "lowercase": lowercase,
+    }
+
+
+def byte_level(part: Part) -> dict[str, Any]:
+    """Return a ByteLevel pre-tokeniser with every option that changes ids."""
+    return {
+        "type": "ByteLevel",
+        "add_prefix_space": bool(part.get("add_prefix_space", True)),
+        "trim_offsets": False,
+        "use_regex": bool(part.get("use_regex", True)),
+    }
+
+
+def around(
+    post_processor: Part | None, ids: Mapping[str, int], where: str
+) -> tuple[list[str], list[str]]:
+    """Return the names of the special tokens that a post-processor puts before and after a text.
+
+    ``ids`` are the ids of the tokens. Raises ArtifactError for a post-processor that does anything
+    else, or whose tokens are not those of the vocabulary.
+    """
+    before: list[str] = []
+    after: list[str] = []
+    for step in steps(post_processor, "post_processor", POST_PROCESSORS, where):
+        if step["type"] == "ByteLevel":
+            continue  # of offsets alone
+        if step["type"] == "TemplateProcessing":
+            left, right, named = _read_template(step, where)
+        else:
+            try:
+                (sep, sep_id), (cls, cls_id) = step["sep"], step["cls"]
+            except (KeyError, TypeError, ValueError) as error:
+                raise ArtifactError(f"{where}: {step['type']} without its two tokens") from error
+            left, right, named = [cls], [sep], {cls: [cls_id], sep: [sep_id]}
+        for name in (*left, *right):
+            if named.get(name) != [ids.get(name)]:
+                raise ArtifactError(
+                    f"{where}: the special token {name!r} of its post-processor is not the "
+                    "vocabulary's"
+                )
+        before, after = left + before, after + right
+    return before, after
+
+
+def _read_template(step: Part, where: str) -> tuple[list[str], list[str], dict[str, list[int]]]:
+    sides: tuple[list[str], list[str]] = [], []
+    texts = 0
+    try:
+        for piece in step["single"]:
+            [(kind, value)] = piece.items()
+            if kind == "Sequence" and value["id"] == "A":
+                texts += 1
+            elif kind == "SpecialToken" and texts < 2:
+                sides[texts].append(value["id"])
+            else:
+                raise ValueError(kind)
+        named = {str(name): list(token["ids"]) for name, token in step["special_tokens"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{where}: its post-processor's template is not understood") from error
+    if texts != 1:
+        raise ArtifactError(f"{where}: its post-processor's template does not hold one text")
+    return (*sides, named)
+
+
+def template(before: Sequence[str], after: Sequence[str], ids: Mapping[str, int]) -> dict[str, Any]:
+    """Return the post-processor that puts these special tokens around a text."""
+    left, right = (
+        [{"SpecialToken": {"id": name, "type_id": 0}} for name in names]
+        for names in (before, after)
+    )
+    texts = [{"Sequence": {"id": letter, "type_id": 0}} for letter in "AB"]
+    return {
+        "type": "TemplateProcessing",
+        "single": [*left, texts[0], *right],
+        "pair": texts,
+        "special_tokens": {
+            name: {"id": name, "ids": [ids[name]], "tokens": [name]}
+            for name in sorted({*before, *after})
+        },
+    }
+
+
+def model(part: Part, where: str) -> dict[str, Any]:
+    """Return a model with every option that its type has, merges as pairs.
+
+    Raises ArtifactError for options that cannot be.
+    """
+    kind, vocab = part["type"], part["vocab"]
+    if kind == "WordPiece":
+        longest = part.get("max_input_chars_per_word", 100)
+        if type(longest) is not int or not 0 <= longest < 1 << 31:
+            raise ArtifactError(f"{where}: max_input_chars_per_word {longest!r}")
+        return {
+            "type": kind,
+            "unk_token": part.get("unk_token", "[UNK]"),
+            "continuing_subword_prefix": part.get("continuing_subword_prefix", "##"),
+            "max_input_chars_per_word": longest,
+            "vocab": vocab,
+        }
+    if kind != "BPE":
+        return dict(part)
+    merges = part.get("merges")
+    pairs = [m.split(" ") if isinstance(m, str) else m for m in merges or ()]
+    if not isinstance(merges, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(t, str) for t in pair)
+        for pair in pairs
+    ):
+        raise ArtifactError(f"{where}: its merges are not pairs of tokens")
+    flags = ("fuse_unk", "byte_fallback", "ignore_merges")
+    return {
+        "type": kind,
+        "dropout": part.get("dropout") or None,
+        "unk_token": part.get("unk_token"),
+        "continuing_subword_prefix": part.get("continuing_subword_prefix") or None,
+        "end_of_word_suffix": part.get("end_of_word_suffix") or None,
+        **{flag: bool(part.get(flag, False)) for flag in flags},
+        "vocab": vocab,
+        "merges": pairs,
+    }
+
+
+def vocabulary(model: Part, where: str) -> dict[str, int]:
+    """Return the ids of a model's tokens; ArtifactError unless each token has an id of its own."""
+    vocab = model["vocab"]
+    if isinstance(vocab, list) and model["type"] == "Unigram":
+        if not all(isinstance(e, list) and len(e) == 2 and isinstance(e[0], str) for e in vocab):
+            raise ArtifactError(f"{where}: its vocabulary is not of tokens and scores")
+        ids = {token: i for i, (token, _) in enumerate(vocab)}
+    elif isinstance(vocab, dict) and model["type"] != "Unigram":
+        ids = dict(vocab)
+    else:
+        raise ArtifactError(f"{where}: its vocabulary is not that of a {model['type']} model")
+    if not ids or not all(type(i) is int and 0 <= i < MOST_TOKENS for i in ids.values()):
+        raise ArtifactError(f"{where}: its ids are not integers in 0..{MOST_TOKENS - 1}")
+    if len(set(ids.values())) != len(ids):
+        raise ArtifactError(f"{where}: two tokens of its vocabulary have one id")
+    return ids
+
+
+def check_unknown(model: Part, where: str) -> None:
+    """Raise ArtifactError if a word that is not in the vocabulary would have no id."""
+    vocab = model["vocab"]
+    if model["type"] == "Unigram":
+        unknown = model.get("unk_id")
+        exists = type(unknown) is int and 0 <= unknown < len(vocab)
+    else:
+        unknown = model.get("unk_token")
+        exists = unknown in vocab or (model["type"] == "BPE" and unknown is None)
+    if not exists:
+        raise ArtifactError(f"{where}: the unknown token {unknown!r} is not in the vocabulary")
+
+
+def tokens_by_id(ids: Mapping[str, int]) -> list[str]:
+    """Return the token of each id, with made-up names where the ids have gaps."""
+    size = max(ids.values()) + 1
+    if size > 2 * len(ids) + 1024:
+        raise ArtifactError(f"{len(ids)} tokens have ids up to {size - 1}")
+    tokens = [f"[gap{i}]" for i in range(size)]
+    for token, i in ids.items():
+        tokens[i] = token
+    for i in set(range(size)) - set(ids.values()):
+        while tokens[i] in ids:
+            tokens[i] += "]"
+    return tokens
+
+
+def padding(token: str, token_id: int) -> dict[str, Any]:
+    """Return the part that pads a batch with this token to its longest text."""
+    return {
+        "strategy": "BatchLongest",
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": token_id,
+        "pad_type_id": 0,
+        "pad_token": token,
+    }
+
+
+def spell(data: bytes) -> str:
+    """Return ``data`` in GPT-2's visible characters, one a byte."""
+    return "".join(map(CHARACTERS.__getitem__, data))
 
 
 def to_json(tokenizer: ByteLevelBPE) -> str:
@@ -27,26 +273,20 @@ def to_json(tokenizer: ByteLevelBPE) -> str:
     """
     first_special = tokenizer.vocab_size - len(SPECIALS)
     spelt = [spell(tokenizer.token_bytes(token)) for token in range(first_special)]
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    part = byte_level({"add_prefix_space": False})
     content = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {
-                "id": first_special + i,
-                "content": name,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-            for i, name in enumerate((_END, _PAD, _MASK))
+            {"id": i, "content": name, **flags, "special": True}
+            for i, name in enumerate(SPECIALS, first_special)
         ],
         "normalizer": None,
-        "pre_tokenizer": _BYTE_LEVEL,
-        "post_processor": _BYTE_LEVEL,
-        "decoder": _BYTE_LEVEL,
+        "pre_tokenizer": part,
+        "post_processor": part,
+        "decoder": part,
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -56,7 +296,7 @@ def to_json(tokenizer: ByteLevelBPE) -> str:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": False,
-            "vocab": {name: token for token, name in enumerate([*spelt, _END, _PAD, _MASK])},
+            "vocab": {name: token for token, name in enumerate([*spelt, *SPECIALS])},
             "merges": [[spelt[left], spelt[right]] for left, right in tokenizer.merges()],
         },
     }
@@ -65,6 +305,7 @@ def to_json(tokenizer: ByteLevelBPE) -> str:
 
 def config(max_length: int = 512) -> dict[str, object]:
     """Return the content of ``tokenizer_config.json``; ``max_length`` is in tokens."""
+    _, pad, mask = SPECIALS
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": max_length,
@@ -74,6 +315,6 @@ def config(max_length: int = 512) -> dict[str, object]:
         "clean_up_tokenization_spaces": False,
         "padding_side": "right",
         "truncation_side": "right",
-        "pad_token": _PAD,
-        "mask_token": _MASK,
+        "pad_token": pad,
+        "mask_token": mask,
     }

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from asterisk.common.errors import ArtifactError, MissingExtra, one_line
-from asterisk.tokenizer.definition import NORMALIZERS, PRE_TOKENIZERS, steps
+from asterisk.tokenizer.huggingface import NORMALIZERS, PRE_TOKENIZERS, steps
 from asterisk.tokenizer.tokenizer import SURROGATES, Tokenizer, joined_surrogates
 
 MOST_BYTES = 64 << 20
 MOST_READ = 1 << 18
-"""Characters of a text that are read for a limit where no safe place to cut it is known."""
+"""Characters of a text that are read for a limit where no safe position to cut it is known."""
 
 # Normalisers that change nothing across "a b", and pre-tokenisers that always part it.
 _LOCAL = {
@@ -43,8 +43,7 @@ class LibraryTokenizer(Tokenizer):
         self._data = b"" if path else data
         self._path = path
         self._engine = engine = _engine(data, name)
-        padding = engine.padding
-        self.pad_id = None if padding is None else int(padding["pad_id"])
+        self.pad_id = None if engine.padding is None else int(engine.padding["pad_id"])
         engine.no_padding()
         engine.no_truncation()
         engine.encode_special_tokens = True
@@ -79,9 +78,9 @@ class LibraryTokenizer(Tokenizer):
 
         A piece is what the pre-tokeniser makes one word of, led by what it drops before.
         """
-        starts = None
-        if SURROGATES.search(text):  # where each character of what the library reads begins
-            starts = [*_starts(text), len(text)]
+        # Where each character of what the library reads begins: a surrogate pair is one.
+        second = {found.start() + 1 for found in SURROGATES.finditer(text) if len(found[0]) == 2}
+        starts = [i for i in range(len(text) + 1) if i not in second] if second else None
         encoded = self._encoded(text)
         number = start = 0
         for _, group in groupby(encoded.word_ids):
@@ -112,13 +111,12 @@ class LibraryTokenizer(Tokenizer):
         Between two ASCII words with one space between them a text can be cut before the space,
         and the ids of what stands before are its own. This needs normalisers that look no further
         than a character's marks and a pre-tokeniser that parts words at spaces; with others, and
-        in a text without such a place, the ids are those of its first ``MOST_READ`` characters.
+        in a text without such a position, the ids are those of its first ``MOST_READ`` characters.
         """
         size = 8 * limit + 256
         most = max(MOST_READ, 64 * limit)
         while size < len(text):
-            cut = _last_cut(text, size) if self._parts_words else 0
-            ids = self._all(text[:cut])
+            ids = self._all(text[: _last_cut(text, size) if self._parts_words else 0])
             if len(ids) >= limit:
                 return ids[:limit]
             if size >= most:
@@ -155,8 +153,8 @@ def _engine(data: bytes, where: str) -> Any:
 def _parts_words(engine: Any, where: str) -> bool:
     """Whether a text can be cut before the space in "a b"."""
 
-    def parts(part: Any, kind: str, known: tuple[str, ...]) -> list[Mapping[str, Any]]:
-        return steps(part and json.loads(part.__getstate__()), kind, known, where)
+    def parts(part: Any, kind: str, supported: tuple[str, ...]) -> list[Mapping[str, Any]]:
+        return steps(part and json.loads(part.__getstate__()), kind, supported, where)
 
     first, *_ = parts(engine.pre_tokenizer, "pre_tokenizer", PRE_TOKENIZERS) or [{"type": ""}]
     return (
@@ -176,7 +174,7 @@ def _parts_words(engine: Any, where: str) -> bool:
 
 
 def _last_cut(text: str, size: int) -> int:
-    """Return the last place before ``size`` where a space parts two ASCII words, 0 if none."""
+    """Return the last position before ``size`` where a space parts two ASCII words, 0 if none."""
     cut = text.rfind(" ", 1, size)
     while cut > 0:
         around = text[cut - 1] + text[cut + 1 : cut + 2]
@@ -184,8 +182,3 @@ def _last_cut(text: str, size: int) -> int:
             return cut
         cut = text.rfind(" ", 1, cut)
     return 0
-
-
-def _starts(text: str) -> Iterator[int]:
-    second = {match.start() + 1 for match in SURROGATES.finditer(text) if len(match[0]) == 2}
-    return (i for i in range(len(text)) if i not in second)

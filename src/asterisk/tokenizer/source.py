@@ -1,7 +1,8 @@
 """What a model folder's tokenizer does, and the file that does the same on a device.
 
-A tokenizer is known by what it does and not by the bytes of its files: `asterisk.tokenizer.folder`
-brings every folder to one definition, which ``TokenizerSource`` compiles.
+A tokenizer is recognised by what it does and not by the bytes of its files:
+`asterisk.tokenizer.folder` brings every folder to one definition, which ``TokenizerSource``
+compiles.
 """
 
 from __future__ import annotations
@@ -14,15 +15,25 @@ from functools import cached_property
 from typing import Any, Literal
 
 from asterisk.tokenizer import build, huggingface
-from asterisk.tokenizer.alphabet import BYTES, CHARACTERS
 from asterisk.tokenizer.bpe import BUILTIN, ByteLevelBPE, gpt2
-from asterisk.tokenizer.definition import NORMALIZERS, around, steps
-from asterisk.tokenizer.huggingface import SPECIALS
+from asterisk.tokenizer.huggingface import (
+    BYTES,
+    CHARACTERS,
+    NORMALIZERS,
+    PRE_TOKENIZERS,
+    SPECIALS,
+    around,
+    byte_level,
+    steps,
+)
+from asterisk.tokenizer.library import LibraryTokenizer
 from asterisk.tokenizer.tokenizer import Tokenizer
+from asterisk.tokenizer.wordpiece import WordPiece
 
 COMPACT, JSON = "tokenizer.bin", "tokenizer.json"
 GPT2_IDENTITY = "76b9fbc592010b2b231b7e9ad3f6de8aacac3b1e185e05be1b01c75dc80e23cc"
 """The built-in tokenizer's, so that it need not be built to be recognised."""
+Kind = Literal["wordpiece", "byte_level_bpe", "library"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,7 @@ class TokenizerSource:
     ``unk``, ``cls``, ``sep``, ``pad``, ``mask``, ``bos`` and ``eos`` that there are.
     """
 
-    kind: Literal["wordpiece", "byte_level_bpe", "library"]
+    kind: Kind
     definition: Mapping[str, Any]
     tokens: tuple[str, ...]
     special: Mapping[str, int]
@@ -44,6 +55,11 @@ class TokenizerSource:
     def vocab_size(self) -> int:
         """How many ids there are."""
         return len(self.tokens)
+
+    @property
+    def specials(self) -> int:
+        """How many special tokens stand around a text."""
+        return sum(map(len, self._around))
 
     def identity(self) -> str:
         """Return the SHA-256 of what the tokenizer does, in hex.
@@ -55,13 +71,9 @@ class TokenizerSource:
 
     @cached_property
     def _identity(self) -> str:
-        definition = self.definition
-        does = {
-            **{
-                k: definition[k] for k in ("normalizer", "pre_tokenizer", "model", "post_processor")
-            },
-            "added_tokens": [t for t in definition["added_tokens"] if not t["special"]],
-        }
+        parts = ("normalizer", "pre_tokenizer", "model", "post_processor")
+        does = {part: self.definition[part] for part in parts}
+        does["added_tokens"] = [t for t in self.definition["added_tokens"] if not t["special"]]
         text = json.dumps(does, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -80,15 +92,10 @@ class TokenizerSource:
 
         Raises MissingExtra if it takes the ``tokenizers`` package and that is not installed.
         """
+        data = self.compile()[1]
         if self.kind == "byte_level_bpe":
-            return ByteLevelBPE(self._compact)
-        if self.kind == "wordpiece":
-            from asterisk.tokenizer.wordpiece import WordPiece
-
-            return WordPiece(self._compact)
-        from asterisk.tokenizer.library import LibraryTokenizer
-
-        return LibraryTokenizer(self.compile()[1])
+            return ByteLevelBPE(data)
+        return WordPiece(data) if self.kind == "wordpiece" else LibraryTokenizer(data)
 
     def to_json(self) -> str:
         """Return the text of a ``tokenizer.json`` that does the same in Hugging Face's library."""
@@ -103,26 +110,30 @@ class TokenizerSource:
         """
         if self._is_builtin():
             return huggingface.config(max_length)
-        named = {f"{name}_token": self.tokens[token] for name, token in self.special.items()}
         return {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": max_length,
             "split_special_tokens": True,
             "clean_up_tokenization_spaces": False,
-            **named,
+            **{f"{name}_token": self.tokens[token] for name, token in self.special.items()},
         }
 
     @cached_property
     def _compact(self) -> bytes:
-        data = self._wordpiece() if self.kind == "wordpiece" else self._byte_level_bpe()
-        if data is None:
-            raise AssertionError("unreachable: a source of this kind fits its form")
-        return data
-
-    @property
-    def specials(self) -> int:
-        """How many special tokens stand around a text."""
-        return sum(map(len, self._around))
+        if self._is_builtin():
+            return BUILTIN.read_bytes()
+        model = self.definition["model"]
+        prefix, suffix = self._around
+        pad, mask = self.special.get("pad"), self.special.get("mask")
+        if self.kind == "wordpiece":
+            normalizers = steps(self.definition["normalizer"], "normalizer", NORMALIZERS, "")
+            size = self.vocab_size
+            return build.wordpiece(
+                model, normalizers, size=size, prefix=prefix, suffix=suffix, pad=pad
+            )
+        return build.byte_level_bpe(
+            model, self.tokens, prefix=prefix, suffix=suffix, pad=pad, mask=mask
+        )
 
     @property
     def _around(self) -> tuple[list[int], list[int]]:
@@ -130,52 +141,51 @@ class TokenizerSource:
         before, after = around(self.definition["post_processor"], ids, "the tokenizer")
         return [ids[name] for name in before], [ids[name] for name in after]
 
-    def _wordpiece(self) -> bytes:
-        model = self.definition["model"]
-        normalizer = self.definition["normalizer"]
-        *first, options = steps(normalizer, "normalizer", NORMALIZERS, "") or [{}]
-        prefix, suffix = self._around
-        return build.wordpiece(
-            model["vocab"],
-            vocab_size=self.vocab_size,
-            unknown=model["vocab"][model["unk_token"]],
-            longest_word=model["max_input_chars_per_word"],
-            continuing=model["continuing_subword_prefix"],
-            lowercase_first=bool(first),
-            clean_text=options.get("clean_text", False),
-            handle_chinese_chars=options.get("handle_chinese_chars", False),
-            strip_accents=options.get("strip_accents", False),
-            lowercase=options.get("lowercase", False),
-            prefix=prefix,
-            suffix=suffix,
-            pad=self.special.get("pad"),
-        )
-
-    def _byte_level_bpe(self) -> bytes | None:
-        if self._is_builtin():
-            return BUILTIN.read_bytes()
-        model = self.definition["model"]
-        vocab = model["vocab"]
-        texts = [token.encode() for token in self.tokens]
-        merges = []
-        for left, right in model["merges"]:
-            merges.append((vocab[left], vocab[right], vocab[left + right]))
-        for token in (*CHARACTERS, *(left + right for left, right in model["merges"])):
-            texts[vocab[token]] = bytes(BYTES[c] for c in token)
-        prefix, suffix = self._around
-        return build.byte_level_bpe(
-            texts,
-            [vocab[character] for character in CHARACTERS],
-            merges,
-            prefix=prefix,
-            suffix=suffix,
-            pad=self.special.get("pad"),
-            mask=self.special.get("mask"),
-        )
-
     def _is_builtin(self) -> bool:
         return (
             self.tokens[50256:] == SPECIALS
             and (self.special.get("pad"), self.special.get("mask")) == (50257, 50258)
             and self.identity() == GPT2_IDENTITY
         )
+
+
+def kind_of(definition: Mapping[str, Any]) -> Kind:
+    """Return the form that can hold the tokenizer of a ``tokenizer.json`` in its one spelling."""
+    model = definition["model"]
+    if not all(token["special"] for token in definition["added_tokens"]):
+        return "library"
+    normalizers = [
+        step["type"] for step in steps(definition["normalizer"], "normalizer", NORMALIZERS, "")
+    ]
+    pre_tokenizers = steps(definition["pre_tokenizer"], "pre_tokenizer", PRE_TOKENIZERS, "")
+    if (
+        model["type"] == "WordPiece"
+        and normalizers in ([], ["BertNormalizer"], ["Lowercase", "BertNormalizer"])
+        and [step["type"] for step in pre_tokenizers] == ["BertPreTokenizer"]
+        and model["unk_token"] in model["vocab"]
+    ):
+        return "wordpiece"
+    others = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
+    if (
+        model["type"] == "BPE"
+        and not normalizers
+        and pre_tokenizers == [byte_level({"add_prefix_space": False})]
+        and not any(model[option] for option in (*others, "byte_fallback", "ignore_merges"))
+        and _fits(model["vocab"], [left + right for left, right in model["merges"]])
+        and all(token in model["vocab"] for pair in model["merges"] for token in pair)
+    ):
+        return "byte_level_bpe"
+    return "library"
+
+
+def _fits(vocab: Mapping[str, int], made: list[str]) -> bool:
+    """Whether the compact form can hold a byte-level BPE vocabulary; ``made`` are the merges'."""
+    return (
+        0 < len(made) <= (1 << 16) - 256
+        and all(token in vocab for token in (*CHARACTERS, *made))
+        and len({*CHARACTERS, *made}) == 256 + len(made)
+        and all(character in BYTES for token in made for character in token)
+        # 256 tokens after another are less than 64 KiB.
+        and max(map(len, made)) < 256
+        and max((len(token.encode()) for token in vocab.keys() - set(made)), default=0) < 256
+    )

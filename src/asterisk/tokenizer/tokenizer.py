@@ -1,15 +1,32 @@
-"""What every tokenizer here can do, and how all of them read surrogates in a Python string."""
+"""What every tokenizer can do, and the mapped files that two kinds of them read in place.
+
+A mapped file is a header (magic, CRC-32 of all that follows it, the length of each section in
+items) and then the sections, little endian, widest items first so that every one is aligned.
+"""
 
 from __future__ import annotations
 
+import mmap
+import os
 import re
+import struct
+import sys
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import ClassVar, Self, TypeAlias
 
-from asterisk.common.errors import UsageError
+from asterisk.common.errors import ArtifactError, UsageError
 
 SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]")
 """A surrogate pair, which is one character, or a lone surrogate."""
+
+U32: TypeAlias = memoryview
+U16: TypeAlias = memoryview
+U8: TypeAlias = memoryview
+_LETTERS = {"U32": "I", "U16": "H", "U8": "B"}  # of `struct`
 
 
 class Tokenizer(ABC):
@@ -53,6 +70,92 @@ class Tokenizer(ABC):
     @abstractmethod
     def _first(self, text: str, limit: int) -> list[int]:
         """Return the first ``limit`` ids of ``text``, or all of them if there are fewer."""
+
+
+class MappedTable(ABC):
+    """The sections of a mapped file: an attribute each, a read-only view of unsigned integers.
+
+    A subclass sets ``magic`` and declares its sections as ``name: U32``, ``U16`` or ``U8``, in the
+    order of the file.
+    """
+
+    magic: ClassVar[bytes]  # 8 bytes
+    sections: ClassVar[Mapping[str, str]]  # name to the letter that `struct` has for its items
+
+    def __init_subclass__(cls) -> None:
+        cls.sections = {name: _LETTERS[kind] for name, kind in cls.__annotations__.items()}
+
+    def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
+        """Check ``data``, so that no later read can leave a section.
+
+        Raises ArtifactError if it is not such a table, if it is truncated or altered, and on a
+        big-endian machine.
+        """
+        self.data, self.path = data, path
+        name, view = str(path or "the tokenizer"), memoryview(data)
+        if sys.byteorder != "little":
+            raise ArtifactError(f"{name}: tokenizer tables need a little-endian machine")
+        header = struct.Struct(f"<8sI{len(self.sections)}I")
+        if len(view) < header.size or view[:8] != self.magic:
+            raise ArtifactError(f"{name}: is not a tokenizer table")
+        _, checksum, *lengths = header.unpack_from(view)
+        if zlib.crc32(view[12:]) != checksum:
+            raise ArtifactError(f"{name}: tokenizer table is truncated or altered")
+        sizes = map(lambda n, kind: n * struct.calcsize(kind), lengths, self.sections.values())
+        ends = list(accumulate(sizes, initial=header.size))
+        if ends[-1] != len(view):
+            raise ArtifactError(f"{name}: tokenizer table is not as long as its header says")
+        for (section, kind), (start, end) in zip(
+            self.sections.items(), pairwise(ends), strict=True
+        ):
+            setattr(self, section, view[start:end].cast(kind))  # type: ignore[call-overload]
+        if not self.consistent():
+            raise ArtifactError(f"{name}: tokenizer table contradicts itself")
+
+    @abstractmethod
+    def consistent(self) -> bool:
+        """Whether every index that the file holds stays inside the section it points into."""
+
+    @classmethod
+    def pack(cls, sections: Mapping[str, bytes]) -> bytes:
+        """Return the file that holds ``sections`` (little-endian bytes under each one's name)."""
+        lengths = [
+            len(sections[name]) // struct.calcsize(kind) for name, kind in cls.sections.items()
+        ]
+        body = struct.pack(f"<{len(lengths)}I", *lengths)
+        body += b"".join(sections[name] for name in cls.sections)
+        return cls.magic + struct.pack("<I", zlib.crc32(body)) + body
+
+
+class MappedTokenizer(Tokenizer):
+    """A tokenizer that reads a mapped file. Pickles as its path, or whole where it has none."""
+
+    __slots__ = ("_table",)
+
+    _table: MappedTable
+
+    @abstractmethod
+    def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
+        """Read the table in ``data``; ArtifactError if it is not a sound one."""
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Map the table at ``path``, about 1 MB, and check all of it.
+
+        Raises ArtifactError if it cannot be read or is not a sound table.
+        """
+        path = Path(path)
+        try:
+            with path.open("rb") as file:
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:  # ValueError: an empty file
+            raise ArtifactError(f"{path}: cannot be mapped: {error}") from error
+        return cls(data, path)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self._table.path is None:
+            return type(self), (bytes(self._table.data),)
+        return type(self).open, (self._table.path,)
 
 
 def joined_surrogates(text: str) -> str:

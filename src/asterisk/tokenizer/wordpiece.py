@@ -1,13 +1,12 @@
 """WordPiece over one mapped table, with BERT's normaliser and pre-tokeniser.
 
 The ids are those of Hugging Face's tokenizers with ``split_special_tokens=True``. Everything that
-is known about characters is in the table, so they are the same on every Python.
+has to be known about characters is in the table, so they are the same on every Python.
 """
 
 from __future__ import annotations
 
 import mmap
-import os
 import re
 import zlib
 from bisect import bisect_left, bisect_right
@@ -15,64 +14,110 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from asterisk.tokenizer.mapped import map_file
-from asterisk.tokenizer.tokenizer import SURROGATES, Tokenizer, joined_surrogates
-from asterisk.tokenizer.wordpiece_table import (
-    APART,
-    HANGUL,
-    KEPT,
-    REMOVED,
-    REMOVED_STARTER,
-    SPACE,
-    STARTER,
-    Table,
+from asterisk.tokenizer.tokenizer import (
+    SURROGATES,
+    U8,
+    U16,
+    U32,
+    MappedTable,
+    MappedTokenizer,
+    joined_surrogates,
 )
 
+KEPT, SPACE, REMOVED, REMOVED_STARTER, APART, HANGUL, REPLACED = range(7)
+"""What becomes of a code point."""
+STARTER = "\ud800"
+"""Stands in the composed string for a removed character of no combining class.
+
+Characters with a class do not change places across it. It never comes from a text, because
+surrogates are read before.
+"""
 _CHUNK = re.compile(r"[^ \t\n\r]+")  # these four are white space to every normaliser
 _CHUNK_AFTER_SPACE = re.compile(r"[ \t\n\r]*[^ \t\n\r]+|[ \t\n\r]+")
 _STARTERS = re.compile(f"{STARTER}+")
-_KEPT_CHUNKS = 8192  # about 200 bytes each
-_KEPT_LENGTH = 24  # characters; longer chunks seldom come back
-_KEPT_POINTS = 2048  # about 100 bytes each
+_CACHED_CHUNKS = 8192  # about 200 bytes each
+_CACHED_LENGTH = 24  # characters; longer chunks seldom come back
+_CACHED_POINTS = 2048  # about 100 bytes each
 _STEP = 4096  # characters of a longer chunk that are read at once
 
 
-class WordPiece(Tokenizer):
+class WordPieceTable(MappedTable):
+    """A WordPiece tokenizer's file.
+
+    What the normaliser and the pre-tokeniser make of each code point is composed into one string,
+    in which spaces end words.
+    """
+
+    magic = b"astrWPC1"
+
+    runs: U32  # first code point << 3 | kind (KEPT, ...) of each run of code points of one kind
+    from_points: U32  # the code points of kind REPLACED, ascending
+    to_ends: U32  # where the replacement of each begins in `to`, in bytes; one more
+    combining: U32  # code point << 8 | combining class of each character that has one and is not
+    # removed, ascending; empty unless accents are stripped
+    buckets: U32  # where the tokens of each CRC-32 >> shift begin; one more at the end
+    ids: U32  # the vocabulary's id of each token, by CRC-32
+    offsets: U32  # where the text of each token begins, by CRC-32; one more at the end
+    prefix: U32  # ids of the special tokens before a text
+    suffix: U32  # and after it
+    facts: U32  # vocabulary size; id of [UNK]; most characters of a word; characters of the longest
+    # token; id + 1 of the padding token, 0 if there is none
+    marks: U16  # CRC-32 & 0xffff of each token
+    to: U8  # the replacements in UTF-8, with lone surrogates
+    continuing: U8  # what a token within a word begins with, "##"
+    text: U8  # the tokens in UTF-8, one after the other
+
+    def consistent(self) -> bool:
+        """Whether every index that the file holds stays inside the section it points into."""
+        tokens, buckets = len(self.ids), len(self.buckets) - 1
+        if len(self.facts) != 5 or not tokens:
+            return False
+        size, unknown, _, _, pad = self.facts
+        return (
+            tokens <= size
+            and max(self.ids) < size
+            and max(unknown, pad - 1, *self.prefix, *self.suffix) < size
+            and buckets > 0
+            and buckets & (buckets - 1) == 0
+            and buckets <= 1 << 32
+            and max(self.buckets) == tokens
+            and len(self.marks) == tokens
+            and len(self.offsets) == tokens + 1
+            and max(self.offsets) == len(self.text)
+            and len(self.to_ends) == len(self.from_points) + 1
+            and max(self.to_ends) == len(self.to)
+            and len(self.runs) > 0
+            and self.runs[0] >> 3 == 0
+            and max(self.from_points, default=0) <= 0x10FFFF
+            and max(self.combining, default=0) >> 8 <= 0x10FFFF
+        )
+
+
+class WordPiece(MappedTokenizer):
     """Text to token ids. Pickles as its path, or whole where it has none."""
 
-    __slots__ = ("_chunks", "_table")
+    __slots__ = ("_chunks",)
+
+    _table: WordPieceTable
 
     def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
         """Read the table in ``data``; ArtifactError if it is not a sound one."""
-        self._table = table = Table(data, path)
+        self._table = table = WordPieceTable(data, path)
         self._chunks = _Chunks(table)
         self.vocab_size = table.facts[0]
         self.prefix = tuple(table.prefix)
         self.suffix = tuple(table.suffix)
         self.pad_id = table.facts[4] - 1 if table.facts[4] else None
 
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> WordPiece:
-        """Map the table at ``path``, about 1 MB, and check all of it.
-
-        Raises ArtifactError if it cannot be read or is not a sound table.
-        """
-        return cls(map_file(path), Path(path))
-
-    def __reduce__(self) -> tuple[object, ...]:
-        if self._table.path is None:
-            return WordPiece, (bytes(self._table.data),)
-        return WordPiece.open, (self._table.path,)
-
     def words(self, text: str) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield pieces of ``text``, each with its ids; joined, the pieces are ``text``.
 
-        A piece is what stands between two places with white space, led by it; a longer one is cut
-        beside punctuation and ideographs too.
+        A piece is a run of other characters than white space, led by the white space before it; a
+        longer one is cut beside punctuation and ideographs too.
         """
         for match in _CHUNK_AFTER_SPACE.finditer(text):
             piece = match[0]
-            parts = [piece] if len(piece) <= _KEPT_LENGTH else self._chunks.cut(piece)
+            parts = [piece] if len(piece) <= _CACHED_LENGTH else self._chunks.cut(piece)
             for part in parts:
                 yield part, self._chunks[part.strip(" \t\n\r")]
 
@@ -94,29 +139,22 @@ class WordPiece(Tokenizer):
 
 
 class _Chunks(dict[str, tuple[int, ...]]):
-    """Text without spaces to ids, a bounded memory that fills itself; a look-up never fails.
+    """Text without spaces to ids: a cache of bounded size that fills itself.
 
     White space is never anything but the end of a word, so a text is its chunks one by one. Safe
     in several threads: an entry never changes, and losing one costs only time.
     """
 
     __slots__ = (
-        "_buckets",
-        "_classes",
-        "_composed",
-        "_continuing",
-        "_longest",
-        "_longest_word",
-        "_movable",
-        "_shift",
-        "_table",
-        "_unknown",
+        *("_buckets", "_classes", "_composed", "_continuing", "_longest", "_longest_word"),
+        *("_movable", "_shift", "_table", "_text_start", "_unknown"),
     )
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: WordPieceTable) -> None:
         self._table = table
         self._buckets = table.buckets
         self._shift = 33 - len(self._buckets).bit_length()
+        self._text_start = len(table.data) - len(table.text)
         self._continuing = bytes(table.continuing)
         _, self._unknown, self._longest_word, self._longest, _ = table.facts
         self._composed = _Composed(table)
@@ -124,50 +162,45 @@ class _Chunks(dict[str, tuple[int, ...]]):
         self._movable: re.Pattern[str] | None = None
 
     def __missing__(self, chunk: str) -> tuple[int, ...]:
-        ids = tuple(self._ids(chunk))
-        if len(chunk) <= _KEPT_LENGTH:
-            if len(self) >= _KEPT_CHUNKS:
+        text = chunk
+        if not chunk.isascii() and SURROGATES.search(chunk):
+            text = joined_surrogates(chunk)
+        found: list[int] = []
+        for word in text.translate(self._composed).split(" "):
+            if word:
+                self._add(word, found)
+        ids = tuple(found)
+        if len(chunk) <= _CACHED_LENGTH:
+            if len(self) >= _CACHED_CHUNKS:
                 self.clear()
             self[chunk] = ids
-        return ids
-
-    def _ids(self, chunk: str) -> list[int]:
-        if not chunk.isascii() and SURROGATES.search(chunk):
-            chunk = joined_surrogates(chunk)
-        ids: list[int] = []
-        for word in chunk.translate(self._composed).split(" "):
-            if word:
-                self._add(word, ids)
         return ids
 
     def first(self, chunk: str, limit: int) -> list[int]:
         """Return at least ``limit`` ids of a long ``chunk`` or all, and read no more of it."""
         ids: list[int] = []
-        rest, at = "", 0
-        while at < len(chunk) and len(ids) < limit:
-            end = at + _STEP
+        rest, start = "", 0
+        while start < len(chunk) and len(ids) < limit:
+            end = start + _STEP
             if "\ud800" <= chunk[end - 1 : end] <= "\udbff":
                 end += 1  # perhaps a surrogate pair
-            part = chunk[at:end]
+            part = chunk[start:end]
             if not part.isascii():
                 part = joined_surrogates(part)
             *words, rest = (rest + part.translate(self._composed)).split(" ")
             for word in words:
                 if word:
                     self._add(word, ids)
-            if len(rest) > _STEP:
-                rest = self._shortened(rest)
-            at = end
+            if len(rest) > _STEP:  # a shorter start of the word with the same ids
+                letters = rest.replace(STARTER, "")
+                if len(letters) > self._longest_word:
+                    rest = letters[: self._longest_word + 1]  # [UNK], whatever follows
+                else:
+                    rest = _STARTERS.sub(STARTER, rest)
+            start = end
         if rest and len(ids) < limit:
             self._add(rest, ids)
         return ids
-
-    def _shortened(self, word: str) -> str:
-        """Return a start of a word, made short, that ends in the same ids."""
-        kept = word.replace(STARTER, "")
-        if len(kept) > self._longest_word:
-            return kept[: self._longest_word + 1]  # [UNK], whatever follows
-        return _STARTERS.sub(STARTER, word)
 
     def cut(self, piece: str) -> list[str]:
         """Return ``piece`` in parts, cut where one character ends a word or begins another."""
@@ -184,18 +217,14 @@ class _Chunks(dict[str, tuple[int, ...]]):
 
     def _add(self, word: str, ids: list[int]) -> None:
         """Add the ids of ``word``, a composed string without spaces, to ``ids``."""
-        if word.isascii():
-            data = word.encode()
-        else:
-            if self._classes:
-                word = self._ordered(word)
+        if self._classes and not word.isascii():
+            word = self._ordered(word)
             if not word:
                 return
-            data = word.encode()
         if len(word) > self._longest_word:
             ids.append(self._unknown)
             return
-        token = self._find(data)
+        token = self._find(word.encode())
         if token >= 0:
             ids.append(token)
             return
@@ -221,7 +250,7 @@ class _Chunks(dict[str, tuple[int, ...]]):
         for i in range(self._buckets[bucket], self._buckets[bucket + 1]):
             if table.marks[i] == mark:
                 start, end = table.offsets[i], table.offsets[i + 1]
-                if table.data[table.text_start + start : table.text_start + end] == token:
+                if table.data[self._text_start + start : self._text_start + end] == token:
                     return int(table.ids[i])
         return -1
 
@@ -239,43 +268,25 @@ class _Composed(dict[int, str]):
 
     __slots__ = ("_table",)
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: WordPieceTable) -> None:
         self._table = table
 
     def __missing__(self, point: int) -> str:
-        runs = self._table.runs
-        kind = runs[bisect_right(runs, point << 3 | 7) - 1] & 7
-        if kind == KEPT:
-            composed = chr(point)
-        elif kind == SPACE:
-            composed = " "
-        elif kind == REMOVED:
-            composed = ""
-        elif kind == REMOVED_STARTER:
-            composed = STARTER
-        elif kind == APART:
-            composed = f" {chr(point)} "
-        elif kind == HANGUL:
-            composed = _jamo(point)
+        table, composed = self._table, chr(point)
+        kind = table.runs[bisect_right(table.runs, point << 3 | 7) - 1] & 7
+        if kind == HANGUL:  # the letters of a syllable (The Unicode Standard, 3.12)
+            syllable = point - 0xAC00
+            lead, vowel, tail = syllable // 588, syllable % 588 // 28, syllable % 28
+            composed = chr(0x1100 + lead) + chr(0x1161 + vowel) + (chr(0x11A7 + tail) * bool(tail))
+        elif kind == REPLACED:
+            i = bisect_left(table.from_points, point)
+            if i < len(table.from_points) and table.from_points[i] == point:
+                start, end = table.to_ends[i], table.to_ends[i + 1]
+                composed = bytes(table.to[start:end]).decode("utf-8", "surrogatepass")
         else:
-            composed = self._replacement(point)
-        if len(self) >= _KEPT_POINTS:
+            simple = {SPACE: " ", REMOVED: "", REMOVED_STARTER: STARTER, APART: f" {composed} "}
+            composed = simple.get(kind, composed)
+        if len(self) >= _CACHED_POINTS:
             self.clear()
         self[point] = composed
         return composed
-
-    def _replacement(self, point: int) -> str:
-        table = self._table
-        i = bisect_left(table.from_points, point)
-        if i == len(table.from_points) or table.from_points[i] != point:
-            return chr(point)
-        start, end = table.to_ends[i], table.to_ends[i + 1]
-        return bytes(table.to[start:end]).decode("utf-8", "surrogatepass")
-
-
-def _jamo(point: int) -> str:
-    """Return the letters of a Hangul syllable (The Unicode Standard, 3.12)."""
-    syllable = point - 0xAC00
-    lead, vowel, tail = syllable // 588, syllable % 588 // 28, syllable % 28
-    letters = chr(0x1100 + lead) + chr(0x1161 + vowel)
-    return letters + chr(0x11A7 + tail) if tail else letters

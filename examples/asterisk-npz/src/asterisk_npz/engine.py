@@ -12,8 +12,7 @@ import numpy as np
 
 from asterisk.artifact import Artifact
 from asterisk.common.errors import ArtifactError
-from asterisk.model.config import ModelConfig
-from asterisk.model.layout import tensor_shapes
+from asterisk.model.config import ModelConfig, tensor_shapes
 from asterisk.runtimes.engine import ArtifactEngine, Vector
 from asterisk_npz.forward import Encoder
 

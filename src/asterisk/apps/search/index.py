@@ -19,7 +19,7 @@ from asterisk.apps.search.store import Blocks, Floats, Ids, read_tags
 from asterisk.artifact import is_artifact, open_artifact
 from asterisk.common.errors import InputError, OutputError, UsageError
 from asterisk.common.validation import integer
-from asterisk.model.prompt_names import prompt_name_of
+from asterisk.model.config import prompt_name_of
 from asterisk.runtimes.spaces import InSpace, share_space, spaces
 from asterisk.sources import Document
 

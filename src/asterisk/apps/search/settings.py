@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from asterisk.apps.search.passages import LONGEST, OVERLAP
 from asterisk.artifact import is_artifact, open_artifact
 from asterisk.common.errors import ArtifactError, InputError, UsageError
-from asterisk.model.prompt_names import check_prompt_name
+from asterisk.model.config import check_prompt_name
 from asterisk.runtimes.spaces import InSpace, spaces
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any
 
 from asterisk.apps.serve.errors import ApiError
 from asterisk.common.vectors import quantize
-from asterisk.model.prompt_names import ROLES, prompt_name_of
+from asterisk.model.config import ROLES, prompt_name_of
 from asterisk.runtimes.runtime import OnLong, Vectors
 
 LANGCHAIN = "LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False"

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from asterisk.model.config import ModelConfig
-from asterisk.model.gguf_shape import shape_of
+from asterisk.model.config import llama_shape as shape_of
 
 MB = 1 << 20
 BASE = 30 * MB  # Python, numpy and this package, where the system does not tell

@@ -23,7 +23,7 @@ from asterisk.common.errors import ArtifactError, EngineError
 from asterisk.common.files import replacing_file, replacing_folder
 from asterisk.model.hub import PACKAGED
 from asterisk.tokenizer import gpt2
-from asterisk.tokenizer.offsets import encode_with_offsets
+from asterisk.tokenizer.bpe import encode_with_offsets
 from asterisk.training.corpora.corpus import Corpus
 from asterisk.training.teachers.teacher import AT_ONCE, Teacher, TokenTeacher
 
