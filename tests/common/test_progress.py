@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asterisk.common.progress import lines_of
+from asterisk.common.terminal import lines_of
 
 SHOW = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from asterisk.common.progress import Bar, Stages, tell
+from asterisk.common.terminal import Bar, Stages, tell
 if sys.argv[1:] == ["without"]:
     sys.modules["tqdm"] = None
 with Bar(lambda: 4_000, "texts") as bar, ThreadPoolExecutor(4) as pool:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import asterisk
 from asterisk.artifact import MANIFEST, sha256
 from asterisk.common.errors import ArtifactError, EngineError
-from asterisk.runtimes.onnx_header import check_graph
+from asterisk.runtimes.onnx import check_graph
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from asterisk.runtimes import pages
+from asterisk.common import process_memory as pages
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it asks Linux about pages")
 AROUND = 16  # pages that Linux maps with the one that is read

@@ -8,10 +8,9 @@ import pytest
 from conftest import SHIPPED
 
 import asterisk
-from asterisk.artifact import open_artifact
+from asterisk.artifact import open_artifact, read_spaces, share_space, spaces
 from asterisk.common.errors import ArtifactError
 from asterisk.model.checkpoint import load, save
-from asterisk.runtimes.spaces import read_spaces, share_space, spaces
 
 A, B, C = (letter * 64 for letter in "abc")
 

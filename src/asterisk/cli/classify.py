@@ -15,7 +15,8 @@ from asterisk.apps.classify.recipe import HeadRecipe
 from asterisk.cli.common import format_of, positive, prompt_argument, record_arguments, utf8
 from asterisk.cli.subcommands import Family, Sub
 from asterisk.common.errors import MissingExtra, OutputError, UsageError
-from asterisk.common.progress import Bar, lines_of, tell
+from asterisk.common.terminal import Bar, lines_of
+from asterisk.common.terminal import report as tell
 
 if TYPE_CHECKING:
     from asterisk.apps.classify.head import Floats, Head
@@ -157,7 +158,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _opened(arguments: argparse.Namespace, head: Head) -> Iterator[Runtime]:
     """Open the model; ArtifactError unless ``head`` is for its vectors."""
     import asterisk
-    from asterisk.runtimes.spaces import spaces
+    from asterisk.artifact import spaces
 
     with asterisk.load(arguments.model, threads=arguments.threads) as runtime:
         head.check(spaces(runtime), runtime.config.embedding_size)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TextIO
 from asterisk.cli.common import Parser, format_of, positive, prompt_argument, run
 from asterisk.cli.values import fraction
 from asterisk.common.errors import InputError, OutputError, UsageError
-from asterisk.common.progress import Stages, tell
+from asterisk.common.terminal import Stages
+from asterisk.common.terminal import report as tell
 from asterisk.sources.arguments import options, report, source_arguments
 
 if TYPE_CHECKING:

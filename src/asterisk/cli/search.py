@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from asterisk.cli.common import positive, prompt_argument
 from asterisk.cli.subcommands import Family, Sub
 from asterisk.common.errors import ArtifactError, AsteriskError, InputError, UsageError, one_line
-from asterisk.common.progress import Bar, tell
+from asterisk.common.terminal import Bar
+from asterisk.common.terminal import report as tell
 
 if TYPE_CHECKING:
     from asterisk.apps.search import Hit, Index
@@ -215,7 +216,7 @@ def prompt(answer: Callable[[str], None]) -> None:
 
 def shown(place: int, hit: Hit) -> str:
     """Return a hit as the lines that a person reads."""
-    from asterisk.common.printable import printable
+    from asterisk.common.terminal import printable
 
     where = printable(hit.source) + (f"  [{printable(hit.key)}]" if hit.key else "")
     title = printable(hit.title)
@@ -233,7 +234,7 @@ def _info_arguments(it: argparse.ArgumentParser) -> None:
 
 def _info(arguments: argparse.Namespace) -> None:
     from asterisk.apps.search import Index
-    from asterisk.common.printable import printable
+    from asterisk.common.terminal import printable
 
     with Index.open(arguments.db) as index:
         facts = asdict(index.facts)
@@ -260,7 +261,7 @@ def _space_arguments(it: argparse.ArgumentParser) -> None:
 
 def _space(arguments: argparse.Namespace) -> None:
     from asterisk.apps.search import Index
-    from asterisk.runtimes.spaces import read_spaces
+    from asterisk.artifact import read_spaces
 
     others, dimension = read_spaces(arguments.model)
     with Index.open(arguments.db):

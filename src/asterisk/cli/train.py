@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from asterisk.cli.common import Parser, positive, run
 from asterisk.common.errors import MissingExtra, UsageError
-from asterisk.common.progress import tell
+from asterisk.common.terminal import report as tell
 from asterisk.training.recipe import PRESETS, TrainingRecipe
 from asterisk.training.teachers.target_facts import in_own_tokens
 

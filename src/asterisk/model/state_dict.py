@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.common.errors import ArtifactError
-from asterisk.common.folders import LARGEST_FILE
+from asterisk.common.files import LARGEST_FILE
 from asterisk.common.plugins import require
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from asterisk.common.printable import escaped
+from asterisk.common.terminal import escaped
 from asterisk.sources.document import Unreadable
 from asterisk.sources.options import Options
 

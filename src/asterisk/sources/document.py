@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from asterisk.common.digest import sha256
 from asterisk.common.errors import InputError
-from asterisk.common.printable import escaped
+from asterisk.common.terminal import escaped
 
 # NUL parts a title from its text in the digest, and ends strings in native code.
 MOST_LINES = 20

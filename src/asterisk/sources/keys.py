@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asterisk.common.digest_set import Known
+from asterisk.common.digest import DigestSet as Known
 
 
 class Keys:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asterisk.common.errors import InputError
-from asterisk.common.printable import escaped
+from asterisk.common.terminal import escaped
 from asterisk.sources.document import Report, Skipped
 from asterisk.sources.options import Database, Options
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from asterisk.common.errors import ArtifactError
-from asterisk.common.folders import has_file, read_bytes, read_object
+from asterisk.common.files import has_file, read_bytes, read_object
 from asterisk.tokenizer import huggingface
 from asterisk.tokenizer.alphabet import BYTES, CHARACTERS
 from asterisk.tokenizer.bpe import gpt2

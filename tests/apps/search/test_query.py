@@ -17,7 +17,7 @@ from asterisk.apps.search.snippets import snippet
 from asterisk.apps.search.terms import places, question
 from asterisk.apps.search.words import MOST_TERMS, terms
 from asterisk.common.errors import InputError, UsageError
-from asterisk.common.printable import printable
+from asterisk.common.terminal import printable
 from asterisk.sources.document import made
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 import asterisk
-from asterisk.runtimes.budget import plan
-from asterisk.runtimes.budget.resident import resident
+from asterisk.common.process_memory import resident
+from asterisk.runtimes import memory_budget as plan
 
 
 def status(name: str) -> int:

@@ -15,8 +15,8 @@ import pytest
 
 import asterisk
 from asterisk.common.errors import BudgetError, UsageError
-from asterisk.runtimes import budget
-from asterisk.runtimes.budget.estimate import MB
+from asterisk.runtimes import memory_budget as budget
+from asterisk.runtimes.memory_budget import MB
 from asterisk.tokenizer import gpt2
 from runtimes.budget.groups import group
 

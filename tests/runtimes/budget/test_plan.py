@@ -11,12 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asterisk.apps.serve.limits import reserve, with_reserve
+from asterisk.common import process_memory as group
 from asterisk.common.errors import BudgetError, UsageError
+from asterisk.common.process_memory import resident
 from asterisk.model.config import Dense, ModelConfig
-from asterisk.runtimes.budget import add_option, group, parse, told
-from asterisk.runtimes.budget.estimate import COSTS, MB, Model, need
-from asterisk.runtimes.budget.plan import BATCHES, LENGTHS, TEXT, Planner, TooLittle
-from asterisk.runtimes.budget.resident import resident
+from asterisk.runtimes.memory_budget import (
+    BATCHES,
+    COSTS,
+    LENGTHS,
+    MB,
+    TEXT,
+    Model,
+    Planner,
+    add_option,
+    need,
+    parse,
+)
+from asterisk.runtimes.memory_budget import LimitTooLow as TooLittle
+from asterisk.runtimes.memory_budget import format_size as told
 
 ORIGINAL = ModelConfig(
     hidden_size=512,
@@ -167,9 +179,9 @@ def test_what_an_opened_runtime_takes_corrects_the_estimate(tmp_path, monkeypatc
     model = Model("tflite", "int8", ModelConfig(), 16 << 20)
     planner = Planner("a", model, 4, 100 << 20, False, 30 << 20)
     before = planner.plan()
-    monkeypatch.setattr("asterisk.runtimes.budget.plan.resident", lambda folder: 90 << 20)
+    monkeypatch.setattr("asterisk.runtimes.memory_budget.resident", lambda folder: 90 << 20)
     assert not planner.holds(before, tmp_path)
-    monkeypatch.setattr("asterisk.runtimes.budget.plan.resident", lambda folder: 40 << 20)
+    monkeypatch.setattr("asterisk.runtimes.memory_budget.resident", lambda folder: 40 << 20)
     after = planner.plan()
     assert (after.threads, after.longest) < (before.threads, before.longest)
     assert planner.holds(after, tmp_path)

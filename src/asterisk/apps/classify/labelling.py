@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from asterisk.apps.classify.head import Floats, Head
-from asterisk.common.progress import Bar
 from asterisk.common.streams.reading import Record, embedded, kept
 from asterisk.common.streams.writing import written
+from asterisk.common.terminal import Bar
 from asterisk.runtimes.runtime import OnLong, Runtime
 
 BLOCK = 64  # texts

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from asterisk.common.errors import AsteriskError, InputError, OutputError
-from asterisk.common.printable import printable
+from asterisk.common.terminal import printable
 
 LONGEST_VALUE = 128 << 20  # bytes of one text or blob
 CACHE = 2 << 10  # KiB

@@ -25,11 +25,10 @@ from asterisk.apps.search.passages import lengths
 from asterisk.apps.search.query import Query
 from asterisk.apps.search.store import read_tags
 from asterisk.apps.search.words import Words
-from asterisk.artifact import is_artifact, open_artifact
+from asterisk.artifact import InSpace, is_artifact, open_artifact, spaces
 from asterisk.common.errors import InputError, UsageError
 from asterisk.common.validation import integer
 from asterisk.model.prompt_names import prompt_name_of
-from asterisk.runtimes.spaces import InSpace, spaces
 from asterisk.sources.document import Document
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from asterisk.apps.search.terms import places
-from asterisk.common.printable import printable
+from asterisk.common.terminal import printable
 
 WIDTH = 220  # characters
 LONGEST = 20_000  # characters looked at: a passage of 128 tokens is rarely beyond 1,000

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from asterisk.common.digest_set import Known
+from asterisk.common.digest import DigestSet as Known
 from asterisk.common.plugins import require
 
 RUN = 16  # words in a row that no training text shares with an evaluation text

@@ -11,7 +11,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.common.digest_set import Known
+from asterisk.common.digest import DigestSet as Known
 from asterisk.training.corpora.clean import Evaluated, digest
 
 HELD_OUT_IN = 100

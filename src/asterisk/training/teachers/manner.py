@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from asterisk.common.errors import ArtifactError
-from asterisk.common.folders import read_object
+from asterisk.common.files import read_object
 from asterisk.model.modules import read_modules
 
 POOLINGS = ("mean", "cls")
