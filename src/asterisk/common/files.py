@@ -27,19 +27,6 @@ from typing import Any
 
 from asterisk.common.errors import ArtifactError, OutputError, UsageError
 
-if sys.platform == "win32":
-
-    def _lock(descriptor: int) -> None:
-        """Fail, as on a file system without locks: nothing that was left is removed."""
-        raise OSError(descriptor)
-
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
 ARTIFACTS = Path("artifacts")  # where exports go by default
 SHIPPED = "asterisk-256-wp"
 LARGEST_JSON = 16 << 20
@@ -183,6 +170,14 @@ def _locked(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform == "win32":  # as a file system without locks: nothing is removed
+        raise OSError(descriptor)
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _remove(path: Path) -> None:

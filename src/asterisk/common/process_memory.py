@@ -20,7 +20,8 @@ MOST_MAPPINGS = 20_000  # Linux allows a process 65,530 (vm.max_map_count); othe
 _SMAPS = Path("/proc/self/smaps")
 _MAPS = Path("/proc/self/maps")
 _RANDOM = 1  # advice: MADV_RANDOM
-_OWN = {b"Anonymous:", b"Swap:"}  # pages that were written to before the mapping was closed
+# Pages in memory; those that were written to before the mapping was closed to writing.
+_SIZES = {b"Rss:": 0, b"Anonymous:": 0, b"Swap:": 0}
 _NO_LIMIT = 1 << 60  # version 1 says "none" with the largest multiple of a page
 _LARGEST = 1 << 20  # bytes of a file in /proc that are read
 _DEEPEST = 64  # groups within groups
@@ -35,19 +36,30 @@ def resident(without: Path | None = None, maps: Path = _SMAPS) -> int | None:
     reports every mapping as empty.
     """
     inside = bytes(without.resolve()) + b"/" if without else None
-    total, counted = 0, False
     try:
-        with maps.open("rb") as lines:
-            for line in lines:
-                first, *rest = line.split(maxsplit=5)
-                if not first.endswith(b":"):
-                    name = rest[4] if len(rest) == 5 else b""
-                    counted = inside is None or not name.startswith(inside)
-                elif first == b"Rss:" and counted:
-                    total += int(rest[0]) * KIB
+        return sum(
+            sizes[b"Rss:"]
+            for _, _, name, sizes in _mappings(maps)
+            if inside is None or not name.startswith(inside)
+        ) or None
     except OSError:
         return None
-    return total or None
+
+
+def _mappings(smaps: Path) -> Iterator[tuple[bytes, bytes, bytes, dict[bytes, int]]]:
+    """Yield each mapping's address range, permissions, file and sizes in bytes."""
+    mapping: tuple[bytes, bytes, bytes, dict[bytes, int]] | None = None
+    with smaps.open("rb") as lines:
+        for line in lines:
+            first, *rest = line.split(maxsplit=5)
+            if not first.endswith(b":"):
+                if mapping:
+                    yield mapping
+                mapping = first, rest[0], rest[4] if len(rest) == 5 else b"", dict(_SIZES)
+            elif mapping and first in _SIZES:
+                mapping[3][first] = int(rest[0]) * KIB
+    if mapping:
+        yield mapping
 
 
 def proportional(pid: int | str = "self") -> dict[str, int]:
@@ -139,17 +151,12 @@ def forget_files() -> None:
     """
     if not _libc():
         return
-    start = end = 0
-    with contextlib.suppress(OSError), _SMAPS.open("rb") as lines:  # not every kernel has it
-        for line in lines:
-            first, *rest = line.split(maxsplit=5)
-            if not first.endswith(b":"):
-                wanted = b"w" not in rest[0] and len(rest) == 5 and rest[-1].startswith(b"/")
-                start, end = (int(part, 16) for part in first.split(b"-")) if wanted else (0, 0)
+    with contextlib.suppress(OSError):  # not every kernel has it
+        for addresses, permissions, name, sizes in _mappings(_SMAPS):
+            own = sizes[b"Anonymous:"] or sizes[b"Swap:"]
             # Nothing to drop where Rss is 0, as in every line that qemu's user mode makes up.
-            elif (first in _OWN and rest[0] != b"0") or (first == b"Rss:" and rest[0] == b"0"):
-                end = 0
-            elif first == b"VmFlags:" and end:  # ends the description of a mapping
+            if name.startswith(b"/") and b"w" not in permissions and sizes[b"Rss:"] and not own:
+                start, end = (int(part, 16) for part in addresses.split(b"-"))
                 forget(start, end - start)
 
 

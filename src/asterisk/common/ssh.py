@@ -65,20 +65,15 @@ class Address:
         return f"{SCHEME}{user}{host}{port}"
 
 
-class Host(Protocol):
-    """What `run` needs to know of a machine: an `Address`, or anything with these three."""
+class _Host(Protocol):
+    """An `Address`, or anything else with these three."""
 
     @property
-    def host(self) -> str:
-        """A host's name or IP address."""
-
+    def host(self) -> str: ...
     @property
-    def user(self) -> str:
-        """A user's name, or nothing."""
-
+    def user(self) -> str: ...
     @property
-    def port(self) -> int:
-        """A port, or 0."""
+    def port(self) -> int: ...
 
 
 def parse(text: str) -> Address:
@@ -111,7 +106,7 @@ def after_scheme(text: str, address: str) -> Address:
     return Address(host, user or "", int(port or 0))
 
 
-def arguments(target: Host, words: Sequence[str], config: str | None = None) -> list[str]:
+def arguments(target: _Host, words: Sequence[str], config: str | None = None) -> list[str]:
     """Return the ssh command that runs ``words`` on ``target``; each stays one word there."""
     options = [part for option in OPTIONS for part in ("-o", option)]
     own = ["-F", config] if config else []
@@ -121,7 +116,7 @@ def arguments(target: Host, words: Sequence[str], config: str | None = None) -> 
 
 
 def run(
-    target: Host,
+    target: _Host,
     words: Sequence[str],
     *,
     timeout: float,

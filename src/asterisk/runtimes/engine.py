@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -147,17 +147,10 @@ class _Waiter:
         self.woken.release()
 
 
-class Forked(Protocol):
-    """Something that holds locks."""
-
-    def after_fork(self) -> None:
-        """Replace them, in the child, before anything else runs there."""
+_owners: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-_owners: weakref.WeakSet[Forked] = weakref.WeakSet()
-
-
-def follow(owner: Forked) -> None:
+def follow(owner: Any) -> None:
     """Call ``owner.after_fork()`` in every child that this process forks while ``owner`` lives.
 
     A child has one thread only: a lock that another thread held stays locked there for ever.
@@ -165,10 +158,5 @@ def follow(owner: Forked) -> None:
     _owners.add(owner)
 
 
-def _after_fork() -> None:
-    for owner in list(_owners):
-        owner.after_fork()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=lambda: [owner.after_fork() for owner in list(_owners)])
