@@ -8,6 +8,8 @@ A model folder may hold links: Hugging Face's cache lays a repository out as
 ``snapshots/REVISION/NAME``, links into the same repository's ``blobs/``; Kubernetes mounts a
 ConfigMap as links through ``..data``. A link may lead to a regular file within the folder or within
 those blobs, and nowhere else.
+
+What only writing needs is imported there: a device that only reads is spared 0.7 MB.
 """
 
 from __future__ import annotations
@@ -17,10 +19,8 @@ import ctypes
 import json
 import os
 import re
-import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,8 @@ def _staged(target: Path, *, folder: bool) -> Iterator[Path]:
 
 
 def _make_staging(target: Path, folder: bool) -> tuple[Path, int | None]:
+    import tempfile
+
     while True:
         if folder:
             name = tempfile.mkdtemp(_NEW, _prefix(target), target.parent)
@@ -182,6 +184,8 @@ def _lock(descriptor: int) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
+        import shutil
+
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):
@@ -207,6 +211,8 @@ def _swap(new: Path, target: Path) -> None:
         # Another writer was first, or the system cannot exchange names.
         if _exchange(new, target):
             return
+        import tempfile
+
         old = Path(tempfile.mkdtemp(_OLD, _prefix(target), target.parent))
         target.rename(old)
         try:
@@ -214,7 +220,7 @@ def _swap(new: Path, target: Path) -> None:
         except OSError:
             old.rename(target)
             raise
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -37,11 +37,14 @@ def resident(without: Path | None = None, maps: Path = _SMAPS) -> int | None:
     """
     inside = bytes(without.resolve()) + b"/" if without else None
     try:
-        return sum(
-            sizes[b"Rss:"]
-            for _, _, name, sizes in _mappings(maps)
-            if inside is None or not name.startswith(inside)
-        ) or None
+        return (
+            sum(
+                sizes[b"Rss:"]
+                for _, _, name, sizes in _mappings(maps)
+                if inside is None or not name.startswith(inside)
+            )
+            or None
+        )
     except OSError:
         return None
 
