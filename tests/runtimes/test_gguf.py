@@ -72,7 +72,7 @@ def small(tmp_path_factory) -> Artifact:
 def _texts(seed: int = 0) -> list[list[int]]:
     """One text a length, longest first, shortest last."""
     random = np.random.default_rng(seed)
-    lengths = (512, 511, 384, 257, 256, 129, 128, 127, 65, 64, 33, 32, 31, 20, 8, 3, 2, 1)
+    lengths = (512, 511, 257, 128, 65, 64, 33, 32, 20, 3, 1)
     return [random.integers(0, 50_256, length).tolist() for length in lengths]
 
 
@@ -105,7 +105,7 @@ def test_a_vector_is_the_same_in_any_order_and_company(q8_0):
 
 
 def test_eight_threads_on_two_sessions(q8_0):
-    texts = [ids for seed in range(4) for ids in _texts(seed) if len(ids) < 130]
+    texts = [ids for seed in range(3) for ids in _texts(seed) if len(ids) < 130]
     with _runtime(q8_0) as runtime:
         expected = np.stack([runtime.embed_ids(ids) for ids in texts])
     with _runtime(q8_0, 2) as runtime, ThreadPoolExecutor(8) as pool:
