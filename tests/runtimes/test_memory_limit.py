@@ -67,7 +67,7 @@ def least(folder: Path) -> str:
     return re.search(r"needs about (\d+M)", refused.stderr)[1]
 
 
-@pytest.mark.parametrize("limit", ["least", "96M", "192M"])
+@pytest.mark.parametrize("limit", ["least", "128M"])
 def test_a_process_lives_in_a_group_of_exactly_its_limit(artifact, texts, limit, tmp_path):
     amount = least(artifact) if limit == "least" else limit
     with group(parse(amount)) as made:
