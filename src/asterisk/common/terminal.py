@@ -29,13 +29,13 @@ def report(line: str) -> None:
 
 
 class Bar:
-    """A progress bar from ``done`` to ``total``, 0 if unknown; erased at the end. Thread-safe.
+    """A progress bar from ``initial`` to ``total``, 0 if unknown; erased at the end. Thread-safe.
 
     A ``total`` that takes time to find is given as a function; it is called if a bar is shown.
     """
 
     def __init__(
-        self, total: int | Callable[[], int], unit: str, *, done: int = 0, title: str = ""
+        self, total: int | Callable[[], int], unit: str, *, initial: int = 0, title: str = ""
     ) -> None:
         self._lock = threading.Lock()
         self._bar: Any = None
@@ -43,7 +43,7 @@ class Bar:
             options: dict[str, Any] = {"unit": f" {unit}", "leave": False, "dynamic_ncols": True}
             options["total"] = (total() if callable(total) else total) or None
             tqdm: Any = importlib.import_module("tqdm")
-            self._bar = tqdm.tqdm(initial=done, desc=title or None, **options)
+            self._bar = tqdm.tqdm(initial=initial, desc=title or None, **options)
 
     def advance(self, count: int = 1) -> None:
         """Count ``count`` more."""
@@ -62,18 +62,18 @@ class Bar:
 class Stages(contextlib.ExitStack):
     """One bar after the other, each for a stage of the work."""
 
-    _stage, _done = "", 0
+    _stage, _position = "", 0
     _bar: Bar | None = None
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show ``done`` of ``total`` in ``stage``."""
+    def __call__(self, stage: str, position: int, total: int) -> None:
+        """Show ``position`` of ``total`` in ``stage``."""
         if self._bar is None or stage != self._stage:
             self.close()
             unit = "pairs" if stage == "compared" else "texts"
-            self._bar = self.enter_context(Bar(total, unit, done=done, title=stage))
-            self._stage, self._done = stage, done
-        self._bar.advance(done - self._done)
-        self._done = done
+            self._bar = self.enter_context(Bar(total, unit, initial=position, title=stage))
+            self._stage, self._position = stage, position
+        self._bar.advance(position - self._position)
+        self._position = position
 
 
 def lines_of(paths: Sequence[Path]) -> int:

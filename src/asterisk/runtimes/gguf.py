@@ -28,7 +28,7 @@ from asterisk.runtimes.engine import ArtifactEngine, Vector
 from asterisk.runtimes.gguf_header import check_header
 
 DENSE = "dense.safetensors"  # the maps after pooling, where llama.cpp has no place for them
-SMALLEST_ROOM = 32  # tokens
+SMALLEST_RESERVE = 32  # tokens
 CLEARED_IN_EXCESS = 64 << 20  # bytes of memory for tokens that a text does not have
 
 
@@ -85,7 +85,7 @@ class GgufEngine(ArtifactEngine):
         self._shape = model.shape
         self._dense = model.dense
         self._longest = longest
-        self._room = 0
+        self._reserved = 0
         self._tokens = (ctypes.c_int32 * longest)()
         self._batch = llama_cpp.Batch(token=self._tokens)
 
@@ -107,8 +107,8 @@ class GgufEngine(ArtifactEngine):
         count, most = len(ids), self._longest
         if count > most:
             raise EngineError(f"{count} tokens; 1 to {most} are possible")
-        if count > self._room:
-            self._make_room(count)
+        if count > self._reserved:
+            self._reserve(count)
         self._tokens[:count] = list(ids)
         self._encode(count)
         vector = self._pooled(count)
@@ -151,7 +151,7 @@ class GgufEngine(ArtifactEngine):
             vector *= np.float32(math.sqrt(count))
         return vector
 
-    def _make_room(self, count: int) -> None:
+    def _reserve(self, count: int) -> None:
         """Have llama.cpp reserve its output for ``count`` tokens, and take that memory back.
 
         Whenever a text is longer than any before, it clears a row of logits for every token,
@@ -159,14 +159,14 @@ class GgufEngine(ArtifactEngine):
         Powers of two, so that texts sorted by length do not clear 100 MB hundreds of times, but
         not much more than is needed: a token of a multilingual vocabulary takes 1 MB.
         """
-        step = max(SMALLEST_ROOM, CLEARED_IN_EXCESS // (4 * self._config.vocab_size))
-        power = max(SMALLEST_ROOM, 1 << (count - 1).bit_length())
-        room = min(power, -(-count // step) * step, self._longest)
+        step = max(SMALLEST_RESERVE, CLEARED_IN_EXCESS // (4 * self._config.vocab_size))
+        power = max(SMALLEST_RESERVE, 1 << (count - 1).bit_length())
+        reserved = min(power, -(-count // step) * step, self._longest)
         ctypes.memset(self._tokens, 0, ctypes.sizeof(self._tokens))
-        self._encode(room)
+        self._encode(reserved)
         if start := self._library.dll.llama_get_logits(self._context):
-            process_memory.forget(start, 4 * room * self._config.vocab_size)
-        self._room = room
+            process_memory.forget(start, 4 * reserved * self._config.vocab_size)
+        self._reserved = reserved
 
 
 def _free(model: _Model, context: int) -> None:

@@ -199,9 +199,9 @@ class LimitTooLow(BudgetError):
         size = format_size(least)
         super().__init__(f"{what} needs about {size} {rest}; {_named(limit, group)} is not enough")
 
-    def beside(self, kept: int, total: int, limit: int, group: bool) -> LimitTooLow:
-        """Return the same of a process that sets ``kept`` bytes of ``total`` aside for requests."""
-        rest = f"{self.rest}, and {format_size(kept)} for requests"
+    def beside(self, reserved: int, total: int, limit: int, group: bool) -> LimitTooLow:
+        """Return the same of a process of which ``reserved`` bytes are for requests."""
+        rest = f"{self.rest}, and {format_size(reserved)} for requests"
         return LimitTooLow(self.what, total, rest, limit, group)
 
 

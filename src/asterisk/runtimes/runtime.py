@@ -135,16 +135,16 @@ class Runtime:
                 "asterisk.integrations.sentence_transformers.SentenceEncoder"
             )
         size = self.config.embedding_size
-        kept = size if dim is None else integer("dim", dim, 1, size)
+        columns = size if dim is None else integer("dim", dim, 1, size)
         one_of("precision", precision, PRECISIONS)
         one_of("on_long", on_long, ("truncate", "error"))
         before = self.prompt(prompt_name, prompt)
         many = [texts] if isinstance(texts, str) else list(strings(texts))
-        out = np.empty((len(many), kept), np.float32)
+        out = np.empty((len(many), columns), np.float32)
 
         def embed(index: int) -> None:
             ids = self.tokenize(before + many[index], on_long)
-            out[index] = self.embed_ids(ids)[:kept]
+            out[index] = self.embed_ids(ids)[:columns]
 
         show = show_progress or bool(show_progress_bar)
         if len(many) == 1 and not show:  # where ten microseconds are a share
