@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+from dataclasses import replace
 
+import onnx
 import pytest
+from conftest import SHIPPED, random_checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asterisk.artifact import MANIFEST, open_artifact
+import asterisk
+from asterisk.artifact import MANIFEST, open_artifact, read_spaces, sha256, share_space, spaces
 from asterisk.common.errors import ArtifactError
+from asterisk.model.checkpoint import load, save
+from asterisk.model.config import ModelConfig
+
+A, B, C = (letter * 64 for letter in "abc")
 
 
 @pytest.fixture
 def copy(artifact_of, tmp_path):
-    target = tmp_path / "artifact"
-    shutil.copytree(artifact_of("onnx", "int8"), target)
+    """An artifact whose files are a few bytes each: nothing here runs it."""
+    target, source = tmp_path / "artifact", artifact_of("onnx", "int8")
+    target.mkdir()
+    manifest = json.loads((source / MANIFEST).read_text())
+    for name in manifest["files"]:
+        (target / name).write_text(f"not really {name}")
+        manifest["files"][name] = sha256(target / name)
+    (target / MANIFEST).write_text(json.dumps(manifest, indent=2))
     return target
+
+
+@pytest.fixture(scope="module")
+def small():
+    return random_checkpoint(ModelConfig(hidden_size=32, num_layers=1, intermediate_size=32))
 
 
 def change(folder, **values):
@@ -25,8 +46,8 @@ def change(folder, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def test_opens(copy):
-    artifact = open_artifact(copy)
+def test_opens(artifact_of):
+    artifact = open_artifact(artifact_of("onnx", "int8"))
     assert artifact.manifest.format == "onnx"
     assert artifact.entry.is_file()
     assert artifact.size > 10_000_000
@@ -97,7 +118,7 @@ json_values = st.recursive(
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 def test_any_field_may_hold_anything(copy, data):
@@ -118,13 +139,10 @@ def test_any_field_may_hold_anything(copy, data):
         (copy / MANIFEST).write_text(original)
 
 
-def test_weights_may_not_be_read_from_elsewhere(copy, tmp_path):
+def test_weights_may_not_be_read_from_elsewhere(artifact_of, tmp_path):
     """A graph that names another file is refused even when its hash fits."""
-    import onnx
-
-    import asterisk
-    from asterisk.artifact import sha256
-
+    copy = tmp_path / "copy"
+    shutil.copytree(artifact_of("onnx", "int8"), copy)
     path = copy / "model.onnx"
     model = onnx.load(path, load_external_data=False)
     for tensor in model.graph.initializer:
@@ -142,9 +160,6 @@ def test_weights_may_not_be_read_from_elsewhere(copy, tmp_path):
 @pytest.mark.parametrize("kind", ["fifo", "folder", "link", "link in a circle", "device", "socket"])
 def test_only_plain_files_are_opened(copy, kind):
     """Reading a pipe would wait for ever; a device has no end."""
-    import os
-    import socket
-
     for name in ("weights.bin", MANIFEST):
         path = copy / name
         path.unlink()
@@ -168,9 +183,7 @@ def test_only_plain_files_are_opened(copy, kind):
 
 
 def test_hard_links_are_plain_files(copy, tmp_path):
-    """How a file came to its name cannot be told; what is in it, its hash tells."""
-    import os
-
+    """Nobody can say how a file came to its name; its hash says what is in it."""
     os.link(copy / "weights.bin", tmp_path / "elsewhere")
     open_artifact(copy)
     (tmp_path / "elsewhere").write_bytes(b"changed")
@@ -208,3 +221,43 @@ def test_numbers_that_are_none_and_names_that_stand_twice(copy):
         (copy / MANIFEST).write_text(wrong)
         with pytest.raises(ArtifactError, match="is not JSON"):
             open_artifact(copy)
+
+
+def test_spaces_with_a_member_in_common_are_shared():
+    assert share_space([A], [A])
+    assert share_space([A, B], [C, B])
+    assert not share_space([A], [B, C])
+    assert not share_space([], [A])
+
+
+def test_a_student_shares_its_teachers_space(small, tmp_path):
+    student = replace(small, compatible_with=(B,))
+    assert spaces(student) == (small.fingerprint, B)
+    save(student, tmp_path / "student")
+    found = load(tmp_path / "student")
+    assert spaces(found) == (small.fingerprint, B)
+    assert share_space(spaces(found), [B])
+
+
+def test_a_model_is_an_artifact_a_checkpoint_or_a_fingerprint(artifact_of, small, tmp_path):
+    folder = artifact_of("onnx", "int8")
+    manifest = open_artifact(folder).manifest
+    save(small, tmp_path / "small")
+    assert read_spaces(str(folder)) == (spaces(manifest), 256)
+    assert read_spaces(str(tmp_path / "small")) == ((small.fingerprint,), 32)
+    assert read_spaces(A) == ((A,), None)
+    for wrong in ("none", A[1:], A.upper()[:-1] + "G", str(SHIPPED / "config.json")):
+        with pytest.raises(ArtifactError, match="no artifact, no checkpoint and no fingerprint"):
+            read_spaces(wrong)
+
+
+def test_the_similarity_that_a_folder_asks_for(small, artifact_of, tmp_path):
+    folder = tmp_path / "checkpoint"
+    save(small, folder)
+    for path in (folder, artifact_of("onnx", "int8")):
+        with asterisk.load(path) as runtime:
+            assert runtime.similarity is None
+    path = folder / "config_sentence_transformers.json"
+    path.write_text('{"similarity_fn_name": "dot"}')
+    with asterisk.load(folder) as runtime:
+        assert runtime.similarity == "dot"

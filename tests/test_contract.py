@@ -16,8 +16,8 @@ from asterisk.artifact import open_artifact
 from asterisk.common import errors
 from asterisk.exporters.export import choose, export, exporter
 from asterisk.model.config import Dense, ModelConfig
+from asterisk.runtimes.load import verify
 from asterisk.runtimes.torch import reference
-from asterisk.runtimes.verify import verify
 
 ENGINES = {
     "onnx": "onnxruntime",

@@ -17,7 +17,7 @@ from asterisk.cli.common import Parser, positive, run
 from asterisk.cli.dedup import NUMBERS
 from asterisk.common.errors import UsageError
 from asterisk.common.files import replacing_file
-from asterisk.common.progress import tell
+from asterisk.common.terminal import report as tell
 from benchmarks.dedup.bars import bars, verdicts
 from benchmarks.dedup.planted import NEGATIVES, Planted, plant
 from benchmarks.dedup.reading import texts

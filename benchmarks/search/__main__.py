@@ -12,10 +12,9 @@ from pathlib import Path
 from asterisk.bench.spawn import CellError
 from asterisk.bench.usual import usual
 from asterisk.cli.common import Parser, positive, run
-from asterisk.common.default_paths import ARTIFACTS
 from asterisk.common.errors import EngineError
-from asterisk.common.files import replacing_file
-from asterisk.common.progress import tell
+from asterisk.common.files import ARTIFACTS, replacing_file
+from asterisk.common.terminal import report as tell
 from benchmarks.search.corpus import PASSAGES, SUMMARIES, Corpus, corpus, there
 from benchmarks.search.report import markdown
 from benchmarks.search.run import Plan, measure

@@ -7,21 +7,25 @@
     golden.json      texts ...
     golden.npy       ... and their FP32 vectors, float32 [n, d], L2-normalised
     model.*          what the engine reads
+
+A fingerprint names an embedding space. A model lists in ``compatible_with`` the spaces of others
+whose vectors may be compared with its own: a student distilled as LEAF does it (arXiv 2509.12539)
+lists its teacher's, so that the teacher can embed the documents and the student the queries.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from asterisk.common.digest import sha256 as digest_sha256
 from asterisk.common.errors import ArtifactError, AsteriskError
-from asterisk.common.folders import LARGEST_FILE, has_file, read_json, regular_file
-from asterisk.model.config import ModelConfig
+from asterisk.common.files import LARGEST_FILE, has_file, read_json, regular_file
+from asterisk.model.config import FINGERPRINT, ModelConfig
 
 MANIFEST = "artifact.json"
 TOKENIZERS = ("tokenizer.bin", "tokenizer.json")
@@ -29,10 +33,10 @@ GOLDEN_TEXTS = "golden.json"
 GOLDEN_VECTORS = "golden.npy"
 SCHEMA = 2
 LARGEST_MANIFEST = 1 << 20
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LEAST_COSINE = 0.8  # of any recipe: a manifest that asks for less would have nothing verified
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 MOST_PROMPTS = 100
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _PLAIN_NAMES = ("format", "recipe", "name", "entry", "tokenizer", "fingerprint")
 _TEXTS_OR_NONE = ("default_prompt_name", "similarity", "source")
 _ATTEMPTS = 5
@@ -117,27 +121,38 @@ def is_artifact(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
+def is_plain_name(name: str) -> bool:
+    """Tell whether ``name`` may name an artifact or a file in it."""
+    return _NAME.fullmatch(name) is not None
+
+
 def open_artifact(folder: Path) -> Artifact:
     """Read and check ``folder`` before any engine sees it.
 
     ArtifactError unless the manifest is of a known schema, names only plain files inside the
     folder, and every file is there and has the recorded sha256. A link may lead to a file of the
-    same repository: see `asterisk.common.folders`.
+    same repository: see `asterisk.common.files`.
     """
-    return opened(folder, lambda artifact: artifact)
+    return with_artifact(folder, lambda artifact: artifact)
 
 
-def opened(folder: Path, use: Callable[[Artifact], _T]) -> _T:
-    """Return ``use(artifact)`` of the artifact in ``folder``, all of it of one and the same export.
+def with_artifact(folder: Path, use: Callable[[Artifact], _T]) -> _T:
+    """Return ``use(artifact)`` of the artifact in ``folder``, all from one and the same export.
 
     An export replaces the folder as a whole: whoever reads it file by file may see the old one
-    first and the new one then. If that happened, everything is done again. ArtifactError as for
+    first and then the new one. If that happened, ``use`` is called again. ArtifactError as for
     `open_artifact`.
     """
     for _ in range(_ATTEMPTS):
         before = _identity(folder)
         try:
-            result = use(_open(folder))
+            manifest = _read_manifest(folder)
+            for name, expected in manifest.files.items():
+                if sha256(regular_file(folder, name, LARGEST_FILE)) != expected:
+                    raise ArtifactError(
+                        f"{folder / name} is not the file that was exported (sha256)"
+                    )
+            result = use(Artifact(folder, manifest))
         except AsteriskError:
             if _identity(folder) == before:
                 raise
@@ -156,21 +171,8 @@ def _identity(folder: Path) -> tuple[int, int, int] | None:
     return status.st_dev, status.st_ino, status.st_ctime_ns
 
 
-def _open(folder: Path) -> Artifact:
-    manifest = _manifest(folder)
-    for name, expected in manifest.files.items():
-        if sha256(regular_file(folder, name, LARGEST_FILE)) != expected:
-            raise ArtifactError(f"{folder / name} is not the file that was exported (sha256)")
-    return Artifact(folder, manifest)
-
-
-def is_plain_name(name: str) -> bool:
-    """Tell whether ``name`` may name an artifact or a file in it."""
-    return _NAME.fullmatch(name) is not None
-
-
 def sha256(path: Path) -> str:
-    """Return the hexadecimal sha256 of a file, reading it piece by piece."""
+    """Return the hexadecimal sha256 of a file, which is read in pieces."""
     digest = digest_sha256()
     with path.open("rb", buffering=0) as file:
         while block := file.read(1 << 16):
@@ -179,7 +181,7 @@ def sha256(path: Path) -> str:
     return found
 
 
-def _manifest(folder: Path) -> Manifest:
+def _read_manifest(folder: Path) -> Manifest:
     if not has_file(folder, MANIFEST):
         raise ArtifactError(f"{folder} is not an artifact: it has no {MANIFEST}")
     values = read_json(folder, MANIFEST, LARGEST_MANIFEST)
@@ -207,9 +209,6 @@ def _parse(values: Any) -> Manifest:
         raise ArtifactError(f"tokenizer is none of {', '.join(TOKENIZERS)}")
     prompts = _prompts(values)
     files = _files(values)
-    needed = {values["entry"], values["tokenizer"], GOLDEN_TEXTS, GOLDEN_VECTORS}
-    if not needed <= set(files):
-        raise ArtifactError(f"no hash for {min(needed - set(files))}")
     spaces = values["compatible_with"]
     if not isinstance(spaces, list) or not all(isinstance(space, str) for space in spaces):
         raise ArtifactError("compatible_with is not a list of fingerprints")
@@ -237,6 +236,9 @@ def _files(values: dict[str, Any]) -> dict[str, Any]:
             raise ArtifactError(f"file name {name[:100]!r} leaves the folder")
         if not _SHA256.fullmatch(digest):
             raise ArtifactError(f"no sha256 for {name}")
+    needed = {values["entry"], values["tokenizer"], GOLDEN_TEXTS, GOLDEN_VECTORS}
+    if not needed <= set(files):
+        raise ArtifactError(f"no hash for {min(needed - set(files))}")
     return files
 
 
@@ -259,3 +261,47 @@ def _mapping(values: dict[str, Any], name: str, kind: type | tuple[type, ...]) -
     ):
         raise ArtifactError(f"{name} is malformed")
     return mapping
+
+
+class InSpace(Protocol):
+    """A runtime, a checkpoint, a manifest or an index's settings."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The space of its own vectors."""
+
+    @property
+    def compatible_with(self) -> tuple[str, ...]:
+        """Spaces whose vectors may be compared with its own."""
+
+
+def spaces(model: InSpace) -> tuple[str, ...]:
+    """Return the fingerprints of ``model``'s spaces, its own first, each once."""
+    return tuple(dict.fromkeys((model.fingerprint, *model.compatible_with)))
+
+
+def share_space(one: Iterable[str], other: Iterable[str]) -> bool:
+    """Tell whether two models' vectors may be compared: their `spaces` have a member in common."""
+    return not set(one).isdisjoint(other)
+
+
+def read_spaces(model: str) -> tuple[tuple[str, ...], int | None]:
+    """Return the spaces of an artifact or a checkpoint folder, and the size of its vectors.
+
+    ``model`` may also be a fingerprint, whose size is not known. ArtifactError for anything else.
+    """
+    folder = Path(model)
+    if FINGERPRINT.fullmatch(model) and not folder.exists():
+        return (model,), None
+    if is_artifact(folder):
+        manifest = open_artifact(folder).manifest
+        return spaces(manifest), manifest.model.embedding_size
+    from asterisk.model.checkpoint import is_checkpoint, load
+
+    if not folder.is_dir() or not is_checkpoint(folder):
+        raise ArtifactError(
+            f"{model[:200]} is no artifact, no checkpoint and no fingerprint of 64 hexadecimal "
+            "digits"
+        )
+    checkpoint = load(folder)
+    return spaces(checkpoint), checkpoint.config.embedding_size

@@ -6,7 +6,7 @@ import pytest
 
 from asterisk.bench.plan import BUCKETS, LONG
 from asterisk.bench.texts import choose, cut
-from asterisk.common.default_paths import shipped_checkpoint
+from asterisk.common.files import shipped_checkpoint
 from asterisk.model.checkpoint import load
 from asterisk.tokenizer import gpt2
 

@@ -14,7 +14,7 @@ from asterisk.apps.search.query import terms
 from asterisk.artifact import open_artifact
 from asterisk.bench import usual as finding
 from asterisk.cli import demo_show as show
-from asterisk.common import default_paths as places
+from asterisk.common import files as places
 from asterisk.common import texts
 from asterisk.common.errors import EngineError
 

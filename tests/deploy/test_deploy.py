@@ -29,9 +29,9 @@ from asterisk.bench.reading import read
 from asterisk.bench.targets.parse import Ssh
 from asterisk.bench.targets.parse import parse as parse_target
 from asterisk.cli import deploy as command
+from asterisk.common import ssh as client
 from asterisk.common.errors import ArtifactError, EngineError, UsageError
-from asterisk.common.remote import client
-from asterisk.common.remote.address import parse
+from asterisk.common.ssh import parse
 from asterisk.deploy import choose, connection, deploy, prefix, service
 from deploy import fake
 
@@ -654,7 +654,7 @@ def test_the_benchmark_takes_the_recipe_that_was_deployed(way, benched):
 
 def test_the_benchmark_prepares_the_recipe_that_it_is_asked_for(tmp_path, monkeypatch):
     from asterisk.bench import plan, prepare, run, spawn, work
-    from asterisk.common.default_paths import shipped_checkpoint
+    from asterisk.common.files import shipped_checkpoint
 
     seen = []
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from asterisk.common.remote.address import parse
+from asterisk.common.ssh import parse
 from asterisk.deploy import choose, connection
 from asterisk.deploy.boards import BOARDS, board
 from asterisk.deploy.connection import DeployError

@@ -11,7 +11,7 @@ import asterisk
 from asterisk.exporters.export import choose, export, exporter
 from asterisk.model import original
 from asterisk.model.checkpoint import load, save
-from asterisk.runtimes.verify import verify
+from asterisk.runtimes.load import verify
 
 EVERY = [(name, recipe.name) for name in ("onnx", "tflite") for recipe in exporter(name).recipes]
 # Four bits a value are too few for vectors of 32 random elements: the gate says so, rightly.

@@ -22,7 +22,7 @@ import numpy as np
 
 import asterisk
 from asterisk.common.errors import AsteriskError, FidelityError
-from asterisk.runtimes.verify import verify
+from asterisk.runtimes.load import verify
 
 ENGINES = {"onnx": "onnxruntime", "tflite": "ai_edge_litert.interpreter", "gguf": ""}
 MEMORY = 1_500 << 20  # bytes of address space beyond what the nursery has

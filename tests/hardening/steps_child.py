@@ -40,7 +40,7 @@ from asterisk.exporters import export as exporting
 from asterisk.exporters.exporter import Recipe, Written
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.config import ModelConfig
-from asterisk.runtimes.verify import verify
+from asterisk.runtimes.load import verify
 
 SMALL = ModelConfig(hidden_size=32, num_heads=1, num_layers=1, intermediate_size=64)
 MODEL = 300_000  # bytes of the stub's model

@@ -14,10 +14,11 @@ from conftest import random_checkpoint
 
 import asterisk
 from asterisk.artifact import open_artifact
-from asterisk.common import errors, staging
+from asterisk.common import errors
+from asterisk.common import files as staging
 from asterisk.common.files import replacing_file, replacing_folder
 from asterisk.exporters.export import export
-from asterisk.runtimes.verify import verify
+from asterisk.runtimes.load import verify
 from hardening.conftest import HERE, SMALL
 
 MODES = ("kill", "full", "half", "large")
@@ -52,7 +53,7 @@ subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", disk], c
 out = Path(disk, "small-tflite-int8")
 subprocess.run(["cp", "-r", source, out], check=True)
 from asterisk.cli.export import main
-from asterisk.runtimes.verify import verify
+from asterisk.runtimes.load import verify
 status = main([checkpoint, "--format", "tflite", "--out", disk])
 verify(out)
 print(status, os.listdir(disk))

@@ -15,9 +15,9 @@ import asterisk
 from asterisk.artifact import open_artifact, sha256
 from asterisk.common.errors import ArtifactError, EngineError, FidelityError
 from asterisk.runtimes.gguf_header import check_header
-from asterisk.runtimes.onnx_header import check_graph
+from asterisk.runtimes.load import verify
+from asterisk.runtimes.onnx import check_graph
 from asterisk.runtimes.tflite_header import OPERATORS, check_file
-from asterisk.runtimes.verify import verify
 from hardening import mutants, mutants_gguf, mutants_onnx, mutants_tflite
 
 

@@ -9,8 +9,7 @@ from conftest import bare_runtime
 from onnx.reference import ReferenceEvaluator
 
 from asterisk.exporters.onnx import OnnxExporter
-from asterisk.runtimes.onnx import OnnxEngine
-from asterisk.runtimes.onnx_header import check_graph
+from asterisk.runtimes.onnx import OnnxEngine, check_graph
 
 from .conftest import cosine
 

@@ -27,7 +27,7 @@ import numpy as np
 
 import asterisk
 from asterisk.bench import texts
-from asterisk.common.default_paths import ARTIFACTS, shipped_checkpoint
+from asterisk.common.files import ARTIFACTS, shipped_checkpoint
 from asterisk.exporters import onnx, onnx_graph, tflite, tflite_graph
 from asterisk.exporters.calibration import calibrate, largest_scores
 from asterisk.exporters.export import open_reference

@@ -21,10 +21,8 @@ from pathlib import Path
 
 from asterisk.artifact import open_artifact
 from asterisk.common.errors import EngineError
-from asterisk.runtimes.budget.estimate import MB
-from asterisk.runtimes.budget.plan import LENGTHS, Budget, Planner
-from asterisk.runtimes.budget.resident import resident
-from asterisk.runtimes.budget.size import LARGEST
+from asterisk.common.process_memory import resident
+from asterisk.runtimes.memory_budget import LARGEST, LENGTHS, MB, Budget, Planner
 
 THREADS = (1, 2, 4)
 EVERY = 0.002  # seconds between samples

@@ -23,7 +23,7 @@ from asterisk.bench.targets.parse import ARM, Emulated
 from asterisk.bench.targets.session import Unavailable
 from asterisk.bench.texts import choose
 from asterisk.common.errors import AsteriskError, EngineError
-from asterisk.common.progress import tell
+from asterisk.common.terminal import report as tell
 from asterisk.tokenizer import gpt2
 
 CORES = ("cortex-a53", "cortex-a72", "cortex-a76")

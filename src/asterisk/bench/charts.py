@@ -24,7 +24,7 @@ from asterisk.bench.summary import NS_PER_MS
 from asterisk.bench.tables import LOCAL
 from asterisk.bench.time_fields import threads_of
 from asterisk.common.plugins import require
-from asterisk.common.printable import printable
+from asterisk.common.terminal import printable
 
 NAMES = ("latency-memory", "latency", "memory", "throughput", "instructions")
 WIDTH, EDGE, LEFT, RIGHT = 520, 12, 52, 460  # pixels of a picture, its margin, and of its axes

@@ -12,7 +12,7 @@ from asterisk.bench.installed import weigh
 from asterisk.bench.plan import REFERENCE, Cell, Row, limited
 from asterisk.bench.results import RowResult
 from asterisk.bench.summary import NS_PER_MS, summarise
-from asterisk.runtimes.budget import told as told_size
+from asterisk.runtimes.memory_budget import format_size as told_size
 
 Answer = Mapping[str, Any]
 PHASES = ("import", "load", "first")

@@ -21,9 +21,9 @@ from asterisk.bench.plan import Cell, Row
 from asterisk.bench.run import prepare
 from asterisk.bench.work import STEADY_CALLS, Request, Work
 from asterisk.cli.common import Parser, positive, run
-from asterisk.common.default_paths import ARTIFACTS, shipped_checkpoint
 from asterisk.common.errors import EngineError
-from asterisk.common.progress import tell
+from asterisk.common.files import ARTIFACTS, shipped_checkpoint
+from asterisk.common.terminal import report as tell
 
 FORMATS = ("onnx", "tflite", "gguf")
 MOST_MB = 3.0  # PSS of the worker above a bare script's

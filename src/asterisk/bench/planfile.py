@@ -21,7 +21,7 @@ from asterisk.bench.plan import LONG
 from asterisk.bench.targets.parse import MOST, parse_all
 from asterisk.common.errors import InputError, UsageError
 from asterisk.common.text_files import open_text as opened
-from asterisk.runtimes.budget import parse as parse_size
+from asterisk.runtimes.memory_budget import parse as parse_size
 
 LARGEST = 1 << 20  # bytes of a plan
 MANY = 10**9

@@ -23,7 +23,7 @@ from asterisk.bench.plan import REFERENCE, Row
 from asterisk.bench.texts import choose
 from asterisk.common import plugins, texts
 from asterisk.common.errors import ArtifactError, AsteriskError, InputError, UsageError, one_line
-from asterisk.common.progress import tell
+from asterisk.common.terminal import report as tell
 from asterisk.exporters import export as exporting
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.hub import open_checkpoint

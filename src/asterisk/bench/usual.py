@@ -7,8 +7,8 @@ from pathlib import Path
 
 from asterisk.artifact import is_artifact
 from asterisk.bench.spawn import CellError, ask
-from asterisk.common.default_paths import SHIPPED, shipped_checkpoint
 from asterisk.common.errors import EngineError
+from asterisk.common.files import SHIPPED, shipped_checkpoint
 
 FORMAT, RECIPE = "tflite", "int8"
 TIMEOUT = 900  # seconds

@@ -27,7 +27,6 @@ from asterisk.bench.work import Request
 from asterisk.cli.bench_compare import add_options, baseline
 from asterisk.cli.common import Parser, positive, run
 from asterisk.common import plugins
-from asterisk.common.default_paths import ARTIFACTS, shipped_checkpoint
 from asterisk.common.errors import (
     EngineError,
     InputError,
@@ -36,9 +35,9 @@ from asterisk.common.errors import (
     UnknownName,
     UsageError,
 )
-from asterisk.common.files import replacing_file
-from asterisk.common.progress import tell
-from asterisk.runtimes import budget
+from asterisk.common.files import ARTIFACTS, replacing_file, shipped_checkpoint
+from asterisk.common.terminal import report as tell
+from asterisk.runtimes import memory_budget as budget
 
 RESULTS = Path("bench-results")
 PEER_PYTHON = Path(".venv-peers/bin/python")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asterisk.cli.common import Parser, run
-from asterisk.common.progress import tell
+from asterisk.common.terminal import report as tell
 from asterisk.deploy.boards import BOARDS
 
 BUNDLES = Path("bundles")

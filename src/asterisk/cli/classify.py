@@ -22,7 +22,8 @@ from asterisk.cli.common import (
     utf8,
 )
 from asterisk.common.errors import MissingExtra, OutputError, UsageError
-from asterisk.common.progress import Bar, lines_of, tell
+from asterisk.common.terminal import Bar, lines_of
+from asterisk.common.terminal import report as tell
 
 if TYPE_CHECKING:
     from asterisk.apps.classify.head import Floats, Head
@@ -164,7 +165,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _opened(arguments: argparse.Namespace, head: Head) -> Iterator[Runtime]:
     """Open the model; ArtifactError unless ``head`` is for its vectors."""
     import asterisk
-    from asterisk.runtimes.spaces import spaces
+    from asterisk.artifact import spaces
 
     with asterisk.load(arguments.model, threads=arguments.threads) as runtime:
         head.check(spaces(runtime), runtime.config.embedding_size)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from asterisk.cli.common import Parser, fraction, natural, positive, run, words
 from asterisk.common.errors import UsageError
-from asterisk.common.progress import Bar, lines_of, tell
+from asterisk.common.terminal import Bar, lines_of
+from asterisk.common.terminal import report as tell
 
 if TYPE_CHECKING:
     from asterisk.training.corpora.sources import Row, Source

@@ -14,7 +14,8 @@ from asterisk.cli.reading_options import add_reading_options as source_arguments
 from asterisk.cli.reading_options import reading_options as options
 from asterisk.cli.reading_options import skip_report as report
 from asterisk.common.errors import InputError, OutputError, UsageError
-from asterisk.common.progress import Stages, tell
+from asterisk.common.terminal import Stages
+from asterisk.common.terminal import report as tell
 
 if TYPE_CHECKING:
     from asterisk.apps.dedup.result import Found

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from asterisk.cli.common import Parser, positive, run
 from asterisk.common import texts
-from asterisk.common.default_paths import ARTIFACTS
-from asterisk.common.progress import tell
+from asterisk.common.files import ARTIFACTS
+from asterisk.common.terminal import report as tell
 
 if TYPE_CHECKING:
     from asterisk.apps.search import Index

@@ -14,7 +14,7 @@ from asterisk.apps.dedup import deduplicate
 from asterisk.apps.search.query import terms
 from asterisk.bench import memory
 from asterisk.bench.summary import summarise
-from asterisk.common.printable import printable
+from asterisk.common.terminal import printable
 from asterisk.common.texts import Text
 from asterisk.sources import Document, digest
 

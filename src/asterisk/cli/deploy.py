@@ -9,8 +9,8 @@ from pathlib import Path
 
 from asterisk.cli.common import Parser, positive, run
 from asterisk.common.errors import UsageError
-from asterisk.common.progress import tell
-from asterisk.common.remote.address import parse
+from asterisk.common.ssh import parse
+from asterisk.common.terminal import report as tell
 from asterisk.deploy import boards, prefix
 from asterisk.deploy.deploy import INSTALL_SECONDS, Request, deploy, go_back, remove
 from asterisk.deploy.service import Service

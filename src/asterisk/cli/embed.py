@@ -14,17 +14,17 @@ import numpy as np
 
 from asterisk.cli.common import Parser, format_of, positive, prompt_argument, record_arguments, run
 from asterisk.common.errors import UsageError
-from asterisk.common.progress import Bar, lines_of, tell
+from asterisk.common.terminal import Bar, lines_of, report
 from asterisk.common.text_files import LONGEST_LINE, Record
 from asterisk.common.text_files import filter_empty as kept
 from asterisk.common.text_files import read_records as read
 from asterisk.common.vectors import PRECISIONS, quantize
 from asterisk.model.config import prompt_name_of
-from asterisk.runtimes.budget import add_option
+from asterisk.runtimes.memory_budget import add_option
 from asterisk.runtimes.records import encode_records as embedded
 
 if TYPE_CHECKING:
-    from asterisk.runtimes.budget.plan import Budget
+    from asterisk.runtimes.memory_budget import Budget
     from asterisk.runtimes.runtime import Runtime
 
 BLOCK = 64  # texts, unless a memory limit allows fewer
@@ -78,8 +78,8 @@ def _embed(arguments: argparse.Namespace) -> None:
         arguments.artifact, threads=arguments.threads, max_memory=arguments.max_memory
     ) as runtime:
         budget = runtime.budget
-        if budget and budget.told:
-            tell(f"asterisk-embed: {budget.told}")
+        if budget and budget.message:
+            report(f"asterisk-embed: {budget.message}")
         records = read(
             arguments.files,
             json_lines=arguments.json,
@@ -117,19 +117,19 @@ def _embed(arguments: argparse.Namespace) -> None:
             facts |= {"rows": sink.rows, "dim": dim, "empty_as_nan": empty}
         if runtime.truncated:
             many = "1 text" if runtime.truncated == 1 else f"{runtime.truncated} texts"
-            tell(f"asterisk-embed: {many} truncated to {runtime.longest} tokens")
+            report(f"asterisk-embed: {many} truncated to {runtime.longest} tokens")
 
 
 def _blocks(records: Iterator[Record], budget: Budget | None) -> Iterator[list[Record]]:
-    count, size = (budget.batch, budget.texts) if budget else (BLOCK, sys.maxsize)
+    most_texts, most_bytes = (budget.batch, budget.texts) if budget else (BLOCK, sys.maxsize)
     block: list[Record] = []
-    held = 0
+    size = 0
     for record in records:
         block.append(record)
-        held += sys.getsizeof(record.text)
-        if len(block) >= count or held >= size:
+        size += sys.getsizeof(record.text)
+        if len(block) >= most_texts or size >= most_bytes:
             yield block
-            block, held = [], 0
+            block, size = [], 0
     if block:
         yield block
 
@@ -138,7 +138,7 @@ def _blocks(records: Iterator[Record], budget: Budget | None) -> Iterator[list[R
 def _sidecar(
     arguments: argparse.Namespace, runtime: Runtime, format: str
 ) -> Iterator[dict[str, object]]:
-    """Give a dictionary that is written beside an `.npy` file, right after it."""
+    """Yield a dictionary that is written beside an `.npy` file, right after it."""
     facts: dict[str, object] = {}
     if format != "npy" or arguments.out is None:
         yield facts

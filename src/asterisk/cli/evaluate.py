@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from asterisk.cli.common import Parser, positive, run
 from asterisk.common.errors import InputError, OutputError, UsageError
-from asterisk.common.progress import tell
+from asterisk.common.terminal import report as tell
 
 if TYPE_CHECKING:
     from asterisk.evaluation.report import Report

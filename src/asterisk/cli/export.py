@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asterisk.cli.common import Parser, run
-from asterisk.common.default_paths import ARTIFACTS, shipped_checkpoint
 from asterisk.common.errors import AsteriskError, FidelityError, InputError, UnknownName, UsageError
-from asterisk.common.progress import tell
+from asterisk.common.files import ARTIFACTS, shipped_checkpoint
+from asterisk.common.terminal import report as tell
 
 if TYPE_CHECKING:
     from asterisk.exporters.exporter import Recipe
@@ -123,7 +123,7 @@ def _chosen(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 def _in_spaces_of(checkpoint: Checkpoint, models: Sequence[str]) -> Checkpoint:
     """Return ``checkpoint`` as one whose vectors may be compared with those of ``models``."""
-    from asterisk.runtimes.spaces import read_spaces
+    from asterisk.artifact import read_spaces
 
     spaces = dict.fromkeys(checkpoint.compatible_with)
     for model in models:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from asterisk.cli.common import positive
 from asterisk.common.errors import UsageError
-from asterisk.common.progress import tell
+from asterisk.common.terminal import report as tell
 from asterisk.sources.document import KINDS, Database, Options, Report
 from asterisk.sources.files import codec_of
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from asterisk.cli.common import Family, Sub, positive, prompt_argument
 from asterisk.common.errors import ArtifactError, AsteriskError, InputError, UsageError, one_line
-from asterisk.common.printable import printable
-from asterisk.common.progress import Bar, tell
+from asterisk.common.terminal import Bar, printable
+from asterisk.common.terminal import report as tell
 
 if TYPE_CHECKING:
     from asterisk.apps.search import Hit
@@ -234,7 +234,7 @@ def _space_arguments(it: argparse.ArgumentParser) -> None:
 
 def _space(arguments: argparse.Namespace) -> None:
     from asterisk.apps.search import Index
-    from asterisk.runtimes.spaces import read_spaces
+    from asterisk.artifact import read_spaces
 
     others, dimension = read_spaces(arguments.model)
     Index.open(arguments.db).close()  # refused before a writer makes a new file in its place

@@ -17,8 +17,8 @@ from asterisk.apps.serve.listen import bind_tcp, bind_unix, identity_of, is_loca
 from asterisk.apps.serve.token import read_token
 from asterisk.cli.common import Parser, positive, run
 from asterisk.common import plugins
-from asterisk.common.progress import tell
-from asterisk.runtimes.budget import add_option
+from asterisk.common.terminal import report as tell
+from asterisk.runtimes.memory_budget import add_option
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime
@@ -135,8 +135,10 @@ def _load(arguments: argparse.Namespace) -> tuple[Runtime, int | None]:
 
     if arguments.max_memory is None:
         return asterisk.load(arguments.artifact, threads=arguments.threads), None
-    from asterisk.runtimes.budget import group, parse, told
-    from asterisk.runtimes.budget.plan import TooLittle
+    from asterisk.common import process_memory as group
+    from asterisk.runtimes.memory_budget import LimitTooLow as TooLittle
+    from asterisk.runtimes.memory_budget import format_size as told
+    from asterisk.runtimes.memory_budget import parse
 
     most = min(arguments.max_memory, group.limit() or arguments.max_memory)
     kept = reserve(most)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from asterisk.cli.common import Parser, positive, run
 from asterisk.common.errors import UsageError
-from asterisk.common.progress import Stages, tell
+from asterisk.common.terminal import Stages
+from asterisk.common.terminal import report as tell
 
 ENGINES = ("int8", "bf16", "torch")
 LONGEST = 512

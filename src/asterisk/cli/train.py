@@ -12,7 +12,7 @@ from pathlib import Path
 
 from asterisk.cli.common import Parser, positive, run
 from asterisk.common.errors import MissingExtra, UsageError
-from asterisk.common.progress import tell
+from asterisk.common.terminal import report as tell
 from asterisk.training.recipe import PRESETS, TrainingRecipe
 
 SHAPE = {

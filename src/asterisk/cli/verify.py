@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from asterisk.runtimes.verify import verify
+    from asterisk.runtimes.load import verify
 
     for folder in arguments.artifact:
         verdict = verify(folder)

@@ -1,18 +1,21 @@
-"""SHA-256 without OpenSSL: importing `hashlib` costs a small device 3.6 MB for this one function.
+"""SHA-256 without OpenSSL, and a set of digests in little memory.
 
-CPython's own implementation, which `hashlib` falls back on, is a few times slower: some 40 ms for
-an artifact of 16 MB.
+Importing `hashlib` costs a small device 3.6 MB for this one function. CPython's own implementation,
+which `hashlib` falls back on, is a few times slower: some 40 ms for an artifact of 16 MB.
 """
 
 from __future__ import annotations
 
+from array import array
 from functools import cache
 from importlib import import_module
 from typing import Any
 
+_SMALLEST = 1 << 10
+
 
 def sha256() -> Any:
-    """Return a fresh hash object with ``update`` and ``hexdigest``."""
+    """Return a new hash object with ``update`` and ``hexdigest``."""
     return _module().sha256()
 
 
@@ -24,3 +27,57 @@ def _module() -> Any:
         except ImportError:
             continue
     return import_module("hashlib")
+
+
+class DigestSet:
+    """64-bit digests, each with a number: a hash table in two flat arrays, at most half full.
+
+    It takes 24 to 48 bytes a digest, where a dict of Python integers takes some 150.
+    """
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, digest: int) -> bool:
+        return self._numbers[self._slot(digest)] != 0
+
+    def get(self, digest: int) -> int | None:
+        """Return the digest's number, None if it is new."""
+        number = self._numbers[self._slot(digest)]
+        return number - 1 if number else None
+
+    def add(self, digest: int, number: int = 0) -> int:
+        """Give a digest a number unless it has one; return the one it has."""
+        slot = self._slot(digest)
+        if present := self._numbers[slot]:
+            return present - 1
+        self._keys[slot], self._numbers[slot] = digest, number + 1
+        self._count += 1
+        if 2 * self._count > len(self._keys):
+            keys, numbers = self._keys, self._numbers
+            self._allocate(2 * len(keys))
+            for key, value in zip(keys, numbers, strict=True):
+                if value:
+                    slot = self._slot(key)
+                    self._keys[slot], self._numbers[slot] = key, value
+        return number
+
+    def clear(self) -> None:
+        """Remove all digests."""
+        self._count = 0
+        self._allocate(_SMALLEST)
+
+    def _allocate(self, size: int) -> None:
+        self._mask = size - 1
+        self._keys = array("Q", bytes(8 * size))
+        self._numbers = array("Q", bytes(8 * size))
+
+    def _slot(self, digest: int) -> int:
+        """Return the index of the digest, or the free one where it belongs."""
+        slot = digest & self._mask
+        while self._numbers[slot] and self._keys[slot] != digest:
+            slot = (slot + 1) & self._mask
+        return slot

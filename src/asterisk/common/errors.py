@@ -1,11 +1,12 @@
-"""What can go wrong, as one tree.
+"""The exceptions of this package, as one tree.
 
 ::
 
     AsteriskError                  exit status 1
-    ├── UsageError                 2  an argument that cannot be meant
+    ├── UsageError                 2  an argument that makes no sense
     │   └── UnknownName            2  a format, recipe or runtime nobody registered
-    ├── MissingExtra               3  an optional package that is not installed
+    ├── MissingPackage             3  a package that is not installed
+    │   └── MissingExtra           3  one that an extra of this project brings
     ├── InputError                 4  text that cannot be embedded
     ├── ArtifactError              5  an artifact or checkpoint that cannot be trusted
     ├── FidelityError              6  vectors too far from the FP32 ones
@@ -27,7 +28,7 @@ class AsteriskError(Exception):
 
 
 class UsageError(AsteriskError):
-    """An argument that cannot be meant."""
+    """An argument that makes no sense."""
 
     status = 2
 
@@ -46,7 +47,7 @@ class MissingPackage(AsteriskError):
 
 
 class MissingExtra(MissingPackage):
-    """One that an extra of this project brings."""
+    """A package that an extra of this project brings."""
 
     def __init__(self, package: str, extra: str) -> None:
         how = f"pip install 'asterisk-edge[{extra}]'"

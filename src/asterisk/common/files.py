@@ -1,16 +1,48 @@
-"""Writing that leaves either the whole new thing or the old one."""
+"""Files: written whole or not at all, and read with care where they come from outside.
+
+A writer fills a file or folder beside its target and then gives it the target's name. It holds a
+lock (flock(2)) meanwhile, which the system releases however the writer ends: what nobody has locked
+was left by a writer that was killed, and the next one removes it.
+
+A model folder may hold links: Hugging Face's cache lays a repository out as
+``snapshots/REVISION/NAME``, links into the same repository's ``blobs/``; Kubernetes mounts a
+ConfigMap as links through ``..data``. A link may lead to a regular file within the folder or within
+those blobs, and nowhere else.
+
+What only writing needs is imported there: a device that only reads is spared 0.7 MB.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
-import shutil
+import re
+import stat
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from asterisk.common.errors import OutputError
-from asterisk.common.staging import Staging
+from asterisk.common.errors import ArtifactError, OutputError, UsageError
+
+ARTIFACTS = Path("artifacts")  # where exports go by default
+SHIPPED = "asterisk-256-wp"
+LARGEST_JSON = 16 << 20
+LARGEST_FILE = 4 << 30  # of weights, in bytes
+_NEW, _OLD = ".new", ".old"
+
+
+def shipped_checkpoint() -> Path:
+    """Return the checkpoint that comes with the project; UsageError outside a clone of it."""
+    for folder in (Path.cwd(), Path(__file__).resolve().parents[3]):
+        candidate = folder / "checkpoints" / SHIPPED
+        if (candidate / "model.safetensors").is_file():
+            return candidate
+    raise UsageError(
+        f"no checkpoint given, and no checkpoints/{SHIPPED} here: name a checkpoint folder"
+    )
 
 
 def check_replaceable(target: Path, ours: Callable[[Path], bool]) -> None:
@@ -25,33 +57,30 @@ def check_replaceable(target: Path, ours: Callable[[Path], bool]) -> None:
 
 @contextlib.contextmanager
 def replacing_folder(target: Path, ours: Callable[[Path], bool]) -> Iterator[Path]:
-    """Give a fresh folder beside ``target`` that takes its place, durably, on a clean exit.
+    """Yield a new folder beside ``target`` that replaces it, durably, on a clean exit.
 
-    Only a folder that is ``ours`` is replaced. On any failure the fresh folder is removed, as are
-    parents that were made for it, and ``target`` stays as it was; OutputError when the file system
-    is what failed. What a killed writer has left beside ``target`` is removed first.
+    Only a folder that is ``ours`` is replaced. On any failure the new folder is removed, as are
+    parents that were made for it, and ``target`` stays as it was. OutputError if the file system
+    fails. What a killed writer left beside ``target`` is removed first.
     """
     target = Path(os.path.realpath(target))
-    staging: Staging | None = None
     missing = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Staging.folder(target)
-        check_replaceable(target, ours)
-        yield staging.path
-        mask = _mask()
-        staging.path.chmod(0o777 & ~mask)
-        for path in staging.path.rglob("*"):  # some libraries write for the owner only
-            path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
-            _sync(path)
-        _sync(staging.path)
-        _swap(staging, target)
-        _sync(target.parent)
+        with _staged(target, folder=True) as new:
+            check_replaceable(target, ours)
+            yield new
+            mask = _umask()
+            new.chmod(0o777 & ~mask)
+            for path in new.rglob("*"):  # some libraries write for the owner only
+                path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+                _sync(path)
+            _sync(new)
+            _swap(new, target)
+            _sync(target.parent)
     except OSError as failure:
         raise OutputError(f"cannot write {target}: {failure.strerror or failure}") from failure
     finally:
-        if staging is not None:
-            staging.remove()
         for folder in missing:  # empty, unless all went well
             with contextlib.suppress(OSError):
                 folder.rmdir()
@@ -59,40 +88,121 @@ def replacing_folder(target: Path, ours: Callable[[Path], bool]) -> Iterator[Pat
 
 @contextlib.contextmanager
 def replacing_file(target: Path) -> Iterator[Path]:
-    """Give a path beside ``target`` to write to; it takes its place, durably, on a clean exit.
+    """Yield a new file beside ``target`` that replaces it, durably, on a clean exit.
 
-    A link is followed; what is neither free nor a plain file is refused with OutputError.
+    A link is followed. OutputError if ``target`` exists and is not a plain file.
     """
     target = Path(os.path.realpath(target))
-    staging: Staging | None = None
     try:
         if target.exists() and not target.is_file():
             raise OutputError(f"cannot write {target}: it is not a plain file")
-        staging = Staging.file(target)
-        yield staging.path
-        staging.path.chmod(0o666 & ~_mask())
-        _sync(staging.path)
-        staging.path.replace(target)
-        _sync(target.parent)
+        with _staged(target, folder=False) as new:
+            yield new
+            new.chmod(0o666 & ~_umask())
+            _sync(new)
+            new.replace(target)
+            _sync(target.parent)
     except OSError as failure:
         raise OutputError(f"cannot write {target}: {failure.strerror or failure}") from failure
+
+
+@contextlib.contextmanager
+def _staged(target: Path, *, folder: bool) -> Iterator[Path]:
+    """Yield a locked file or folder beside ``target``; remove what has its name in the end."""
+    _remove_abandoned(target)
+    path, lock = _make_staging(target, folder)
+    try:
+        yield path
     finally:
-        if staging is not None:
-            staging.remove()
+        _remove(path)
+        if lock is not None:
+            os.close(lock)
 
 
-def _mask() -> int:
+def _make_staging(target: Path, folder: bool) -> tuple[Path, int | None]:
+    import tempfile
+
+    while True:
+        if folder:
+            name = tempfile.mkdtemp(_NEW, _prefix(target), target.parent)
+        else:
+            handle, name = tempfile.mkstemp(_NEW, _prefix(target), target.parent)
+            os.close(handle)
+        path = Path(name)
+        # Another writer may remove it before it is locked.
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(path, os.O_RDONLY)
+            try:
+                if _locked(lock) and path.exists():
+                    return path, lock
+            except OSError:  # a file system without locks, where nobody removes it either
+                os.close(lock)
+                return path, None
+            os.close(lock)
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name[:100]}."
+
+
+def _remove_abandoned(target: Path) -> None:
+    # Exactly the names that tempfile makes from this target's.
+    ours = re.compile(re.escape(_prefix(target)) + r"[a-z0-9_]{8}(\.new|\.old)")
+    with contextlib.suppress(OSError):
+        for path in sorted(target.parent.iterdir()):
+            found = ours.fullmatch(path.name)
+            if not found or path.is_symlink():
+                continue
+            with contextlib.suppress(OSError):
+                lock = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+                try:
+                    if not _locked(lock):
+                        continue
+                    if found[1] == _OLD and not os.path.lexists(target) and any(path.iterdir()):
+                        path.rename(target)  # its writer was killed between two names
+                    else:
+                        _remove(path)
+                finally:
+                    os.close(lock)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        _lock(descriptor)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform == "win32":  # as a file system without locks: nothing is removed
+        raise OSError(descriptor)
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        import shutil
+
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
-def _swap(staging: Staging, target: Path) -> None:
-    """Put the staged folder where ``target`` is, in one step where the system can exchange names.
+def _swap(new: Path, target: Path) -> None:
+    """Give ``new`` the target's name, in one step where the system can exchange names.
 
-    After an exchange, what was the target has the staging folder's name, and is removed with it.
+    After an exchange, the old target has the staging name and is removed with it.
     """
-    new = staging.path
     if _exchange(new, target):
         return
     try:
@@ -101,13 +211,16 @@ def _swap(staging: Staging, target: Path) -> None:
         # Another writer was first, or the system cannot exchange names.
         if _exchange(new, target):
             return
-        old = staging.put_aside(target)
+        import tempfile
+
+        old = Path(tempfile.mkdtemp(_OLD, _prefix(target), target.parent))
+        target.rename(old)
         try:
             new.rename(target)
         except OSError:
             old.rename(target)
             raise
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -126,3 +239,89 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def regular_file(folder: Path, name: str, largest: int) -> Path:
+    """Return the path of ``name`` in ``folder``.
+
+    ArtifactError unless it is a regular file there of at most ``largest`` bytes.
+    """
+    path = folder / name
+    try:
+        real = Path(os.path.realpath(path, strict=True))
+        status = real.stat()
+    except (OSError, ValueError):
+        raise ArtifactError(f"{path} is missing") from None
+    roots = [Path(os.path.realpath(folder))]
+    absolute = Path(os.path.abspath(folder))  # noqa: PTH100 - links keep their names
+    for parent in (absolute, *absolute.parents):
+        if parent.parent.name == "snapshots":
+            roots.append(Path(os.path.realpath(parent.parent.parent)) / "blobs")
+            break
+    if not any(real.is_relative_to(root) for root in roots):
+        raise ArtifactError(f"{path} is a link that leaves the folder")
+    if not stat.S_ISREG(status.st_mode) or status.st_size > largest:
+        raise ArtifactError(f"{path} is not a plain file of at most {largest:,} bytes")
+    return path
+
+
+def subfolder(folder: Path, name: str) -> Path:
+    """Return the folder ``name`` of ``folder``; ArtifactError if it is a link that leaves it."""
+    path = folder / name
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise ArtifactError(f"{path} is a link that leaves the folder")
+    return path
+
+
+def has_file(folder: Path, name: str) -> bool:
+    """Tell whether ``folder`` has an entry ``name``; a broken link counts."""
+    return os.path.lexists(folder / name)
+
+
+def read_bytes(folder: Path, name: str, largest: int = LARGEST_JSON) -> bytes:
+    """Return the bytes of a file of at most ``largest``; ArtifactError otherwise."""
+    path = regular_file(folder, name, largest)
+    try:
+        return path.read_bytes()
+    except OSError as failure:
+        raise ArtifactError(f"cannot read {path}: {failure.strerror or failure}") from None
+
+
+def read_json(folder: Path, name: str, largest: int = LARGEST_JSON) -> Any:
+    """Return the contents of a JSON file; ArtifactError unless `strict_json` accepts them."""
+    data = read_bytes(folder, name, largest)
+    try:
+        return strict_json(data)
+    except ValueError as failure:
+        reason = f": {failure}" if str(failure).startswith("the name") else ""
+        raise ArtifactError(f"{folder / name} is not JSON{reason}") from None
+
+
+def read_object(folder: Path, name: str, largest: int = LARGEST_JSON) -> dict[str, Any]:
+    """Return a JSON object, as `read_json` does; an absent file is an empty object."""
+    if not has_file(folder, name):
+        return {}
+    values = read_json(folder, name, largest)
+    if not isinstance(values, dict):
+        raise ArtifactError(f"{folder / name} is not a JSON object")
+    return values
+
+
+def strict_json(data: str | bytes | bytearray) -> Any:
+    """Parse JSON; ValueError also for a repeated name, NaN, Infinity, or very deep nesting."""
+
+    def unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in values:  # readers differ in which one they believe
+                raise ValueError(f"the name {ascii(name)[:100]} stands twice")
+            values[name] = value
+        return values
+
+    def not_a_number(name: str) -> None:
+        raise ValueError(name)
+
+    try:
+        return json.loads(data, object_pairs_hook=unambiguous, parse_constant=not_a_number)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None

@@ -1,4 +1,4 @@
-"""Exporters, runtimes and peers by entry point, the built-in ones through the same door.
+"""Exporters, runtimes and peers by entry point, the built-in ones too.
 
 Entry points are read from the installed distributions' ``entry_points.txt`` directly (PyPA entry
 points specification): `importlib.metadata` would cost a device 3 MB and several times the time
@@ -25,17 +25,17 @@ def names(group: str) -> tuple[str, ...]:
 
 
 def find(group: str, name: str) -> Any:
-    """Import and return what is registered as ``name``: an object, or a module named alone.
+    """Import and return what is registered as ``name``: an object or a module.
 
-    UnknownName if nothing is; MissingPackage, for this project's own MissingExtra, if a package is
-    missing.
+    UnknownName if nothing is. MissingPackage if a package is missing: MissingExtra if an extra of
+    this project brings it.
     """
-    known = _found()[group]
-    if name not in known:
+    registered = _found()[group]
+    if name not in registered:
         kind = group.removeprefix("asterisk.").removesuffix("s")
-        raise UnknownName(f"no {kind} named {name!r}; there are: {', '.join(sorted(known))}")
-    module, _, attribute = known[name].partition(":")
-    if module.partition(".")[0] != "asterisk":  # of a third party, which has no extra of ours
+        raise UnknownName(f"no {kind} named {name!r}; there are: {', '.join(sorted(registered))}")
+    module, _, attribute = registered[name].partition(":")
+    if module.partition(".")[0] != "asterisk":  # a third party's, which has no extra of ours
         found = _import(module, MissingPackage)
     else:
         found = require(module, name if group == "asterisk.runtimes" else "export")
@@ -44,19 +44,17 @@ def find(group: str, name: str) -> Any:
 
 @cache
 def _found() -> dict[str, dict[str, str]]:
+    """Return the targets by group and name."""
     found: dict[str, dict[str, str]] = {group: {} for group in GROUPS}
     for entry in sys.path:
-        root = Path(entry)
-        for path in (
-            *root.glob("*.dist-info/entry_points.txt"),
-            *root.glob("*.egg-info/entry_points.txt"),
-        ):
-            try:
-                text = path.read_text("utf-8")
-            except (OSError, UnicodeDecodeError):
-                continue
-            if "[asterisk." in text:
-                _read(text, found)
+        for folders in ("*.dist-info", "*.egg-info"):
+            for path in Path(entry).glob(f"{folders}/entry_points.txt"):
+                try:
+                    text = path.read_text("utf-8")
+                except (OSError, UnicodeDecodeError):
+                    continue
+                if "[asterisk." in text:
+                    _read(text, found)
     return found
 
 
@@ -75,11 +73,11 @@ def require(module: str, extra: str) -> Any:
     return _import(module, partial(MissingExtra, extra=extra))
 
 
-def _import(module: str, lacking: Callable[[str], AsteriskError]) -> Any:
+def _import(module: str, error: Callable[[str], AsteriskError]) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as failure:
         missing = (failure.name or module).split(".")[0]
         if missing == "asterisk":
             raise
-        raise lacking(missing) from None
+        raise error(missing) from None

@@ -6,9 +6,8 @@
     header             JSON: name -> dtype, shape, data_offsets; "__metadata__" -> strings
     everything else    the tensors' bytes, row-major, little-endian, without gaps
 
-A file from outside is data to be checked, so everything here is bounded and nothing is guessed:
-tensors fill the file exactly. The format: huggingface/safetensors, README. Float32 tensors are
-views of what was read: a large model is in memory once.
+Format: huggingface/safetensors, README. A file from outside is checked as a whole: tensors fill it
+exactly. Float32 tensors are views of what was read: a large model is in memory once.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.common.errors import ArtifactError
-from asterisk.common.files import replacing_file
+from asterisk.common.files import replacing_file, strict_json
 
 Array = npt.NDArray[np.float32]
 Half = npt.NDArray[np.float16]
@@ -37,7 +36,7 @@ _DTYPES: Mapping[str, np.dtype[Any]] = {
     "BF16": np.dtype("<u2"),  # the upper half of a float32
     "F64": np.dtype("<f8"),
 }
-_WHOLE = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # bytes of an element
+_INTEGERS = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # bytes of an element
 _FIELDS = {"dtype", "shape", "data_offsets"}
 
 
@@ -50,9 +49,9 @@ class Tensors:
 
 
 def read(path: Path, *, largest: int) -> Tensors:
-    """Read a file of at most ``largest`` bytes; ArtifactError unless all of it makes sense.
+    """Read a file of at most ``largest`` bytes; ArtifactError unless it is valid as a whole.
 
-    Tensors of whole numbers, such as ``position_ids``, are left out.
+    Tensors of integers, such as ``position_ids``, are left out.
     """
     try:
         status = path.stat()
@@ -60,14 +59,14 @@ def read(path: Path, *, largest: int) -> Tensors:
             raise ArtifactError(f"{path} is not a plain file of at most {largest:,} bytes")
         data = bytearray(status.st_size)
         with path.open("rb", buffering=0) as file:
-            read = memoryview(data)
-            while count := file.readinto(read):
-                read = read[count:]
-            if len(read):
+            rest = memoryview(data)
+            while count := file.readinto(rest):
+                rest = rest[count:]
+            if len(rest):
                 raise ArtifactError(f"{path} became shorter while it was read")
     except (OSError, ValueError) as failure:
-        told = getattr(failure, "strerror", None) or failure
-        raise ArtifactError(f"cannot read {path}: {told}") from None
+        reason = getattr(failure, "strerror", None) or failure
+        raise ArtifactError(f"cannot read {path}: {reason}") from None
     try:
         return _parse(data)
     except ArtifactError as failure:
@@ -83,10 +82,11 @@ def write(path: Path, arrays: Mapping[str, Array | Half], metadata: Mapping[str,
     blocks, end = [], 0
     # Wide ones first, as the format's own writer has them: all are aligned then.
     for name in sorted(arrays, key=lambda name: (arrays[name].dtype == np.float16, name)):
-        array, kind = arrays[name], _kind(arrays[name])
-        block = np.ascontiguousarray(array, _DTYPES[kind]).tobytes()
+        kind = "F16" if arrays[name].dtype == np.float16 else "F32"
+        block = np.ascontiguousarray(arrays[name], _DTYPES[kind]).tobytes()
         offsets = [end, end := end + len(block)]
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": offsets}
+        shape = list(arrays[name].shape)
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": offsets}
         blocks.append(block)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -94,17 +94,13 @@ def write(path: Path, arrays: Mapping[str, Array | Half], metadata: Mapping[str,
         staging.write_bytes(b"".join([len(text).to_bytes(8, "little"), text, *blocks]))
 
 
-def _kind(array: Array | Half) -> str:
-    return "F16" if array.dtype == np.float16 else "F32"
-
-
 def _parse(data: bytearray) -> Tensors:
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(LARGEST_HEADER, len(data) - 8):
         raise ArtifactError("not a safetensors file")
     try:
-        header = json.loads(data[8 : 8 + length], object_pairs_hook=_once)
-    except (ValueError, RecursionError):
+        header = strict_json(data[8 : 8 + length])
+    except ValueError:
         raise ArtifactError("its header is not JSON") from None
     if not isinstance(header, dict):
         raise ArtifactError("its header is not a JSON object")
@@ -113,7 +109,7 @@ def _parse(data: bytearray) -> Tensors:
         raise ArtifactError("its metadata are not strings")
     body = memoryview(data)[8 + length :]
     arrays, end = {}, 0
-    for name, entry in sorted(header.items(), key=_start):
+    for name, entry in sorted(header.items(), key=_span):
         array = _array(name, entry, body, end)
         if array is not None:
             arrays[name] = array
@@ -123,14 +119,7 @@ def _parse(data: bytearray) -> Tensors:
     return Tensors(arrays, metadata)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a name stands twice")
-    return values
-
-
-def _start(item: tuple[str, Any]) -> tuple[int, int]:
+def _span(item: tuple[str, Any]) -> tuple[int, int]:
     """Return where a tensor lies; ArtifactError unless its entry has the format's three fields."""
     name, entry = item
     if isinstance(entry, dict) and set(entry) == _FIELDS:
@@ -141,13 +130,13 @@ def _start(item: tuple[str, Any]) -> tuple[int, int]:
 
 
 def _array(name: str, entry: dict[str, Any], body: memoryview, begin: int) -> Array | None:
-    """Return a tensor of floats as float32, None for one of whole numbers."""
+    """Return a tensor of floats as float32, None for one of integers."""
     kind = entry["dtype"] if isinstance(entry["dtype"], str) else ""
     dtype = _DTYPES.get(kind)
-    width = dtype.itemsize if dtype is not None else _WHOLE.get(kind)
+    width = dtype.itemsize if dtype is not None else _INTEGERS.get(kind)
     if width is None:
-        known = ", ".join(_DTYPES)
-        raise ArtifactError(f"tensor {name[:100]!r} is of type {kind[:20]!r}, none of {known}")
+        expected = ", ".join(_DTYPES)
+        raise ArtifactError(f"tensor {name[:100]!r} is of type {kind[:20]!r}, none of {expected}")
     shape, (start, end) = entry["shape"], entry["data_offsets"]
     if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_count, shape)):
         raise ArtifactError(f"tensor {name[:100]!r} has no shape")

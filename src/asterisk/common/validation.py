@@ -1,4 +1,4 @@
-"""Arguments as callers pass them: lists of strings, whole numbers, names out of a few."""
+"""Callers' arguments: lists of strings, whole numbers, one of a few names."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 from asterisk.common.errors import UsageError
 
 TEXTS = "texts must be a string or a list of strings"
-_OTHERS = (str, bytes, bytearray, memoryview, Mapping, Set)  # iterable, and no list of texts
+_NO_LISTS = (str, bytes, bytearray, memoryview, Mapping, Set)  # iterable, and no list of texts
 
 
 def strings(values: Any, expected: str = TEXTS) -> Iterator[str]:
     """Yield the strings of a list, tuple, iterator, one-dimensional array or pandas Series.
 
-    UsageError says what was ``expected`` and the type that was given, for an item its place too.
-    A dictionary, a set, bytes and a string alone are no list.
+    UsageError says what was ``expected``, and the type that was given, with its index for an item.
+    A dictionary, a set, bytes and a single string are no list.
     """
     kind = "None" if values is None else type(values).__name__
     axes = getattr(values, "ndim", 1)
-    if isinstance(values, _OTHERS) or not isinstance(values, Iterable) or axes != 1:
+    if isinstance(values, _NO_LISTS) or not isinstance(values, Iterable) or axes != 1:
         raise UsageError(f"{expected}, not {kind}" + (f" of {axes} axes" if axes != 1 else ""))
-    for place, value in enumerate(values):
+    for index, value in enumerate(values):
         if not isinstance(value, str):
-            raise UsageError(f"{expected}, but item {place} is {type(value).__name__}")
+            raise UsageError(f"{expected}, but item {index} is {type(value).__name__}")
         yield value
 
 

@@ -8,8 +8,6 @@ The dimensions of this project's space are ordered by variance, which is why the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 
@@ -33,17 +31,17 @@ def truncate(vectors: Floats, dim: int) -> Floats:
 
     A vector that is zero there stays zero. UsageError unless 1 <= dim <= d.
     """
-    size = _floats(vectors).shape[1]
+    size = _checked(vectors).shape[1]
     return _unit(vectors[:, : integer("dim", dim, 1, size)])
 
 
 def to_int8(vectors: Floats) -> Bytes:
     """Return float32 [n, d] as int8 [n, d], each row scaled so that its largest magnitude is 127.
 
-    The scale is not kept: a cosine does not see it. A zero vector stays zero. UsageError for any
+    The scale is not stored: a cosine does not see it. A zero vector stays zero. UsageError for any
     other dtype or shape, and for values that are not finite.
     """
-    return np.rint(_scaled(_floats(vectors)) * LARGEST).astype(np.int8)
+    return np.rint(_scaled(_checked(vectors)) * LARGEST).astype(np.int8)
 
 
 def to_binary(vectors: Floats) -> Bits:
@@ -54,7 +52,7 @@ def to_binary(vectors: Floats) -> Bits:
     neither centring nor a rotation first was better, for similarity and retrieval together.
     UsageError as for `to_int8`.
     """
-    return np.packbits(_floats(vectors) > 0, axis=1)
+    return np.packbits(_checked(vectors) > 0, axis=1)
 
 
 def quantize(vectors: Floats, precision: str) -> Vectors:
@@ -83,11 +81,15 @@ def similarity(queries: Vectors, documents: Vectors, *, dim: int | None = None) 
     UsageError for other dtypes or shapes, sides of different sizes, and values not finite.
     """
     size = _common_size(queries, documents, dim)
-    if queries.dtype == np.uint8 and documents.dtype == np.uint8:
-        return _matching(queries.view(np.uint8), documents.view(np.uint8), size)
     out = np.empty((len(queries), len(documents)), np.float32)
+    if queries.dtype == np.uint8 and documents.dtype == np.uint8:
+        words = _words(documents.view(np.uint8))
+        for row, query in enumerate(_words(queries.view(np.uint8))):
+            out[row] = 1 - _ones(words ^ query).sum(1, dtype=np.int64) * (2 / size)
+        return out
     wide = _widened(queries, size)
-    for start, block in _blocks(documents):
+    for start in range(0, len(documents), BLOCK):
+        block = documents[start : start + BLOCK]
         np.matmul(wide, _widened(block, size).T, out=out[:, start : start + len(block)])
     return out
 
@@ -112,16 +114,8 @@ def _common_size(queries: Vectors, documents: Vectors, dim: int | None) -> int:
     return size
 
 
-def _matching(queries: Bits, documents: Bits, size: int) -> Floats:
-    queries, documents = _words(queries), _words(documents)
-    out = np.empty((len(queries), len(documents)), np.float32)
-    for row, query in enumerate(queries):
-        out[row] = 1 - _ones(documents ^ query).sum(1, dtype=np.int64) * (2 / size)
-    return out
-
-
 def _words(bits: Bits) -> npt.NDArray[np.unsignedinteger]:
-    """See rows of bits as 64-bit words where that is possible: an eighth of the work."""
+    """View rows of bits as 64-bit words where that is possible: an eighth of the work."""
     if bits.shape[1] % 8 or not hasattr(np, "bitwise_count"):
         return bits
     return np.ascontiguousarray(bits).view(np.uint64)
@@ -131,11 +125,6 @@ def _ones(words: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.uint8]:
     count = getattr(np, "bitwise_count", None)  # NumPy 2
     counted: npt.NDArray[np.uint8] = _ONES[words] if count is None else count(words)
     return counted
-
-
-def _blocks(rows: Vectors) -> Iterator[tuple[int, Vectors]]:
-    for start in range(0, len(rows), BLOCK):
-        yield start, rows[start : start + BLOCK]
 
 
 def _widened(rows: Vectors, size: int) -> Floats:
@@ -160,7 +149,7 @@ def _scaled(rows: Floats) -> Floats:
     return scaled
 
 
-def _floats(vectors: Floats) -> Floats:
+def _checked(vectors: Floats) -> Floats:
     if not isinstance(vectors, np.ndarray) or vectors.dtype != np.float32:
         what = getattr(vectors, "dtype", type(vectors).__name__)
         raise UsageError(f"vectors must be float32, not {what}")

@@ -27,7 +27,8 @@ from typing import IO, Any
 
 import asterisk
 from asterisk.artifact import MANIFEST as ARTIFACT_MANIFEST
-from asterisk.artifact import Artifact, open_artifact, opened, sha256
+from asterisk.artifact import Artifact, open_artifact, sha256
+from asterisk.artifact import with_artifact as opened
 from asterisk.common.errors import ArtifactError, OutputError
 from asterisk.common.files import replacing_file
 from asterisk.deploy import launchers, libraries, openmp, project, slim, wheels

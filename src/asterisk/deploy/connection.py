@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import IO, Any
 
+from asterisk.common import ssh as client
 from asterisk.common.errors import EngineError
-from asterisk.common.remote import client
-from asterisk.common.remote.address import Address
-from asterisk.common.remote.printable import plain, printable
+from asterisk.common.ssh import Address
+from asterisk.common.terminal import excerpt as printable
+from asterisk.common.terminal import plain
 
 SHORT_SECONDS = 60
 LONGEST_ANSWER = 8 << 20
@@ -70,7 +71,7 @@ def send(address: Address, words: list[str], text: str) -> bytes:
 
 
 def run(address: Address, words: list[str], **how: Any) -> bytes:
-    """Run ``words`` there as `asterisk.common.remote.client.run` does; DeployError with advice."""
+    """Run ``words`` there as `asterisk.common.ssh.run` does; DeployError with advice."""
     try:
         return client.run(address, words, **{"limit": LONGEST_ANSWER, **how})
     except client.Disconnected as failure:

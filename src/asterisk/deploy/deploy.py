@@ -13,7 +13,7 @@ from typing import Any
 
 from asterisk.artifact import is_artifact, open_artifact
 from asterisk.common.errors import ArtifactError
-from asterisk.common.remote.address import Address
+from asterisk.common.ssh import Address
 from asterisk.deploy import choose, connection, picking, prefix, push, service
 from asterisk.deploy.boards import Board
 from asterisk.deploy.bundle import Bundle, collect

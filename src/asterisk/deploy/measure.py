@@ -13,10 +13,9 @@ from asterisk.bench import plan
 from asterisk.bench.run import bench
 from asterisk.bench.targets.parse import Ssh
 from asterisk.bench.work import Progress, Request
-from asterisk.common.default_paths import shipped_checkpoint
 from asterisk.common.errors import EngineError, OutputError, UsageError
-from asterisk.common.files import replacing_file
-from asterisk.common.remote.address import Address
+from asterisk.common.files import replacing_file, shipped_checkpoint
+from asterisk.common.ssh import Address
 from asterisk.deploy.connection import DeployError
 from asterisk.exporters import export as exporting
 from asterisk.model.checkpoint import load

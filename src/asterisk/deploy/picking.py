@@ -11,7 +11,7 @@ from pathlib import Path
 from asterisk.artifact import Artifact, is_artifact, open_artifact
 from asterisk.common import plugins
 from asterisk.common.errors import ArtifactError, UsageError
-from asterisk.common.progress import tell
+from asterisk.common.terminal import report as tell
 from asterisk.deploy.boards import Board
 
 _CHECKPOINT = ("config.json", "model.safetensors")

@@ -20,7 +20,7 @@ from typing import Any
 
 from asterisk.common.errors import EngineError, UsageError
 from asterisk.common.files import replacing_folder
-from asterisk.common.progress import tell
+from asterisk.common.terminal import report as tell
 from asterisk.deploy import project
 
 PYTHONS = ("3.11", "3.13")

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from asterisk.artifact import is_artifact, open_artifact
+from asterisk.artifact import is_artifact, open_artifact, share_space
 from asterisk.common import tensors
 from asterisk.common.errors import ArtifactError, UsageError
 from asterisk.common.vectors import Floats, truncate
 from asterisk.model.checkpoint import is_checkpoint, load
-from asterisk.runtimes.spaces import share_space
 
 FILE = "teacher_projection.safetensors"
 TENSOR = "weight"

@@ -30,8 +30,15 @@ from asterisk import __version__
 from asterisk.artifact import is_plain_name, sha256
 from asterisk.common import plugins, tensors
 from asterisk.common.errors import ArtifactError, EngineError, FidelityError, UsageError, one_line
-from asterisk.common.files import check_replaceable, replacing_folder
-from asterisk.common.folders import LARGEST_FILE, has_file, read_json, read_object, regular_file
+from asterisk.common.files import (
+    LARGEST_FILE,
+    check_replaceable,
+    has_file,
+    read_json,
+    read_object,
+    regular_file,
+    replacing_folder,
+)
 from asterisk.evaluation.fidelity import stability
 from asterisk.exporters import model_card
 from asterisk.exporters.export import export, exporter

@@ -23,10 +23,10 @@ try:
 except ModuleNotFoundError as failure:
     raise MissingPackage("scikit-learn", "; install it with: pip install scikit-learn") from failure
 
+from asterisk.artifact import share_space, spaces
 from asterisk.common.validation import integer, strings
 from asterisk.integrations.lazy import LazyRuntime
 from asterisk.runtimes.runtime import Vectors
-from asterisk.runtimes.spaces import share_space, spaces
 
 TEXTS = "X must be a list of strings"
 

@@ -22,8 +22,14 @@ import numpy.typing as npt
 
 from asterisk.common import tensors as safetensors
 from asterisk.common.errors import ArtifactError
-from asterisk.common.files import replacing_folder
-from asterisk.common.folders import LARGEST_FILE, has_file, read_bytes, read_object, regular_file
+from asterisk.common.files import (
+    LARGEST_FILE,
+    has_file,
+    read_bytes,
+    read_object,
+    regular_file,
+    replacing_folder,
+)
 from asterisk.common.tensors import Half
 from asterisk.model import huggingface, modules
 from asterisk.model.config import FINGERPRINT, ModelConfig, tensor_shapes

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from asterisk.common import tensors
 from asterisk.common.errors import ArtifactError
-from asterisk.common.folders import LARGEST_FILE, has_file, read_json, regular_file
+from asterisk.common.files import LARGEST_FILE, has_file, read_json, regular_file
 from asterisk.common.plugins import require
 from asterisk.model.config import ModelConfig
 

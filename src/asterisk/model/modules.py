@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from asterisk.common import tensors
 from asterisk.common.errors import ArtifactError
-from asterisk.common.folders import has_file, read_json, read_object, regular_file, subfolder
+from asterisk.common.files import has_file, read_json, read_object, regular_file, subfolder
 from asterisk.model.config import POOLINGS, Dense, ModelConfig
 
 Array = npt.NDArray[np.float32]

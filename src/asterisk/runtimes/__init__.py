@@ -1,3 +1,1 @@
 """One adapter an engine, all behind one `Runtime`."""
-
-from __future__ import annotations

@@ -1,18 +1,24 @@
-"""What an adapter provides: one native session, token ids in, one vector out."""
+"""What an adapter provides, and how threads share its sessions.
+
+An adapter wraps one native session: token ids in, one vector out.
+"""
 
 from __future__ import annotations
 
 import os
+import threading
+import weakref
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from asterisk.artifact import Artifact
-from asterisk.common.errors import ArtifactError
+from asterisk.common.errors import ArtifactError, EngineError
 
 Vector = npt.NDArray[np.float32]
 
@@ -39,21 +45,21 @@ class ArtifactEngine(Engine):
 
     @classmethod
     @abstractmethod
-    def open(cls, artifact: Artifact, lanes: int) -> list[Self]:
-        """Open ``lanes`` sessions that may run at once, sharing what the engine can share.
+    def open(cls, artifact: Artifact, sessions: int) -> list[Self]:
+        """Open ``sessions`` that may run at once, sharing what the engine can share.
 
         Raises MissingExtra where the engine is not installed, ArtifactError where it refuses the
         file.
         """
 
     @classmethod
-    def open_for(cls, artifact: Artifact, lanes: int, longest: int) -> list[Self]:  # noqa: ARG003
+    def open_for(cls, artifact: Artifact, sessions: int, longest: int) -> list[Self]:  # noqa: ARG003
         """Do the same for texts of at most ``longest`` tokens, where less memory then suffices."""
-        return cls.open(artifact, lanes)
+        return cls.open(artifact, sessions)
 
 
 def utf8_path(path: Path) -> str:
-    """Return a path as libraries want it that encode it as UTF-8, whatever the locale is.
+    """Return a path for libraries that encode it as UTF-8, whatever the locale is.
 
     ArtifactError for a name that is not UTF-8.
     """
@@ -61,3 +67,96 @@ def utf8_path(path: Path) -> str:
         return os.fsencode(path).decode()
     except UnicodeDecodeError:
         raise ArtifactError(f"{path}: the engine needs a name in UTF-8; rename it") from None
+
+
+class EnginePool:
+    """Engines shared by threads, first come, first served; each is used by one at a time.
+
+    An engine that comes back goes straight to whoever has waited longest: with a plain queue, a
+    thread that asks again and again can keep all others waiting for ever.
+
+    A process that forks takes along what was idle. What another thread was using is in no known
+    state in the child, and nobody there brings it back.
+    """
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self._lock = threading.Lock()
+        self._engines = tuple(engines)
+        self._idle = deque(engines)
+        self._waiting: deque[_Waiter] = deque()
+        self._closed = ""  # why, once it is
+        self._lost: list[Engine] = []
+        follow(self)
+
+    def take(self) -> Engine:
+        """Wait for an engine; EngineError once the pool is closed, or lost by a fork."""
+        with self._lock:
+            if self._closed:
+                raise EngineError(self._closed)
+            if self._idle:
+                return self._idle.popleft()
+            waiter = _Waiter()
+            self._waiting.append(waiter)
+        waiter.woken.acquire()
+        if waiter.engine is None:
+            raise EngineError(self._closed)
+        return waiter.engine
+
+    def give(self, engine: Engine) -> None:
+        """Bring an engine back."""
+        with self._lock:
+            if self._closed:
+                engine.close()
+            elif self._waiting:
+                self._waiting.popleft().wake(engine)
+            else:
+                self._idle.append(engine)
+
+    def close(self) -> None:
+        """Close every engine: those in use as soon as they come back."""
+        with self._lock:
+            self._closed = "the runtime has been closed"
+            while self._idle:
+                self._idle.popleft().close()
+            while self._waiting:
+                self._waiting.popleft().wake(None)
+
+    def after_fork(self) -> None:
+        """Start anew in a child process, with the engines that nobody was using."""
+        self._lock = threading.Lock()
+        self._waiting.clear()
+        # Not released, because that might wait for a lock within it that stays locked for ever.
+        lost = [e for e in self._engines if self._engines.count(e) > self._idle.count(e)]
+        self._lost += lost
+        self._engines = tuple(engine for engine in self._engines if engine not in lost)
+        self._idle = deque(self._engines)
+        if not (self._engines or self._closed):
+            self._closed = (
+                "the process forked while the runtime was in use: load it again in the child"
+            )
+
+
+class _Waiter:
+    def __init__(self) -> None:
+        self.engine: Engine | None = None
+        self.woken = threading.Lock()
+        self.woken.acquire()
+
+    def wake(self, engine: Engine | None) -> None:
+        self.engine = engine
+        self.woken.release()
+
+
+_owners: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def follow(owner: Any) -> None:
+    """Call ``owner.after_fork()`` in every child that this process forks while ``owner`` lives.
+
+    A child has one thread only: a lock that another thread held stays locked there for ever.
+    """
+    _owners.add(owner)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: [owner.after_fork() for owner in list(_owners)])

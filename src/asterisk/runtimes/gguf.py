@@ -4,7 +4,7 @@ The file stands alone, with its vocabulary; this runtime brings its own tokenize
 llama.cpp skip that part: 18 MB and two thirds of the time to load. A ``bert`` is encoded. A
 ``gpt2``, which is what the original project's encoder is widened to, is decoded, without causal
 mask and with an emptied cache, and the embedding is the first part of what comes out. The maximum
-over tokens, the root of the length and ``Dense`` maps behind a ``bert`` are done here.
+over tokens, the root of the length and ``Dense`` maps behind a ``bert`` are computed here.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from typing import ClassVar, Self
 import numpy as np
 
 from asterisk.artifact import Artifact
-from asterisk.common import tensors
+from asterisk.common import process_memory, tensors
 from asterisk.common.errors import ArtifactError, EngineError
 from asterisk.model.config import Dense, ModelConfig, tensor_shapes
-from asterisk.runtimes import llama_cpp, pages
+from asterisk.runtimes import llama_cpp
 from asterisk.runtimes.engine import ArtifactEngine, Vector
 from asterisk.runtimes.gguf_header import check_header
 
 DENSE = "dense.safetensors"  # the maps after pooling, where llama.cpp has no place for them
-SMALLEST_ROOM = 32  # tokens
+SMALLEST_RESERVE = 32  # tokens
 CLEARED_IN_EXCESS = 64 << 20  # bytes of memory for tokens that a text does not have
 
 
 class _Model:
-    """Weights, mapped once and shared by every lane; freed with the last of them."""
+    """Weights, mapped once and shared by every session; freed with the last of them."""
 
     def __init__(self, artifact: Artifact) -> None:
         self.shape = shape = check_header(artifact.entry, artifact.config)
@@ -49,7 +49,7 @@ class _Model:
         params.kv_overrides = ctypes.addressof(overrides)
         self.handle = dll.llama_model_load_from_file(os.fsencode(artifact.entry), params)
         if not self.handle:
-            raise ArtifactError(f"llama.cpp refuses {artifact.entry}: {self.library.complaint()}")
+            raise ArtifactError(f"llama.cpp refuses {artifact.entry}: {self.library.error()}")
         self._free = weakref.finalize(self, dll.llama_model_free, self.handle)
         self._free.atexit = False  # the process's end frees it anyway
 
@@ -72,7 +72,7 @@ class GgufEngine(ArtifactEngine):
         params.type_k = params.type_v = llama_cpp.FLOAT32  # of a cache, where there is one
         context = library.dll.llama_init_from_model(model.handle, params)
         if not context:
-            raise EngineError(f"llama.cpp: {library.complaint()}")
+            raise EngineError(f"llama.cpp: {library.error()}")
         self._library = library
         self._context = context
         # An encoder has no memory to empty.
@@ -84,20 +84,20 @@ class GgufEngine(ArtifactEngine):
         self._shape = model.shape
         self._dense = model.dense
         self._longest = longest
-        self._room = 0
+        self._reserved = 0
         self._tokens = (ctypes.c_int32 * longest)()
         self._batch = llama_cpp.Batch(token=self._tokens)
 
     @classmethod
-    def open(cls, artifact: Artifact, lanes: int) -> list[Self]:
-        """Map the weights once and open a context for each lane; see `ArtifactEngine.open`."""
-        return cls.open_for(artifact, lanes, artifact.config.max_seq_length)
+    def open(cls, artifact: Artifact, sessions: int) -> list[Self]:
+        """Map the weights once and open a context for each session; see `ArtifactEngine.open`."""
+        return cls.open_for(artifact, sessions, artifact.config.max_seq_length)
 
     @classmethod
-    def open_for(cls, artifact: Artifact, lanes: int, longest: int) -> list[Self]:
+    def open_for(cls, artifact: Artifact, sessions: int, longest: int) -> list[Self]:
         """Do the same with contexts of ``longest`` tokens: logits are cleared for so many only."""
         model = _Model(artifact)
-        return [cls(model, artifact.config, longest) for _ in range(lanes)]
+        return [cls(model, artifact.config, longest) for _ in range(sessions)]
 
     def run(self, ids: Sequence[int]) -> Vector:
         """Return the pooled vector of one text, float32 [embedding_size], not normalised."""
@@ -106,8 +106,8 @@ class GgufEngine(ArtifactEngine):
         count, most = len(ids), self._longest
         if count > most:
             raise EngineError(f"{count} tokens; 1 to {most} are possible")
-        if count > self._room:
-            self._make_room(count)
+        if count > self._reserved:
+            self._reserve(count)
         self._tokens[:count] = list(ids)
         self._encode(count)
         vector = self._pooled(count)
@@ -122,37 +122,35 @@ class GgufEngine(ArtifactEngine):
         """Release the context, and the weights with the last one."""
         self._free()
 
-    def _pooled(self, count: int) -> Vector:
-        """Return what the text of ``count`` tokens just encoded was pooled to."""
-        dll, pooling = self._library.dll, self._config.pooling
-        alone = self._shape.pooling == llama_cpp.POOL_NONE
-        size = (
-            self._config.hidden_size if self._shape.dense_outside else self._config.embedding_size
-        )
-        if alone:
-            found = dll.llama_get_embeddings(self._context)
-        else:
-            found = dll.llama_get_embeddings_seq(self._context, 0)
-        if not found:
-            raise EngineError("llama.cpp: no embedding came out")
-        # A copy: the next call overwrites what `found` points at.
-        data = bytearray(ctypes.string_at(found, 4 * size * (count if alone else 1)))
-        vector: Vector = np.frombuffer(data, np.float32)
-        if pooling == "max":
-            vector = vector.reshape(count, size).max(0)
-        elif pooling == "mean_sqrt_len_tokens":
-            vector *= np.float32(math.sqrt(count))
-        return vector
-
     def _encode(self, count: int) -> None:
         self._batch.n_tokens = count
         if self._memory:
             self._library.dll.llama_memory_clear(self._memory, False)
         if status := self._call(self._context, self._batch):
-            complaint = self._library.complaint()
-            raise EngineError(f"llama.cpp cannot encode: {complaint} (status {status})")
+            error = self._library.error()
+            raise EngineError(f"llama.cpp cannot encode: {error} (status {status})")
 
-    def _make_room(self, count: int) -> None:
+    def _pooled(self, count: int) -> Vector:
+        """Return what the text of ``count`` tokens just encoded was pooled to."""
+        dll, config = self._library.dll, self._config
+        size = config.hidden_size if self._shape.dense_outside else config.embedding_size
+        rows = 1
+        if self._shape.pooling == llama_cpp.POOL_NONE:
+            found, rows = dll.llama_get_embeddings(self._context), count
+        else:
+            found = dll.llama_get_embeddings_seq(self._context, 0)
+        if not found:
+            raise EngineError("llama.cpp: no embedding came out")
+        # A copy: the next call overwrites what `found` points at.
+        data = bytearray(ctypes.string_at(found, 4 * size * rows))
+        vector: Vector = np.frombuffer(data, np.float32)
+        if config.pooling == "max":
+            vector = vector.reshape(count, size).max(0)
+        elif config.pooling == "mean_sqrt_len_tokens":
+            vector *= np.float32(math.sqrt(count))
+        return vector
+
+    def _reserve(self, count: int) -> None:
         """Have llama.cpp reserve its output for ``count`` tokens, and take that memory back.
 
         Whenever a text is longer than any before, it clears a row of logits for every token,
@@ -160,14 +158,14 @@ class GgufEngine(ArtifactEngine):
         Powers of two, so that texts sorted by length do not clear 100 MB hundreds of times, but
         not much more than is needed: a token of a multilingual vocabulary takes 1 MB.
         """
-        step = max(SMALLEST_ROOM, CLEARED_IN_EXCESS // (4 * self._config.vocab_size))
-        power = max(SMALLEST_ROOM, 1 << (count - 1).bit_length())
-        room = min(power, -(-count // step) * step, self._longest)
+        step = max(SMALLEST_RESERVE, CLEARED_IN_EXCESS // (4 * self._config.vocab_size))
+        power = max(SMALLEST_RESERVE, 1 << (count - 1).bit_length())
+        reserved = min(power, -(-count // step) * step, self._longest)
         ctypes.memset(self._tokens, 0, ctypes.sizeof(self._tokens))
-        self._encode(room)
+        self._encode(reserved)
         if start := self._library.dll.llama_get_logits(self._context):
-            pages.forget(start, 4 * room * self._config.vocab_size)
-        self._room = room
+            process_memory.forget(start, 4 * reserved * self._config.vocab_size)
+        self._reserved = reserved
 
 
 def _free(model: _Model, context: int) -> None:

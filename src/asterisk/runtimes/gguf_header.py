@@ -1,4 +1,4 @@
-"""Look through a GGUF file's header before a native engine does.
+"""A check of a GGUF file's header before an engine reads it.
 
 llama.cpp trusts a header further than a file from elsewhere deserves. Here every length is checked
 against the file, every key against those that `asterisk.exporters.gguf` writes, and the model's
@@ -93,11 +93,8 @@ class _Reader:
         kind = self.scalar(_KIND)
         if kind == _STRING:
             return self.string()
-        if kind == _ARRAY:
-            return self._skip_array()
-        return self.scalar(self._layout(kind))
-
-    def _skip_array(self) -> int:
+        if kind != _ARRAY:
+            return self.scalar(self._layout(kind))
         kind, count = self.scalar(_KIND), self.count(_MOST_ELEMENTS)
         if kind != _STRING:
             self.at += count * self._layout(kind).size
@@ -111,7 +108,8 @@ class _Reader:
         self.at = at
         return count
 
-    def _layout(self, kind: int) -> struct.Struct:
+    @staticmethod
+    def _layout(kind: int) -> struct.Struct:
         if kind not in _SCALARS:
             raise ArtifactError(f"values of kind {kind}")
         return _SCALARS[kind]

@@ -27,32 +27,24 @@ FLASH_ATTENTION = 1  # llama_flash_attn_type
 FLOAT32 = 0  # ggml_type
 CPU_NEEDS = {"avx2", "bmi2", "f16c", "fma"}  # what the x86-64 wheel is compiled for
 _LOG_ERROR = 4  # ggml_log_level
+_ADVICE = "install the right one with: pip install 'asterisk-edge[gguf]'"
 # Both structures pass by value. Room behind them keeps a larger one from overrunning ours: the
 # callee finds its fields from the front, whatever follows.
 _ROOM = ("reserved", ctypes.c_uint8 * 256)
+
+
+def _of(kind: type[Any], names: str) -> list[tuple[str, type[Any]]]:
+    return [(name, kind) for name in names.split()]
 
 
 class ModelParams(ctypes.Structure):
     """``llama_model_params``."""
 
     _fields_: ClassVar = [
-        ("devices", c_void_p),
-        ("tensor_buft_overrides", c_void_p),
-        ("n_gpu_layers", c_int32),
-        ("split_mode", c_int32),
-        ("load_mode", c_int32),
-        ("lazy_mode", c_int32),
-        ("main_gpu", c_int32),
-        ("tensor_split", c_void_p),
-        ("progress_callback", c_void_p),
-        ("progress_callback_user_data", c_void_p),
-        ("kv_overrides", c_void_p),
-        ("vocab_only", c_bool),
-        ("check_tensors", c_bool),
-        ("use_extra_bufts", c_bool),
-        ("no_host", c_bool),
-        ("no_alloc", c_bool),
-        ("load_mtp", c_bool),
+        *_of(c_void_p, "devices tensor_buft_overrides"),
+        *_of(c_int32, "n_gpu_layers split_mode load_mode lazy_mode main_gpu"),
+        *_of(c_void_p, "tensor_split progress_callback progress_callback_user_data kv_overrides"),
+        *_of(c_bool, "vocab_only check_tensors use_extra_bufts no_host no_alloc load_mtp"),
         _ROOM,
     ]
 
@@ -61,34 +53,18 @@ class ContextParams(ctypes.Structure):
     """``llama_context_params``."""
 
     _fields_: ClassVar = [
-        *((f"n_{name}", c_uint32) for name in ("ctx", "batch", "ubatch", "seq_max", "rs_seq")),
-        ("n_outputs_max", c_uint32),
-        ("n_outputs_max_per_seq", c_uint32),
-        ("n_threads", c_int32),
-        ("n_threads_batch", c_int32),
-        ("ctx_type", c_int32),
-        ("rope_scaling_type", c_int32),
-        ("pooling_type", c_int32),
-        ("attention_type", c_int32),
-        ("flash_attn_type", c_int32),
-        ("rope_freq_base", c_float),
-        ("rope_freq_scale", c_float),
-        ("yarn_ext_factor", c_float),
-        ("yarn_attn_factor", c_float),
-        ("yarn_beta_fast", c_float),
-        ("yarn_beta_slow", c_float),
+        *_of(c_uint32, "n_ctx n_batch n_ubatch n_seq_max n_rs_seq"),
+        *_of(c_uint32, "n_outputs_max n_outputs_max_per_seq"),
+        *_of(c_int32, "n_threads n_threads_batch ctx_type rope_scaling_type"),
+        *_of(c_int32, "pooling_type attention_type flash_attn_type"),
+        *_of(c_float, "rope_freq_base rope_freq_scale yarn_ext_factor yarn_attn_factor"),
+        *_of(c_float, "yarn_beta_fast yarn_beta_slow"),
         ("yarn_orig_ctx", c_uint32),
         ("defrag_thold", c_float),
         ("callbacks", c_void_p * 2),
-        ("type_k", c_int32),
-        ("type_v", c_int32),
+        *_of(c_int32, "type_k type_v"),
         ("abort", c_void_p * 3),
-        ("embeddings", c_bool),
-        ("offload_kqv", c_bool),
-        ("no_perf", c_bool),
-        ("op_offload", c_bool),
-        ("swa_full", c_bool),
-        ("kv_unified", c_bool),
+        *_of(c_bool, "embeddings offload_kqv no_perf op_offload swa_full kv_unified"),
         ("samplers", c_void_p),
         ("n_samplers", c_size_t),
         ("ctx_other", c_void_p),
@@ -164,7 +140,7 @@ class Library:
     """The loaded library: ``dll.llama_*``, declared and silent on standard error."""
 
     def __init__(self, path: Path) -> None:
-        self._complaint = ""
+        self._error = ""
         try:
             self.dll = ctypes.CDLL(str(path))
         except OSError as failure:
@@ -177,24 +153,29 @@ class Library:
         for name, (result, arguments) in _FUNCTIONS.items():
             function = getattr(self.dll, name, None)
             if function is None:
-                raise EngineError(f"{path} has no {name}; {_cure()}")
+                raise EngineError(f"{path} has no {name}; {_ADVICE}")
             function.restype, function.argtypes = result, arguments
-        _check(self.dll.llama_model_default_params(), _MODEL_DEFAULTS)
-        _check(self.dll.llama_context_default_params(), _CONTEXT_DEFAULTS)
+        for values, defaults in (
+            (self.dll.llama_model_default_params(), _MODEL_DEFAULTS),
+            (self.dll.llama_context_default_params(), _CONTEXT_DEFAULTS),
+        ):
+            for name, default in defaults.items():
+                if (found := getattr(values, name)) != default:
+                    raise EngineError(f"llama.cpp's {name} reads {found}, not {default}; {_ADVICE}")
         # Kept alive here: the library calls it as long as the process lasts.
-        self._log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, c_void_p)(self._hear)
+        self._log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, c_void_p)(self._on_log)
         self.dll.llama_log_set(self._log, None)
         self.dll.llama_backend_init()
 
-    def complaint(self) -> str:
+    def error(self) -> str:
         """Return the first error that it has logged since the last call, as one line."""
-        said, self._complaint = self._complaint, ""
-        return said or "no reason given"
+        error, self._error = self._error, ""
+        return error or "no reason given"
 
-    def _hear(self, level: int, text: bytes, _: object) -> None:
+    def _on_log(self, level: int, text: bytes, _: object) -> None:
         # The first line says what is wrong; those that follow, that something was.
-        if level == _LOG_ERROR and not self._complaint:
-            self._complaint = " ".join(text.decode(errors="replace").split())
+        if level == _LOG_ERROR and not self._error:
+            self._error = " ".join(text.decode(errors="replace").split())
 
 
 @cache
@@ -208,21 +189,11 @@ def library() -> Library:
     if spec is None or spec.origin is None:
         raise MissingExtra("xllamacpp", "gguf")
     package = Path(spec.origin).parent
-    # The directory's name tells the version; importlib.metadata would cost a device 3 MB.
+    # The directory's name has the version; importlib.metadata would cost a device 3 MB.
     if not (package.parent / f"xllamacpp-{VERSION}.dist-info").is_dir():
-        raise EngineError(f"xllamacpp is not version {VERSION}; {_cure()}")
+        raise EngineError(f"xllamacpp is not version {VERSION}; {_ADVICE}")
     _check_cpu()
     return Library(package / "xllamacpp.abi3.so")
-
-
-def _cure() -> str:
-    return "install the right one with: pip install 'asterisk-edge[gguf]'"
-
-
-def _check(values: ctypes.Structure, expected: dict[str, int | None]) -> None:
-    for name, default in expected.items():
-        if (found := getattr(values, name)) != default:
-            raise EngineError(f"llama.cpp's {name} reads {found}, not {default}; {_cure()}")
 
 
 def _check_cpu() -> None:

@@ -6,24 +6,22 @@ import contextlib
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.common.errors import EngineError, InputError, UsageError
+from asterisk.common.errors import ArtifactError, EngineError, InputError, UsageError
 from asterisk.common.validation import integer, one_of, strings
 from asterisk.common.vectors import PRECISIONS, quantize
 from asterisk.model.config import ModelConfig, check_prompt_name, prompt_name_of
-from asterisk.runtimes import forks
-from asterisk.runtimes.engine import Engine
-from asterisk.runtimes.lanes import Lanes
+from asterisk.runtimes.engine import Engine, EnginePool, follow
 from asterisk.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from asterisk.runtimes.budget.plan import Budget
+    from asterisk.runtimes.memory_budget import Budget
 
 Vectors = npt.NDArray[np.float32]
 OnLong = Literal["truncate", "error"]
@@ -32,14 +30,16 @@ OnLong = Literal["truncate", "error"]
 class Runtime:
     """An opened model. Safe to call from several threads.
 
-    ``format`` names the engine's format, ``config`` the model's shape, ``fingerprint`` its
+    ``name``, ``format`` and ``recipe`` say what was opened, ``path`` where it is: None if it was
+    not `asterisk.load` that opened it. ``config`` is the model's shape, ``fingerprint`` its
     embedding space and ``compatible_with`` others whose vectors may be compared with it;
     ``prompts`` are texts by name that go before a text, ``default_prompt_name`` names the one that
-    does unless the caller says otherwise; ``similarity`` the function that its folder asks for, if
-    any. ``longest`` is the most tokens of a text, special ones
-    and the prompt's included: ``config.max_seq_length`` unless a memory limit allows fewer;
-    ``truncated`` counts the texts cut to it so far. ``budget`` is what was chosen to stay under a
-    memory limit, None without one.
+    does unless the caller says otherwise; ``similarity`` is the function that the model's folder
+    asks for, if any. ``longest`` is the most tokens of a text, special ones and the prompt's
+    included: ``config.max_seq_length`` unless a memory limit allows fewer; ``truncated`` counts the
+    texts cut to it so far. ``budget`` is what was chosen to stay under a memory limit.
+
+    A runtime is pickled by its path and options: unpickling opens the model again.
     """
 
     def __init__(
@@ -54,8 +54,14 @@ class Runtime:
         default_prompt_name: str | None = None,
         compatible_with: Sequence[str] = (),
         similarity: str | None = None,
+        name: str = "",
+        recipe: str = "",
     ) -> None:
+        self.name = name
         self.format = engines[0].format
+        self.recipe = recipe
+        self.path: Path | None = None
+        self.max_memory: int | None = None
         self.tokenizer = tokenizer
         self.config = config
         self.fingerprint = fingerprint
@@ -67,9 +73,23 @@ class Runtime:
         self.longest = budget.longest if budget else config.max_seq_length
         self.truncated = 0
         self._engines = tuple(engines)
-        self._lanes = Lanes(engines)
+        self._pool = EnginePool(engines)
         self._counting = threading.Lock()
-        forks.follow(self)
+        follow(self)
+
+    def __repr__(self) -> str:
+        of = f"path={str(self.path)!r}" if self.path else f"name={self.name!r}"
+        return (
+            f"Runtime({of}, format={self.format!r}, recipe={self.recipe!r}, "
+            f"embedding_size={self.config.embedding_size}, max_length={self.longest}, "
+            f"threads={len(self._engines)})"
+        )
+
+    def __reduce__(self) -> tuple[Callable[..., Runtime], tuple[str, int, int | None]]:
+        if self.path is None:
+            raise UsageError(f"{self!r} has no path to be pickled by: open it with asterisk.load")
+        threads = self.budget.asked if self.budget else len(self._engines)
+        return _reopen, (str(self.path), threads, self.max_memory)
 
     def encode(
         self,
@@ -82,40 +102,60 @@ class Runtime:
         precision: str = "float32",
         show_progress: bool = False,
         on_long: OnLong = "truncate",
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        normalize_embeddings: bool = False,
     ) -> npt.NDArray[Any]:
         """Embed one text, float32 [d], or a list of n, float32 [n, d].
 
         A list, tuple, iterator, one-dimensional array or pandas Series of strings is a list.
         ``prompt`` goes before each text, or the model's prompt called ``prompt_name``, or its
-        default one. ``dim`` keeps the first dimensions only; ``normalize`` makes what is kept unit
-        length, as the model's folder says if left out; ``precision`` makes bytes or bits of it, see
-        `asterisk.common.vectors.quantize`. A text beyond ``longest`` tokens is
-        truncated and counted, or refused. Raises InputError for a text without a token, UsageError
-        for arguments that cannot be meant, EngineError for a vector that is not finite, which only
-        damaged weights give.
+        default one. ``dim`` keeps the first dimensions only; ``normalize`` makes what is left unit
+        length, as the model's folder says if omitted; ``precision`` makes bytes or bits of it, see
+        `asterisk.common.vectors.quantize`. A text beyond ``longest`` tokens is truncated and
+        counted, or refused.
+
+        The last five are sentence-transformers' names. ``show_progress_bar`` is ``show_progress``;
+        ``normalize_embeddings=True`` is ``normalize=True``, and False leaves the choice to
+        ``normalize``, since a model that normalises does so there too. ``batch_size`` has no
+        effect: each text is embedded at its own length. Results are NumPy arrays; for tensors see
+        `asterisk.integrations.sentence_transformers`.
+
+        Raises InputError for a text without a token, UsageError for arguments that make no sense,
+        EngineError for a vector that is not finite, which only damaged weights give.
         """
+        integer("batch_size", batch_size, 1)
+        if convert_to_tensor or not convert_to_numpy:
+            option = "convert_to_tensor=True" if convert_to_tensor else "convert_to_numpy=False"
+            raise UsageError(
+                f"{option}: a runtime returns NumPy arrays; for tensors use "
+                "asterisk.integrations.sentence_transformers.SentenceEncoder"
+            )
         size = self.config.embedding_size
-        kept = size if dim is None else integer("dim", dim, 1, size)
+        columns = size if dim is None else integer("dim", dim, 1, size)
         one_of("precision", precision, PRECISIONS)
         one_of("on_long", on_long, ("truncate", "error"))
         before = self.prompt(prompt_name, prompt)
         many = [texts] if isinstance(texts, str) else list(strings(texts))
-        out = np.empty((len(many), kept), np.float32)
+        out = np.empty((len(many), columns), np.float32)
 
         def embed(index: int) -> None:
             ids = self.tokenize(before + many[index], on_long)
-            out[index] = self.embed_ids(ids)[:kept]
+            out[index] = self.embed_ids(ids)[:columns]
 
-        if len(many) == 1 and not show_progress:  # where ten microseconds are a share
+        show = show_progress or bool(show_progress_bar)
+        if len(many) == 1 and not show:  # where ten microseconds are a share
             embed(0)
         else:
-            with _progress(len(many), show_progress) as advance:
-                self._each(embed, _longest_first(many), advance)
-        unit = self.config.normalize if normalize is None else normalize
+            self._embed_all(embed, many, show)
+        if normalize is None or normalize_embeddings:
+            normalize = normalize_embeddings or self.config.normalize
         # Row by row, so that a vector's last bit cannot depend on its neighbours.
         for index, row in enumerate(out):
             length = divisor(row)
-            if unit:
+            if normalize:
                 out[index] = row / length
         made = quantize(out, precision)
         return made[0] if isinstance(texts, str) else made
@@ -135,6 +175,11 @@ class Runtime:
         """
         return self.encode(texts, **self._with_role("document", options))
 
+    def _with_role(self, role: str, options: dict[str, Any]) -> dict[str, Any]:
+        if options.get("prompt") is None and options.get("prompt_name") is None:
+            return {**options, "prompt_name": prompt_name_of(role, self.prompts)}
+        return options
+
     def prompt(self, prompt_name: str | None = None, prompt: str | None = None) -> str:
         """Return what goes before a text; UsageError for a name that the model does not have."""
         if prompt is not None and prompt_name is not None:
@@ -148,11 +193,6 @@ class Runtime:
             return ""
         check_prompt_name(name, self.prompts)
         return self.prompts[name]
-
-    def _with_role(self, role: str, options: dict[str, Any]) -> dict[str, Any]:
-        if options.get("prompt") is None and options.get("prompt_name") is None:
-            return {**options, "prompt_name": prompt_name_of(role, self.prompts)}
-        return options
 
     def tokenize(self, text: str, on_long: OnLong = "truncate") -> list[int]:
         """Return the ids that `encode` gives the engine, special ones included.
@@ -181,52 +221,70 @@ class Runtime:
             raise InputError(f"{len(ids)} tokens; 1 to {self.longest} are possible")
         if min(ids) < 0 or max(ids) >= self.config.vocab_size:
             raise InputError(f"a token id lies outside 0 to {self.config.vocab_size - 1}")
-        engine = self._lanes.take()
+        engine = self._pool.take()
         try:
             return engine.run(ids)
         finally:
-            self._lanes.give(engine)
+            self._pool.give(engine)
 
     def fill(self) -> None:
         """Have every session run a text of ``longest`` tokens, one after the other.
 
-        What memory they take for texts they have then taken. For a runtime nobody uses yet.
+        Each has then taken all the memory that it takes for texts. For a runtime not in use yet.
         """
         for engine in self._engines:
             engine.run([0] * self.longest)
 
     def close(self) -> None:
-        """Release the engine, once the texts under way are done; later ones get EngineError."""
-        self._lanes.close()
+        """Release the engine, once the texts under way are embedded; later ones get EngineError."""
+        self._pool.close()
 
     def after_fork(self) -> None:
-        """Make what other threads may have locked anew; see `asterisk.runtimes.forks`."""
+        """Replace the lock that another thread may have held; see `asterisk.runtimes.engine`."""
         self._counting = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _each(
-        self, work: Callable[[int], None], order: deque[int], advance: Callable[[], None]
-    ) -> None:
-        lanes = min(len(self._engines), len(order))
-        if lanes < 2:
-            _all(work, order, advance)
-            return
-        from concurrent.futures import ThreadPoolExecutor  # it brings logging: only if needed
+    def _embed_all(self, embed: Callable[[int], None], texts: Sequence[str], show: bool) -> None:
+        """Call ``embed`` with the index of every text, in as many threads as there are sessions."""
+        # Longest first, so that the threads end together, and lengths seldom change: a new one
+        # costs LiteRT a new plan of its memory.
+        order = deque(sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True))
 
-        # This thread is a lane too: a waiting one would keep a new one from its core for a while.
-        with ThreadPoolExecutor(lanes - 1) as pool:
-            jobs = [pool.submit(_all, work, order, advance) for _ in range(lanes - 1)]
-            _all(work, order, advance)
+        def work(advance: Callable[[], None] | None) -> None:
+            while True:
+                try:
+                    index = order.popleft()
+                except IndexError:
+                    return
+                try:
+                    embed(index)
+                    if advance:
+                        advance()
+                except BaseException:
+                    order.clear()  # for all threads: the list gets no vectors any more
+                    raise
+
+        with contextlib.ExitStack() as stack:
+            advance = None
+            if show:
+                from asterisk.common.terminal import Bar
+
+                advance = stack.enter_context(Bar(len(texts), "texts")).advance
+            others = min(len(self._engines), len(order)) - 1
+            if others < 1:
+                work(advance)
+                return
+            from concurrent.futures import ThreadPoolExecutor  # it brings logging: only if needed
+
+            # This thread works too: a waiting one would keep a new one from its core for a while.
+            pool = stack.enter_context(ThreadPoolExecutor(others))
+            jobs = [pool.submit(work, advance) for _ in range(others)]
+            work(advance)
             for job in jobs:
                 job.result()
 
@@ -239,35 +297,9 @@ def divisor(row: Vectors) -> float:
     return max(length, 1e-12)
 
 
-def _longest_first(texts: Sequence[str]) -> deque[int]:
-    """Order for lanes that each take the next: they end together, and lengths seldom change.
+def _reopen(path: str, threads: int, max_memory: int | None) -> Runtime:
+    from asterisk.runtimes.load import load
 
-    A new length costs LiteRT a new plan of its memory.
-    """
-    return deque(sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True))
-
-
-def _all(work: Callable[[int], None], order: deque[int], advance: Callable[[], None]) -> None:
-    while True:
-        try:
-            index = order.popleft()
-        except IndexError:
-            return
-        try:
-            work(index)
-            advance()
-        except BaseException:
-            order.clear()  # for all lanes: the list has no vectors any more
-            raise
-
-
-@contextlib.contextmanager
-def _progress(total: int, wanted: bool) -> Iterator[Callable[[], None]]:
-    """Give a function to call after each text; it draws on stderr if that is wanted."""
-    if not wanted:
-        yield lambda: None
-        return
-    from asterisk.common.progress import Bar
-
-    with Bar(total, "texts") as bar:
-        yield bar.advance
+    if not Path(path).exists():
+        raise ArtifactError(f"a pickled runtime opens its model again, and {path} is gone")
+    return load(path, threads=threads, max_memory=max_memory)

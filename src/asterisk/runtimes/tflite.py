@@ -38,26 +38,34 @@ class TfliteEngine(ArtifactEngine):
             raise MissingExtra("ai-edge-litert", "tflite") from None
         except (ImportError, OSError) as failure:  # its libraries do not fit this system
             raise EngineError(f"LiteRT cannot start: {one_line(failure)}") from None
-        path = artifact.entry
+        path, size = artifact.entry, artifact.config.embedding_size
         check_file(path)
         self._length = 0
         try:
             with _without_notice():
-                self._interpreter: Any = Interpreter(utf8_path(path), num_threads=1)
-                self._input, self._output = self._check_graph(artifact)
+                interpreter: Any = Interpreter(utf8_path(path), num_threads=1)
+                self._interpreter = interpreter
+                inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+                shapes = [
+                    (side["name"], side["dtype"], list(side["shape_signature"]))
+                    for side in (*inputs, *outputs)
+                ]
+                if shapes != [(INPUT, np.int32, [1, -1]), (OUTPUT, np.float32, [1, size])]:
+                    raise ArtifactError(f"{path} has other inputs or outputs than an encoder")
+                self._input, self._output = inputs[0]["index"], outputs[0]["index"]
                 # Packs the weights, and refuses now what would be refused at the first text.
                 vector = self._run([artifact.config.vocab_size - 1])
         except ArtifactError:
             raise
         except Exception as failure:
             raise ArtifactError(f"LiteRT refuses {path}: {one_line(failure)}") from None
-        if vector.shape != (artifact.config.embedding_size,) or not np.isfinite(vector).all():
-            raise ArtifactError(f"{path} gives no vector of {artifact.config.embedding_size}")
+        if vector.shape != (size,) or not np.isfinite(vector).all():
+            raise ArtifactError(f"{path} gives no vector of {size}")
 
     @classmethod
-    def open(cls, artifact: Artifact, lanes: int) -> list[Self]:
-        """Open one interpreter a lane; see `ArtifactEngine.open`."""
-        return [cls(artifact) for _ in range(lanes)]
+    def open(cls, artifact: Artifact, sessions: int) -> list[Self]:
+        """Open ``sessions``, an interpreter each; see `ArtifactEngine.open`."""
+        return [cls(artifact) for _ in range(sessions)]
 
     def run(self, ids: Sequence[int]) -> Vector:
         """Return the pooled vector of one text, float32 [embedding_size], not normalised."""
@@ -84,23 +92,6 @@ class TfliteEngine(ArtifactEngine):
         vector: Vector = interpreter.get_tensor(self._output)[0]
         return vector
 
-    def _check_graph(self, artifact: Artifact) -> tuple[int, int]:
-        """Return the input's and the output's index if they are an encoder's."""
-        given, result = (
-            self._interpreter.get_input_details(),
-            self._interpreter.get_output_details(),
-        )
-        found = [
-            (side["name"], side["dtype"], list(side["shape_signature"]))
-            for side in (*given, *result)
-        ]
-        if found != [
-            (INPUT, np.int32, [1, -1]),
-            (OUTPUT, np.float32, [1, artifact.config.embedding_size]),
-        ]:
-            raise ArtifactError(f"{artifact.entry} has other inputs or outputs than an encoder")
-        return given[0]["index"], result[0]["index"]
-
 
 @contextlib.contextmanager
 def _without_notice() -> Iterator[None]:
@@ -114,7 +105,13 @@ def _without_notice() -> Iterator[None]:
         except OSError:  # there is no stderr to keep clean
             yield
             return
-        aside = _unnamed_file()
+        if sys.platform == "linux":
+            aside = os.memfd_create("stderr")
+        else:  # mypy sees one platform's branch only
+            import tempfile
+
+            with tempfile.TemporaryFile() as file:
+                aside = os.dup(file.fileno())
         os.dup2(aside, 2)
         try:
             yield
@@ -126,13 +123,3 @@ def _without_notice() -> Iterator[None]:
                 for line in file:
                     if line.rstrip() != _NOTICE:
                         os.write(2, line)
-
-
-def _unnamed_file() -> int:
-    if sys.platform == "linux":
-        return os.memfd_create("stderr")
-    else:  # noqa: RET505 - mypy sees one platform's branch only
-        import tempfile
-
-        with tempfile.TemporaryFile() as file:
-            return os.dup(file.fileno())

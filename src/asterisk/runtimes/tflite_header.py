@@ -1,19 +1,21 @@
-"""Look through a TFLite graph before an engine does.
+"""A check of a TFLite file before an engine reads it.
 
-LiteRT follows the offsets of a file, opens other files that it names, calls itself, and takes a
-custom operator's name for a promise. Here every table that it will follow is followed first, and
-only what `asterisk.exporters.flatbuffer` writes may stand in one. Layout: LiteRT's ``schema.fbs``.
+LiteRT follows the offsets of a file, opens other files that it names, calls itself, and believes
+what a custom operator is called. Here every table that it will follow is followed first, and only
+what `asterisk.exporters.flatbuffer` writes may stand in one. Layout: LiteRT's ``schema.fbs`` and
+FlatBuffers' ``docs/source/internals.md``. Recursion is bounded by the schema, which has no table
+that holds itself, and time by `MOST`.
 """
 
 from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from asterisk.common.errors import ArtifactError
-from asterisk.runtimes.flatbuffer import Table, number
 
 IDENTIFIER = b"TFL3"  # at byte 4; before it, where the root table begins
 # What a graph may compute with, by BuiltinOperator, and the types of its inputs and outputs: f is
@@ -42,6 +44,7 @@ _LETTERS = {
     **{"f": {0}, "i": {2}, "q": {0, 1, 3, 9, 17}, "T": {0, 2, 4, 7, 9}},
     **{"R": {0, 1, 2, 3, 4, 7, 9}, "a": {0, 1, 2, 3, 4, 6, 9}},
 }
+MOST = 100_000  # elements of a vector other than bytes
 # The fields that may stand in Model, SubGraph, OperatorCode, Tensor and Operator.
 _IN_MODEL = {0, 1, 2, 3, 4, 7}  # no metadata, no external buffers
 _IN_GRAPH = {0, 1, 2, 3, 4, 5}
@@ -52,6 +55,7 @@ _OPTIONAL = -1  # the index of an input that is left out
 _BLOCKWISE = 2  # of QuantizationDetails
 _MOST_DIMENSIONS = 8
 _MOST_COMPUTED = 1 << 18  # elements that a tensor may have for one token, before any is computed
+_LAYOUTS = {name: struct.Struct(f"<{name}") for name in "bBHiIQf"}
 
 
 def check_file(path: Path) -> None:
@@ -61,17 +65,17 @@ def check_file(path: Path) -> None:
             path.open("rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
-            root = number(data, 0, "I")
+            root = _number(data, 0, "I")
             if data[4:8] != IDENTIFIER or not 8 <= root <= len(data) - 4:
                 raise ArtifactError("is not a TFLite file")
-            _check_model(Table(data, root))
+            _check_model(_Table(data, root))
     except (OSError, ValueError):  # ValueError: an empty file
         raise ArtifactError(f"{path} is not a TFLite file") from None
     except ArtifactError as failure:
         raise ArtifactError(f"{path}: {failure}") from None
 
 
-def _check_model(model: Table) -> None:
+def _check_model(model: _Table) -> None:
     _only(model, _IN_MODEL, "model")
     codes = [_code(code) for code in model.tables(1)]
     buffers = [_buffer(buffer) for buffer in model.tables(4)]
@@ -85,31 +89,31 @@ def _check_model(model: Table) -> None:
     _within((*given, *results), len(tensors))
     # A tensor has its bytes in the file, is given, or is computed once before it is used. The
     # engine would write over the first, which is mapped, and read what is none of them.
-    known = {index for index, (_, constant) in enumerate(tensors) if constant}
-    _new(known, given)
+    computed = {index for index, (_, constant) in enumerate(tensors) if constant}
+    _add_new(computed, given)
     for operator in graph.tables(3):
         _only(operator, _IN_OPERATOR, "operator")
         _within([operator.scalar(0, "I")], len(codes))
         name, rule = OPERATORS[codes[operator.scalar(0, "I")]]
         inputs, outputs = operator.numbers(1, "i"), operator.numbers(2, "i")
         _within([*(index for index in inputs if index != _OPTIONAL), *outputs], len(tensors))
-        if not known.issuperset(set(inputs) - {_OPTIONAL}):
+        if not computed.issuperset(set(inputs) - {_OPTIONAL}):
             raise ArtifactError(f"{name} uses what is not computed yet")
-        _new(known, outputs)
+        _add_new(computed, outputs)
         kinds = [
             [None if index == _OPTIONAL else tensors[index][0] for index in side]
             for side in (inputs, outputs)
         ]
         if not _fits(rule, *kinds):
             raise ArtifactError(f"{name} with inputs or outputs of other types")
-    if not known.issuperset(results):
+    if not computed.issuperset(results):
         raise ArtifactError("a result that is not computed")
 
 
-def _new(known: set[int], indices: tuple[int, ...]) -> None:
-    if len(set(indices) - known) != len(indices):
+def _add_new(computed: set[int], indices: tuple[int, ...]) -> None:
+    if len(set(indices) - computed) != len(indices):
         raise ArtifactError("a tensor that is computed twice, or is a constant too")
-    known.update(indices)
+    computed.update(indices)
 
 
 def _fits(rule: str, inputs: list[int | None], outputs: list[int | None]) -> bool:
@@ -128,7 +132,7 @@ def _fits(rule: str, inputs: list[int | None], outputs: list[int | None]) -> boo
     return len(same) <= 1
 
 
-def _only(table: Table, allowed: set[int], what: str) -> None:
+def _only(table: _Table, allowed: set[int], what: str) -> None:
     if extra := table.present() - allowed:
         raise ArtifactError(f"a {what} with a field that does not belong ({min(extra)})")
 
@@ -139,7 +143,7 @@ def _within(indices: Iterable[int], count: int) -> None:
             raise ArtifactError(f"an index of {index} into a list of {count}")
 
 
-def _code(code: Table) -> int:
+def _code(code: _Table) -> int:
     _only(code, _IN_CODE, "operator code")
     # Readers take the larger of the old field, one byte, and the new.
     kind = max(code.scalar(0, "b"), code.scalar(3, "i"))
@@ -148,36 +152,37 @@ def _code(code: Table) -> int:
     return kind
 
 
-def _buffer(buffer: Table) -> int:
+def _buffer(buffer: _Table) -> int:
     """Return how many bytes a buffer has; they lie within the tables, not behind them."""
     if buffer.scalar(1, "Q") or buffer.scalar(2, "Q"):
         raise ArtifactError("data outside the tables")
     return buffer.vector(0, 1)[1]
 
 
-def _tensor(tensor: Table, buffers: list[int]) -> tuple[int, bool]:
+def _tensor(tensor: _Table, buffers: list[int]) -> tuple[int, bool]:
     """Return a tensor's type and whether its bytes are in the file."""
     _only(tensor, _IN_TENSOR, "tensor")
-    shape, kind, place = tensor.numbers(0, "i"), tensor.scalar(1, "b"), tensor.scalar(2, "I")
-    _within([place], len(buffers))
+    shape, kind, buffer = tensor.numbers(0, "i"), tensor.scalar(1, "b"), tensor.scalar(2, "I")
+    _within([buffer], len(buffers))
+    size = buffers[buffer]
     if kind not in TYPES:
         raise ArtifactError(f"a tensor of a type that does not belong ({kind})")
-    if len(shape) > _MOST_DIMENSIONS or any(size < 0 for size in shape):
+    if len(shape) > _MOST_DIMENSIONS or any(length < 0 for length in shape):
         raise ArtifactError("a tensor of no possible shape")
-    if not buffers[place] and math.prod(shape) > _MOST_COMPUTED:
+    if not size and math.prod(shape) > _MOST_COMPUTED:
         raise ArtifactError(f"a tensor {list(shape)} that is computed for one token")
-    if buffers[place] and buffers[place] != -(-math.prod(shape) * TYPES[kind] // 8):
-        raise ArtifactError(f"a tensor {list(shape)} of {buffers[place]} bytes")
-    if rounding := tensor.table(4):
-        _check_rounding(rounding, shape)
-    return kind, bool(buffers[place])
+    if size and size != -(-math.prod(shape) * TYPES[kind] // 8):
+        raise ArtifactError(f"a tensor {list(shape)} of {size} bytes")
+    if quantisation := tensor.table(4):
+        _check_quantisation(quantisation, shape)
+    return kind, bool(size)
 
 
-def _check_rounding(rounding: Table, shape: tuple[int, ...]) -> None:
+def _check_quantisation(quantisation: _Table, shape: tuple[int, ...]) -> None:
     """Check that there is a scale for all of a tensor or for each row along one dimension."""
-    scales, axis = rounding.numbers(2, "f"), rounding.scalar(6, "i")
-    zeros = rounding.vector(3, 8)[1]
-    if rounding.scalar(4, "B") not in (0, _BLOCKWISE):
+    scales, axis = quantisation.numbers(2, "f"), quantisation.scalar(6, "i")
+    zeros = quantisation.vector(3, 8)[1]
+    if quantisation.scalar(4, "B") not in (0, _BLOCKWISE):
         raise ArtifactError("a quantisation that does not belong")
     if not all(0 < scale < math.inf for scale in scales):
         raise ArtifactError("a scale that is no positive number")
@@ -185,3 +190,79 @@ def _check_rounding(rounding: Table, shape: tuple[int, ...]) -> None:
         raise ArtifactError(f"{len(scales)} scales for a tensor {list(shape)}")
     if zeros not in (0, 1, len(scales)):
         raise ArtifactError(f"{zeros} zero points for {len(scales)} scales")
+
+
+class _Table:
+    """A flatbuffer's table at a byte of the file; a field goes by its number in the schema."""
+
+    __slots__ = ("_at", "_data", "_fields", "_size")
+
+    def __init__(self, data: mmap.mmap, at: int) -> None:
+        self._data, self._at = data, at
+        start = at - _number(data, at, "i")
+        length = _number(data, start, "H")
+        self._size = _number(data, start + 2, "H")
+        if length % 2 or length < 4 or start + length > len(data) or at + self._size > len(data):
+            raise ArtifactError("a table that leaves the file")
+        self._fields: tuple[int, ...] = struct.unpack_from(f"<{length // 2 - 2}H", data, start + 4)
+
+    def present(self) -> set[int]:
+        """Return the numbers of the fields that it has."""
+        return {index for index, offset in enumerate(self._fields) if offset}
+
+    def scalar(self, field: int, kind: str) -> int:
+        """Return a number, 0 if it is absent; ``kind`` is `struct`'s letter for it."""
+        at = self._position(field, _LAYOUTS[kind].size)
+        return _number(self._data, at, kind) if at else 0
+
+    def table(self, field: int) -> _Table | None:
+        """Return a table within this one."""
+        at = self._follow(field)
+        return _Table(self._data, at) if at else None
+
+    def tables(self, field: int) -> Iterator[_Table]:
+        """Yield the tables of a vector of them."""
+        start, count = self.vector(field, 4)
+        if count > MOST:
+            raise ArtifactError(f"a list of {count} where {MOST} is the most")
+        for at in range(start, start + 4 * count, 4):
+            yield _Table(self._data, at + _number(self._data, at, "I"))
+
+    def vector(self, field: int, size: int) -> tuple[int, int]:
+        """Return where a vector of elements of ``size`` bytes begins, and how many it has."""
+        if not (at := self._follow(field)):
+            return 0, 0
+        count = _number(self._data, at, "I")
+        if at + 4 + count * size > len(self._data):
+            raise ArtifactError("a list that leaves the file")
+        return at + 4, count
+
+    def numbers(self, field: int, kind: str) -> tuple[int, ...]:
+        """Return a vector of numbers; ``kind`` is `struct`'s letter for them."""
+        start, count = self.vector(field, _LAYOUTS[kind].size)
+        if count > MOST:
+            raise ArtifactError(f"a list of {count} where {MOST} is the most")
+        found: tuple[int, ...] = struct.unpack_from(f"<{count}{kind}", self._data, start)
+        return found
+
+    def _position(self, field: int, size: int) -> int:
+        """Return where a field of ``size`` bytes is in the file, 0 if it is absent."""
+        if field >= len(self._fields) or not (offset := self._fields[field]):
+            return 0
+        if offset + size > self._size:
+            raise ArtifactError("a field that leaves its table")
+        return self._at + offset
+
+    def _follow(self, field: int) -> int:
+        at = self._position(field, 4)
+        return at + _number(self._data, at, "I") if at else 0
+
+
+def _number(data: mmap.mmap, at: int, kind: str) -> int:
+    """Return the number at byte ``at``; ArtifactError if it leaves the file."""
+    layout = _LAYOUTS[kind]
+    if not 0 <= at <= len(data) - layout.size:
+        raise ArtifactError("an offset that leaves the file")
+    (value,) = layout.unpack_from(data, at)
+    found: int = value
+    return found

@@ -15,7 +15,7 @@ from asterisk.runtimes.runtime import Runtime
 
 
 class TorchEngine(Engine):
-    """An encoder in inference mode; stateless, so that all lanes share one."""
+    """An encoder in inference mode; stateless, so that all threads share one."""
 
     format = "torch"
 
@@ -39,7 +39,7 @@ def open_checkpoint(folder: Path, threads: int = 1) -> Runtime:
 
 
 def reference(checkpoint: Checkpoint, threads: int = 1) -> Runtime:
-    """Return the FP32 reference of ``checkpoint``, one intra-op thread a lane."""
+    """Return the FP32 reference of ``checkpoint``; each of ``threads`` computes on one core."""
     torch.set_num_threads(1)
     engine = TorchEngine(checkpoint)
     return Runtime(
@@ -51,4 +51,6 @@ def reference(checkpoint: Checkpoint, threads: int = 1) -> Runtime:
         default_prompt_name=checkpoint.default_prompt_name,
         compatible_with=(checkpoint.fingerprint, *checkpoint.compatible_with),
         similarity=checkpoint.similarity,
+        name=checkpoint.name,
+        recipe="fp32",
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from asterisk.common.digest import sha256
 from asterisk.common.errors import InputError
-from asterisk.common.printable import escaped
+from asterisk.common.terminal import escaped
 
 KINDS = ("text", "lines", "markdown", "html", "pdf", "jsonl", "tsv", "csv", "feed")
 MOST_LINES = 20  # of one source that a report shows

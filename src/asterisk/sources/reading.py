@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from asterisk.common.digest_set import Known
+from asterisk.common.digest import DigestSet as Known
 from asterisk.common.errors import MissingPackage
 from asterisk.sources.document import (
     Document,

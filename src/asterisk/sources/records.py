@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
-from asterisk.common.printable import escaped
+from asterisk.common.terminal import escaped
 from asterisk.common.text_files import LINE_ENDS
 from asterisk.sources.document import Options, Unreadable
 from asterisk.sources.files import OpenFile, Piece

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asterisk.common.errors import InputError
-from asterisk.common.printable import escaped
+from asterisk.common.terminal import escaped
 from asterisk.sources.document import Database, Options, Report, Skipped
 
 READERS = 2  # counts up when readers give other text for the same bytes

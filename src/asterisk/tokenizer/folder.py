@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from asterisk.common.errors import ArtifactError
-from asterisk.common.folders import has_file, read_bytes, read_object
+from asterisk.common.files import has_file, read_bytes, read_object
 from asterisk.tokenizer import huggingface
 from asterisk.tokenizer.bpe import gpt2
 from asterisk.tokenizer.huggingface import (

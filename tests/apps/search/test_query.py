@@ -15,7 +15,7 @@ from asterisk.apps.search import Index
 from asterisk.apps.search.database import WORDS
 from asterisk.apps.search.query import MOST_TERMS, any_of, positions, snippet, terms
 from asterisk.common.errors import InputError, UsageError
-from asterisk.common.printable import printable
+from asterisk.common.terminal import printable
 from asterisk.sources.document import make_document
 
 

@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asterisk.bench.targets.parse import ARM, X86, Emulated, Local, Ssh, parse, parse_all
+from asterisk.common import ssh as client
 from asterisk.common.errors import UsageError
-from asterisk.common.remote import client
 
 NUMBERS = st.lists(st.integers(1, 256), max_size=4).map(lambda some: tuple(sorted(set(some))))
 WORDS = st.text("abcXYZ019._-", min_size=1, max_size=12)

@@ -22,8 +22,8 @@ from asterisk.bench.targets.opening import opened
 from asterisk.bench.targets.parse import Ssh
 from asterisk.bench.targets.session import TargetError
 from asterisk.bench.work import Request, Work, measure
-from asterisk.common.remote import client
-from asterisk.common.remote.printable import printable
+from asterisk.common import ssh as client
+from asterisk.common.terminal import excerpt as printable
 
 TINY = Effort(1, 1, 0.0, 3, 0.0, 0.2, 5)
 TEXTS = ["one", "two", "three"]

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from asterisk.cli import data
 from asterisk.common import texts
-from asterisk.common.digest_set import Known
+from asterisk.common.digest import DigestSet as Known
 from asterisk.common.errors import InputError
 from asterisk.common.text_files import open_packed
 from asterisk.training.corpora.clean import LONGEST, Cleaner, Evaluated, digest

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.apps.classify.labelled import MOST_LABELS, check_label
+from asterisk.artifact import share_space
 from asterisk.common import tensors
 from asterisk.common.errors import ArtifactError, InputError, UsageError
-from asterisk.runtimes.spaces import share_space
 
 Floats = npt.NDArray[np.float32]
 FORMAT = "asterisk-head"
@@ -101,7 +101,7 @@ class Head:
     def check(self, spaces: Sequence[str], size: int) -> None:
         """Raise ArtifactError unless this head goes with a model's vectors of ``size`` elements.
 
-        ``spaces`` are the model's, its own first; see `asterisk.runtimes.spaces`.
+        ``spaces`` are the model's, its own first; see `asterisk.artifact`.
         """
         if not share_space((self.fingerprint,), spaces):
             raise ArtifactError(

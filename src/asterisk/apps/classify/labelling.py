@@ -13,7 +13,7 @@ import numpy as np
 
 from asterisk.apps.classify.head import Floats, Head
 from asterisk.common.output import open_output as written
-from asterisk.common.progress import Bar
+from asterisk.common.terminal import Bar
 from asterisk.common.text_files import Record
 from asterisk.common.text_files import filter_empty as kept
 from asterisk.runtimes.records import encode_records as embedded

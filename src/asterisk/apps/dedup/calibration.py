@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asterisk.apps.dedup.result import THRESHOLD
+from asterisk.artifact import share_space
 from asterisk.common.errors import InputError, UsageError
 from asterisk.common.text_files import lines
-from asterisk.runtimes.spaces import share_space
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime

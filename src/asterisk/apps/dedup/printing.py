@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from asterisk.apps.dedup.result import Found
-from asterisk.common.printable import printable
+from asterisk.common.terminal import printable
 
 FIRST_WORDS = 72  # characters
 SHOWN = 10  # clusters, and members of each, in a report

@@ -26,7 +26,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from asterisk.common.errors import AsteriskError, InputError, OutputError
-from asterisk.common.printable import printable
+from asterisk.common.terminal import printable
 
 if sys.platform != "win32":
     import fcntl

@@ -16,11 +16,10 @@ from asterisk.apps.search.passages import fit_lengths
 from asterisk.apps.search.query import Hit, Words, run_query
 from asterisk.apps.search.settings import IndexSettings
 from asterisk.apps.search.store import Blocks, Floats, Ids, read_tags
-from asterisk.artifact import is_artifact, open_artifact
+from asterisk.artifact import InSpace, is_artifact, open_artifact, share_space, spaces
 from asterisk.common.errors import InputError, OutputError, UsageError
 from asterisk.common.validation import integer
 from asterisk.model.config import prompt_name_of
-from asterisk.runtimes.spaces import InSpace, share_space, spaces
 from asterisk.sources import Document
 
 if TYPE_CHECKING:

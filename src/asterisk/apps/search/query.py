@@ -21,7 +21,7 @@ import numpy as np
 from asterisk.apps.search.database import TOKENIZER
 from asterisk.apps.search.store import Floats, read_tags
 from asterisk.common.errors import InputError
-from asterisk.common.printable import printable
+from asterisk.common.terminal import printable
 
 if TYPE_CHECKING:
     from asterisk.apps.search.index import Index

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from asterisk.apps.search.passages import LONGEST, OVERLAP
-from asterisk.artifact import is_artifact, open_artifact
+from asterisk.artifact import InSpace, is_artifact, open_artifact, spaces
 from asterisk.common.errors import ArtifactError, InputError, UsageError
 from asterisk.model.config import check_prompt_name
-from asterisk.runtimes.spaces import InSpace, spaces
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime

@@ -22,7 +22,7 @@ from asterisk.apps.serve.limits import Limits
 from asterisk.apps.serve.listen import BACKLOG
 from asterisk.apps.serve.metrics import Metrics
 from asterisk.apps.serve.notify import notify
-from asterisk.common.progress import tell
+from asterisk.common.terminal import report as tell
 from asterisk.runtimes.runtime import OnLong, Runtime
 
 MOST_HEAD = 64 << 10  # bytes of a request's head that is not whole yet

@@ -29,7 +29,7 @@ from asterisk.bench.targets.root import (
     versions,
 )
 from asterisk.bench.targets.session import Unavailable
-from asterisk.common.progress import tell
+from asterisk.common.terminal import report as tell
 
 PACKAGES = (
     *("base-files", "dash", "coreutils", "findutils", "grep", "sed", "tar", "gzip", "xz-utils"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from asterisk.bench import machine
 from asterisk.bench.spawn import CellError
-from asterisk.common.remote import printable
+from asterisk.common import terminal as printable
 
 WIDEST = 4096  # of a vector
 _MAGIC = b"\x93NUMPY\x01\x00"

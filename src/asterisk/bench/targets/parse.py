@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from asterisk.common.errors import UsageError
-from asterisk.common.remote.address import Address, after_scheme
+from asterisk.common.ssh import Address, after_scheme
 
 ARM = ("cortex-a53", "cortex-a72", "cortex-a76")
 X86 = ("haswell",)

@@ -21,7 +21,7 @@ from pathlib import Path
 from asterisk.bench.spawn import CellError
 from asterisk.bench.targets.root import BACKPORTS, KEYRING, Apt, cache, call, mirror, tell_where
 from asterisk.common.errors import EngineError
-from asterisk.common.progress import tell
+from asterisk.common.terminal import report as tell
 
 SOURCE = Path(__file__).with_name("instructions.c")
 FOLDER = "counting"  # of the session

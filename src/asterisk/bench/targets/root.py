@@ -23,7 +23,7 @@ from pathlib import Path
 
 from asterisk.bench.targets.session import Unavailable
 from asterisk.common.errors import EngineError
-from asterisk.common.progress import tell
+from asterisk.common.terminal import report as tell
 
 SUITE, BACKPORTS = "bookworm", "bookworm-backports"
 PACKAGES = ("python3", "libstdc++6", "libgomp1")

@@ -19,9 +19,9 @@ from asterisk.bench.spawn import LONGEST_ANSWER, CellError
 from asterisk.bench.targets import checks, payload
 from asterisk.bench.targets.parse import Ssh
 from asterisk.bench.targets.session import INPUTS, OUTPUT, TargetError, check_cpus
+from asterisk.common import ssh as client
 from asterisk.common.errors import MissingExtra
-from asterisk.common.remote import client
-from asterisk.common.remote.printable import printable
+from asterisk.common.terminal import excerpt as printable
 
 PUSH_SECONDS = 900
 SHORT_SECONDS = 60

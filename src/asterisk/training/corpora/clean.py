@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.common.digest_set import Known
+from asterisk.common.digest import DigestSet as Known
 from asterisk.common.plugins import require
 
 RUN = 16  # words in a row that no training text shares with an evaluation text

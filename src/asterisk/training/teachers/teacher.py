@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.common.errors import ArtifactError, UsageError, one_line
-from asterisk.common.folders import read_object
+from asterisk.common.files import read_object
 from asterisk.common.plugins import require
 from asterisk.model.checkpoint import load
 from asterisk.model.hub import PACKAGED, packaged

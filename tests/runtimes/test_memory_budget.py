@@ -1,10 +1,9 @@
-"""Amounts, plans and control groups' limits: what holds for all of them."""
+"""Amounts of memory and plans: what holds for all of them."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,10 +12,20 @@ from hypothesis import strategies as st
 from asterisk.apps.serve.limits import reserve, with_reserve
 from asterisk.common.errors import BudgetError, UsageError
 from asterisk.model.config import Dense, ModelConfig
-from asterisk.runtimes.budget import add_option, group, parse, told
-from asterisk.runtimes.budget.estimate import COSTS, MB, Model, need
-from asterisk.runtimes.budget.plan import BATCHES, LENGTHS, TEXT, Planner, TooLittle
-from asterisk.runtimes.budget.resident import resident
+from asterisk.runtimes.memory_budget import (
+    BATCHES,
+    COSTS,
+    LENGTHS,
+    MB,
+    TEXT,
+    LimitTooLow,
+    Model,
+    Planner,
+    add_option,
+    format_size,
+    need,
+    parse,
+)
 
 ORIGINAL = ModelConfig(
     hidden_size=512,
@@ -36,11 +45,11 @@ def test_an_amount_is_read_as_systemd_reads_it(number, unit):
 
 @settings(deadline=None)
 @given(st.integers(1, 1 << 40))
-def test_what_is_told_reads_back_as_enough(size):
-    assert size <= parse(told(size)) < size + MB
+def test_a_size_reads_back_as_enough(size):
+    assert size <= parse(format_size(size)) < size + MB
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.text(max_size=8) | st.sampled_from(["0", "0M", "-1M", "1.5G", "128MB", "128 M", "1T"]))
 def test_anything_else_is_refused_in_one_line(text):
     digits = text[:-1] if text[-1:] in {"K", "M", "G"} else text
@@ -96,7 +105,7 @@ def planned(planner):
         return None
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(PLANNERS)
 def test_a_plan_is_within_its_limit_and_what_was_asked_for(planner):
     budget = planned(planner)
@@ -109,10 +118,10 @@ def test_a_plan_is_within_its_limit_and_what_was_asked_for(planner):
     assert budget.batch in BATCHES
     assert budget.texts + 14 * budget.longest_line <= budget.batch * TEXT
     lessened = budget.threads < planner.asked or budget.longest < budget.most
-    assert bool(budget.told) == lessened
+    assert bool(budget.message) == lessened
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(PLANNERS, st.integers(0, 1 << 30))
 def test_more_memory_never_gives_fewer_threads_or_shorter_texts(planner, more):
     less = planned(planner)
@@ -123,7 +132,7 @@ def test_more_memory_never_gives_fewer_threads_or_shorter_texts(planner, more):
         assert richer.longest >= less.longest
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(PLANNERS)
 def test_what_a_refusal_names_is_enough(planner):
     try:
@@ -136,20 +145,20 @@ def test_what_a_refusal_names_is_enough(planner):
         replace(planner, limit=parse(amount) - 2 * MB).plan()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(PLANNERS)
 def test_what_a_server_is_told_to_ask_for_is_enough(planner):
     """Its requests' part comes on top, of the total."""
-    with pytest.raises(TooLittle) as refused:
+    with pytest.raises(LimitTooLow) as refused:
         replace(planner, limit=1).plan()
-    total = parse(told(with_reserve(refused.value.least)))
+    total = parse(format_size(with_reserve(refused.value.least)))
     assert replace(planner, limit=total - reserve(total)).plan().threads == 1
     less = total - 4 * MB
-    with pytest.raises(TooLittle):
+    with pytest.raises(LimitTooLow):
         replace(planner, limit=less - reserve(less)).plan()
     line = str(refused.value.beside(reserve(total), total, 50 * MB, False))
     assert f"needs about {total // MB}M for texts" in line
-    assert f"and {told(reserve(total))} for requests; a memory limit of 50M is not" in line
+    assert f"and {format_size(reserve(total))} for requests; a memory limit of 50M is not" in line
 
 
 @settings(deadline=None, max_examples=50)
@@ -167,9 +176,9 @@ def test_what_an_opened_runtime_takes_corrects_the_estimate(tmp_path, monkeypatc
     model = Model("tflite", "int8", ModelConfig(), 16 << 20)
     planner = Planner("a", model, 4, 100 << 20, False, 30 << 20)
     before = planner.plan()
-    monkeypatch.setattr("asterisk.runtimes.budget.plan.resident", lambda folder: 90 << 20)
+    monkeypatch.setattr("asterisk.runtimes.memory_budget.resident", lambda folder: 90 << 20)
     assert not planner.holds(before, tmp_path)
-    monkeypatch.setattr("asterisk.runtimes.budget.plan.resident", lambda folder: 40 << 20)
+    monkeypatch.setattr("asterisk.runtimes.memory_budget.resident", lambda folder: 40 << 20)
     after = planner.plan()
     assert (after.threads, after.longest) < (before.threads, before.longest)
     assert planner.holds(after, tmp_path)
@@ -186,74 +195,3 @@ def test_an_estimate_grows_with_all_it_depends_on(format):
         assert need(replace(model, recipe="fp32"), 2, 256) > base
     if format == "gguf":  # logits of one session at a time, 4 bytes a token of the vocabulary
         assert need(model, 1, 512) - need(model, 1, 256) > 256 * 4 * 50_259
-
-
-V1 = """12:memory:/docker/abc/inner
-1:name=systemd:/docker/abc
-0::/
-"""
-V1_MOUNTS = """30 24 0:26 /docker/abc /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
-31 24 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu
-"""
-V2_MOUNTS = "29 24 0:25 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
-
-
-def system(root: Path, cgroup: str, mounts: str, limits: dict[str, str]) -> Path:
-    (root / "proc/self").mkdir(parents=True)
-    (root / "proc/self/cgroup").write_text(cgroup)
-    (root / "proc/self/mountinfo").write_text(mounts)
-    for path, text in limits.items():
-        (root / "sys/fs/cgroup" / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / "sys/fs/cgroup" / path).write_text(text)
-    return root
-
-
-@pytest.mark.parametrize(
-    ("cgroup", "mounts", "limits", "expected"),
-    [
-        ("0::/a.slice/b\n", V2_MOUNTS, {"a.slice/b/memory.max": "67108864\n"}, 64 << 20),
-        (
-            "0::/a/b\n",
-            V2_MOUNTS,
-            {"a/b/memory.max": "max\n", "a/memory.max": "1000000\n", "memory.max": "max"},
-            1_000_000,
-        ),
-        ("0::/a\n", V2_MOUNTS, {"a/memory.max": "max\n"}, None),
-        (V1, V1_MOUNTS, {"memory/inner/memory.limit_in_bytes": "4096000\n"}, 4_096_000),
-        (
-            V1,
-            V1_MOUNTS,
-            {
-                "memory/inner/memory.limit_in_bytes": "9223372036854771712\n",
-                "memory/memory.limit_in_bytes": "5000000\n",
-            },
-            5_000_000,
-        ),
-        (V1, V1_MOUNTS, {"memory/inner/memory.limit_in_bytes": "9223372036854771712\n"}, None),
-        ("0::/../a\n", V2_MOUNTS, {"memory.max": "1"}, None),
-        ("0::/a\n", V2_MOUNTS, {"a/memory.max": "rubbish"}, None),
-        ("rubbish\n::\n", "rubbish - \n", {}, None),
-    ],
-)
-def test_the_lowest_limit_of_a_groups_ancestors_counts(tmp_path, cgroup, mounts, limits, expected):
-    assert group.limit(system(tmp_path, cgroup, mounts, limits)) == expected
-
-
-def test_a_system_without_groups_sets_no_limit(tmp_path):
-    assert group.limit(tmp_path) is None
-
-
-def test_memory_is_counted_mapping_by_mapping(tmp_path):
-    maps = tmp_path / "smaps"
-    folder = tmp_path / "model"
-    folder.mkdir()
-    maps.write_text(
-        "1000-2000 rw-p 00000000 00:00 0\nRss: 12 kB\nAnonymous: 12 kB\nVmFlags: rd\n"
-        f"2000-3000 r--s 00000000 08:01 7 {folder}/weights.bin\nRss: 100 kB\nVmFlags: rd\n"
-        "3000-4000 r-xp 00000000 08:01 8 /usr/lib/a b.so\nRss: 30 kB\nVmFlags: rd\n"
-    )
-    assert resident(maps=maps) == 142 << 10
-    assert resident(folder, maps) == 42 << 10
-    maps.write_text("1000-2000 rw-p 00000000 00:00 0\nRss: 0 kB\n")  # as under qemu
-    assert resident(maps=maps) is None
-    assert resident(maps=tmp_path / "none") is None

@@ -1,4 +1,4 @@
-"""Bars on a terminal, and nothing anywhere else."""
+"""Bars on a terminal and nothing anywhere else; foreign text on one line."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asterisk.common.progress import lines_of
+from asterisk.common.terminal import escaped, excerpt, lines_of, plain, printable
 
 SHOW = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from asterisk.common.progress import Bar, Stages, tell
+from asterisk.common.terminal import Bar, Stages, report
 if sys.argv[1:] == ["without"]:
     sys.modules["tqdm"] = None
 with Bar(lambda: 4_000, "texts") as bar, ThreadPoolExecutor(4) as pool:
     for _ in pool.map(lambda _: bar.advance(), range(3_999)):
         pass
     bar.advance()
-    tell("a line")
+    report("a line")
 with Stages() as stages:
     for stage in ("read", "compared"):
         for done in range(3):
@@ -37,25 +37,25 @@ def shown(*words):
     termios.tcsetwinsize(theirs, (25, 80))
     with subprocess.Popen([sys.executable, "-c", SHOW, *words], stderr=theirs) as process:
         os.close(theirs)
-        told = b""
+        seen = b""
         while True:
             try:
                 block = os.read(ours, 1 << 16)
             except OSError:  # the other end is closed
                 break
-            told += block
+            seen += block
     os.close(ours)
-    assert process.returncode == 0, told
-    return told.decode()
+    assert process.returncode == 0, seen
+    return seen.decode()
 
 
 def test_a_terminal_sees_how_far_it_is_and_nothing_is_left():
     pytest.importorskip("tqdm")
-    told = shown()
-    assert "4000/4000" in told
-    assert "read: " in told
-    assert "compared: " in told
-    lines = [line.rpartition("\r")[2].strip() for line in told.replace("\r\n", "\n").split("\n")]
+    seen = shown()
+    assert "4000/4000" in seen
+    assert "read: " in seen
+    assert "compared: " in seen
+    lines = [line.rpartition("\r")[2].strip() for line in seen.replace("\r\n", "\n").split("\n")]
     assert lines == ["a line", ""]
 
 
@@ -77,3 +77,28 @@ def test_lines_are_counted_as_they_are_read(tmp_path_factory, contents):
             read += sum(1 for _ in file)
     assert lines_of(paths) == read
     assert lines_of([*paths, folder]) == 0
+
+
+@given(st.text())
+def test_foreign_text_is_one_harmless_line(text):
+    shown = printable(text)
+    assert all(sign.isprintable() or sign in "\u200c\u200d" for sign in shown)
+    assert "  " not in shown
+    assert shown == shown.strip()
+    assert escaped(text).isprintable()
+
+
+def test_escapes_keep_different_texts_different():
+    assert printable("a\x1b[31m\nb\u202e") == "a [31m b"
+    assert escaped("a\nb") == "a\\nb"
+    assert escaped("a b") == "a b"
+
+
+def test_an_answer_of_another_machine_is_short_and_shallow():
+    assert excerpt("x" * 9_999) == "x" * 300
+    assert plain({"a\n": ["b\x07", 1, None]}) == {"a": ["b", 1, None]}
+    deep = []
+    for _ in range(9):
+        deep = [deep]
+    with pytest.raises(ValueError, match="nested too deeply"):
+        plain(deep)

@@ -7,7 +7,7 @@ import random
 import re
 import subprocess
 import sys
-import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +15,17 @@ import pytest
 
 import asterisk
 from asterisk.common.errors import BudgetError, UsageError
-from asterisk.runtimes import budget
-from asterisk.runtimes.budget.estimate import MB
+from asterisk.runtimes.memory_budget import MB, parse
 from asterisk.tokenizer import gpt2
-from runtimes.budget.groups import group
+from runtimes.control_groups import group
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc"),
 ]
-CHILD = Path(__file__).with_name("child.py")
+CHILD = Path(__file__).with_name("memory_limit_child.py")
 ARTIFACTS = [("onnx", "int8"), ("tflite", "int8"), ("gguf", "q8_0")]
-COUNT = 300
+COUNT = 150
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +59,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+@cache
 def least(folder: Path) -> str:
     """Return the amount that a refusal names."""
     refused = run(embed(folder, "--max-memory", "1M"))
@@ -67,10 +67,10 @@ def least(folder: Path) -> str:
     return re.search(r"needs about (\d+M)", refused.stderr)[1]
 
 
-@pytest.mark.parametrize("limit", ["least", "96M", "192M"])
+@pytest.mark.parametrize("limit", ["least", "128M"])
 def test_a_process_lives_in_a_group_of_exactly_its_limit(artifact, texts, limit, tmp_path):
     amount = least(artifact) if limit == "least" else limit
-    with group(budget.parse(amount)) as made:
+    with group(parse(amount)) as made:
         if made is None:
             pytest.skip("no control group can be made here")
         out = tmp_path / "v.npy"
@@ -79,14 +79,14 @@ def test_a_process_lives_in_a_group_of_exactly_its_limit(artifact, texts, limit,
     assert ended.status == 0, ended.errors
     assert ended.killed == 0
     assert np.load(out).shape == (COUNT, 256)
-    assert 10 * MB < ended.anonymous < budget.parse(amount)
+    assert 10 * MB < ended.anonymous < parse(amount)
     assert ("1 thread instead of 2" in ended.errors) == ("limit of" in ended.errors)
 
 
 def test_a_group_kills_what_takes_more_than_it_may(artifact_of, texts, tmp_path):
     """The tests above can fail: without a limit, or with a quarter of the estimate, they would."""
     folder = artifact_of("gguf", "q8_0")
-    limit = budget.parse(least(folder))
+    limit = parse(least(folder))
     for options in (("0",), (str(limit), str(tmp_path / "v.npy"), "quartered")):
         with group(limit) as made:
             if made is None:
@@ -98,15 +98,15 @@ def test_a_group_kills_what_takes_more_than_it_may(artifact_of, texts, tmp_path)
 
 
 def test_a_peak_stays_under_the_limit_and_vectors_are_the_same(artifact, texts, tmp_path):
-    limit = budget.parse(least(artifact))
+    limit = parse(least(artifact))
     free, bound, tight = (tmp_path / f"{name}.npy" for name in ("free", "bound", "tight"))
     unlimited = json.loads(run(child(artifact, texts, 4, 0, free)).stdout)
     roomy = json.loads(run(child(artifact, texts, 2, 192 * MB, bound)).stdout)
     least_of_all = json.loads(run(child(artifact, texts, 4, limit, tight)).stdout)
     # Each page of a file counts once, however many sessions map it.
     charged = [
-        max(told["own"] + told["libraries"] + told["files"], one * told["peak"])
-        for told, one in ((unlimited, 0), (roomy, 0), (least_of_all, 1))
+        max(seen["own"] + seen["libraries"] + seen["files"], one * seen["peak"])
+        for seen, one in ((unlimited, 0), (roomy, 0), (least_of_all, 1))
     ]
     assert charged[0] > limit
     assert charged[1] <= 192 * MB
@@ -125,10 +125,8 @@ def test_a_peak_stays_under_the_limit_and_vectors_are_the_same(artifact, texts, 
     assert not np.array_equal(np.load(tight), vectors)
 
 
-def test_too_little_is_refused_at_once_in_one_line(artifact, texts, tmp_path):
-    began = time.monotonic()
+def test_too_little_is_refused_in_one_line(artifact, texts, tmp_path):
     ended = run(embed(artifact, texts, "--max-memory", "32M"))
-    assert time.monotonic() - began < 5
     assert ended.returncode == BudgetError.status == 10
     assert ended.stdout == ""
     (line,) = ended.stderr.splitlines()
@@ -163,7 +161,7 @@ def test_lines_are_bounded_and_blocks_end_early(artifact_of, tmp_path):
     lines = tmp_path / "lines.txt"
     wide = "\N{GRINNING FACE}" + "a " * 5_000  # four bytes a character in memory
     lines.write_text("\n".join([wide] * 200), "utf-8")
-    with group(budget.parse(amount)) as made:
+    with group(parse(amount)) as made:
         if made is not None:
             out = tmp_path / "v.npy"
             ended = made.run(embed(folder, lines, "--max-memory", amount, "--out", out))
@@ -184,11 +182,11 @@ def test_what_cannot_be_limited_is_refused(toy_folder, artifact_of):
             asterisk.load(folder, max_memory=amount)
 
 
-def test_a_runtime_tells_its_budget(artifact_of):
+def test_a_runtime_has_its_budget(artifact_of):
     folder = artifact_of("tflite", "int8")
     with asterisk.load(folder) as runtime:
         assert runtime.budget is None
     with asterisk.load(folder, threads=2, max_memory=2 << 30) as runtime:
         assert (runtime.budget.threads, runtime.budget.longest) == (2, 512)
-        assert runtime.budget.told == ""
+        assert runtime.budget.message == ""
         assert runtime.embed_ids([1] * 512).shape == (256,)

@@ -16,7 +16,7 @@ from asterisk.cli.bench import parser
 from asterisk.common.errors import UsageError
 
 MB = 1 << 20
-RECORDED = Path(__file__).parents[2] / "bench" / "recorded.json"
+RECORDED = Path(__file__).parents[1] / "bench" / "recorded.json"
 
 
 def row(name: str, path: object = "", *, peer: bool = False) -> Row:
@@ -51,7 +51,7 @@ def test_a_worker_keeps_to_the_limit_and_tells_what_it_cost(artifact_of, tmp_pat
     assert collect.held([one], [result], 68 * MB) == [f"tflite, 2 threads: {answer['lessened']}"]
     (_, over) = collect.held([one], [result], peak - MB)
     assert "is over the memory limit" in over
-    with pytest.raises(spawn.CellError, match=r"TooLittle: .* is not enough"):
+    with pytest.raises(spawn.CellError, match=r"LimitTooLow: .* is not enough"):
         spawn.ask("asterisk.bench.worker", asked | {"max_memory": 20 * MB}, 60.0)
 
 

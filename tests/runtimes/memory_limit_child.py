@@ -1,4 +1,4 @@
-"""``python child.py ARTIFACT TEXTS THREADS LIMIT OUT`` embeds a file's lines and prints JSON.
+"""``python memory_limit_child.py ARTIFACT TEXTS THREADS LIMIT OUT`` embeds lines and prints JSON.
 
 LIMIT 0 is none; ``quartered`` as a sixth argument quarters every estimate. ``peak`` is the
 largest RSS so far and ``own`` the largest anonymous part of it, in bytes; ``libraries`` are the
@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 import asterisk
-from asterisk.runtimes.budget import plan
-from asterisk.runtimes.budget.resident import resident
+from asterisk.common.process_memory import resident
+from asterisk.runtimes import memory_budget
 
 
 def status(name: str) -> int:
@@ -36,13 +36,13 @@ def main(folder: str, texts: str, *options: str) -> None:
             time.sleep(0.002)
 
     if quartered:
-        need, plan.need = plan.need, lambda *about: need(*about) // 4
-        plan.Planner.holds = lambda *about: True
+        need, memory_budget.need = memory_budget.need, lambda *about: need(*about) // 4
+        memory_budget.Planner.holds = lambda *about: True
     threading.Thread(target=watch, daemon=True).start()
     with asterisk.load(folder, threads=int(threads), max_memory=int(limit) or None) as runtime:
         vectors = runtime.encode(Path(texts).read_text("utf-8").splitlines())
         budget = runtime.budget
-        told = {
+        measured = {
             "threads": budget.threads if budget else int(threads),
             "longest": runtime.longest,
             "truncated": runtime.truncated,
@@ -56,7 +56,7 @@ def main(folder: str, texts: str, *options: str) -> None:
             ),
         }
     np.save(out, vectors)
-    print(json.dumps(told))
+    print(json.dumps(measured))
 
 
 if __name__ == "__main__":

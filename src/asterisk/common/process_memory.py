@@ -1,0 +1,197 @@
+"""The memory of this process: what it occupies, what it may occupy, what it can give back.
+
+Sources: proc_pid_smaps(5), proc_pid_maps(5), madvise(2), malloc_trim(3), cgroups(7),
+proc_pid_mountinfo(5), the Linux kernel's `cgroup-v2.rst` and `cgroup-v1/memory.rst`. Elsewhere than
+on Linux nothing is known and nothing is given back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+KIB = 1 << 10
+MOST_MAPPINGS = 20_000  # Linux allows a process 65,530 (vm.max_map_count); others need some
+_SMAPS = Path("/proc/self/smaps")
+_MAPS = Path("/proc/self/maps")
+_RANDOM = 1  # advice: MADV_RANDOM
+# Pages in memory; those that were written to before the mapping was closed to writing.
+_SIZES = {b"Rss:": 0, b"Anonymous:": 0, b"Swap:": 0}
+_NO_LIMIT = 1 << 60  # version 1 says "none" with the largest multiple of a page
+_LARGEST = 1 << 20  # bytes of a file in /proc that are read
+_DEEPEST = 64  # groups within groups
+_LIMIT = {"cgroup2": "memory.max", "cgroup": "memory.limit_in_bytes"}
+
+
+def resident(without: Path | None = None, maps: Path = _SMAPS) -> int | None:
+    """Return the bytes of memory in use, without those of files in the folder ``without``.
+
+    Pages that are shared with other processes count in full: this one may be their last user.
+    None where the system does not say: elsewhere than on Linux, and under qemu's user mode, which
+    reports every mapping as empty.
+    """
+    inside = bytes(without.resolve()) + b"/" if without else None
+    try:
+        return (
+            sum(
+                sizes[b"Rss:"]
+                for _, _, name, sizes in _mappings(maps)
+                if inside is None or not name.startswith(inside)
+            )
+            or None
+        )
+    except OSError:
+        return None
+
+
+def _mappings(smaps: Path) -> Iterator[tuple[bytes, bytes, bytes, dict[bytes, int]]]:
+    """Yield each mapping's address range, permissions, file and sizes in bytes."""
+    mapping: tuple[bytes, bytes, bytes, dict[bytes, int]] | None = None
+    with smaps.open("rb") as lines:
+        for line in lines:
+            first, *rest = line.split(maxsplit=5)
+            if not first.endswith(b":"):
+                if mapping:
+                    yield mapping
+                mapping = first, rest[0], rest[4] if len(rest) == 5 else b"", dict(_SIZES)
+            elif mapping and first in _SIZES:
+                mapping[3][first] = int(rest[0]) * KIB
+    if mapping:
+        yield mapping
+
+
+def proportional(pid: int | str = "self") -> dict[str, int]:
+    """Return ``Pss``, ``Rss`` and the other fields of ``/proc/PID/smaps_rollup``, in bytes.
+
+    Empty where the system does not say.
+    """
+    lines = _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines()
+    fields = [line.split() for line in lines if line.endswith(" kB")]
+    return {name.rstrip(":"): int(value) * KIB for name, value, _ in fields}
+
+
+def limit(root: Path = Path("/")) -> int | None:
+    """Return the lowest memory limit of this process's control groups in bytes, None if none.
+
+    ``root`` is where /proc and the mounts are looked for. Whatever cannot be read sets no limit.
+    """
+    lowest: int | None = None
+    for kind, folder, top in _control_groups(root):
+        path, last = (root / str(group).lstrip("/") for group in (folder, top))
+        for _ in range(_DEEPEST):  # from the group to those above it
+            text = _read(path / _LIMIT[kind]).strip()
+            if text.isdigit() and (value := int(text[:20])) < _NO_LIMIT:
+                lowest = value if lowest is None else min(value, lowest)
+            if path in (last, path.parent):
+                break
+            path = path.parent
+    return lowest
+
+
+def _control_groups(root: Path) -> Iterator[tuple[str, PurePosixPath, PurePosixPath]]:
+    """Yield this process's groups that may limit memory: version, folder, topmost folder."""
+    mounts = []  # version, the group at its root, where it is
+    for line in _read(root / "proc/self/mountinfo").splitlines():
+        front, _, back = line.partition(" - ")
+        fields, (kind, *options) = front.split(), back.split() or [""]
+        memory = len(options) > 1 and "memory" in options[1].split(",")
+        if len(fields) > 4 and (kind == "cgroup2" or (kind == "cgroup" and memory)):
+            mounts.append((kind, PurePosixPath(fields[3]), PurePosixPath(fields[4])))
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        controllers, _, path = line.partition(":")[2].partition(":")
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        for kind, inner, top in mounts:
+            # Within a container the mount may begin below what the kernel's path names.
+            parts = PurePosixPath(path)
+            if kind == ("cgroup" if controllers else "cgroup2") and parts.is_relative_to(inner):
+                below = parts.relative_to(inner)
+                if ".." not in below.parts:
+                    yield kind, top / below, top
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_LARGEST).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+@cache
+def _libc() -> ctypes.CDLL | None:
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return libc
+
+
+def forget(start: int, length: int) -> None:
+    """Drop the whole pages within ``length`` bytes at address ``start``.
+
+    Private memory reads as zeros afterwards, a mapped file as the file. A refusal is no error.
+    """
+    if libc := _libc():
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = (start + length) // mmap.PAGESIZE * mmap.PAGESIZE
+        if first < last:
+            libc.madvise(first, last - first, mmap.MADV_DONTNEED)
+
+
+def forget_files() -> None:
+    """Unload every page that is the same in a file; each comes back when it is read.
+
+    An engine's start runs through megabytes of code, registering every operator it knows, and
+    through a whole model file; texts then need a tenth of the one and some rows of the other.
+    Only mappings that cannot be written to and hold no page of their own are touched: of those
+    the files have every byte. It is the whole process's pages, the caller's too, once at a load.
+    """
+    if not _libc():
+        return
+    with contextlib.suppress(OSError):  # not every kernel has it
+        for addresses, permissions, name, sizes in _mappings(_SMAPS):
+            own = sizes[b"Anonymous:"] or sizes[b"Swap:"]
+            # Nothing to drop where Rss is 0, as in every line that qemu's user mode makes up.
+            if name.startswith(b"/") and b"w" not in permissions and sizes[b"Rss:"] and not own:
+                start, end = (int(part, 16) for part in addresses.split(b"-"))
+                forget(start, end - start)
+
+
+def map_alone(folder: Path) -> None:
+    """Have each page of a file in ``folder`` come alone when it is read.
+
+    Linux maps sixteen pages around the one that is read, which after some hundred texts is the
+    whole token table, for rows of a quarter of a kilobyte. It does not reach beyond a mapping, and
+    advice that differs from page to page divides one mapping into many. Left alone where the
+    process would come to have more than `MOST_MAPPINGS`.
+    """
+    if not (libc := _libc()):
+        return
+    with contextlib.suppress(OSError):
+        mappings = _MAPS.read_bytes().splitlines()
+        inside = bytes(folder.resolve()) + b"/"
+        count = len(mappings)
+        for mapping in mappings:
+            addresses, *_, name = mapping.split(maxsplit=5)
+            if not name.startswith(inside):
+                continue
+            start, end = (int(part, 16) for part in addresses.split(b"-"))
+            parts = (end - start) // mmap.PAGESIZE
+            if count + parts > MOST_MAPPINGS:
+                return
+            count += parts
+            # Even pages by their address, so that doing it again changes nothing.
+            for page in range(start + start % (2 * mmap.PAGESIZE), end, 2 * mmap.PAGESIZE):
+                libc.madvise(page, mmap.PAGESIZE, _RANDOM)
+
+
+def trim_heap() -> None:
+    """Return freed heap memory to the system, where the C library can."""
+    if (libc := _libc()) and hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)

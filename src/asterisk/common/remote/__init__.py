@@ -1,1 +1,0 @@
-"""Other machines, reached by the system's ssh; standard library only."""
