@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import asterisk
-from asterisk.apps.dedup.normal import normal
-from asterisk.apps.dedup.printing import escaped, first_words
+from asterisk.apps.dedup.deduplication import escaped
+from asterisk.apps.dedup.texts import normalize
 from asterisk.apps.dedup.vectors import Vectors
 from asterisk.cli.dedup import main
 from asterisk.common.vectors import to_int8
@@ -28,8 +28,8 @@ HOSTILE = "\x1b]0;owned\x07 back\\slash\tand \u202eturned"
 
 
 @pytest.fixture(scope="module")
-def folder(artifact_of):
-    return artifact_of("onnx", "int8")
+def folder(prompted):
+    return prompted
 
 
 @pytest.fixture
@@ -194,15 +194,6 @@ def test_ctrl_c_is_130_and_leaves_nothing(folder, tmp_path):
     assert list(place.iterdir()) == []
 
 
-def test_cells_and_first_words():
-    assert escaped("a\\\tb\r\n\x1b") == r"a\\\tb\r\n\x1b"
-    assert escaped("plain, größer") == "plain, größer"
-    assert first_words("a\x1b[31m\u202e\nb") == "a [31m b"
-    assert first_words("one two " * 40).endswith("…")
-    assert len(first_words("x" * 500)) <= 73
-    assert first_words("short") == "short"
-
-
 @pytest.fixture
 def index(folder, texts, tmp_path):
     from asterisk.apps.search import Index
@@ -230,9 +221,9 @@ def test_an_index_is_deduplicated_with_the_vectors_it_has(command, index):
     assert any({"a.jsonln0", "a.jsonln2"} <= one for one in members)
 
 
-def test_an_index_of_another_model_is_refused(command, index, folder, tmp_path, artifact_of):
+def test_an_index_of_another_model_is_refused(command, index, folder, tmp_path):
     other = tmp_path / "other"
-    shutil.copytree(artifact_of("onnx", "int8"), other)
+    shutil.copytree(folder, other)
     facts = json.loads((other / "artifact.json").read_text())
     facts |= {"fingerprint": "0" * 64, "compatible_with": []}
     (other / "artifact.json").write_text(json.dumps(facts))
@@ -293,7 +284,7 @@ def test_prompts(prompted, tmp_path, capsys):
         assert main([*arguments, "--threshold", "0.1", *given]) == 0
         found[name] = json.loads(capsys.readouterr().out)["clusters"]
     with asterisk.load(prompted) as runtime:
-        texts = [normal(text) for text in place.read_text().splitlines()]
+        texts = [normalize(text) for text in place.read_text().splitlines()]
         for name, clusters in found.items():
             rows = Vectors(to_int8(runtime.encode(texts, prompt_name=name)))
             cosine = rows.of_pairs(np.array([0]), np.array([1]))[0]
