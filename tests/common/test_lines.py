@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asterisk.apps.classify.labelled import load as labelled
+from asterisk.apps.classify.labelling import load as labelled
 from asterisk.apps.dedup.calibration import read_pairs as judged
 from asterisk.bench.planfile import read as plan
 from asterisk.cli.export import _texts as export_texts

@@ -20,8 +20,8 @@ SUBJECTS = {"cat": "a cat and another cat", "tax": "the tax office wants more ta
 
 
 @pytest.fixture(scope="module")
-def folder(artifact_of):
-    return artifact_of("onnx", "int8")
+def folder(prompted):
+    return prompted
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,7 @@ def test_what_cannot_be_done(capfdbinary, places, tmp_path, arguments, status):
 
 
 @given(data=st.binary(max_size=200))
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_bytes_to_label(folder, head, tmp_path_factory, capfdbinary, data):
     source = tmp_path_factory.getbasetemp() / "any.txt"
     source.write_bytes(data)

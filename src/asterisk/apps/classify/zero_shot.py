@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from asterisk.apps.classify.head import Head, Layer
-from asterisk.apps.classify.labelled import check_label
+from asterisk.apps.classify.labelling import check_label
 from asterisk.common.errors import UsageError
 from asterisk.common.validation import strings
 from asterisk.runtimes.runtime import Runtime
