@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 FORMATS = {".tsv": "tsv", ".tab": "tsv", ".txt": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 HELD_OUT = 10  # one text in so many
+LABELLED = "label TAB text a line; - for standard input"
 
 
 def parser(name: str = "") -> argparse.ArgumentParser:
@@ -38,19 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _model_arguments(it: argparse.ArgumentParser) -> None:
     it.add_argument("--model", type=Path, required=True, help="artifact or checkpoint folder")
     it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
-    prompt_argument(
-        it, "before each text, for a head the one it was trained with (default: its own)"
-    )
-
-
-def _labelled_argument(it: argparse.ArgumentParser) -> None:
-    it.add_argument("labelled", type=Path, help="label TAB text a line; - for standard input")
+    what = "before each text, for a head the one it was trained with (default: its own)"
+    prompt_argument(it, what)
 
 
 def _train_arguments(it: argparse.ArgumentParser) -> None:
     from asterisk.apps.classify.head import HeadRecipe
 
-    _labelled_argument(it)
+    it.add_argument("labelled", type=Path, help=LABELLED)
     it.add_argument("--out", type=Path, required=True, help="file to write the head to")
     _model_arguments(it)
     it.add_argument("--dim", type=positive, help="use the first DIM dimensions only")
@@ -64,7 +61,7 @@ def _train_arguments(it: argparse.ArgumentParser) -> None:
 
 def _evaluate_arguments(it: argparse.ArgumentParser) -> None:
     it.add_argument("head", type=Path, help="file that train wrote")
-    _labelled_argument(it)
+    it.add_argument("labelled", type=Path, help=LABELLED)
     _model_arguments(it)
     it.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -136,14 +133,11 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    import asterisk
     from asterisk.apps.classify.head import Head
     from asterisk.apps.classify.labelling import load, score
-    from asterisk.runtimes.spaces import spaces
 
     head, given = Head.open(arguments.head), load(arguments.labelled)
-    with asterisk.load(arguments.model, threads=arguments.threads) as runtime:
-        head.check(spaces(runtime), runtime.config.embedding_size)
+    with _opened(arguments, head) as runtime:
         vectors = _embedded(runtime, given, head.dim, arguments.prompt_name)
         result = score(head, vectors, given.labels)
     if arguments.json:
@@ -161,21 +155,27 @@ def _embedded(
     from asterisk.common.streams.reading import Record, embedded
 
     records = list(map(Record, given.texts, given.positions))
-    shown = sys.stderr.isatty()
-    return embedded(
-        runtime, records, prompt_name, "truncate", dim=dim, normalize=True, show_progress=shown
-    )
+    how = {"dim": dim, "normalize": True, "show_progress": sys.stderr.isatty()}
+    return embedded(runtime, records, prompt_name, "truncate", **how)
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    import asterisk
     from asterisk.apps.classify.head import Head
-    from asterisk.runtimes.spaces import spaces
 
     head = Head.open(arguments.head)
+    with _opened(arguments, head) as runtime:
+        _label(arguments, runtime, head)
+
+
+@contextmanager
+def _opened(arguments: argparse.Namespace, head: Head) -> Iterator[Runtime]:
+    """Open the model; ArtifactError unless ``head`` is for its vectors."""
+    import asterisk
+    from asterisk.runtimes.spaces import spaces
+
     with asterisk.load(arguments.model, threads=arguments.threads) as runtime:
         head.check(spaces(runtime), runtime.config.embedding_size)
-        _label(arguments, runtime, head)
+        yield runtime
 
 
 def _zero_shot(arguments: argparse.Namespace) -> None:

@@ -197,7 +197,7 @@ def test_a_thousand_connections(tflite, descriptors):
         refusals = server.metric('asterisk_rejected_total{reason="unavailable"}')
         assert (refusals > 0) == (descriptors == 300)
         assert server.stop() == 0
-        assert "Traceback" not in server.told
+        assert "Traceback" not in server.messages
 
 
 def test_sigterm_under_load_loses_no_request(tflite):
@@ -226,8 +226,8 @@ def test_what_is_under_way_has_bounded_seconds(tflite):
         begin = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - begin < 8
-        assert "1 requests were cut short" in server.told
-        assert len(server.told.splitlines()) == 2  # and the first one
+        assert "1 requests were cut short" in server.messages
+        assert len(server.messages.splitlines()) == 2  # and the first one
 
 
 def test_a_second_interrupt_ends_it_at_once(tflite):
@@ -257,8 +257,8 @@ def test_what_is_cut_short_is_told_so(tflite):
         refused(got.partition(b"\r\n\r\n")[2])
         assert server.process.wait(30) == 0
         server.stop()  # which reads the rest of what it told
-        assert "2 requests were cut short" in server.told
-        assert len(server.told.splitlines()) == 2
+        assert "2 requests were cut short" in server.messages
+        assert len(server.messages.splitlines()) == 2
 
 
 def test_an_idle_connection_is_closed_and_what_is_under_way_answered(tflite):

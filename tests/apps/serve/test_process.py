@@ -18,8 +18,7 @@ import time
 import pytest
 
 from apps.serve.conftest import NAME, answer, refused, running, until
-from asterisk.apps.serve.listen import bind_unix, identity_of, remove
-from asterisk.apps.serve.token import read_token
+from asterisk.apps.serve.server import bind_unix, identity_of, read_token, remove
 from asterisk.common.errors import UsageError
 
 
@@ -75,7 +74,7 @@ def test_signals(tflite, number, status):
     with running(tflite) as server:
         assert server.embed("x")[0] == 200
         assert server.stop(number) == status
-        assert len(server.told.splitlines()) == 1
+        assert len(server.messages.splitlines()) == 1
 
 
 def test_a_token_is_asked_for(tflite, tmp_path):
@@ -97,7 +96,7 @@ def test_a_token_is_asked_for(tflite, tmp_path):
             headers = {"Authorization": given}
             assert server.call("POST", "/v1/embeddings", body, headers)[0] == 200
         assert server.call("GET", "/health")[0] == 200
-        assert "warning" not in server.told
+        assert "warning" not in server.messages
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o610, 0o601, 0o777])
@@ -145,7 +144,9 @@ def test_who_owns_a_token(tmp_path, monkeypatch):
 
 def test_another_address_without_a_token_is_warned_of(tflite):
     with running(tflite, "--host", "0.0.0.0") as server:
-        assert re.search(r"warning: anyone who reaches \S+:\d+ may use it: no token\n", server.told)
+        assert re.search(
+            r"warning: anyone who reaches \S+:\d+ may use it: no token\n", server.messages
+        )
         assert server.embed("x")[0] == 200
 
 
@@ -236,7 +237,7 @@ def test_a_memory_limit_that_is_too_low(command, tflite):
 
 def test_only_what_is_needed_is_imported(tflite, python):
     done = python(
-        "import sys, asterisk, asterisk.cli.serve, asterisk.apps.serve.run\n"
+        "import sys, asterisk, asterisk.cli.serve, asterisk.apps.serve.server\n"
         "with asterisk.load(sys.argv[1]) as runtime: runtime.encode('x')\n"
         "print([name for name in ('httptools', 'uvloop', 'websockets', 'wsproto', 'pydantic', "
         "'torch', 'dotenv', 'watchfiles', 'httpx', 'jinja2', 'python_multipart', "

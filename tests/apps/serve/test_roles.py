@@ -10,30 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import asterisk
-from apps.serve.conftest import running
-from asterisk.apps.serve.api import EncodeRequest, Rules, parse_embeddings
-from asterisk.apps.serve.errors import ApiError
-from asterisk.apps.serve.jobs import Workers
+from asterisk.apps.serve.api import ApiError, EncodeRequest, Rules, parse_embeddings
+from asterisk.apps.serve.service import Workers
 from asterisk.runtimes.runtime import Runtime
 from asterisk.tokenizer import gpt2
 
 TEXTS = ["how plants make sugar", "a text"]
 PROMPTS = {"query": "query: ", "document": "", "passage": "passage: ", "s2p:x": "topic: "}
-
-
-@pytest.fixture(scope="module")
-def e5(prompted):
-    for module in ("uvicorn", "starlette", "onnxruntime"):
-        pytest.importorskip(module)
-    with running(prompted, "--model-name", "e5:latest") as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def own(prompted):
-    with asterisk.load(prompted) as runtime:
-        yield runtime
 
 
 def floats(body) -> np.ndarray:
@@ -173,7 +156,7 @@ def test_special_tokens_stand_around_texts_and_ids(on_long):
         workers = Workers(runtime, 1, 100, on_long)
         request = EncodeRequest(list(items), 2, lambda _, row: row.tobytes(), 8, prompt)
         job = workers.submit(request)
-        await job.done
+        await job.finished
         assert workers.close(10)
         return runtime.given, job
 

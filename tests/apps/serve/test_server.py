@@ -45,18 +45,6 @@ def test_every_bit_is_the_runtimes(server, runtime, lines, encoding, dimensions)
     assert body["usage"]["prompt_tokens"] == tokens
 
 
-@pytest.mark.parametrize(("format", "recipe"), [("onnx", "int8"), ("gguf", "q8_0")])
-def test_other_formats(artifact_of, lines, format, recipe):
-    import asterisk
-
-    pytest.importorskip({"onnx": "onnxruntime", "gguf": "xllamacpp"}[format])
-    artifact = artifact_of(format, recipe)
-    with running(artifact, "--threads", 2) as it, asterisk.load(artifact) as own:
-        status, body = it.embed(lines[:40])
-        assert status == 200
-        assert floats(body).tobytes() == own.encode(lines[:40]).tobytes()
-
-
 @pytest.fixture(scope="module")
 def with_ids(tflite):
     with running(tflite, "--threads", 2, "--accept-token-ids") as it:

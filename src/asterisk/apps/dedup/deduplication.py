@@ -75,28 +75,22 @@ class Found:
         """Rows that another one represents."""
         return sum(len(cluster.members) - 1 for cluster in self.clusters)
 
-    def mask(self) -> npt.NDArray[np.bool_]:
-        """Return which rows stay, bool [rows]: representatives, and all that is in no cluster."""
-        stays = np.ones(self.rows, np.bool_)
-        for cluster in self.clusters:
-            stays[list(cluster.members)] = False
-            stays[cluster.representative] = True
-        return stays
-
     def kept(self) -> list[int]:
-        """Return the rows that stay, in their order."""
-        return [int(row) for row in np.flatnonzero(self.mask())]
+        """Return the rows that stay, ascending: representatives, and all that is in no cluster."""
+        members = {row for cluster in self.clusters for row in cluster.members}
+        members -= {cluster.representative for cluster in self.clusters}
+        return [row for row in range(self.rows) if row not in members]
 
 
 class PassageIndex(Protocol):
-    """An index of documents' passages, as `asterisk.apps.search.Index` is one."""
+    """What `asterisk.apps.search.Index` gives of its documents' passages."""
 
     @property
     def dimension(self) -> int:
-        """The size of its vectors."""
+        """The size of a vector."""
 
     def vectors(self) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-        """Yield passages' numbers and their vectors, [passages, dimension], in blocks."""
+        """Yield numbers of passages and their vectors, [passages, dimension], in blocks."""
 
     def passage(self, number: int) -> tuple[Document, Any]:
         """Return the document that a passage is part of, and the passage."""
@@ -135,14 +129,10 @@ def deduplicate(
             collector.append(text, text)
         copies, before = collector.finish(), runtime.truncated
         vectors = embed(copies, spool, runtime, prompt_name=prompt_name, progress=progress)
+        cut = runtime.truncated - before
+        of = numbers_of(copies, spool) if numbers == DIFFER else None
         return cluster(
-            copies,
-            vectors,
-            threshold,
-            threads=threads,
-            numbers=numbers_of(copies, spool) if numbers == DIFFER else None,
-            progress=progress,
-            cut=runtime.truncated - before,
+            copies, vectors, threshold, threads=threads, numbers=of, progress=progress, cut=cut
         )
 
 
@@ -220,14 +210,10 @@ def cluster(
     """Cluster the distinct rows of ``copies`` by their ``vectors``, and by ``numbers`` if given."""
     _check_threshold(threshold)
     groups = connect(vectors, threshold, threads=threads, exact=exact, progress=progress)
+    clusters = copies.spread(split(groups, vectors, threshold, numbers))
+    complete = len(vectors) <= exact
     return Found(
-        threshold,
-        copies.rows,
-        copies.empty,
-        copies.copies,
-        copies.spread(split(groups, vectors, threshold, numbers)),
-        len(vectors) <= exact,
-        cut,
+        threshold, copies.rows, copies.empty, copies.copies, clusters, complete=complete, cut=cut
     )
 
 
@@ -245,11 +231,7 @@ def write_found(
     numbers: str,
     chosen: str = "",
 ) -> None:
-    """Write ``found`` as "report", "json" or "tsv".
-
-    A report has ``chosen`` after the threshold, which says how that was chosen. JSON has
-    ``numbers`` among its fields.
-    """
+    """Write ``found`` as "report", where ``chosen`` follows the threshold, as "json" or "tsv"."""
     if format == "report":
         lines = _report_lines(found, spool, chosen)
     elif format == "json":

@@ -3,9 +3,8 @@
 A dot product of whole numbers below 2^24 is exact in float32 whatever the order of its sum, so that
 neither the block a pair is compared in nor the number of threads can move it across a threshold.
 
-Blocks of rows are multiplied with one another in float32. Most of the work is saved exactly: rows
-are rotated so that their variance is in the first components (a rotation changes no dot product),
-and by Cauchy and Schwarz
+Most of the work is saved exactly: rows are rotated so that their variance is in the first
+components (a rotation changes no dot product), and by Cauchy and Schwarz
 
     cos(a, b)  <=  a[:k] · b[:k]  +  |a[k:]| · |b[k:]|
 
@@ -71,10 +70,9 @@ class RowBuffer:
         block = np.ascontiguousarray(block, self._dtype)
         self._bytes += block.nbytes
         self._blocks.append(block)
-        if self._file is None and self._bytes > self._limit:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115
-        if self._file is not None:
+        if self._bytes > self._limit:
             with disk_errors():
+                self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115
                 while self._blocks:
                     self._file.write(self._blocks.pop(0).data)
 

@@ -23,8 +23,17 @@ from asterisk.runtimes.runtime import OnLong, Vectors
 
 LANGCHAIN = "LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False"
 _ENTRY = 112  # bytes of a text's entry beside its numbers, its object's included
-_RETRY_SOON = {"retry-after": "1"}
-_CLOSE = {"connection": "close"}
+_INVALID = "invalid_request_error"
+_ERRORS: Mapping[int, tuple[str, str | None, Mapping[str, str]]] = {  # type, code and headers
+    401: (_INVALID, "invalid_api_key", {"www-authenticate": "Bearer"}),
+    405: (_INVALID, "method_not_supported", {}),
+    408: (_INVALID, "timeout", {"connection": "close"}),
+    413: (_INVALID, "body_too_large", {"connection": "close"}),
+    415: (_INVALID, None, {"accept-encoding": "gzip"}),
+    429: ("requests", "rate_limit_exceeded", {"retry-after": "1"}),
+    500: ("server_error", None, {}),
+    503: ("server_error", None, {"retry-after": "1", "connection": "close"}),
+}
 _TEI_TYPES = {429: "overloaded", 500: "backend", 503: "unhealthy"}
 
 Item = str | list[int]
@@ -34,7 +43,10 @@ Writer = Callable[[int, Vectors], bytes]
 
 
 class ApiError(Exception):
-    """A request that is answered with ``status`` and a message instead of vectors."""
+    """A request that is answered with ``status`` and a message instead of vectors.
+
+    ``code`` and ``headers`` are by default those of the status.
+    """
 
     def __init__(
         self,
@@ -43,50 +55,23 @@ class ApiError(Exception):
         *,
         param: str | None = None,
         code: str | None = None,
-        kind: str = "invalid_request_error",
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message, self.headers = status, message, headers
-        self.param, self.code, self.kind = param, code, kind
+        self.status, self.message, self.param = status, message, param
+        self.kind, default_code, default_headers = _ERRORS.get(status, (_INVALID, None, {}))
+        self.code = default_code if code is None else code
+        self.headers = default_headers if headers is None else headers
 
     def response(self, path: str) -> Response:
-        """Return the answer to a request for ``path``, in the shape of the API that it asked."""
-        fields: dict[str, object] = {
-            "error": {
-                "message": self.message,
-                "type": self.kind,
-                "param": self.param,
-                "code": self.code,
-            }
-        }
+        """Return the answer to a request for ``path``, in the shape of its API."""
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        fields: dict[str, object] = {"error": error}
         if path == "/embed":
             kind = _TEI_TYPES.get(self.status, "validation")
             fields = {"error": self.message, "error_type": kind}
         body = json.dumps(fields).encode() + b"\n"
         return Response(body, self.status, self.headers, "application/json")
-
-
-def busy(message: str) -> ApiError:
-    """Return the error for a request for which there is no memory or queue now."""
-    return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers=_RETRY_SOON)
-
-
-def too_large(limit: int) -> ApiError:
-    """Return the error for a body of more than ``limit`` bytes."""
-    message = f"The request's body has more than {limit} bytes."
-    return ApiError(413, message, code="body_too_large", headers=_CLOSE)
-
-
-def too_slow(seconds: float) -> ApiError:
-    """Return the error for a body that did not arrive within ``seconds``."""
-    message = f"The request did not arrive within {seconds:g} seconds."
-    return ApiError(408, message, code="timeout", headers=_CLOSE)
-
-
-def unavailable(message: str) -> ApiError:
-    """Return the error where the server, not the request, is at fault for now."""
-    return ApiError(503, message, kind="server_error", headers={**_RETRY_SOON, **_CLOSE})
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asterisk.apps.serve import api
-from asterisk.apps.serve.api import ApiError, busy, unavailable
+from asterisk.apps.serve.api import ApiError
 from asterisk.apps.serve.limits import Reservation
 from asterisk.apps.serve.service import Job, Service
 from asterisk.common.vectors import similarity
@@ -70,14 +70,14 @@ class VectorRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         with self.service.answers.reserve() as reservation:
+            # Nothing but the answer is in memory while the client reads it.
             parts = await self._answer(scope, receive, reservation)
             await self.service.send(parts, send, reservation)
 
     async def _answer(
         self, scope: Scope, receive: Receive, reservation: Reservation
     ) -> list[bytes]:
-        service = self.service
-        start = time.monotonic()
+        service, start = self.service, time.monotonic()
         try:
             with service.bodies.reserve() as held:
                 body = await service.body(scope, receive, held)
@@ -85,15 +85,14 @@ class VectorRoute:
                 del body
                 encode = getattr(request, "encode", request)
                 if not reservation.grow(encode.answer_size, allow_first=True):
-                    raise busy("Too many answers are under way or not read yet.")
+                    raise ApiError(429, "Too many answers are under way or not read yet.")
                 job = await service.embed(encode, receive)
             parts = self.finish(request, job)
         except (ApiError, ClientDisconnect):
             raise
         except Exception:
             traceback.print_exc(file=sys.stderr)
-            message = "The server failed; its log says more."
-            raise ApiError(500, message, kind="server_error") from None
+            raise ApiError(500, "The server failed; its log says more.") from None
         service.metrics.seconds.observe(time.monotonic() - start)
         return parts
 
@@ -113,12 +112,9 @@ class AccessControl:
         if path == "/health":
             pass
         elif service.connections() > service.limits.connections:
-            app = unavailable("Too many connections.").response(path)
+            app = ApiError(503, "Too many connections.").response(path)
         elif self.token is not None and not _carries(self.token, authorization):
-            challenge = {"www-authenticate": "Bearer"}
-            message = "Incorrect API key provided."
-            refusal = ApiError(401, message, code="invalid_api_key", headers=challenge)
-            app = refusal.response(path)
+            app = ApiError(401, "Incorrect API key provided.").response(path)
         await app(scope, receive, send)
 
 
@@ -156,7 +152,7 @@ class RequestCounter:
         except asyncio.CancelledError:
             self.service.cut_short += 1
             if status == 499:
-                failure = unavailable("The server stopped before there was an answer.")
+                failure = ApiError(503, "The server stopped before there was an answer.")
                 await failure.response(path)(scope, receive, count)
         if status in _REASONS:
             metrics.rejected.labels(_REASONS[status]).inc()
@@ -255,9 +251,7 @@ async def _api_error(request: Request, failure: ApiError) -> Response:
 async def _http_error(request: Request, failure: HTTPException) -> Response:
     asked = f"{request.method} {request.scope['path'][:200]}"
     if failure.status_code == 405:
-        headers = dict(failure.headers or {})
-        code = "method_not_supported"
-        return ApiError(405, f"Not allowed: {asked}.", code=code, headers=headers).response("")
+        return ApiError(405, f"Not allowed: {asked}.", headers=failure.headers).response("")
     return ApiError(404, f"Unknown request URL: {asked}.", code="unknown_url").response("")
 
 

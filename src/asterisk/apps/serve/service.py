@@ -26,16 +26,7 @@ from prometheus_client import (
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from asterisk.apps.serve.api import (
-    ApiError,
-    EncodeRequest,
-    Item,
-    Rules,
-    busy,
-    too_large,
-    too_slow,
-    unavailable,
-)
+from asterisk.apps.serve.api import ApiError, EncodeRequest, Item, Rules
 from asterisk.apps.serve.limits import ByteBudget, Limits, Reservation
 from asterisk.common.errors import InputError
 from asterisk.runtimes.runtime import OnLong, Runtime, divisor
@@ -145,11 +136,12 @@ class Workers:
     def submit(self, request: EncodeRequest) -> Job:
         """Queue a request; its job is ``finished`` in the end. ApiError if the queue is full."""
         if self._closed:
-            raise unavailable("The server is stopping.")
+            raise ApiError(503, "The server is stopping.")
         count = len(request.items)
         with self._lock:
             if self.waiting + count > self._limit:
-                raise busy(f"{self.waiting} texts are waiting; at most {self._limit} can.")
+                message = f"{self.waiting} texts are waiting; at most {self._limit} can."
+                raise ApiError(429, message)
             self.waiting += count
         job = Job(request, self._loop.create_future())
         self._jobs.put(job)
@@ -294,23 +286,24 @@ class Service:
             if not job.finished.done():
                 if gone.done():
                     raise ClientDisconnect
-                raise unavailable(f"No answer within {seconds:g} seconds.")
+                raise ApiError(503, f"No answer within {seconds:g} seconds.")
         finally:
             gone.cancel()
 
     async def body(self, scope: Scope, receive: Receive, reservation: Reservation) -> bytes:
         """Return a request's body, inflated and within the bounds; ApiError, ClientDisconnect."""
-        limit = self.limits.body
+        limit, seconds = self.limits.body, self.limits.arrival
+        too_large = ApiError(413, f"The request's body has more than {limit} bytes.")
         headers = dict(scope["headers"])
         large = int(headers.get(b"content-length", b"0")) > limit  # the server took digits only
         if large and b"expect" in headers:
-            raise too_large(limit)
+            raise too_large
         gzip = _decompressor(headers.get(b"content-encoding", b"identity"))
         parts: list[bytes] = []
         more = True
         dropped = 0
         try:
-            async with asyncio.timeout(self.limits.arrival):
+            async with asyncio.timeout(seconds):
                 # A body that is too large is read, too: many clients hear nothing before its end.
                 while more and dropped < _MOST_DROPPED:
                     message = await receive()
@@ -329,16 +322,17 @@ class Service:
                     elif reservation.grow(len(part)):
                         parts.append(part)
                     else:
-                        raise busy("Too many large requests at once.")
+                        raise ApiError(429, "Too many large requests at once.")
             if gzip is not None and not large and not gzip.eof:
                 raise zlib.error
         except TimeoutError:
-            raise too_slow(self.limits.arrival) from None
+            message = f"The request did not arrive within {seconds:g} seconds."
+            raise ApiError(408, message) from None
         except zlib.error:
             message = "The body is not one whole gzip stream, as its Content-Encoding says."
             raise ApiError(400, message) from None
         if large:
-            raise too_large(limit)
+            raise too_large
         return b"".join(parts)
 
     async def send(self, parts: list[bytes], send: Send, reservation: Reservation) -> None:
@@ -363,6 +357,5 @@ def _decompressor(encoding: bytes) -> Any:
     """Return what inflates a body, None for one that is not compressed."""
     name = encoding.strip().lower()
     if name not in (b"identity", b"gzip", b"x-gzip"):
-        accepted = {"accept-encoding": "gzip"}
-        raise ApiError(415, "A body may be compressed with gzip only.", headers=accepted)
+        raise ApiError(415, "A body may be compressed with gzip only.")
     return None if name == b"identity" else zlib.decompressobj(wbits=31)
