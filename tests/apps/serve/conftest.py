@@ -155,8 +155,8 @@ def runtime(tflite):
 
 @pytest.fixture(scope="session")
 def e5(prompted) -> Iterator[Server]:
-    """One of a model with prompts, under a further name, in ONNX."""
-    for module in ("uvicorn", "starlette", "onnxruntime"):
+    """One of a model with prompts, under a further name."""
+    for module in ("uvicorn", "starlette"):
         pytest.importorskip(module)
     with running(prompted, "--model-name", "e5:latest") as it:
         yield it

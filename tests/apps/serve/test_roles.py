@@ -84,7 +84,7 @@ def parsed(rules: Rules, **fields):
 
 
 @pytest.mark.parametrize(
-    ("fields", "status", "param", "told"),
+    ("fields", "status", "param", "message"),
     [
         ({"input_type": "clustering"}, 400, "input_type", "'query', 'document', 'passage'"),
         ({"input_type": ""}, 400, "input_type", "there are"),
@@ -103,8 +103,8 @@ def parsed(rules: Rules, **fields):
     ],
     ids=str,
 )
-def test_what_contradicts_or_is_not_there_is_refused(fields, status, param, told):
-    with pytest.raises(ApiError, match=told) as failure:
+def test_what_contradicts_or_is_not_there_is_refused(fields, status, param, message):
+    with pytest.raises(ApiError, match=message) as failure:
         parsed(rules(special=frozenset({0, 7})), **fields)
     assert (failure.value.status, failure.value.param) == (status, param)
 

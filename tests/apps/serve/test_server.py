@@ -45,6 +45,16 @@ def test_every_bit_is_the_runtimes(server, runtime, lines, encoding, dimensions)
     assert body["usage"]["prompt_tokens"] == tokens
 
 
+def test_a_checkpoint_folder_is_served_too(toy_folder, lines):
+    with running(toy_folder) as it:
+        assert [model["id"] for model in json.loads(it.call("GET", "/v1/models")[2])["data"]] == [
+            NAME
+        ]
+        status, body = it.embed(lines[:10])
+        assert status == 200
+        assert floats(body).shape == (10, 256)
+
+
 @pytest.fixture(scope="module")
 def with_ids(tflite):
     with running(tflite, "--threads", 2, "--accept-token-ids") as it:

@@ -93,20 +93,18 @@ class Job:
     """One request's texts, and what has become of them."""
 
     def __init__(self, request: EncodeRequest, finished: asyncio.Future[None]) -> None:
+        items = request.items
         self.request = request
         self.finished = finished
-        self.entries = [b""] * len(request.items)
-        """Each vector as the request's ``write`` gives it."""
+        self.entries = [b""] * len(items)  # each vector as the request's ``write`` gives it
+        # Longest first: a new length costs LiteRT a new plan of its memory.
+        self.order = sorted(range(len(items)), key=lambda i: len(items[i]), reverse=True)
+        self.taken = 0
+        self.left = len(items)
         self.tokens = 0
         self.truncated = 0
         self.failure: BaseException | None = None
         self.abandoned = False
-        # Longest first: a new length costs LiteRT a new plan of its memory.
-        self.order = sorted(
-            range(len(request.items)), key=lambda i: len(request.items[i]), reverse=True
-        )
-        self.taken = 0
-        self.left = len(request.items)
 
 
 class Workers:
