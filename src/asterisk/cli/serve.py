@@ -74,21 +74,16 @@ def _serve(arguments: argparse.Namespace) -> int:
     from asterisk.apps.serve import server  # before the engine: its memory counts, too
 
     token = server.read_token(arguments.token_file) if arguments.token_file else None
-    if not arguments.socket:
-        with server.bind_tcp(arguments.host, arguments.port) as listener:
-            return _run(arguments, listener, token)
-    listener = server.bind_unix(arguments.socket)
-    identity = server.identity_of(arguments.socket)
-    try:
-        with listener:
-            return _run(arguments, listener, token)
-    finally:
-        server.remove(arguments.socket, identity)
+    with (
+        server.unix_socket(arguments.socket)
+        if arguments.socket
+        else server.bind_tcp(arguments.host, arguments.port)
+    ) as listener:
+        return _run(arguments, listener, token)
 
 
 def _run(arguments: argparse.Namespace, listener: socket.socket, token: bytes | None) -> int:
-    from asterisk.apps.serve.app import Served
-    from asterisk.apps.serve.server import serve
+    from asterisk.apps.serve.server import Served, serve
 
     runtime, size = _load(arguments)
     name = _model_name(arguments.artifact)

@@ -18,7 +18,7 @@ import time
 import pytest
 
 from apps.serve.conftest import NAME, answer, refused, running, until
-from asterisk.apps.serve.server import bind_unix, identity_of, read_token, remove
+from asterisk.apps.serve.server import read_token, unix_socket
 from asterisk.common.errors import UsageError
 
 
@@ -197,16 +197,15 @@ def test_a_new_server_takes_a_unix_socket_over_from_one_that_stops(tflite, tmp_p
 
 def test_only_the_socket_of_its_own_is_removed(tmp_path):
     path = tmp_path / "socket"
-    with contextlib.closing(bind_unix(path)):
-        first = identity_of(path)
+    with unix_socket(path):
         path.chmod(0o660)
-        assert identity_of(path) == first
-    with contextlib.closing(bind_unix(path)):  # perhaps with the same inode
-        remove(path, first)
+    assert not path.exists()
+    with contextlib.ExitStack() as new:
+        with unix_socket(path) as old:
+            old.close()
+            new.enter_context(unix_socket(path))  # perhaps with the same inode
         assert path.exists()
-        remove(path, identity_of(path))
-        assert not path.exists()
-    remove(path, identity_of(path))
+    assert not path.exists()
 
 
 def test_a_memory_limit_bounds_requests_too(tflite):

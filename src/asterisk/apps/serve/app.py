@@ -97,25 +97,21 @@ class VectorRoute:
         return parts
 
 
-class AccessControl:
-    """Middleware that refuses a request, whatever it asks for, without the token or room for it."""
+def access_control(app: ASGIApp, service: Service, token: bytes | None) -> ASGIApp:
+    """Refuse a request, whatever it asks for, without the token or room for its connection."""
 
-    def __init__(self, app: ASGIApp, service: Service, token: bytes | None) -> None:
-        self.app = app
-        self.service = service
-        self.token = token
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer with an error."""
-        app, path, service = self.app, scope["path"], self.service
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        responder, path = app, scope["path"]
         authorization = dict(scope["headers"]).get(b"authorization", b"")
         if path == "/health":
             pass
         elif service.connections() > service.limits.connections:
-            app = ApiError(503, "Too many connections.").response(path)
-        elif self.token is not None and not _carries(self.token, authorization):
-            app = ApiError(401, "Incorrect API key provided.").response(path)
-        await app(scope, receive, send)
+            responder = ApiError(503, "Too many connections.").response(path)
+        elif token is not None and not _carries(token, authorization):
+            responder = ApiError(401, "Incorrect API key provided.").response(path)
+        await responder(scope, receive, send)
+
+    return respond
 
 
 def _carries(token: bytes, authorization: bytes) -> bool:
@@ -124,15 +120,10 @@ def _carries(token: bytes, authorization: bytes) -> bool:
     return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), token)
 
 
-class RequestCounter:
-    """Middleware that gives a path its one name, counts answers, and ends those that must end."""
+def request_counter(app: ASGIApp, service: Service) -> ASGIApp:
+    """Give a path its one name, count the answers, and end the requests that must end."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self.app = app
-        self.service = service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         if path not in PATHS:
             path = re.sub("/+", "/", path).rstrip("/")
@@ -146,18 +137,19 @@ class RequestCounter:
                 status = message["status"]
             await send(message)
 
-        metrics = self.service.metrics
         try:
-            await self.app(scope, receive, count)
+            await app(scope, receive, count)
         except asyncio.CancelledError:
-            self.service.cut_short += 1
+            service.cut_short += 1
             if status == 499:
                 failure = ApiError(503, "The server stopped before there was an answer.")
                 await failure.response(path)(scope, receive, count)
         if status in _REASONS:
-            metrics.rejected.labels(_REASONS[status]).inc()
+            service.metrics.rejected.labels(_REASONS[status]).inc()
         label = path if path in PATHS else "/v1/models/" if "/v1/models/" in path else "other"
-        metrics.requests.labels(label, str(status)).inc()
+        service.metrics.requests.labels(label, str(status)).inc()
+
+    return respond
 
 
 def application(service: Service, served: Served) -> ASGIApp:
@@ -199,7 +191,7 @@ def application(service: Service, served: Served) -> ASGIApp:
         }
         return [json.dumps(answer, ensure_ascii=False).encode(errors="replace")]
 
-    middleware = [Middleware(AccessControl, service=service, token=served.token)]
+    middleware = [Middleware(access_control, service=service, token=served.token)]
     if served.cors_origins:
         cors = Middleware(
             CORSMiddleware,
@@ -226,7 +218,7 @@ def application(service: Service, served: Served) -> ASGIApp:
     ]
     handlers = {ApiError: _api_error, HTTPException: _http_error, ClientDisconnect: _hung_up}
     starlette = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
-    return RequestCounter(starlette, service)
+    return request_counter(starlette, service)
 
 
 def _ranked(

@@ -12,6 +12,7 @@ import socket
 import stat
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,6 @@ _ACCEPTED = 8  # connections at a time, so that those too many are closed before
 _LAST = 0.5  # seconds for the end itself, whatever is left of the grace
 _SWEEP = 0.25  # seconds between two looks at the connections
 _SWITCH = 0.0005  # seconds: a worker that waits for the interpreter is a request that waits
-
-Identity = tuple[int, int, int]
-"""A file's device, inode and time of modification, which a socket has from its birth."""
 
 
 def serve(
@@ -209,10 +207,12 @@ def bind_tcp(host: str, port: int) -> socket.socket:
     return it
 
 
-def bind_unix(path: Path) -> socket.socket:
-    """Return a Unix socket at ``path`` for this user only; UsageError if that cannot be.
+@contextlib.contextmanager
+def unix_socket(path: Path) -> Iterator[socket.socket]:
+    """Give a Unix socket that listens at ``path``, for this user only; UsageError if it cannot.
 
-    What a server that was killed has left there is replaced.
+    What a server that was killed has left there is replaced. In the end the path is removed, unless
+    another server has taken it over.
     """
     it = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(0o177)
@@ -226,22 +226,22 @@ def bind_unix(path: Path) -> socket.socket:
         raise UsageError(f"cannot listen on {path}: {_reason(failure)}") from None
     finally:
         os.umask(mask)
-    return it
+    identity = _identity(path)
+    try:
+        with it:
+            yield it
+    finally:
+        if identity and _identity(path) == identity:
+            path.unlink(missing_ok=True)
 
 
-def identity_of(path: Path) -> Identity | None:
+def _identity(path: Path) -> tuple[int, int, int] | None:
     """Return what tells the socket at ``path`` from one that replaced it, None if there is none."""
     with contextlib.suppress(OSError):
         it = path.lstat()
         # The number of a socket that is gone may be given to the next, and a chmod changes ctime.
         return it.st_dev, it.st_ino, it.st_mtime_ns
     return None
-
-
-def remove(path: Path, identity: Identity | None) -> None:
-    """Remove the socket at ``path`` if it is still the one with this identity."""
-    if identity is not None and identity_of(path) == identity:
-        path.unlink(missing_ok=True)
 
 
 def _is_left_over(path: Path) -> bool:
