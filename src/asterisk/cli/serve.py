@@ -83,7 +83,8 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, listener: socket.socket, token: bytes | None) -> int:
-    from asterisk.apps.serve.server import Served, serve
+    from asterisk.apps.serve.app import Served
+    from asterisk.apps.serve.server import serve
 
     runtime, size = _load(arguments)
     name = _model_name(arguments.artifact)
