@@ -43,10 +43,10 @@ LIMITS = {
 class HeadRecipe:
     """One hidden layer of ``hidden`` units with ReLU; 0 for a linear classifier.
 
-    Standardised vectors, AdamW, a rate that rises for a tenth of the steps and falls to nothing,
-    cross-entropy with label smoothing. Chosen on a tenth of a training file held out, with the
-    first checkpoint: the wide layer and the dropout matter, little else does. UsageError for
-    values out of bounds.
+    Vectors are standardised; AdamW's learning rate rises for a tenth of the steps and then falls to
+    zero; the loss is cross-entropy with label smoothing. Chosen on a held-out tenth of a training
+    file with the first checkpoint: the wide layer and the dropout matter, little else does.
+    UsageError for values out of bounds.
     """
 
     hidden: int = 1_024

@@ -39,8 +39,8 @@ class Labelled:
 def load(path: Path) -> Labelled:
     """Read a file in UTF-8, or standard input for ``-``.
 
-    A text may hold further tabs. InputError names the line that has no tab, no text, or a label
-    that cannot be one; blank lines are passed over.
+    A text may hold further tabs; blank lines are skipped. InputError names a line without a tab or
+    a text, or with a label that `check_label` refuses.
     """
     rows = []
     for record in read([path], json_lines=False, field=""):

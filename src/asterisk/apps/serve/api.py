@@ -123,7 +123,7 @@ class Rules:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str = ""
     strict: bool = False  # refuse a model's name that is not one of ``models``
-    token_ids: bool = False  # take them for this model's
+    token_ids: bool = False  # accept token ids, as this model's
 
     def names(self) -> list[str]:
         """Return the names to list: a prompt's after a colon, if the model has any prompt."""
