@@ -92,7 +92,7 @@ class PassageIndex(Protocol):
     def vectors(self) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
         """Yield numbers of passages and their vectors, [passages, dimension], in blocks."""
 
-    def passage(self, number: int) -> tuple[Document, Any]:
+    def passage(self, number: int, /) -> tuple[Document, Any]:
         """Return the document that a passage is part of, and the passage."""
 
 
