@@ -291,11 +291,10 @@ class Service:
     async def body(self, scope: Scope, receive: Receive, reservation: Reservation) -> bytes:
         """Return a request's body, inflated and within the bounds; ApiError, ClientDisconnect."""
         limit, seconds = self.limits.body, self.limits.arrival
-        too_large = ApiError(413, f"The request's body has more than {limit} bytes.")
         headers = dict(scope["headers"])
         large = int(headers.get(b"content-length", b"0")) > limit  # the server took digits only
         if large and b"expect" in headers:
-            raise too_large
+            raise _too_large(limit)
         gzip = _decompressor(headers.get(b"content-encoding", b"identity"))
         parts: list[bytes] = []
         more = True
@@ -330,7 +329,7 @@ class Service:
             message = "The body is not one whole gzip stream, as its Content-Encoding says."
             raise ApiError(400, message) from None
         if large:
-            raise too_large
+            raise _too_large(limit)
         return b"".join(parts)
 
     async def send(self, parts: list[bytes], send: Send, reservation: Reservation) -> None:
@@ -349,6 +348,10 @@ class Service:
             body: Message = {"type": "http.response.body", "body": b"".join(piece)}
             await send({**body, "more_body": bool(parts)})
             left -= size
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(413, f"The request's body has more than {limit} bytes.")
 
 
 def _decompressor(encoding: bytes) -> Any:
