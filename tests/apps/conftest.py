@@ -17,6 +17,6 @@ def prompted(artifact_of, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("artifacts") / "prompted-tflite-int8"
     shutil.copytree(artifact_of("tflite", "int8"), out)
     manifest = json.loads((out / "artifact.json").read_text())
-    manifest |= {"name": "prompted", "prompts": PROMPTS}
+    manifest |= {"name": "prompted", "prompts": dict(sorted(PROMPTS.items()))}
     (out / "artifact.json").write_text(json.dumps(manifest))
     return out

@@ -262,11 +262,11 @@ def test_requests_that_are_cut_short_are_counted(tflite):
 
 
 def test_an_idle_connection_is_closed_and_what_is_under_way_answered(tflite):
-    with running(tflite) as server, server.connect() as idle:
+    with running(tflite, "--timeout-stop", 60) as server, server.connect() as idle:
         idle.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
         until(lambda: server.metric('asterisk_requests_total{path="/health",status="200"}') == 1)
-        with start(server, {"input": LONG[:400]}) as busy:
-            until(lambda: server.metric("asterisk_queue_texts") > 300)
+        with start(server, {"input": LONG[:150]}) as busy:
+            until(lambda: server.metric("asterisk_queue_texts") > 80)
             os.kill(server.process.pid, signal.SIGTERM)
             assert status(answer(idle)) == 200
             with pytest.raises(ConnectionRefusedError):
@@ -332,7 +332,7 @@ def test_memory_under_load(tflite):
             assert not task.result().errors
             return seen
 
-        lists = [start(server, {"input": LONG[:200]}) for _ in range(4)]
+        lists = [start(server, {"input": LONG[:50]}) for _ in range(4)]
         seen = asyncio.run(load())
         for it in lists:
             with it:

@@ -177,7 +177,7 @@ def test_a_unix_socket(tflite, tmp_path):
 
 def test_a_new_server_takes_a_unix_socket_over_from_one_that_stops(tflite, tmp_path):
     path = tmp_path / "socket"
-    data = json.dumps({"model": NAME, "input": ["many words " * 60] * 600}).encode()
+    data = json.dumps({"model": NAME, "input": ["many words " * 60] * 200}).encode()
     with running(tflite, "--socket", path) as old, socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
         client.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\n")
