@@ -14,7 +14,7 @@ from scipy.special import log_softmax
 
 import asterisk
 from asterisk.apps.classify import zero_shot
-from asterisk.apps.classify.labelled import load
+from asterisk.apps.classify.labelling import load
 
 TEMPLATE = "This text is about {}."
 TEMPERATURES = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1)

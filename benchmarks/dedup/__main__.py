@@ -188,9 +188,8 @@ def _calibrate(arguments: argparse.Namespace, made: Planted) -> None:
 
     import asterisk
     from asterisk.apps.dedup.calibration import LEAST, STEP
-    from asterisk.apps.dedup.comparing import pairs
-    from asterisk.apps.dedup.normal import normal
-    from asterisk.apps.dedup.vectors import Vectors
+    from asterisk.apps.dedup.texts import normalize as normal
+    from asterisk.apps.dedup.vectors import Vectors, pairs
     from asterisk.common.vectors import to_int8
     from benchmarks.dedup.score import Truth
 

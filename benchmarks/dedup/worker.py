@@ -20,7 +20,7 @@ import numpy.typing as npt
 from asterisk.bench.memory import snapshot
 
 if TYPE_CHECKING:
-    from asterisk.apps.dedup.result import Cluster
+    from asterisk.apps.dedup.texts import Cluster
 
 Places = npt.NDArray[np.int64]
 Sweep = Callable[[], tuple[Places, Places, npt.NDArray[np.float64], dict[str, Places]]]
@@ -48,13 +48,14 @@ def main() -> None:
 
 def _asterisk(spec: dict[str, Any], phases: dict[str, float]) -> Sweep:
     import asterisk
-    from asterisk.apps.dedup.clustering import parted
-    from asterisk.apps.dedup.collecting import Collected
-    from asterisk.apps.dedup.comparing import pairs
-    from asterisk.apps.dedup.linking import Links
-    from asterisk.apps.dedup.numbers import DIFFER, contradict
-    from asterisk.apps.dedup.run import clustered, embedded, numbers_of
-    from asterisk.apps.dedup.spool import Spool
+    from asterisk.apps.dedup.clustering import UnionFind as Links
+    from asterisk.apps.dedup.clustering import split as parted
+    from asterisk.apps.dedup.deduplication import cluster as clustered
+    from asterisk.apps.dedup.deduplication import embed as embedded
+    from asterisk.apps.dedup.deduplication import numbers_of
+    from asterisk.apps.dedup.texts import DIFFER, Spool, contradict
+    from asterisk.apps.dedup.texts import Collector as Collected
+    from asterisk.apps.dedup.vectors import pairs
 
     spool = Spool()
     collected = Collected(spool)
@@ -80,7 +81,7 @@ def _asterisk(spec: dict[str, Any], phases: dict[str, float]) -> Sweep:
         for threshold in spec["thresholds"]:
             if threshold != spec["threshold"]:
                 near, links = cosines >= threshold, Links(len(vectors))
-                links.join(first[near], second[near])
+                links.union(first[near], second[near])
                 again = copies.spread(parted(links, vectors, threshold, of))
                 stands[f"at_{threshold}"] = _stands(copies.rows, again)
         if of is not None:
@@ -122,7 +123,7 @@ def _with_copies(
 
 
 def _hashing(spec: dict[str, Any], phases: dict[str, float]) -> Sweep:
-    from asterisk.apps.dedup.normal import digest
+    from asterisk.apps.dedup.texts import digest
     from benchmarks.dedup import simhash
     from benchmarks.dedup.score import first_stands
 

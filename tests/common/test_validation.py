@@ -9,11 +9,11 @@ import pytest
 
 import asterisk
 from asterisk.apps.classify import zero_shot
-from asterisk.apps.classify.recipe import HeadRecipe
-from asterisk.apps.dedup.run import deduplicate
+from asterisk.apps.dedup.deduplication import deduplicate
 from asterisk.apps.search import Index
 from asterisk.common.errors import UsageError
 from asterisk.common.vectors import similarity, truncate
+from asterisk.evaluation.logistic_regression import HeadRecipe
 from asterisk.integrations.lazy import LazyRuntime
 from asterisk.integrations.sentence_transformers import SentenceEncoder
 

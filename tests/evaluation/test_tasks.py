@@ -11,10 +11,10 @@ from sklearn.metrics import average_precision_score, ndcg_score
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import KNeighborsClassifier
 
-from asterisk.apps.classify.fit import fit
 from asterisk.common.vectors import similarity as cosines
 from asterisk.common.vectors import to_binary, to_int8, truncate
 from asterisk.evaluation import classification, clustering, retrieval, sets, similarity
+from asterisk.evaluation.logistic_regression import fit
 from asterisk.evaluation.sets import Labelled, Pairs, Retrieval
 from asterisk.evaluation.spaces import nearest, paired, shortened, tfidf, unit
 

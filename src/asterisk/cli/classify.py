@@ -11,7 +11,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asterisk.apps.classify.recipe import HeadRecipe
 from asterisk.cli.common import (
     Family,
     Sub,
@@ -26,12 +25,14 @@ from asterisk.common.terminal import Bar, lines_of
 from asterisk.common.terminal import report as tell
 
 if TYPE_CHECKING:
-    from asterisk.apps.classify.head import Floats, Head
-    from asterisk.apps.classify.labelled import Labelled
+    from asterisk.apps.classify.head import Head
+    from asterisk.apps.classify.labelling import Labelled
+    from asterisk.evaluation.logistic_regression import Floats
     from asterisk.runtimes.runtime import Runtime
 
 FORMATS = {".tsv": "tsv", ".tab": "tsv", ".txt": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 HELD_OUT = 10  # one text in so many
+LABELLED = "label TAB text a line; - for standard input"
 
 
 def parser(name: str = "") -> argparse.ArgumentParser:
@@ -47,30 +48,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _model_arguments(it: argparse.ArgumentParser) -> None:
     it.add_argument("--model", type=Path, required=True, help="artifact or checkpoint folder")
     it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
-    prompt_argument(
-        it, "before each text, for a head the one it was trained with (default: its own)"
-    )
+    what = "before each text, for a head the one it was trained with (default: its own)"
+    prompt_argument(it, what)
 
 
 def _train_arguments(it: argparse.ArgumentParser) -> None:
-    it.add_argument("labelled", type=Path, help="label TAB text a line; - for standard input")
+    from asterisk.apps.classify.head import HeadRecipe
+
+    it.add_argument("labelled", type=Path, help=LABELLED)
     it.add_argument("--out", type=Path, required=True, help="file to write the head to")
     _model_arguments(it)
     it.add_argument("--dim", type=positive, help="use the first DIM dimensions only")
     it.add_argument("--dev", type=Path, help="labelled texts to test on (default: a tenth, apart)")
-    choices = it.add_argument_group("recipe")
+    recipe = it.add_argument_group("recipe")
     for field in fields(HeadRecipe):
-        choices.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            type=float if isinstance(field.default, float) else int,
-            default=field.default,
-            help="default: %(default)s",
-        )
+        option = f"--{field.name.replace('_', '-')}"
+        kind = float if isinstance(field.default, float) else int
+        recipe.add_argument(option, type=kind, default=field.default, help="default: %(default)s")
 
 
 def _evaluate_arguments(it: argparse.ArgumentParser) -> None:
     it.add_argument("head", type=Path, help="file that train wrote")
-    it.add_argument("labelled", type=Path, help="label TAB text a line; - for standard input")
+    it.add_argument("labelled", type=Path, help=LABELLED)
     _model_arguments(it)
     it.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -103,62 +102,78 @@ def _text_arguments(it: argparse.ArgumentParser) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     import asterisk
-    from asterisk.apps.classify.labelled import held_out, load
-    from asterisk.apps.classify.score import score
+    from asterisk.apps.classify.head import HeadRecipe, fit
+    from asterisk.apps.classify.labelling import held_out, load, score
 
     try:
         import torch
-
-        from asterisk.apps.classify.fit import fit, steps
     except ImportError as missing:
         raise MissingExtra(missing.name or "torch", "train") from None
-    recipe = HeadRecipe(
-        **{field.name: getattr(arguments, field.name) for field in fields(HeadRecipe)}
-    )
+    names = [field.name for field in fields(HeadRecipe)]
+    recipe = HeadRecipe(**{name: getattr(arguments, name) for name in names})
     if not arguments.out.parent.is_dir() or arguments.out.is_dir():
         raise OutputError(f"cannot write {arguments.out}: no such folder, or one of that name")
     given = load(arguments.labelled)
-    apart = load(arguments.dev) if arguments.dev else None
+    dev = load(arguments.dev) if arguments.dev else None
     torch.set_num_threads(1)  # the order of sums, and so the head, must not depend on the cores
     with asterisk.load(arguments.model, threads=arguments.threads) as runtime:
         vectors = _embedded(runtime, given, arguments.dim, arguments.prompt_name)
         fingerprint = runtime.fingerprint
 
         def fitted(rows: Floats, labels: Sequence[str]) -> Head:
-            with Bar(steps(recipe, len(rows)), "steps") as bar:
+            with Bar(recipe.steps(len(rows)), "steps") as bar:
                 return fit(rows, labels, fingerprint, recipe, progress=bar.advance)
 
-        if apart is not None:
+        if dev is not None:
             head = fitted(vectors, given.labels)
-            dev = _embedded(runtime, apart, arguments.dim, arguments.prompt_name)
-            told = score(head, dev, apart.labels)
+            dev_vectors = _embedded(runtime, dev, arguments.dim, arguments.prompt_name)
+            result = score(head, dev_vectors, dev.labels)
         else:
-            kept, aside = held_out(given, HELD_OUT)
-            trial = fitted(vectors[kept], [given.labels[i] for i in kept])
-            told = score(trial, vectors[aside], [given.labels[i] for i in aside])
+            train, test = held_out(given, HELD_OUT)
+            trial = fitted(vectors[train], [given.labels[i] for i in train])
+            result = score(trial, vectors[test], [given.labels[i] for i in test])
             head = fitted(vectors, given.labels)
     head.save(arguments.out)
     print(
         f"wrote {arguments.out}: {len(head.labels)} labels from {len(given.texts):,} texts; "
-        f"accuracy {told.accuracy:.4f} on {told.texts:,} texts apart"
+        f"accuracy {result.accuracy:.4f} on {result.texts:,} texts apart"
     )
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from asterisk.apps.classify.head import Head
-    from asterisk.apps.classify.labelled import load
-    from asterisk.apps.classify.score import score
+    from asterisk.apps.classify.labelling import load, score
 
     head, given = Head.open(arguments.head), load(arguments.labelled)
     with _opened(arguments, head) as runtime:
         vectors = _embedded(runtime, given, head.dim, arguments.prompt_name)
-        told = score(head, vectors, given.labels)
+        result = score(head, vectors, given.labels)
     if arguments.json:
-        print(json.dumps(asdict(told)))
+        print(json.dumps(asdict(result)))
         return
-    print(f"texts {told.texts:,}  accuracy {told.accuracy:.4f}  macro F1 {told.macro_f1:.4f}")
-    if told.unknown:
-        tell(f"asterisk-classify evaluate: {told.unknown} texts have labels the head does not know")
+    print(f"texts {result.texts:,}  accuracy {result.accuracy:.4f}  macro F1 {result.macro_f1:.4f}")
+    if result.unknown:
+        unknown = f"{result.unknown} texts have labels the head does not know"
+        tell(f"asterisk-classify evaluate: {unknown}")
+
+
+def _embedded(
+    runtime: Runtime, given: Labelled, dim: int | None, prompt_name: str | None
+) -> Floats:
+    from asterisk.common.text_files import Record
+    from asterisk.runtimes.records import encode_records as embedded
+
+    records = list(map(Record, given.texts, given.positions))
+    how = {"dim": dim, "normalize": True, "show_progress": sys.stderr.isatty()}
+    return embedded(runtime, records, prompt_name, "truncate", **how)
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    from asterisk.apps.classify.head import Head
+
+    head = Head.open(arguments.head)
+    with _opened(arguments, head) as runtime:
+        _label(arguments, runtime, head)
 
 
 @contextmanager
@@ -170,27 +185,6 @@ def _opened(arguments: argparse.Namespace, head: Head) -> Iterator[Runtime]:
     with asterisk.load(arguments.model, threads=arguments.threads) as runtime:
         head.check(spaces(runtime), runtime.config.embedding_size)
         yield runtime
-
-
-def _embedded(
-    runtime: Runtime, given: Labelled, dim: int | None, prompt_name: str | None
-) -> Floats:
-    from asterisk.common.text_files import Record
-    from asterisk.runtimes.records import encode_records as embedded
-
-    records = list(map(Record, given.texts, given.places))
-    shown = sys.stderr.isatty()
-    return embedded(
-        runtime, records, prompt_name, "truncate", dim=dim, normalize=True, show_progress=shown
-    )
-
-
-def _predict(arguments: argparse.Namespace) -> None:
-    from asterisk.apps.classify.head import Head
-
-    head = Head.open(arguments.head)
-    with _opened(arguments, head) as runtime:
-        _label(arguments, runtime, head)
 
 
 def _zero_shot(arguments: argparse.Namespace) -> None:
@@ -215,22 +209,24 @@ def _label(arguments: argparse.Namespace, runtime: Runtime, head: Head) -> None:
 
     if arguments.texts and (arguments.file or arguments.json is not None):
         raise UsageError("texts on the command line exclude --file and --json")
-    format = arguments.format or format_of(arguments.out, FORMATS)
+    rules = Rules(
+        arguments.format or format_of(arguments.out, FORMATS),
+        arguments.top,
+        arguments.on_long,
+        arguments.on_empty,
+        arguments.prompt_name,
+    )
+    files = arguments.file or []
     records: Iterator[Record]
     if arguments.texts:
-        told = enumerate(arguments.texts, 1)
-        records = (Record(text, f"text {number}") for number, text in told)
+        numbered = enumerate(arguments.texts, 1)
+        records = (Record(text, f"text {number}") for number, text in numbered)
     else:
-        records = read(arguments.file or [], json_lines=arguments.json, field=arguments.field)
-    rules = Rules(
-        format, arguments.top, arguments.on_long, arguments.on_empty, arguments.prompt_name
-    )
-    label(
-        runtime, head, records, rules, arguments.out, total=lambda: lines_of(arguments.file or [])
-    )
+        records = read(files, json_lines=arguments.json, field=arguments.field)
+    label(runtime, head, records, rules, arguments.out, total=lambda: lines_of(files))
     if runtime.truncated:
-        many = "1 text" if runtime.truncated == 1 else f"{runtime.truncated} texts"
-        tell(f"asterisk-classify: {many} truncated to {runtime.longest} tokens")
+        texts = "1 text" if runtime.truncated == 1 else f"{runtime.truncated} texts"
+        tell(f"asterisk-classify: {texts} truncated to {runtime.longest} tokens")
 
 
 SUBS = {

@@ -18,15 +18,15 @@ from asterisk.common.terminal import Stages
 from asterisk.common.terminal import report as tell
 
 if TYPE_CHECKING:
-    from asterisk.apps.dedup.result import Found
-    from asterisk.apps.dedup.spool import Spool
+    from asterisk.apps.dedup.texts import Copies, Spool
+    from asterisk.apps.dedup.vectors import Vectors
     from asterisk.runtimes.runtime import Runtime
     from asterisk.sources import Document
 
 FORMATS = {".txt": "report", ".json": "json", ".tsv": "tsv", ".tab": "tsv"}
-KEPT = {".jsonl": "jsonl", ".ndjson": "jsonl", ".tsv": "tsv", ".tab": "tsv"}
-NUMBERS = ("differ", "ignore")  # as in asterisk.apps.dedup.numbers, which needs numpy
-BESIDE = ("-wal", "-shm", "-journal", "-lock")  # an index's own files
+KEEP_FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".tsv": "tsv", ".tab": "tsv"}
+NUMBERS = ("differ", "ignore")  # as in asterisk.apps.dedup.texts, which needs numpy
+OWN_FILES = ("-wal", "-shm", "-journal", "-lock")  # beside a database
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         "--numbers",
         choices=NUMBERS,
         default=NUMBERS[0],
-        help="whether texts whose numbers contradict one another differ (default), or no matter",
+        help="whether texts whose numbers contradict each other differ (default), or may be one",
     )
     prompt_argument(it, "before each text (default: its own default)")
     it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
@@ -73,14 +73,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dedup(arguments: argparse.Namespace) -> None:
     _check(arguments)
-    from asterisk.apps.dedup.spool import Spool
+    from asterisk.apps.dedup.deduplication import cluster, numbers_of, write_found, write_kept
+    from asterisk.apps.dedup.texts import Spool, compared_text
 
-    with Spool() as spool:
-        if arguments.db:
-            found, chosen = _of_index(arguments, spool)
+    with Spool(compared_text) as spool:
+        with Stages() as stages:
+            read = _from_index if arguments.db else _from_files
+            copies, vectors, truncated, threshold, chosen = read(arguments, spool, stages)
+            found = cluster(
+                copies,
+                vectors,
+                threshold,
+                threads=arguments.threads,
+                numbers=numbers_of(copies, spool) if arguments.numbers == NUMBERS[0] else None,
+                progress=stages,
+                cut=truncated,
+            )
+        if arguments.keep:
+            format = format_of(arguments.keep, KEEP_FORMATS, "--keep")
+            _replace(arguments.keep, lambda file: write_kept(found, spool, format, file))
+
+        def write(file: TextIO) -> None:
+            write_found(
+                found, spool, arguments.format, file, numbers=arguments.numbers, chosen=chosen
+            )
+
+        if arguments.out:
+            _replace(arguments.out, write)
         else:
-            found, chosen = _of_files(arguments, spool)
-        _write(arguments, spool, found, chosen)
+            write(sys.stdout)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -97,94 +118,82 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("--prompt-name is for texts that are embedded; an index holds vectors")
     if arguments.threshold == 0 or arguments.precision == 0:
         raise UsageError("a threshold or precision of 0 would make everything one cluster")
-    targets = [target for target in (arguments.out, arguments.keep) if target]
     databases = [one.path for one in settings.databases]
     databases += [arguments.db] if arguments.db else []
+    targets = [target for target in (arguments.out, arguments.keep) if target]
     for target in targets:
-        if not target.parent.is_dir():
-            raise OutputError(f"cannot write {target}: no such folder")
-        if target.exists() and not target.is_file():
-            raise OutputError(f"cannot write {target}: it is not a plain file")
-        for given in filter(None, (arguments.db, arguments.labelled)):
-            _check_other(target, given)
-        _check_beside(target, databases)
+        _check_target(target, databases, [arguments.db, arguments.labelled])
     if len({os.path.realpath(target) for target in targets}) < len(targets):
         raise UsageError("--out and --keep are the same file")
     arguments.format = arguments.format or format_of(arguments.out, FORMATS)
-    format_of(arguments.keep, KEPT, "--keep")
+    format_of(arguments.keep, KEEP_FORMATS, "--keep")
 
 
-def _check_other(target: Path, given: Path) -> None:
+def _check_target(target: Path, databases: Sequence[Path], sources: Sequence[Path | None]) -> None:
+    if not target.parent.is_dir():
+        raise OutputError(f"cannot write {target}: no such folder")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"cannot write {target}: it is not a plain file")
+    for source in filter(None, sources):
+        _check_not_input(target, source)
+    # By name, for they come and go; by the real name too, which SQLite goes by.
+    names = {os.path.realpath(target), str(target.absolute())}
+    for database in databases:
+        paths = (os.path.realpath(database), str(database.absolute()))
+        if names & {path + end for path in paths for end in OWN_FILES}:
+            raise UsageError(f"cannot write {target}: it belongs to the database {database}")
+
+
+def _check_not_input(target: Path, source: Path) -> None:
     try:
-        same = target.samefile(given)
+        same = target.samefile(source)
     except OSError:
         return
     if same:
         raise UsageError(f"cannot write {target}: it is read from, and would be lost")
 
 
-def _check_beside(target: Path, databases: Sequence[Path]) -> None:
-    # By name, for they come and go; by the real name too, which SQLite goes by.
-    names = {os.path.realpath(target), str(target.absolute())}
-    for database in databases:
-        beside = {
-            path + end
-            for path in (os.path.realpath(database), str(database.absolute()))
-            for end in BESIDE
-        }
-        if names & beside:
-            raise UsageError(f"cannot write {target}: it belongs to the database {database}")
-
-
-def _of_files(arguments: argparse.Namespace, spool: Spool) -> tuple[Found, str]:
+def _from_files(
+    arguments: argparse.Namespace, spool: Spool, stages: Stages
+) -> tuple[Copies, Vectors, int, float, str]:
+    """Return rows, vectors, how many texts were truncated, the threshold and how it was chosen."""
     import asterisk
-    from asterisk.apps.dedup.gathering import gathered, text_of
-    from asterisk.apps.dedup.run import near
+    from asterisk.apps.dedup.deduplication import embed
+    from asterisk.apps.dedup.texts import Collector, to_record
 
+    prompt_name = arguments.prompt_name
     with asterisk.load(arguments.artifact, threads=arguments.threads) as runtime:
-        runtime.prompt(arguments.prompt_name)  # refused before anything is read
-        threshold, chosen = _threshold(
-            arguments, runtime.fingerprint, runtime, arguments.prompt_name
-        )
-        with Stages() as stages:
-            copies = gathered(_documents(arguments, stages), spool)
-            found = near(
-                copies,
-                spool,
-                runtime,
-                threshold,
-                text_of=text_of,
-                threads=arguments.threads,
-                numbers=arguments.numbers,
-                prompt_name=arguments.prompt_name,
-                progress=stages,
-            )
-        return found, chosen
+        runtime.prompt(prompt_name)  # refused before anything is read
+        threshold, chosen = _threshold(arguments, runtime.fingerprint, runtime, prompt_name)
+        collector = Collector(spool)
+        for number, document in enumerate(_documents(arguments), 1):
+            record = to_record(document)
+            collector.append(record, spool.text_of(record))
+            stages("read", number, 0)
+        copies, before = collector.finish(), runtime.truncated
+        if not copies.rows:
+            raise InputError("there is nothing to compare: no text was found")
+        vectors = embed(copies, spool, runtime, prompt_name=prompt_name, progress=stages)
+        return copies, vectors, runtime.truncated - before, threshold, chosen
 
 
-def _documents(arguments: argparse.Namespace, stages: Stages) -> Iterator[Document]:
+def _documents(arguments: argparse.Namespace) -> Iterator[Document]:
     from asterisk.sources import read, scan
 
     settings, skipped = options(arguments), report(arguments)
-    targets = [target for target in (arguments.out, arguments.keep) if target]
-    number = 0
     for file in scan(arguments.paths, settings, skipped):
-        for target in targets:
-            _check_other(target, file.path)
-        for document in read(file, settings, skipped):
-            number += 1
-            stages("read", number, 0)
-            yield document
+        for target in filter(None, (arguments.out, arguments.keep)):
+            _check_not_input(target, file.path)
+        yield from read(file, settings, skipped)
     if skipped.count:
         tell(f"asterisk-dedup: {skipped.summary()}")
-    if not number:
-        raise InputError("there is nothing to compare: no text was found")
 
 
-def _of_index(arguments: argparse.Namespace, spool: Spool) -> tuple[Found, str]:
+def _from_index(
+    arguments: argparse.Namespace, spool: Spool, _: Stages
+) -> tuple[Copies, Vectors, int, float, str]:
     import asterisk
-    from asterisk.apps.dedup.gathering import from_index, text_of
-    from asterisk.apps.dedup.run import clustered, numbers_of
+    from asterisk.apps.dedup.deduplication import from_index
     from asterisk.apps.search import Index
     from asterisk.model.config import prompt_name_of
 
@@ -200,17 +209,7 @@ def _of_index(arguments: argparse.Namespace, spool: Spool) -> tuple[Found, str]:
         else:
             threshold, chosen = _threshold(arguments, index.fingerprint, None, None)
         copies, vectors = from_index(index, spool)
-    numbers = numbers_of(copies, spool, text_of) if arguments.numbers == NUMBERS[0] else None
-    with Stages() as stages:
-        found = clustered(
-            copies,
-            vectors,
-            threshold,
-            threads=arguments.threads,
-            numbers=numbers,
-            progress=stages,
-        )
-    return found, chosen
+    return copies, vectors, 0, threshold, chosen
 
 
 def _threshold(
@@ -219,38 +218,19 @@ def _threshold(
     runtime: Runtime | None,
     prompt_name: str | None,
 ) -> tuple[float, str]:
-    from asterisk.apps.dedup.calibration import chosen, counted, default_threshold, judged, shipped
+    from asterisk.apps.dedup import calibration
 
     if arguments.precision is None:
-        return arguments.threshold or default_threshold(fingerprint), ""
+        return arguments.threshold or calibration.default_threshold(fingerprint), ""
     if arguments.labelled and runtime is not None:
-        points = counted(*judged(arguments.labelled, runtime, prompt_name))
-        point = chosen(points, arguments.precision, "labelled pairs")
-        where = f"by {arguments.labelled}"
+        judged = calibration.judged_cosines(arguments.labelled, runtime, prompt_name)
+        points, source = calibration.count_points(*judged), "labelled pairs"
+        how = f"by {arguments.labelled}"
     else:
-        point = chosen(shipped(fingerprint), arguments.precision, "shipped calibration")
-        where = "by the calibration that ships, which knows nothing of these texts"
-    return point.threshold, f", {where}: {point.told()}"
-
-
-def _write(arguments: argparse.Namespace, spool: Spool, found: Found, chosen: str) -> None:
-    from asterisk.apps.dedup import printing
-    from asterisk.apps.dedup.gathering import facts
-
-    def of(row: int) -> dict[str, str]:
-        return facts(spool, row)
-
-    if arguments.keep:
-        table = format_of(arguments.keep, KEPT, "--keep") == "tsv"
-        _replace(arguments.keep, lambda file: printing.kept(found, of, table, file))
-
-    def write(file: TextIO) -> None:
-        printing.write(found, of, arguments.format, file, numbers=arguments.numbers, chosen=chosen)
-
-    if arguments.out:
-        _replace(arguments.out, write)
-    else:
-        write(sys.stdout)
+        points, source = calibration.shipped_points(fingerprint), "shipped calibration"
+        how = "by the calibration that ships, which knows nothing of these texts"
+    point = calibration.choose(points, arguments.precision, source)
+    return point.threshold, f", {how}: {point}"
 
 
 def _replace(target: Path, write: Callable[[TextIO], None]) -> None:

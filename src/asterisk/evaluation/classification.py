@@ -45,7 +45,7 @@ def measure(labelled: Labelled, space: Space, *, with_head: bool = False) -> dic
 
 def head(train: Dense, labels: Sequence[str], rows: Dense) -> list[str]:
     """Train the fully-connected head of `asterisk-classify` and return its labels for ``rows``."""
-    from asterisk.apps.classify.fit import fit
+    from asterisk.evaluation.logistic_regression import fit
 
     return fit(train, labels, "evaluation").predict(rows)
 

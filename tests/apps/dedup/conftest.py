@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import asterisk
+from asterisk.apps.dedup.clustering import connect, split
 from asterisk.apps.dedup.vectors import Vectors
 from asterisk.common.vectors import to_int8
 
@@ -25,6 +26,11 @@ def crowd(rows, dim=32, centres=20, spread=0.1, seed=0):
     middle = draw.standard_normal((centres, dim))
     found = middle[draw.integers(0, centres, rows)] + draw.standard_normal((rows, dim)) * spread
     return Vectors(to_int8(found.astype("f4")))
+
+
+def clusters(vectors, threshold, numbers=None, **options):
+    """Rows connected, and the groups split."""
+    return split(connect(vectors, threshold, **options), vectors, threshold, numbers)
 
 
 def every_cosine(vectors):

@@ -9,15 +9,15 @@ from sklearn.metrics import precision_recall_curve
 
 from asterisk.apps.dedup.calibration import (
     PRECISION,
+    THRESHOLD,
     Point,
-    chosen,
-    counted,
+    choose,
+    count_points,
     default_threshold,
-    judged,
-    labelled,
+    judged_cosines,
+    read_pairs,
 )
-from asterisk.apps.dedup.calibration import shipped as shipped_for
-from asterisk.apps.dedup.result import THRESHOLD
+from asterisk.apps.dedup.calibration import shipped_points as shipped_for
 from asterisk.common.errors import InputError, UsageError
 
 
@@ -26,7 +26,7 @@ def test_points_are_those_of_scikit_learn():
     cosines = draw.integers(0, 40, 300) / 40  # with ties
     same = draw.random(300) < cosines
     precision, recall, thresholds = precision_recall_curve(same, cosines)
-    points = counted(cosines.tolist(), same.tolist())
+    points = count_points(cosines.tolist(), same.tolist())
     assert [point.threshold for point in points] == thresholds.tolist()
     assert np.allclose([point.precision for point in points], precision[:-1])
     assert np.allclose([point.recall for point in points], recall[:-1])
@@ -39,16 +39,16 @@ def test_the_interval_is_wilsons():
 
 def test_the_lowest_threshold_from_which_on_the_precision_holds():
     points = [Point(0.7, 99, 1, 0), Point(0.8, 50, 20, 9), Point(0.9, 48, 2, 9), Point(1, 2, 9, 9)]
-    assert chosen(points, 0.95, "here").threshold == 0.9  # 0.7 has it, but 0.8 has not
-    assert chosen(points, 0.5, "here").threshold == 0.7
+    assert choose(points, 0.95, "here").threshold == 0.9  # 0.7 has it, but 0.8 has not
+    assert choose(points, 0.5, "here").threshold == 0.7
 
 
 def test_what_is_not_reached_is_refused_with_the_best_there_is():
     points = [Point(0.8, 50, 20, 9), Point(0.9, 48, 2, 9), Point(0.99, 3, 0, 9)]
     with pytest.raises(UsageError, match=r"best there is is 0\.960, from --threshold 0\.900"):
-        chosen(points, 0.99, "here")  # 3 pairs are no evidence
+        choose(points, 0.99, "here")  # 3 pairs are no evidence
     with pytest.raises(UsageError, match="at no threshold"):
-        chosen(points[2:], 0.5, "here")
+        choose(points[2:], 0.5, "here")
 
 
 def test_what_ships_is_for_the_model_that_ships(shipped_points):
@@ -57,22 +57,21 @@ def test_what_ships_is_for_the_model_that_ships(shipped_points):
     every = {point.right + point.missed for point in shipped_points}
     assert len(every) == 1
     assert every.pop() > 5_000
-    point = chosen(shipped_points, 0.95, "shipped")
+    point = choose(shipped_points, 0.95, "shipped")
     assert 0.7 < point.threshold < 0.95
     assert point.recall > 0.8
-    assert chosen(shipped_points, 0.99, "shipped").threshold > point.threshold
+    assert choose(shipped_points, 0.99, "shipped").threshold > point.threshold
 
 
 def test_a_model_has_a_threshold_of_its_own(shipped, shipped_points):
     assert default_threshold("0" * 64) == THRESHOLD
-    assert default_threshold(shipped.fingerprint) == chosen(shipped_points, PRECISION, "").threshold
+    assert default_threshold(shipped.fingerprint) == choose(shipped_points, PRECISION, "").threshold
     by_hand = [p.threshold for p in shipped_points if p.right >= PRECISION * (p.right + p.wrong)]
     assert default_threshold(shipped.fingerprint) in by_hand
 
 
 @pytest.fixture
 def shipped_points(shipped):
-
     return shipped_for(shipped.fingerprint)
 
 
@@ -84,7 +83,7 @@ def test_another_model_has_none():
 def test_labelled_pairs_have_the_cosine_they_are_compared_by(shipped, tmp_path):
     path = tmp_path / "pairs.tsv"
     path.write_text("\ufeff1\tA red car.\ta RED car.\r\n\n0\tA red car.\tThe sea is deep.\n")
-    cosines, same = judged(path, shipped)
+    cosines, same = judged_cosines(path, shipped)
     assert same == [True, False]
     assert cosines[0] == 1.0
     assert cosines[1] < 0.7
@@ -95,7 +94,7 @@ def test_bad_pairs_are_named(line, tmp_path):
     path = tmp_path / "pairs.tsv"
     path.write_text(f"1\ta\tb\n{line}\n")
     with pytest.raises(InputError, match=r"pairs\.tsv, line 2"):
-        labelled(path)
+        read_pairs(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"1\t\xff\tb\n", b"1\t\xe2\x80\x8b\tb\n", None])
@@ -104,4 +103,4 @@ def test_files_without_pairs(content, tmp_path, shipped):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match="pairs"):
-        judged(path, shipped)
+        judged_cosines(path, shipped)

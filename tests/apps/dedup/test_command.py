@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import asterisk
-from asterisk.apps.dedup.normal import normal
-from asterisk.apps.dedup.printing import escaped, first_words
+from asterisk.apps.dedup.deduplication import escaped
+from asterisk.apps.dedup.texts import normalize
 from asterisk.apps.dedup.vectors import Vectors
 from asterisk.cli.dedup import main
 from asterisk.common.vectors import to_int8
@@ -28,8 +28,22 @@ HOSTILE = "\x1b]0;owned\x07 back\\slash\tand \u202eturned"
 
 
 @pytest.fixture(scope="module")
-def folder(artifact_of):
-    return artifact_of("onnx", "int8")
+def folder(prompted):
+    return prompted
+
+
+@pytest.fixture
+def command(capfdbinary):
+    """Run the command here and return it, finished."""
+
+    def call(_: str, *arguments: object) -> subprocess.CompletedProcess[bytes]:
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as left:
+            status = left.code
+        return subprocess.CompletedProcess([], status, *capfdbinary.readouterr())
+
+    return call
 
 
 @pytest.fixture
@@ -43,21 +57,21 @@ def texts(tmp_path):
 
 
 def one_line(done, status):
-    told = done.stderr.decode()
-    assert done.returncode == status, told
-    assert told.count("\n") == 1, told
-    assert "Traceback" not in told
-    return told
+    message = done.stderr.decode()
+    assert done.returncode == status, message
+    assert message.count("\n") == 1, message
+    assert "Traceback" not in message
+    return message
 
 
 def test_a_report_is_safe_to_read(command, folder, texts):
     done = command("dedup", texts, "--artifact", folder, "--threshold", "1")
     assert done.returncode == 0, done.stderr
-    told = done.stdout.decode()
-    assert told.startswith("5 texts: 2 exact copies, 0 empty, 3 compared\nthreshold 1\n")
-    assert "2 clusters; 2 texts (40.0%) repeat another, 3 stay" in told
-    assert "[n0" in told
-    assert all(one.isprintable() for line in told.split("\n") for one in line)
+    message = done.stdout.decode()
+    assert message.startswith("5 texts: 2 exact copies, 0 empty, 3 compared\nthreshold 1\n")
+    assert "2 clusters; 2 texts (40.0%) repeat another, 3 stay" in message
+    assert "[n0" in message
+    assert all(one.isprintable() for line in message.split("\n") for one in line)
 
 
 def test_json_holds_everything(command, folder, texts, tmp_path):
@@ -109,8 +123,8 @@ def test_nothing_is_written_over_its_own_input(command, folder, texts, option, l
         target.hardlink_to(source)
     before = source.read_bytes()
     call = ("dedup", texts, "--artifact", folder, "--format", "json", option, target)
-    told = one_line(command(*call), 2)
-    assert "read from" in told
+    message = one_line(command(*call), 2)
+    assert "read from" in message
     assert source.read_bytes() == before
 
 
@@ -188,19 +202,10 @@ def test_ctrl_c_is_130_and_leaves_nothing(folder, tmp_path):
     ) as process:
         wait_for_spool(process.pid)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
-    assert told.count(b"\n") == 1
+        _, message = process.communicate(timeout=60)
+    assert process.returncode == 130, message
+    assert message.count(b"\n") == 1
     assert list(place.iterdir()) == []
-
-
-def test_cells_and_first_words():
-    assert escaped("a\\\tb\r\n\x1b") == r"a\\\tb\r\n\x1b"
-    assert escaped("plain, größer") == "plain, größer"
-    assert first_words("a\x1b[31m\u202e\nb") == "a [31m b"
-    assert first_words("one two " * 40).endswith("…")
-    assert len(first_words("x" * 500)) <= 73
-    assert first_words("short") == "short"
 
 
 @pytest.fixture
@@ -230,14 +235,14 @@ def test_an_index_is_deduplicated_with_the_vectors_it_has(command, index):
     assert any({"a.jsonln0", "a.jsonln2"} <= one for one in members)
 
 
-def test_an_index_of_another_model_is_refused(command, index, folder, tmp_path, artifact_of):
+def test_an_index_of_another_model_is_refused(command, index, folder, tmp_path):
     other = tmp_path / "other"
-    shutil.copytree(artifact_of("onnx", "int8"), other)
+    shutil.copytree(folder, other)
     facts = json.loads((other / "artifact.json").read_text())
     facts |= {"fingerprint": "0" * 64, "compatible_with": []}
     (other / "artifact.json").write_text(json.dumps(facts))
-    told = one_line(command("dedup", "--db", index, "--artifact", other), 4)
-    assert "another model" in told
+    message = one_line(command("dedup", "--db", index, "--artifact", other), 4)
+    assert "another model" in message
     with asterisk.load(folder) as runtime:
         facts["compatible_with"] = [runtime.fingerprint]
     (other / "artifact.json").write_text(json.dumps(facts))
@@ -246,8 +251,8 @@ def test_an_index_of_another_model_is_refused(command, index, folder, tmp_path, 
 
 def test_an_index_is_not_written_over(command, index):
     before = index.read_bytes()
-    told = one_line(command("dedup", "--db", index, "--keep", index), 2)
-    assert "read from" in told
+    message = one_line(command("dedup", "--db", index, "--keep", index), 2)
+    assert "read from" in message
     assert index.read_bytes() == before
 
 
@@ -262,9 +267,9 @@ def test_the_names_beside_an_index_are_its_own(index, tmp_path, capsys, link):
         own.write_bytes(b"theirs")
         for option in ("--keep", "--out"):
             assert main(["--db", str(given), option, str(own)]) == 2
-            told = capsys.readouterr().err
-            assert "belongs to the database" in told
-            assert told.count("\n") == 1
+            message = capsys.readouterr().err
+            assert "belongs to the database" in message
+            assert message.count("\n") == 1
         assert own.read_bytes() == b"theirs"
         own.unlink()
         assert main(["--db", str(given), "--keep", str(own)]) == 2  # whether it is there or not
@@ -293,16 +298,16 @@ def test_prompts(prompted, tmp_path, capsys):
         assert main([*arguments, "--threshold", "0.1", *given]) == 0
         found[name] = json.loads(capsys.readouterr().out)["clusters"]
     with asterisk.load(prompted) as runtime:
-        texts = [normal(text) for text in place.read_text().splitlines()]
+        texts = [normalize(text) for text in place.read_text().splitlines()]
         for name, clusters in found.items():
             rows = Vectors(to_int8(runtime.encode(texts, prompt_name=name)))
             cosine = rows.of_pairs(np.array([0]), np.array([1]))[0]
-            told = [member["similarity"] for one in clusters for member in one["members"]]
-            assert any(abs(value - cosine) < 1e-4 for value in told)
+            message = [member["similarity"] for one in clusters for member in one["members"]]
+            assert any(abs(value - cosine) < 1e-4 for value in message)
     assert main([*arguments, "--prompt-name", "none"]) == 2
-    told = capsys.readouterr().err
-    assert "no prompt 'none'" in told
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert "no prompt 'none'" in message
+    assert message.count("\n") == 1
 
 
 def test_an_index_is_not_embedded_again(index, capsys):

@@ -34,7 +34,7 @@ class Server:
             bufsize=0,
             env={**os.environ, **(env or {})},
         )
-        self.told = ""
+        self.messages = ""
         try:
             self._wait()
         except BaseException:
@@ -44,13 +44,13 @@ class Server:
 
     def _wait(self) -> None:
         """Read what it tells until it says where it listens."""
-        while not re.search(r" on (http:/)?/\S+\n$", self.told):
+        while not re.search(r" on (http:/)?/\S+\n$", self.messages):
             ready, _, _ = select.select([self.process.stderr], [], [], 60)
-            assert ready, self.told
+            assert ready, self.messages
             line = self.process.stderr.readline().decode()
-            assert line, self.told
-            self.told += line
-        if match := re.search(r" on http://(\S+):(\d+)\n$", self.told):
+            assert line, self.messages
+            self.messages += line
+        if match := re.search(r" on http://(\S+):(\d+)\n$", self.messages):
             self.host, self.port = match[1].strip("[]"), int(match[2])
 
     @property
@@ -87,7 +87,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            self.told += self.process.communicate(timeout=30)[1].decode()
+            self.messages += self.process.communicate(timeout=30)[1].decode()
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
@@ -150,4 +150,22 @@ def runtime(tflite):
     import asterisk
 
     with asterisk.load(tflite) as it:
+        yield it
+
+
+@pytest.fixture(scope="session")
+def e5(prompted) -> Iterator[Server]:
+    """One of a model with prompts, under a further name."""
+    for module in ("uvicorn", "starlette"):
+        pytest.importorskip(module)
+    with running(prompted, "--model-name", "e5:latest") as it:
+        yield it
+
+
+@pytest.fixture(scope="session")
+def own(prompted):
+    """The runtime that `e5` serves."""
+    import asterisk
+
+    with asterisk.load(prompted) as it:
         yield it

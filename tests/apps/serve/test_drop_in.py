@@ -9,7 +9,6 @@ import json
 import numpy as np
 import pytest
 
-import asterisk
 from apps.serve.conftest import NAME, refused, running
 from asterisk.common.vectors import similarity, to_binary, to_int8
 
@@ -86,29 +85,6 @@ def test_vectors_in_fewer_bytes(server, runtime, lines, dtype, dimensions):
     body = server.embed(lines[:9], encoding_format="base64", **fields)[1]
     got = [base64.b64decode(entry["embedding"]) for entry in body["data"]]
     assert got == [row.tobytes() for row in expected]
-
-
-def test_binary_is_what_sentence_transformers_makes(server, runtime, lines):
-    quantize = pytest.importorskip("sentence_transformers.util").quantize_embeddings
-    vectors = runtime.encode(lines[:20])
-    for dtype in ("binary", "ubinary"):
-        body = server.embed(lines[:20], output_dtype=dtype)[1]
-        got = [entry["embedding"] for entry in body["data"]]
-        assert got == quantize(vectors, precision=dtype).tolist()
-
-
-@pytest.fixture(scope="module")
-def e5(prompted):
-    for module in ("uvicorn", "starlette", "onnxruntime"):
-        pytest.importorskip(module)
-    with running(prompted) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def own(prompted):
-    with asterisk.load(prompted) as runtime:
-        yield runtime
 
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/rerank", "/v2/rerank"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asterisk.apps.serve.metrics import CONTENT_TYPE, Metrics
+from asterisk.apps.serve.service import Metrics
 
 parser = pytest.importorskip("prometheus_client.parser")
 
@@ -19,7 +19,7 @@ def test_what_a_server_says_of_itself(server):
     assert server.embed("")[0] == 400
     assert server.embed("a", unknown=1, user="me")[0] == 200
     status, headers, page = server.call("GET", "/metrics")
-    assert (status, headers["content-type"]) == (200, CONTENT_TYPE)
+    assert (status, headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
     after = families(page)
 
     def grown(family: str, sample: str, **labels: str) -> float:

@@ -10,30 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import asterisk
-from apps.serve.conftest import running
-from asterisk.apps.serve.api import EncodeRequest, Rules, parse_embeddings
-from asterisk.apps.serve.errors import ApiError
-from asterisk.apps.serve.jobs import Workers
+from asterisk.apps.serve.api import ApiError, EncodeRequest, Rules, parse_embeddings
+from asterisk.apps.serve.service import Workers
 from asterisk.runtimes.runtime import Runtime
 from asterisk.tokenizer import gpt2
 
 TEXTS = ["how plants make sugar", "a text"]
 PROMPTS = {"query": "query: ", "document": "", "passage": "passage: ", "s2p:x": "topic: "}
-
-
-@pytest.fixture(scope="module")
-def e5(prompted):
-    for module in ("uvicorn", "starlette", "onnxruntime"):
-        pytest.importorskip(module)
-    with running(prompted, "--model-name", "e5:latest") as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def own(prompted):
-    with asterisk.load(prompted) as runtime:
-        yield runtime
 
 
 def floats(body) -> np.ndarray:
@@ -101,7 +84,7 @@ def parsed(rules: Rules, **fields):
 
 
 @pytest.mark.parametrize(
-    ("fields", "status", "param", "told"),
+    ("fields", "status", "param", "message"),
     [
         ({"input_type": "clustering"}, 400, "input_type", "'query', 'document', 'passage'"),
         ({"input_type": ""}, 400, "input_type", "there are"),
@@ -120,8 +103,8 @@ def parsed(rules: Rules, **fields):
     ],
     ids=str,
 )
-def test_what_contradicts_or_is_not_there_is_refused(fields, status, param, told):
-    with pytest.raises(ApiError, match=told) as failure:
+def test_what_contradicts_or_is_not_there_is_refused(fields, status, param, message):
+    with pytest.raises(ApiError, match=message) as failure:
         parsed(rules(special=frozenset({0, 7})), **fields)
     assert (failure.value.status, failure.value.param) == (status, param)
 
@@ -173,7 +156,7 @@ def test_special_tokens_stand_around_texts_and_ids(on_long):
         workers = Workers(runtime, 1, 100, on_long)
         request = EncodeRequest(list(items), 2, lambda _, row: row.tobytes(), 8, prompt)
         job = workers.submit(request)
-        await job.done
+        await job.finished
         assert workers.close(10)
         return runtime.given, job
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from apps.serve.conftest import NAME, answer, running, until
 from asterisk.apps.serve.api import EncodeRequest, Rules, parse_embeddings
-from asterisk.apps.serve.jobs import Workers
 from asterisk.apps.serve.limits import MIB, ByteBudget, Limits, limits_for
+from asterisk.apps.serve.service import Workers
 from asterisk.tokenizer import gpt2
 
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n"
@@ -120,7 +120,7 @@ def test_an_answer_takes_no_more_than_was_set_aside(size, count, dtype, encoding
     async def entries() -> list[bytes]:
         workers = Workers(Longest(size), 1, 100, "truncate")
         job = workers.submit(request)
-        await job.done
+        await job.finished
         assert workers.close(10)
         assert job.failure is None
         return job.entries

@@ -1,26 +1,118 @@
-"""Texts in, a label and its probability a line out, in blocks, so that any length streams."""
+"""Labelled texts read, ``label<TAB>text`` a line, a head scored on them, and texts labelled."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asterisk.apps.classify.head import Floats, Head
+from asterisk.common.digest import sha256
+from asterisk.common.errors import InputError
 from asterisk.common.output import open_output as written
 from asterisk.common.terminal import Bar
 from asterisk.common.text_files import Record
 from asterisk.common.text_files import filter_empty as kept
+from asterisk.common.text_files import read_records as read
 from asterisk.runtimes.records import encode_records as embedded
-from asterisk.runtimes.runtime import OnLong, Runtime
 
+if TYPE_CHECKING:
+    from asterisk.apps.classify.head import Head
+    from asterisk.evaluation.logistic_regression import Floats
+    from asterisk.runtimes.runtime import OnLong, Runtime
+
+LONGEST_LABEL = 200  # characters
 BLOCK = 64  # texts
 _SPACES = str.maketrans(dict.fromkeys("\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029", " "))
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Texts and the label of each; ``positions`` say where each is in its file, for messages."""
+
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+    positions: tuple[str, ...]
+
+
+def load(path: Path) -> Labelled:
+    """Read a file in UTF-8, or standard input for ``-``.
+
+    A text may hold further tabs; blank lines are skipped. InputError names a line without a tab or
+    a text, or with a label that `check_label` refuses.
+    """
+    rows = []
+    for record in read([path], json_lines=False, field=""):
+        if not record.text.strip():
+            continue
+        label, tab, text = record.text.partition("\t")
+        if not tab:
+            raise InputError(f"{record.place}: no tab between label and text")
+        if not text.strip():
+            raise InputError(f"{record.place}: empty text")
+        try:
+            rows.append((text, check_label(label.strip()), record.place))
+        except InputError as failure:
+            raise InputError(f"{record.place}: {failure}") from None
+    if not rows:
+        raise InputError(f"{path}: no labelled texts")
+    texts, labels, positions = zip(*rows, strict=True)
+    return Labelled(texts, labels, positions)
+
+
+def check_label(label: str) -> str:
+    """Return ``label``; InputError if it is empty, too long, or would spoil a line of output."""
+    if not label.strip() or len(label) > LONGEST_LABEL or not label.isprintable():
+        raise InputError(f"{label[:40]!r} cannot be a label")
+    return label
+
+
+def held_out(given: Labelled, share: int) -> tuple[list[int], list[int]]:
+    """Split the texts by their hash: the numbers of those to train on, and of one in ``share``.
+
+    A text is on the same side in every file and every run. InputError if a side is empty.
+    """
+    sides: tuple[list[int], list[int]] = ([], [])
+    for number, text in enumerate(given.texts):
+        digest = sha256()
+        digest.update(text.encode("utf-8", "replace"))
+        sides[digest.digest()[0] % share == 0].append(number)
+    if not all(sides):
+        raise InputError("too few texts to hold some out: name others by --dev")
+    return sides
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Shares of 1: ``accuracy``, and ``macro_f1`` over the labels that are true or predicted.
+
+    ``unknown`` counts the texts whose label the head does not have; they are wrong.
+    """
+
+    texts: int
+    accuracy: float
+    macro_f1: float
+    unknown: int
+
+
+def score(head: Head, vectors: Floats, labels: Sequence[str]) -> Score:
+    """Compare the head's predictions for float32 [n, dim] with the n true ``labels``."""
+    if not len(labels) or len(labels) != len(vectors):
+        raise InputError("scoring needs a vector for every label, and one at least")
+    predicted = np.array(head.predict(vectors), dtype=object)
+    true = np.array(labels, dtype=object)
+    shares = []
+    for label in sorted({*predicted, *true}):
+        both = np.count_nonzero((predicted == label) & (true == label))
+        either = np.count_nonzero(predicted == label) + np.count_nonzero(true == label)
+        shares.append(2 * both / either)
+    unknown = sum(label not in head.labels for label in labels)
+    accuracy = float(np.mean(predicted == true))
+    return Score(len(labels), accuracy, float(np.mean(shares)), unknown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +171,7 @@ def _line(head: Head, record: Record, shares: Floats | None, rules: Rules, index
         values["id"] = record.id
     values |= {"label": None, "probability": None}
     if shares is not None:
-        ranked = [(head.labels[place], round(float(shares[place]), 6)) for place in best]
+        ranked = [(head.labels[number], round(float(shares[number]), 6)) for number in best]
         values["label"], values["probability"] = ranked[0]
         if rules.top > 1:
             values["top"] = [{"label": name, "probability": share} for name, share in ranked]

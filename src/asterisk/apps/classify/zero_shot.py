@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from asterisk.apps.classify.head import Head, Layer
-from asterisk.apps.classify.labelled import check_label
+from asterisk.apps.classify.labelling import check_label
 from asterisk.common.errors import UsageError
 from asterisk.common.validation import strings
 from asterisk.runtimes.runtime import Runtime
@@ -29,8 +29,8 @@ def head(
 
     Its probabilities are the softmax of the cosines over ``temperature``. ``{}`` in ``template``
     stands for the label, in which ``_`` is read as a space; ``prompt_name`` names the model's
-    prompt before it, as before the texts. UsageError for fewer than two labels,
-    one that stands twice, a template without ``{}``, or a temperature outside 0.001 to 100.
+    prompt before it, which should be the texts' prompt too. UsageError for fewer than two labels, a
+    label given twice, a template without ``{}``, or a temperature outside 0.001 to 100.
     """
     names = tuple(check_label(label.strip()) for label in strings(labels, LABELS))
     if len(names) < 2 or len(set(names)) < len(names):

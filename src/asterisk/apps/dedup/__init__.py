@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from asterisk.apps.dedup.result import THRESHOLD, Cluster, Found
-from asterisk.apps.dedup.run import deduplicate
+from asterisk.apps.dedup.calibration import THRESHOLD
+from asterisk.apps.dedup.deduplication import Found, deduplicate
+from asterisk.apps.dedup.texts import Cluster
 
 __all__ = ["THRESHOLD", "Cluster", "Found", "deduplicate"]

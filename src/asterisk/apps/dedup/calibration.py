@@ -1,8 +1,8 @@
-"""Which threshold gives a wanted precision, by pairs that somebody has judged.
+"""The threshold that gives a wanted precision, by pairs that somebody has judged.
 
 Either the user's own pairs, or counts that ship: how many of the pairs found at each threshold were
 planted near-duplicates, among real texts (docs/deduplicating.md says which, and the command that
-counts them again). Both speak of pairs like those they were counted on, and of a set with as many
+counts them again). Both hold for pairs like those that were counted, and for a set with as many
 near-duplicates among its texts as theirs.
 """
 
@@ -16,13 +16,20 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asterisk.apps.dedup.result import THRESHOLD
+import numpy as np
+
+from asterisk.apps.dedup.texts import normalize
+from asterisk.apps.dedup.vectors import Vectors
 from asterisk.artifact import share_space
 from asterisk.common.errors import InputError, UsageError
 from asterisk.common.text_files import lines
+from asterisk.common.vectors import to_int8
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime
+
+THRESHOLD = 0.9
+"""The cosine from which two texts are near-duplicates by default, for models that ship none."""
 
 PRECISION = 0.988
 FEWEST = 20  # pairs that decide: fewer say nothing about a share
@@ -31,7 +38,10 @@ LEAST, STEP = 0.70, 0.005
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """At ``threshold``, ``right`` of the pairs found were duplicates and ``wrong`` were not."""
+    """At ``threshold``, ``right`` of the pairs found were duplicates and ``wrong`` were not.
+
+    ``missed`` duplicates were not found.
+    """
 
     threshold: float
     right: int
@@ -40,7 +50,7 @@ class Point:
 
     @property
     def precision(self) -> float:
-        """The share of the found pairs that are right; 0 where none was found."""
+        """The share of the found pairs that are right; 0 if none was found."""
         return self.right / max(1, self.right + self.wrong)
 
     @property
@@ -56,8 +66,7 @@ class Point:
         half = z * math.sqrt(share) / (1 + z * z / count)
         return max(0.0, middle - half), min(1.0, middle + half)
 
-    def told(self) -> str:
-        """Say what the estimate is."""
+    def __str__(self) -> str:
         low, high = self.interval()
         return (
             f"precision {self.precision:.3f} (95 % interval {low:.3f} to {high:.3f}), "
@@ -65,45 +74,44 @@ class Point:
         )
 
 
-def counted(cosines: Sequence[float], same: Sequence[bool]) -> list[Point]:
+def count_points(cosines: Sequence[float], same: Sequence[bool]) -> list[Point]:
     """Return a point for every cosine among judged pairs, ascending."""
     judged = sorted(zip(cosines, same, strict=True), reverse=True)
-    every = sum(same)
     points: list[Point] = []
     right = wrong = 0
-    for place, (cosine, duplicate) in enumerate(judged):
+    for number, (cosine, duplicate) in enumerate(judged, 1):
         right += duplicate
         wrong += not duplicate
-        if place + 1 == len(judged) or judged[place + 1][0] < cosine:
-            points.append(Point(cosine, right, wrong, every - right))
+        if number == len(judged) or judged[number][0] < cosine:
+            points.append(Point(cosine, right, wrong, sum(same) - right))
     return points[::-1]
 
 
-def chosen(points: Sequence[Point], precision: float, where: str) -> Point:
-    """Return the lowest threshold whose precision, and that of all above it, is the wanted one.
+def choose(points: Sequence[Point], precision: float, source: str) -> Point:
+    """Return the lowest threshold from which on ``precision`` is reached throughout.
 
-    UsageError where there is none, with the best there is; thresholds at which fewer than 20 pairs
-    were found count for nothing.
+    Thresholds at which fewer than `FEWEST` pairs were found do not count. UsageError, which names
+    ``source`` and the best precision there is, if none reaches it.
     """
-    heard = [point for point in points if point.right + point.wrong >= FEWEST]
-    if not heard:
-        raise UsageError(f"{where}: at no threshold are {FEWEST} of the pairs found")
-    best: Point | None = None
-    for point in sorted(heard, key=lambda point: -point.threshold):
+    enough = [point for point in points if point.right + point.wrong >= FEWEST]
+    if not enough:
+        raise UsageError(f"{source}: at no threshold are {FEWEST} of the pairs found")
+    lowest: Point | None = None
+    for point in sorted(enough, key=lambda point: -point.threshold):
         if point.precision < precision:
             break
-        best = point
+        lowest = point
     # Precision need not rise with the threshold: a lucky low one is no promise, a whole range is.
-    if best is None:
-        most = max(heard, key=lambda point: (point.precision, -point.threshold))
+    if lowest is None:
+        best = max(enough, key=lambda point: (point.precision, -point.threshold))
         raise UsageError(
-            f"{where}: precision {precision:g} is not reached; the best there is is "
-            f"{most.precision:.3f}, from --threshold {most.threshold:.3f} on"
+            f"{source}: precision {precision:g} is not reached; the best there is is "
+            f"{best.precision:.3f}, from --threshold {best.threshold:.3f} on"
         )
-    return best
+    return lowest
 
 
-def shipped(fingerprint: str) -> list[Point]:
+def shipped_points(fingerprint: str) -> list[Point]:
     """Return the points that ship for an embedding space; UsageError if there are none for it."""
     for path in files("asterisk.apps.dedup").joinpath("calibrations").iterdir():
         table = json.loads(path.read_text("utf-8"))
@@ -115,49 +123,49 @@ def shipped(fingerprint: str) -> list[Point]:
 
 
 def default_threshold(fingerprint: str) -> float:
-    """Return the threshold to take where none is given: `PRECISION`'s, else `THRESHOLD`."""
+    """Return an embedding space's threshold for `PRECISION`, or `THRESHOLD` if none ships."""
     try:
-        points = shipped(fingerprint)
+        points = shipped_points(fingerprint)
     except UsageError:
         return THRESHOLD
-    return chosen(points, PRECISION, "shipped calibration").threshold
+    return choose(points, PRECISION, "shipped calibration").threshold
 
 
-def labelled(path: Path) -> tuple[list[bool], list[str], list[str]]:
-    """Read judged pairs: 1 or 0, text, text, with tabs between, a pair a line."""
+def read_pairs(path: Path) -> tuple[list[bool], list[str], list[str]]:
+    """Read judged pairs, one a line: 1 or 0, text, text, separated by tabs.
+
+    InputError names a line that is none, and a file that cannot be read.
+    """
     same: list[bool] = []
     first: list[str] = []
     second: list[str] = []
-    for place, line in lines(path):
+    for position, line in lines(path):
         cells = line.split("\t")
         if cells == [""]:
             continue
         if len(cells) != 3 or cells[0] not in ("0", "1") or not all(map(str.strip, cells)):
-            raise InputError(f"{place}: not 0 or 1, a text, and a text")
+            raise InputError(f"{position}: not 0 or 1, a text, and a text")
         same.append(cells[0] == "1")
         first.append(cells[1])
         second.append(cells[2])
     return same, first, second
 
 
-def judged(
+def judged_cosines(
     path: Path, runtime: Runtime, prompt_name: str | None = None
 ) -> tuple[list[float], list[bool]]:
-    """Return the cosine of each labelled pair, as deduplication takes it, and the judgement."""
-    import numpy as np
+    """Return the cosine of each judged pair, as deduplication computes it, and the judgement.
 
-    from asterisk.apps.dedup.normal import normal
-    from asterisk.apps.dedup.vectors import Vectors
-    from asterisk.common.vectors import to_int8
-
-    same, first, second = labelled(path)
+    InputError as for `read_pairs`, for a file without pairs, and for a text without words.
+    """
+    same, first, second = read_pairs(path)
     if not same:
         raise InputError(f"{path} holds no pairs")
-    forms = [[normal(text) for text in texts] for texts in (first, second)]
+    forms = [[normalize(text) for text in texts] for texts in (first, second)]
     for number, pair in enumerate(zip(*forms, strict=True), 1):
         if not all(pair):
             raise InputError(f"{path}, pair {number}: a text without any words")
     numbers = {form: number for number, form in enumerate(dict.fromkeys(forms[0] + forms[1]))}
     vectors = Vectors(to_int8(runtime.encode(list(numbers), prompt_name=prompt_name)))
-    places = [np.array([numbers[form] for form in side], np.int64) for side in forms]
-    return vectors.of_pairs(*places).tolist(), same
+    rows = [np.array([numbers[form] for form in side], np.int64) for side in forms]
+    return vectors.of_pairs(*rows).tolist(), same

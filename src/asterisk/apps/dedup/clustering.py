@@ -1,126 +1,275 @@
-"""From vectors to clusters, by all pairs or by the pairs within cells."""
+"""From vectors to clusters: near rows are connected, and each group is split into stars.
+
+In a group that is connected pair by pair, the first and the last row may have nothing in common.
+Star clustering (Aslam, Pelekhov and Rus, 2004) splits it into stars, whose rows all reach the
+threshold with a centre. Rows are visited from the one with the most neighbours in the group down
+(ties: by the mean cosine with the group, then the earlier row); one that no centre covers yet
+becomes a centre. Every other row then goes to the centre nearest to it.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 
-from asterisk.apps.dedup.comparing import compare, shadows, true_pairs
-from asterisk.apps.dedup.linking import Links
-from asterisk.apps.dedup.numbers import NumbersOf, agreeing
-from asterisk.apps.dedup.partition import cells, comparisons
-from asterisk.apps.dedup.result import Cluster
-from asterisk.apps.dedup.stars import stars
-from asterisk.apps.dedup.vectors import CHUNK, Places, Vectors
+from asterisk.apps.dedup.texts import Cluster, Numbers, Rows, contradict
+from asterisk.apps.dedup.vectors import CHUNK, Cosines, Vectors, bound_vectors, cells, compare
 
-EXACT = 200_000
-"""Rows up to which every pair is compared; above it those within cells, see `partition`."""
+EXACT = 200_000  # rows up to which every pair is compared; above it those within `cells`
+RELEASE = 1_024  # groups after which pages are let go of
+SAMPLE = 2_048  # rows of a larger group that neighbours are counted among
+BLOCK = 512
+DIGITS = 9  # of a mean that count: below is only the order of a sum
 
-RELEASED = 1_024  # groups after which pages are let go of
-
-Told = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
+NumbersOf = Callable[[int], Numbers]
 
 
-def nothing(what: str, done: int, total: int) -> None:
-    """Take progress and tell nobody."""
+def no_progress(stage: str, finished: int, total: int) -> None:
+    """Do nothing."""
 
 
-def clusters(
-    vectors: Vectors,
-    threshold: float,
-    *,
-    threads: int = 1,
-    exact: int = EXACT,
-    progress: Told = nothing,
-    numbers: NumbersOf | None = None,
-) -> list[Cluster]:
-    """Return the clusters of two rows and more whose members reach ``threshold`` with one of them.
+class UnionFind:
+    """Which of ``count`` rows are connected, in one number a row; safe to use from several threads.
 
-    In the order of their first rows. ``numbers`` gives those of a row, which then must not
-    contradict those of the one that stands for it. Takes memory for the rows alone, however many
-    pairs there are.
+    A group's root is its first row, so that the order in which pairs come leaves no trace. Whole
+    arrays of pairs are united at once: each root gets the smallest root it is paired with as its
+    parent, until nothing changes (Shiloach and Vishkin, 1982).
     """
-    links = linked(vectors, threshold, threads=threads, exact=exact, progress=progress)
-    return parted(links, vectors, threshold, numbers)
+
+    def __init__(self, count: int) -> None:
+        self._parent = np.arange(count, dtype=np.int32)
+        self._lock = threading.Lock()
+
+    def find(self, rows: Rows) -> Rows:
+        """Return the root of each row's group so far, int64 [rows]."""
+        with self._lock:
+            return self._roots(rows)
+
+    def connected(self, first: Rows, second: Rows) -> npt.NDArray[np.bool_]:
+        """Return which pairs are in one group so far, bool [pairs]."""
+        with self._lock:
+            found: npt.NDArray[np.bool_] = self._roots(first) == self._roots(second)
+        return found
+
+    def union(self, first: Rows, second: Rows) -> None:
+        """Put the two rows of each pair into one group."""
+        with self._lock:
+            while len(first):
+                one, other = self._roots(first), self._roots(second)
+                moving = one != other
+                first, second = one[moving], other[moving]
+                np.minimum.at(self._parent, np.maximum(first, second), np.minimum(first, second))
+
+    def groups(self) -> list[Rows]:
+        """Return the rows of each group of two and more, ascending, by their first rows."""
+        roots = self._roots(np.arange(len(self._parent)))
+        order = np.argsort(roots, kind="stable")
+        starts = np.flatnonzero(np.diff(roots[order], prepend=-1))
+        sizes = np.diff(starts, append=len(order))
+        return [
+            order[start : start + size]
+            for start, size in zip(starts[sizes > 1], sizes[sizes > 1], strict=True)
+        ]
+
+    def _roots(self, rows: Rows) -> Rows:
+        found: Rows = self._parent[rows].astype(np.int64)
+        while True:
+            above = self._parent[found]
+            if np.array_equal(above, found):
+                break
+            found = above.astype(np.int64)
+        self._parent[rows] = found  # path compression
+        return found
 
 
-def parted(
-    links: Links, vectors: Vectors, threshold: float, numbers: NumbersOf | None = None
-) -> list[Cluster]:
-    """Return the clusters that the groups of ``links`` fall into; see `stars` and `agreeing`."""
-    found = []
-    for number, group in enumerate(links.groups()):
-        if number % RELEASED == 0:
-            vectors.release()
-        for rows, place in _stars(vectors, group, threshold, numbers):
-            if len(rows) > 1:
-                cosines = vectors.between(rows[place : place + 1], rows)[0]
-                cosines[place] = 1.0
-                found.append(
-                    Cluster(int(rows[place]), tuple(rows.tolist()), tuple(cosines.tolist()))
-                )
-    return sorted(found, key=lambda cluster: cluster.members[0])
-
-
-def _stars(
-    vectors: Vectors, group: Places, threshold: float, numbers: NumbersOf | None
-) -> Iterator[tuple[Places, int]]:
-    for rows, place in stars(vectors, group, threshold):
-        if numbers is None or len(rows) == 1:
-            yield rows, place
-        else:
-            yield from agreeing(vectors, rows, place, threshold, numbers)
-
-
-def linked(
+def connect(
     vectors: Vectors,
     threshold: float,
     *,
     threads: int = 1,
     exact: int = EXACT,
-    progress: Told = nothing,
-) -> Links:
-    """Join all rows whose cosine is at least ``threshold``."""
-    links = Links(len(vectors))
+    progress: Progress = no_progress,
+) -> UnionFind:
+    """Unite all rows whose cosine is at least ``threshold``.
 
-    def take(first: Places, second: Places) -> None:
-        # What hangs together already need not be compared: in a crowd of near-duplicates that is
-        # almost every pair.
-        apart = links.apart(first, second)
-        first, second = first[apart], second[apart]
-        step = CHUNK
-        while len(first):
-            one, other, _ = true_pairs(vectors, threshold, first[:step], second[:step])
-            links.join(one, other)
-            first, second = first[step:], second[step:]
-            apart = links.apart(first, second)
+    Memory grows with the rows alone, however many pairs are near. ``progress`` is called with
+    "compared", how many comparisons of rows are finished, and of how many.
+    """
+    groups = UnionFind(len(vectors))
+
+    def take(first: Rows, second: Rows) -> None:
+        # Rows that are connected already need not be compared: in a crowd of near-duplicates that
+        # is almost every pair.
+        while True:
+            apart = ~groups.connected(first, second)
             first, second = first[apart], second[apart]
+            if not len(first):
+                return
+            one, other, _ = vectors.near(threshold, first[:CHUNK], second[:CHUNK])
+            groups.union(one, other)
+            first, second = first[CHUNK:], second[CHUNK:]
 
-    held, shadow = shadows(vectors)
-    parts = [None] if len(vectors) <= exact else [part for part in cells(shadow) if len(part) > 1]
-    sizes = np.array([len(vectors) if part is None else len(part) for part in parts], np.int64)
+    buffer, bounds = bound_vectors(vectors)
+    parts: list[Rows | None] = [None]
+    if len(vectors) > exact:
+        parts = [part for part in cells(bounds) if len(part) > 1]
+    sizes = [float(len(vectors) if part is None else len(part)) for part in parts]
+    total, compared = int(sum(size**2 for size in sizes) / 2), 0
 
     def release() -> None:
-        held.release()
+        buffer.release()
         vectors.release()
 
-    total, seen = comparisons(sizes), 0
-
-    def done(number: int) -> None:
-        nonlocal seen
-        seen += number
-        progress("compared", min(seen, total), total)
+    def on_compared(count: int) -> None:
+        nonlocal compared
+        compared += count
+        progress("compared", min(compared, total), total)
 
     for part in parts:
         compare(
-            shadow,
+            bounds,
             threshold,
             take,
             threads=threads,
-            done=done,
-            order=part,
-            names=links.names,
+            on_compared=on_compared,
+            rows=part,
+            find=groups.find,
             release=release,
         )
-    return links
+    return groups
+
+
+def split(
+    groups: UnionFind, vectors: Vectors, threshold: float, numbers: NumbersOf | None = None
+) -> list[Cluster]:
+    """Return the clusters of two rows and more that ``groups`` are split into.
+
+    All members reach ``threshold`` with one of them, the representative; if ``numbers`` gives the
+    numbers of a row, they do not contradict the representative's. In the order of the first rows.
+    """
+    found = []
+    for number, group in enumerate(groups.groups()):
+        if number % RELEASE == 0:
+            vectors.release()
+        for star, centre in star_clusters(vectors, group, threshold):
+            parts = iter([(star, centre)])
+            if numbers is not None and len(star) > 1:
+                parts = _split_by_numbers(vectors, star, centre, threshold, numbers)
+            for rows, at in parts:
+                if len(rows) > 1:
+                    cosines = vectors.between(rows[at : at + 1], rows)[0]
+                    cosines[at] = 1.0
+                    members, similarities = tuple(rows.tolist()), tuple(cosines.tolist())
+                    found.append(Cluster(int(rows[at]), members, similarities))
+    return sorted(found, key=lambda cluster: cluster.members[0])
+
+
+def _split_by_numbers(
+    vectors: Vectors, rows: Rows, centre: int, threshold: float, numbers: NumbersOf
+) -> Iterator[tuple[Rows, int]]:
+    """Yield the star ``rows`` without those that contradict its centre, then stars of those.
+
+    What leaves is split again among rows with the very same numbers, so that one pass settles a
+    crowd in which every row differs.
+    """
+    own = numbers(int(rows[centre]))
+    agreeing, others = list[int](), dict[Numbers, list[int]]()
+    for row in rows.tolist():
+        found = numbers(row)
+        (others.setdefault(found, []) if contradict(own, found) else agreeing).append(row)
+    yield np.array(agreeing), agreeing.index(int(rows[centre]))
+    for same in others.values():
+        group = np.array(same)
+        # Two rows of a star reach its centre, not always one another.
+        if len(group) > 2 or (
+            len(group) == 2 and vectors.between(group[:1], group[1:]).min() >= threshold
+        ):
+            yield from star_clusters(vectors, group, threshold)
+
+
+def star_clusters(vectors: Vectors, group: Rows, threshold: float) -> Iterator[tuple[Rows, int]]:
+    """Yield each star of ``group`` (ascending): its rows, ascending, and which one represents it.
+
+    That is the star's medoid, the row with the highest mean cosine with the star (ties: the
+    earliest), if all its rows reach the threshold with it; else its centre. Stars of one row come
+    too.
+    """
+    if len(group) == 2:
+        yield group, 0
+        return
+    centres = _centres(vectors, group, threshold)
+    own = _nearest(vectors, group, centres)
+    order = np.argsort(own, kind="stable")
+    sizes = np.bincount(own, minlength=len(centres))
+    for number, part in enumerate(np.split(order, np.cumsum(sizes)[:-1])):
+        rows = group[part]
+        centre = int(np.searchsorted(rows, centres[number]))
+        medoid = int(np.argmax(_means(vectors, rows, rows)))
+        if medoid != centre and vectors.between(rows[[medoid]], rows).min() < threshold:
+            medoid = centre
+        yield rows, medoid
+
+
+def _centres(vectors: Vectors, group: Rows, threshold: float) -> Rows:
+    sample = group[np.linspace(0, len(group) - 1, min(SAMPLE, len(group))).astype(np.int64)]
+    degrees = np.concatenate(
+        [
+            (vectors.between(group[start : start + BLOCK], sample) >= threshold).sum(axis=1)
+            for start in range(0, len(group), BLOCK)
+        ]
+    )
+    left = group[np.lexsort((group, -_means(vectors, group, sample), -degrees))]
+    chosen: list[Rows] = []
+    while len(left):
+        block, left = left[:BLOCK], left[BLOCK:]
+        near = vectors.between(block, block) >= threshold
+        covered, centres = np.zeros(len(block), np.bool_), []
+        for row in range(len(block)):
+            if not covered[row]:
+                centres.append(row)
+                covered |= near[row]
+        chosen.append(block[centres])
+        uncovered = [
+            part[~(vectors.between(part, chosen[-1]) >= threshold).any(axis=1)]
+            for part in np.split(left, range(BLOCK, len(left), BLOCK))
+            if len(part)
+        ]
+        left = np.concatenate(uncovered) if uncovered else left[:0]
+    return np.concatenate(chosen)
+
+
+def _nearest(vectors: Vectors, group: Rows, centres: Rows) -> Rows:
+    """Return the number of the nearest centre for each row of ``group``, ties to the first."""
+    own = np.empty(len(group), np.int64)
+    for start in range(0, len(group), BLOCK):
+        rows = group[start : start + BLOCK]
+        best = np.full(len(rows), -np.inf)
+        for first in range(0, len(centres), BLOCK):
+            cosines = vectors.between(rows, centres[first : first + BLOCK])
+            column = cosines.argmax(axis=1)
+            value = cosines[np.arange(len(rows)), column]
+            better = value > best
+            own[start : start + BLOCK][better] = column[better] + first
+            best = np.maximum(best, value)
+    numbers = np.full(len(group), -1)
+    numbers[np.searchsorted(group, centres)] = np.arange(len(centres))
+    return np.where(numbers >= 0, numbers, own)  # a centre is its own, whatever its twin
+
+
+def _means(vectors: Vectors, rows: Rows, others: Rows) -> Cosines:
+    """Return each row's mean cosine with ``others``, float64 [rows]."""
+    total = np.zeros(vectors.rows.shape[1])
+    for start in range(0, len(others), BLOCK):
+        part = others[start : start + BLOCK]
+        total += (vectors.rows[part] / vectors.lengths(part)[:, None]).sum(axis=0)
+    total /= len(others)
+    found = [
+        vectors.rows[part].astype(np.float64) @ total / vectors.lengths(part)
+        for part in np.split(rows, range(BLOCK, len(rows), BLOCK))
+    ]
+    return cast(Cosines, np.round(np.concatenate(found), DIGITS))

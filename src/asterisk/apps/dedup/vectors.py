@@ -1,34 +1,109 @@
-"""Rows of int8 and their cosines, the same to the last bit however they are asked for.
+"""int8 vectors, and every pair of them from a threshold on without the matrix of all cosines.
 
 A dot product of whole numbers below 2^24 is exact in float32 whatever the order of its sum, so that
 neither the block a pair is compared in nor the number of threads can move it across a threshold.
+
+Most of the work is saved exactly: rows are rotated so that their variance is in the first
+components (a rotation changes no dot product), and by Cauchy and Schwarz
+
+    cos(a, b)  <=  a[:k] · b[:k]  +  |a[k:]| · |b[k:]|
+
+for unit vectors, which is one dot product of k + 1 numbers. Only pairs for which this bound reaches
+the threshold have their true cosine computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import mmap
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from asterisk.apps.dedup.texts import Rows, disk_errors
 from asterisk.common.errors import UsageError
 from asterisk.common.vectors import LARGEST
 
-Bytes = npt.NDArray[np.int8]
-Places = npt.NDArray[np.int64]
 Cosines = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
+Take = Callable[[Rows, Rows], None]
+Find = Callable[[Rows], Rows]
 
+IN_MEMORY = 64 << 20  # bytes of an array up to which it stays in memory
 WIDEST = (1 << 24) // LARGEST**2
 CHUNK = 1 << 14  # pairs
+BLOCK = 2_048  # rows
+LEADING = 64  # components multiplied first
+ROTATION_SAMPLE = 8_192  # rows that the rotation is computed from
+MARGIN = 1e-4  # more than float32 can lose in a bound
+FLAGS = 1 << 16  # flags of a block made into indices at a time
+CROWDED = 1 << 12  # of them, from which it pays to look for pairs that are connected already
+
+CELL = 4_000  # rows a cell would have, about, were each row in one cell
+CELLS_PER_ROW = 4
+CENTRE_SAMPLE = 64  # rows a cell's centre is learnt from
+ROUNDS = 8
+CELL_BLOCK = 8_192
+
+
+class RowBuffer:
+    """An array [n, d] appended in blocks; beyond ``limit`` bytes in a mapped temporary file.
+
+    The file has no name and so cannot be left behind. It is only ever read through the map: writing
+    through one ends the process when the disk is full.
+    """
+
+    def __init__(self, dtype: npt.DTypeLike, limit: int = IN_MEMORY) -> None:
+        self._dtype = np.dtype(dtype)
+        self._limit = limit
+        self._blocks: list[npt.NDArray[Any]] = []
+        self._bytes = 0
+        self._file: Any = None
+        self._map: mmap.mmap | None = None
+
+    def append(self, block: npt.NDArray[Any]) -> None:
+        """Add rows; OutputError if the disk is full."""
+        block = np.ascontiguousarray(block, self._dtype)
+        self._bytes += block.nbytes
+        self._blocks.append(block)
+        if self._bytes > self._limit:
+            with disk_errors():
+                self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115
+                while self._blocks:
+                    self._file.write(self._blocks.pop(0).data)
+
+    def finish(self, columns: int) -> npt.NDArray[Any]:
+        """Return all rows, [n, ``columns``], read-only if they are in a file."""
+        if self._file is None:
+            rows = np.concatenate(self._blocks) if self._blocks else None
+            self._blocks = []
+            return np.empty((0, columns), self._dtype) if rows is None else rows
+        with disk_errors():
+            self._file.flush()
+        self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._file.close()  # the map keeps what it needs
+        return np.frombuffer(self._map, self._dtype).reshape(-1, columns)
+
+    def release(self) -> None:
+        """Let go of the pages that reading has brought in; they are read again when needed."""
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 class Vectors:
     """int8 rows [n, d] with their squared lengths; a row of zeros has cosine 0 with all others.
 
-    ``release`` lets go of pages that reading mapped rows has brought in.
+    ``release`` lets go of the pages that reading mapped rows has brought in. UsageError for rows of
+    another type or shape, or too wide to be exact.
     """
 
-    def __init__(self, rows: Bytes, release: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, rows: npt.NDArray[np.int8], release: Callable[[], None] = lambda: None
+    ) -> None:
         if rows.dtype != np.int8 or rows.ndim != 2 or not 1 <= rows.shape[1] <= WIDEST:
             raise UsageError(f"rows must be int8 [n, 1 to {WIDEST}]")
         self.rows, self.release = rows, release
@@ -41,7 +116,11 @@ class Vectors:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def of_pairs(self, first: Places, second: Places) -> Cosines:
+    def lengths(self, rows: Rows | slice) -> Cosines:
+        """Return the length of each row, 1 for a row of zeros, float64 [rows]."""
+        return np.sqrt(np.maximum(self.squares[rows], 1.0))
+
+    def of_pairs(self, first: Rows, second: Rows) -> Cosines:
         """Return the cosine of each pair, float64 [pairs]."""
         out = np.empty(len(first))
         for start in range(0, len(first), CHUNK):
@@ -49,16 +128,194 @@ class Vectors:
             dots = np.einsum(
                 "nd,nd->n", self.rows[i].astype(np.float32), self.rows[j].astype(np.float32)
             )
-            out[start : start + CHUNK] = dots / self._lengths(self.squares[i] * self.squares[j])
+            squares = np.maximum(self.squares[i] * self.squares[j], 1.0)
+            out[start : start + CHUNK] = dots / np.sqrt(squares)
         return out
 
-    def between(self, first: Places, second: Places) -> Cosines:
+    def between(self, first: Rows, second: Rows) -> Cosines:
         """Return the cosine of each of ``first`` with each of ``second``, float64 [a, b]."""
         dots = self.rows[first].astype(np.float32) @ self.rows[second].astype(np.float32).T
         squares = np.multiply.outer(self.squares[first], self.squares[second])
-        found: Cosines = dots / self._lengths(squares)
+        found: Cosines = dots / np.sqrt(np.maximum(squares, 1.0))
         return found
 
-    @staticmethod
-    def _lengths(squares: Cosines) -> Cosines:
-        return np.sqrt(np.maximum(squares, 1.0))
+    def near(self, threshold: float, first: Rows, second: Rows) -> tuple[Rows, Rows, Cosines]:
+        """Return those pairs whose cosine is at least ``threshold``, and their cosines."""
+        cosines = self.of_pairs(first, second)
+        near = cosines >= threshold
+        return first[near], second[near], cosines[near]
+
+    def unit(self, rows: slice) -> Floats:
+        """Return some rows at unit length, float32 [rows, d]."""
+        lengths = self.lengths(rows).astype(np.float32)
+        unit: Floats = self.rows[rows].astype(np.float32) / lengths[:, None]
+        return unit
+
+
+def bound_vectors(vectors: Vectors, leading: int = LEADING) -> tuple[RowBuffer, Floats]:
+    """Return float32 [n, k + 1] rows whose dot products are no less than the vectors' cosines.
+
+    They are ``leading`` components and the length of the rest, of each unit vector after the
+    rotation; the buffer holds their pages.
+    """
+    step = max(1, len(vectors) // ROTATION_SAMPLE)
+    sample = vectors.unit(slice(None, ROTATION_SAMPLE * step, step)).astype(np.float64)
+    _, columns = np.linalg.eigh(sample.T @ sample)  # by ascending variance
+    rotation = np.ascontiguousarray(columns[:, ::-1], np.float32)[:, :leading]
+    buffer = RowBuffer(np.float32)
+    for start in range(0, len(vectors), BLOCK):
+        rows = slice(start, start + BLOCK)
+        first = vectors.unit(rows) @ rotation
+        rest = 1 - np.einsum("nd,nd->n", first, first)
+        rest[vectors.squares[rows] == 0] = 0
+        buffer.append(np.column_stack([first, np.sqrt(np.maximum(rest, 0))]))
+        vectors.release()
+    return buffer, buffer.finish(min(leading, vectors.rows.shape[1]) + 1)
+
+
+def compare(
+    bounds: Floats,
+    threshold: float,
+    take: Take,
+    *,
+    threads: int = 1,
+    on_compared: Callable[[int], None] = lambda count: None,
+    rows: Rows | None = None,
+    find: Find | None = None,
+    release: Callable[[], None] = lambda: None,
+) -> None:
+    """Call ``take`` with the pairs whose bound reaches ``threshold``, int64 [·] twice.
+
+    Each pair comes once, with the smaller row first, from one of ``threads`` threads. ``rows``
+    restricts it to some rows. A pair may be left out where ``find`` gives both its rows the same
+    number: in a crowd of near-duplicates that are connected as they come, almost every pair is.
+    ``on_compared`` is called with the number of row comparisons made. What a thread raises is
+    raised.
+    """
+    rows = np.arange(len(bounds)) if rows is None else rows
+    blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
+    tasks = ((i, j) for i in range(len(blocks)) for j in range(i, len(blocks)))
+    lock, failed = threading.Lock(), threading.Event()
+
+    def work() -> None:
+        products = np.empty(BLOCK * BLOCK, np.float32)
+        row_of_blocks, left = -1, bounds[:0]
+        try:
+            while not failed.is_set():
+                with lock:
+                    task = next(tasks, None)
+                if task is None:
+                    return
+                first, second = blocks[task[0]], blocks[task[1]]
+                if task[0] != row_of_blocks:
+                    row_of_blocks, left = task[0], bounds[first]
+                    release()
+                if find is None or np.ptp(np.concatenate([find(first), find(second)])):
+                    space = products[: len(first) * len(second)].reshape(len(first), len(second))
+                    reached = np.matmul(left, bounds[second].T, out=space) >= threshold - MARGIN
+                    if first is second:
+                        reached = np.triu(reached, 1)
+                    for one, other in _candidates(reached, first, second, find):
+                        take(np.minimum(one, other), np.maximum(one, other))
+                with lock:
+                    on_compared(len(first) * len(second))
+        except BaseException:
+            failed.set()
+            raise
+
+    if threads < 2 or len(blocks) < 2:
+        work()
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        jobs = [pool.submit(work) for _ in range(threads)]
+        try:
+            for job in jobs:
+                job.result()
+        except BaseException:
+            failed.set()
+            raise
+
+
+def _candidates(
+    reached: npt.NDArray[np.bool_], first: Rows, second: Rows, find: Find | None
+) -> Iterator[tuple[Rows, Rows]]:
+    """Yield the pairs flagged in ``reached``, bool [first, second], some rows of it at a time."""
+    if not reached.any():
+        return
+    step = max(1, FLAGS // len(second))
+    for start in range(0, len(first), step):
+        part = reached[start : start + step]
+        if find is not None and np.count_nonzero(part) > CROWDED:
+            part &= find(first[start : start + step])[:, None] != find(second)
+        i, j = np.nonzero(part)
+        if len(i):
+            yield first[i + start], second[j]
+
+
+def pairs(
+    vectors: Vectors, threshold: float, *, threads: int = 1, leading: int = LEADING
+) -> tuple[Rows, Rows, Cosines]:
+    """Return all pairs i < j whose cosine is at least ``threshold``, in order, and their cosines.
+
+    They are all in memory at once: for clusters use what connects them as they come.
+    """
+    found: list[tuple[Rows, Rows, Cosines]] = []
+    buffer, bounds = bound_vectors(vectors, leading)
+    compare(
+        bounds,
+        threshold,
+        lambda first, second: found.append(vectors.near(threshold, first, second)),
+        threads=threads,
+        release=buffer.release,
+    )
+    if not found:
+        none = np.empty(0, np.int64)
+        return none, none, np.empty(0)
+    first, second, cosines = (np.concatenate(part) for part in zip(*found, strict=True))
+    order = np.lexsort((second, first))
+    return first[order], second[order], cosines[order]
+
+
+def cells(bounds: Floats, *, cell: int = CELL, seed: int = 0) -> Iterator[Rows]:
+    """Yield the rows of each cell, ascending, int64 [·]; every row is in `CELLS_PER_ROW` of them.
+
+    An inverted file (Jégou, Douze and Schmid, 2011): k-means on a sample of the rows, and each row
+    in the few cells whose centres are nearest to it. Two near-duplicates are compared if they share
+    a cell; how seldom they share none is measured, see docs/deduplicating.md. ``bounds`` is float32
+    [n, d] of unit length or a little less, in memory or mapped.
+    """
+    count = max(CELLS_PER_ROW, -(-len(bounds) // cell))
+    centres = _centres(bounds, count, seed)
+    nearest = np.empty((len(bounds), CELLS_PER_ROW), np.int16 if count < 1 << 15 else np.int32)
+    for start in range(0, len(bounds), CELL_BLOCK):
+        products = bounds[start : start + CELL_BLOCK] @ centres.T
+        best = np.argpartition(products, count - CELLS_PER_ROW, axis=1)[:, -CELLS_PER_ROW:]
+        nearest[start : start + CELL_BLOCK] = best
+    flat = nearest.reshape(-1)
+    order = np.argsort(flat, kind="stable").astype(np.int64 if flat.size >> 31 else np.int32)
+    ends = np.cumsum(np.bincount(flat, minlength=count))
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        yield order[start:end].astype(np.int64) // CELLS_PER_ROW
+
+
+def _centres(bounds: Floats, count: int, seed: int) -> Floats:
+    """Return unit vectors, float32 [count, d], by spherical k-means on a sample."""
+    random = np.random.default_rng(seed)
+    size = min(len(bounds), count * CENTRE_SAMPLE)
+    rows = np.asarray(bounds[np.sort(random.choice(len(bounds), size, replace=False))])
+    centres = rows[random.choice(len(rows), count, replace=len(rows) < count)]
+    for _ in range(ROUNDS):
+        own = np.concatenate(
+            [
+                (rows[start : start + CELL_BLOCK] @ centres.T).argmax(axis=1)
+                for start in range(0, len(rows), CELL_BLOCK)
+            ]
+        )
+        order = np.argsort(own, kind="stable")
+        used, starts = np.unique(own[order], return_index=True)
+        sums = np.add.reduceat(rows[order], starts, axis=0)
+        centres = centres.copy()
+        centres[used] = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+        empty = np.setdiff1d(np.arange(count), used)
+        centres[empty] = rows[random.choice(len(rows), len(empty))]
+    return centres

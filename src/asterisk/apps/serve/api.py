@@ -1,8 +1,9 @@
-"""Bodies of requests, read into the texts to embed and how their vectors are answered.
+"""The API: bodies of requests read into the texts to embed, and errors as its clients know them.
 
-Sources: https://platform.openai.com/docs/api-reference/embeddings/create,
-https://docs.mistral.ai/api (output_dtype), https://docs.cohere.com/v1/reference/rerank,
-https://jina.ai/reranker and https://huggingface.github.io/text-embeddings-inference.
+Sources: https://platform.openai.com/docs/api-reference/embeddings/create and
+https://platform.openai.com/docs/guides/error-codes, https://docs.mistral.ai/api (output_dtype),
+https://docs.cohere.com/v1/reference/rerank, https://jina.ai/reranker and
+https://huggingface.github.io/text-embeddings-inference (/embed, which has errors of its own).
 """
 
 from __future__ import annotations
@@ -10,17 +11,30 @@ from __future__ import annotations
 import binascii
 import json
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from asterisk.apps.serve.errors import ApiError
+from starlette.responses import Response
+
 from asterisk.common.vectors import quantize
 from asterisk.model.config import ROLES, prompt_name_of
 from asterisk.runtimes.runtime import OnLong, Vectors
 
 LANGCHAIN = "LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False"
 _ENTRY = 112  # bytes of a text's entry beside its numbers, its object's included
+_INVALID = "invalid_request_error"
+_ERRORS: Mapping[int, tuple[str, str | None, Mapping[str, str]]] = {  # type, code and headers
+    401: (_INVALID, "invalid_api_key", {"www-authenticate": "Bearer"}),
+    405: (_INVALID, "method_not_supported", {}),
+    408: (_INVALID, "timeout", {"connection": "close"}),
+    413: (_INVALID, "body_too_large", {"connection": "close"}),
+    415: (_INVALID, None, {"accept-encoding": "gzip"}),
+    429: ("requests", "rate_limit_exceeded", {"retry-after": "1"}),
+    500: ("server_error", None, {}),
+    503: ("server_error", None, {"retry-after": "1", "connection": "close"}),
+}
+_TEI_TYPES = {429: "overloaded", 500: "backend", 503: "unhealthy"}
 
 Item = str | list[int]
 """A text, or the token ids of one."""
@@ -28,14 +42,46 @@ Writer = Callable[[int, Vectors], bytes]
 """Writes the vector at an index of the answer, float32 [d]."""
 
 
+class ApiError(Exception):
+    """A request that is answered with ``status`` and a message instead of vectors.
+
+    ``code`` and ``headers`` are by default those of the status.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param = status, message, param
+        self.kind, default_code, default_headers = _ERRORS.get(status, (_INVALID, None, {}))
+        self.code = default_code if code is None else code
+        self.headers = default_headers if headers is None else headers
+
+    def response(self, path: str) -> Response:
+        """Return the answer to a request for ``path``, in the shape of its API."""
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        fields: dict[str, object] = {"error": error}
+        if path == "/embed":
+            kind = _TEI_TYPES.get(self.status, "validation")
+            fields = {"error": self.message, "error_type": kind}
+        body = json.dumps(fields).encode() + b"\n"
+        return Response(body, self.status, self.headers, "application/json")
+
+
 @dataclass(frozen=True, slots=True)
 class EncodeRequest:
     """Texts to embed, each with ``prompt`` before it, and how the vectors are written.
 
-    Of a vector the first ``dimensions`` are kept, normalised as the model's folder says where
-    ``normalize`` is None. A text that is too long is treated as the server's option says where
-    ``on_long`` is None. The answer takes ``answer_size`` bytes at most. ``ignored`` counts fields
-    of the body that are not known.
+    The answer has the first ``dimensions`` of a vector, normalised as the model's folder says if
+    ``normalize`` is None, and takes ``answer_size`` bytes at most. A text that is too long is
+    treated as the server's option says if ``on_long`` is None. ``ignored`` counts unknown fields of
+    the body.
     """
 
     items: list[Item]
@@ -77,7 +123,7 @@ class Rules:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str = ""
     strict: bool = False  # refuse a model's name that is not one of ``models``
-    token_ids: bool = False  # take them for this model's
+    token_ids: bool = False  # accept token ids, as this model's
 
     def names(self) -> list[str]:
         """Return the names to list: a prompt's after a colon, if the model has any prompt."""
@@ -90,9 +136,9 @@ class Rules:
 
 
 def parse_embeddings(body: bytes, rules: Rules) -> EncodeRequest:
-    """Read a request for OpenAI's embeddings; ApiError where it cannot be meant."""
-    known = "input model dimensions encoding_format output_dtype input_type user"
-    values, ignored = _object(body, known)
+    """Read a request for OpenAI's embeddings; ApiError if it makes no sense."""
+    names = "input model dimensions encoding_format output_dtype input_type user"
+    values, ignored = _object(body, names)
     prompt_name, prompt = _prompt(values, rules)
     encoding = _optional(values, "encoding_format", str, "a string")
     if encoding not in (None, "float", "base64"):
@@ -103,19 +149,18 @@ def parse_embeddings(body: bytes, rules: Rules) -> EncodeRequest:
         raise _wrong("output_dtype", "must be 'float', 'int8', 'binary' or 'ubinary'")
     size = _dimensions(values, rules)
     items = _items(values, "input", rules, prompt_name if prompt else None)
-    write, number = _writer(b'{"object":"embedding","index":%d,"embedding":%b}', dtype, encoding)
-    answer = len(items) * (_ENTRY + math.ceil(number * size))
-    return EncodeRequest(items, size, write, answer, prompt, ignored=ignored)
+    write, width = _writer(b'{"object":"embedding","index":%d,"embedding":%b}', dtype, encoding)
+    answer_size = len(items) * (_ENTRY + math.ceil(width * size))
+    return EncodeRequest(items, size, write, answer_size, prompt, ignored=ignored)
 
 
 def parse_embed(body: bytes, rules: Rules) -> EncodeRequest:
-    """Read a request for text-embeddings-inference's /embed; ApiError where it cannot be meant."""
-    known = "inputs normalize truncate truncation_direction prompt_name dimensions"
-    values, ignored = _object(body, known)
+    """Read a request for text-embeddings-inference's /embed; ApiError if it makes no sense."""
+    names = "inputs normalize truncate truncation_direction prompt_name dimensions"
+    values, ignored = _object(body, names)
     name = _optional(values, "prompt_name", str, "a string")
     if name is not None and name not in rules.prompts and name not in ROLES:
-        there = ", ".join(map(repr, dict.fromkeys((*rules.prompts, *ROLES))))
-        raise _wrong("prompt_name", f"{_shown(name)} is not possible; there are: {there}")
+        raise _not_possible("prompt_name", name, (*rules.prompts, *ROLES))
     if _optional(values, "truncation_direction", str, "a string") not in (None, "Right", "right"):
         raise _wrong("truncation_direction", "must be 'Right'")
     truncate = _optional(values, "truncate", bool, "true or false")
@@ -123,12 +168,12 @@ def parse_embed(body: bytes, rules: Rules) -> EncodeRequest:
     size = _dimensions(values, rules)
     prompt = rules.default_prompt if name is None else _prompt_text(name, rules)
     items = _items(values, "inputs", rules, name if prompt else None)
-    write, number = _writer(None, "float", None)
+    write, width = _writer(None, "float", None)
     return EncodeRequest(
         items,
         size,
         write,
-        answer_size=len(items) * (_ENTRY + math.ceil(number * size)),
+        answer_size=len(items) * (_ENTRY + math.ceil(width * size)),
         prompt=prompt,
         normalize=True if normalize is None else normalize,
         on_long=None if truncate is None else "truncate" if truncate else "error",
@@ -138,7 +183,7 @@ def parse_embed(body: bytes, rules: Rules) -> EncodeRequest:
 
 
 def parse_rerank(body: bytes, rules: Rules) -> RerankRequest:
-    """Read a request as Jina's and Cohere's rerankers get it; ApiError where it cannot be meant."""
+    """Read a request as Jina's and Cohere's rerankers get it; ApiError if it makes no sense."""
     values, ignored = _object(body, "model query documents top_n return_documents")
     _prompt(values, rules)  # for its errors: queries and documents have their own
     query = _optional(values, "query", str, "a string")
@@ -167,8 +212,8 @@ def parse_rerank(body: bytes, rules: Rules) -> RerankRequest:
     return RerankRequest(encode, documents, min(top_n or len(documents), len(documents)), whole)
 
 
-def _object(body: bytes, known: str) -> tuple[dict[str, Any], int]:
-    """Return a body's values, and how many of their names are not among ``known``."""
+def _object(body: bytes, names: str) -> tuple[dict[str, Any], int]:
+    """Return a body's values, and how many of them have none of the ``names``."""
     try:
         values = json.loads(
             body.decode("utf-8-sig"), object_pairs_hook=_unambiguous, parse_constant=_no_constant
@@ -179,7 +224,7 @@ def _object(body: bytes, known: str) -> tuple[dict[str, Any], int]:
         raise ApiError(400, "The body could not be parsed: it must be JSON in UTF-8.") from None
     if not isinstance(values, dict):
         raise ApiError(400, "The body must be a JSON object.")
-    return values, len(values.keys() - known.split())
+    return values, len(values.keys() - names.split())
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -194,17 +239,16 @@ def _no_constant(name: str) -> None:
 
 
 def _prompt(values: dict[str, Any], rules: Rules) -> tuple[str | None, str]:
-    """Return the name of the prompt that is asked for, None for the model's default, and its text.
+    """Return the name of the requested prompt, None for the model's default one, and its text.
 
-    It is asked for by ``input_type``, or after a colon in the model's name.
+    A request names it in ``input_type``, or after a colon in the model's name.
     """
     given = _optional(values, "model", str, "a string")
     if given is None and rules.strict:
         raise ApiError(400, "You must provide a model parameter", param="model")
     kind = _optional(values, "input_type", str, "a string")
     if kind is not None and kind not in ROLES:
-        there = ", ".join(map(repr, ROLES))
-        raise _wrong("input_type", f"{_shown(kind)} is not possible; there are: {there}")
+        raise _not_possible("input_type", kind, ROLES)
     role = _role_after(given, rules)
     by_model = None if role is None else _prompt_name(role, rules)
     by_type = None if kind is None else _prompt_name(kind, rules)
@@ -224,8 +268,8 @@ def _role_after(given: str | None, rules: Rules) -> str | None:
             return role
     own = any(given.startswith(f"{model}:") for model in rules.models)
     if own or rules.strict:
-        known = " or ".join(map(repr, rules.names()))
-        message = f"The model {_shown(given)} does not exist here; it is {known}."
+        names = " or ".join(map(repr, rules.names()))
+        message = f"The model {_shown(given)} does not exist here; it is {names}."
         raise ApiError(404, message, param="model", code="model_not_found")
     return None
 
@@ -306,7 +350,10 @@ def _check_ids(ids: list[Any], name: str, rules: Rules) -> None:
 
 
 def _writer(entry: bytes | None, dtype: str, encoding: str | None) -> tuple[Writer, float]:
-    """Return what writes an ``entry`` of a vector, or its list only, and a number's most bytes."""
+    """Return what writes an ``entry`` of a vector (None: its list alone), and a number's width.
+
+    The width is the most bytes that a number takes in the answer.
+    """
 
     def write(index: int, vector: Vectors) -> bytes:
         numbers = quantize(vector[None], "float32" if dtype == "float" else dtype)[0]
@@ -325,6 +372,11 @@ def _writer(entry: bytes | None, dtype: str, encoding: str | None) -> tuple[Writ
 
 def _wrong(name: str, why: str) -> ApiError:
     return ApiError(400, f"'{name}' {why}.", param=name)
+
+
+def _not_possible(name: str, value: str, choices: Iterable[str]) -> ApiError:
+    names = ", ".join(map(repr, dict.fromkeys(choices)))
+    return _wrong(name, f"{_shown(value)} is not possible; there are: {names}")
 
 
 def _shown(name: str) -> str:

@@ -36,23 +36,23 @@ def with_reserve(need: int) -> int:
     return max(need + _LEAST, -(-need * 8 // 7))
 
 
-def limits_for(room: int | None) -> Limits:
-    """Return the bounds for requests that may take ``room`` bytes, None for the usual ones.
+def limits_for(size: int | None) -> Limits:
+    """Return the bounds for requests that may take ``size`` bytes, None for the default ones.
 
-    A character of a body can come to take four bytes, and be there twice: half of the room is for
+    A character of a body can come to take four bytes, and exist twice: half of the size is for
     bodies. A text in an answer takes about 4 KiB, and answers have a bit more than a quarter, so
     that two to the longest list fit. What a connection's client does not read is up to 96 KiB more.
     """
-    usual = Limits()
-    if room is None:
-        return usual
+    default = Limits()
+    if size is None:
+        return default
     return Limits(
-        body=min(usual.body, room // 32),
-        bodies=min(usual.bodies, room // 16),
-        answers=min(usual.answers, room * 9 // 32),
-        texts=min(usual.texts, room // (32 << 10)),
-        queue=min(usual.queue, room // (16 << 10)),
-        connections=min(usual.connections, room // (128 << 10)),
+        body=min(default.body, size // 32),
+        bodies=min(default.bodies, size // 16),
+        answers=min(default.answers, size * 9 // 32),
+        texts=min(default.texts, size // (32 << 10)),
+        queue=min(default.queue, size // (16 << 10)),
+        connections=min(default.connections, size // (128 << 10)),
     )
 
 
@@ -81,7 +81,7 @@ class Reservation:
         self._budget = budget
 
     def grow(self, size: int, *, allow_first: bool = False) -> bool:
-        """Reserve ``size`` more bytes; False where they are not free.
+        """Reserve ``size`` more bytes; False if they are not free.
 
         With ``allow_first`` a request that is alone may exceed the limit.
         """

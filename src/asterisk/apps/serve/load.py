@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -22,8 +23,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
-
-from asterisk.apps.serve.process_monitor import ProcessMonitor
 
 # One token each with a space before it, in GPT-2's vocabulary.
 WORDS = """
@@ -33,6 +32,7 @@ government number night point home water room mother area money story fact month
 right study
 """.split()  # noqa: SIM905
 _SETTLE = 30.0  # seconds that answers have after the last request has left
+_INTERVAL = 0.25  # seconds between two looks at the server's process
 
 
 @dataclass
@@ -44,17 +44,14 @@ class Outcome:
     elapsed: float = 0.0
     late: float = 0.0  # most seconds by which this program itself handed a request on too late
 
-    def percentile(self, share: float) -> float:
-        """Return the latency that ``share`` of the answers stayed within."""
-        ordered = sorted(self.seconds)
-        return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
-
     def __str__(self) -> str:
         rate = len(self.seconds) / self.elapsed
         line = f"{rate:.1f} requests/s, {self.errors.total()} errors"
-        if self.seconds:
-            marks = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)]
-            line += "".join(f", {name} {self.percentile(q) * 1e3:.2f} ms" for name, q in marks)
+        ordered = sorted(self.seconds)
+        for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)):
+            if ordered:  # the latency that a share of the answers stayed within
+                latency = ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+                line += f", {name} {latency * 1e3:.2f} ms"
         line += f", generator late by {self.late * 1e3:.2f} ms at most"
         return line + "".join(f"\n{count} x {what}" for what, count in self.errors.most_common())
 
@@ -71,7 +68,7 @@ async def drive(
 ) -> Outcome:
     """Send ``rate`` requests a second, one text of ``tokens`` tokens each, for ``seconds``.
 
-    A connection is kept for one request at a time, and no other is made when the server closes it.
+    A connection is used by one request at a time, and not replaced when the server closes it.
     """
     parts = urlsplit(url)
     host, port = parts.hostname or "127.0.0.1", parts.port or 80
@@ -120,7 +117,7 @@ async def drive(
 
 
 def _request(host: str, token: str | None, tokens: int, number: int) -> bytes:
-    words = [WORDS[(number * 7 + 11 * place) % len(WORDS)] for place in range(tokens)]
+    words = [WORDS[(number * 7 + 11 * position) % len(WORDS)] for position in range(tokens)]
     body = json.dumps({"input": " " + " ".join(words)}).encode()
     lines = ["POST /v1/embeddings HTTP/1.1", f"Host: {host}", "Content-Type: application/json"]
     lines.append(f"Content-Length: {len(body)}")
@@ -137,11 +134,47 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[str, bool]:
     return head[9:12].decode(), b"\r\nconnection: close" in head
 
 
+class ProcessMonitor:
+    """The highest memory seen of a process, in bytes, and the CPU seconds it took meanwhile.
+
+    USS are the pages that no other process has, PSS counts a shared page by its share, and RSS in
+    full. Alone on a device a process has the pages to itself that it shares here, so its PSS there
+    lies between PSS and RSS here. Source: proc_pid_smaps_rollup(5), proc_pid_stat(5).
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._folder = Path(f"/proc/{pid}")
+        self._peaks = {"USS": 0, "PSS": 0, "RSS": 0}
+        self._cpu = 0.0
+
+    async def run(self) -> None:
+        """Measure until cancelled; OSError if there is no such process."""
+        begin = self._cpu_seconds()
+        while True:
+            lines = (self._folder / "smaps_rollup").read_text().splitlines()[1:]
+            fields = (line.partition(":") for line in lines)
+            sizes = {name: int(rest.split()[0]) << 10 for name, _, rest in fields}
+            private = sizes["Private_Clean"] + sizes["Private_Dirty"]
+            for name, size in (("USS", private), ("PSS", sizes["Pss"]), ("RSS", sizes["Rss"])):
+                self._peaks[name] = max(self._peaks[name], size)
+            self._cpu = self._cpu_seconds() - begin
+            await asyncio.sleep(_INTERVAL)
+
+    def _cpu_seconds(self) -> float:
+        after_name = (self._folder / "stat").read_text().rpartition(")")[2].split()
+        return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+    def summary(self, answers: int) -> str:
+        """Return one line; CPU time by the number of ``answers``."""
+        line = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in self._peaks.items())
+        each = self._cpu / max(answers, 1) * 1e3
+        return f"server: {line}, CPU {self._cpu:.2f} s, {each:.2f} ms a request"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run from the command line; 1 where a request was not answered with vectors."""
-    it = argparse.ArgumentParser(
-        prog="asterisk.apps.serve.load", description=(__doc__ or "").split("\n")[0]
-    )
+    """Run from the command line; 1 if a request was not answered with vectors."""
+    summary = (__doc__ or "").split("\n")[0]
+    it = argparse.ArgumentParser(prog="asterisk.apps.serve.load", description=summary)
     it.add_argument("url", help="such as http://127.0.0.1:8080")
     it.add_argument("--rate", type=float, default=1000, help="requests a second (1000)")
     it.add_argument("--seconds", type=float, default=10)
@@ -149,21 +182,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     it.add_argument("--tokens", type=int, default=20, help="of each text (20)")
     it.add_argument("--token-file", type=Path)
     it.add_argument("--pid", type=int, help="the server's process, on this machine and Linux")
-    arguments = it.parse_args(argv)
-    token = arguments.token_file.read_text().strip() if arguments.token_file else None
-    monitor = ProcessMonitor(arguments.pid) if arguments.pid else None
+    options = vars(it.parse_args(argv))
+    url, file, pid = options.pop("url"), options.pop("token_file"), options.pop("pid")
+    token = file.read_text().strip() if file else None
+    monitor = ProcessMonitor(pid) if pid else None
 
     async def run() -> Outcome:
         measuring = asyncio.ensure_future(monitor.run()) if monitor else None
         try:
-            return await drive(
-                arguments.url,
-                rate=arguments.rate,
-                seconds=arguments.seconds,
-                connections=arguments.connections,
-                tokens=arguments.tokens,
-                token=token,
-            )
+            return await drive(url, token=token, **options)
         finally:
             if measuring:
                 measuring.cancel()
@@ -173,8 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         outcome = asyncio.run(run())
     except OSError as failure:
-        where = failure.filename or arguments.url
-        print(f"{where}: {failure.strerror or failure}", file=sys.stderr)
+        print(f"{failure.filename or url}: {failure.strerror or failure}", file=sys.stderr)
         return 1
     print(outcome)
     if monitor:

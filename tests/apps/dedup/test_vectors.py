@@ -9,9 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from apps.dedup.conftest import crowd, every_cosine
-from asterisk.apps.dedup import comparing
-from asterisk.apps.dedup.comparing import compare, pairs, shadows
-from asterisk.apps.dedup.vectors import WIDEST, Vectors
+from asterisk.apps.dedup import vectors as module
+from asterisk.apps.dedup.vectors import (
+    WIDEST,
+    RowBuffer,
+    Vectors,
+    bound_vectors,
+    compare,
+    pairs,
+)
 from asterisk.common.errors import UsageError
 
 ROWS = arrays.arrays(
@@ -25,7 +31,7 @@ def brute(vectors, threshold):
     return i, j, cosines[i, j]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rows=ROWS, data=st.data())
 def test_pairs_are_those_of_brute_force_also_at_the_threshold(rows, data):
     vectors = Vectors(rows)
@@ -43,8 +49,8 @@ def test_pairs_are_those_of_brute_force_also_at_the_threshold(rows, data):
 @pytest.mark.parametrize("block", [7, 64, 2_048])
 def test_blocks_and_threads_change_nothing(threads, block, monkeypatch):
     vectors = crowd(500)
-    monkeypatch.setattr(comparing, "BLOCK", block)
-    monkeypatch.setattr(comparing, "AT_ONCE", 100)
+    monkeypatch.setattr(module, "BLOCK", block)
+    monkeypatch.setattr(module, "FLAGS", 100)
     expected = brute(vectors, 0.9)
     assert len(expected[0]) > 500
     for found, wanted in zip(pairs(vectors, 0.9, threads=threads), expected, strict=True):
@@ -52,18 +58,18 @@ def test_blocks_and_threads_change_nothing(threads, block, monkeypatch):
 
 
 def test_a_bound_is_never_below_the_cosine_and_mostly_decides():
-    vectors = crowd(400, dim=256, spread=0.5)
-    _, shadow = shadows(vectors)
-    assert shadow.shape == (400, 65)
-    assert (shadow @ shadow.T >= every_cosine(vectors) - comparing.MARGIN).all()
+    vectors = crowd(300, dim=256, spread=0.5)
+    _, bounds = bound_vectors(vectors)
+    assert bounds.shape == (300, 65)
+    assert (bounds @ bounds.T >= every_cosine(vectors) - module.MARGIN).all()
     seen = 0
 
     def take(first, second):
         nonlocal seen
         seen += len(first)
 
-    compare(shadow, 0.9, take)
-    assert seen < 400 * 399 / 2 / 10
+    compare(bounds, 0.9, take)
+    assert seen < 300 * 299 / 2 / 10
 
 
 def test_a_row_of_zeros_is_near_nothing():
@@ -73,14 +79,14 @@ def test_a_row_of_zeros_is_near_nothing():
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_what_a_thread_raises_is_raised(threads, monkeypatch):
-    monkeypatch.setattr(comparing, "BLOCK", 50)
-    _, shadow = shadows(crowd(200))
+    monkeypatch.setattr(module, "BLOCK", 50)
+    _, bounds = bound_vectors(crowd(200))
 
     def take(first, second):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compare(shadow, 0.5, take, threads=threads)
+        compare(bounds, 0.5, take, threads=threads)
 
 
 @pytest.mark.parametrize(
@@ -91,3 +97,18 @@ def test_what_a_thread_raises_is_raised(threads, monkeypatch):
 def test_only_what_is_exact_is_taken(rows):
     with pytest.raises(UsageError):
         Vectors(rows)
+
+
+def test_rows_beyond_the_limit_are_in_a_file_and_the_same():
+    draw = np.random.default_rng(0)
+    blocks = [draw.integers(-127, 128, (size, 6), np.int8) for size in (3, 1, 50, 7)]
+    expected = np.concatenate(blocks)
+    for limit in (0, 100, 10_000):
+        rows = RowBuffer(np.int8, limit)
+        for block in blocks:
+            rows.append(block)
+        found = rows.finish(6)
+        assert np.array_equal(found, expected)
+        assert found.flags.writeable == (limit > 1_000)
+        rows.release()
+        assert np.array_equal(found, expected)
