@@ -21,8 +21,14 @@ from asterisk.bench.targets.opening import opened
 from asterisk.bench.targets.parse import Ssh
 from asterisk.cli import bundle as command
 from asterisk.common.errors import ArtifactError, EngineError, OutputError, UsageError
-from asterisk.deploy import boards, bundle, elf, launchers, libraries, openmp, picking, wheels
-from asterisk.deploy.device import install
+from asterisk.deploy import boards, bundle, libraries
+from asterisk.deploy.device.manifest import (
+    KEYS,
+    Refusal,
+    check_manifest,
+    identity,
+    parse_manifest,
+)
 from asterisk.exporters.export import export
 from asterisk.model.checkpoint import load
 from deploy import fake
@@ -72,7 +78,7 @@ def test_a_real_bundle(exported, tmp_path, monkeypatch, capsys, format):
     files = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
     assert set(files) == set(it.files) | {"install.py", "bundle.json"}
     # Collected a second time, it is the same.
-    assert install.parsed(files["bundle.json"].read_bytes()) == it.manifest
+    assert parse_manifest(files["bundle.json"].read_bytes()) == it.manifest
     for name, entry in it.manifest["files"].items():
         assert hashlib.sha256(files[name].read_bytes()).hexdigest() == entry["sha256"]
         assert bool(files[name].stat().st_mode & 0o100) == entry["executable"]
@@ -88,14 +94,14 @@ def test_a_real_bundle(exported, tmp_path, monkeypatch, capsys, format):
         place = folders.get(name.split("-")[0], name)
         licences = [path for path in files if path.startswith(f"site/{place}/")]
         assert any("LICEN" in path.upper() for path in licences), name
-    natives = [path for path in files.values() if elf.is_library(path)]
+    natives = [path for path in files.values() if path.read_bytes()[:4] == b"\x7fELF"]
     assert len(natives) > 5
     for path in natives:
-        found = elf.read(path)
-        assert (found.machine, found.alignment >= 16384) == (elf.AARCH64, True)
+        found = libraries.read(path)
+        assert (found.machine, found.alignment >= 16384) == (libraries.AARCH64, True)
         assert found.versions.get("GLIBC", ()) <= (2, 36)
-    assert (openmp.SONAME in {path.name for path in natives}) == (format == "gguf")
-    assert (f"lib/{openmp.LICENCE}" in files) == (format == "gguf")
+    assert (libraries.LIBGOMP in {path.name for path in natives}) == (format == "gguf")
+    assert (f"lib/{libraries.LIBGOMP_LICENCE}" in files) == (format == "gguf")
 
 
 @pytest.mark.slow
@@ -141,7 +147,7 @@ def test_the_package_in_it_runs_alone(exported, tmp_path):
 def test_its_own_packages_come_first_and_the_benchmarks_before_them(tmp_path):
     root = tmp_path / "bundle"
     root.mkdir()
-    launchers.write(root / "bin", "3.11", boards.board("pi4"))
+    bundle.write_launchers(root / "bin", "3.11", boards.board("pi4"))
     for name in ("bundle/site", "user", "pushed"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "found.py").write_text(f"print({name!r})\n")
@@ -162,7 +168,7 @@ def test_the_benchmark_brings_its_own_package_to_a_bundle(tmp_path, monkeypatch)
     package = root / "site" / "asterisk"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise SystemExit('the one in the bundle')\n")
-    launchers.write(root / "bin", "3.11", boards.board("pi4"))
+    bundle.write_launchers(root / "bin", "3.11", boards.board("pi4"))
     with running(tmp_path / "sshd", monkeypatch) as server:
         server.stop()
         server.start(environment={"PATH": os.environ["PATH"], "ASTERISK_PYTHON": sys.executable})
@@ -185,7 +191,9 @@ def test_the_same_bundle_gives_the_same_bytes(tmp_path):
         f"{bundle.TOP}/install.py",
         f"{bundle.TOP}/bundle.json",
     ]
-    assert {(it.uid, it.gid, it.uname, it.mtime) for it in members} == {(0, 0, "", bundle._TIME)}
+    assert {(it.uid, it.gid, it.uname, it.mtime) for it in members} == {
+        (0, 0, "", bundle.OLDEST_TIME)
+    }
     assert all(it.isreg() for it in members)
 
 
@@ -221,17 +229,17 @@ def test_only_what_is_named_travels(tmp_path):
 
 
 def library(folder, name, **header):
-    """Return a shared library as told; the words are those of `elf.Library`."""
+    """Return a shared library as told; the words are those of `libraries.Library`."""
     folder.mkdir(exist_ok=True)
     (folder / name).write_bytes(b"\x7fELF")
-    values = {"machine": elf.AARCH64, "alignment": 65536, "needed": (), "versions": {}}
-    return elf.Library(**{**values, **header})
+    values = {"machine": libraries.AARCH64, "alignment": 65536, "needed": (), "versions": {}}
+    return libraries.Library(**{**values, **header})
 
 
 @pytest.mark.parametrize(
     ("header", "reason"),
     [
-        ({"machine": elf.X86_64}, "is not for aarch64"),
+        ({"machine": libraries.X86_64}, "is not for aarch64"),
         ({"alignment": 4096}, "aligned to 4 KiB: a kernel with pages of 16 KiB"),
         ({"versions": {"GLIBC": (2, 37)}}, r"needs GLIBC 2\.37; bookworm has 2\.36"),
         ({"versions": {"GLIBCXX": (3, 4, 31)}}, r"needs GLIBCXX 3\.4\.31; bookworm has 3\.4\.30"),
@@ -240,7 +248,7 @@ def library(folder, name, **header):
 )
 def test_a_library_that_would_not_load_is_refused(tmp_path, monkeypatch, header, reason):
     found = library(tmp_path, "libit.so", **header)
-    monkeypatch.setattr(elf, "read", lambda path: found)
+    monkeypatch.setattr(libraries, "read", lambda path: found)
     with pytest.raises(EngineError, match=reason):
         libraries.check(tmp_path, boards.board("pi4"), "3.11")
 
@@ -248,10 +256,10 @@ def test_a_library_that_would_not_load_is_refused(tmp_path, monkeypatch, header,
 def test_what_slim_systems_lack_is_to_be_probed_for(tmp_path, monkeypatch):
     needed = ("libc.so.6", "libgomp.so.1", "libit.so")
     found = library(tmp_path, "libit.so", needed=needed, versions={"GLIBC": (2, 38)})
-    monkeypatch.setattr(elf, "read", lambda path: found)
+    monkeypatch.setattr(libraries, "read", lambda path: found)
     asked = libraries.check(tmp_path, boards.board("pi5"), "3.13")
-    assert asked == libraries.Asked((2, 38), 65536, {"libgomp.so.1": "libgomp1"})
-    assert libraries.needs(tmp_path) == {"libc.so.6", "libgomp.so.1"}
+    assert asked == libraries.Needs((2, 38), 65536, {"libgomp.so.1": "libgomp1"})
+    assert libraries.needed_sonames(tmp_path) == {"libc.so.6", "libgomp.so.1"}
 
 
 # --- what is picked ----------------------------------------------------------------------------
@@ -260,24 +268,27 @@ def test_what_slim_systems_lack_is_to_be_probed_for(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_what_is_picked(exported, tmp_path):
     zero, five = boards.board("zero2w"), boards.board("pi5")
-    with picking.picked(exported, five) as pick:
+    with bundle.choose_artifact(exported, five) as pick:
         assert (pick.artifact.manifest.format, pick.note) == ("tflite", "")
         assert "of 3; dotprod" in pick.why
-    with picking.picked(exported, five, "onnx") as pick:
+    with bundle.choose_artifact(exported, five, "onnx") as pick:
         assert pick.artifact.manifest.format == "onnx"
-    with picking.picked(exported / "tflite-int8", five) as pick:
+    with bundle.choose_artifact(exported / "tflite-int8", five) as pick:
         assert (pick.why, pick.note) == ("as given", "")
-    with picking.picked(exported / "tflite-int8", zero) as pick:
+    with bundle.choose_artifact(exported / "tflite-int8", zero) as pick:
         assert "int8-emb4 would suit a Raspberry Pi Zero 2 W better" in pick.note
         assert "\n" not in pick.note
     with (
         pytest.raises(UsageError, match="is tflite, not onnx"),
-        picking.picked(exported / "tflite-int8", five, "onnx"),
+        bundle.choose_artifact(exported / "tflite-int8", five, "onnx"),
     ):
         pass
-    with pytest.raises(ArtifactError, match="is no artifact"), picking.picked(tmp_path, five):
+    with (
+        pytest.raises(ArtifactError, match="is no artifact"),
+        bundle.choose_artifact(tmp_path, five),
+    ):
         pass
-    with picking.picked(SHIPPED, zero) as pick:
+    with bundle.choose_artifact(SHIPPED, zero) as pick:
         it = pick.artifact.manifest
         assert (it.format, it.recipe) == ("tflite", "int8-emb4")
         folder = pick.artifact.folder
@@ -299,7 +310,6 @@ def test_the_command_refuses_in_one_line(tmp_path, capsys):
         with pytest.raises(SystemExit):
             command.main([*words, *out])
     assert not (tmp_path / "out").exists()
-    assert command.PYTHONS == wheels.PYTHONS
 
 
 # --- manifests that lie ------------------------------------------------------------------------
@@ -312,15 +322,15 @@ def manifest(tmp_path_factory):
 
 def refused(data):
     """Know that ``data`` is refused in one line, and return it."""
-    with pytest.raises(install.Refusal) as device:
-        install.parsed(data)
+    with pytest.raises(Refusal) as device:
+        parse_manifest(data)
     assert "\n" not in str(device.value)
     return str(device.value)
 
 
 def test_a_right_manifest_is_read(manifest):
     data = bundle.to_json(manifest)
-    assert install.parsed(data) == manifest
+    assert parse_manifest(data) == manifest
 
 
 BAD_PATHS = (
@@ -334,7 +344,7 @@ BAD_PATHS = (
 def test_a_path_that_is_not_plain_is_refused(manifest, path):
     entry = {"sha256": "0" * 64, "size": 0, "executable": False}
     it = {**manifest, "files": {**manifest["files"], path: entry}}
-    it["id"] = install.identity(it)
+    it["id"] = identity(it)
     assert "bundle.json" in refused(json.dumps(it).encode())
 
 
@@ -350,10 +360,10 @@ def test_no_path_leaves_the_folder(manifest, parts):
     path = "/".join(parts)
     entry = {"sha256": "0" * 64, "size": 0, "executable": False}
     it = {**manifest, "files": {**manifest["files"], path: entry}}
-    it["id"] = install.identity(it)
+    it["id"] = identity(it)
     try:
-        install.checked(it)
-    except install.Refusal:
+        check_manifest(it)
+    except Refusal:
         return
     assert parts[0] in ("site", "bin")
     assert not {"..", ".", "", " ", "a\0", "\u202e"} & set(parts)
@@ -368,15 +378,15 @@ JSON = st.recursive(
 
 
 @settings(max_examples=200, deadline=None)
-@given(key=st.sampled_from(sorted(install.KEYS)), value=JSON, sign=st.booleans())
+@given(key=st.sampled_from(sorted(KEYS)), value=JSON, sign=st.booleans())
 def test_another_value_is_refused_or_harmless(manifest, key, value, sign):
     it = {**manifest, key: value}
     if sign and key != "id":
-        it["id"] = install.identity(it)
+        it["id"] = identity(it)
     data = json.dumps(it).encode()
     try:
-        found = install.parsed(data)
-    except install.Refusal:
+        found = parse_manifest(data)
+    except Refusal:
         refused(data)
     else:
         assert set(found["files"]) == set(manifest["files"])
@@ -404,7 +414,7 @@ def test_another_value_is_refused_or_harmless(manifest, key, value, sign):
 def test_other_lies(manifest, change):
     it = json.loads(json.dumps(manifest))
     change(it)
-    it["id"] = install.identity(it)
+    it["id"] = identity(it)
     refused(json.dumps(it).encode())
 
 

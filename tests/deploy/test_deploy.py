@@ -32,7 +32,7 @@ from asterisk.cli import deploy as command
 from asterisk.common.errors import ArtifactError, EngineError, UsageError
 from asterisk.common.remote import client
 from asterisk.common.remote.address import parse
-from asterisk.deploy import choose, connection, deploy, prefix, service
+from asterisk.deploy import DeployError, boards, deploy, service
 from deploy import fake
 
 SSH = shutil.which("ssh")
@@ -61,8 +61,8 @@ class Way:
         self.programs = tmp_path / "programs"
         self.programs.mkdir()
         monkeypatch.setenv("PATH", f"{self.programs}:{os.environ['PATH']}")
-        monkeypatch.setattr(choose, "MACHINE", platform.machine())
-        monkeypatch.setattr(choose, "PYTHONS", {fake.PYTHON: "this one"})
+        monkeypatch.setattr(boards, "MACHINE", platform.machine())
+        monkeypatch.setattr(boards, "PYTHONS", {fake.PYTHON: "this one"})
         monkeypatch.setattr(deploy, "open_artifact", fake_artifact)
         monkeypatch.setattr(deploy, "collect", lambda artifact, board, python: self.bundle)
 
@@ -339,16 +339,16 @@ def test_a_full_disk(way, capsys):
     if subprocess.run(words, check=False, stderr=subprocess.DEVNULL).returncode:
         pytest.skip("this system does not let a file system be mounted")
     try:
-        way.monkeypatch.setattr(choose, "ROOM", 1 << 20)
+        way.monkeypatch.setattr(boards, "SPARE_DISK", 1 << 20)
         old = way.use()
         assert way.run() == 0
         (small / "filler").write_bytes(b"x" * (12 << 20))
         other = fake.bundle(way.folder / "other", "version2")
         way.bundle = other
-        way.monkeypatch.setattr(choose, "ROOM", 64 << 20)
+        way.monkeypatch.setattr(boards, "SPARE_DISK", 64 << 20)
         assert way.run() == 8
         assert "no space in" in one_line(capsys)
-        way.monkeypatch.setattr(choose, "ROOM", -(1 << 30))
+        way.monkeypatch.setattr(boards, "SPARE_DISK", -(1 << 30))
         big = fake.random.Random(2).randbytes(4 << 20)
         way.monkeypatch.setattr(fake, "ENGINE", len(big))
         way.bundle = fake.bundle(way.folder / "big", "version3")
@@ -499,7 +499,7 @@ def test_what_cannot_be_meant_is_one_line_and_no_connection(argv, monkeypatch, c
 @given(st.text(max_size=30) | st.text("/~.ab-'\"\n $;`\\", max_size=20))
 def test_a_prefix_is_a_plain_path_or_refused(text):
     try:
-        folder = prefix.check(text)
+        folder = boards.check_prefix(text)
     except UsageError as refused:
         assert "\n" not in str(refused)  # noqa: PT017
         return
@@ -529,8 +529,8 @@ def test_no_address_adds_an_option_and_remote_words_stay_words(text, sudo):
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(client.CONFIG, raising=False)
         patch.setattr(client.subprocess, "Popen", popen)
-        with pytest.raises(connection.DeployError):
-            connection.ask(address, "pass", {"prefix": "/x"}, sudo=sudo)
+        with pytest.raises(DeployError):
+            deploy.ask(address, "pass", {"prefix": "/x"}, sudo=sudo)
     (argv,) = seen
     fixed = ["ssh", "-T", *(part for option in client.OPTIONS for part in ("-o", option))]
     assert argv[: len(fixed)] == fixed
@@ -539,7 +539,7 @@ def test_no_address_adds_an_option_and_remote_words_stay_words(text, sudo):
     own += [*(["-p", str(address.port)] if address.port else [])]
     assert told[:-1] == [*own, "--", address.host]
     assert not address.host.startswith("-")
-    first = list(connection.SUDO) if sudo else []
+    first = list(deploy.SUDO) if sudo else []
     words = shlex.split(told[-1])
     assert words[:-1] == [*first, "python3", "-I", "-c"]
     assert words[-1].startswith("import sys; exec(")
@@ -595,8 +595,6 @@ def test_an_artifact_of_another_version_is_refused_before_anybody_connects(
 @pytest.fixture
 def benched(tmp_path, monkeypatch):
     """Have the benchmark answer with a recorded report; what it was asked for is kept."""
-    from asterisk.deploy import measure
-
     known = SimpleNamespace(format="tflite", recipe="int8", fingerprint="space")
     asked, folders = [], []
 
@@ -608,9 +606,9 @@ def benched(tmp_path, monkeypatch):
         return recorded()
 
     checkpoint = SimpleNamespace(name="asterisk-256", fingerprint="space")
-    monkeypatch.setattr(measure, "open_artifact", lambda folder: SimpleNamespace(manifest=known))
-    monkeypatch.setattr(measure, "load", lambda folder: checkpoint)
-    monkeypatch.setattr(measure, "bench", bench)
+    monkeypatch.setattr(command, "open_artifact", lambda folder: SimpleNamespace(manifest=known))
+    monkeypatch.setattr("asterisk.model.checkpoint.load", lambda folder: checkpoint)
+    monkeypatch.setattr("asterisk.bench.run.bench", bench)
     artifact = tmp_path / "artifact"
     artifact.mkdir()
     (artifact / "model").write_text("x")

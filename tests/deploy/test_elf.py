@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asterisk.common.errors import ArtifactError
-from asterisk.deploy import elf
+from asterisk.deploy import libraries
 
 HERE = sorted(Path(np.__file__).parent.rglob("*.so"))
 HERE += sorted((Path(np.__file__).parents[1] / "numpy.libs").glob("*.so*"))
@@ -34,7 +34,7 @@ def test_it_says_what_readelf_says(path):
 
 
 def agrees(path):
-    found = elf.read(path)
+    found = libraries.read(path)
     dynamic = told(path, "-d")
     assert list(found.needed) == re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic)
     loads = [line for line in told(path, "-l").splitlines() if line.strip().startswith("LOAD")]
@@ -44,7 +44,7 @@ def agrees(path):
         names = re.findall(rf"Name: {family}_([0-9.]+)\s", needs)
         highest = max((tuple(map(int, name.split("."))) for name in names), default=None)
         assert found.versions.get(family) == highest, family
-    machine = {elf.X86_64: "X86-64", elf.AARCH64: "AArch64"}[found.machine]
+    machine = {libraries.X86_64: "X86-64", libraries.AARCH64: "AArch64"}[found.machine]
     assert machine in told(path, "-h")
 
 
@@ -55,7 +55,7 @@ def test_what_is_no_library_is_refused(tmp_path, data):
     path = tmp_path / "it.so"
     path.write_bytes(data)
     with pytest.raises(ArtifactError, match="not a sound 64-bit shared library") as caught:
-        elf.read(path)
+        libraries.read(path)
     assert "\n" not in str(caught.value)
 
 
@@ -77,7 +77,7 @@ def test_a_file_that_lies_is_read_or_refused(tmp_path_factory, changes, cut):
     path = tmp_path_factory.getbasetemp() / "lying.so"
     path.write_bytes(data)
     try:
-        found = elf.read(path)
+        found = libraries.read(path)
     except ArtifactError:
         return
     assert found.alignment >= 1
@@ -95,7 +95,7 @@ def test_a_dynamic_table_that_lies_is_read_or_refused(tmp_path):
         data[at] = 255
         path.write_bytes(data)
         try:
-            elf.read(path)
+            libraries.read(path)
         except ArtifactError:
             refused += 1
     assert refused > 8
@@ -113,4 +113,4 @@ def test_tables_without_an_end_are_refused(tmp_path):
     for data in (entries, versions):
         path.write_bytes(data)
         with pytest.raises(ArtifactError, match="a table without an end"):
-            elf.read(path)
+            libraries.read(path)

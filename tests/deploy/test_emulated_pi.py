@@ -26,8 +26,8 @@ from asterisk.artifact import GOLDEN_TEXTS, GOLDEN_VECTORS, MANIFEST, sha256
 from asterisk.cli.deploy import main
 from asterisk.deploy import boards, bundle
 from asterisk.deploy import deploy as command
-from asterisk.deploy.device import install
-from asterisk.deploy.device.receive import STAGING
+from asterisk.deploy.device import manifest as bundle_json
+from asterisk.deploy.device.session import STAGING
 from asterisk.runtimes.load import load
 from deploy.conftest import pi
 
@@ -244,8 +244,10 @@ def with_dot_products(artifact, folder):
     entry = manifest["files"][name]
     manifest["installed_bytes"] += path.stat().st_size - entry["size"]
     entry |= {"sha256": sha256(path), "size": path.stat().st_size}
-    manifest["id"] = install.identity(manifest)
-    return replace(it, manifest=install.checked(manifest), files={**it.files, name: path})
+    manifest["id"] = bundle_json.identity(manifest)
+    return replace(
+        it, manifest=bundle_json.check_manifest(manifest), files={**it.files, name: path}
+    )
 
 
 def test_an_engine_that_the_processor_cannot_run_is_refused(

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from asterisk.deploy import bundle as bundling
-from asterisk.deploy.device import install
+from asterisk.deploy.device import install, script, versions
+from asterisk.deploy.device.manifest import identity
 from deploy import fake
 
 ALL = {"versions", "current", "previous", "bin", "report.jsonl", ".lock"}
@@ -148,11 +149,11 @@ def test_a_damaged_installation_is_made_whole_and_never_reused(bundles, prefix):
     engine.write_bytes(data)
     status, told, _ = run(bundles["old"], prefix)
     assert (status, told["ok"]) == (0, True)
-    assert install.Place(str(prefix)).whole(id_of(bundles["old"]))
+    assert versions.Installation(str(prefix)).is_whole(id_of(bundles["old"]))
     assert set(names(prefix / "versions")) == {id_of(bundles["old"])}
     engine.write_bytes(data)
     run(bundles["new"], prefix)
-    assert install.Place(str(prefix)).whole(id_of(bundles["new"]))
+    assert versions.Installation(str(prefix)).is_whole(id_of(bundles["new"]))
 
 
 @pytest.mark.parametrize("which", ["bad", "late"])
@@ -291,7 +292,7 @@ def test_only_what_is_missing_has_to_be_beside_the_installer(bundles, prefix, tm
     assert run(part, tmp_path / "another")[2].endswith("nor installed, intact\n")
     # What is damaged is not told as being there.
     (prefix / "current" / "site" / "engine.so").write_bytes(b"")
-    again = install.inventory(install.Place(str(prefix)))
+    again = install.inventory(versions.Installation(str(prefix)))
     assert files["site/engine.so"]["sha256"] not in again["files"]
 
 
@@ -303,7 +304,7 @@ def changed(source, target, **values):
     shutil.copytree(source, target)
     manifest = json.loads((target / "bundle.json").read_bytes())
     manifest.update(values)
-    manifest["id"] = install.identity(manifest)
+    manifest["id"] = identity(manifest)
     (target / "bundle.json").write_text(json.dumps(manifest))
     return target
 
@@ -415,7 +416,7 @@ def test_removal_leaves_what_is_not_ours(bundles, prefix):
 
 def test_another_installer_at_work(bundles, prefix):
     run(bundles["old"], prefix)
-    with install.Place(str(prefix)).locked():
+    with versions.Installation(str(prefix)).locked():
         status, _, error = run(bundles["new"], prefix)
         assert status == 1
         assert "another installer is at work" in error
@@ -561,12 +562,12 @@ def template(bundles, tmp_path_factory):
 
 def whole(prefix):
     """Return which version is current, and know that it is whole and runs; None if none is."""
-    place = install.Place(str(prefix))
+    place = versions.Installation(str(prefix))
     place.check()
     current = place.linked("current")
     if current is None:
         return None
-    assert place.whole(current)
+    assert place.is_whole(current)
     works(prefix)
     return current
 
@@ -683,7 +684,7 @@ ls -A "$prefix/versions"
     # The first installation itself is refused where less is free than it asks for.
     if done.returncode == 50:
         assert "no space" in log.read_text()
-        words[0] = str(1200 + (install.SPARE >> 10) + 200)
+        words[0] = str(1200 + (versions.SPARE >> 10) + 200)
         done = subprocess.run(
             ["unshare", "-rm", "sh", "-c", script, "sh", *words],
             capture_output=True,
@@ -697,7 +698,7 @@ ls -A "$prefix/versions"
 
 
 def test_no_clock_is_asked():
-    source = Path(install.__file__).read_text("utf-8")
+    source = script("install")
     assert "import time" not in source
     assert "mtime" not in source
 
@@ -705,4 +706,4 @@ def test_no_clock_is_asked():
 def test_it_can_be_parsed_by_a_python_that_is_too_old():
     import ast
 
-    ast.parse(Path(install.__file__).read_text("utf-8"), feature_version=(3, 8))
+    ast.parse(script("install"), feature_version=(3, 8))

@@ -19,7 +19,7 @@ import pytest
 from sshd import running
 
 from asterisk.common.errors import UsageError
-from asterisk.deploy import choose, connection, prefix, service
+from asterisk.deploy import boards, deploy, service
 from deploy.test_deploy import KILL, Way, one_line, wait_for
 
 ANALYZE = shutil.which("systemd-analyze")
@@ -72,11 +72,11 @@ def way(tmp_path, monkeypatch):
         server.stop()
         server.start(environment={"PATH": f"{tmp_path}/board:{os.environ['PATH']}"})
         monkeypatch.setattr(service, "FOLDER", str(way.units))
-        monkeypatch.setattr(prefix, "HIDDEN", ())  # pytest's folders are in one of them
-        read, script = choose.read, connection.script
-        monkeypatch.setattr(choose, "read", lambda told: replace(read(told), root=False))
+        monkeypatch.setattr(service, "HIDDEN_FOLDERS", ())  # pytest's folders are in one of them
+        read, script = boards.read_machine, deploy.script
+        monkeypatch.setattr(boards, "read_machine", lambda told: replace(read(told), root=False))
         monkeypatch.setattr(
-            connection,
+            deploy,
             "script",
             lambda name: script(name).replace("PATIENCE = 60", "PATIENCE = 2"),
         )

@@ -17,9 +17,8 @@ from asterisk.common.errors import MissingPackage
 try:
     from langchain_core.embeddings import Embeddings
 except ModuleNotFoundError as failure:
-    raise MissingPackage("langchain-core", "; install it with: pip install langchain-core") from (
-        failure
-    )
+    advice = "; install it with: pip install langchain-core"
+    raise MissingPackage("langchain-core", advice) from failure
 
 from asterisk.integrations.lazy import LazyRuntime
 
