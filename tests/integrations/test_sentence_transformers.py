@@ -13,8 +13,7 @@ import pytest
 from conftest import SHIPPED
 
 from asterisk.common.errors import InputError, MissingPackage, UsageError
-from asterisk.integrations.sentence_transformers import SIMILARITIES
-from asterisk.integrations.sentence_transformers import SentenceEncoder
+from asterisk.integrations.sentence_transformers import SIMILARITIES, SentenceEncoder
 from asterisk.model.checkpoint import save
 
 torch = pytest.importorskip("torch")

@@ -18,7 +18,7 @@ from asterisk.common.files import replacing_file
 from asterisk.common.progress import tell
 from asterisk.common.remote.address import Address, parse
 from asterisk.deploy import DeployError, boards, service
-from asterisk.deploy.deploy import INSTALL_SECONDS, Request, deploy, go_back, remove
+from asterisk.deploy.deploy import INSTALL_SECONDS, Request, change, deploy
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,8 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _deploy(arguments: argparse.Namespace) -> int:
     request = _request(arguments)
     if arguments.rollback or arguments.remove:
-        action = go_back if arguments.rollback else remove
-        print(action(request, tell))
+        print(change(request, "rollback" if arguments.rollback else "remove", tell))
         return 0
     if arguments.bench:
         _refuse_unmeasured(arguments.artifact)

@@ -153,8 +153,8 @@ class Machine:
         name = self.model or f"no Raspberry Pi ({self.machine})"
         return (
             f"{name}, {self.bits} bits, Python {self.python_version}, "
-            f"glibc {self.glibc or 'none'}, {self.memory >> 20} MiB of memory, {self.free >> 20} MiB free, "
-            f"pages of {self.page_size >> 10} KiB"
+            f"glibc {self.glibc or 'none'}, {self.memory >> 20} MiB of memory, "
+            f"{self.free >> 20} MiB free, pages of {self.page_size >> 10} KiB"
         )
 
 

@@ -36,7 +36,7 @@ from asterisk.common.errors import ArtifactError, OutputError, UsageError
 from asterisk.common.files import replacing_file
 from asterisk.common.progress import tell
 from asterisk.deploy import libraries, wheels
-from asterisk.deploy.boards import Board
+from asterisk.deploy.boards import MACHINE, Board
 from asterisk.deploy.device import script
 from asterisk.deploy.device.manifest import MANIFEST, SCHEMA, check_manifest, identity
 
@@ -131,18 +131,12 @@ def _best_artifact(path: Path, board: Board, format: str | None) -> Choice:
     found = [open_artifact(folder) for folder in folders]
     if len({it.manifest.fingerprint for it in found}) > 1:
         raise UsageError(f"{path} holds artifacts of several checkpoints: name one of them")
-    ranked = sorted(
-        (board.rank(it.manifest.format, it.manifest.recipe), number)
-        for number, it in enumerate(found)
-        if format in (None, it.manifest.format)
-    )
-    if not ranked:
+    suiting = [it for it in found if format in (None, it.manifest.format)]
+    if not suiting:
         raise ArtifactError(f"{path} holds no {format} artifact")
-    (_, rank), number = ranked[0]
-    best, why = found[number], f"of {len(found)}"
-    if rank == 0:
-        return Choice(best, f"{why}; {board.because(best.manifest.format)}")
-    return Choice(best, why, better_recipe(best, board))
+    best = min(suiting, key=lambda it: board.rank(it.manifest.format, it.manifest.recipe))
+    why, note = f"of {len(found)}", better_recipe(best, board)
+    return Choice(best, why if note else f"{why}; {board.because(best.manifest.format)}", note)
 
 
 # --- what is in a bundle -----------------------------------------------------------------------
@@ -207,11 +201,12 @@ def collect(artifact: Artifact | Path, board: Board, python: str) -> Bundle:
     packages = dict(wheels.unpack(wheel, site) for wheel in found)
     _copy_package(site)
     write_launchers(root / "bin", python, board)
-    if libraries.LIBGOMP in libraries.needed_sonames(site):
+    needs = libraries.check(root, board, python)
+    if libraries.LIBGOMP in needs.system:
         (root / "lib").mkdir()
         for name, path in (libraries.libgomp() or {}).items():
             shutil.copyfile(path, root / "lib" / name)
-    needs = libraries.check(root, board, python)
+        needs = libraries.check(root, board, python)
     files = {
         path.relative_to(root).as_posix(): path
         for path in sorted(root.rglob("*"))
@@ -231,7 +226,7 @@ def collect(artifact: Artifact | Path, board: Board, python: str) -> Bundle:
         "version": asterisk.__version__,
         "board": board.name,
         "python": python,
-        "machine": wheels.MACHINE,
+        "machine": MACHINE,
         "glibc": ".".join(map(str, needs.glibc)),
         "page_size": needs.page_size,
         "libraries": needs.system,

@@ -143,7 +143,7 @@ def deploy(
         service.refuse_service(machine, request.service.port)
     elif not machine.writable:
         raise DeployError(f"{machine.prefix} cannot be written there: name another --prefix")
-    service.refuse_unit(machine, service=request.sudo)
+    service.refuse_unit(machine, service=request.sudo, installing=True)
     board, notes = boards.choose_board(machine, request.board)
     if request.sudo:
         notes += service.service_notes(machine)
@@ -174,22 +174,16 @@ def deploy(
     )
 
 
-def go_back(request: Request, on_progress: OnProgress) -> str:
-    """Make the version before the one in use, and return a line about it; DeployError."""
-    return _change(request, on_progress, "rollback")
+def change(request: Request, action: str, on_progress: OnProgress) -> str:
+    """Carry out "rollback" or "remove" and return a line about it; DeployError.
 
-
-def remove(request: Request, on_progress: OnProgress) -> str:
-    """Take all versions away, and with them the service; return a line; DeployError."""
-    return _change(request, on_progress, "remove")
-
-
-def _change(request: Request, on_progress: OnProgress, action: str) -> str:
+    A rollback has the version before used again; a removal takes all away, the service too.
+    """
     machine = _probe(request, on_progress)
     if request.sudo:
         service.refuse_sudo(machine)
     boards.refuse_prefix(machine)
-    service.refuse_other_unit(machine, service=request.sudo)
+    service.refuse_unit(machine, service=request.sudo, installing=False)
     answer = _session(request, machine, action)
     return f"{request.address}: {answer['line']}; before {answer['previous'] or 'none'}"
 

@@ -19,7 +19,7 @@ from asterisk.common import debian
 from asterisk.common.errors import ArtifactError, EngineError, one_line
 from asterisk.common.plugins import require
 from asterisk.deploy import wheels
-from asterisk.deploy.boards import Board
+from asterisk.deploy.boards import MACHINE, Board
 
 AARCH64, X86_64 = "EM_AARCH64", "EM_X86_64"
 LARGEST_LIBRARY = 1 << 30
@@ -145,12 +145,6 @@ def libraries(root: Path) -> Iterator[tuple[str, Path]]:
                     yield path.name, path
 
 
-def needed_sonames(root: Path) -> set[str]:
-    """Return the sonames that the libraries under ``root`` need and do not bring."""
-    found = dict(libraries(root))
-    return {soname for path in found.values() for soname in read(path).needed} - set(found)
-
-
 def check(root: Path, board: Board, python: str) -> Needs:
     """Return what the libraries ask for; EngineError, one line, for one that would not load."""
     found = dict(libraries(root))
@@ -161,7 +155,7 @@ def check(root: Path, board: Board, python: str) -> Needs:
     for name, path in found.items():
         library = read(path)
         if library.machine != AARCH64:
-            raise EngineError(f"{name} is not for {wheels.MACHINE}")
+            raise EngineError(f"{name} is not for {MACHINE}")
         page_size = min(page_size, library.alignment)
         if library.alignment < bearable:
             raise EngineError(

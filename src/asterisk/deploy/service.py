@@ -150,18 +150,13 @@ def refuse_sudo(machine: Machine) -> None:
         )
 
 
-def refuse_unit(machine: Machine, *, service: bool) -> None:
+def refuse_unit(machine: Machine, *, service: bool, installing: bool) -> None:
     """Refuse to change the files under a unit, or a unit of other files; DeployError, one line."""
     if machine.serves and not service:
         raise DeployError(
             f"{NAME} serves from {machine.prefix}: add --service, or name another --prefix"
         )
-
-
-def refuse_other_unit(machine: Machine, *, service: bool) -> None:
-    """As `refuse_unit`, for what does not bring a unit of its own; DeployError, one line."""
-    refuse_unit(machine, service=service)
-    if service and machine.unit and not machine.serves:
+    if service and machine.unit and not machine.serves and not installing:
         raise DeployError(
             f"{NAME} serves from {machine.unit}, not from {machine.prefix}: name that with --prefix"
         )

@@ -12,7 +12,6 @@ import base64
 import csv
 import email.parser
 import fnmatch
-import functools
 import hashlib
 import io
 import json
@@ -21,14 +20,11 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-import asterisk
 from asterisk.common.errors import EngineError, MissingPackage, UsageError
 from asterisk.common.files import replacing_folder
 from asterisk.common.progress import tell
@@ -48,121 +44,84 @@ DOWNLOAD_SECONDS = 1800
 LARGEST_WHEEL = 1 << 30  # unpacked bytes
 # What devices have no use for: patterns of paths as they lie in site-packages, by the reason. What
 # is dropped is proven not to be needed by the verification of every installation.
-DROPPED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+DROPPED: Mapping[str, Mapping[str, str]] = {
     "": {
-        "type stubs": ("*.pyi", "*/py.typed"),
-        "made where it runs": ("*.pyc",),
-        "tests": ("*/tests/*", "*/test/*", "*/conftest.py"),
-        "headers": ("*.h", "*.hpp", "*/include/*"),
-        "for compilers": ("*.a", "*.lib", "*.pyx", "*.pxd", "*.c", "*.pc"),
-        "its hashes stand in bundle.json, and no pip will remove the files": (
-            "*.dist-info/RECORD",
-        ),
-        "for installers": (
-            *("*.dist-info/WHEEL", "*.dist-info/INSTALLER", "*.dist-info/top_level.txt"),
-        ),
-        "for auditors of the wheel, in the wheel": ("*.dist-info/sboms/*",),
-        "commands of others": ("*.data/scripts/*",),
+        "type stubs": "*.pyi */py.typed",
+        "made where it runs": "*.pyc",
+        "tests": "*/tests/* */test/* */conftest.py",
+        "headers": "*.h *.hpp */include/*",
+        "for compilers": "*.a *.lib *.pyx *.pxd *.c *.pc",
+        "its hashes stand in bundle.json, and no pip will remove the files": "*.dist-info/RECORD",
+        "for installers": "*.dist-info/WHEEL *.dist-info/INSTALLER *.dist-info/top_level.txt",
+        "for auditors of the wheel, in the wheel": "*.dist-info/sboms/*",
+        "commands of others": "*.data/scripts/*",
     },
     "numpy": {
-        "a Fortran compiler's wrapper": ("numpy/f2py/*",),
-        "a build system": ("numpy/distutils/*",),
-        "documentation": ("numpy/doc/*",),
-        "for another packager": ("numpy/_pyinstaller/*",),
-        "for C compilers": ("numpy/_core/lib/*",),
-        "for tests": ("numpy/_core/_*_tests.*", "numpy/_core/_simd.*", "numpy/testing/*"),
-        "for a type checker": ("numpy/typing/mypy_plugin.py",),
+        "a Fortran compiler's wrapper": "numpy/f2py/*",
+        "a build system": "numpy/distutils/*",
+        "documentation": "numpy/doc/*",
+        "for another packager": "numpy/_pyinstaller/*",
+        "for C compilers": "numpy/_core/lib/*",
+        "for tests": "numpy/_core/_*_tests.* numpy/_core/_simd.* numpy/testing/*",
+        "for a type checker": "numpy/typing/mypy_plugin.py",
     },
     "onnxruntime": {
-        "converters and profilers": (
-            *("onnxruntime/transformers/*", "onnxruntime/quantization/*", "onnxruntime/tools/*"),
-            "onnxruntime/capi/convert_npz_to_onnx_adapter.py",
-        ),
-        "sample models": ("onnxruntime/datasets/*",),
-        "ONNX's test interface": ("onnxruntime/backend/*",),
-        "the C library: Python's module has it inside": ("onnxruntime/capi/libonnxruntime.so*",),
-        "for other devices' providers": ("onnxruntime/capi/libonnxruntime_providers_shared.so",),
+        "converters": "onnxruntime/transformers/* onnxruntime/quantization/* "
+        "onnxruntime/capi/convert_npz_to_onnx_adapter.py",
+        "converters and profilers": "onnxruntime/tools/*",
+        "sample models": "onnxruntime/datasets/*",
+        "ONNX's test interface": "onnxruntime/backend/*",
+        "the C library: Python's module has it inside": "onnxruntime/capi/libonnxruntime.so*",
+        "for other devices' providers": "onnxruntime/capi/libonnxruntime_providers_shared.so",
     },
     "ai-edge-litert": {
-        "an ahead-of-time compiler for phones": ("ai_edge_litert/aot/*",),
-        "converters and profilers": (
-            *("ai_edge_litert/tools/*", "ai_edge_litert/tflite/*", "ai_edge_litert/*_pb2.py"),
-            "ai_edge_litert/schema_py_generated.py",
-            "ai_edge_litert/format_converter_wrapper_pybind11.so",
-            *("ai_edge_litert/_pywrap_litert_c[!o]*", "ai_edge_litert/_pywrap_*calibration*"),
-            "ai_edge_litert/_pywrap_litert_converter.so",
-            "ai_edge_litert/_pywrap_modify_model_interface.so",
-            "ai_edge_litert/_pywrap_analyzer_wrapper.so",
-        ),
-        "a GPU's backend": ("ai_edge_litert/libLiteRtWebGpuAccelerator.so",),
-        "the compiled-model interface, which is not used here": (
-            *("ai_edge_litert/libLiteRt.so", "ai_edge_litert/*_options.py"),
-            *("ai_edge_litert/compiled_model.py", "ai_edge_litert/_pywrap_litert_compiled*"),
-        ),
-        "operators of generators": ("ai_edge_litert/pywrap_genai_ops.so",),
+        "an ahead-of-time compiler for phones": "ai_edge_litert/aot/*",
+        "converters": "ai_edge_litert/tools/* ai_edge_litert/*_pb2.py "
+        "ai_edge_litert/schema_py_generated.py ai_edge_litert/_pywrap_litert_converter.so "
+        "ai_edge_litert/format_converter_wrapper_pybind11.so ai_edge_litert/_pywrap_litert_c[!o]* "
+        "ai_edge_litert/_pywrap_modify_model_interface.so ai_edge_litert/_pywrap_*calibration*",
+        "an analyser": "ai_edge_litert/_pywrap_analyzer_wrapper.so",
+        "profilers": "ai_edge_litert/tflite/*",
+        "a GPU's backend": "ai_edge_litert/libLiteRtWebGpuAccelerator.so",
+        "the compiled-model interface, which is not used here": "ai_edge_litert/libLiteRt.so "
+        "ai_edge_litert/*_options.py ai_edge_litert/compiled_model.py "
+        "ai_edge_litert/_pywrap_litert_compiled*",
+        "operators of generators": "ai_edge_litert/pywrap_genai_ops.so",
     },
 }
 LICENCES = ("licen[cs]e*", "copying*", "notice*", "thirdparty*", "third_party*", "authors*")
 
 
-# --- this project: of the clone or of the installation -----------------------------------------
-
-
-@functools.cache
-def _clone() -> Mapping[str, Any] | None:
-    """Return the table ``project`` of the clone this package lies in, newer than any metadata."""
-    path = Path(asterisk.__file__).resolve().parents[2] / "pyproject.toml"
-    try:
-        found = tomllib.loads(path.read_text("utf-8")).get("project", {})
-    except (OSError, ValueError):
-        return None
-    return found if found.get("name") == PROJECT else None
-
-
 def required_by(extra: str) -> tuple[str, ...]:
     """Return the requirements of an extra of this project, without this project's own extras."""
-    clone = _clone()
-    if clone is not None:
-        lines = clone["optional-dependencies"].get(extra, ())
-    else:
-        marked = [line.partition(";") for line in distribution(PROJECT).requires or ()]
-        marker = re.compile(rf"\s*extra\s*==\s*[\"']{re.escape(extra)}[\"']")
-        lines = [requirement for requirement, _, text in marked if marker.fullmatch(text)]
-    return tuple(line.strip() for line in lines if not line.startswith(PROJECT))
+    marker = re.compile(rf"\s*extra\s*==\s*[\"']{re.escape(extra)}[\"']")
+    lines = [line.partition(";") for line in _project().requires or ()]
+    found = [requirement.strip() for requirement, _, text in lines if marker.fullmatch(text)]
+    return tuple(line for line in found if not line.startswith(PROJECT))
 
 
 def entry_points() -> str:
     """Return the text of ``entry_points.txt``: the plug-ins, without the scripts."""
-    clone = _clone()
-    groups: dict[str, dict[str, str]] = {}
-    if clone is not None:
-        groups = clone["entry-points"]
-    else:
-        try:
-            points = distribution(PROJECT).entry_points
-        except PackageNotFoundError:
-            raise MissingPackage(PROJECT) from None
-        for point in points:
-            if point.group.startswith("asterisk."):
-                groups.setdefault(point.group, {})[point.name] = point.value
-    lines = []
-    for name, group in sorted(groups.items()):
-        lines += [f"[{name}]", *(f"{key} = {value}" for key, value in sorted(group.items())), ""]
-    return "\n".join(lines)
+    groups: dict[str, list[str]] = {}
+    for point in _project().entry_points:
+        if point.group.startswith("asterisk."):
+            groups.setdefault(point.group, []).append(f"{point.name} = {point.value}\n")
+    return "\n".join(f"[{name}]\n{''.join(sorted(groups[name]))}" for name in sorted(groups))
 
 
 def licences() -> Iterator[tuple[str, str]]:
     """Yield the names and texts of this project's licence files."""
     for name in ("LICENSE", "THIRD_PARTY_NOTICES.md"):
-        if _clone() is not None:
-            yield name, (Path(asterisk.__file__).resolve().parents[2] / name).read_text("utf-8")
-        else:
-            text = distribution(PROJECT).read_text(f"licenses/{name}")
-            if text:
-                yield name, text
+        text = _project().read_text(f"licenses/{name}")
+        if text:
+            yield name, text
 
 
-# --- what is asked for, and its download -------------------------------------------------------
+def _project() -> Distribution:
+    try:
+        return distribution(PROJECT)
+    except PackageNotFoundError:
+        raise MissingPackage(PROJECT) from None
 
 
 def cache() -> Path:
@@ -224,9 +183,6 @@ def _download(folder: Path, requirements: Sequence[str], python: str) -> None:
         )
 
 
-# --- what stays of a wheel ---------------------------------------------------------------------
-
-
 def canonical(name: str) -> str:
     """Return a distribution's name as it is compared (PEP 503)."""
     return name.lower().replace("_", "-").replace(".", "-")
@@ -243,7 +199,7 @@ def dropped(distribution: str, path: str) -> str | None:
         return None
     for name in ("", canonical(distribution)):
         for reason, patterns in DROPPED.get(name, {}).items():
-            if any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns):
+            if any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns.split()):
                 return reason
     return None
 

@@ -36,17 +36,7 @@ class AsteriskEmbeddings(Embeddings):  # type: ignore[misc]
         self, artifact: str | os.PathLike[str], *, threads: int = 1, dim: int | None = None
     ) -> None:
         self._lazy = LazyRuntime(artifact, threads)
-        self.dim = dim
-
-    @property
-    def artifact(self) -> str:
-        """The path of the artifact."""
-        return self._lazy.artifact
-
-    @property
-    def threads(self) -> int:
-        """Texts embedded at once."""
-        return self._lazy.threads
+        self.artifact, self.threads, self.dim = self._lazy.artifact, self._lazy.threads, dim
 
     def embed_documents(self, texts: Iterable[str]) -> list[list[float]]:
         """Embed texts that are to be found."""

@@ -187,10 +187,9 @@ class SentenceEncoder:
     @similarity_fn_name.setter
     def similarity_fn_name(self, name: Any) -> None:
         text = str(getattr(name, "value", name))  # or a member of their enumeration
+        names = ", ".join(SIMILARITIES)
         if text not in SIMILARITIES:
-            raise UsageError(
-                f"similarity_fn_name is one of {', '.join(SIMILARITIES)}, not {text!r}"
-            )
+            raise UsageError(f"similarity_fn_name is one of {names}, not {text!r}")
         self._similarity_fn_name = text
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
@@ -198,11 +197,10 @@ class SentenceEncoder:
         a, b = _rows(embeddings1), _rows(embeddings2)
         if a.shape[1] != b.shape[1]:
             raise UsageError(f"sizes differ: {a.shape[1]} and {b.shape[1]}")
+        if self.similarity_fn_name in ("cosine", "dot"):
+            both = (a, b) if self.similarity_fn_name == "dot" else (_unit(a), _unit(b))
+            return _tensor(both[0] @ both[1].T)
         pairwise = SIMILARITIES[self.similarity_fn_name]
-        if self.similarity_fn_name == "cosine":
-            return _tensor(_unit(a) @ _unit(b).T)
-        if self.similarity_fn_name == "dot":
-            return _tensor(a @ b.T)
         blocks = [a[start : start + BLOCK, None] for start in range(0, len(a), BLOCK)]
         return _tensor(np.concatenate([pairwise(block, b[None]) for block in blocks]))
 
@@ -297,9 +295,6 @@ def _checked_dim(dim: Any) -> int | None:
     return None if dim is None else integer("truncate_dim", dim, 1)
 
 
-# --- what sentence-transformers does with vectors after the model, in NumPy ---------------------
-
-
 def _quantize(vectors: Array, precision: str) -> Array:
     """Return float32 [n, d] in a precision, as their ``util.quantize_embeddings`` does.
 
@@ -313,14 +308,15 @@ def _quantize(vectors: Array, precision: str) -> Array:
         raise UsageError("the range of int8 and uint8 comes from the texts: give two or more")
     lowest = vectors.min(0)
     step = (vectors.max(0) - lowest) / 255
-    steps = np.clip(np.floor((vectors - lowest) / np.where(step == 0, 1, step)), 0, 255)
+    steps: Array = np.floor((vectors - lowest) / np.where(step == 0, 1, step)).clip(0, 255)
     return steps.astype(np.uint8) if precision == "uint8" else (steps - 128).astype(np.int8)
 
 
 def _unit(rows: Array) -> Array:
     """Return rows of unit length; a row of zeros stays one."""
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return np.asarray((rows / np.maximum(lengths, 1e-12)).astype(rows.dtype))
+    unit: Array = (rows / np.maximum(lengths, 1e-12)).astype(rows.dtype)
+    return unit
 
 
 # Rows with their counterparts, by name; shapes that broadcast, [.., d], give [..].

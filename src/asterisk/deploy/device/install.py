@@ -192,13 +192,6 @@ def undo(
     return links[0], f"as it was in {installation.prefix}"
 
 
-def prune(installation: Installation, keep: int) -> tuple[str | None, str]:
-    """Remove all but ``keep`` versions."""
-    with installation.locked():
-        installation.prune(keep)
-    return installation.linked("current"), f"pruned {installation.prefix}"
-
-
 def remove(installation: Installation) -> tuple[str | None, str]:
     """Remove everything that was installed, and nothing else."""
     installation.check()
@@ -278,7 +271,9 @@ def run_action(
     if arguments.remove:
         return remove(installation)
     if arguments.prune:
-        return prune(installation, arguments.keep)
+        with installation.locked():
+            installation.prune(arguments.keep)
+        return installation.linked("current"), f"pruned {installation.prefix}"
     if arguments.undo:
         return undo(installation, *arguments.undo)
     return install(installation, source, arguments.keep)

@@ -28,6 +28,7 @@ LARGEST_MANIFEST = 16 << 20
 LARGEST_FILE = 4 << 30
 LARGEST_BUNDLE = 8 << 30
 MOST_FILES = 50_000
+MODES = {True: 0o755, False: 0o644}  # by whether a file is executable
 TEXTS = ("name", "version", "board", "machine", "format", "recipe")
 RANGES = {
     "page_size": (4096, 1 << 30),
@@ -78,6 +79,17 @@ def check_manifest(values: Any) -> dict[str, Any]:
             f"{MANIFEST} has schema {values['schema']}, this installer reads {SCHEMA}: "
             "use the install.py beside it"
         )
+    check_fields(values)
+    check_files(values["files"])
+    if sum(entry["size"] for entry in values["files"].values()) != values["installed_bytes"]:
+        raise Refusal(f"{MANIFEST}: installed_bytes is not the sum of the files' sizes")
+    if identity(values) != values["id"]:
+        raise Refusal(f"{MANIFEST} is damaged: its id is not that of its contents")
+    return values
+
+
+def check_fields(values: Mapping[str, Any]) -> None:
+    """Refuse a manifest with other fields, or with a value that is not of its field."""
     if set(values) != KEYS:
         raise Refusal(f"{MANIFEST}: wrong field {min(KEYS ^ set(values))!r:.50}")
     for key, pattern in PATTERNS.items():
@@ -96,12 +108,6 @@ def check_manifest(values: Any) -> dict[str, Any]:
             for text in pair
         ):
             raise Refusal(f"{MANIFEST}: {key} is malformed")
-    check_files(values["files"])
-    if sum(entry["size"] for entry in values["files"].values()) != values["installed_bytes"]:
-        raise Refusal(f"{MANIFEST}: installed_bytes is not the sum of the files' sizes")
-    if identity(values) != values["id"]:
-        raise Refusal(f"{MANIFEST} is damaged: its id is not that of its contents")
-    return values
 
 
 def check_files(files: Any) -> None:
@@ -155,11 +161,6 @@ def read_small(path: Path) -> bytes:
         return file.read(LARGEST_MANIFEST + 1)
 
 
-def file_mode(entry: Entry) -> int:
-    """Return the permissions of an installed file."""
-    return 0o755 if entry["executable"] else 0o644
-
-
 def copy_checked(source: Path, target: Path, entry: Entry, name: str) -> None:
     """Copy a file while its hash is taken; Refusal if it is not the one of the manifest."""
     digest, left = hashlib.sha256(), entry["size"]
@@ -174,7 +175,7 @@ def copy_checked(source: Path, target: Path, entry: Entry, name: str) -> None:
         longer = bool(old.read(1))
     if left or longer or digest.hexdigest() != entry["sha256"]:
         raise Refusal(f"{name} is damaged: it is not the file that was bundled (sha256)")
-    target.chmod(file_mode(entry))
+    target.chmod(MODES[entry["executable"]])
 
 
 def is_intact(path: Path, entry: Entry) -> bool:
@@ -183,7 +184,10 @@ def is_intact(path: Path, entry: Entry) -> bool:
     try:
         with open_plain(path) as file:
             status = os.fstat(file.fileno())
-            if (status.st_size, stat.S_IMODE(status.st_mode)) != (entry["size"], file_mode(entry)):
+            if (status.st_size, stat.S_IMODE(status.st_mode)) != (
+                entry["size"],
+                MODES[entry["executable"]],
+            ):
                 return False
             for block in iter(lambda: file.read(1 << 20), b""):
                 digest.update(block)

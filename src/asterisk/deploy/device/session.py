@@ -1,10 +1,8 @@
 """What one connection does on a device: takes files, installs them, sets up the service.
 
-Sent over ssh and run there; standard library only. Reads one JSON line, the request, and then the
-tar stream that it announces. The connection's input stays open meanwhile: when it ends, nobody
-waits any more, and what was begun is ended and undone. Answers with one JSON line ``{"ok", "line",
-...}``. What is sent is unpacked in a private folder, which is removed afterwards, and with it those
-that killed sessions have left.
+Sent over ssh and run there. Reads one JSON line, the request, and then the tar stream that it
+announces; answers with one JSON line ``{"ok", "line", ...}``. The connection's input stays open
+meanwhile: when it ends, nobody waits any more, and what was begun is ended and undone.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ import errno
 import fcntl
 import hashlib
 import http.client
+import io
 import itertools
 import json
 import os
@@ -26,10 +25,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from asterisk.deploy.device.install import execute, inventory
+from asterisk.deploy.device.install import execute
 from asterisk.deploy.device.manifest import Refusal
 from asterisk.deploy.device.versions import Installation, sync
 
@@ -41,7 +42,7 @@ PATIENCE = 60  # seconds until the server has to answer
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
-class Failure(Exception):
+class Failure(Refusal):
     """Why a request is not carried out, in one line; ``state`` says what is true now."""
 
     def __init__(self, line: str, state: str = "") -> None:
@@ -70,12 +71,10 @@ def watch_connection() -> None:
 
 
 class Incoming:
-    """Exactly ``size`` bytes of a stream, and their sha256."""
+    """Exactly ``left`` bytes of a stream, and their sha256."""
 
-    def __init__(self, stream: IO[bytes], size: int) -> None:
-        self.stream = stream
-        self.left = size
-        self.digest = hashlib.sha256()
+    def __init__(self, stream: IO[bytes], left: int) -> None:
+        self.stream, self.left, self.digest = stream, left, hashlib.sha256()
 
     def read(self, count: int) -> bytes:
         """Return the next bytes, none at the end."""
@@ -99,10 +98,8 @@ def unpack(stream: IO[bytes], request: dict[str, Any], folder: Path) -> None:
                     raise Failure("what arrived names something that is no plain file")
                 target = folder.joinpath(*parts)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                data = tar.extractfile(entry)
                 with target.open("xb") as file:
-                    if data is not None:
-                        shutil.copyfileobj(data, file)
+                    shutil.copyfileobj(tar.extractfile(entry) or io.BytesIO(), file)
     except (tarfile.TarError, EOFError, FileExistsError, NotADirectoryError, ValueError):
         sound = False
     while incoming.left:
@@ -113,11 +110,9 @@ def unpack(stream: IO[bytes], request: dict[str, Any], folder: Path) -> None:
 
 @contextlib.contextmanager
 def private_folder(prefix: Path) -> Iterator[Path]:
-    """Give a folder for what is sent, locked, and remove those that killed sessions have left.
-
-    On the prefix's file system if that can be, so that a small ``/tmp`` does not matter; in the
-    prefix only if that is an installation already, since the installer takes no other for its own.
-    """
+    """Give a locked folder for what is sent, and remove those that killed sessions have left."""
+    # On the prefix's file system, so that a small /tmp does not matter; inside of the prefix only
+    # if that is an installation: the installer takes no other folder for its own.
     with contextlib.suppress(OSError):
         prefix.parent.mkdir(parents=True, exist_ok=True)
     inside = [prefix] if (prefix / "versions").is_dir() else []
@@ -166,24 +161,29 @@ def systemctl(*words: str, must: bool = True) -> bool:
     return done.returncode == 0
 
 
+@dataclass
 class Service:
-    """The systemd unit of the server, as the request describes it."""
+    """The server's systemd unit, as a request describes it: ``unit`` is its text."""
 
-    def __init__(self, request: dict[str, Any]) -> None:
-        self.name: str = request["name"]
-        self.unit: str = request["unit"]
-        self.token: str = request["token"]
-        self.path = Path(request["folder"], self.name)
-        self.host: str = request["host"]
-        self.port: int = request["port"]
-        self.was_running = False  # the old one, which was stopped and has to be started again
+    name: str
+    folder: str
+    unit: str
+    host: str
+    port: int
+    token: str
+    was_running = False  # the old one, which was stopped and has to be started again
+
+    @property
+    def path(self) -> Path:
+        """The unit's file."""
+        return Path(self.folder, self.name)
 
     def check(self) -> None:
         """Look for what the service needs before anything is changed."""
         if self.token and not Path(self.token).is_file():
             raise Failure(f"there is no token file {self.token}")
-        if not self.path.parent.is_dir():
-            raise Failure(f"there is no folder {self.path.parent} for units")
+        if not Path(self.folder).is_dir():
+            raise Failure(f"there is no folder {self.folder} for units")
 
     def apply(self) -> None:
         """Write the unit and start it; on any failure, the unit that was there before, stopped."""
@@ -199,7 +199,7 @@ class Service:
             if before is None:
                 systemctl("disable", self.name, must=False)
                 self.path.unlink(missing_ok=True)
-                sync(self.path.parent)
+                sync(Path(self.folder))
             else:
                 self.write(before)
             systemctl("daemon-reload", must=False)
@@ -207,19 +207,15 @@ class Service:
 
     def write(self, text: bytes) -> None:
         """Write the unit whole or not at all."""
-        folder = self.path.parent
-        handle, name = tempfile.mkstemp(".new", f".{self.name}.", folder)
+        new = self.path.with_name(f".{self.name}.new")
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(text)
-                os.fchmod(handle, 0o644)
-                file.flush()
-                os.fsync(handle)
-            Path(name).replace(self.path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        sync(folder)
+            new.write_bytes(text)
+            new.chmod(0o644)
+            sync(new)
+            new.replace(self.path)
+        finally:
+            new.unlink(missing_ok=True)
+        sync(Path(self.folder))
 
     def start(self, host: str, port: int) -> None:
         """Start the unit anew and wait until its server answers at an address."""
@@ -239,13 +235,10 @@ class Service:
     def is_healthy(host: str, port: int) -> bool:
         """Ask the server how it is."""
         connection = http.client.HTTPConnection(host, port, timeout=5)
-        try:
+        with contextlib.suppress(OSError, http.client.HTTPException), closing(connection):
             connection.request("GET", "/health")
             return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return False
 
     def last_words(self) -> str:
         """Return the last line that the server left in the journal."""
@@ -273,21 +266,17 @@ class Service:
         if self.path.is_file():
             systemctl("disable", "--now", self.name)
             self.path.unlink()
-            sync(self.path.parent)
+            sync(Path(self.folder))
             systemctl("daemon-reload")
 
 
 class Session:
-    """The actions that can be requested: install, rollback, remove, and inventory."""
+    """The actions that can be requested: install, rollback and remove."""
 
     def __init__(self, request: dict[str, Any]) -> None:
         self.id: str = request["id"]
         self.prefix: str = request["prefix"]
-        self.unit = Service(request["service"]) if request["service"] else None
-
-    def inventory(self) -> dict[str, Any]:
-        """Return what is installed."""
-        return inventory(Installation(self.prefix))
+        self.unit = Service(**request["service"]) if request["service"] else None
 
     def linked(self) -> tuple[str, str]:
         """Return the ids of the current and the previous version, empty where there is none."""
@@ -330,18 +319,13 @@ class Session:
         return {**answer, "previous": before[0]}
 
     def take_back(self, before: tuple[str, str], *, new: bool) -> str:
-        """Undo a switch to what was sent, which goes if it is ``new``; return what is true then.
-
-        An old service that ran runs again.
-        """
+        """Undo a switch to what was sent, which goes if it is ``new``; return what is true then."""
         finish_regardless()
         state = "the old installation stays" if before[0] else "nothing is installed"
         now = self.linked()
         if now[0] == self.id and (new or now != before):
             state = self.undo(before, self.id if new else "-") or state
-        if self.unit is not None and self.unit.was_running:
-            state += self.restart()
-        return state
+        return state + (self.restart() if self.unit and self.unit.was_running else "")
 
     def undo(self, before: tuple[str, str], discarded: str = "-") -> str:
         """Make both links what they were; return a complaint, or nothing."""
@@ -367,8 +351,7 @@ class Session:
             self.service("restart")
         except BaseException as failure:
             finish_regardless()
-            state = self.undo(before) or f"{before[0]} is in use again"
-            state += self.restart()
+            state = (self.undo(before) or f"{before[0]} is in use again") + self.restart()
             if isinstance(failure, Failure):
                 raise Failure(str(failure), state) from None
             raise
@@ -381,22 +364,8 @@ class Session:
         try:
             return {**self.installer("--remove"), "previous": before[0]}
         except Failure as failure:
-            state = "the service is gone, and the files stay" if self.unit else ""
-            raise Failure(str(failure), state) from None
-
-
-def carry_out(request: dict[str, Any]) -> dict[str, Any]:
-    """Do what is requested while somebody waits for it, and return the answer."""
-    session = Session(request)
-    watcher = threading.Thread(target=watch_connection, daemon=True)
-    if request["action"] != "install":
-        watcher.start()
-        answer: dict[str, Any] = getattr(session, request["action"])()
-        return answer
-    with private_folder(Path(request["prefix"])) as folder:
-        unpack(sys.stdin.buffer, request, folder)
-        watcher.start()
-        return session.install(folder / TOP)
+            gone = "the service is gone, and the files stay" if self.unit else ""
+            raise Failure(str(failure), gone) from None
 
 
 def main() -> None:
@@ -405,9 +374,19 @@ def main() -> None:
         signal.signal(number, leave)
     os.umask(0o022)  # a service's user has to read what is installed; the folder itself is private
     request = json.loads(sys.stdin.buffer.readline())
+    watcher = threading.Thread(target=watch_connection, daemon=True)
+    answer: dict[str, Any]
     try:
-        answer = carry_out(request)
-    except (Failure, Refusal) as failure:
+        session = Session(request)
+        if request["action"] == "install":
+            with private_folder(Path(request["prefix"])) as folder:
+                unpack(sys.stdin.buffer, request, folder)
+                watcher.start()
+                answer = session.install(folder / TOP)
+        else:
+            watcher.start()
+            answer = session.rollback() if request["action"] == "rollback" else session.remove()
+    except Refusal as failure:
         answer = {"ok": False, "line": str(failure), "state": getattr(failure, "state", "")}
     except OSError as failure:
         what = f"{failure.filename}: " if failure.filename else ""

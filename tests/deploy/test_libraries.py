@@ -1,4 +1,4 @@
-"""The reader of ELF headers against readelf, and against files that lie."""
+"""What native libraries ask for: their headers against readelf, and against files that lie."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asterisk.common.errors import ArtifactError
-from asterisk.deploy import libraries
+from asterisk.common.errors import ArtifactError, EngineError
+from asterisk.deploy import boards, libraries
 
 HERE = sorted(Path(np.__file__).parent.rglob("*.so"))
 HERE += sorted((Path(np.__file__).parents[1] / "numpy.libs").glob("*.so*"))
@@ -114,3 +114,39 @@ def test_tables_without_an_end_are_refused(tmp_path):
         path.write_bytes(data)
         with pytest.raises(ArtifactError, match="a table without an end"):
             libraries.read(path)
+
+
+# --- native libraries --------------------------------------------------------------------------
+
+
+def library(folder, name, **header):
+    """Return a shared library as told; the words are those of `libraries.Library`."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"\x7fELF")
+    values = {"machine": libraries.AARCH64, "alignment": 65536, "needed": (), "versions": {}}
+    return libraries.Library(**{**values, **header})
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ({"machine": libraries.X86_64}, "is not for aarch64"),
+        ({"alignment": 4096}, "aligned to 4 KiB: a kernel with pages of 16 KiB"),
+        ({"versions": {"GLIBC": (2, 37)}}, r"needs GLIBC 2\.37; bookworm has 2\.36"),
+        ({"versions": {"GLIBCXX": (3, 4, 31)}}, r"needs GLIBCXX 3\.4\.31; bookworm has 3\.4\.30"),
+        ({"needed": ("libmissing.so.1",)}, "needs libmissing.so.1, which nothing brings"),
+    ],
+)
+def test_a_library_that_would_not_load_is_refused(tmp_path, monkeypatch, header, reason):
+    found = library(tmp_path, "libit.so", **header)
+    monkeypatch.setattr(libraries, "read", lambda path: found)
+    with pytest.raises(EngineError, match=reason):
+        libraries.check(tmp_path, boards.board("pi4"), "3.11")
+
+
+def test_what_slim_systems_lack_is_to_be_probed_for(tmp_path, monkeypatch):
+    needed = ("libc.so.6", "libgomp.so.1", "libit.so")
+    found = library(tmp_path, "libit.so", needed=needed, versions={"GLIBC": (2, 38)})
+    monkeypatch.setattr(libraries, "read", lambda path: found)
+    asked = libraries.check(tmp_path, boards.board("pi5"), "3.13")
+    assert asked == libraries.Needs((2, 38), 65536, {"libgomp.so.1": "libgomp1"})
