@@ -13,7 +13,7 @@ from pathlib import Path
 
 from asterisk.artifact import open_artifact
 from asterisk.cli.common import Parser, positive, run
-from asterisk.common.errors import EngineError, OutputError, UsageError
+from asterisk.common.errors import EngineError, UsageError
 from asterisk.common.files import replacing_file
 from asterisk.common.progress import tell
 from asterisk.common.remote.address import Address, parse
@@ -155,17 +155,13 @@ def _measure(address: Address, prefix: str, folder: Path, out: Path | None) -> i
         report = bench(measurement, tell)
     if not report.rows:
         raise DeployError(f"{address}: nothing could be measured: {'; '.join(report.failures)}")
-    try:
-        with replacing_file(target) as staging:
-            staging.write_text(report.to_json(), "utf-8")
-    except OSError as failure:
-        raise OutputError(f"cannot write {target}: {failure.strerror or failure}") from None
+    with replacing_file(target) as staging:
+        staging.write_text(report.to_json(), "utf-8")
     for line in report.failures:
         tell(f"failed: {line}")
     print(target, flush=True)
-    if report.settings.get("interrupted"):
-        return 130
-    return EngineError.status if report.failures else 0
+    interrupted = report.settings.get("interrupted")
+    return 130 if interrupted else EngineError.status if report.failures else 0
 
 
 if __name__ == "__main__":

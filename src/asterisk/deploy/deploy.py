@@ -14,6 +14,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from io import BufferedRandom
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +25,7 @@ from asterisk.common.remote.address import Address
 from asterisk.common.remote.printable import plain, printable
 from asterisk.deploy import DeployError, boards, service
 from asterisk.deploy.boards import Board, Machine
-from asterisk.deploy.bundle import Bundle, better_recipe, collect, is_checkpoint, write_parts
+from asterisk.deploy.bundle import better_recipe, collect, is_checkpoint, write_parts
 from asterisk.deploy.device import script
 
 INSTALL_SECONDS = 1800
@@ -166,7 +167,11 @@ def deploy(
         line = f"would push {what} as {manifest['id']} to {machine.prefix} on {request.address}"
         return Deployment(f"{line}; there now: {current or 'nothing'}", machine.prefix)
     on_progress(f"push {what}, install and verify")
-    answer = _install(request, machine, bundle, missing)
+    with tempfile.TemporaryFile() as file:
+        write_parts(bundle, missing, file)
+        answer = _session(request, machine, "install", manifest, file)
+    if answer.get("id") != manifest["id"]:
+        raise DeployError(f"{request.address}: installed something else than was sent")
     return Deployment(
         f"{manifest['name']} is on {request.address} in {machine.prefix}: pushed {what}; "
         f"{answer['line']}; id {manifest['id']}, before {answer['previous'] or 'none'}",
@@ -235,54 +240,32 @@ def _inventory(request: Request, machine: Machine) -> tuple[str, frozenset[str]]
     return ids[0], frozenset(files)
 
 
-def _install(
-    request: Request, machine: Machine, bundle: Bundle, missing: list[str]
-) -> dict[str, Any]:
-    id, unit = bundle.manifest["id"], ""
-    if request.service is not None:
-        unit = service.unit(request.service, machine.prefix, bundle.manifest)
-    with tempfile.TemporaryFile() as file:
-        write_parts(bundle, missing, file)
-        size = file.tell()
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(0)
-        stream = {"id": id, "size": size, "sha256": digest}
-        answer = _session(request, machine, "install", unit, stream, follow=file)
-    if answer.get("id") != id:
-        raise DeployError(f"{request.address}: installed something else than was sent")
-    return answer
-
-
 def _session(
     request: Request,
     machine: Machine,
     action: str,
-    unit: str = "",
-    stream: Mapping[str, Any] | None = None,
-    **options: Any,
+    manifest: Mapping[str, Any] | None = None,
+    file: BufferedRandom | None = None,
 ) -> dict[str, Any]:
-    """Have a session carry out ``action`` there; DeployError where it says that it could not."""
-    question: dict[str, Any] = {
-        "action": action,
-        "prefix": machine.prefix,
-        "id": "",
-        "service": None,
-    }
-    question |= stream or {}
+    """Have a session carry out ``action`` there; DeployError where it says that it could not.
+
+    To install, it needs the bundle's ``manifest`` and, at its end, the ``file`` to be sent.
+    """
+    question: dict[str, Any] = {"action": action, "prefix": machine.prefix, "service": None}
+    question["id"] = manifest["id"] if manifest else ""
     if request.service is not None:
+        unit = service.unit(request.service, machine.prefix, manifest) if manifest else ""
         names = {"unit": unit, "name": service.NAME, "folder": service.FOLDER}
         question["service"] = {**asdict(request.service), **names}
+    if file is not None:
+        question["size"] = file.tell()
+        file.seek(0)
+        question["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
     sudo = request.sudo and not machine.root
+    how: dict[str, Any] = {"sudo": sudo, "timeout": request.timeout, "follow": file}
     try:
-        answer = ask(
-            request.address,
-            script("session"),
-            question,
-            sudo=sudo,
-            timeout=request.timeout,
-            **options,
-        )
+        answer = ask(request.address, script("session"), question, **how)
     except ConnectionLost as failure:
         raise ConnectionLost(
             f"{failure}; the device goes back to what it had when it notices"
