@@ -63,8 +63,8 @@ def test_a_real_bundle(exported, tmp_path, monkeypatch, capsys, format):
     monkeypatch.setattr(bundle.write, "__defaults__", (FAST,))
     words = [str(exported), "--target", "pi4", "--format", format, "--out", str(tmp_path / "out")]
     assert command.main(words) == 0
-    told = capsys.readouterr().out
-    assert told.count("\n") == 1
+    message = capsys.readouterr().out
+    assert message.count("\n") == 1
     (target,) = (tmp_path / "out").iterdir()
     assert target.stat().st_size < bundle.LIMITS[format]
     recipe = it.manifest["recipe"]
@@ -72,7 +72,7 @@ def test_a_real_bundle(exported, tmp_path, monkeypatch, capsys, format):
         *(str(target), f"{target.stat().st_size / 1e6:.1f} MB", "Python 3.11", "threads 4"),
         *(f"installed {it.installed_bytes / 1e6:.1f} MB", it.engine, f"{format} {recipe} (of 3; "),
     ):
-        assert part in told
+        assert part in message
     subprocess.run(["tar", "xf", target, "-C", tmp_path], check=True)
     root = tmp_path / bundle.TOP
     files = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
@@ -266,8 +266,8 @@ def test_the_command_refuses_in_one_line(tmp_path, capsys):
         ([str(tmp_path), "--target", "pi4", "--format", "onxn"], 2),
     ):
         assert command.main([*words, *out]) == status
-        told = capsys.readouterr()
-        assert told.err.count("\n") == 1
+        message = capsys.readouterr()
+        assert message.err.count("\n") == 1
     for words in ([str(tmp_path)], [str(tmp_path), "--target", "pi6"]):
         with pytest.raises(SystemExit):
             command.main([*words, *out])

@@ -20,7 +20,7 @@ HERE += sorted((Path(np.__file__).parents[1] / "numpy.libs").glob("*.so*"))
 SMALLEST = min(HERE, key=lambda path: path.stat().st_size)
 
 
-def told(path, *options):
+def readelf(path, *options):
     done = subprocess.run(
         ["readelf", "-W", *options, path], capture_output=True, text=True, check=True
     )
@@ -35,17 +35,17 @@ def test_it_says_what_readelf_says(path):
 
 def agrees(path):
     found = libraries.read(path)
-    dynamic = told(path, "-d")
+    dynamic = readelf(path, "-d")
     assert list(found.needed) == re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic)
-    loads = [line for line in told(path, "-l").splitlines() if line.strip().startswith("LOAD")]
+    loads = [line for line in readelf(path, "-l").splitlines() if line.strip().startswith("LOAD")]
     assert found.alignment == min(int(line.split()[-1], 16) for line in loads)
-    needs = told(path, "-V").partition("Version needs section")[2]
+    needs = readelf(path, "-V").partition("Version needs section")[2]
     for family in ("GLIBC", "GLIBCXX", "CXXABI", "GCC"):
         names = re.findall(rf"Name: {family}_([0-9.]+)\s", needs)
         highest = max((tuple(map(int, name.split("."))) for name in names), default=None)
         assert found.versions.get(family) == highest, family
     machine = {libraries.X86_64: "X86-64", libraries.AARCH64: "AArch64"}[found.machine]
-    assert machine in told(path, "-h")
+    assert machine in readelf(path, "-h")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_file_that_lies_is_read_or_refused(tmp_path_factory, changes, cut):
 
 def test_a_dynamic_table_that_lies_is_read_or_refused(tmp_path):
     """Every byte of the tables that the loader would read, set to 255 in turn."""
-    dynamic = re.search(r"DYNAMIC\s+(0x\w+) \S+ \S+ (0x\w+)", told(SMALLEST, "-l"))
+    dynamic = re.search(r"DYNAMIC\s+(0x\w+) \S+ \S+ (0x\w+)", readelf(SMALLEST, "-l"))
     start, size = (int(part, 16) for part in dynamic.groups())
     path = tmp_path / "lying.so"
     refused = 0
@@ -103,7 +103,7 @@ def test_a_dynamic_table_that_lies_is_read_or_refused(tmp_path):
 
 def test_tables_without_an_end_are_refused(tmp_path):
     """A dynamic table of half a million entries, and 2**62 versions that lead to themselves."""
-    start = int(re.search(r"DYNAMIC\s+(0x\w+)", told(SMALLEST, "-l"))[1], 16)
+    start = int(re.search(r"DYNAMIC\s+(0x\w+)", readelf(SMALLEST, "-l"))[1], 16)
     entries = HEAD[:start] + (1).to_bytes(8, "little") * 1_000_000
     tag = (0x6FFFFFFF).to_bytes(8, "little")
     versioned = min((it.read_bytes() for it in HERE if tag in it.read_bytes()), key=len)

@@ -82,8 +82,8 @@ def test_it_tells_the_truth_about_this_machine(tmp_path):
 def test_a_home_and_a_file_in_the_way(tmp_path):
     (tmp_path / "file").write_text("x")
     assert not boards.read_machine(probed(tmp_path / "file" / "x")).writable
-    told = probed("~/x", environment={"HOME": str(tmp_path), "PATH": os.environ["PATH"]})
-    assert told["prefix"] == str(tmp_path / "x")
+    message = probed("~/x", environment={"HOME": str(tmp_path), "PATH": os.environ["PATH"]})
+    assert message["prefix"] == str(tmp_path / "x")
 
 
 def test_a_port_in_use_is_seen(tmp_path):
@@ -119,7 +119,7 @@ def test_whether_services_memory_is_bounded(tmp_path, controllers, limits):
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "message"),
     [
         ("{}/bin/asterisk-serve {}/current/artifact --host ::1 --port 8081", (True, 8081)),
         ("/elsewhere/bin/asterisk-serve x --port", (False, 0)),
@@ -127,13 +127,13 @@ def test_whether_services_memory_is_bounded(tmp_path, controllers, limits):
         (None, (False, 0)),
     ],
 )
-def test_what_a_unit_serves_is_seen(tmp_path, command, told):
+def test_what_a_unit_serves_is_seen(tmp_path, command, message):
     unit = tmp_path / "asterisk.service"
     if command is not None:
         text = command.format(tmp_path / "prefix", tmp_path / "prefix")
         unit.write_text(f"[Service]\nType=notify\nExecStart={text}\n")
     found = boards.read_machine(probed(tmp_path / "prefix", unit=unit))
-    assert (found.serves, found.unit_port) == told
+    assert (found.serves, found.unit_port) == message
 
 
 def test_an_old_python_can_read_it_to_be_named():
@@ -141,7 +141,7 @@ def test_an_old_python_can_read_it_to_be_named():
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "message"),
     [
         ({"bits": 32}, "32-bit"),
         ({"bits": 32, "machine": "armv7l"}, "install the 64-bit Raspberry Pi OS"),
@@ -156,31 +156,31 @@ def test_an_old_python_can_read_it_to_be_named():
         ({"prefix": "relative"}, "--prefix"),
     ],
 )
-def test_what_no_bundle_exists_for_is_refused(other, told):
+def test_what_no_bundle_exists_for_is_refused(other, message):
     boards.refuse_machine(there())
     with pytest.raises(DeployError) as caught:
         boards.refuse_machine(there(**other))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "message"),
     [
         ({"glibc": "2.27"}, "glibc 2.27 there, and 2.28 is needed"),
         ({"page_size": 1 << 17}, "pages of 128 KiB"),
         ({"free": 100 << 20}, "217 MB are needed and 105 MB are free"),
     ],
 )
-def test_a_bundle_that_would_not_run_there_is_refused(other, told):
+def test_a_bundle_that_would_not_run_there_is_refused(other, message):
     boards.refuse_bundle(there(), MANIFEST, 100_000_000)
     boards.refuse_bundle(there(glibc="2.100"), MANIFEST, 1)
-    with pytest.raises(DeployError, match=told):
+    with pytest.raises(DeployError, match=message):
         boards.refuse_bundle(there(**other), MANIFEST, 100_000_000)
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "message"),
     [
         ({"sudo": False}, "no sudo without a password.*docs/deploying.md"),
         ({"systemd": False}, "no systemd"),
@@ -188,15 +188,15 @@ def test_a_bundle_that_would_not_run_there_is_refused(other, told):
         ({"busy": True, "active": True, "unit_port": 8081}, "port 8080 is in use"),
     ],
 )
-def test_a_service_that_could_not_be_had_is_refused(other, told):
+def test_a_service_that_could_not_be_had_is_refused(other, message):
     service.refuse_service(there(), 8080)
     service.refuse_service(there(busy=True, active=True, unit_port=8080), 8080)
-    with pytest.raises(DeployError, match=told):
+    with pytest.raises(DeployError, match=message):
         service.refuse_service(there(**other), 8080)
 
 
 @pytest.mark.parametrize(
-    ("other", "asked", "name", "told"),
+    ("other", "asked", "name", "message"),
     [
         ({}, None, "pi4", ""),
         ({"model": "Raspberry Pi 5 Model B Rev 1.0"}, None, "pi5", ""),
@@ -209,11 +209,11 @@ def test_a_service_that_could_not_be_had_is_refused(other, told):
         ({"clock": 0.0}, None, "pi4", "on which nothing depends"),
     ],
 )
-def test_which_board_it_is(other, asked, name, told):
+def test_which_board_it_is(other, asked, name, message):
     chosen, notes = boards.choose_board(there(**other), board(asked) if asked else None)
     assert chosen == BOARDS[name]
-    assert told in " ".join(notes)
-    assert bool(notes) == bool(told)
+    assert message in " ".join(notes)
+    assert bool(notes) == bool(message)
 
 
 @pytest.mark.parametrize("name", PI)
