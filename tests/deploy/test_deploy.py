@@ -6,6 +6,7 @@ does with a real one is in test_emulated_pi.py.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -117,8 +118,9 @@ def fake_artifact(folder):
 
 def wait_for(condition):
     for _ in range(200):
-        if condition():
-            return
+        with contextlib.suppress(FileNotFoundError):  # of a folder that goes while it is looked at
+            if condition():
+                return
         time.sleep(0.05)
     raise AssertionError("it did not happen")
 

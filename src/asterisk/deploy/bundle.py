@@ -25,7 +25,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import IO, Any
 
 import asterisk
@@ -142,6 +141,14 @@ def _best_artifact(path: Path, board: Board, format: str | None) -> Choice:
 # --- what is in a bundle -----------------------------------------------------------------------
 
 
+class Scratch:
+    """A folder that is removed with this object."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="asterisk-bundle-"))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """``manifest`` is bundle.json's contents; ``files`` maps a path in the bundle to a file here.
@@ -152,7 +159,7 @@ class Bundle:
 
     manifest: dict[str, Any]
     files: dict[str, Path]
-    scratch: object = field(default=None, repr=False)
+    scratch: Scratch | None = field(default=None, repr=False)
 
     @property
     def installed_bytes(self) -> int:
@@ -184,9 +191,8 @@ def collect(artifact: Artifact | Path, board: Board, python: str) -> Bundle:
     source = open_artifact(artifact) if isinstance(artifact, Path) else artifact
     needed = wheels.requirements(source.manifest.format, source.manifest.tokenizer)
     found = wheels.wheels(needed, python)
-    root = Path(tempfile.mkdtemp(prefix="asterisk-bundle-"))
-    scratch = SimpleNamespace(folder=root)
-    weakref.finalize(scratch, shutil.rmtree, root, ignore_errors=True)
+    scratch = Scratch()
+    root = scratch.folder
 
     def copy(artifact: Artifact) -> Any:
         folder = root / "artifact"

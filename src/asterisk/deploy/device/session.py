@@ -25,7 +25,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -127,6 +126,7 @@ def private_folder(prefix: Path) -> Iterator[Path]:
             remove_abandoned(folder)
             yield folder
         finally:
+            finish_regardless()
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
         return
@@ -234,10 +234,10 @@ class Service:
     @staticmethod
     def is_healthy(host: str, port: int) -> bool:
         """Ask the server how it is."""
-        connection = http.client.HTTPConnection(host, port, timeout=5)
-        with contextlib.suppress(OSError, http.client.HTTPException), closing(connection):
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
+        server = http.client.HTTPConnection(host, port, timeout=5)
+        with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(server):
+            server.request("GET", "/health")
+            return server.getresponse().status == 200
         return False
 
     def last_words(self) -> str:
