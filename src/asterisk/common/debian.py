@@ -1,8 +1,4 @@
-"""Debian's packages, downloaded and unpacked without being installed.
-
-A private apt does it, with its own lists and an empty status: nothing counts as installed, no
-maintainer script runs, and any architecture's packages can be had.
-"""
+"""Debian packages of another architecture: downloaded and unpacked, never installed."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from asterisk.common.errors import EngineError
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MIRROR = "ASTERISK_DEBIAN_MIRROR"
-TOOLS = ("apt-get", "dpkg-deb", "tar")
+NEEDED = ("apt-get", "dpkg-deb", "tar")
 
 
 class Apt:
@@ -69,9 +65,9 @@ class Apt:
 
 def mirror() -> str:
     """Return Debian's mirror: that of `MIRROR`, or the one this machine's apt uses."""
-    told = os.environ.get(MIRROR)
-    if told:
-        return told
+    named = os.environ.get(MIRROR)
+    if named:
+        return named
     listed = call(["apt-get", "indextargets", "--format", "$(ORIGIN) $(LABEL) $(REPO_URI)"])
     for line in listed.splitlines():
         if line.startswith("Debian Debian "):
@@ -83,7 +79,7 @@ def unpack(deb: Path, folder: Path, *members: str) -> None:
     """Unpack the files of a package, or only ``members``, without running anything of it."""
     folder.mkdir(parents=True, exist_ok=True)
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as source:
-        # A link that is there already, such as bin -> usr/bin, is followed.
+        # A link that exists already, such as bin -> usr/bin, is followed.
         extract = ["tar", "-x", "--no-same-owner", "--keep-directory-symlink"]
         call([*extract, "-C", str(folder), *members], stdin=source.stdout)
     if source.returncode:
@@ -98,7 +94,7 @@ def call(
     stdin: object = None,
 ) -> str:
     """Run a tool and return what it prints; EngineError with its last line if it fails."""
-    done = subprocess.run(
+    finished = subprocess.run(
         command,
         cwd=cwd,
         env=env,
@@ -108,8 +104,8 @@ def call(
         timeout=1800,
         check=False,
     )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it failed"])[-1][:300]
+    if finished.returncode:
+        last = (finished.stderr.strip().splitlines() or ["it failed"])[-1][:300]
         raise EngineError(f"{Path(command[0]).name}: {last}")
-    told: str = done.stdout
-    return told
+    out: str = finished.stdout
+    return out

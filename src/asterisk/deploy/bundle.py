@@ -207,12 +207,14 @@ def collect(artifact: Artifact | Path, board: Board, python: str) -> Bundle:
     packages = dict(wheels.unpack(wheel, site) for wheel in found)
     _copy_package(site)
     write_launchers(root / "bin", python, board)
-    needs = libraries.check(root, board, python)
+    natives = libraries.read_all(site)
+    needs = libraries.check(natives, board, python)
     if libraries.LIBGOMP in needs.system:
         (root / "lib").mkdir()
         for name, path in (libraries.libgomp() or {}).items():
             shutil.copyfile(path, root / "lib" / name)
-        needs = libraries.check(root, board, python)
+        natives.update(libraries.read_all(root / "lib"))
+        needs = libraries.check(natives, board, python)
     files = {
         path.relative_to(root).as_posix(): path
         for path in sorted(root.rglob("*"))

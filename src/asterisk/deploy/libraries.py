@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -136,24 +136,25 @@ class Needs:
     system: dict[str, str]
 
 
-def libraries(root: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the name and path of every ELF file under ``root``."""
+def read_all(root: Path) -> dict[str, Library]:
+    """Read every ELF file under ``root``, by its name; ArtifactError as `read`."""
+    found = {}
     for path in sorted(root.rglob("*")):
         if path.is_file():
             with path.open("rb") as file:
-                if file.read(4) == b"\x7fELF":
-                    yield path.name, path
+                native = file.read(4) == b"\x7fELF"
+            if native:
+                found[path.name] = read(path)
+    return found
 
 
-def check(root: Path, board: Board, python: str) -> Needs:
-    """Return what the libraries ask for; EngineError, one line, for one that would not load."""
-    found = dict(libraries(root))
+def check(found: Mapping[str, Library], board: Board, python: str) -> Needs:
+    """Return what libraries ask for; EngineError, one line, for one that would not load."""
     bearable = max(PAGE_SIZE, board.page_size)
     glibc: tuple[int, ...] = (2, 17)
     page_size = 1 << 30
     system: dict[str, str] = {}
-    for name, path in found.items():
-        library = read(path)
+    for name, library in found.items():
         if library.machine != AARCH64:
             raise EngineError(f"{name} is not for {MACHINE}")
         page_size = min(page_size, library.alignment)
@@ -188,7 +189,7 @@ def libgomp() -> dict[str, Path] | None:
     found = {name: folder / name for name in (LIBGOMP, LIBGOMP_LICENCE)}
     if all(path.is_file() for path in found.values()):
         return found
-    if any(shutil.which(tool) is None for tool in debian.TOOLS):
+    if any(shutil.which(tool) is None for tool in debian.NEEDED):
         return None
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{package}-", dir=folder.parent))
