@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from asterisk.deploy.bundle import Bundle
-from asterisk.deploy.device import install
+from asterisk.deploy.device import manifest as bundle_json
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 ENGINE = 1 << 20  # bytes
@@ -87,7 +87,7 @@ def bundle(
             "executable": name.startswith("bin/"),
         }
     manifest = {
-        "schema": install.SCHEMA,
+        "schema": bundle_json.SCHEMA,
         "name": "toy",
         "version": "0.1.0",
         "board": "pi4",
@@ -104,5 +104,5 @@ def bundle(
         "installed_bytes": sum(map(len, contents.values())),
         "files": described,
     }
-    manifest["id"] = install.identity(manifest)
-    return Bundle(install.checked(manifest), files)
+    manifest["id"] = bundle_json.identity(manifest)
+    return Bundle(bundle_json.check_manifest(manifest), files)

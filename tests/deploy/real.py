@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from asterisk.common.errors import EngineError
-from asterisk.deploy import boards, bundle, openmp, wheels
+from asterisk.deploy import boards, bundle, libraries, wheels
 
 CI = bool(os.environ.get("CI"))
 
@@ -32,7 +32,7 @@ def bundle_of(artifact: Path, board: str = "pi4", python: str = "3.11") -> bundl
 
 def libgomp():
     """Return libgomp's files; skip where no apt can bring them, except in CI."""
-    found = openmp.libgomp()
+    found = libraries.libgomp()
     if found is None:
         assert not CI, "no apt brings libgomp"
         pytest.skip("no apt brings libgomp")

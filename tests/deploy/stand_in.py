@@ -82,8 +82,8 @@ class Board:
         self.process = subprocess.Popen(boot, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         assert self.process.stdout is not None
         if self.process.stdout.readline() != "ready\n":
-            _, told = self.process.communicate()
-            raise Unfit((told.strip().splitlines() or ["no answer"])[-1][:200])
+            _, message = self.process.communicate()
+            raise Unfit((message.strip().splitlines() or ["no answer"])[-1][:200])
         self.namespace = self._namespace(Path("/proc", str(self.process.pid)))
         # As this machine sees it, also where it is no folder of this machine.
         self.home = Path(f"/proc/{self.process.pid}/root{root}/home/pi")

@@ -6,6 +6,7 @@ does with a real one is in test_emulated_pi.py.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -32,7 +33,7 @@ from asterisk.cli import deploy as command
 from asterisk.common import ssh as client
 from asterisk.common.errors import ArtifactError, EngineError, UsageError
 from asterisk.common.ssh import parse
-from asterisk.deploy import choose, connection, deploy, prefix, service
+from asterisk.deploy import DeployError, boards, deploy, service
 from deploy import fake
 
 SSH = shutil.which("ssh")
@@ -61,8 +62,8 @@ class Way:
         self.programs = tmp_path / "programs"
         self.programs.mkdir()
         monkeypatch.setenv("PATH", f"{self.programs}:{os.environ['PATH']}")
-        monkeypatch.setattr(choose, "MACHINE", platform.machine())
-        monkeypatch.setattr(choose, "PYTHONS", {fake.PYTHON: "this one"})
+        monkeypatch.setattr(boards, "MACHINE", platform.machine())
+        monkeypatch.setattr(boards, "PYTHONS", {fake.PYTHON: "this one"})
         monkeypatch.setattr(deploy, "open_artifact", fake_artifact)
         monkeypatch.setattr(deploy, "collect", lambda artifact, board, python: self.bundle)
 
@@ -117,8 +118,9 @@ def fake_artifact(folder):
 
 def wait_for(condition):
     for _ in range(200):
-        if condition():
-            return
+        with contextlib.suppress(FileNotFoundError):  # of a folder that goes while it is looked at
+            if condition():
+                return
         time.sleep(0.05)
     raise AssertionError("it did not happen")
 
@@ -132,20 +134,20 @@ def way(tmp_path, monkeypatch):
 def test_the_whole_way_and_only_what_changed_the_second_time(way, capsys):
     first = way.use()
     assert way.run() == 0
-    told = capsys.readouterr()
-    assert "pushed 7 of 7 files, 1.1 of 1.1 MB" in told.out
-    assert "cosine to FP32 mean 0.99990 min 0.99910" in told.out
-    assert f"id {first}, before none" in told.out
-    steps = [line.partition(" ")[0] for line in told.err.splitlines()]
+    message = capsys.readouterr()
+    assert "pushed 7 of 7 files, 1.1 of 1.1 MB" in message.out
+    assert "cosine to FP32 mean 0.99990 min 0.99910" in message.out
+    assert f"id {first}, before none" in message.out
+    steps = [line.partition(" ")[0] for line in message.err.splitlines()]
     assert steps == ["probe", "there:", "note:", "bundle", "push"]
     way.check(first)
     counter = way.folder / "bytes"
     way.ssh(f'exec {PUMP} count 0 {counter} $SSH "$@"')
     second = way.use("version2")
     assert way.run() == 0
-    told = capsys.readouterr()
-    assert "pushed 2 of 7 files" in told.out
-    assert f"id {second}, before {first}" in told.out
+    message = capsys.readouterr()
+    assert "pushed 2 of 7 files" in message.out
+    assert f"id {second}, before {first}" in message.out
     way.check(second)
     assert sum(map(int, counter.read_text().split())) < 150_000 < fake.ENGINE
     assert way.run() == 0
@@ -201,10 +203,10 @@ def test_an_artifact_that_fails_there_leaves_the_old_one(way, capsys):
     way.use("version2", golden=False)
     capsys.readouterr()
     assert way.run() == 8
-    told = one_line(capsys)
-    assert "verification failed" in told
-    assert "cosine to FP32 is 0.10000" in told
-    assert "the old installation stays" in told
+    message = one_line(capsys)
+    assert "verification failed" in message
+    assert "cosine to FP32 is 0.10000" in message
+    assert "the old installation stays" in message
     way.check(old)
 
 
@@ -227,8 +229,8 @@ def test_a_corrupted_push_is_noticed(way, capsys, offset):
     new = way.use("version2")
     way.ssh(KILL.format(call=3, how=f'exec {PUMP} flip {offset} /dev/null $SSH "$@"'))
     assert way.run() == 8
-    told = one_line(capsys)
-    assert "what arrived is not what was sent; the old installation stays" in told
+    message = one_line(capsys)
+    assert "what arrived is not what was sent; the old installation stays" in message
     assert way.current == old
     way.check_tidy()
     (way.programs / "ssh").unlink()
@@ -339,23 +341,23 @@ def test_a_full_disk(way, capsys):
     if subprocess.run(words, check=False, stderr=subprocess.DEVNULL).returncode:
         pytest.skip("this system does not let a file system be mounted")
     try:
-        way.monkeypatch.setattr(choose, "ROOM", 1 << 20)
+        way.monkeypatch.setattr(boards, "SPARE_DISK", 1 << 20)
         old = way.use()
         assert way.run() == 0
         (small / "filler").write_bytes(b"x" * (12 << 20))
         other = fake.bundle(way.folder / "other", "version2")
         way.bundle = other
-        way.monkeypatch.setattr(choose, "ROOM", 64 << 20)
+        way.monkeypatch.setattr(boards, "SPARE_DISK", 64 << 20)
         assert way.run() == 8
         assert "no space in" in one_line(capsys)
-        way.monkeypatch.setattr(choose, "ROOM", -(1 << 30))
+        way.monkeypatch.setattr(boards, "SPARE_DISK", -(1 << 30))
         big = fake.random.Random(2).randbytes(4 << 20)
         way.monkeypatch.setattr(fake, "ENGINE", len(big))
         way.bundle = fake.bundle(way.folder / "big", "version3")
         assert way.run() == 8
-        told = one_line(capsys)
-        assert "No space left on device" in told
-        assert "the old installation stays" in told
+        message = one_line(capsys)
+        assert "No space left on device" in message
+        assert "the old installation stays" in message
         way.check(old)
     finally:
         subprocess.run(["umount", "-l", str(small)], check=False)
@@ -365,9 +367,9 @@ def test_another_host_key_is_refused_and_told_what_to_do(way, capsys):
     way.use()
     way.server.trust((way.server.folder / "authorized").read_text("ascii"))
     assert way.run() == 8
-    told = one_line(capsys)
-    assert "host key verification failed" in told
-    assert "ssh-keygen -R" in told
+    message = one_line(capsys)
+    assert "host key verification failed" in message
+    assert "ssh-keygen -R" in message
     assert not way.prefix.exists()
 
 
@@ -399,9 +401,9 @@ def test_garbage_for_an_answer(way, capsys, script):
     way.use()
     way.ssh(script)
     assert way.run() == 8
-    told = one_line(capsys)
-    assert LIES[script] in told
-    assert told.isprintable()
+    message = one_line(capsys)
+    assert LIES[script] in message
+    assert message.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -421,10 +423,12 @@ def test_lies_about_the_installation(way, capsys, line):
     assert one_line(capsys).isprintable()
 
 
-@pytest.mark.parametrize("told", [{"files": {"../x": "y"}}, {"files": []}, {"current": "../../x"}])
-def test_lies_about_the_inventory(way, capsys, told):
+@pytest.mark.parametrize(
+    "message", [{"files": {"../x": "y"}}, {"files": []}, {"current": "../../x"}]
+)
+def test_lies_about_the_inventory(way, capsys, message):
     way.use()
-    way.ssh(KILL.format(call=2, how=f"echo {shlex.quote(json.dumps(told))}"))
+    way.ssh(KILL.format(call=2, how=f"echo {shlex.quote(json.dumps(message))}"))
     assert way.run() == 8
     assert "inventory makes no sense" in one_line(capsys)
 
@@ -499,7 +503,7 @@ def test_what_cannot_be_meant_is_one_line_and_no_connection(argv, monkeypatch, c
 @given(st.text(max_size=30) | st.text("/~.ab-'\"\n $;`\\", max_size=20))
 def test_a_prefix_is_a_plain_path_or_refused(text):
     try:
-        folder = prefix.check(text)
+        folder = boards.check_prefix(text)
     except UsageError as refused:
         assert "\n" not in str(refused)  # noqa: PT017
         return
@@ -529,18 +533,18 @@ def test_no_address_adds_an_option_and_remote_words_stay_words(text, sudo):
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(client.CONFIG, raising=False)
         patch.setattr(client.subprocess, "Popen", popen)
-        with pytest.raises(connection.DeployError):
-            connection.ask(address, "pass", {"prefix": "/x"}, sudo=sudo)
+        with pytest.raises(DeployError):
+            deploy.ask(address, "pass", {"prefix": "/x"}, sudo=sudo)
     (argv,) = seen
     fixed = ["ssh", "-T", *(part for option in client.OPTIONS for part in ("-o", option))]
     assert argv[: len(fixed)] == fixed
-    told = argv[len(fixed) :]
+    message = argv[len(fixed) :]
     own = [*(["-l", address.user] if address.user else [])]
     own += [*(["-p", str(address.port)] if address.port else [])]
-    assert told[:-1] == [*own, "--", address.host]
+    assert message[:-1] == [*own, "--", address.host]
     assert not address.host.startswith("-")
-    first = list(connection.SUDO) if sudo else []
-    words = shlex.split(told[-1])
+    first = list(deploy.SUDO) if sudo else []
+    words = shlex.split(message[-1])
     assert words[:-1] == [*first, "python3", "-I", "-c"]
     assert words[-1].startswith("import sys; exec(")
 
@@ -565,19 +569,19 @@ def test_another_recipe_that_would_suit_better_is_named(way, capsys):
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         (["config.json", "model.safetensors"], "make an artifact of it by asterisk-export"),
         (["one/artifact.json", "two/artifact.json"], "asterisk-bundle says which suits a board"),
     ],
 )
-def test_what_only_a_bundle_takes_is_pointed_on(tmp_path, monkeypatch, capsys, names, told):
+def test_what_only_a_bundle_takes_is_pointed_on(tmp_path, monkeypatch, capsys, names, message):
     monkeypatch.setattr(client.subprocess, "Popen", None)
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert command.main([ADDRESS, str(tmp_path)]) == ArtifactError.status
-    assert told in one_line(capsys)
+    assert message in one_line(capsys)
 
 
 @pytest.mark.parametrize("manifest", ['{"schema": 99}', "{", None])
@@ -588,15 +592,13 @@ def test_an_artifact_of_another_version_is_refused_before_anybody_connects(
     if manifest is not None:
         (tmp_path / "artifact.json").write_text(manifest)
     assert command.main([ADDRESS, str(tmp_path)]) == ArtifactError.status
-    told = one_line(capsys)
-    assert ("this version reads 2" in told) == (manifest == '{"schema": 99}')
+    message = one_line(capsys)
+    assert ("this version reads 2" in message) == (manifest == '{"schema": 99}')
 
 
 @pytest.fixture
 def benched(tmp_path, monkeypatch):
     """Have the benchmark answer with a recorded report; what it was asked for is kept."""
-    from asterisk.deploy import measure
-
     known = SimpleNamespace(format="tflite", recipe="int8", fingerprint="space")
     asked, folders = [], []
 
@@ -608,9 +610,9 @@ def benched(tmp_path, monkeypatch):
         return recorded()
 
     checkpoint = SimpleNamespace(name="asterisk-256", fingerprint="space")
-    monkeypatch.setattr(measure, "open_artifact", lambda folder: SimpleNamespace(manifest=known))
-    monkeypatch.setattr(measure, "load", lambda folder: checkpoint)
-    monkeypatch.setattr(measure, "bench", bench)
+    monkeypatch.setattr(command, "open_artifact", lambda folder: SimpleNamespace(manifest=known))
+    monkeypatch.setattr("asterisk.model.checkpoint.load", lambda folder: checkpoint)
+    monkeypatch.setattr("asterisk.bench.run.bench", bench)
     artifact = tmp_path / "artifact"
     artifact.mkdir()
     (artifact / "model").write_text("x")

@@ -26,8 +26,8 @@ from asterisk.artifact import GOLDEN_TEXTS, GOLDEN_VECTORS, MANIFEST, sha256
 from asterisk.cli.deploy import main
 from asterisk.deploy import boards, bundle
 from asterisk.deploy import deploy as command
-from asterisk.deploy.device import install
-from asterisk.deploy.device.receive import STAGING
+from asterisk.deploy.device import manifest as bundle_json
+from asterisk.deploy.device.session import STAGING
 from asterisk.runtimes.load import load
 from deploy.conftest import pi
 
@@ -109,8 +109,8 @@ def start(board, *words):
 def deploy(board, *words):
     """Deploy to ``board``; return the status, what was printed and the last line of the rest."""
     with start(board, *words) as process:
-        out, told = process.communicate(timeout=800)
-    return process.returncode, out, (told.strip().splitlines() or [""])[-1]
+        out, message = process.communicate(timeout=800)
+    return process.returncode, out, (message.strip().splitlines() or [""])[-1]
 
 
 def embed(board, texts):
@@ -148,8 +148,8 @@ def test_an_artifact_is_deployed_and_embeds(  # noqa: PLR0917
 ):
     model = PI5 if cpu == "cortex-a76" else "Raspberry Pi 4 Model B Rev 1.5"
     with pi(tmp_path, release, cpu, model=model) as board:
-        status, line, told = deploy(board, short(format, recipe))
-        assert status == 0, told
+        status, line, message = deploy(board, short(format, recipe))
+        assert status == 0, message
         cosine = float(VERIFIED.search(line)[1])
         print(f"cosine there {cosine}")
         assert LEAST[format] < cosine <= 1.00001
@@ -164,8 +164,8 @@ def installed(short, tmp_path_factory):
     """A Pi 4 with LiteRT's int8 on it, the artifact, and an upgrade of it."""
     with pi(tmp_path_factory.mktemp("pi"), "bookworm", "cortex-a72") as board:
         artifact = short("tflite", "int8")
-        status, line, told = deploy(board, artifact)
-        assert status == 0, told
+        status, line, message = deploy(board, artifact)
+        assert status == 0, message
         assert LEAST["tflite"] < float(VERIFIED.search(line)[1]) <= 1.00001
         yield board, artifact, short("tflite", "int8-emb4")
 
@@ -173,8 +173,8 @@ def installed(short, tmp_path_factory):
 def test_a_second_deployment_pushes_nothing(installed, some):
     board, artifact, _ = installed
     before = current(board)
-    status, line, told = deploy(board, artifact)
-    assert status == 0, told
+    status, line, message = deploy(board, artifact)
+    assert status == 0, message
     assert PUSHED.search(line)[1] == "0"
     assert VERIFIED.search(line)
     assert current(board) == before
@@ -226,11 +226,11 @@ def test_a_corrupted_push_leaves_the_old_installation(installed, some):
     own.chmod(0o755)
     session.write_text(f"#!/bin/sh\nexec {sys.executable} {flaw} {own}\n", "utf-8")
     try:
-        status, _, told = deploy(board, upgrade)
+        status, _, message = deploy(board, upgrade)
     finally:
         session.write_text(whole, "utf-8")
     assert status not in {0, None}
-    assert "what arrived is not what was sent" in told
+    assert "what arrived is not what was sent" in message
     assert untouched(board, before, some)
 
 
@@ -244,8 +244,10 @@ def with_dot_products(artifact, folder):
     entry = manifest["files"][name]
     manifest["installed_bytes"] += path.stat().st_size - entry["size"]
     entry |= {"sha256": sha256(path), "size": path.stat().st_size}
-    manifest["id"] = install.identity(manifest)
-    return replace(it, manifest=install.checked(manifest), files={**it.files, name: path})
+    manifest["id"] = bundle_json.identity(manifest)
+    return replace(
+        it, manifest=bundle_json.check_manifest(manifest), files={**it.files, name: path}
+    )
 
 
 def test_an_engine_that_the_processor_cannot_run_is_refused(
@@ -257,10 +259,10 @@ def test_an_engine_that_the_processor_cannot_run_is_refused(
     made = with_dot_products(artifact, tmp_path)
     monkeypatch.setattr(command, "collect", lambda *_: made)
     assert main(["ssh://board", str(artifact)]) == 8
-    told = capsys.readouterr().err.splitlines()[-1]
+    message = capsys.readouterr().err.splitlines()[-1]
     version = made.manifest["packages"]["ai-edge-litert"]
-    assert f"ai-edge-litert {version} dies of an illegal instruction (SIGILL) on this" in told
-    assert "nothing was replaced" in told
+    assert f"ai-edge-litert {version} dies of an illegal instruction (SIGILL) on this" in message
+    assert "nothing was replaced" in message
     assert untouched(board, before, some)
 
 
@@ -348,8 +350,8 @@ def test_power_lost_leaves_the_old_installation(installed, some, step):
 def test_an_upgrade_pushes_only_what_changed_and_tidies_up(installed, some):
     board, _, upgrade = installed
     before = current(board)
-    status, line, told = deploy(board, upgrade)
-    assert status == 0, told
+    status, line, message = deploy(board, upgrade)
+    assert status == 0, message
     files, of = map(int, PUSHED.search(line).groups())
     assert 0 < files < 10
     assert of > 100
@@ -358,8 +360,8 @@ def test_an_upgrade_pushes_only_what_changed_and_tidies_up(installed, some):
     assert versions == {before, current(board)}
     assert not pushed(board)
     assert least_cosine(board, some) > 0.99
-    status, _, told = deploy(board, "--rollback")
-    assert status == 0, told
+    status, _, message = deploy(board, "--rollback")
+    assert status == 0, message
     assert current(board) == before
 
 
@@ -377,19 +379,21 @@ def test_power_lost_after_the_switch_leaves_the_new_installation(installed, some
 def test_a_full_disk_leaves_the_old_installation(short, some, tmp_path):
     # What is pushed and what is installed are there together: room for that, and not much more.
     with pi(tmp_path, "bookworm", "cortex-a72", size="200m") as board:
-        status, _, told = deploy(board, short("tflite", "int8"))
-        assert status == 0, told
+        status, _, message = deploy(board, short("tflite", "int8"))
+        assert status == 0, message
         before = current(board)
         upgrade = short("tflite", "int8-emb4")
         board.ssh("cat /dev/zero > filler")
-        status, _, told = deploy(board, upgrade)
+        status, _, message = deploy(board, upgrade)
         assert status
-        assert "no space" in told
+        assert "no space" in message
         board.ssh("rm filler")
         with start(board, upgrade) as process:
             assert wait(lambda: STEPS["push"](board, before) or process.poll() is not None)
             board.ssh("cat /dev/zero > filler")  # somebody else's log, say
-            _, told = process.communicate(timeout=300)
+            _, message = process.communicate(timeout=300)
         assert process.returncode
-        assert "no space" in told.lower()  # said by the installer, or by the system amid its work
+        assert (
+            "no space" in message.lower()
+        )  # said by the installer, or by the system amid its work
         assert untouched(board, before, some)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import errno
 import json
@@ -15,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from asterisk.deploy import bundle as bundling
-from asterisk.deploy.device import install
+from asterisk.deploy.device import install, script, versions
+from asterisk.deploy.device.manifest import identity
 from deploy import fake
 
 ALL = {"versions", "current", "previous", "bin", "report.jsonl", ".lock"}
@@ -93,26 +95,26 @@ def prefix(tmp_path):
 
 def test_install_update_rollback_remove(bundles, prefix):
     old, new = id_of(bundles["old"]), id_of(bundles["new"])
-    status, told, _ = run(bundles["old"], prefix)
-    assert (status, told["ok"], told["id"]) == (0, True, old)
-    assert "cosine to FP32 mean 0.99990" in told["line"]
+    status, answer, _ = run(bundles["old"], prefix)
+    assert (status, answer["ok"], answer["id"]) == (0, True, old)
+    assert "cosine to FP32 mean 0.99990" in answer["line"]
     assert works(prefix) == "version1"
     assert set(names(prefix)) == ALL - {"previous"}
-    status, told, _ = run(bundles["new"], prefix)
-    assert (status, told["id"]) == (0, new)
+    status, answer, _ = run(bundles["new"], prefix)
+    assert (status, answer["id"]) == (0, new)
     assert works(prefix) == "version2"
     engine = "site/engine.so"  # the same in both, and there once
     one, other = (prefix / "versions" / id / engine for id in (old, new))
     assert one.stat().st_ino == other.stat().st_ino
-    status, told, _ = run(bundles["new"], prefix, "--rollback")
-    assert (status, told["id"]) == (0, old)
+    status, answer, _ = run(bundles["new"], prefix, "--rollback")
+    assert (status, answer["id"]) == (0, old)
     assert works(prefix) == "version1"
     run(bundles["new"], prefix, "--rollback")  # and forward again
     assert works(prefix) == "version2"
     lines = [json.loads(line) for line in (prefix / "report.jsonl").read_text().splitlines()]
     assert [(line["ok"], line["id"]) for line in lines] == [(True, i) for i in (old, new, old, new)]
-    status, told, _ = run(bundles["new"], prefix, "--remove")
-    assert (status, told["id"]) == (0, new)
+    status, answer, _ = run(bundles["new"], prefix, "--remove")
+    assert (status, answer["id"]) == (0, new)
     assert not prefix.exists()
     assert run(bundles["new"], prefix, "--remove")[0] == 0
 
@@ -134,9 +136,9 @@ def test_the_same_again_changes_nothing_and_verifies(bundles, prefix):
     run(bundles["old"], prefix)
     model = prefix / "current" / "artifact" / "model.bin"
     before = model.stat()
-    status, told, _ = run(bundles["old"], prefix)
+    status, answer, _ = run(bundles["old"], prefix)
     assert status == 0
-    assert ": already in" in told["line"]
+    assert ": already in" in answer["line"]
     assert model.stat().st_ino == before.st_ino
 
 
@@ -146,30 +148,30 @@ def test_a_damaged_installation_is_made_whole_and_never_reused(bundles, prefix):
     data = bytearray(engine.read_bytes())
     data[1000] ^= 1
     engine.write_bytes(data)
-    status, told, _ = run(bundles["old"], prefix)
-    assert (status, told["ok"]) == (0, True)
-    assert install.Place(str(prefix)).whole(id_of(bundles["old"]))
+    status, answer, _ = run(bundles["old"], prefix)
+    assert (status, answer["ok"]) == (0, True)
+    assert versions.Installation(str(prefix)).is_whole(id_of(bundles["old"]))
     assert set(names(prefix / "versions")) == {id_of(bundles["old"])}
     engine.write_bytes(data)
     run(bundles["new"], prefix)
-    assert install.Place(str(prefix)).whole(id_of(bundles["new"]))
+    assert versions.Installation(str(prefix)).is_whole(id_of(bundles["new"]))
 
 
 @pytest.mark.parametrize("which", ["bad", "late"])
 def test_what_fails_its_verification_leaves_the_old_version(bundles, prefix, which):
-    status, told, error = run(bundles[which], prefix)
-    assert (status, told["ok"]) == (1, False)
+    status, answer, error = run(bundles[which], prefix)
+    assert (status, answer["ok"]) == (1, False)
     assert "verification failed" in error
     assert not prefix.exists()  # nor anything of a first installation
     run(bundles["old"], prefix)
     run(bundles["new"], prefix)
-    status, told, _ = run(bundles[which], prefix)
+    status, answer, _ = run(bundles[which], prefix)
     assert status == 1
     assert works(prefix) == "version2"
     assert set(names(prefix)) == ALL
     assert set(names(prefix / "versions")) == {id_of(bundles[it]) for it in ("old", "new")}
     last = json.loads((prefix / "report.jsonl").read_text().splitlines()[-1])
-    assert last == told
+    assert last == answer
     assert run(bundles["old"], prefix, "--rollback")[1]["id"] == id_of(bundles["old"])
 
 
@@ -187,11 +189,11 @@ def test_an_engine_that_dies_here_is_named_and_replaces_nothing(
     bundles, prefix, tmp_path, engine, reason
 ):
     source = unpacked(tmp_path, "versiond", engine=engine)
-    told = f"onnxruntime 1.31.1 dies of {reason} on this processor; nothing was replaced"
+    answer = f"onnxruntime 1.31.1 dies of {reason} on this processor; nothing was replaced"
     run(bundles["old"], prefix)
     status, line, error = run(source, prefix)
-    assert (status, line["ok"], line["line"]) == (1, False, told)
-    assert told in error
+    assert (status, line["ok"], line["line"]) == (1, False, answer)
+    assert answer in error
     assert works(prefix) == "version1"
     assert names(prefix / "versions") == [id_of(bundles["old"])]
 
@@ -275,12 +277,12 @@ def test_only_what_is_missing_has_to_be_beside_the_installer(bundles, prefix, tm
         text=True,
         check=True,
     )
-    told = json.loads(done.stdout)
-    assert (told["current"], told["previous"]) == (id_of(bundles["old"]), None)
+    answer = json.loads(done.stdout)
+    assert (answer["current"], answer["previous"]) == (id_of(bundles["old"]), None)
     part = tmp_path / "part"
     shutil.copytree(bundles["new"], part)
     files = json.loads((part / "bundle.json").read_bytes())["files"]
-    known = [name for name, entry in files.items() if entry["sha256"] in told["files"]]
+    known = [name for name, entry in files.items() if entry["sha256"] in answer["files"]]
     assert "site/engine.so" in known
     assert "artifact/model.bin" not in known
     for name in known:
@@ -291,7 +293,7 @@ def test_only_what_is_missing_has_to_be_beside_the_installer(bundles, prefix, tm
     assert run(part, tmp_path / "another")[2].endswith("nor installed, intact\n")
     # What is damaged is not told as being there.
     (prefix / "current" / "site" / "engine.so").write_bytes(b"")
-    again = install.inventory(install.Place(str(prefix)))
+    again = install.inventory(versions.Installation(str(prefix)))
     assert files["site/engine.so"]["sha256"] not in again["files"]
 
 
@@ -303,7 +305,7 @@ def changed(source, target, **values):
     shutil.copytree(source, target)
     manifest = json.loads((target / "bundle.json").read_bytes())
     manifest.update(values)
-    manifest["id"] = install.identity(manifest)
+    manifest["id"] = identity(manifest)
     (target / "bundle.json").write_text(json.dumps(manifest))
     return target
 
@@ -321,8 +323,8 @@ def changed(source, target, **values):
 )
 def test_a_bundle_for_another_machine(bundles, prefix, tmp_path, values, reason):
     source = changed(bundles["old"], tmp_path / "changed", **values)
-    status, told, error = run(source, prefix)
-    assert (status, told["ok"]) == (1, False)
+    status, answer, error = run(source, prefix)
+    assert (status, answer["ok"]) == (1, False)
     assert reason in error
     assert not prefix.exists()
 
@@ -415,7 +417,7 @@ def test_removal_leaves_what_is_not_ours(bundles, prefix):
 
 def test_another_installer_at_work(bundles, prefix):
     run(bundles["old"], prefix)
-    with install.Place(str(prefix)).locked():
+    with versions.Installation(str(prefix)).locked():
         status, _, error = run(bundles["new"], prefix)
         assert status == 1
         assert "another installer is at work" in error
@@ -470,9 +472,9 @@ def forked(source, prefix, *options, kill=0, fail=0, number=errno.ENOSPC):
         os._exit(status)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        told = pipe.read()
+        answer = pipe.read()
     _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), told
+    return os.waitstatus_to_exitcode(status), answer
 
 
 class Steps:
@@ -541,9 +543,9 @@ def sampled(steps):
 
 def steps_of(source, template, folder, *options):
     prefix = copied(template, folder / "counted")
-    status, told = forked(source, prefix, *options)
-    assert status == 0, told
-    return int(told)
+    status, answer = forked(source, prefix, *options)
+    assert status == 0, answer
+    return int(answer)
 
 
 def copied(template, prefix):
@@ -561,12 +563,12 @@ def template(bundles, tmp_path_factory):
 
 def whole(prefix):
     """Return which version is current, and know that it is whole and runs; None if none is."""
-    place = install.Place(str(prefix))
+    place = versions.Installation(str(prefix))
     place.check()
     current = place.linked("current")
     if current is None:
         return None
-    assert place.whole(current)
+    assert place.is_whole(current)
     works(prefix)
     return current
 
@@ -577,14 +579,14 @@ def test_power_lost_at_any_step_of_an_update(bundles, template, tmp_path):
     steps = steps_of(bundles["new"], template, tmp_path)
     assert steps > 40
     seen = []
-    for step in range(1, steps + 1):
+    for step in sampled(steps):
         prefix = copied(template, tmp_path / str(step))
         status, _ = forked(bundles["new"], prefix, kill=step)
         assert status == -signal.SIGKILL
         seen.append(whole(prefix))
         assert seen[-1] in (old, new), step
-        status, told = forked(bundles["new"], prefix)
-        assert status == 0, (step, told)
+        status, answer = forked(bundles["new"], prefix)
+        assert status == 0, (step, answer)
         assert whole(prefix) == new
         assert set(names(prefix)) == ALL, step
         assert set(names(prefix / "versions")) == {old, new}, step
@@ -602,8 +604,8 @@ def test_power_lost_at_any_step_of_a_first_installation(bundles, tmp_path):
         prefix = tmp_path / str(step)
         assert forked(bundles["new"], prefix, kill=step)[0] == -signal.SIGKILL
         assert whole(prefix) in (None, new), step
-        status, told = forked(bundles["new"], prefix)
-        assert status == 0, (step, told)
+        status, answer = forked(bundles["new"], prefix)
+        assert status == 0, (step, answer)
         assert whole(prefix) == new
         assert set(names(prefix)) == ALL - {"previous"}, step
         assert names(prefix / "versions") == [new], step
@@ -617,7 +619,7 @@ def test_power_lost_at_any_other_step(bundles, template, tmp_path, option):
     old, new = id_of(bundles["old"]), id_of(bundles["new"])
     words = ["--undo", new, old, "-"] if option == "--undo" else [option]
     either = dict.fromkeys(("--rollback", "--undo"), (old, new))
-    for step in range(1, steps_of(bundles["new"], full, tmp_path, *words) + 1):
+    for step in sampled(steps_of(bundles["new"], full, tmp_path, *words)):
         prefix = copied(full, tmp_path / str(step))
         assert forked(bundles["new"], prefix, *words, kill=step)[0] == -signal.SIGKILL
         found = whole(prefix) if prefix.exists() else None
@@ -637,13 +639,13 @@ def test_a_disk_that_fails_at_any_step(bundles, template, tmp_path):
     for step in sampled(steps_of(bundles["new"], template, tmp_path)):
         prefix = copied(template, tmp_path / str(step))
         number = errno.ENOSPC if step % 2 else errno.EIO
-        status, told = forked(bundles["new"], prefix, fail=step, number=number)
+        status, answer = forked(bundles["new"], prefix, fail=step, number=number)
         current = whole(prefix)
         assert current in (old, new)
         if status == 1:
-            assert told.isdigit()  # one line told, no traceback
+            assert answer.isdigit()  # one line told, no traceback
         else:
-            assert (status, current) == (0, new), (step, told)
+            assert (status, current) == (0, new), (step, answer)
         assert forked(bundles["new"], prefix)[0] == 0
         assert whole(prefix) == new
         assert set(names(prefix / "versions")) == {old, new}
@@ -683,7 +685,7 @@ ls -A "$prefix/versions"
     # The first installation itself is refused where less is free than it asks for.
     if done.returncode == 50:
         assert "no space" in log.read_text()
-        words[0] = str(1200 + (install.SPARE >> 10) + 200)
+        words[0] = str(1200 + (versions.SPARE >> 10) + 200)
         done = subprocess.run(
             ["unshare", "-rm", "sh", "-c", script, "sh", *words],
             capture_output=True,
@@ -697,12 +699,18 @@ ls -A "$prefix/versions"
 
 
 def test_no_clock_is_asked():
-    source = Path(install.__file__).read_text("utf-8")
+    source = script("install")
     assert "import time" not in source
     assert "mtime" not in source
 
 
 def test_it_can_be_parsed_by_a_python_that_is_too_old():
-    import ast
+    ast.parse(script("install"), feature_version=(3, 8))
 
-    ast.parse(Path(install.__file__).read_text("utf-8"), feature_version=(3, 8))
+
+@pytest.mark.parametrize("name", ["install", "session"])
+def test_modules_that_are_joined_share_no_name(name):
+    kinds = (ast.FunctionDef, ast.ClassDef, ast.Assign)
+    body = [node for node in ast.parse(script(name)).body if isinstance(node, kinds)]
+    names = [getattr(node, "name", None) or node.targets[0].id for node in body]
+    assert {it for it in names if names.count(it) > 1} <= {"main", "TYPE_CHECKING"}

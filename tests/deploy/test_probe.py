@@ -16,9 +16,10 @@ from dataclasses import asdict, replace
 import pytest
 
 from asterisk.common.ssh import parse
-from asterisk.deploy import choose, connection
+from asterisk.deploy import DeployError, boards, service
 from asterisk.deploy.boards import BOARDS, board
-from asterisk.deploy.connection import DeployError
+from asterisk.deploy.deploy import parse_answer
+from asterisk.deploy.device import script as device_script
 
 PI = {
     "system": "Linux",
@@ -50,19 +51,19 @@ MANIFEST = {"glibc": "2.28", "page_size": 65536}
 
 
 def there(**other):
-    return choose.read({**PI, "clock": time.time(), **other})
+    return boards.read_machine({**PI, "clock": time.time(), **other})
 
 
 def probed(prefix, port=0, environment=None, *, host="127.0.0.1", unit="", script=None):
     asked = {"prefix": str(prefix), "host": host, "port": port, "sudo": True, "unit": str(unit)}
     data = json.dumps(asked).encode() + b"\n"
-    words = [sys.executable, "-I", "-c", script or connection.script("probe")]
+    words = [sys.executable, "-I", "-c", script or device_script("probe")]
     done = subprocess.run(words, input=data, capture_output=True, check=True, env=environment)
-    return connection.answer(parse("ssh://x"), done.stdout)
+    return parse_answer(parse("ssh://x"), done.stdout)
 
 
 def test_it_tells_the_truth_about_this_machine(tmp_path):
-    found = choose.read(probed(tmp_path / "not" / "there"))
+    found = boards.read_machine(probed(tmp_path / "not" / "there"))
     assert found.machine == platform.machine()
     assert found.python == sys.version_info[:2]
     assert found.page_size == os.sysconf("SC_PAGE_SIZE")
@@ -75,14 +76,14 @@ def test_it_tells_the_truth_about_this_machine(tmp_path):
     assert found.root == (os.geteuid() == 0)
     assert found.writable
     assert found.bits == 64
-    assert "\n" not in found.line()
+    assert "\n" not in str(found)
 
 
 def test_a_home_and_a_file_in_the_way(tmp_path):
     (tmp_path / "file").write_text("x")
-    assert not choose.read(probed(tmp_path / "file" / "x")).writable
-    told = probed("~/x", environment={"HOME": str(tmp_path), "PATH": os.environ["PATH"]})
-    assert told["prefix"] == str(tmp_path / "x")
+    assert not boards.read_machine(probed(tmp_path / "file" / "x")).writable
+    message = probed("~/x", environment={"HOME": str(tmp_path), "PATH": os.environ["PATH"]})
+    assert message["prefix"] == str(tmp_path / "x")
 
 
 def test_a_port_in_use_is_seen(tmp_path):
@@ -109,16 +110,16 @@ def test_a_port_is_tried_at_the_address_that_is_asked_for(tmp_path):
 )
 def test_whether_services_memory_is_bounded(tmp_path, controllers, limits):
     (tmp_path / "controllers").write_text(controllers + "\n")
-    script = connection.script("probe").replace(
+    script = device_script("probe").replace(
         "/sys/fs/cgroup/cgroup.controllers", str(tmp_path / "controllers")
     )
     assert probed(tmp_path, script=script)["limits"] == limits
-    notes = choose.service_notes(there(limits=limits))
+    notes = service.service_notes(there(limits=limits))
     assert [("MemoryMax has no effect" in note) for note in notes] == [True] * (not limits)
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "message"),
     [
         ("{}/bin/asterisk-serve {}/current/artifact --host ::1 --port 8081", (True, 8081)),
         ("/elsewhere/bin/asterisk-serve x --port", (False, 0)),
@@ -126,21 +127,21 @@ def test_whether_services_memory_is_bounded(tmp_path, controllers, limits):
         (None, (False, 0)),
     ],
 )
-def test_what_a_unit_serves_is_seen(tmp_path, command, told):
+def test_what_a_unit_serves_is_seen(tmp_path, command, message):
     unit = tmp_path / "asterisk.service"
     if command is not None:
         text = command.format(tmp_path / "prefix", tmp_path / "prefix")
         unit.write_text(f"[Service]\nType=notify\nExecStart={text}\n")
-    found = choose.read(probed(tmp_path / "prefix", unit=unit))
-    assert (found.serves, found.unit_port) == told
+    found = boards.read_machine(probed(tmp_path / "prefix", unit=unit))
+    assert (found.serves, found.unit_port) == message
 
 
 def test_an_old_python_can_read_it_to_be_named():
-    ast.parse(connection.script("probe"), feature_version=(3, 5))
+    ast.parse(device_script("probe"), feature_version=(3, 5))
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "message"),
     [
         ({"bits": 32}, "32-bit"),
         ({"bits": 32, "machine": "armv7l"}, "install the 64-bit Raspberry Pi OS"),
@@ -155,31 +156,31 @@ def test_an_old_python_can_read_it_to_be_named():
         ({"prefix": "relative"}, "--prefix"),
     ],
 )
-def test_what_no_bundle_exists_for_is_refused(other, told):
-    choose.refuse(there())
+def test_what_no_bundle_exists_for_is_refused(other, message):
+    boards.refuse_machine(there())
     with pytest.raises(DeployError) as caught:
-        choose.refuse(there(**other))
-    assert told in str(caught.value)
+        boards.refuse_machine(there(**other))
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "message"),
     [
         ({"glibc": "2.27"}, "glibc 2.27 there, and 2.28 is needed"),
         ({"page_size": 1 << 17}, "pages of 128 KiB"),
         ({"free": 100 << 20}, "217 MB are needed and 105 MB are free"),
     ],
 )
-def test_a_bundle_that_would_not_run_there_is_refused(other, told):
-    choose.refuse_bundle(there(), MANIFEST, 100_000_000)
-    choose.refuse_bundle(there(glibc="2.100"), MANIFEST, 1)
-    with pytest.raises(DeployError, match=told):
-        choose.refuse_bundle(there(**other), MANIFEST, 100_000_000)
+def test_a_bundle_that_would_not_run_there_is_refused(other, message):
+    boards.refuse_bundle(there(), MANIFEST, 100_000_000)
+    boards.refuse_bundle(there(glibc="2.100"), MANIFEST, 1)
+    with pytest.raises(DeployError, match=message):
+        boards.refuse_bundle(there(**other), MANIFEST, 100_000_000)
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "message"),
     [
         ({"sudo": False}, "no sudo without a password.*docs/deploying.md"),
         ({"systemd": False}, "no systemd"),
@@ -187,15 +188,15 @@ def test_a_bundle_that_would_not_run_there_is_refused(other, told):
         ({"busy": True, "active": True, "unit_port": 8081}, "port 8080 is in use"),
     ],
 )
-def test_a_service_that_could_not_be_had_is_refused(other, told):
-    choose.refuse_service(there(), 8080)
-    choose.refuse_service(there(busy=True, active=True, unit_port=8080), 8080)
-    with pytest.raises(DeployError, match=told):
-        choose.refuse_service(there(**other), 8080)
+def test_a_service_that_could_not_be_had_is_refused(other, message):
+    service.refuse_service(there(), 8080)
+    service.refuse_service(there(busy=True, active=True, unit_port=8080), 8080)
+    with pytest.raises(DeployError, match=message):
+        service.refuse_service(there(**other), 8080)
 
 
 @pytest.mark.parametrize(
-    ("other", "asked", "name", "told"),
+    ("other", "asked", "name", "message"),
     [
         ({}, None, "pi4", ""),
         ({"model": "Raspberry Pi 5 Model B Rev 1.0"}, None, "pi5", ""),
@@ -208,11 +209,11 @@ def test_a_service_that_could_not_be_had_is_refused(other, told):
         ({"clock": 0.0}, None, "pi4", "on which nothing depends"),
     ],
 )
-def test_which_board_it_is(other, asked, name, told):
-    chosen, notes = choose.board(there(**other), board(asked) if asked else None)
+def test_which_board_it_is(other, asked, name, message):
+    chosen, notes = boards.choose_board(there(**other), board(asked) if asked else None)
     assert chosen == BOARDS[name]
-    assert told in " ".join(notes)
-    assert bool(notes) == bool(told)
+    assert message in " ".join(notes)
+    assert bool(notes) == bool(message)
 
 
 @pytest.mark.parametrize("name", PI)
@@ -221,7 +222,7 @@ def test_an_answer_that_makes_no_sense_is_refused(name):
     without = {key: value for key, value in whole.items() if key != name}
     for bad in (without, {**whole, name: None}, {**whole, name: {}}, {**whole, "more": 1}):
         with pytest.raises(DeployError, match="makes no sense"):
-            choose.read(bad)
+            boards.read_machine(bad)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +243,6 @@ def test_figures_out_of_range_are_refused(bad):
 
 
 def test_what_is_shown_fits_one_line():
-    shown = replace(there(), model="").line()
+    shown = str(replace(there(), model=""))
     assert shown.startswith("no Raspberry Pi (aarch64), 64 bits, Python 3.11, glibc 2.36")
     assert asdict(there())["python"] == (3, 11)

@@ -19,7 +19,7 @@ import pytest
 from sshd import running
 
 from asterisk.common.errors import UsageError
-from asterisk.deploy import choose, connection, prefix, service
+from asterisk.deploy import boards, deploy, service
 from deploy.test_deploy import KILL, Way, one_line, wait_for
 
 ANALYZE = shutil.which("systemd-analyze")
@@ -72,11 +72,13 @@ def way(tmp_path, monkeypatch):
         server.stop()
         server.start(environment={"PATH": f"{tmp_path}/board:{os.environ['PATH']}"})
         monkeypatch.setattr(service, "FOLDER", str(way.units))
-        monkeypatch.setattr(prefix, "HIDDEN", ())  # pytest's folders are in one of them
-        read, script = choose.read, connection.script
-        monkeypatch.setattr(choose, "read", lambda told: replace(read(told), root=False))
+        monkeypatch.setattr(service, "HIDDEN_FOLDERS", ())  # pytest's folders are in one of them
+        read, script = boards.read_machine, deploy.script
         monkeypatch.setattr(
-            connection,
+            boards, "read_machine", lambda message: replace(read(message), root=False)
+        )
+        monkeypatch.setattr(
+            deploy,
             "script",
             lambda name: script(name).replace("PATIENCE = 60", "PATIENCE = 2"),
         )
@@ -117,8 +119,8 @@ def test_a_service_is_installed_renewed_and_taken_away(way, capsys):
     assert way.run("--service", "--port", way.port) == 0
     assert health(way) == "version1"
     way.check(first)
-    told = [line for line in asked(way) if line.startswith(("daemon", "enable", "restart"))]
-    assert told == ["daemon-reload", "enable asterisk.service", "restart asterisk.service"]
+    message = [line for line in asked(way) if line.startswith(("daemon", "enable", "restart"))]
+    assert message == ["daemon-reload", "enable asterisk.service", "restart asterisk.service"]
     assert any(line.startswith("-n -- python3") for line in asked(way, "sudo"))
     assert f"ExecStart={way.prefix}/bin/asterisk-serve {way.prefix}/current/artifact" in unit(way)
     assert (way.units / "asterisk.service").stat().st_mode & 0o777 == 0o644
@@ -139,10 +141,10 @@ def test_a_service_is_installed_renewed_and_taken_away(way, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("version", "told"),
+    ("version", "message"),
     [("unserved", "asterisk-serve: it does not start"), ("unwell00", "/health did not answer")],
 )
-def test_a_server_that_does_not_come_up_gives_way_to_the_old_one(way, capsys, version, told):
+def test_a_server_that_does_not_come_up_gives_way_to_the_old_one(way, capsys, version, message):
     oldest = way.use("version0")
     assert way.run() == 0
     first = way.use()
@@ -153,7 +155,7 @@ def test_a_server_that_does_not_come_up_gives_way_to_the_old_one(way, capsys, ve
     capsys.readouterr()
     assert way.run("--service", "--port", way.port) == 8
     line = one_line(capsys)
-    assert told in line
+    assert message in line
     assert "the old installation stays" in line
     assert unit(way) == before
     assert health(way) == "version1"
@@ -186,8 +188,8 @@ def test_files_and_their_unit_belong_together(way, capsys):
     capsys.readouterr()
     for options in ([], ["--remove"], ["--rollback"], ["--dry-run"]):
         assert way.run(*options) == 8
-        told = one_line(capsys)
-        assert f"asterisk.service serves from {way.prefix}: add --service" in told
+        message = one_line(capsys)
+        assert f"asterisk.service serves from {way.prefix}: add --service" in message
     other = ["--prefix", str(way.folder / "other")]
     for option in ("--remove", "--rollback"):
         assert way.run(option, "--service", *other) == 8
@@ -196,9 +198,9 @@ def test_files_and_their_unit_belong_together(way, capsys):
     assert unit(way) is not None
     way.check(first)
     assert way.run("--service", "--port", way.port, "--dry-run", *other) == 0
-    told = capsys.readouterr()
-    assert f"note: asterisk.service served from {way.prefix}, where" in told.err
-    assert second in told.out
+    message = capsys.readouterr()
+    assert f"note: asterisk.service served from {way.prefix}, where" in message.err
+    assert second in message.out
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

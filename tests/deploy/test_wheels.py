@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from asterisk.common.errors import EngineError, UsageError
-from asterisk.deploy import slim, wheels
+from asterisk.deploy import wheels
 from deploy.real import wheels_of
 
 
@@ -98,7 +98,7 @@ def test_unpacking_keeps_what_runs_and_licences(tmp_path):
     kept = {"toy/__init__.py": b"", "toy/NOTICE.txt": b"", "toy/tests/LICENSE": b""}
     dropped = {"toy/tests/test_it.py": b"", "toy/it.pyi": b"", "toy/it.h": b""}
     it = wheel(tmp_path, **kept, **dropped)
-    assert slim.unpack(it, tmp_path / "site") == ("toy", "1.0")
+    assert wheels.unpack(it, tmp_path / "site") == ("toy", "1.0")
     found = {
         path.relative_to(tmp_path / "site").as_posix()
         for path in (tmp_path / "site").rglob("*")
@@ -112,7 +112,7 @@ def test_unpacking_keeps_what_runs_and_licences(tmp_path):
 def test_a_wheel_whose_names_leave_the_folder_is_refused(tmp_path, name):
     it = wheel(tmp_path, **{name: b"x"})
     with pytest.raises(EngineError, match="a file called") as caught:
-        slim.unpack(it, tmp_path / "inner" / "site")
+        wheels.unpack(it, tmp_path / "inner" / "site")
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("out.py"))
 
@@ -122,7 +122,7 @@ def test_a_damaged_wheel_is_refused(tmp_path):
     data = it.read_bytes()
     it.write_bytes(data.replace(b"what was released", b"what was replaced"))
     with pytest.raises(EngineError, match="toy"):
-        slim.unpack(it, tmp_path / "site")
+        wheels.unpack(it, tmp_path / "site")
     it.write_bytes(data[: len(data) // 2])
     with pytest.raises(EngineError, match="is not a wheel: remove"):
-        slim.unpack(it, tmp_path / "again")
+        wheels.unpack(it, tmp_path / "again")

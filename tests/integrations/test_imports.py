@@ -46,5 +46,5 @@ except Exception as failure:
     print(type(failure).__name__, failure)
 """
     wanted = ADVICE[module]
-    told = f"MissingPackage {wanted} is not installed; install it with: pip install {wanted}\n"
-    assert python(code).stdout == told
+    message = f"MissingPackage {wanted} is not installed; install it with: pip install {wanted}\n"
+    assert python(code).stdout == message

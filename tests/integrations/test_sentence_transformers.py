@@ -13,8 +13,7 @@ import pytest
 from conftest import SHIPPED
 
 from asterisk.common.errors import InputError, MissingPackage, UsageError
-from asterisk.integrations.arrays import FUNCTIONS
-from asterisk.integrations.sentence_transformers import SentenceEncoder
+from asterisk.integrations.sentence_transformers import SIMILARITIES, SentenceEncoder
 from asterisk.model.checkpoint import save
 
 torch = pytest.importorskip("torch")
@@ -190,7 +189,7 @@ def test_the_similarity_and_the_lengths_of_the_folder(toy, tmp_path, some):
             np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", SIMILARITIES)
 def test_similarities_are_theirs(artifact, theirs, ours, some, name):
     a, b = ours.encode(some), ours.encode(some[::-1])
     before = theirs.similarity_fn_name

@@ -9,10 +9,7 @@ from pathlib import Path
 
 from asterisk.cli.common import Parser, run
 from asterisk.common.terminal import report as tell
-from asterisk.deploy.boards import BOARDS
-
-BUNDLES = Path("bundles")
-PYTHONS = ("3.11", "3.13")
+from asterisk.deploy.boards import BOARDS, PYTHONS, board
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,12 +28,12 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument(
         "--python",
         default="3.11",
-        choices=PYTHONS,
+        choices=tuple(PYTHONS),
         help="of its system: 3.11 in Bookworm, 3.13 in Trixie (default: %(default)s)",
     )
     it.add_argument("--format", help="a format's name; the board's best if left out")
     it.add_argument(
-        "--out", type=Path, default=BUNDLES, help="folder of bundles (default: %(default)s)"
+        "--out", type=Path, default=Path("bundles"), help="folder of bundles (default: %(default)s)"
     )
     return it
 
@@ -48,21 +45,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _bundle(arguments: argparse.Namespace) -> None:
     from asterisk.deploy import bundle as bundling
-    from asterisk.deploy.boards import board
-    from asterisk.deploy.picking import picked
 
     chosen = board(arguments.target)
-    with picked(arguments.artifact, chosen, arguments.format) as pick:
-        if pick.note:
-            tell(f"asterisk-bundle: {pick.note}")
-        bundle = bundling.collect(pick.artifact, chosen, arguments.python)
+    with bundling.choose_artifact(arguments.artifact, chosen, arguments.format) as choice:
+        if choice.note:
+            tell(f"asterisk-bundle: {choice.note}")
+        bundle = bundling.collect(choice.artifact, chosen, arguments.python)
         target = arguments.out / bundle.file_name
         size = bundling.write(bundle, target)
     it = bundle.manifest
     limit = "no limit" if it["max_memory"] is None else f"{it['max_memory'] >> 20} MiB at most"
     print(
         f"{target}  {size / 1e6:.1f} MB, installed {bundle.installed_bytes / 1e6:.1f} MB  "
-        f"Python {it['python']}, {bundle.engine}  {it['format']} {it['recipe']} ({pick.why})  "
+        f"Python {it['python']}, {bundle.engine}  {it['format']} {it['recipe']} ({choice.why})  "
         f"threads {it['threads']}, memory: {limit}"
     )
 

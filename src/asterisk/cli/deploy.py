@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import random
+import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from asterisk.artifact import open_artifact
 from asterisk.cli.common import Parser, positive, run
-from asterisk.common.errors import UsageError
-from asterisk.common.ssh import parse
+from asterisk.common.errors import EngineError, UsageError
+from asterisk.common.files import replacing_file
+from asterisk.common.ssh import Address, parse
 from asterisk.common.terminal import report as tell
-from asterisk.deploy import boards, prefix
-from asterisk.deploy.deploy import INSTALL_SECONDS, Request, deploy, go_back, remove
-from asterisk.deploy.service import Service
+from asterisk.deploy import DeployError, boards, service
+from asterisk.deploy.deploy import INSTALL_SECONDS, Request, change, deploy
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,10 +34,8 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument(
         "--board", choices=sorted(boards.BOARDS), help="what to treat it as (default: what it is)"
     )
-    it.add_argument(
-        "--prefix",
-        help=f"folder there (default: {prefix.DEFAULT}; with --service {prefix.SERVICE})",
-    )
+    folders = f"default: {boards.DEFAULT_PREFIX}; with --service {service.DEFAULT_PREFIX}"
+    it.add_argument("--prefix", help=f"folder there ({folders})")
     it.add_argument("--dry-run", action="store_true", help="look, and say what would be sent")
     it.add_argument("--rollback", action="store_true", help="go back to the version before")
     it.add_argument("--remove", action="store_true", help="take everything away again")
@@ -42,13 +45,13 @@ def parser() -> argparse.ArgumentParser:
         default=INSTALL_SECONDS,
         help="seconds for sending and installing (default: %(default)s)",
     )
-    service = it.add_argument_group("the server, as a service of systemd")
-    service.add_argument(
+    unit = it.add_argument_group("the server, as a service of systemd")
+    unit.add_argument(
         "--service", action="store_true", help="install and start it; needs sudo without a password"
     )
-    service.add_argument("--host", help="address it listens on (default: 127.0.0.1)")
-    service.add_argument("--port", type=positive, help="port (default: 8080)")
-    service.add_argument(
+    unit.add_argument("--host", help="address it listens on (default: 127.0.0.1)")
+    unit.add_argument("--port", type=positive, help="port (default: 8080)")
+    unit.add_argument(
         "--token-file", metavar="PATH", help="file on the device with its bearer token"
     )
     bench = it.add_argument_group("measuring")
@@ -67,19 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _deploy(arguments: argparse.Namespace) -> int:
     request = _request(arguments)
     if arguments.rollback or arguments.remove:
-        action = go_back if arguments.rollback else remove
-        print(action(request, tell))
+        print(change(request, "rollback" if arguments.rollback else "remove", tell))
         return 0
     if arguments.bench:
-        from asterisk.deploy import measure  # the whole benchmark with it
-
-        measure.refuse(arguments.artifact)
-    done = deploy(request, arguments.artifact, tell, dry_run=arguments.dry_run)
-    print(done.line, flush=True)
+        _refuse_unmeasured(arguments.artifact)
+    deployment = deploy(request, arguments.artifact, tell, dry_run=arguments.dry_run)
+    print(deployment.line, flush=True)
     if arguments.bench and not arguments.dry_run:
-        return measure.measure(
-            request.address, done.prefix, arguments.artifact, arguments.out, tell
-        )
+        return _measure(request.address, deployment.prefix, arguments.artifact, arguments.out)
     return 0
 
 
@@ -93,25 +91,77 @@ def _request(arguments: argparse.Namespace) -> Request:
         raise UsageError("which ARTIFACT?")
     if arguments.out is not None and not arguments.bench:
         raise UsageError("--out needs --bench")
-    told = {
-        "host": arguments.host,
-        "port": arguments.port,
-        "token": arguments.token_file,
-    }
-    given = {name: value for name, value in told.items() if value is not None}
+    options = {"host": arguments.host, "port": arguments.port, "token": arguments.token_file}
+    given = {name: value for name, value in options.items() if value is not None}
     if given and not arguments.service:
         raise UsageError("--host, --port and --token-file need --service")
-    default = prefix.SERVICE if arguments.service else prefix.DEFAULT
-    folder = prefix.check(arguments.prefix if arguments.prefix is not None else default)
+    default = service.DEFAULT_PREFIX if arguments.service else boards.DEFAULT_PREFIX
+    prefix = boards.check_prefix(default if arguments.prefix is None else arguments.prefix)
     if arguments.service:
-        prefix.check_service(folder)
+        service.check_service_prefix(prefix)
     return Request(
         parse(arguments.address),
-        folder,
+        prefix,
         boards.board(arguments.board) if arguments.board else None,
-        Service(**given) if arguments.service else None,
+        service.Service(**given) if arguments.service else None,
         arguments.timeout,
     )
+
+
+def _refuse_unmeasured(folder: Path) -> None:
+    """Refuse an artifact that the benchmark would not measure; UsageError, one line."""
+    from asterisk.common.files import shipped_checkpoint
+    from asterisk.exporters.export import exporter
+    from asterisk.model.checkpoint import load
+
+    manifest = open_artifact(folder).manifest
+    if manifest.fingerprint != load(shipped_checkpoint()).fingerprint:
+        raise UsageError(f"--bench measures the shipped checkpoint, and {folder} is of another")
+    if manifest.recipe not in [recipe.name for recipe in exporter(manifest.format).recipes]:
+        raise UsageError(f"--bench knows no {manifest.format} recipe {manifest.recipe!r}")
+
+
+def _measure(address: Address, prefix: str, folder: Path, out: Path | None) -> int:
+    """Measure the artifact by what was deployed, write the report and return an exit status."""
+    from asterisk.bench import plan
+    from asterisk.bench.run import bench
+    from asterisk.bench.targets.parse import Ssh
+    from asterisk.bench.work import Request as Measurement
+    from asterisk.common.files import shipped_checkpoint
+    from asterisk.model.checkpoint import load
+
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", address.host)
+    target = out or Path("bench-results", f"deploy-{host}.json")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    manifest, checkpoint = open_artifact(folder).manifest, shipped_checkpoint()
+    board = Ssh(address.host, address.user, address.port, f"{prefix}/bin/python")
+    with tempfile.TemporaryDirectory() as work:
+        name = f"{load(checkpoint).name}-{manifest.format}-{manifest.recipe}"
+        shutil.copytree(folder, Path(work, name))
+        tell(f"measure on {board}")
+        measurement = Measurement(
+            runtimes=(manifest.format,),
+            peers=(),
+            checkpoint=checkpoint,
+            artifacts=Path(work),
+            work=Path(work, "peers"),
+            threads=(1, 2),
+            effort=plan.QUICK,
+            seed=random.SystemRandom().randrange(1 << 32),
+            timeout=180,
+            targets=(board,),
+            recipes={manifest.format: manifest.recipe},
+        )
+        report = bench(measurement, tell)
+    if not report.rows:
+        raise DeployError(f"{address}: nothing could be measured: {'; '.join(report.failures)}")
+    with replacing_file(target) as staging:
+        staging.write_text(report.to_json(), "utf-8")
+    for line in report.failures:
+        tell(f"failed: {line}")
+    print(target, flush=True)
+    interrupted = report.settings.get("interrupted")
+    return 130 if interrupted else EngineError.status if report.failures else 0
 
 
 if __name__ == "__main__":

@@ -1,25 +1,37 @@
-"""The boards a bundle is made for, and what suits each of them.
+"""The boards that bundles are made for, and the machine at the other end of a connection.
 
-Why a recipe suits a core is told by instruction counts under emulation (``docs/benchmark.md``) and
-by artifacts' sizes and memory (``docs/pareto.md``); nothing here was timed on a board.
+Why a recipe suits a core follows from instruction counts under emulation (``docs/benchmark.md``)
+and from artifacts' sizes and memory (``docs/pareto.md``); nothing here was timed on a board.
 """
 
 from __future__ import annotations
 
+import math
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, get_origin, get_type_hints
 
-from asterisk.common.errors import UnknownName
+from asterisk.common.errors import UnknownName, UsageError
+from asterisk.deploy import DeployError
 
+MACHINE = "aarch64"
+PYTHONS = {"3.11": "Raspberry Pi OS Bookworm", "3.13": "Trixie"}
+DEFAULT_PREFIX = "~/.local/share/asterisk"
+LONGEST_PREFIX = 200
+CLOCK_SKEW = 300  # seconds between two clocks that are worth a word
+SPARE_DISK = 16 << 20  # bytes beyond what is installed
+LITTLE_MEMORY = 400 << 20  # bytes, below any board's
+_FOLDER = re.compile(r"~?(?:/[A-Za-z0-9._+][A-Za-z0-9._+-]*)+")
 _INT8, _SMALLER = ("int8", "int8-emb4", "fp32"), ("int8-emb4", "int8", "fp32")
 _GGUF = ("q8_0", "q6_k", "q4_k_m", "f16", "fp32")
 _RECIPES = {"tflite": _INT8, "onnx": _INT8, "gguf": _GGUF}
 _SMALL = {"tflite": _SMALLER, "onnx": _SMALLER, "gguf": _GGUF}
-_WITHOUT = "no dotprod: int8 in LiteRT, least memory, as many instructions as in ONNX Runtime"
-_WITH = "dotprod: int8 in LiteRT, fewest instructions and least memory"
+_NO_DOTPROD = "no dotprod: int8 in LiteRT, least memory, as many instructions as in ONNX Runtime"
+_DOTPROD = "dotprod: int8 in LiteRT, fewest instructions and least memory"
 _SCARCE = "512 MB: the 4-bit table leaves 6 MB more to everything else for 0.003 of cosine"
-_OTHERS = {
+_OTHER_FORMATS = {
     "onnx": "int8: fewest instructions in ONNX Runtime",
     "gguf": "q8_0: nearest to FP32 of llama.cpp's quick recipes; no kernels for dotprod in it",
 }
@@ -44,23 +56,23 @@ class Board:
 
     def because(self, format: str) -> str:
         """Return in a few words why the first recipe of ``format`` comes first."""
-        if self.recipes.get(format) == _RECIPES.get(format) and format in _OTHERS:
-            return _OTHERS[format]
+        if self.recipes.get(format) == _RECIPES.get(format) and format in _OTHER_FORMATS:
+            return _OTHER_FORMATS[format]
         return self.why
 
     def rank(self, format: str, recipe: str) -> tuple[int, int]:
         """Return how well a recipe of a format suits: less is better; unknown names come last."""
-        known = self.recipes.get(format, ())
+        recipes = self.recipes.get(format, ())
         return (
             self.formats.index(format) if format in self.formats else len(self.formats),
-            known.index(recipe) if recipe in known else len(known),
+            recipes.index(recipe) if recipe in recipes else len(recipes),
         )
 
 
 _ALL = (
-    Board("pi3", "Raspberry Pi 3", 4096, 4, None, _WITHOUT),
-    Board("pi4", "Raspberry Pi 4", 4096, 4, None, _WITHOUT),
-    Board("pi5", "Raspberry Pi 5", 16384, 4, None, _WITH),
+    Board("pi3", "Raspberry Pi 3", 4096, 4, None, _NO_DOTPROD),
+    Board("pi4", "Raspberry Pi 4", 4096, 4, None, _NO_DOTPROD),
+    Board("pi5", "Raspberry Pi 5", 16384, 4, None, _DOTPROD),
     Board("zero2w", "Raspberry Pi Zero 2 W", 4096, 2, 128 << 20, _SCARCE, recipes=_SMALL),
 )
 BOARDS: Mapping[str, Board] = {board.name: board for board in _ALL}
@@ -86,3 +98,159 @@ def find(model: str) -> Board | None:
         if re.match(pattern, text):
             return BOARDS[name]
     return None
+
+
+def check_prefix(text: str) -> str:
+    """Return ``text`` if it is a plain path, absolute or below ``~/``; UsageError, one line."""
+    parts = text.split("/")
+    if len(text) > LONGEST_PREFIX or not _FOLDER.fullmatch(text) or {".", ".."} & set(parts):
+        raise UsageError(
+            f"{text!r} is no folder to install in: an absolute path, or one that begins with ~/, "
+            "of letters, digits and . _ + -"
+        )
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the probe says of a machine; sizes in bytes, ``clock`` in seconds since 1970.
+
+    ``unit`` is the prefix from which a unit of ours serves, at ``unit_port``, and ``serves``
+    whether that is ``prefix``; ``limits`` whether the kernel bounds the memory of services.
+    """
+
+    system: str
+    machine: str
+    implementation: str
+    glibc: str
+    model: str
+    prefix: str
+    bits: int
+    page_size: int
+    memory: int
+    cores: int
+    free: int
+    root: bool
+    sudo: bool
+    systemd: bool
+    writable: bool
+    busy: bool
+    active: bool
+    limits: bool
+    unit: str
+    unit_port: int
+    serves: bool
+    python: tuple[int, ...]
+    features: tuple[str, ...]
+    clock: float
+
+    @property
+    def python_version(self) -> str:
+        """Its Python, such as 3.11."""
+        return ".".join(map(str, self.python))
+
+    def __str__(self) -> str:
+        name = self.model or f"no Raspberry Pi ({self.machine})"
+        return (
+            f"{name}, {self.bits} bits, Python {self.python_version}, "
+            f"glibc {self.glibc or 'none'}, {self.memory >> 20} MiB of memory, "
+            f"{self.free >> 20} MiB free, pages of {self.page_size >> 10} KiB"
+        )
+
+
+_FIELDS = {
+    name: list if get_origin(kind) is tuple else (int, float) if kind is float else kind
+    for name, kind in get_type_hints(Machine).items()
+}
+
+
+def read_machine(answer: Mapping[str, Any]) -> Machine:
+    """Check the probe's answer; DeployError unless every field is there and can be used."""
+    sound = answer.keys() == _FIELDS.keys() and all(
+        isinstance(answer[name], kind) and (kind is bool or not isinstance(answer[name], bool))
+        for name, kind in _FIELDS.items()
+    )
+    sound = (
+        sound
+        and all(isinstance(part, int) and 0 <= part < 1000 for part in answer["python"])
+        and len(answer["python"]) == 2
+        and all(isinstance(name, str) for name in answer["features"])
+        and all(0 <= answer[name] < 1 << 60 for name, kind in _FIELDS.items() if kind is int)
+        and math.isfinite(answer["clock"])
+    )
+    if not sound:
+        raise DeployError("the probe's answer makes no sense")
+    lists = {name: tuple(answer[name]) for name in ("python", "features")}
+    return Machine(**{**answer, **lists})
+
+
+def refuse_machine(machine: Machine) -> None:
+    """Refuse what no bundle exists for; DeployError, one line."""
+    if machine.system != "Linux":
+        raise DeployError(f"a {machine.system} system: bundles are for Linux on {MACHINE}")
+    if machine.bits != 64 or machine.machine.startswith(("armv", "i386", "i686")):
+        raise DeployError(
+            f"a 32-bit system ({machine.machine}), for which no engine exists: install the 64-bit "
+            "Raspberry Pi OS"
+        )
+    if machine.machine != MACHINE:
+        raise DeployError(f"a {machine.machine} machine: bundles are for {MACHINE}")
+    if machine.python_version not in PYTHONS or machine.implementation != "CPython":
+        python = f"{machine.implementation} {machine.python_version}"
+        supported = " and ".join(f"{version} ({system})" for version, system in PYTHONS.items())
+        raise DeployError(f"{python} there: bundles are for {supported}")
+    if not machine.glibc:
+        raise DeployError("no glibc there: the engines are built for it")
+    refuse_prefix(machine)
+
+
+def refuse_prefix(machine: Machine) -> None:
+    """Refuse a folder that a home of an unusual name would give; DeployError, one line."""
+    try:
+        absolute = check_prefix(machine.prefix).startswith("/")
+    except UsageError:
+        absolute = False
+    if not absolute:
+        raise DeployError("its home folder has an unusual name: name another folder with --prefix")
+
+
+def refuse_bundle(machine: Machine, manifest: Mapping[str, Any], missing: int) -> None:
+    """Refuse a bundle that the machine cannot hold or run; ``missing`` bytes have to be sent."""
+    glibc, wanted = (
+        [int(part) for part in version.split(".") if part.isdigit()]
+        for version in (machine.glibc, manifest["glibc"])
+    )
+    if glibc < wanted:
+        raise DeployError(
+            f"glibc {machine.glibc} there, and {manifest['glibc']} is needed: use a newer "
+            "Raspberry Pi OS"
+        )
+    if machine.page_size > manifest["page_size"]:
+        raise DeployError(
+            f"memory pages of {machine.page_size >> 10} KiB there, and its libraries bear at most "
+            f"{manifest['page_size'] >> 10}"
+        )
+    needed = 2 * missing + SPARE_DISK  # as it was sent, and as it is installed
+    if machine.free < needed:
+        raise DeployError(
+            f"no space in {machine.prefix}: {needed / 1e6:.0f} MB are needed and "
+            f"{machine.free / 1e6:.0f} MB are free"
+        )
+
+
+def choose_board(machine: Machine, wanted: Board | None) -> tuple[Board, list[str]]:
+    """Return what the machine is treated as, and what should be said about that."""
+    found = find(machine.model)
+    notes = []
+    small, fast = machine.memory < 700 << 20, "asimddp" in machine.features
+    chosen = wanted or found or board("zero2w" if small else "pi5" if fast else "pi4")
+    if found is None:
+        notes.append(f"no known Raspberry Pi, treated as a {chosen.title}; --board names another")
+    elif found != chosen:
+        notes.append(f"it is a {found.title} and is treated as a {chosen.title}")
+    if machine.memory < LITTLE_MEMORY:
+        notes.append(f"it has only {machine.memory >> 20} MiB of memory")
+    skew = abs(machine.clock - time.time())
+    if skew > CLOCK_SKEW:
+        notes.append(f"its clock is {skew:.0f} s off, on which nothing depends")
+    return chosen, notes

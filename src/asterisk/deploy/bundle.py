@@ -8,11 +8,12 @@
       site/          the package and the wheels it needs, unpacked and slimmed
       lib/           libgomp, where the engine needs it
       artifact/      as exported
-      bin/           launchers
+      bin/           launchers: shell scripts that start the board's own Python
 """
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import lzma
@@ -20,32 +21,125 @@ import shutil
 import tarfile
 import tempfile
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import asterisk
 from asterisk.artifact import MANIFEST as ARTIFACT_MANIFEST
-from asterisk.artifact import Artifact, open_artifact, sha256
+from asterisk.artifact import Artifact, is_artifact, open_artifact, sha256
 from asterisk.artifact import with_artifact as opened
-from asterisk.common.errors import ArtifactError, OutputError
+from asterisk.common import plugins
+from asterisk.common.errors import ArtifactError, OutputError, UsageError
 from asterisk.common.files import replacing_file
-from asterisk.deploy import launchers, libraries, openmp, project, slim, wheels
-from asterisk.deploy.boards import Board
-from asterisk.deploy.device import install
+from asterisk.common.terminal import report as tell
+from asterisk.deploy import libraries, wheels
+from asterisk.deploy.boards import MACHINE, Board
+from asterisk.deploy.device import script
+from asterisk.deploy.device.manifest import MANIFEST, SCHEMA, check_manifest, identity
 
 TOP = "asterisk-bundle"
-MANIFEST = "bundle.json"
-INSTALLER = "install.py"
 LIMITS = {"tflite": 35_000_000, "onnx": 40_000_000, "gguf": 60_000_000}  # bytes of an archive
 NOT_FOR_DEVICES = ("training", "exporters", "apps/classify", "deploy")
 COMMANDS_NOT_FOR_DEVICES = (
     *("bundle", "classify", "data", "deploy", "evaluate", "export", "importing", "teacher"),
     "train",
 )
-_TIME = 315_532_800  # 1980, of every entry: the oldest that zip files and FAT can tell
+LAUNCHERS = ("embed", "verify", "search", "dedup", "demo", "serve", "bench")
+WITHOUT_DEFAULTS = ("bench",)  # it measures what its options say
+LAUNCHER = """#!/bin/sh
+# Made by asterisk-bundle. ASTERISK_PYTHON names another interpreter of Python {python}, and what is
+# to be found before the bundle's own packages stands in ASTERISK_PYTHONPATH.
+here=$(dirname -- "$(readlink -f -- "$0")")
+here=${{here%/bin}}
+first="${{ASTERISK_PYTHONPATH:+$ASTERISK_PYTHONPATH:}}$here/site"
+export PYTHONPATH="$first${{PYTHONPATH:+:$PYTHONPATH}}"
+# What is installed stays as it was verified.
+export PYTHONDONTWRITEBYTECODE="${{PYTHONDONTWRITEBYTECODE-1}}"
+if [ -d "$here/lib" ]; then
+  export LD_LIBRARY_PATH="$here/lib${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"
+fi
+python=${{ASTERISK_PYTHON:-$(command -v python{python} || command -v python3 || echo python3)}}
+exec "$python" -P -s{words} "$@"
+"""
+OLDEST_TIME = 315_532_800  # 1980, of every entry: the oldest that zip files and FAT can name
 PRESET = 6  # of xz: 9 takes 64 MB of a board to unpack and gains a percent
+
+
+# --- the artifact ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The artifact, why it is this one, and what else there is to say (or nothing)."""
+
+    artifact: Artifact
+    why: str
+    note: str = ""
+
+
+@contextmanager
+def choose_artifact(path: Path, board: Board, format: str | None = None) -> Iterator[Choice]:
+    """Give the artifact for ``board``: ``path`` is one, holds several, or is a checkpoint.
+
+    ``format`` narrows the choice. A checkpoint's export is there inside of the ``with`` only.
+    UsageError where the choice is not clear, ArtifactError where there is nothing to choose from.
+    """
+    if format is not None and format not in board.formats:
+        raise UsageError(f"no format named {format!r}; there are: {', '.join(board.formats)}")
+    if is_artifact(path):
+        artifact = open_artifact(path)
+        if format not in (None, artifact.manifest.format):
+            raise UsageError(f"{path} is {artifact.manifest.format}, not {format}")
+        yield Choice(artifact, "as given", better_recipe(artifact, board))
+    elif is_checkpoint(path):
+        export = plugins.require("asterisk.exporters.export", "export").export
+        checkpoint = plugins.require("asterisk.model.checkpoint", "export").load(path)
+        format = format or board.formats[0]
+        recipe = board.recipes[format][0]
+        with tempfile.TemporaryDirectory(prefix="asterisk-export-") as out:
+            folder = Path(out) / f"{checkpoint.name}-{format}-{recipe}"
+            artifact = export(checkpoint, format, recipe, folder, tell)
+            yield Choice(artifact, f"exported; {board.because(format)}")
+    else:
+        yield _best_artifact(path, board, format)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder holds a checkpoint."""
+    return all((path / name).is_file() for name in ("config.json", "model.safetensors"))
+
+
+def better_recipe(artifact: Artifact, board: Board) -> str:
+    """Say which recipe of the format would suit ``board`` better than this one; or nothing."""
+    manifest = artifact.manifest
+    best = board.recipes.get(manifest.format, (manifest.recipe,))[0]
+    if best == manifest.recipe:
+        return ""
+    return f"{best} would suit a {board.title} better: {board.because(manifest.format)}"
+
+
+def _best_artifact(path: Path, board: Board, format: str | None) -> Choice:
+    try:
+        folders = sorted(inner for inner in path.iterdir() if is_artifact(inner))
+    except OSError as failure:
+        raise ArtifactError(f"{path}: {failure.strerror}") from None
+    if not folders:
+        raise ArtifactError(f"{path} is no artifact, holds none, and is no checkpoint")
+    found = [open_artifact(folder) for folder in folders]
+    if len({it.manifest.fingerprint for it in found}) > 1:
+        raise UsageError(f"{path} holds artifacts of several checkpoints: name one of them")
+    suiting = [it for it in found if format in (None, it.manifest.format)]
+    if not suiting:
+        raise ArtifactError(f"{path} holds no {format} artifact")
+    best = min(suiting, key=lambda it: board.rank(it.manifest.format, it.manifest.recipe))
+    why, note = f"of {len(found)}", better_recipe(best, board)
+    return Choice(best, why if note else f"{why}; {board.because(best.manifest.format)}", note)
+
+
+# --- what is in a bundle -----------------------------------------------------------------------
 
 
 class Scratch:
@@ -61,7 +155,7 @@ class Bundle:
     """``manifest`` is bundle.json's contents; ``files`` maps a path in the bundle to a file here.
 
     Every path of ``manifest["files"]`` is in ``files``; bundle.json and install.py are in neither.
-    The files are there for as long as the bundle is.
+    The files are there for as long as ``scratch`` is.
     """
 
     manifest: dict[str, Any]
@@ -78,17 +172,15 @@ class Bundle:
         """The engine's distribution and version."""
         engines = {
             wheels.canonical(line.partition("==")[0])
-            for line in project.required_by(self.manifest["format"])
+            for line in wheels.required_by(self.manifest["format"])
         }
         packages = self.manifest["packages"].items()
         return ", ".join(f"{it} {v}" for it, v in packages if wheels.canonical(it) in engines)
 
     @property
     def file_name(self) -> str:
-        """The archive's usual name."""
-        it = self.manifest
-        what = f"{it['name']}-{it['format']}-{it['recipe']}-{it['board']}-py{it['python']}"
-        return f"{what}.tar.xz"
+        """The archive's default name."""
+        return "{name}-{format}-{recipe}-{board}-py{python}.tar.xz".format(**self.manifest)
 
 
 def collect(artifact: Artifact | Path, board: Board, python: str) -> Bundle:
@@ -102,24 +194,34 @@ def collect(artifact: Artifact | Path, board: Board, python: str) -> Bundle:
     found = wheels.wheels(needed, python)
     scratch = Scratch()
     root = scratch.folder
-    held = opened(source.folder, lambda it: _copy(it, root / "artifact"))
+
+    def copy(artifact: Artifact) -> Any:
+        folder = root / "artifact"
+        shutil.rmtree(folder, ignore_errors=True)  # of an export that was replaced meanwhile
+        folder.mkdir()
+        for name in (ARTIFACT_MANIFEST, *artifact.manifest.files):
+            shutil.copyfile(artifact.folder / name, folder / name)
+        return artifact.manifest
+
+    model = opened(source.folder, copy)
     site = root / "site"
-    packages = dict(slim.unpack(wheel, site) for wheel in found)
-    _package(site)
-    launchers.write(root / "bin", python, board)
-    needs = libraries.needs(site)
-    if openmp.SONAME in needs:
-        brought = openmp.libgomp() or {}
+    packages = dict(wheels.unpack(wheel, site) for wheel in found)
+    _copy_package(site)
+    write_launchers(root / "bin", python, board)
+    natives = libraries.read_all(site)
+    needs = libraries.check(natives, board, python)
+    if libraries.LIBGOMP in needs.system:
         (root / "lib").mkdir()
-        for name, path in brought.items():
+        for name, path in (libraries.libgomp() or {}).items():
             shutil.copyfile(path, root / "lib" / name)
-    asked = libraries.check(root, board, python)
+        natives.update(libraries.read_all(root / "lib"))
+        needs = libraries.check(natives, board, python)
     files = {
         path.relative_to(root).as_posix(): path
         for path in sorted(root.rglob("*"))
         if path.is_file()
     }
-    described = {
+    entries = {
         name: {
             "sha256": sha256(path),
             "size": path.stat().st_size,
@@ -128,58 +230,73 @@ def collect(artifact: Artifact | Path, board: Board, python: str) -> Bundle:
         for name, path in files.items()
     }
     manifest: dict[str, Any] = {
-        "schema": install.SCHEMA,
-        "name": held.name,
+        "schema": SCHEMA,
+        "name": model.name,
         "version": asterisk.__version__,
         "board": board.name,
         "python": python,
-        "machine": wheels.MACHINE,
-        "glibc": ".".join(map(str, asked.glibc)),
-        "page_size": asked.page_size,
-        "libraries": asked.system,
-        "format": held.format,
-        "recipe": held.recipe,
+        "machine": MACHINE,
+        "glibc": ".".join(map(str, needs.glibc)),
+        "page_size": needs.page_size,
+        "libraries": needs.system,
+        "format": model.format,
+        "recipe": model.recipe,
         "threads": board.threads,
         "max_memory": board.max_memory,
         "packages": packages,
-        "installed_bytes": sum(entry["size"] for entry in described.values()),
-        "files": described,
+        "installed_bytes": sum(entry["size"] for entry in entries.values()),
+        "files": entries,
     }
-    manifest["id"] = install.identity(manifest)
-    return Bundle(install.checked(manifest), files, scratch)
+    manifest["id"] = identity(manifest)
+    return Bundle(check_manifest(manifest), files, scratch)
 
 
-def _copy(artifact: Artifact, folder: Path) -> Any:
-    shutil.rmtree(folder, ignore_errors=True)  # of an export that was replaced meanwhile
-    folder.mkdir()
-    for name in (ARTIFACT_MANIFEST, *artifact.manifest.files):
-        shutil.copyfile(artifact.folder / name, folder / name)
-    return artifact.manifest
-
-
-def _package(site: Path) -> None:
+def _copy_package(site: Path) -> None:
     """Copy the part of this package that devices run, described as pip would have described it."""
     source = Path(asterisk.__file__).parent
     for path in sorted(source.rglob("*")):
         inner = path.relative_to(source)
-        if path.is_file() and "__pycache__" not in inner.parts and _for_devices(inner):
+        if inner.parts[0] == "cli":
+            skipped = inner.stem in COMMANDS_NOT_FOR_DEVICES
+        else:
+            skipped = inner.as_posix().startswith(tuple(f"{it}/" for it in NOT_FOR_DEVICES))
+        if path.is_file() and "__pycache__" not in inner.parts and not skipped:
             target = site / "asterisk" / inner
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-    known = site / f"{project.NAME.replace('-', '_')}-{asterisk.__version__}.dist-info"
-    known.mkdir()
-    told = f"Metadata-Version: 2.4\nName: {project.NAME}\nVersion: {asterisk.__version__}\n"
-    (known / "METADATA").write_text(told, "utf-8")
-    (known / "entry_points.txt").write_text(project.entry_points(), "utf-8")
-    for name, text in project.licences():
-        (known / "licenses").mkdir(exist_ok=True)
-        (known / "licenses" / name).write_text(text, "utf-8")
+    name, version = wheels.PROJECT, asterisk.__version__
+    metadata = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    (metadata / "licenses").mkdir(parents=True)
+    text = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n"
+    (metadata / "METADATA").write_text(text, "utf-8")
+    (metadata / "entry_points.txt").write_text(wheels.entry_points(), "utf-8")
+    for file_name, text in wheels.licences():
+        (metadata / "licenses" / file_name).write_text(text, "utf-8")
 
 
-def _for_devices(inner: Path) -> bool:
-    if inner.parts[0] == "cli" and inner.stem in COMMANDS_NOT_FOR_DEVICES:
-        return False
-    return not inner.as_posix().startswith(tuple(f"{room}/" for room in NOT_FOR_DEVICES))
+def write_launchers(folder: Path, python: str, board: Board) -> None:
+    """Write ``python`` and a launcher for each command of this package that devices have."""
+    folder.mkdir()
+    launchers = {"python": ""}
+    for command in LAUNCHERS:
+        module = f"asterisk.cli.{command}"
+        try:
+            options = importlib.import_module(module).parser()._option_string_actions
+        except ModuleNotFoundError:
+            continue
+        words = f" -m {module}"
+        if command not in WITHOUT_DEFAULTS:
+            if "--threads" in options:
+                words += f" --threads {board.threads}"
+            if "--max-memory" in options and board.max_memory is not None:
+                words += f" --max-memory {board.max_memory}"
+        launchers[f"asterisk-{command}"] = words
+    for name, words in launchers.items():
+        (folder / name).write_text(LAUNCHER.format(python=python, words=words), "utf-8")
+        (folder / name).chmod(0o755)
+
+
+# --- the archive -------------------------------------------------------------------------------
 
 
 def write(bundle: Bundle, target: Path, preset: int = PRESET) -> int:
@@ -210,35 +327,31 @@ def write_parts(bundle: Bundle, names: Iterable[str], stream: IO[bytes]) -> None
 
     ArtifactError where a file has changed since it was collected.
     """
-    described = bundle.manifest["files"]
+
+    def add(name: str, size: int, file: IO[bytes], *, executable: bool = False) -> None:
+        info = tarfile.TarInfo(f"{TOP}/{name}")
+        info.size, info.mtime = size, OLDEST_TIME
+        info.mode = 0o755 if executable else 0o644
+        tar.addfile(info, file)
+
+    def by_kind(name: str) -> tuple[str, str, str]:
+        """Order files so that those alike are near each other: that is what compresses."""
+        top, _, rest = name.partition("/")
+        return top, Path(name).suffix, rest
+
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-        _add(tar, INSTALLER, Path(install.__file__).read_bytes(), executable=False)
-        _add(tar, MANIFEST, to_json(bundle.manifest), executable=False)
-        for name in sorted(names, key=_near):
-            entry = described[name]
-            if sha256(bundle.files[name]) != entry["sha256"]:
+        installer = script("install").encode()
+        add("install.py", len(installer), io.BytesIO(installer))
+        manifest = to_json(bundle.manifest)
+        add(MANIFEST, len(manifest), io.BytesIO(manifest))
+        for name in sorted(names, key=by_kind):
+            entry, path = bundle.manifest["files"][name], bundle.files[name]
+            if sha256(path) != entry["sha256"]:
                 raise ArtifactError(f"{name} has changed while it was bundled")
-            with bundle.files[name].open("rb") as file:
-                tar.addfile(_info(name, entry["size"], executable=entry["executable"]), file)
+            with path.open("rb") as file:
+                add(name, entry["size"], file, executable=entry["executable"])
 
 
 def to_json(manifest: dict[str, Any]) -> bytes:
     """Return a bundle.json's text, the same for the same contents."""
     return json.dumps(manifest, indent=1, sort_keys=True).encode("utf-8") + b"\n"
-
-
-def _near(name: str) -> tuple[str, str, str]:
-    """Order files so that those alike are near each other: that is what compresses."""
-    top, _, rest = name.partition("/")
-    return top, Path(name).suffix, rest
-
-
-def _info(name: str, size: int, *, executable: bool) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(f"{TOP}/{name}")
-    info.size, info.mtime = size, _TIME
-    info.mode = 0o755 if executable else 0o644
-    return info
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes, *, executable: bool) -> None:
-    tar.addfile(_info(name, len(data), executable=executable), io.BytesIO(data))

@@ -1,27 +1,109 @@
 """An artifact's way to a device: look, refuse early, send what is missing, install, verify.
 
-On the device everything happens in one session that takes back what it began when the connection
-ends (`asterisk.deploy.device.receive`), so that at every step the old installation stays.
+What is done there is done by scripts of this package, which are sent over the system's ssh and run
+by the device's Python; nothing of them stays. All that changes something happens in one session
+that undoes what it began when the connection ends (`asterisk.deploy.device.session`), so that at
+every step the old installation stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from io import BufferedRandom
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from asterisk.artifact import is_artifact, open_artifact
+from asterisk.common import ssh as client
 from asterisk.common.errors import ArtifactError
 from asterisk.common.ssh import Address
-from asterisk.deploy import choose, connection, picking, prefix, push, service
-from asterisk.deploy.boards import Board
-from asterisk.deploy.bundle import Bundle, collect
-from asterisk.deploy.choose import There
-from asterisk.deploy.connection import ConnectionLost, DeployError
+from asterisk.common.terminal import excerpt as printable
+from asterisk.common.terminal import plain
+from asterisk.deploy import DeployError, boards, service
+from asterisk.deploy.boards import Board, Machine
+from asterisk.deploy.bundle import better_recipe, collect, is_checkpoint, write_parts
+from asterisk.deploy.device import script
 
 INSTALL_SECONDS = 1800
-Tell = Callable[[str], None]
+SHORT_SECONDS = 60
+LONGEST_ANSWER = 8 << 20
+SUDO = ("sudo", "-n", "--")
+_READ = "import sys; exec(compile(sys.stdin.buffer.read({}), 'asterisk', 'exec'))"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_ID = re.compile(r"[0-9a-f]{16}|")
+OnProgress = Callable[[str], None]
+
+
+class ConnectionLost(DeployError):
+    """The connection failed, so that nobody knows what became of the last request."""
+
+
+# --- scripts over ssh --------------------------------------------------------------------------
+
+
+def ask(
+    address: Address,
+    text: str,
+    request: Mapping[str, Any],
+    *,
+    sudo: bool = False,
+    follow: IO[bytes] | None = None,
+    timeout: float = SHORT_SECONDS,
+) -> dict[str, Any]:
+    """Run the script ``text`` there with ``request``, and then ``follow``, as its input.
+
+    Returns the object in the last line that it prints. DeployError for anything else, at the latest
+    after ``timeout`` seconds.
+    """
+    source = text.encode()
+    words = [*(SUDO if sudo else ()), "python3", "-I", "-c", _READ.format(len(source))]
+    data = source + json.dumps(request).encode() + b"\n"
+    return parse_answer(address, run(address, words, data=data, follow=follow, timeout=timeout))
+
+
+def run(address: Address, words: list[str], **options: Any) -> bytes:
+    """Run ``words`` there as `asterisk.common.ssh.run` does; DeployError with advice."""
+    try:
+        return client.run(address, words, **{"limit": LONGEST_ANSWER, **options})
+    except client.Disconnected as failure:
+        reason = str(failure)
+        user = f"{address.user}@{address.host}" if address.user else address.host
+        target = f"-p {address.port} {user}" if address.port else user
+        if re.search("[Hh]ost key verification failed", reason):
+            reason = (
+                f"host key verification failed: connect once by hand with 'ssh {target}' and "
+                "compare the key; if the board was set up anew, remove its old key with "
+                "ssh-keygen -R"
+            )
+        elif "Permission denied (" in reason:
+            reason = f"{reason}; let your key in first: ssh-copy-id {target}"
+        raise ConnectionLost(f"{address}: {reason}") from None
+    except client.RemoteError as failure:
+        reason = str(failure)
+        if re.search("python3: (command )?not found|ended with status 127$", reason):
+            reason = "there is no python3; install it with: sudo apt install python3"
+        raise DeployError(f"{address}: {reason}") from None
+
+
+def parse_answer(address: Address, out: bytes) -> dict[str, Any]:
+    """Return the JSON object in the last line of ``out``, every text in it printable."""
+    lines = out.strip().splitlines()
+    try:
+        answer = plain(json.loads(lines[-1])) if lines else None
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        shown = printable(repr(out[-40:]))
+        raise DeployError(f"{address}: answered with {shown} instead of a JSON object")
+    return answer
+
+
+# --- what can be asked of a device -------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,73 +111,94 @@ class Request:
     """What is asked of a device; ``timeout`` is of the sending and installing, in seconds."""
 
     address: Address
-    prefix: str = prefix.DEFAULT
+    prefix: str = boards.DEFAULT_PREFIX
     board: Board | None = None
     service: service.Service | None = None
     timeout: float = INSTALL_SECONDS
 
     @property
     def sudo(self) -> bool:
-        """Whether it has to be done by root."""
+        """Whether root has to do it."""
         return self.service is not None
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """A deployment: one ``line`` to report, and where it is."""
+class Deployment:
+    """One ``line`` to report, and where it is."""
 
     line: str
     prefix: str
 
 
-def deploy(request: Request, folder: Path, tell: Tell, *, dry_run: bool = False) -> Done:
+def deploy(
+    request: Request, folder: Path, on_progress: OnProgress, *, dry_run: bool = False
+) -> Deployment:
     """Take the artifact in ``folder`` to the device and leave it verified and in use there.
 
     DeployError, one line, where anything fails; the old version is then still the one in use.
     """
-    _refuse_others(folder)
+    _refuse_folder(folder)
     artifact = open_artifact(folder)
-    there = _look(request, tell)
-    choose.refuse(there)
+    machine = _probe(request, on_progress)
+    boards.refuse_machine(machine)
     if request.service is not None:
-        choose.refuse_service(there, request.service.port)
-    elif not there.writable:
-        raise DeployError(f"{there.prefix} cannot be written there: name another --prefix")
-    choose.refuse_unit(there, service=request.service is not None)
-    board, notes = choose.board(there, request.board)
-    if request.service is not None:
-        notes += choose.service_notes(there)
-    notes.append(picking.better(artifact, board))
+        service.refuse_service(machine, request.service.port)
+    elif not machine.writable:
+        raise DeployError(f"{machine.prefix} cannot be written there: name another --prefix")
+    service.refuse_unit(machine, service=request.sudo, installing=True)
+    board, notes = boards.choose_board(machine, request.board)
+    if request.sudo:
+        notes += service.service_notes(machine)
+    notes.append(better_recipe(artifact, board))
     for note in filter(None, notes):
-        tell(f"note: {note}")
-    tell(f"bundle of {artifact.manifest.name} for {board.name}, Python {there.tag}")
-    bundle = collect(artifact, board, there.tag)
-    manifest = bundle.manifest
-    had = _inventory(request, there)
-    parts = push.missing(bundle, had)
-    choose.refuse_bundle(there, manifest, parts.size)
+        on_progress(f"note: {note}")
+    python = machine.python_version
+    on_progress(f"bundle of {artifact.manifest.name} for {board.name}, Python {python}")
+    bundle = collect(artifact, board, python)
+    manifest, files = bundle.manifest, bundle.manifest["files"]
+    current, installed = _inventory(request, machine)
+    missing = [name for name in sorted(files) if files[name]["sha256"] not in installed]
+    size = sum(files[name]["size"] for name in missing)
+    boards.refuse_bundle(machine, manifest, size)
     what = (
-        f"{len(parts.names)} of {len(manifest['files'])} files, "
-        f"{parts.size / 1e6:.1f} of {manifest['installed_bytes'] / 1e6:.1f} MB"
+        f"{len(missing)} of {len(files)} files, "
+        f"{size / 1e6:.1f} of {manifest['installed_bytes'] / 1e6:.1f} MB"
     )
     if dry_run:
-        line = f"would push {what} as {manifest['id']} to {there.prefix} on {request.address}"
-        return Done(f"{line}; there now: {had.current or 'nothing'}", there.prefix)
-    tell(f"push {what}, install and verify")
-    told = _install(request, there, bundle, parts)
-    before = told["previous"] or "none"
-    return Done(
-        f"{manifest['name']} is on {request.address} in {there.prefix}: pushed {what}; "
-        f"{told['line']}; id {manifest['id']}, before {before}",
-        there.prefix,
+        line = f"would push {what} as {manifest['id']} to {machine.prefix} on {request.address}"
+        return Deployment(f"{line}; there now: {current or 'nothing'}", machine.prefix)
+    on_progress(f"push {what}, install and verify")
+    with tempfile.TemporaryFile() as file:
+        write_parts(bundle, missing, file)
+        answer = _session(request, machine, "install", manifest, file)
+    if answer.get("id") != manifest["id"]:
+        raise DeployError(f"{request.address}: installed something else than was sent")
+    return Deployment(
+        f"{manifest['name']} is on {request.address} in {machine.prefix}: pushed {what}; "
+        f"{answer['line']}; id {manifest['id']}, before {answer['previous'] or 'none'}",
+        machine.prefix,
     )
 
 
-def _refuse_others(folder: Path) -> None:
-    """Point on from what `asterisk-bundle` takes as well, and this does not; ArtifactError."""
+def change(request: Request, action: str, on_progress: OnProgress) -> str:
+    """Carry out "rollback" or "remove" and return a line about it; DeployError.
+
+    A rollback has the version before used again; a removal takes all away, the service too.
+    """
+    machine = _probe(request, on_progress)
+    if request.sudo:
+        service.refuse_sudo(machine)
+    boards.refuse_prefix(machine)
+    service.refuse_unit(machine, service=request.sudo, installing=False)
+    answer = _session(request, machine, action)
+    return f"{request.address}: {answer['line']}; before {answer['previous'] or 'none'}"
+
+
+def _refuse_folder(folder: Path) -> None:
+    """Refuse what `asterisk-bundle` takes as well, and this does not; ArtifactError."""
     if is_artifact(folder) or not folder.is_dir():
         return
-    if picking.is_checkpoint(folder):
+    if is_checkpoint(folder):
         raise ArtifactError(f"{folder} is a checkpoint: make an artifact of it by asterisk-export")
     if any(map(is_artifact, folder.iterdir())):
         raise ArtifactError(
@@ -103,106 +206,79 @@ def _refuse_others(folder: Path) -> None:
         )
 
 
-def go_back(request: Request, tell: Tell) -> str:
-    """Make the version before the one in use, and return a line about it; DeployError."""
-    return _other(request, tell, "rollback")
+# --- the conversation --------------------------------------------------------------------------
 
 
-def remove(request: Request, tell: Tell) -> str:
-    """Take all versions away, and with them the service; return a line; DeployError."""
-    return _other(request, tell, "remove")
-
-
-def _look(request: Request, tell: Tell) -> There:
-    tell(f"probe {request.address}")
-    asked = {
+def _probe(request: Request, on_progress: OnProgress) -> Machine:
+    on_progress(f"probe {request.address}")
+    question = {
         "prefix": request.prefix,
         "unit": f"{service.FOLDER}/{service.NAME}",
         "host": request.service.host if request.service else "",
         "port": request.service.port if request.service else 0,
         "sudo": request.sudo,
     }
-    there = choose.read(connection.ask(request.address, connection.script("probe"), asked))
-    tell(f"there: {there.line()}")
-    return there
+    machine = boards.read_machine(ask(request.address, script("probe"), question))
+    on_progress(f"there: {machine}")
+    return machine
 
 
-def _inventory(request: Request, there: There) -> push.Inventory:
+def _inventory(request: Request, machine: Machine) -> tuple[str, frozenset[str]]:
+    """Return the id of the version in use, or nothing, and the hashes of what is installed."""
     # The installer reads no input of its own, and so can itself be what python3 reads.
-    text = connection.script("install")
-    words = [*(connection.SUDO if request.sudo and not there.root else ()), "python3", "-I", "-"]
-    words += ["--prefix", there.prefix, "--inventory"]
-    out = connection.send(request.address, words, text)
-    return push.inventory(connection.answer(request.address, out))
+    words = [*(SUDO if request.sudo and not machine.root else ()), "python3", "-I", "-"]
+    words += ["--prefix", machine.prefix, "--inventory"]
+    with tempfile.TemporaryFile() as source:
+        source.write(script("install").encode())
+        source.seek(0)
+        out = run(request.address, words, source=source, timeout=SHORT_SECONDS)
+    answer = parse_answer(request.address, out)
+    files = answer.get("files", {})
+    ids = [answer.get(name) or "" for name in ("current", "previous")]
+    sound = isinstance(files, dict) and all(map(_SHA256.fullmatch, files))
+    if not sound or not all(isinstance(id, str) and _ID.fullmatch(id) for id in ids):
+        raise DeployError("the installer's inventory makes no sense")
+    return ids[0], frozenset(files)
 
 
-def _install(request: Request, there: There, bundle: Bundle, parts: push.Parts) -> dict[str, Any]:
-    unit = ""
+def _session(
+    request: Request,
+    machine: Machine,
+    action: str,
+    manifest: Mapping[str, Any] | None = None,
+    file: BufferedRandom | None = None,
+) -> dict[str, Any]:
+    """Have a session carry out ``action`` there; DeployError where it says that it could not.
+
+    To install, it needs the bundle's ``manifest`` and, at its end, the ``file`` to be sent.
+    """
+    question: dict[str, Any] = {"action": action, "prefix": machine.prefix, "service": None}
+    question["id"] = manifest["id"] if manifest else ""
     if request.service is not None:
-        unit = service.unit(request.service, there.prefix, bundle.manifest)
-    with push.stream(bundle, parts) as (stream, size, digest):
-        asked = {
-            **_asked(request, there, "install", unit),
-            "id": bundle.manifest["id"],
-            "size": size,
-            "sha256": digest,
-        }
-        told = _session(request, there, asked, follow=stream)
-    if told.get("id") != bundle.manifest["id"]:
-        raise DeployError(f"{request.address}: installed something else than was sent")
-    return told
-
-
-def _other(request: Request, tell: Tell, action: str) -> str:
-    there = _look(request, tell)
-    if request.sudo:
-        choose.refuse_sudo(there)
-    choose.refuse_prefix(there)
-    choose.refuse_other(there, service=request.service is not None)
-    asked = {
-        **_asked(request, there, action, ""),
-        "id": "",
-        "installer": connection.script("install"),
-    }
-    told = _session(request, there, asked)
-    return f"{request.address}: {told['line']}; before {told['previous'] or 'none'}"
-
-
-def _asked(request: Request, there: There, action: str, unit: str) -> dict[str, Any]:
-    step: dict[str, Any] | None = None
-    if request.service is not None:
-        step = {
-            **asdict(request.service),
-            "unit": unit,
-            "name": service.NAME,
-            "folder": service.FOLDER,
-            "script": connection.script("service"),
-        }
-    return {"action": action, "prefix": there.prefix, "service": step}
-
-
-def _session(request: Request, there: There, asked: dict[str, Any], **how: Any) -> dict[str, Any]:
+        unit = service.unit(request.service, machine.prefix, manifest) if manifest else ""
+        names = {"unit": unit, "name": service.NAME, "folder": service.FOLDER}
+        question["service"] = {**asdict(request.service), **names}
+    if file is not None:
+        question["size"] = file.tell()
+        file.seek(0)
+        question["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+    sudo = request.sudo and not machine.root
+    how: dict[str, Any] = {"sudo": sudo, "timeout": request.timeout, "follow": file}
     try:
-        told = connection.ask(
-            request.address,
-            connection.script("receive"),
-            asked,
-            sudo=request.sudo and not there.root,
-            timeout=request.timeout,
-            **how,
-        )
+        answer = ask(request.address, script("session"), question, **how)
     except ConnectionLost as failure:
         raise ConnectionLost(
             f"{failure}; the device goes back to what it had when it notices"
         ) from None
     except DeployError as failure:
         raise DeployError(f"{failure}; the old installation stays") from None
-    texts = (told.get("line"), told.get("previous", ""))
-    if not isinstance(told.get("ok"), bool) or not all(isinstance(text, str) for text in texts):
+    texts = (answer.get("line"), answer.get("previous", ""))
+    if not isinstance(answer.get("ok"), bool) or not all(isinstance(text, str) for text in texts):
         raise DeployError(f"{request.address}: the answer makes no sense")
-    if not told["ok"]:
-        stays = "the old installation stays" if asked["action"] == "install" else "nothing changed"
-        state = told.get("state")  # what it found to be true in the end
+    if not answer["ok"]:
+        stays = "the old installation stays" if action == "install" else "nothing changed"
+        state = answer.get("state")  # what it found to be true in the end
         shown = state if isinstance(state, str) and state else stays
-        raise DeployError(f"{request.address}: {told['line']}; {shown}")
-    return {"previous": "", **told}
+        raise DeployError(f"{request.address}: {answer['line']}; {shown}")
+    return {"previous": "", **answer}

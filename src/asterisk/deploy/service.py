@@ -1,4 +1,7 @@
-"""The systemd unit of the server: confined, and gone over its memory rather than the board."""
+"""The server as a systemd service: its unit, and what a device needs for it.
+
+The unit is confined, and is ended over its memory limit rather than the board.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from asterisk.common.errors import UsageError
-from asterisk.deploy.prefix import check
+from asterisk.deploy import DeployError
+from asterisk.deploy.boards import Machine, check_prefix
 
 NAME = "asterisk.service"
 FOLDER = "/etc/systemd/system"
+DEFAULT_PREFIX = "/opt/asterisk"
+# What the unit's ProtectHome and PrivateTmp keep from the server.
+HIDDEN_FOLDERS = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108
 LEAST_PORT, LAST_PORT = 1024, 65535  # the unit may not bind a lower one
 LEAST_MEMORY = 96 << 20
 # Where a bundle has no limit of its own, so that there is one even where the kernel keeps none.
-USUAL_MEMORY = {"tflite": 256 << 20, "onnx": 256 << 20}
-LARGEST_MEMORY = 384 << 20  # of llama.cpp, and of formats that are not known here
+DEFAULT_MEMORY = {"tflite": 256 << 20, "onnx": 256 << 20}
+LARGEST_MEMORY = 384 << 20  # of llama.cpp, and of formats that are not named here
 
 _UNIT = """\
 [Unit]
@@ -96,36 +103,82 @@ class Service:
             raise UsageError(f"{self.host!r} is no address for the service to listen on") from None
         if not LEAST_PORT <= self.port <= LAST_PORT:
             raise UsageError(f"a service's port is {LEAST_PORT} to {LAST_PORT}, not {self.port}")
-        if self.token and not check(self.token).startswith("/"):
+        if self.token and not check_prefix(self.token).startswith("/"):
             raise UsageError(f"{self.token!r} is no absolute path of a token file on the device")
 
 
+def check_service_prefix(prefix: str) -> None:
+    """Refuse a checked prefix in which the unit could never start; UsageError, one line."""
+    if not prefix.startswith("/"):
+        raise UsageError("with --service the prefix is an absolute path")
+    for folder in HIDDEN_FOLDERS:
+        if prefix == folder or prefix.startswith(f"{folder}/"):
+            raise UsageError(
+                f"a service does not see {folder}: name a prefix such as {DEFAULT_PREFIX}"
+            )
+
+
 def unit(service: Service, prefix: str, manifest: Mapping[str, Any]) -> str:
-    """Return the unit's text for a bundle that is installed in ``prefix``, an absolute path."""
+    """Return the unit's text for a bundle that is installed in ``prefix``, an absolute path.
+
+    The server keeps below the bundle's memory limit, or its format's, by itself; the kernel ends it
+    a quarter above that.
+    """
+    limit = manifest["max_memory"] or DEFAULT_MEMORY.get(manifest["format"], LARGEST_MEMORY)
     command = [
         f"{prefix}/bin/asterisk-serve",
         f"{prefix}/current/artifact",
         *("--host", service.host, "--port", str(service.port)),
-        *("--threads", str(manifest["threads"])),
+        *("--threads", str(manifest["threads"]), "--max-memory", str(limit)),
+        *(("--token-file", "%d/token") if service.token else ()),
     ]
-    budget = max_memory(manifest)
-    command += ["--max-memory", str(budget)]
-    if service.token:
-        command += ["--token-file", "%d/token"]
     return _UNIT.format(
         name=manifest["name"],
         command=" ".join(command),
         prefix=prefix,
-        memory=memory_max(budget),
+        memory=max(LEAST_MEMORY, limit + limit // 4),
         credential=f"LoadCredential=token:{service.token}\n" if service.token else "",
     )
 
 
-def max_memory(manifest: Mapping[str, Any]) -> int:
-    """Return the bytes that the server keeps below by itself: the bundle's, or its format's."""
-    return int(manifest["max_memory"] or USUAL_MEMORY.get(manifest["format"], LARGEST_MEMORY))
+def refuse_sudo(machine: Machine) -> None:
+    """Refuse a user who cannot become root unasked; DeployError, one line."""
+    if not machine.root and not machine.sudo:
+        raise DeployError(
+            "no sudo without a password, which --service needs: docs/deploying.md says how to "
+            "allow it, or leave --service out"
+        )
 
 
-def memory_max(budget: int) -> int:
-    """Return the bytes over which the kernel ends the server: a quarter above its own budget."""
-    return max(LEAST_MEMORY, budget + budget // 4)
+def refuse_unit(machine: Machine, *, service: bool, installing: bool) -> None:
+    """Refuse to change the files under a unit, or a unit of other files; DeployError, one line."""
+    if machine.serves and not service:
+        raise DeployError(
+            f"{NAME} serves from {machine.prefix}: add --service, or name another --prefix"
+        )
+    if service and machine.unit and not machine.serves and not installing:
+        raise DeployError(
+            f"{NAME} serves from {machine.unit}, not from {machine.prefix}: name that with --prefix"
+        )
+
+
+def refuse_service(machine: Machine, port: int) -> None:
+    """Refuse a service that could not be had; DeployError, one line."""
+    refuse_sudo(machine)
+    if not machine.systemd:
+        raise DeployError("no systemd there, which --service needs")
+    if machine.busy and not (machine.active and machine.unit_port == port):
+        raise DeployError(f"port {port} is in use there: choose another one with --port")
+
+
+def service_notes(machine: Machine) -> list[str]:
+    """Return what should be said about a service there."""
+    notes = []
+    if not machine.limits:
+        notes.append(
+            "its kernel does not bound the memory of services (cgroup_disable=memory?), so the "
+            "unit's MemoryMax has no effect; the server's own --max-memory has"
+        )
+    if machine.unit and not machine.serves:
+        notes.append(f"{NAME} served from {machine.unit}, where the files stay")
+    return notes

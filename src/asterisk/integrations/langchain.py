@@ -17,9 +17,8 @@ from asterisk.common.errors import MissingPackage
 try:
     from langchain_core.embeddings import Embeddings
 except ModuleNotFoundError as failure:
-    raise MissingPackage("langchain-core", "; install it with: pip install langchain-core") from (
-        failure
-    )
+    advice = "; install it with: pip install langchain-core"
+    raise MissingPackage("langchain-core", advice) from failure
 
 from asterisk.integrations.lazy import LazyRuntime
 
@@ -37,17 +36,7 @@ class AsteriskEmbeddings(Embeddings):  # type: ignore[misc]
         self, artifact: str | os.PathLike[str], *, threads: int = 1, dim: int | None = None
     ) -> None:
         self._lazy = LazyRuntime(artifact, threads)
-        self.dim = dim
-
-    @property
-    def artifact(self) -> str:
-        """The path of the artifact."""
-        return self._lazy.artifact
-
-    @property
-    def threads(self) -> int:
-        """Texts embedded at once."""
-        return self._lazy.threads
+        self.artifact, self.threads, self.dim = self._lazy.artifact, self._lazy.threads, dim
 
     def embed_documents(self, texts: Iterable[str]) -> list[list[float]]:
         """Embed texts that are to be found."""

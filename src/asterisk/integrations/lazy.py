@@ -1,4 +1,4 @@
-"""A runtime that is opened when it is first needed, and again wherever that has to be."""
+"""A runtime that is opened at its first use, and again where it was closed or left behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asterisk.common.errors import UsageError
 from asterisk.common.validation import integer, strings
 from asterisk.runtimes import engine as forks
 from asterisk.runtimes.load import MOST_THREADS, load
-from asterisk.runtimes.runtime import Runtime, Vectors
+from asterisk.runtimes.runtime import Runtime
 
 TEXTS = "texts must be a list of strings"
 
@@ -50,26 +50,22 @@ class LazyRuntime:
         """Whether there is an engine in memory."""
         return self._runtime is not None
 
-    def encode(
-        self,
-        texts: str | Iterable[str],
-        **options: Any,
-    ) -> npt.NDArray[Any]:
+    def encode(self, texts: str | Iterable[str], **options: Any) -> npt.NDArray[Any]:
         """Embed as `Runtime.encode` does, with its ``options``."""
         return self.runtime.encode(texts, **options)
 
     def queries(self, texts: Iterable[str], dim: int | None = None) -> list[list[float]]:
-        """Embed queries as lists of Python's floats, what stores of others take."""
+        """Embed queries as lists of Python's floats, as other people's stores take them."""
         given = list(strings(texts, TEXTS))
-        return _floats(self.runtime.encode_query(given, dim=dim)) if given else []
+        return list(self.runtime.encode_query(given, dim=dim).tolist()) if given else []
 
     def documents(self, texts: Iterable[str], dim: int | None = None) -> list[list[float]]:
         """Embed documents in the same form."""
         given = list(strings(texts, TEXTS))
-        return _floats(self.runtime.encode_document(given, dim=dim)) if given else []
+        return list(self.runtime.encode_document(given, dim=dim).tolist()) if given else []
 
     def close(self) -> None:
-        """Release the engine, if there is one, once the texts under way are done."""
+        """Release the engine, if there is one, once the texts under way are finished."""
         with self._opening:
             runtime, self._runtime = self._runtime, None
         if runtime is not None:
@@ -93,8 +89,3 @@ class LazyRuntime:
 
     def __hash__(self) -> int:
         return hash((self.artifact, self.threads))
-
-
-def _floats(vectors: Vectors) -> list[list[float]]:
-    found: list[list[float]] = vectors.tolist()
-    return found

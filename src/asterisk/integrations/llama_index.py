@@ -19,9 +19,8 @@ try:
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.bridge.pydantic import Field, PrivateAttr
 except ModuleNotFoundError as failure:
-    raise MissingPackage(
-        "llama-index-core", "; install it with: pip install llama-index-core"
-    ) from failure
+    advice = "; install it with: pip install llama-index-core"
+    raise MissingPackage("llama-index-core", advice) from failure
 
 from asterisk.common.validation import integer, strings
 from asterisk.integrations.lazy import TEXTS, LazyRuntime

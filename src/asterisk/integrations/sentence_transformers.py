@@ -13,26 +13,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
-from asterisk.common.errors import UsageError
+from asterisk.common.errors import MissingPackage, UsageError
 from asterisk.common.validation import integer, strings
-from asterisk.integrations.arrays import (
-    FUNCTIONS,
-    compare,
-    compare_pairs,
-    quantiser,
-    tensor,
-    unit,
-)
+from asterisk.common.vectors import quantize
 from asterisk.integrations.lazy import LazyRuntime
 from asterisk.model.config import check_prompt_name, prompt_name_of
 
+Array = npt.NDArray[Any]
+PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 TASKS = (None, "query", "document")
 INPUTS = "inputs must be a string or a list of strings"
+BLOCK = 64  # rows whose differences with all others are held at once
 
 
 class SentenceEncoder:
@@ -60,7 +58,7 @@ class SentenceEncoder:
         self._lazy = LazyRuntime(model_name_or_path, threads)
         self._given = {name: text or "" for name, text in (prompts or {}).items()}
         self._default_prompt_name = default_prompt_name
-        self._prompts: dict[str, str] | None = None  # until the model's own are known
+        self._prompts: dict[str, str] | None = None  # until the model has been opened
         if default_prompt_name is not None and default_prompt_name not in self._given:
             self._prompt(None, default_prompt_name)
         self.truncate_dim = _checked_dim(truncate_dim)
@@ -100,27 +98,28 @@ class SentenceEncoder:
         ``normalize_embeddings``; whole vectors have unit length if the model's folder says so.
         ``sentences`` is the older name of ``inputs``.
         """
-        _refuse(output_value, device, pool, task, batch_size)
+        _check_options(output_value, device, pool, task, batch_size, precision)
         given = inputs if sentences is None else sentences
         if given is None or (inputs is not None and sentences is not None):
             raise UsageError("encode takes the texts once, as inputs")
-        reduce = quantiser(precision)
         texts = [given] if isinstance(given, str) else list(strings(given, INPUTS))
         vectors = np.array([])  # of shape [0], as there
         if texts:
             dim = _checked_dim(truncate_dim) or self.truncate_dim
-            before = self._prompt(prompt, prompt_name)
-            vectors = self._lazy.encode(texts, prompt=before, show_progress=bool(show_progress_bar))
-            vectors = np.ascontiguousarray(vectors[:, :dim])  # none: all of them
+            text_prompt = self._prompt(prompt, prompt_name)
+            progress = bool(show_progress_bar)
+            vectors = self._lazy.encode(texts, prompt=text_prompt, show_progress=progress)
+            vectors = np.ascontiguousarray(vectors[:, :dim])  # None: all of them
             # Whole vectors of a model that normalises have unit length already.
-            lengthy = dim or not self._lazy.runtime.config.normalize
-            vectors = reduce(unit(vectors) if normalize_embeddings and lengthy else vectors)
+            if normalize_embeddings and (dim or not self._lazy.runtime.config.normalize):
+                vectors = _unit(vectors)
+            vectors = _quantize(vectors, precision or "float32")
         if convert_to_tensor:
-            result = tensor(vectors)
+            result = _tensor(vectors)
         elif convert_to_numpy:
             result = vectors
         else:
-            result = list(tensor(vectors))
+            result = list(_tensor(vectors))
         return result[0] if isinstance(given, str) else result
 
     def encode_query(
@@ -154,8 +153,7 @@ class SentenceEncoder:
         """Prompts by name: those given here, then the model's own; query and document always."""
         if self._prompts is None:
             runtime = self._lazy.runtime
-            own = {"query": "", "document": "", **runtime.prompts}
-            self._prompts = {**own, **self._given}
+            self._prompts = {"query": "", "document": "", **runtime.prompts, **self._given}
             if self._default_prompt_name is None:
                 self._default_prompt_name = runtime.default_prompt_name
         return self._prompts
@@ -167,7 +165,7 @@ class SentenceEncoder:
     @property
     def default_prompt_name(self) -> str | None:
         """The prompt of `encode` where none is named: the one given here, or the model's own."""
-        if self._default_prompt_name is None and self._prompts is None:
+        if self._default_prompt_name is None:
             _ = self.prompts
         return self._default_prompt_name
 
@@ -188,27 +186,37 @@ class SentenceEncoder:
 
     @similarity_fn_name.setter
     def similarity_fn_name(self, name: Any) -> None:
-        told = str(getattr(name, "value", name))  # or a member of their enumeration
-        if told not in FUNCTIONS:
-            raise UsageError(f"similarity_fn_name is one of {', '.join(FUNCTIONS)}, not {told!r}")
-        self._similarity_fn_name = told
+        text = str(getattr(name, "value", name))  # or a member of their enumeration
+        names = ", ".join(SIMILARITIES)
+        if text not in SIMILARITIES:
+            raise UsageError(f"similarity_fn_name is one of {names}, not {text!r}")
+        self._similarity_fn_name = text
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Return a tensor [n, m], each of the one with each of the other; higher is nearer."""
-        return tensor(compare(self.similarity_fn_name, embeddings1, embeddings2))
+        a, b = _rows(embeddings1), _rows(embeddings2)
+        if a.shape[1] != b.shape[1]:
+            raise UsageError(f"sizes differ: {a.shape[1]} and {b.shape[1]}")
+        if self.similarity_fn_name in ("cosine", "dot"):
+            both = (a, b) if self.similarity_fn_name == "dot" else (_unit(a), _unit(b))
+            return _tensor(both[0] @ both[1].T)
+        pairwise = SIMILARITIES[self.similarity_fn_name]
+        blocks = [a[start : start + BLOCK, None] for start in range(0, len(a), BLOCK)]
+        return _tensor(np.concatenate([pairwise(block, b[None]) for block in blocks]))
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Return a tensor [n], each of the one with its counterpart in the other."""
-        return tensor(compare_pairs(self.similarity_fn_name, embeddings1, embeddings2))
+        a, b = _rows(embeddings1), _rows(embeddings2)
+        if a.shape != b.shape:
+            raise UsageError(f"shapes differ: {list(a.shape)} and {list(b.shape)}")
+        return _tensor(SIMILARITIES[self.similarity_fn_name](a, b))
 
     def get_embedding_dimension(self) -> int:
         """Return how many elements `encode` gives."""
         size = self._lazy.runtime.config.embedding_size
         return min(size, self.truncate_dim or size)
 
-    def get_sentence_embedding_dimension(self) -> int:
-        """Return the same, under the older name."""
-        return self.get_embedding_dimension()
+    get_sentence_embedding_dimension = get_embedding_dimension  # the older name
 
     @property
     def max_seq_length(self) -> int:
@@ -240,9 +248,9 @@ class SentenceEncoder:
         return torch.device("cpu")
 
     @property
-    def model_card_data(self) -> _NoCard:
-        """Where evaluators would leave their figures."""
-        return _NoCard()
+    def model_card_data(self) -> Any:
+        """Where evaluators leave their figures: nowhere, an artifact's stand in its manifest."""
+        return SimpleNamespace(set_evaluation_metrics=lambda *_: None)
 
     def eval(self) -> Self:
         """Return itself: there is nothing to train."""
@@ -267,14 +275,9 @@ class SentenceEncoder:
         return "" if name is None else self.prompts[name] or ""
 
 
-class _NoCard:
-    """A model card of nothing: what an artifact measured stands in its manifest."""
-
-    def set_evaluation_metrics(self, *_: object) -> None:
-        """Forget them."""
-
-
-def _refuse(output_value: Any, device: Any, pool: Any, task: Any, batch_size: Any) -> None:
+def _check_options(  # noqa: PLR0917
+    output_value: Any, device: Any, pool: Any, task: Any, batch_size: Any, precision: Any
+) -> None:
     if output_value != "sentence_embedding":
         raise UsageError("an artifact pools within its engine: it gives sentence_embedding only")
     if device is not None and str(device) != "cpu":
@@ -284,7 +287,72 @@ def _refuse(output_value: Any, device: Any, pool: Any, task: Any, batch_size: An
     if task not in TASKS:
         raise UsageError(f"task is query or document, not {task!r}")
     integer("batch_size", batch_size, 1)
+    if precision not in (None, *PRECISIONS):
+        raise UsageError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
 
 
 def _checked_dim(dim: Any) -> int | None:
     return None if dim is None else integer("truncate_dim", dim, 1)
+
+
+def _quantize(vectors: Array, precision: str) -> Array:
+    """Return float32 [n, d] in a precision, as their ``util.quantize_embeddings`` does.
+
+    int8 and uint8 divide the range that each dimension has in these rows, so that one row alone is
+    refused and vectors of different calls cannot be compared; `asterisk.common.vectors.to_int8`
+    gives bytes without that. binary and ubinary are the signs, [n, d / 8].
+    """
+    if precision not in ("int8", "uint8"):
+        return quantize(vectors, precision)
+    if len(vectors) < 2:
+        raise UsageError("the range of int8 and uint8 comes from the texts: give two or more")
+    lowest = vectors.min(0)
+    step = (vectors.max(0) - lowest) / 255
+    steps: Array = np.floor((vectors - lowest) / np.where(step == 0, 1, step)).clip(0, 255)
+    return steps.astype(np.uint8) if precision == "uint8" else (steps - 128).astype(np.int8)
+
+
+def _unit(rows: Array) -> Array:
+    """Return rows of unit length; a row of zeros stays one."""
+    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
+    unit: Array = (rows / np.maximum(lengths, 1e-12)).astype(rows.dtype)
+    return unit
+
+
+# Rows with their counterparts, by name; shapes that broadcast, [.., d], give [..].
+SIMILARITIES: Mapping[str, Callable[[Array, Array], Array]] = {
+    "cosine": lambda a, b: (_unit(a) * _unit(b)).sum(-1),
+    "dot": lambda a, b: (a * b).sum(-1),
+    "euclidean": lambda a, b: -np.sqrt(((a - b) ** 2).sum(-1)),
+    "manhattan": lambda a, b: -np.abs(a - b).sum(-1),
+}
+
+
+def _rows(embeddings: Any) -> Array:
+    """See an array, a tensor or a list of either as floating-point rows."""
+
+    def array(values: Any) -> Array:
+        if hasattr(values, "detach"):  # a tensor, wherever it is
+            values = values.detach().cpu().numpy()
+        return np.asarray(values)
+
+    if isinstance(embeddings, (list, tuple)):
+        rows = np.stack(list(map(array, embeddings))) if embeddings else np.empty((0, 0))
+    else:
+        rows = array(embeddings)
+    rows = rows[None] if rows.ndim == 1 else rows
+    if rows.ndim != 2 or not rows.size:
+        raise UsageError(f"embeddings must have shape [n, d] or [d], not {list(rows.shape)}")
+    return rows if rows.dtype.kind == "f" else rows.astype(np.float32)
+
+
+def _tensor(values: Array) -> Any:
+    """Return ``values`` as a PyTorch tensor; MissingPackage where there is no PyTorch."""
+    try:
+        import torch
+    except ModuleNotFoundError as failure:
+        raise MissingPackage(
+            "torch", ", and a tensor needs it; asterisk.common.vectors.similarity compares without"
+        ) from failure
+    # An empty one is float32, as there.
+    return torch.from_numpy(np.ascontiguousarray(values)) if len(values) else torch.tensor([])

@@ -85,13 +85,10 @@ class AsteriskVectorizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             texts, dim=self.dim, normalize=self.normalize, prompt_name=self.prompt_name
         )
 
-    def get_feature_names_out(
-        self,
-        input_features: Any = None,  # noqa: ARG002
-    ) -> npt.NDArray[np.object_]:
+    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:  # noqa: ARG002
         """Return asterisk0, asterisk1, …; ``input_features`` is for the signature only."""
         check_is_fitted(self)
-        return np.array([f"asterisk{place}" for place in range(self.n_features_out_)], object)
+        return np.array([f"asterisk{number}" for number in range(self.n_features_out_)], object)
 
     def close(self) -> None:
         """Release the engine; the next use opens it again."""

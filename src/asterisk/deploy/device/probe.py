@@ -1,4 +1,4 @@
-"""Tells what a machine is, as one JSON line; standard library only.
+"""Says what a machine is, as one JSON line; standard library only.
 
 Sent over ssh and run there, by whatever Python there is, so that even one that is far too old can
 be named. Reads one JSON line ``{"prefix", "host", "port", "sudo", "unit"}`` first.
@@ -27,8 +27,17 @@ def read(path: str) -> str:
         return ""
 
 
-def said(*words: str) -> object:
-    """Return what a program says, or None where it is not there or fails."""
+def value_of(path: str, *names: str) -> str:
+    """Return what stands after ``name:`` in a file of such lines; nothing where it does not."""
+    for line in read(path).splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in names:
+            return value
+    return ""
+
+
+def output(*words: str) -> object:
+    """Return what a program prints, or None where it is not there or fails."""
     try:
         out = subprocess.check_output(
             words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=15
@@ -36,15 +45,6 @@ def said(*words: str) -> object:
     except (OSError, subprocess.SubprocessError):
         return None
     return out.decode("utf-8", "replace").strip()
-
-
-def features() -> object:
-    """Return which of `FEATURES` the first processor has."""
-    for line in read("/proc/cpuinfo").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in ("Features", "flags"):
-            return [one for one in FEATURES if one in value.split()]
-    return []
 
 
 def glibc() -> str:
@@ -56,15 +56,7 @@ def glibc() -> str:
     return version if name == "glibc" else ""
 
 
-def memory() -> int:
-    """Return the machine's memory in bytes; 0 where it does not tell."""
-    for line in read("/proc/meminfo").splitlines():
-        if line.startswith("MemTotal:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def place(prefix: str) -> "dict[str, object]":
+def disk(prefix: str) -> "dict[str, object]":
     """Return of the folder where ``prefix`` would be made the free bytes, and if one may write."""
     nearest = prefix
     while not os.path.lexists(nearest) and nearest != "/":
@@ -73,11 +65,8 @@ def place(prefix: str) -> "dict[str, object]":
         state = os.statvfs(nearest)
     except OSError:
         return {"free": 0, "writable": False}
-    folder = os.path.isdir(nearest)  # noqa: PTH112
-    return {
-        "free": state.f_bavail * state.f_frsize,
-        "writable": folder and os.access(nearest, os.W_OK | os.X_OK),
-    }
+    writable = os.path.isdir(nearest) and os.access(nearest, os.W_OK | os.X_OK)  # noqa: PTH112
+    return {"free": state.f_bavail * state.f_frsize, "writable": writable}
 
 
 def served(path: str, prefix: str) -> "dict[str, object]":
@@ -97,7 +86,7 @@ def served(path: str, prefix: str) -> "dict[str, object]":
 
 
 def busy(host: str, port: int) -> bool:
-    """Tell whether something already listens on a port of this machine's address ``host``."""
+    """Whether something already listens on a port of this machine's address ``host``."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as it:
         it.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -108,10 +97,11 @@ def busy(host: str, port: int) -> bool:
 
 
 def main() -> None:
-    """Read what is asked, answer it."""
+    """Read the question, answer it."""
     asked = json.loads(sys.stdin.buffer.readline().decode())
     prefix = os.path.expanduser(asked["prefix"])  # noqa: PTH111
-    told = {
+    features = value_of("/proc/cpuinfo", "Features", "flags").split()
+    answer = {
         "system": platform.system(),
         "machine": platform.machine(),
         "bits": 8 * struct.calcsize("P"),
@@ -119,28 +109,28 @@ def main() -> None:
         "python": list(sys.version_info[:2]),
         "implementation": platform.python_implementation(),
         "glibc": glibc(),
-        "memory": memory(),
+        "memory": int(value_of("/proc/meminfo", "MemTotal").partition("kB")[0] or 0) * 1024,
         "cores": os.cpu_count() or 1,
-        "features": features(),
+        "features": [name for name in FEATURES if name in features],
         "model": read("/proc/device-tree/model"),
         "prefix": prefix,
         "clock": time.time(),
         "systemd": os.path.isdir("/run/systemd/system"),  # noqa: PTH112
         "root": os.geteuid() == 0,
         "sudo": False,
-        "busy": False,
+        "busy": bool(asked["port"]) and busy(asked["host"], asked["port"]),
         "active": False,
         "limits": "memory" in read("/sys/fs/cgroup/cgroup.controllers").split(),
     }
-    told.update(place(prefix))
-    told.update(served(asked["unit"], prefix))
+    answer.update(disk(prefix))
+    answer.update(served(asked["unit"], prefix))
     if asked["sudo"]:
-        told["sudo"] = said("sudo", "-n", "true") is not None
-        told["systemd"] = told["systemd"] or said("systemctl", "is-system-running") is not None
-        told["active"] = said("systemctl", "is-active", UNIT) == "active"
-    if asked["port"]:
-        told["busy"] = busy(asked["host"], asked["port"])
-    sys.stdout.write("\n" + json.dumps(told) + "\n")
+        answer["sudo"] = output("sudo", "-n", "true") is not None
+        answer["systemd"] = (
+            answer["systemd"] or output("systemctl", "is-system-running") is not None
+        )
+        answer["active"] = output("systemctl", "is-active", UNIT) == "active"
+    sys.stdout.write("\n" + json.dumps(answer) + "\n")
     sys.stdout.flush()
 
 

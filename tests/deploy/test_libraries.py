@@ -1,4 +1,4 @@
-"""The reader of ELF headers against readelf, and against files that lie."""
+"""What native libraries ask for: their headers against readelf, and against files that lie."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asterisk.common.errors import ArtifactError
-from asterisk.deploy import elf
+from asterisk.common.errors import ArtifactError, EngineError
+from asterisk.deploy import boards, libraries
 
 HERE = sorted(Path(np.__file__).parent.rglob("*.so"))
 HERE += sorted((Path(np.__file__).parents[1] / "numpy.libs").glob("*.so*"))
 SMALLEST = min(HERE, key=lambda path: path.stat().st_size)
 
 
-def told(path, *options):
+def readelf(path, *options):
     done = subprocess.run(
         ["readelf", "-W", *options, path], capture_output=True, text=True, check=True
     )
@@ -34,18 +34,18 @@ def test_it_says_what_readelf_says(path):
 
 
 def agrees(path):
-    found = elf.read(path)
-    dynamic = told(path, "-d")
+    found = libraries.read(path)
+    dynamic = readelf(path, "-d")
     assert list(found.needed) == re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic)
-    loads = [line for line in told(path, "-l").splitlines() if line.strip().startswith("LOAD")]
+    loads = [line for line in readelf(path, "-l").splitlines() if line.strip().startswith("LOAD")]
     assert found.alignment == min(int(line.split()[-1], 16) for line in loads)
-    needs = told(path, "-V").partition("Version needs section")[2]
+    needs = readelf(path, "-V").partition("Version needs section")[2]
     for family in ("GLIBC", "GLIBCXX", "CXXABI", "GCC"):
         names = re.findall(rf"Name: {family}_([0-9.]+)\s", needs)
         highest = max((tuple(map(int, name.split("."))) for name in names), default=None)
         assert found.versions.get(family) == highest, family
-    machine = {elf.X86_64: "X86-64", elf.AARCH64: "AArch64"}[found.machine]
-    assert machine in told(path, "-h")
+    machine = {libraries.X86_64: "X86-64", libraries.AARCH64: "AArch64"}[found.machine]
+    assert machine in readelf(path, "-h")
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_what_is_no_library_is_refused(tmp_path, data):
     path = tmp_path / "it.so"
     path.write_bytes(data)
     with pytest.raises(ArtifactError, match="not a sound 64-bit shared library") as caught:
-        elf.read(path)
+        libraries.read(path)
     assert "\n" not in str(caught.value)
 
 
@@ -77,7 +77,7 @@ def test_a_file_that_lies_is_read_or_refused(tmp_path_factory, changes, cut):
     path = tmp_path_factory.getbasetemp() / "lying.so"
     path.write_bytes(data)
     try:
-        found = elf.read(path)
+        found = libraries.read(path)
     except ArtifactError:
         return
     assert found.alignment >= 1
@@ -86,7 +86,7 @@ def test_a_file_that_lies_is_read_or_refused(tmp_path_factory, changes, cut):
 
 def test_a_dynamic_table_that_lies_is_read_or_refused(tmp_path):
     """Every byte of the tables that the loader would read, set to 255 in turn."""
-    dynamic = re.search(r"DYNAMIC\s+(0x\w+) \S+ \S+ (0x\w+)", told(SMALLEST, "-l"))
+    dynamic = re.search(r"DYNAMIC\s+(0x\w+) \S+ \S+ (0x\w+)", readelf(SMALLEST, "-l"))
     start, size = (int(part, 16) for part in dynamic.groups())
     path = tmp_path / "lying.so"
     refused = 0
@@ -95,7 +95,7 @@ def test_a_dynamic_table_that_lies_is_read_or_refused(tmp_path):
         data[at] = 255
         path.write_bytes(data)
         try:
-            elf.read(path)
+            libraries.read(path)
         except ArtifactError:
             refused += 1
     assert refused > 8
@@ -103,7 +103,7 @@ def test_a_dynamic_table_that_lies_is_read_or_refused(tmp_path):
 
 def test_tables_without_an_end_are_refused(tmp_path):
     """A dynamic table of half a million entries, and 2**62 versions that lead to themselves."""
-    start = int(re.search(r"DYNAMIC\s+(0x\w+)", told(SMALLEST, "-l"))[1], 16)
+    start = int(re.search(r"DYNAMIC\s+(0x\w+)", readelf(SMALLEST, "-l"))[1], 16)
     entries = HEAD[:start] + (1).to_bytes(8, "little") * 1_000_000
     tag = (0x6FFFFFFF).to_bytes(8, "little")
     versioned = min((it.read_bytes() for it in HERE if tag in it.read_bytes()), key=len)
@@ -113,4 +113,40 @@ def test_tables_without_an_end_are_refused(tmp_path):
     for data in (entries, versions):
         path.write_bytes(data)
         with pytest.raises(ArtifactError, match="a table without an end"):
-            elf.read(path)
+            libraries.read(path)
+
+
+# --- native libraries --------------------------------------------------------------------------
+
+
+def library(folder, name, **header):
+    """Return a shared library as told; the words are those of `libraries.Library`."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"\x7fELF")
+    values = {"machine": libraries.AARCH64, "alignment": 65536, "needed": (), "versions": {}}
+    return libraries.Library(**{**values, **header})
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ({"machine": libraries.X86_64}, "is not for aarch64"),
+        ({"alignment": 4096}, "aligned to 4 KiB: a kernel with pages of 16 KiB"),
+        ({"versions": {"GLIBC": (2, 37)}}, r"needs GLIBC 2\.37; bookworm has 2\.36"),
+        ({"versions": {"GLIBCXX": (3, 4, 31)}}, r"needs GLIBCXX 3\.4\.31; bookworm has 3\.4\.30"),
+        ({"needed": ("libmissing.so.1",)}, "needs libmissing.so.1, which nothing brings"),
+    ],
+)
+def test_a_library_that_would_not_load_is_refused(tmp_path, monkeypatch, header, reason):
+    found = library(tmp_path, "libit.so", **header)
+    monkeypatch.setattr(libraries, "read", lambda path: found)
+    with pytest.raises(EngineError, match=reason):
+        libraries.check(libraries.read_all(tmp_path), boards.board("pi4"), "3.11")
+
+
+def test_what_slim_systems_lack_is_to_be_probed_for(tmp_path, monkeypatch):
+    needed = ("libc.so.6", "libgomp.so.1", "libit.so")
+    found = library(tmp_path, "libit.so", needed=needed, versions={"GLIBC": (2, 38)})
+    monkeypatch.setattr(libraries, "read", lambda path: found)
+    asked = libraries.check(libraries.read_all(tmp_path), boards.board("pi5"), "3.13")
+    assert asked == libraries.Needs((2, 38), 65536, {"libgomp.so.1": "libgomp1"})
