@@ -117,7 +117,7 @@ def _measure(
 ) -> dict[str, Any]:
     import numpy as np
 
-    from asterisk.bench.spawn import ask
+    from asterisk.bench.process import ask
     from benchmarks.dedup.score import Truth
 
     ours = method == "asterisk"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.bench.memory import snapshot
+from asterisk.bench.worker import snapshot
 
 if TYPE_CHECKING:
     from asterisk.apps.dedup.result import Cluster

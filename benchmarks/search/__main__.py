@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from asterisk.bench.spawn import CellError
-from asterisk.bench.usual import usual
+from asterisk.bench.prepare import default_artifact as usual
+from asterisk.bench.process import CellError
 from asterisk.cli.common import Parser, positive, run
 from asterisk.common.default_paths import ARTIFACTS
 from asterisk.common.errors import EngineError

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from asterisk.bench.summary import summarise
+from asterisk.bench.statistics import summarise
 from benchmarks.search.run import BRUTE, SCAN
 
 MB = 1e6

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from asterisk.bench import machine
-from asterisk.bench.spawn import CellError, ask
+from asterisk.bench.process import CellError, ask
 from benchmarks.search.corpus import Corpus
 
 WORKER = "benchmarks.search.worker"

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asterisk.bench import memory
-from asterisk.bench.answer import answer, refusal
+from asterisk.bench import worker as memory
+from asterisk.bench.worker import answer
+from asterisk.bench.worker import error as refusal
 from asterisk.model.prompt_names import prompt_name_of
 
 if TYPE_CHECKING:

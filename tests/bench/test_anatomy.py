@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asterisk.bench import anatomy
+from benchmarks import anatomy
 
 SMAPS = """\
 559a-55ff r--p 00000000 fe:00 11 /usr/lib/python3.11/json.so

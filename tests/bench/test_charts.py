@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from asterisk.bench.charts import DARK, NAMES, charts
-from asterisk.bench.summary import summarise
+from asterisk.bench.statistics import summarise
 from bench.reports import HOSTILE, full, odd
 
 pytest.importorskip("matplotlib")

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asterisk.bench.comparison import Comparison, compare
-from asterisk.bench.limits import Limit, parse
+from asterisk.bench.comparison import Comparison, Limit, compare
+from asterisk.bench.comparison import parse_limits as parse
 from asterisk.bench.results import Report, RowResult
 from asterisk.common.errors import UsageError
 

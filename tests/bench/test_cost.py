@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from asterisk.bench.cost import MOST_MB, Cost, main, table
-from asterisk.bench.cost_worker import IDLE_CALLS, TURNS, nothing, turns
+from benchmarks.cost import IDLE_CALLS, MOST_MB, TURNS, Cost, main, nothing, table, turns
 
 
 def cost(**changed):

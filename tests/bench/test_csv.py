@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from asterisk.bench.csv_table import csv_text
-from asterisk.bench.fields import fields
+from asterisk.bench.columns import fields
+from asterisk.bench.report import csv_text
 from asterisk.bench.results import Report
 from bench.reports import full, odd
 

@@ -14,7 +14,7 @@ import asterisk
 from asterisk.artifact import MANIFEST, Manifest, open_artifact, sha256
 from asterisk.bench import collect
 from asterisk.bench.comparison import compare
-from asterisk.bench.limits import parse
+from asterisk.bench.comparison import parse_limits as parse
 from asterisk.bench.plan import REFERENCE, Row
 from asterisk.bench.results import RowResult
 from asterisk.common.errors import AsteriskError

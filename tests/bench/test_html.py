@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from asterisk.bench.charts import charts
-from asterisk.bench.fields import fields
-from asterisk.bench.html_page import html_page
+from asterisk.bench.columns import fields
+from asterisk.bench.report import html_page
 from bench.reports import HOSTILE, full, odd
 
 pytest.importorskip("jinja2")

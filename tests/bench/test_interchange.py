@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from asterisk.bench.interchange import bar, interchange, measured, not_borne_out
+from asterisk.bench.collect import bar, interchange, measured, not_borne_out
 from asterisk.bench.plan import Row
 from asterisk.evaluation.fidelity import compare
 

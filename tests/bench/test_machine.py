@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
-from asterisk.bench import installed, machine, processor, throttling
+from asterisk.bench import machine
+from asterisk.bench import machine as installed
+from asterisk.bench import machine as processor
+from asterisk.bench import machine as throttling
 
 A53 = "fp asimd evtstrm crc32 cpuid"
 A76 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm asimddp"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asterisk.bench.measure import parts, samples, warm
+from asterisk.bench.worker import parts, samples, warm
 
 SECOND = 1_000_000_000
 

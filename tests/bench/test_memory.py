@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from asterisk.bench import memory
+from asterisk.bench import worker as memory
 
 ROLLUP = """\
 55d0e7a00000-7ffd0b3f2000 ---p 00000000 00:00 0                          [rollup]

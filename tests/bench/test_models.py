@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from asterisk.bench import quality
-from asterisk.bench.models import METRICS, Comparison, Entry
-from asterisk.bench.models_page import page, plot
-from asterisk.bench.models_run import measure_models
 from asterisk.bench.plan import QUICK
-from asterisk.bench.work import Request
+from asterisk.bench.runner import Request
 from asterisk.cli.bench import main
+from benchmarks import quality
+from benchmarks.models import METRICS, Comparison, Entry, measure_models, page, plot
 
 TRUTH = {"STS-B": 80.0, "retrieval": 50.0, "classification": 40.0}
 PLUGIN = """

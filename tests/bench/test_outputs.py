@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from asterisk.bench import outputs
-from asterisk.bench.outputs import renderings, write
-from asterisk.bench.reading import LARGEST
-from asterisk.bench.results import Report
+from asterisk.bench import report as outputs
+from asterisk.bench.report import renderings, write
+from asterisk.bench.results import LARGEST, Report
 from asterisk.cli.bench import main
 from asterisk.common.errors import OutputError
 from bench.reports import full, recorded
@@ -84,7 +83,7 @@ def test_figures_need_no_picture_and_what_lacks_is_one_line(tmp_path, monkeypatc
 def test_text_is_rendered_without_either(python):
     code = """
 import json, sys
-from asterisk.bench.outputs import renderings
+from asterisk.bench.report import renderings
 from asterisk.bench.results import Report
 texts = renderings(Report.from_json(open(sys.argv[1]).read()))
 names = [next(texts)[0] for _ in range(3)]

@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asterisk.bench import prepare
-from asterisk.bench.pareto import Pareto, Recipe, dominates, mark
-from asterisk.bench.pareto_page import command, page, plot
 from asterisk.bench.plan import Row
 from asterisk.cli.bench import main
 from asterisk.common.errors import FidelityError, MissingExtra
 from asterisk.exporters.exporter import Recipe as RecipeOf
+from benchmarks.pareto import Pareto, Recipe, command, dominates, mark, page, plot
 
 few = st.sampled_from([1, 2, 3])  # few values, so that many are equal
 mean = st.sampled_from([0.99, 0.999, 1.0])

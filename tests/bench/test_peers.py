@@ -13,9 +13,11 @@ import folders
 import numpy as np
 import pytest
 
-from asterisk.bench import peers, spawn
-from asterisk.bench.peers import build, traced
-from asterisk.bench.peers.session import PeerEncoder, onnx_session, tokenizer
+from asterisk.bench import peers
+from asterisk.bench import prepare as build
+from asterisk.bench import process as spawn
+from asterisk.bench.peers import onnx as traced
+from asterisk.bench.peers.onnx import PeerEncoder, onnx_session, tokenizer
 from asterisk.bench.prepare import _peer, prepare
 from asterisk.cli.bench import PEER_PYTHON, choose, main
 from asterisk.common import plugins, texts
@@ -279,7 +281,7 @@ def test_a_peer_of_somebody_else_s(registered, toy_folder, tmp_path):
     assert choose("mine", without_peers=False) == ((), ("mine",))
     assert choose("all", without_peers=False)[1] == peers.USUAL
     # What comes along cannot be replaced.
-    assert peers.find("minilm").__name__ == "asterisk.bench.peers.minilm"
+    assert peers.find("minilm").__name__ == "asterisk.bench.peers.onnx"
     with pytest.raises(MissingPackage, match="some_peer_that_is_not"):
         peers.find("broken")
 
@@ -337,7 +339,7 @@ def test_peers_are_built_and_measured_under_an_interpreter_of_their_own(
     assert done.returncode == 0, done.stderr.decode()
     log = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
     ran = [words[2] for words in log]
-    assert ran == ["asterisk.bench.peers.build", *["asterisk.bench.worker"] * 2]
+    assert ran == ["asterisk.bench.prepare", *["asterisk.bench.worker"] * 2]
     home = str(Path(spawn.__file__).parents[2])
     assert all(words[3].split(os.pathsep)[0] == home for words in log)
     report = json.loads((out / "latest.json").read_text("utf-8"))

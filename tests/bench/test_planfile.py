@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asterisk.bench import planfile
+from asterisk.bench import plan as planfile
 from asterisk.cli.bench import main, parser
 from asterisk.common.errors import AsteriskError, InputError, UsageError
 

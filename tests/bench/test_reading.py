@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from asterisk.bench import reading
-from asterisk.bench.reading import read
-from asterisk.bench.results import Report
+from asterisk.bench import results as reading
+from asterisk.bench.results import Report, read
 from asterisk.common.errors import InputError
 
 RECORDED = Path(__file__).with_name("recorded.json")

@@ -9,10 +9,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from asterisk.bench.cells import Field, ms
-from asterisk.bench.fields import fields
-from asterisk.bench.html_page import html_page
-from asterisk.bench.render import markdown
+from asterisk.bench.columns import Field, fields, ms
+from asterisk.bench.report import html_page, markdown
 from asterisk.bench.results import SCHEMA, Report
 from bench.reports import HOSTILE, full, odd
 

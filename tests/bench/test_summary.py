@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from asterisk.bench.modes import modes
-from asterisk.bench.summary import interval, quantile, summarise
+from asterisk.bench.statistics import interval, modes, quantile, summarise
 
 MS = 1_000_000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from asterisk.bench.plan import BUCKETS, LONG
-from asterisk.bench.texts import choose, cut
+from asterisk.bench.prepare import choose, cut
 from asterisk.common.default_paths import shipped_checkpoint
 from asterisk.model.checkpoint import load
 from asterisk.tokenizer import gpt2

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from asterisk.bench import machine, spawn
-from asterisk.bench.done import Done
+from asterisk.bench import machine
+from asterisk.bench import process as spawn
+from asterisk.bench.collect import RunState as Done
 from asterisk.bench.plan import Effort
-from asterisk.bench.run import _on
-from asterisk.bench.targets.local import LocalSession
-from asterisk.bench.targets.parse import LOCAL
-from asterisk.bench.work import Request, Work
+from asterisk.bench.runner import Request, Work, _on
+from asterisk.bench.targets import LOCAL, LocalSession
 
 PREPARED = {
     "buckets": {"8": ["a", "b"], "20": ["c"], "128": ["d"]},

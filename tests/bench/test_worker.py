@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from asterisk.bench import spawn
+from asterisk.bench import process as spawn
 from asterisk.bench.plan import Cell, Effort
-from asterisk.bench.work import Request, Work, measure
+from asterisk.bench.runner import Request, Work, measure
 
 TINY = Effort(1, 1, 0.0, 3, 0.0, 0.2, 5)
 PREPARED = {

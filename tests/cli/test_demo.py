@@ -12,7 +12,7 @@ import asterisk
 from asterisk.apps.search import Index
 from asterisk.apps.search.words import terms
 from asterisk.artifact import open_artifact
-from asterisk.bench import usual as finding
+from asterisk.bench import prepare as finding
 from asterisk.cli import demo_show as show
 from asterisk.common import default_paths as places
 from asterisk.common import texts

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from asterisk.apps.classify.labelled import load as labelled
 from asterisk.apps.dedup.calibration import labelled as judged
-from asterisk.bench.planfile import read as plan
+from asterisk.bench.plan import read_plan as plan
 from asterisk.cli.export import _texts as export_texts
 from asterisk.common.errors import InputError
 from asterisk.common.streams.lines import lines

@@ -17,8 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sshd import running
 
-from asterisk.bench.targets.opening import opened
-from asterisk.bench.targets.parse import Ssh
+from asterisk.bench.targets import Ssh, opened
 from asterisk.cli import bundle as command
 from asterisk.common.errors import ArtifactError, EngineError, OutputError, UsageError
 from asterisk.deploy import boards, bundle, elf, launchers, libraries, openmp, picking, wheels

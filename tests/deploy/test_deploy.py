@@ -25,9 +25,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sshd import running
 
-from asterisk.bench.reading import read
-from asterisk.bench.targets.parse import Ssh
-from asterisk.bench.targets.parse import parse as parse_target
+from asterisk.bench.results import read
+from asterisk.bench.targets import Ssh
+from asterisk.bench.targets import parse as parse_target
 from asterisk.cli import deploy as command
 from asterisk.common.errors import ArtifactError, EngineError, UsageError
 from asterisk.common.remote import client
@@ -653,7 +653,10 @@ def test_the_benchmark_takes_the_recipe_that_was_deployed(way, benched):
 
 
 def test_the_benchmark_prepares_the_recipe_that_it_is_asked_for(tmp_path, monkeypatch):
-    from asterisk.bench import plan, prepare, run, spawn, work
+    from asterisk.bench import plan, prepare
+    from asterisk.bench import process as spawn
+    from asterisk.bench import runner as run
+    from asterisk.bench import runner as work
     from asterisk.common.default_paths import shipped_checkpoint
 
     seen = []

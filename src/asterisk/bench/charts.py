@@ -17,12 +17,10 @@ from typing import Any, NamedTuple
 from unicodedata import east_asian_width
 from xml.etree import ElementTree as ET
 
-from asterisk.bench.cells import MB, is_emulated, ms
+from asterisk.bench.columns import MB, is_emulated, ms, threads_of
 from asterisk.bench.plan import STEADY
 from asterisk.bench.results import Report, RowResult
-from asterisk.bench.summary import NS_PER_MS
-from asterisk.bench.tables import LOCAL
-from asterisk.bench.time_fields import threads_of
+from asterisk.bench.statistics import NS_PER_MS
 from asterisk.common.plugins import require
 from asterisk.common.printable import printable
 
@@ -167,7 +165,7 @@ def _compact(value: float, _place: object = None) -> str:
 def _name(report: Report, row: RowResult, room: float = WIDTH - 2 * EDGE) -> str:
     """Return what tells ``row`` from the others, cut to ``room`` pixels."""
     text = f"{row.title} {row.recipe}"
-    if row.target != LOCAL and len({row.target for row in report.rows}) > 1:
+    if row.target != "local" and len({row.target for row in report.rows}) > 1:
         text += " @ " + re.sub(
             r"^ssh://(?:[^@/]*@)?([^:/.]+).*$", r"\1", row.target, flags=re.DOTALL
         )

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _demo(arguments: argparse.Namespace) -> None:
     import asterisk
     from asterisk.apps.search import Index
-    from asterisk.bench.usual import usual
+    from asterisk.bench.prepare import default_artifact as usual
 
     artifact = arguments.artifact or usual(arguments.artifacts, tell)
     with (

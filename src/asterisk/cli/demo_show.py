@@ -12,8 +12,8 @@ import numpy as np
 
 from asterisk.apps.dedup import deduplicate
 from asterisk.apps.search.words import terms
-from asterisk.bench import memory
-from asterisk.bench.summary import summarise
+from asterisk.bench import worker as memory
+from asterisk.bench.statistics import summarise
 from asterisk.common.printable import printable
 from asterisk.common.texts import Text
 from asterisk.sources import Document, digest

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from asterisk.artifact import open_artifact
 from asterisk.bench import plan
-from asterisk.bench.run import bench
-from asterisk.bench.targets.parse import Ssh
-from asterisk.bench.work import Progress, Request
+from asterisk.bench.runner import Progress, Request, bench
+from asterisk.bench.targets import Ssh
 from asterisk.common.default_paths import shipped_checkpoint
 from asterisk.common.errors import EngineError, OutputError, UsageError
 from asterisk.common.files import replacing_file

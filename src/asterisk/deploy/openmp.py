@@ -30,7 +30,7 @@ def libgomp() -> dict[str, Path] | None:
 
 
 def _make(folder: Path) -> bool:
-    from asterisk.bench.targets import root
+    from asterisk.common import debian as root
 
     if any(shutil.which(tool) is None for tool in root.NEEDED):
         return False

@@ -10,7 +10,7 @@ CODE = """
 import json, os, sys
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy as np
-from asterisk.bench.memory import snapshot
+from asterisk.bench.worker import snapshot
 from asterisk.apps.dedup.clustering import clusters
 from asterisk.apps.dedup.spool import Rows
 from asterisk.apps.dedup.vectors import Vectors

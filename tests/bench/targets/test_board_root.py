@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from asterisk.artifact import open_artifact
-from asterisk.bench import by_core
-from asterisk.bench.targets import board_root, plugin, root
-from asterisk.bench.targets.session import Unavailable
+from asterisk.bench.targets import Unavailable
+from asterisk.bench.targets import emulated as plugin
+from asterisk.common import debian as root
+from benchmarks import board_root, by_core
 
 BOOKWORM, TRIXIE = board_root.SYSTEMS
 
@@ -41,7 +42,7 @@ def test_instructions_without_the_counting_qemu_are_one_line(artifact_of, capsys
 @pytest.mark.slow
 def test_dot_products_spare_instructions(artifact_of):
     if plugin.find() is None or not (root.place() / "made.json").is_file():
-        pytest.skip("qemu with plugins is not built: python -m asterisk.bench.targets.plugin")
+        pytest.skip("qemu with plugins is not built: python -m asterisk.bench.targets.emulated")
     artifact = open_artifact(artifact_of("tflite", "int8"))
     _, _, *rows = by_core.table([artifact], ["cortex-a72", "cortex-a76"])
     found = [row.strip("| ").split(" | ") for row in rows]

@@ -10,16 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from asterisk.bench.done import Done
+from asterisk.bench.collect import RunState as Done
 from asterisk.bench.plan import QUICK, Row
 from asterisk.bench.prepare import _artifact
-from asterisk.bench.run import everywhere
-from asterisk.bench.spawn import CellError
-from asterisk.bench.targets import plugin, root
-from asterisk.bench.targets.opening import opened
-from asterisk.bench.targets.parse import Emulated, parse
-from asterisk.bench.targets.session import Unavailable
-from asterisk.bench.work import Request, Work
+from asterisk.bench.process import CellError
+from asterisk.bench.runner import Request, Work, everywhere
+from asterisk.bench.targets import Emulated, Unavailable, opened, parse
+from asterisk.bench.targets import emulated as plugin
+from asterisk.common import debian as root
 from asterisk.evaluation.fidelity import compare
 from asterisk.runtimes.load import load
 
@@ -83,7 +81,7 @@ def test_vectors_of_an_emulated_processor_are_the_reference_s(  # noqa: PLR0917
 def test_instruction_counts_repeat(emulation, artifact_of, toy, lines, tmp_path):
     session = emulation("cortex-a72")
     if not session.counting:
-        pytest.skip("qemu with plugins is not built: python -m asterisk.bench.targets.plugin")
+        pytest.skip("qemu with plugins is not built: python -m asterisk.bench.targets.emulated")
     row = _artifact(toy, "tflite", artifact_of("tflite", "int8").parent, "int8")
     texts = tmp_path / "texts.json"
     texts.write_text(json.dumps(lines[:1]), "utf-8")

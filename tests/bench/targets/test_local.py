@@ -6,11 +6,8 @@ import os
 
 import pytest
 
-from asterisk.bench.targets import local
-from asterisk.bench.targets.local import LocalSession
-from asterisk.bench.targets.opening import opened
-from asterisk.bench.targets.parse import parse
-from asterisk.bench.targets.session import TargetError
+from asterisk.bench import targets as local
+from asterisk.bench.targets import LocalSession, TargetError, opened, parse
 from asterisk.cli.bench import main
 
 ASKING = """
@@ -27,7 +24,7 @@ def asking(path, threads):
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process")
 def test_a_worker_runs_on_the_cpus_that_were_named(tmp_path, monkeypatch):
-    from asterisk.bench.spawn import CellError
+    from asterisk.bench.process import CellError
 
     (tmp_path / "asking_rows.py").write_text(ASKING, "utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

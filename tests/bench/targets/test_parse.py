@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asterisk.bench.targets.parse import ARM, X86, Emulated, Local, Ssh, parse, parse_all
+from asterisk.bench.targets import ARM, X86, Emulated, Local, Ssh, parse, parse_all
 from asterisk.common.errors import UsageError
 from asterisk.common.remote import client
 

@@ -14,14 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asterisk.bench import spawn
+from asterisk.bench import process as spawn
 from asterisk.bench.plan import Cell, Effort, Row
-from asterisk.bench.run import everywhere
-from asterisk.bench.targets import checks
-from asterisk.bench.targets.opening import opened
-from asterisk.bench.targets.parse import Ssh
-from asterisk.bench.targets.session import TargetError
-from asterisk.bench.work import Request, Work, measure
+from asterisk.bench.runner import Request, Work, everywhere, measure
+from asterisk.bench.targets import Ssh, TargetError, opened
+from asterisk.bench.targets import ssh as checks
 from asterisk.common.remote import client
 from asterisk.common.remote.printable import printable
 
@@ -159,7 +156,7 @@ def test_a_connection_that_breaks_takes_the_worker_with_it(there, work, tmp_path
         )
         words = ["env", f"PYTHONPATH={session.home}/lib", there.python, "-P", "-m"]
         command = client.arguments(
-            there, [*words, "asterisk.bench.targets.keeper"], os.environ["ASTERISK_SSH_CONFIG"]
+            there, [*words, "asterisk.bench.process"], os.environ["ASTERISK_SSH_CONFIG"]
         )
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             process.stdin.write(spec.encode() + b"\n")
@@ -192,7 +189,7 @@ def test_a_server_that_dies_costs_its_cells_only(server, there, work, tmp_path):
 
 
 def test_a_dead_host_is_one_line_and_the_other_targets_go_on(work):
-    from asterisk.bench.targets.parse import LOCAL
+    from asterisk.bench.targets import LOCAL
 
     dead = Ssh("127.0.0.1", port=1)
     some = work(None, "good", targets=(dead, LOCAL))
