@@ -13,8 +13,7 @@ from conftest import SHIPPED, thresholds_of
 import asterisk
 from asterisk.artifact import MANIFEST, Manifest, open_artifact, sha256
 from asterisk.bench import collect
-from asterisk.bench.comparison import compare
-from asterisk.bench.comparison import parse_limits as parse
+from asterisk.bench.comparison import compare, parse_limits
 from asterisk.bench.plan import REFERENCE, Row
 from asterisk.bench.results import RowResult
 from asterisk.common.errors import AsteriskError
@@ -126,7 +125,7 @@ def test_one_exponent_bit_fails_fidelity(artifact, shipped, judged, report, form
         broken = judged(folder)
         assert any(line.startswith("cosine_mean") for line in broken.below)
         new = replace(old, rows=[broken])
-        (failed,) = compare(old, new, parse("cosine:0.9")).failed
+        (failed,) = compare(old, new, parse_limits("cosine:0.9")).failed
         assert failed.figure == "cosine"
         flip(folder, weights, bit)
     assert judged(folder).fidelity == sound.fidelity

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -13,12 +14,16 @@ import folders
 import numpy as np
 import pytest
 
-from asterisk.bench import peers
-from asterisk.bench import prepare as build
-from asterisk.bench import process as spawn
-from asterisk.bench.peers import onnx as traced
-from asterisk.bench.peers.onnx import PeerEncoder, onnx_session, tokenizer
-from asterisk.bench.prepare import _peer, prepare
+from asterisk.bench import peers, process
+from asterisk.bench.peers.onnx import (
+    PEERS,
+    PeerEncoder,
+    onnx_session,
+    tokenizer,
+    trace,
+    write_tokenizer,
+)
+from asterisk.bench.prepare import _edition, _peer, build_peer, prepare
 from asterisk.cli.bench import PEER_PYTHON, choose, main
 from asterisk.common import plugins, texts
 from asterisk.common.errors import AsteriskError, MissingPackage, UnknownName
@@ -33,18 +38,18 @@ PYTHON = os.environ.get("ASTERISK_PEER_PYTHON") or (
 CODE = """
 import json, sys
 import numpy as np
-from asterisk.bench import measure
+from asterisk.bench import worker
 row, texts, out = json.loads(sys.argv[1])
-encoder = measure.start({**row, "threads": 2, "first": "some text"}, lambda phase: None)
+encoder = worker.start({**row, "threads": 2, "first": "some text"}, lambda phase: None)
 modules = sorted(sys.modules)
 one, many = encoder.encode(texts[0]), encoder.encode(texts)
-parts = all(hasattr(encoder, part) for part in measure.PARTS)
+parts = all(hasattr(encoder, part) for part in worker.PARTS)
 if parts:
     alone = np.stack([encoder.embed_ids(encoder.tokenize(text)) for text in texts[:8]])
     alone /= np.linalg.norm(alone, axis=1, keepdims=True)
     assert abs(alone - np.stack([encoder.encode(text) for text in texts[:8]])).max() < 1e-5
 np.save(out, many)
-told = [modules, one.shape, parts, measure.padding(encoder, {"mixed": texts})]
+told = [modules, one.shape, parts, worker.padding(encoder, {"mixed": texts})]
 print(json.dumps([*told, float(many[0] @ one)]))
 """
 FOREIGN = {"torch", "onnx"}
@@ -76,7 +81,7 @@ def peer(tmp_path_factory):
         request = {"work": work, "peer_python": PYTHON, "timeout": 120.0}
         try:
             return _peer(name, checkpoint, load(checkpoint).fingerprint, request)
-        except spawn.CellError as failure:
+        except process.CellError as failure:
             if "asterisk-edge[" in str(failure):
                 pytest.skip(str(failure))
             raise
@@ -93,7 +98,7 @@ def run(row, some, out):
         text=True,
         timeout=300,
         check=False,
-        env=spawn.environment(words[0]),
+        env=process.environment(words[0]),
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1]), np.load(out)
@@ -139,8 +144,8 @@ def test_a_peer_with_a_model_of_its_own_says_which(peer, toy_folder, tmp_path, n
 
 
 def traced_encoder(folder, scratch, threads=1):
-    traced.trace(folder, scratch / "model.onnx")
-    traced.write_tokenizer(load(folder), scratch)
+    trace(folder, scratch / "model.onnx")
+    write_tokenizer(load(folder), scratch)
     session = onnx_session(scratch / "model.onnx")
     tokenize, pad = tokenizer(scratch)
 
@@ -196,14 +201,13 @@ def test_the_static_model_is_what_model2vec_distils(peer, minilm_folder):
 
 
 def test_every_peer_that_comes_along_can_be_found_without_its_package():
-    shared = {"minilm": "dynamic", "dynamic-per-channel": "dynamic", "openvino-weights": "openvino"}
     for name in peers.BUILTIN:
         peer = peers.find(name)
         assert peer.ROW.name == name
         assert peer.ROW.peer
-        assert peer.ROW.opener == f"{peers.BUILTIN[shared.get(name, name)]}:open"
+        module, _, function = peer.ROW.opener.partition(":")
+        assert getattr(importlib.import_module(module), function) is peer.open
         assert callable(peer.prepare)
-        assert callable(peer.open)
     with pytest.raises(UnknownName, match="no peer named 'fasttext'"):
         peers.find("fasttext")
 
@@ -224,7 +228,7 @@ def test_a_peer_whose_package_is_missing_says_how_to_install_it(
 ):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(AsteriskError, match=rf"{package}.*pip install 'asterisk-edge\[peers\]'"):
-        build.build(name, tmp_path, folders.minilm(), "0" * 64)
+        build_peer(name, tmp_path, folders.minilm(), "0" * 64)
     assert not any(tmp_path.iterdir())
 
 
@@ -276,12 +280,12 @@ def registered(tmp_path, monkeypatch):
 
 def test_a_peer_of_somebody_else_s(registered, toy_folder, tmp_path):
     assert peers.names() == (*peers.BUILTIN, *sorted(["broken", "mine", *BAD]))
-    row = build.build("mine", tmp_path / "work", toy_folder, "0" * 64)
+    row = build_peer("mine", tmp_path / "work", toy_folder, "0" * 64)
     assert (row.name, row.peer, row.size, row.compared) == ("mine", True, 1234, 3)
     assert choose("mine", without_peers=False) == ((), ("mine",))
-    assert choose("all", without_peers=False)[1] == peers.USUAL
+    assert choose("all", without_peers=False)[1] == peers.DEFAULT
     # What comes along cannot be replaced.
-    assert peers.find("minilm").__name__ == "asterisk.bench.peers.onnx"
+    assert peers.find("minilm") is PEERS["minilm"]
     with pytest.raises(MissingPackage, match="some_peer_that_is_not"):
         peers.find("broken")
 
@@ -310,11 +314,11 @@ def test_a_peer_that_crashes_hangs_fails_or_is_missing_is_one_line_and_the_other
 
 def test_it_is_prepared_again_when_its_code_or_the_checkpoint_changes(registered):
     peer = peers.find("mine")
-    before = build._edition("mine", peer, "a")
-    assert build._edition("mine", peer, "a") == before
-    assert build._edition("mine", peer, "b") != before
+    before = _edition("mine", peer, "a")
+    assert _edition("mine", peer, "a") == before
+    assert _edition("mine", peer, "b") != before
     (registered / "some_peer.py").write_text(MODULE + "# changed")
-    assert build._edition("mine", peer, "a") != before
+    assert _edition("mine", peer, "a") != before
 
 
 @pytest.fixture
@@ -340,7 +344,7 @@ def test_peers_are_built_and_measured_under_an_interpreter_of_their_own(
     log = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
     ran = [words[2] for words in log]
     assert ran == ["asterisk.bench.prepare", *["asterisk.bench.worker"] * 2]
-    home = str(Path(spawn.__file__).parents[2])
+    home = str(Path(process.__file__).parents[2])
     assert all(words[3].split(os.pathsep)[0] == home for words in log)
     report = json.loads((out / "latest.json").read_text("utf-8"))
     ours, theirs = report["rows"]

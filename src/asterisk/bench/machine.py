@@ -20,26 +20,19 @@ from typing import Any
 from asterisk.bench.worker import serve
 
 UNKNOWN = "unavailable"
+MISSING = "not installed"
 FEATURES = (
     *("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8"),  # x86-64
     *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),  # AArch64
 )
 # Implementer and part of the main ID register, for what runs Linux on small boards and servers.
 ARM_CORES = {
-    ("0x41", "0xd03"): "Cortex-A53",
-    ("0x41", "0xd04"): "Cortex-A35",
-    ("0x41", "0xd05"): "Cortex-A55",
-    ("0x41", "0xd07"): "Cortex-A57",
-    ("0x41", "0xd08"): "Cortex-A72",
-    ("0x41", "0xd09"): "Cortex-A73",
-    ("0x41", "0xd0a"): "Cortex-A75",
-    ("0x41", "0xd0b"): "Cortex-A76",
-    ("0x41", "0xd0c"): "Neoverse-N1",
-    ("0x41", "0xd40"): "Neoverse-V1",
-    ("0x41", "0xd41"): "Cortex-A78",
-    ("0x41", "0xd49"): "Neoverse-N2",
-    ("0x41", "0xd4f"): "Neoverse-V2",
-}
+    "0x41:0xd03": "Cortex-A53", "0x41:0xd04": "Cortex-A35", "0x41:0xd05": "Cortex-A55",
+    "0x41:0xd07": "Cortex-A57", "0x41:0xd08": "Cortex-A72", "0x41:0xd09": "Cortex-A73",
+    "0x41:0xd0a": "Cortex-A75", "0x41:0xd0b": "Cortex-A76", "0x41:0xd0c": "Neoverse-N1",
+    "0x41:0xd40": "Neoverse-V1", "0x41:0xd41": "Cortex-A78", "0x41:0xd49": "Neoverse-N2",
+    "0x41:0xd4f": "Neoverse-V2",
+}  # fmt: skip
 TOOL_SECONDS = 5.0  # that a tool of the system may take
 FIRMWARE = "sys/devices/platform/soc/soc:firmware/get_throttled"
 BUSY = 0.5  # load average above which times are doubtful
@@ -66,9 +59,7 @@ def describe(packages: Iterable[str], root: Path = Path("/")) -> dict[str, Any]:
     """
     return {
         **processor(root),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": len(cpus() or ()) or os.cpu_count(),
         "ram_bytes": _memory(root),
         "page_bytes": os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None,
         "cgroup_limit_bytes": _memory_limit(root),
@@ -108,7 +99,7 @@ def arm_cores(cpuinfo: str) -> list[str]:
     for block in re.split(r"\n\s*\n", cpuinfo):
         maker, part = _field(block, "CPU implementer"), _field(block, "CPU part")
         if maker and part:
-            name = ARM_CORES.get((maker, part), f"{maker}:{part}")
+            name = ARM_CORES.get(f"{maker}:{part}", f"{maker}:{part}")
             variant, revision = _field(block, "CPU variant"), _field(block, "CPU revision")
             if variant and revision:
                 name += f" r{int(variant, 16)}p{revision}"
@@ -222,20 +213,12 @@ def required(lines: Iterable[str]) -> list[str]:
 
 def missing(names: Iterable[str]) -> list[str]:
     """Return the distributions that are not installed."""
-
-    def is_missing(name: str) -> bool:
-        try:
-            distribution(name)
-        except PackageNotFoundError:
-            return True
-        return False
-
-    return [name for name in names if is_missing(name)]
+    return [name for name in names if _version(name) == MISSING]
 
 
 def cpus() -> list[int] | None:
     """Return the CPUs this process may run on; None where the system cannot bind to any."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else None
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def _size(package: Distribution) -> int:
@@ -291,7 +274,7 @@ def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "not installed"
+        return MISSING
 
 
 def _git() -> dict[str, Any]:

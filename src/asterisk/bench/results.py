@@ -205,31 +205,16 @@ def _is_plain(value: Any, hint: Any) -> bool:
 # What is shown of the parts that are declared as Any.
 _NEEDED: Mapping[str, Mapping[str, Any]] = {
     "checkpoint": {"name": str},
-    "settings": {
-        "buckets": list[int],
-        "threads": list[int],
-        "peers": list[str],
-        "effort": dict[str, Any],
-        "seed": int,
-    },
-    "machine": {
-        "cpu": str,
-        "cores": int | None,
-        "system": str,
-        "architecture": str,
-        "python": str,
-        "packages": dict[str, str],
-    },
-}
+    "settings": {"buckets": list[int], "threads": list[int], "peers": list[str],
+                 "effort": dict[str, Any], "seed": int},
+    "machine": {"cpu": str, "cores": int | None, "system": str, "architecture": str,
+                "python": str, "packages": dict[str, str]},
+}  # fmt: skip
 _OPTIONAL: Mapping[str, Mapping[str, Any]] = {
     "settings": {"argv": list[str], "max_memory": int | None},
-    "machine": {
-        "ram_bytes": int | None,
-        "cgroup_limit_bytes": int | None,
-        "isa": list[str],
-        "git": dict[str, Any],
-    },
-}
+    "machine": {"ram_bytes": int | None, "cgroup_limit_bytes": int | None,
+                "isa": list[str], "git": dict[str, Any]},
+}  # fmt: skip
 _TARGET: Mapping[str, Any] = {
     "kind": str,
     "machine": dict[str, Any] | None,

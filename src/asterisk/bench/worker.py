@@ -36,7 +36,6 @@ class Encoder(Protocol):
 
     def encode(self, texts: str | Sequence[str]) -> Any:
         """Embed one text, float32 [d], or n of them, float32 [n, d], L2-normalised."""
-        ...
 
 
 def serve(handle: Callable[[Any], Mapping[str, Any]]) -> int:

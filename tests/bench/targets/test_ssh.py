@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asterisk.bench import process as spawn
+from asterisk.bench import process
 from asterisk.bench.plan import Cell, Effort, Row
 from asterisk.bench.runner import Request, Work, everywhere, measure
-from asterisk.bench.targets import Ssh, TargetError, opened
-from asterisk.bench.targets import ssh as checks
+from asterisk.bench.targets import Ssh, TargetError, opened, ssh
 from asterisk.common.remote import client
 from asterisk.common.remote.printable import printable
 
@@ -304,7 +303,7 @@ GOOD = {
 
 
 def test_a_sound_answer_is_taken_as_it_is():
-    assert checks.measurement(GOOD, {"buckets": {"8": []}}) == GOOD
+    assert ssh.check_measurement(GOOD, {"buckets": {"8": []}}) == GOOD
 
 
 @pytest.mark.parametrize(
@@ -329,8 +328,8 @@ def test_a_sound_answer_is_taken_as_it_is():
     ],
 )
 def test_an_answer_that_cannot_be_computed_with_is_refused(bad):
-    with pytest.raises(spawn.CellError):
-        checks.measurement({**GOOD, **bad}, {"buckets": {"8": []}})
+    with pytest.raises(process.CellError):
+        ssh.check_measurement({**GOOD, **bad}, {"buckets": {"8": []}})
 
 
 def test_what_is_shown_is_printable():
@@ -340,7 +339,7 @@ def test_what_is_shown_is_printable():
 def test_vectors_from_elsewhere_are_plain_arrays(tmp_path):
     path = tmp_path / "v.npy"
     np.save(path, np.ones((3, 4), "f4"))
-    checks.vectors(path, 3)
+    ssh.check_vectors(path, 3)
     whole = path.read_bytes()
     bad = {
         "rows": np.ones((2, 4), "f4"),
@@ -351,9 +350,9 @@ def test_vectors_from_elsewhere_are_plain_arrays(tmp_path):
     }
     for array in bad.values():
         np.save(path, array, allow_pickle=True)
-        with pytest.raises(spawn.CellError):
-            checks.vectors(path, 3)
+        with pytest.raises(process.CellError):
+            ssh.check_vectors(path, 3)
     for data in (b"", whole[:9], whole[:-1], whole + b"x", b"PK\x03\x04" + whole):
         path.write_bytes(data)
-        with pytest.raises(spawn.CellError):
-            checks.vectors(path, 3)
+        with pytest.raises(process.CellError):
+            ssh.check_vectors(path, 3)

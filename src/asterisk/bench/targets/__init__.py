@@ -169,27 +169,21 @@ class Session(Protocol):
 
     def ask(self, module: str, spec: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Run ``module`` there; paths in ``spec`` are of this machine on both ways."""
-        ...
 
     def describe(self, packages: Iterable[str]) -> dict[str, Any]:
         """Return `asterisk.bench.machine.describe` of the target."""
-        ...
 
     def state(self) -> dict[str, Any]:
         """Return `asterisk.bench.machine.state` of the target."""
-        ...
 
     def takes(self, row: Row) -> bool:
         """Whether the target is meant for such a row at all."""
-        ...
 
     def lacks(self, row: Row) -> str | None:
         """Return in one line what ``row`` would need there and does not find."""
-        ...
 
     def weigh(self, names: Iterable[str]) -> dict[str, int] | None:
         """Return `asterisk.bench.machine.weigh` of the target."""
-        ...
 
 
 def check_cpus(target: Local | Ssh, available: list[int] | None) -> None:
@@ -216,13 +210,9 @@ class LocalSession:
         python = spec.get("python") or sys.executable
         return process.ask(module, {**spec, **self.extra}, timeout, python=(python,))
 
-    def describe(self, packages: Iterable[str]) -> dict[str, Any]:
-        """Describe this machine."""
-        return machine.describe(packages)
-
-    def state(self) -> dict[str, Any]:
-        """Return its state."""
-        return machine.state()
+    describe = staticmethod(machine.describe)
+    state = staticmethod(machine.state)
+    weigh = staticmethod(machine.weigh)
 
     def takes(self, row: Row) -> bool:  # noqa: ARG002
         """Take everything."""
@@ -230,10 +220,6 @@ class LocalSession:
 
     def lacks(self, row: Row) -> None:
         """Lack nothing that preparing the row would not have reported."""
-
-    def weigh(self, names: Iterable[str]) -> dict[str, int] | None:
-        """Weigh what is installed here."""
-        return machine.weigh(names)
 
 
 HERE = LocalSession(LOCAL)

@@ -3,50 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from asterisk.bench import prepare
-from asterisk.bench.plan import Row
-from asterisk.cli.bench import main
-from asterisk.common.errors import FidelityError, MissingExtra
-from asterisk.exporters.exporter import Recipe as RecipeOf
-from benchmarks.pareto import Pareto, Recipe, command, dominates, mark, page, plot
+from benchmarks.pages import command
+from benchmarks.pareto import STUDY, Pareto, Recipe, main, mark, page, plot
 
-few = st.sampled_from([1, 2, 3])  # few values, so that many are equal
-mean = st.sampled_from([0.99, 0.999, 1.0])
-recipes = st.builds(
-    lambda size, pss, short, long, cosine: Recipe(
-        *("onnx", "ONNX Runtime", "r", size, pss),
-        {"8": 0.1, "20": short, "128": long},
-        {"cosine_mean": cosine},
-    ),
-    *(few, few | st.none(), few, few, mean),
-)
-
-
-@given(st.lists(recipes, max_size=12))
-def test_nothing_on_the_front_is_dominated_and_everything_off_it_is(some):
-    mark(some)
-    known = [it for it in some if it.pss is not None]
-    for it in known:
-        beaten = any(dominates(other.costs(), it.costs()) for other in known)
-        assert it.front is not beaten
-        # By one that is on the front itself, for domination ends somewhere.
-        assert it.front or any(o.front and dominates(o.costs(), it.costs()) for o in known)
-    assert not any(it.front for it in some if it.pss is None)
-    assert any(it.front for it in known) or not known
-
-
-@given(recipes, recipes, recipes)
-def test_domination_is_an_order(one, two, three):
-    a, b, c = ((it.costs() or (9.0,) * 5) for it in (one, two, three))
-    assert not dominates(a, a)
-    assert not (dominates(a, b) and dominates(b, a))
-    assert not (dominates(a, b) and dominates(b, c)) or dominates(a, c)
+ROOT = Path(__file__).parents[2]
 
 
 def test_better_means_smaller_faster_and_nearer():
@@ -62,6 +29,10 @@ def test_better_means_smaller_faster_and_nearer():
         assert [it.front for it in pair] == [False, True]
     mark(equal := [replace(base), replace(base)])
     assert all(it.front for it in equal)
+    worst, other, best = replace(base, size=12), replace(base, size=9, pss=12), replace(base, pss=9)
+    unknown = replace(base, size=1, pss=None)
+    mark(every := [worst, other, best, replace(base), unknown])
+    assert [it.front for it in every] == [False, True, True, False, False]
 
 
 @pytest.fixture
@@ -79,7 +50,7 @@ def run() -> Pareto:
     ]
     mark(some)
     effort = {"processes": 3}
-    argv = ["--pareto", "docs/pareto.md", "--data", "/home/somebody/eval"]
+    argv = ["docs/pareto.md", "--data", "/home/somebody/eval"]
     return Pareto(
         {"name": "asterisk-256", "fingerprint": "0123456789abcdef"},
         {"argv": argv, "seed": 1, "effort": effort, "data": ["eval"], "split": "test"},
@@ -112,8 +83,9 @@ def test_the_page_says_what_was_measured(run):
 
 
 def test_the_page_names_its_command_without_the_writers_folders(run):
-    assert command(run.settings["argv"]) == "asterisk-bench --pareto docs/pareto.md --data eval"
-    assert command(run.settings["argv"]) in page(run)
+    shown = command(STUDY, run.settings["argv"])
+    assert shown == "python -m benchmarks.pareto docs/pareto.md --data eval"
+    assert shown in page(run)
     assert "/home" not in page(run)
 
 
@@ -136,42 +108,17 @@ def test_the_plot_is_a_picture(run):
 
 
 def test_wrong_arguments_are_one_line(tmp_path, capsys):
-    page_of = ["--pareto", str(tmp_path / "p.md")]
-    assert main(["--data", str(tmp_path)]) == 2
-    assert main(["--pareto", str(tmp_path / "p.txt")]) == 2
-    assert main([*page_of, "--data", str(tmp_path / "none")]) == 4
-    assert main([*page_of, "--runtime", "torch"]) == 2
-    assert main([*page_of, "--runtime", "peers"]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 5
+    page_of = str(tmp_path / "p.md")
+    assert main([str(tmp_path / "p.txt")]) == 2
+    assert main([page_of, "--data", str(tmp_path / "none")]) == 4
+    assert main([page_of, "--runtime", "torch"]) == 2
+    assert main([page_of, "--runtime", "peers"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 4
     assert not list(tmp_path.iterdir())
 
 
-def test_what_cannot_be_exported_is_a_line_and_the_rest_goes_on(monkeypatch, capsys):
-    class Exporter:
-        recipes = tuple(RecipeOf(name, "") for name in ("good", "poor"))
-
-    def exporter(name):
-        if name == "absent":
-            raise MissingExtra("engine", "export")
-        return Exporter()
-
-    def make(recipe):
-        if recipe == "poor":
-            raise FidelityError("cosine_mean 0.90000 is below the recipe's 0.998")
-        return Row("strange", "Strange", recipe, "m:f", "p", (), (), 1)
-
-    monkeypatch.setattr(prepare.exporting, "exporter", exporter)
-    prepared = prepare.Prepared()
-    for name in ("absent", "strange"):
-        prepare._attempt_each(prepared, name, make)
-    assert [(row.name, row.recipe) for row in prepared.rows] == [("strange-good", "good")]
-    assert prepared.failed.keys() == {"absent", "strange-poor"}
-    assert "asterisk-edge[export]" in prepared.failed["absent"]
-    assert "below the recipe's" in prepared.failed["strange-poor"]
-
-
 @pytest.mark.slow
-def test_from_a_checkpoint_to_a_page(toy_folder, tmp_path, command):
+def test_from_a_checkpoint_to_a_page(toy_folder, tmp_path):
     """Every recipe of a format, with sets to evaluate on; an export that fails is a line."""
     sts = tmp_path / "eval" / "stsb"
     sts.mkdir(parents=True)
@@ -182,9 +129,14 @@ def test_from_a_checkpoint_to_a_page(toy_folder, tmp_path, command):
     blocked = tmp_path / "a" / "toy-onnx-fp32"
     blocked.mkdir(parents=True)
     (blocked / "mine.txt").write_text("kept")
-    arguments = [toy_folder, "--artifacts", tmp_path / "a", "--runtime", "onnx"]
-    arguments += ["--pareto", tmp_path / "p" / "pareto.md", "--data", tmp_path / "eval"]
-    done = command("bench", *arguments, "--processes", 1, "--seed", 3)
+    arguments = [tmp_path / "p" / "pareto.md", toy_folder, "--artifacts", tmp_path / "a"]
+    arguments += ["--runtime", "onnx", "--data", tmp_path / "eval", "--processes", 1, "--seed", 3]
+    done = subprocess.run(
+        [sys.executable, "-m", STUDY, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr.decode()
     text = (tmp_path / "p" / "pareto.md").read_text("utf-8")
     assert done.stdout.decode() == text

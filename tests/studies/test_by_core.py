@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+import asterisk.bench.targets.root as files
 from asterisk.artifact import open_artifact
 from asterisk.bench.targets import Unavailable
-from asterisk.bench.targets import emulated as plugin
-from asterisk.common import debian as root
+from asterisk.bench.targets.emulated import find_counting
 from benchmarks import board_root, by_core
 
 BOOKWORM, TRIXIE = board_root.SYSTEMS
@@ -19,15 +19,15 @@ def nothing_made(tmp_path, monkeypatch):
 
 
 def test_a_root_is_named_after_what_it_is_made_of(monkeypatch):
-    places = {board_root.place(BOOKWORM), board_root.place(TRIXIE), root.place()}
+    places = {board_root.path(BOOKWORM), board_root.path(TRIXIE), files.path()}
     assert len(places) == 3
     monkeypatch.setattr(board_root, "PACKAGES", ("python3",))
-    assert board_root.place(BOOKWORM) not in places
+    assert board_root.path(BOOKWORM) not in places
 
 
 @pytest.mark.usefixtures("nothing_made")
 def test_one_that_is_not_made_is_told_how_to_make():
-    with pytest.raises(Unavailable, match=r"python -m asterisk\.bench\.targets\.board_root"):
+    with pytest.raises(Unavailable, match=r"python -m benchmarks\.board_root"):
         board_root.find(TRIXIE)
 
 
@@ -41,7 +41,7 @@ def test_instructions_without_the_counting_qemu_are_one_line(artifact_of, capsys
 
 @pytest.mark.slow
 def test_dot_products_spare_instructions(artifact_of):
-    if plugin.find() is None or not (root.place() / "made.json").is_file():
+    if find_counting() is None or not (files.path() / "made.json").is_file():
         pytest.skip("qemu with plugins is not built: python -m asterisk.bench.targets.emulated")
     artifact = open_artifact(artifact_of("tflite", "int8"))
     _, _, *rows = by_core.table([artifact], ["cortex-a72", "cortex-a76"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
+import io
 import re
 import shutil
 import subprocess
@@ -14,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 
 from asterisk.bench.charts import charts
 from asterisk.bench.columns import fields
-from asterisk.bench.report import html_page
+from asterisk.bench.report import csv_text, html_page, markdown
 from bench.reports import HOSTILE, full, odd
 
 pytest.importorskip("jinja2")
@@ -161,9 +163,16 @@ def test_machines_of_other_targets_are_told():
     assert any("it is hot" in line for line in page.inside["li"])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(odd())
-def test_odd_reports_have_a_page_too(report):
+def test_odd_reports_have_tables_lines_and_a_page_too(report):
+    text = markdown(report)
+    text.encode("utf-8")
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({len(line) for line in block.splitlines()}) == 1
+    lines = list(csv.DictReader(io.StringIO(csv_text(report), newline="")))
+    assert len(lines) == len(report.rows)
+    assert all(None not in line and None not in line.values() for line in lines)
     page = Page(html_page(report))
     is_closed(page)
-    assert ["nan" in text or "inf" in text for text in page.inside.get("td", [])].count(True) == 0
+    assert not any("nan" in text or "inf" in text for text in page.inside.get("td", []))

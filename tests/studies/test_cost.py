@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from benchmarks.cost import IDLE_CALLS, MOST_MB, TURNS, Cost, main, nothing, table, turns
+from benchmarks.cost import MOST_MB, Cost, main, table
+from benchmarks.cost_worker import IDLE_CALLS, TURNS, nothing, turns
 
 
 def cost(**changed):
@@ -16,7 +17,7 @@ def cost(**changed):
         "worker": [32_000_000, 31_500_000, 32_500_000],
         "engine": [(100_000.0, 101_000.0)] * 3,
         "nothing": [(100.0, 500.0), (100.0, 700.0), (9_000.0, 100.0)],
-        "told": [80.0, 90.0, 9_000.0],
+        "reported": [80.0, 90.0, 9_000.0],
     }
     return Cost(**plain | changed)
 
@@ -48,8 +49,8 @@ def test_off_linux_memory_is_unknown():
 
 def test_both_loops_make_the_same_calls():
     seen = []
-    pairs, told = turns(seen.append, ["a", "b", "c"], 4)
-    assert len(pairs) == len(told) == TURNS
+    pairs, reported = turns(seen.append, ["a", "b", "c"], 4)
+    assert len(pairs) == len(reported) == TURNS
     assert seen == ["a", "b", "c", "a"] * 2 * (TURNS + 1)
 
 

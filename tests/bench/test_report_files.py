@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from asterisk.bench import report as outputs
+from asterisk.bench import report as report_module
 from asterisk.bench.report import renderings, write
-from asterisk.bench.results import LARGEST, Report
+from asterisk.bench.results import MAX_BYTES, Report
 from asterisk.cli.bench import main
 from asterisk.common.errors import OutputError
 from bench.reports import full, recorded
@@ -56,7 +56,7 @@ def test_what_is_measured_is_kept_where_a_rendering_fails(tmp_path, monkeypatch)
     def fail(report, pictures):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(outputs, "html_page", fail)
+    monkeypatch.setattr(report_module, "html_page", fail)
     with pytest.raises(ZeroDivisionError):
         write(full(), tmp_path)
     assert Report.from_json((tmp_path / "latest.json").read_text("utf-8")) == full()
@@ -156,12 +156,18 @@ def test_what_is_no_report_is_one_line_and_nothing_is_written(tmp_path, capsys, 
 def test_a_huge_file_is_refused_unread(tmp_path, capsys):
     path = tmp_path / "old.json"
     with path.open("wb") as file:
-        file.truncate(LARGEST + 1)
+        file.truncate(MAX_BYTES + 1)
     assert main(["--render", str(path), "--out", str(tmp_path / "out")]) == 4
     assert "MiB" in capsys.readouterr().err
 
 
-def test_rendering_and_measuring_are_two_things(tmp_path, capsys):
-    path = tmp_path / "page.md"
-    assert main(["--render", "some.json", "--pareto", str(path)]) == 2
+def test_rendering_and_comparing_are_two_things(capsys):
+    assert main(["--render", "some.json", "--compare", "some.json"]) == 2
     assert "--render" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("study", ["pareto", "models"])
+def test_a_study_is_refused_with_its_own_command(capsys, study):
+    assert main([f"--{study}", "page.md", "--data", "eval"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"python -m benchmarks.{study} PAGE")

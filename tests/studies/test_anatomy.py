@@ -77,7 +77,7 @@ def test_the_table(toy_folder, command, python, tmp_path):
     done = command("export", toy_folder, "--format", "all", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     told = python(
-        "import sys\nfrom asterisk.bench import anatomy\nanatomy.ROUNDS = 2\n"
+        "import sys\nfrom benchmarks import anatomy\nanatomy.ROUNDS = 2\n"
         f"sys.argv = ['anatomy', '--checkpoint', {str(toy_folder)!r},"
         f" '--artifacts', {str(tmp_path)!r}]\nanatomy.main()"
     )
