@@ -27,7 +27,7 @@ FORMATS = ("onnx", "tflite", "gguf")
 WEIGHT = "encoder.layer.1.output.LayerNorm.weight"  # stored as it is in every format
 PLACE = 17
 SMALLEST, LARGE, LARGEST = 23, 29, 30  # bits of a float32's exponent
-TEXTS = 200
+TEXTS = 100
 
 
 @pytest.fixture(scope="module")

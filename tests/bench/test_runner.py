@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from asterisk.bench.plan import Effort
 from asterisk.bench.runner import Request, Work, _on_target
 from asterisk.bench.targets import LOCAL, LocalSession
 from asterisk.cli.bench import choose, main
+from asterisk.common import texts
 from asterisk.common.errors import UnknownName, UsageError
 
 
@@ -34,27 +37,56 @@ def test_names_of_runtimes():
         choose("peers", without_peers=True)
 
 
+@pytest.fixture
+def other_python(tmp_path):
+    """An interpreter elsewhere, which notes what it is asked to run and can see."""
+    path = tmp_path / "python"
+    path.write_text(
+        f'#!/bin/sh\necho "$@ $PYTHONPATH" >> {tmp_path}/log\nexec {sys.executable} "$@"\n'
+    )
+    path.chmod(0o755)
+    return path
+
+
 @pytest.mark.slow
-def test_from_a_checkpoint_to_a_table(toy_folder, tmp_path, command):
-    arguments = [toy_folder, "--artifacts", tmp_path / "a", "--out", tmp_path / "o"]
-    done = command("bench", "--runtime", "onnx", *arguments, "--processes", 1, "--seed", 3)
+def test_from_a_checkpoint_to_a_table_with_a_peer_under_an_interpreter_of_its_own(
+    toy_folder, tmp_path, command, other_python
+):
+    out = tmp_path / "o"
+    options = ["--peer-python", other_python, "--artifacts", tmp_path / "a", "--out", out]
+    options += ["--processes", 1, "--seed", 3]
+    done = command("bench", toy_folder, "--runtime", "onnx,dynamic", *options)
     assert done.returncode == 0, done.stderr.decode()
     assert b"onnx int8: writing" in done.stderr
-    written = (tmp_path / "o" / "latest.md").read_text("utf-8")
-    assert done.stdout.decode() == written
-    report = json.loads((tmp_path / "o" / "latest.json").read_text("utf-8"))
+    text = (out / "latest.md").read_text("utf-8")
+    assert done.stdout.decode() == text
+    assert "x dynamic" in text
+    assert "the engine alone" in text
+    report = json.loads((out / "latest.json").read_text("utf-8"))
     assert report["settings"]["seed"] == 3
-    (found,) = report["rows"]
-    assert found["name"] == "onnx"
-    assert found["fidelity"]["cosine_mean"] > 0.998
-    assert found["below"] == []
-    assert 0.9 < found["fidelity"]["spearman"] <= 1
-    assert 0 <= found["fidelity"]["flipped"] < 0.5
+    ours, theirs = report["rows"]
+    assert (ours["name"], theirs["name"], theirs["model"]) == ("onnx", "dynamic", "")
+    assert ours["fidelity"]["cosine_mean"] > 0.998
+    assert ours["below"] == []
+    assert 0.9 < ours["fidelity"]["spearman"] <= 1
+    assert 0 <= ours["fidelity"]["flipped"] < 0.5
     mixed = report["interchange"]["onnx"]["torch"]
-    assert mixed["cosine_mean"] == pytest.approx(found["fidelity"]["cosine_mean"])
+    assert mixed["cosine_mean"] == pytest.approx(ours["fidelity"]["cosine_mean"])
     assert report["interchange"]["torch"]["torch"]["overlap_at_10"] == 1
-    assert set(found["latency"]) == {"8", "20", "128"}
-    assert set(found["throughput"]) == {"1", "2"}
+    assert set(ours["latency"]) == {"8", "20", "128"}
+    assert set(ours["throughput"]) == {"1", "2"}
+    # Of the same checkpoint: compared with the same FP32 vectors, over all texts.
+    assert theirs["fidelity"]["texts"] == ours["fidelity"]["texts"] == len(texts.load())
+    assert 0.9 < theirs["fidelity"]["cosine_mean"] < 1
+    assert (ours["padding"], theirs["padding"] > 0) == (0, True)
+    for kind in ("faster", "faster_engine"):
+        assert set(ours[kind]["dynamic"]) == {"8", "20", "128"}
+    assert "tokenizers (peers)" in report["machine"]["packages"]
+    log = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    ran = [words[2] for words in log]
+    assert ran == ["asterisk.bench.prepare", *["asterisk.bench.worker"] * 3]
+    home = str(Path(process.__file__).parents[2])
+    assert all(words[3].split(os.pathsep)[0] == home for words in log)
 
 
 def test_a_wrong_name_is_refused_before_anything_is_done(capsys):

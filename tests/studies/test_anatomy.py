@@ -73,15 +73,14 @@ def test_tflite_runs_without_parts(toy, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_table(toy_folder, command, python, tmp_path):
-    done = command("export", toy_folder, "--format", "all", "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
-    told = python(
-        "import sys\nfrom benchmarks import anatomy\nanatomy.ROUNDS = 2\n"
-        f"sys.argv = ['anatomy', '--checkpoint', {str(toy_folder)!r},"
-        f" '--artifacts', {str(tmp_path)!r}]\nanatomy.main()"
-    )
-    assert told.returncode == 0, told.stderr
-    rows = re.findall(r"^\| (.*?) \|", told.stdout, re.MULTILINE)
-    assert rows.count("products in int8") == rows.count("**text to vector**") == 2
+def test_the_table(toy_folder, artifact_of, monkeypatch, capsys):
+    folder = artifact_of("tflite", "int8").parent
+    monkeypatch.setattr(anatomy, "CALLS_OF", {"tflite": anatomy.tflite_call})
+    monkeypatch.setattr(anatomy, "ROUNDS", 1)
+    monkeypatch.setattr(anatomy, "CALLS", 2)
+    arguments = ["--checkpoint", str(toy_folder), "--artifacts", str(folder)]
+    monkeypatch.setattr("sys.argv", ["anatomy", *arguments])
+    assert anatomy.main() == 0
+    rows = re.findall(r"^\| (.*?) \|", capsys.readouterr().out, re.MULTILINE)
+    assert rows.count("products in int8") == rows.count("**text to vector**") == 1
     assert rows[-1] == "**sum**"

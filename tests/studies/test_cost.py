@@ -63,7 +63,7 @@ def test_the_loop_adds_less_than_its_target_to_a_call():
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 def test_the_worker_is_hardly_larger_than_a_bare_script(artifact_of, toy_folder, capsys):
     folder = artifact_of("onnx", "int8").parent
-    options = ["--checkpoint", str(toy_folder), "--artifacts", str(folder), "--processes", "3"]
+    options = ["--checkpoint", str(toy_folder), "--artifacts", str(folder), "--processes", "1"]
     main(["--runtime", "onnx", *options])
     _, _, row = capsys.readouterr().out.splitlines()
     bare, worker, above = (float(cell) for cell in row.split("|")[2:5])

@@ -126,11 +126,11 @@ def test_a_peer_is_evaluated_through_what_the_worker_opens(sets, tmp_path, monke
 
 
 @pytest.mark.slow
-def test_from_folders_to_figures(toy_folder, sets, tmp_path):
+def test_from_folders_to_figures(toy_folder, artifact_of, sets, tmp_path):
     request = Request(
         ("tflite",),
         (),
-        *(toy_folder, tmp_path / "a", tmp_path / "w"),
+        *(toy_folder, artifact_of("tflite", "int8").parent, tmp_path / "w"),
         (1,),
         replace(QUICK, processes=1, calls=5, seconds=0.01, warm_seconds=0.0),
         *(1, 180.0),

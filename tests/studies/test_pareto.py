@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -118,7 +119,7 @@ def test_wrong_arguments_are_one_line(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_from_a_checkpoint_to_a_page(toy_folder, tmp_path):
+def test_from_a_checkpoint_to_a_page(toy_folder, artifact_of, tmp_path):
     """Every recipe of a format, with sets to evaluate on; an export that fails is a line."""
     sts = tmp_path / "eval" / "stsb"
     sts.mkdir(parents=True)
@@ -128,6 +129,8 @@ def test_from_a_checkpoint_to_a_page(toy_folder, tmp_path):
     # What cannot be replaced stops the export of that recipe alone.
     blocked = tmp_path / "a" / "toy-onnx-fp32"
     blocked.mkdir(parents=True)
+    for recipe in ("int8", "int8-emb4"):
+        shutil.copytree(artifact_of("onnx", recipe), tmp_path / "a" / f"toy-onnx-{recipe}")
     (blocked / "mine.txt").write_text("kept")
     arguments = [tmp_path / "p" / "pareto.md", toy_folder, "--artifacts", tmp_path / "a"]
     arguments += ["--runtime", "onnx", "--data", tmp_path / "eval", "--processes", 1, "--seed", 3]
