@@ -1,7 +1,7 @@
 """What was measured on what: everything a reader needs to judge a number. Standard library only.
 
 ``python -m asterisk.bench.machine`` answers questions about the machine that it runs on, asked as
-a worker is: ``machine``, ``state``, ``weigh`` and ``missing``, each with the names of packages.
+a worker is: those of `ANSWERS`, each with its argument.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
@@ -332,18 +332,17 @@ def _is_mac() -> bool:
     return platform.system() == "Darwin"
 
 
+ANSWERS: Mapping[str, Callable[[Any], Any]] = {
+    "machine": describe,
+    "state": lambda _: state(),
+    "cpus": lambda _: cpus(),
+    "weigh": weigh,
+    "missing": missing,
+}
+
+
 def _answer(spec: Mapping[str, Any]) -> dict[str, Any]:
-    answer: dict[str, Any] = {}
-    if "machine" in spec:
-        answer["machine"] = describe(spec["machine"])
-        answer["cpus"] = cpus()
-    if "state" in spec:
-        answer["state"] = state()
-    if "weigh" in spec:
-        answer["weigh"] = weigh(spec["weigh"])
-    if "missing" in spec:
-        answer["missing"] = missing(spec["missing"])
-    return answer
+    return {key: ANSWERS[key](value) for key, value in spec.items()}
 
 
 if __name__ == "__main__":

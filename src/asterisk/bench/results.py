@@ -144,7 +144,7 @@ def read(path: Path) -> Report:
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
             schema = values.get("schema") if isinstance(values, dict) else None
             raise ValueError(f"a report of schema {schema!r}"[:60] + f", not {SCHEMA}")
-        _check(values, Report, "report")
+        check(values, Report, "report")
         return Report.from_json(text)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as failure:
         reason = one_line(failure)[:200] if type(failure) is ValueError else "it is damaged"
@@ -156,7 +156,7 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"it has {constant}, which is no number")
 
 
-def _check(value: Any, hint: Any, where: str, depth: int = 0) -> None:
+def check(value: Any, hint: Any, where: str, depth: int = 0) -> None:
     """Raise ValueError unless ``value``, as JSON has it, is of the type ``hint``.
 
     Numbers have to be finite and within 62 bits, whatever the type. A dataclass is an object with
@@ -170,16 +170,16 @@ def _check(value: Any, hint: Any, where: str, depth: int = 0) -> None:
     if origin in (Union, types.UnionType):  # of one type and None
         if value is not None:
             (some,) = set(get_args(hint)) - {type(None)}
-            _check(value, some, where, depth)
+            check(value, some, where, depth)
     elif origin in (list, dict) and isinstance(value, origin):
         for key, item in value.items() if origin is dict else enumerate(value):
-            _check(item, get_args(hint)[-1], f"{where}[{key!r:.40}]", depth + 1)
+            check(item, get_args(hint)[-1], f"{where}[{key!r:.40}]", depth + 1)
     elif is_dataclass(hint) and isinstance(value, dict):
         _check_object(value, hint, where, depth)
     elif hint is Any:
         values = value.values() if isinstance(value, dict) else value
         for item in values if isinstance(value, dict | list) else ():
-            _check(item, Any, where, depth + 1)
+            check(item, Any, where, depth + 1)
     elif not _is_plain(value, hint):
         raise ValueError(f"{where} is no {getattr(hint, '__name__', hint)}")
 
@@ -190,7 +190,7 @@ def _check_object(value: Mapping[str, Any], hint: Any, where: str, depth: int) -
         raise ValueError(f"{where} has {unknown[0]!r:.40}, which no report has")
     for each in fields(hint):
         if each.name in value:
-            _check(value[each.name], hints[each.name], f"{where}.{each.name}", depth + 1)
+            check(value[each.name], hints[each.name], f"{where}.{each.name}", depth + 1)
         elif each.default is MISSING and each.default_factory is MISSING:
             raise ValueError(f"{where} has no {each.name}")
 
@@ -236,7 +236,7 @@ def check_renderable(report: Report) -> None:
                 if name not in getattr(report, part):
                     raise ValueError(f"{part} has no {name}")
             _check_items(getattr(report, part), {**kinds, **_OPTIONAL.get(part, {})}, part)
-        _check(report.settings["effort"].get("processes"), int, "settings.effort.processes")
+        check(report.settings["effort"].get("processes"), int, "settings.effort.processes")
         for name, target in report.targets.items():
             where = f"targets[{name!r:.40}]"
             _check_items(target, _TARGET, where)
@@ -256,4 +256,4 @@ def check_renderable(report: Report) -> None:
 def _check_items(values: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> None:
     for name, kind in kinds.items():
         if name in values:
-            _check(values[name], kind, f"{where}.{name}")
+            check(values[name], kind, f"{where}.{name}")

@@ -279,29 +279,17 @@ def _save_vectors(encoder: Encoder, spec: Spec) -> None:
     np.save(spec["vectors"], encoder.encode(texts[: spec["count"]]))
 
 
-def time_latency(spec: Spec) -> dict[str, Any]:
-    """Time the start, single calls by length, their parts, and throughput."""
+def measure_times(spec: Spec) -> dict[str, Any]:
+    """Time the start and throughput and, for latency, single calls by length and their parts."""
     watch = Stopwatch()
     encoder = start(spec, watch)
-    return {
-        "phases": watch.phases,
-        "latency": latency(encoder, spec),
-        "parts": parts(encoder, spec),
-        "passes": throughput(encoder, spec),
-        "padding": padding(encoder, spec),
-        "lessened": lessened(encoder),
-    }
-
-
-def time_throughput(spec: Spec) -> dict[str, Any]:
-    """Time the start and throughput."""
-    watch = Stopwatch()
-    encoder = start(spec, watch)
-    return {
-        "phases": watch.phases,
-        "passes": throughput(encoder, spec),
-        "lessened": lessened(encoder),
-    }
+    answer: dict[str, Any] = {"phases": watch.phases}
+    if spec["kind"] == "latency":
+        answer |= {"latency": latency(encoder, spec), "parts": parts(encoder, spec)}
+    answer["passes"] = throughput(encoder, spec)
+    if spec["kind"] == "latency":
+        answer["padding"] = padding(encoder, spec)
+    return answer | {"lessened": lessened(encoder)}
 
 
 def measure_memory(spec: Spec) -> dict[str, Any]:
@@ -364,8 +352,8 @@ def _mark() -> None:
 
 
 KINDS: Mapping[str, Callable[[Spec], dict[str, Any]]] = {
-    "latency": time_latency,
-    "throughput": time_throughput,
+    "latency": measure_times,
+    "throughput": measure_times,
     "memory": measure_memory,
     "vectors": embed,
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import io
 import json
-import math
 import re
 import struct
 import tarfile
@@ -21,9 +20,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import asterisk
-from asterisk.bench import machine
 from asterisk.bench.plan import Row
 from asterisk.bench.process import MAX_ANSWER, CellError
+from asterisk.bench.results import check
 from asterisk.bench.targets import INPUTS, OUTPUT, Ssh, TargetError, check_cpus
 from asterisk.common.errors import MissingExtra
 from asterisk.common.remote import client, printable
@@ -48,6 +47,27 @@ _ASK_VERSION = (
     "import platform, sys; print('asterisk-python', *sys.version_info[:2], platform.machine())"
 )
 _NPY = b"\x93NUMPY\x01\x00"
+Samples = dict[str, list[int]]
+MEASUREMENT: Mapping[str, Any] = {
+    "phases": dict[str, int],
+    "latency": Samples,
+    "parts": dict[str, Samples],
+    "passes": list[int],
+    "memory": dict[str, dict[str, int | None]],
+    "shared": list[str],
+    "lessened": str,
+    "stability": float | None,
+}
+STATE: Mapping[str, Any] = {
+    "load": float | None,
+    "governor": str,
+    "frequency_khz": float | None,
+    "frequencies_khz": list[float],
+    "temperature_c": float | None,
+    "throttled": str,
+    "throttle_count": float | None,
+}
+NO_MEASUREMENT = "answered with something other than a measurement"
 
 
 class Disconnected(CellError):
@@ -123,7 +143,7 @@ class SshSession:
         """Compile the package there, so that no worker has to; check numpy and CPUs."""
         compiled = [self.target.python, "-m", "compileall", "-q", f"{self.home}/lib"]
         self.run(compiled, timeout=PUSH_SECONDS)
-        answer = self._ask_machine({"machine": [], "missing": ["numpy"]})
+        answer = self._ask_machine({"cpus": None, "missing": ["numpy"]})
         if answer.get("missing"):
             raise TargetError(
                 f"{self.target}: numpy is not installed there; install it with: pip install numpy"
@@ -202,7 +222,7 @@ class SshSession:
 
     def state(self) -> dict[str, Any]:
         """Return its state."""
-        return check_state(self._ask_machine({"state": True}).get("state"))
+        return check_state(self._ask_machine({"state": None}).get("state"))
 
     def takes(self, row: Row) -> bool:  # noqa: ARG002
         """Take everything; `lacks` says what is not installed there."""
@@ -222,7 +242,8 @@ class SshSession:
         value = self._ask_machine({"weigh": sorted(names)}).get("weigh")
         if not isinstance(value, dict) or value.keys() != {"bytes", "base"}:
             return None
-        return value if all(map(_is_count, value.values())) else None
+        _check(value, {"bytes": int, "base": int})
+        return value if min(value.values()) >= 0 else None
 
     def run(
         self,
@@ -291,30 +312,32 @@ def _plain(value: Any) -> Any:
     try:
         return printable.plain(value)
     except ValueError:
-        raise CellError("answered with something other than a measurement") from None
+        raise CellError(NO_MEASUREMENT) from None
 
 
 def check_measurement(answer: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return an answer to ``spec`` whose figures can be computed with; CellError otherwise."""
     clean: dict[str, Any] = _plain(dict(answer))
-    checks: Mapping[str, Callable[[Any], bool]] = {
-        "phases": _are_phases,
-        "latency": lambda value: (
-            isinstance(value, dict)
-            and value.keys() == set(spec.get("buckets", ()))
-            and all(map(_are_samples, value.values()))
-        ),
-        "parts": _are_parts,
-        "passes": _are_samples,
-        "memory": _is_memory,
-        "shared": lambda value: (
-            isinstance(value, list) and all(isinstance(text, str) for text in value)
-        ),
-        "lessened": lambda value: isinstance(value, str),
-        "stability": lambda value: value is None or _is_finite(value),
-    }
-    if not all(is_sound(clean[key]) for key, is_sound in checks.items() if key in clean):
-        raise CellError("answered with something other than a measurement")
+    _check(clean, MEASUREMENT)
+    phases, latency = clean.get("phases"), clean.get("latency")
+    memory: Mapping[str, Mapping[str, Any]] = clean.get("memory", {})
+    parts: Mapping[str, Mapping[str, Any]] = clean.get("parts", {})
+    samples = [
+        *(latency or {}).values(),
+        *(taken for part in parts.values() for taken in part.values()),
+    ]
+    samples += [clean["passes"]] if "passes" in clean else []
+    sizes = [size for phase in memory.values() for size in phase.values() if size is not None]
+    sound = (
+        (phases is None or phases.keys() >= {"import", "load", "first"})
+        and (latency is None or latency.keys() == set(spec.get("buckets", ())))
+        and all(key.isdigit() for key in parts)
+        and all(phase.keys() >= {"pss", "private", "rss", "peak"} for phase in memory.values())
+        and all(taken and min(taken) > 0 for taken in samples)
+        and min([0, *(phases or {}).values(), *sizes]) == 0
+    )
+    if not sound:
+        raise CellError(NO_MEASUREMENT)
     return clean
 
 
@@ -342,52 +365,15 @@ def check_vectors(path: Path, count: int) -> None:
 
 def check_state(value: Any) -> dict[str, Any]:
     """Return what `asterisk.bench.machine.state` would; CellError for anything else."""
-
-    def is_alike(key: str) -> bool:
-        if key in ("governor", "throttled"):
-            return isinstance(value[key], str)
-        if isinstance(value[key], list):
-            return all(map(_is_finite, value[key]))
-        return value[key] is None or _is_finite(value[key])
-
-    keys = machine.state().keys()
-    if not (isinstance(value, dict) and keys <= value.keys() and all(map(is_alike, keys))):
-        raise CellError("answered with something other than its state")
-    return {key: value[key] for key in keys}
+    if not (isinstance(value, dict) and value.keys() >= STATE.keys()):
+        raise CellError(NO_MEASUREMENT)
+    _check(value, STATE)
+    return {key: value[key] for key in STATE}
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _are_phases(value: Any) -> bool:
-    named = isinstance(value, dict) and {"import", "load", "first"} <= value.keys()
-    return named and all(map(_is_count, value.values()))
-
-
-def _are_samples(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(_is_count(sample) and sample > 0 for sample in value)
-    )
-
-
-def _are_parts(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(part, dict) and key.isdigit() and all(map(_are_samples, part.values()))
-        for key, part in value.items()
-    )
-
-
-def _is_memory(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(phase, dict)
-        and {"pss", "private", "rss", "peak"} <= phase.keys()
-        and all(size is None or _is_count(size) for size in phase.values())
-        for phase in value.values()
-    )
+def _check(values: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+    try:
+        for key in values.keys() & types.keys():
+            check(values[key], types[key], key)
+    except ValueError:
+        raise CellError(NO_MEASUREMENT) from None
