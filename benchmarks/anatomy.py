@@ -225,25 +225,26 @@ def _bound(function: Callable[[Any], object], given: Any) -> Call:
     return lambda: function(given)
 
 
-def memory(artifact: Path) -> dict[str, float]:
+def memory(artifact: Path, texts: Sequence[str]) -> dict[str, float]:
     """Return the PSS of a process of its own by what it is for, MB, after 200 texts. Linux only."""
     finished = subprocess.run(
-        [sys.executable, "-c", _CHILD, str(artifact)], capture_output=True, check=True, text=True
+        [sys.executable, "-c", _CHILD, str(artifact)],
+        input=json.dumps((list(texts) * 200)[:200]),
+        capture_output=True,
+        check=True,
+        text=True,
     )
-    found: dict[str, float] = json.loads(finished.stdout)
-    return found
+    return by_kind(finished.stdout, str(artifact))
 
 
 _CHILD = """
 import json, sys
 import asterisk
-from asterisk.bench.prepare import choose
+texts = json.load(sys.stdin)
 runtime = asterisk.load(sys.argv[1])
-for text in (choose(runtime.tokenizer).buckets[20] * 2)[:200]:
+for text in texts:
     runtime.encode(text)
-lines = open("/proc/self/smaps").read()
-from benchmarks.anatomy import by_kind
-print(json.dumps(by_kind(lines, sys.argv[1])))
+print(open("/proc/self/smaps").read())
 """
 
 
@@ -275,10 +276,11 @@ def main() -> int:
     checkpoint = load_checkpoint(chosen.checkpoint)
     with open_reference(checkpoint) as reference:
         samples = reference.samples
+    texts = choose(checkpoint.tokenizer.open()).buckets[20]
     occupied = {}
     for format in CALLS_OF:
         artifact = chosen.artifacts / f"{checkpoint.name}-{format}-int8"
-        occupied[format] = memory(artifact)
+        occupied[format] = memory(artifact, texts)
         with asterisk.load(artifact) as runtime, tempfile.TemporaryDirectory() as folder:
             print(times(format, checkpoint, samples, runtime, Path(folder)), end="\n\n", flush=True)
     names = list(next(iter(occupied.values())))

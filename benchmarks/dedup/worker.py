@@ -7,7 +7,6 @@ kernel's peak (VmHWM); all are taken before any other threshold is tried.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.bench.worker import snapshot
+from asterisk.bench.worker import serve, snapshot
 
 if TYPE_CHECKING:
     from asterisk.apps.dedup.result import Cluster
@@ -29,9 +28,8 @@ LEAST = 0.80  # cosine of the pairs that are kept for other thresholds
 MOST = 12  # bits
 
 
-def main() -> None:
+def measure(spec: dict[str, Any]) -> dict[str, Any]:
     """Run a method, measure it, and leave its pairs in a file."""
-    spec = json.load(sys.stdin)
     phases: dict[str, float] = {}
     sweep = _asterisk(spec, phases) if spec["method"] == "asterisk" else _hashing(spec, phases)
     answer: dict[str, Any] = {
@@ -43,7 +41,7 @@ def main() -> None:
     first, second, nearness, stands = sweep()
     found: dict[str, Any] = {"first": first, "second": second, "nearness": nearness, **stands}
     np.savez(spec["out"], **found)
-    print(json.dumps(answer))
+    return answer
 
 
 def _asterisk(spec: dict[str, Any], phases: dict[str, float]) -> Sweep:
@@ -162,4 +160,4 @@ def _hashing(spec: dict[str, Any], phases: dict[str, float]) -> Sweep:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(serve(measure))

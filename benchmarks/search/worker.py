@@ -15,9 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asterisk.bench import worker as memory
-from asterisk.bench.worker import answer
-from asterisk.bench.worker import error as refusal
+from asterisk.bench.worker import error, serve, sharers, snapshot
 from asterisk.model.prompt_names import prompt_name_of
 
 if TYPE_CHECKING:
@@ -123,7 +121,7 @@ def rate(spec: Spec) -> dict[str, Any]:
         "indexed_per_s": len(texts) / indexed * 1e9,
         "cpu_ns": worked / len(texts),
         "embedded_per_s": len(texts) / embedded * 1e9,
-        "memory": memory.snapshot(),
+        "memory": snapshot(),
     }
 
 
@@ -180,8 +178,8 @@ def _timed(searches: Mapping[str, Callable[[str], Sequence[Any]]], spec: Spec) -
     return {
         "samples": samples,
         "cpu": cpu,
-        "memory": memory.snapshot(),
-        "shared": memory.sharers(),
+        "memory": snapshot(),
+        "shared": sharers(),
     }
 
 
@@ -213,15 +211,8 @@ def attempt(spec: Spec) -> dict[str, Any]:
             os.environ[name] = "1"  # before anything imports numpy
         return KINDS[spec["kind"]](spec)
     except Exception as failure:
-        return refusal(failure)
-
-
-def main() -> int:
-    """Read a spec, do it, answer."""
-    spec = json.load(sys.stdin)
-    answer(lambda: attempt(spec))
-    return 0
+        return error(failure)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(attempt))

@@ -102,13 +102,13 @@ def test_an_artifact_that_is_there_is_not_exported_again(artifact, tmp_path, mon
     name = f"{places.SHIPPED}-{finding.FORMAT}-{finding.RECIPE}"
     shutil.copytree(artifact, tmp_path / name)
     monkeypatch.setattr(finding, "ask", lambda *_, **__: pytest.fail("it exports"))
-    assert finding.usual(tmp_path, lambda _: None) == tmp_path / name
+    assert finding.default_artifact(tmp_path, lambda _: None) == tmp_path / name
 
 
 @pytest.mark.slow
 def test_an_artifact_that_is_missing_is_exported(tmp_path):
     told: list[str] = []
-    found = finding.usual(tmp_path / "artifacts", told.append)
+    found = finding.default_artifact(tmp_path / "artifacts", told.append)
     assert found == tmp_path / "artifacts" / f"{places.SHIPPED}-{finding.FORMAT}-{finding.RECIPE}"
     assert open_artifact(found).manifest.format == finding.FORMAT
     assert len(told) == 1
@@ -119,7 +119,7 @@ def test_an_export_that_fails_is_one_line(tmp_path, monkeypatch):
     for answer in ({"refused": "no disk", "status": 7}, {"rows": [], "failed": {"tflite": "why"}}):
         monkeypatch.setattr(finding, "ask", lambda *_, answer=answer, **__: answer)
         with pytest.raises(EngineError, match=r"could not be exported: (no disk|why)"):
-            finding.usual(tmp_path, lambda _: None)
+            finding.default_artifact(tmp_path, lambda _: None)
 
 
 def test_bad_arguments_are_one_line(command, tmp_path):

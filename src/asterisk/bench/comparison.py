@@ -29,7 +29,6 @@ FIGURES = (*TESTED, "cosine", "overlap", "size", "instructions")
 FLOORS, BYTES = ("cosine", "overlap"), ("pss", "size")
 MACHINE = ("cpu", "isa", "cores", "ram_bytes", "system", "architecture")
 HEADINGS = ("row", "figure", "old", "new", "change", "95 %", "p", "processes", "verdict")
-LEFT = (0, 1, 8)
 DIGITS = {"cosine": 5, "overlap": 4, "p50": 4}
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%")
 _MB = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)MB")
@@ -286,10 +285,7 @@ def _number(text: str) -> tuple[int, str]:
 
 
 def check_machines(unlike: Sequence[str], limits: Mapping[str, Limit]) -> None:
-    """Raise UsageError if machines are ``unlike`` and times or memory are to be compared.
-
-    Where ``limits`` name nothing, all is compared.
-    """
+    """Raise UsageError if ``unlike`` machines are to be compared by more than exact figures."""
     if unlike and (not limits or any(name in limits for name in TESTED)):
         raise UsageError(
             f"times and memory of unlike machines cannot be compared: {'; '.join(unlike)} "
@@ -376,7 +372,7 @@ def table(comparison: Comparison) -> str:
         notes.append(f"- {few} figures have too few processes for a test: {advice}")
     counts = Counter(line.verdict for line in comparison.lines)
     total = ", ".join(f"{number} {verdict}" for verdict, number in counts.most_common())
-    parts = [grid([HEADINGS, *cells], LEFT), *(["", *notes] if notes else [])]
+    parts = [grid([HEADINGS, *cells], (0, 1, 8)), *(["", *notes] if notes else [])]
     return "\n".join([*parts, "", f"{total or 'nothing to compare'}."]) + "\n"
 
 

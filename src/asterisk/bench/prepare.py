@@ -14,12 +14,11 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asterisk.artifact import is_artifact, open_artifact
-from asterisk.bench import machine, peers, process
+from asterisk.bench import peers, process
 from asterisk.bench.plan import BUCKETS, LONG, REFERENCE, Row
 from asterisk.bench.process import ask
 from asterisk.bench.worker import serve
@@ -228,7 +227,11 @@ def build_peer(name: str, work: Path, checkpoint: Path, fingerprint: str) -> Row
 
     ``fingerprint`` is that of the model in the folder ``checkpoint``.
     """
+    from importlib.metadata import version
+
     import numpy as np
+
+    from asterisk.bench import machine
 
     peer = peers.find(name)
     row: Row = peer.ROW
@@ -254,6 +257,8 @@ def build_peer(name: str, work: Path, checkpoint: Path, fingerprint: str) -> Row
 
 def _edition(name: str, peer: Any, fingerprint: str) -> str:
     """Name the folder of a peer's files after the code, engine and model they are made of."""
+    from importlib.metadata import PackageNotFoundError, version
+
     here = Path(peers.__file__ if isinstance(peer, peers.Peer) else peer.__file__)
     is_package = isinstance(peer, peers.Peer) or peer.__package__
     digest = hashlib.sha256(fingerprint.encode())

@@ -286,7 +286,7 @@ def open_quantized(folder: Path, threads: int) -> PeerEncoder:
     tokenize, pad = tokenizer(folder)
 
     def run(ids: Ids, mask: Ids) -> Array:
-        vectors: Array = session.run(None, dict(zip(INPUTS, (ids, mask), strict=True)))[0]
+        vectors: Array = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
         return vectors
 
     return PeerEncoder(tokenize, run, threads, pad=pad)
@@ -366,7 +366,7 @@ def open_original(folder: Path, threads: int) -> PeerEncoder:
         )["input_ids"]
 
     def run(ids: Any, mask: Any) -> Any:  # noqa: ARG001 - it was exported without one
-        return session.run(None, {INPUTS[0]: ids})[0]
+        return session.run(None, {"input_ids": ids})[0]
 
     pad = tokenizer.pad_token_id
     return PeerEncoder(tokenize, run, threads, batch_size=1, own_padding=pad)
