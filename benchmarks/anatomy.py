@@ -113,12 +113,12 @@ def tflite_call(
     graph.without = without
     path.write_bytes(tflite.sentence_model(graph, "part", checkpoint.tensors, *found))
     interpreter: Any = Interpreter(str(path), num_threads=1)
-    place = interpreter.get_input_details()[0]["index"]
+    index = interpreter.get_input_details()[0]["index"]
 
     def at(tokens: int) -> Call:
-        interpreter.resize_tensor_input(place, [1, tokens])
+        interpreter.resize_tensor_input(index, [1, tokens])
         interpreter.allocate_tensors()
-        interpreter.set_tensor(place, np.arange(tokens, dtype=np.int32)[None])
+        interpreter.set_tensor(index, np.arange(tokens, dtype=np.int32)[None])
         invoke: Call = interpreter.invoke
         return invoke
 
@@ -178,8 +178,8 @@ def times(
     engines = {}
     for name, (given, without) in variants.items():
         (folder / name).mkdir()
-        known = found if given is checkpoint else NOTHING
-        engines[name] = CALLS_OF[format](given, known, without, folder / name)
+        calibration = found if given is checkpoint else NOTHING
+        engines[name] = CALLS_OF[format](given, calibration, without, folder / name)
     buckets = choose(runtime.tokenizer).buckets
     columns = {}
     for tokens, chosen in buckets.items():
@@ -216,9 +216,9 @@ def _shares(took: Mapping[str, float]) -> dict[str, float]:
 
 
 def _without_blocks(checkpoint: Checkpoint) -> Checkpoint:
-    kept = {k: v for k, v in checkpoint.tensors.items() if not k.startswith("encoder.")}
+    tensors = {k: v for k, v in checkpoint.tensors.items() if not k.startswith("encoder.")}
     config = replace(checkpoint.config, num_layers=0)
-    return replace(checkpoint, config=config, tensors=kept)
+    return replace(checkpoint, config=config, tensors=tensors)
 
 
 def _bound(function: Callable[[Any], object], given: Any) -> Call:

@@ -234,19 +234,19 @@ def plot(run: Comparison) -> bytes | None:
 
     MissingExtra without matplotlib.
     """
-    known = [
+    shown = [
         (it, share)
         for it in run.entries
         if (share := it.share(run.truth)) is not None and it.pss and TIMED[0] in it.ms
     ]
-    if not known:
+    if not shown:
         return None
     with canvas(576, 360, layout="constrained") as figure:
         axes = figure.subplots()
-        for number, (it, share) in enumerate(known):
+        for number, (it, share) in enumerate(shown):
             at = it.ms[TIMED[0]], 100 * share
             # What nothing is faster and better than has room above and left of it, the rest below.
-            best = not any(o.ms[TIMED[0]] < at[0] and other > share for o, other in known)
+            best = not any(o.ms[TIMED[0]] < at[0] and other > share for o, other in shown)
             label: dict[str, Any] = (
                 {"xytext": (-8, 6), "ha": "right"} if best else {"xytext": (0, -32), "ha": "center"}
             )

@@ -68,10 +68,10 @@ class Recipe:
         """Return what should be small: size, memory, times, distance from FP32; None if unknown."""
         times = [self.ms.get(tokens) for tokens in TIMED]
         mean = self.fidelity.get("cosine_mean")
-        known = [cost for cost in (self.size, self.pss, *times) if cost is not None]
-        if mean is None or len(known) < 2 + len(TIMED):
+        figures = [cost for cost in (self.size, self.pss, *times) if cost is not None]
+        if mean is None or len(figures) < 2 + len(TIMED):
             return None
-        return (*known, 1 - mean)
+        return (*figures, 1 - mean)
 
 
 def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
@@ -84,9 +84,9 @@ def mark(recipes: Iterable[Recipe]) -> None:
 
     Nor does it keep another off.
     """
-    known = [(recipe, costs) for recipe in recipes if (costs := recipe.costs()) is not None]
-    for recipe, costs in known:
-        recipe.front = not any(dominates(other, costs) for _, other in known)
+    measured = [(recipe, costs) for recipe in recipes if (costs := recipe.costs()) is not None]
+    for recipe, costs in measured:
+        recipe.front = not any(dominates(other, costs) for _, other in measured)
 
 
 @dataclass(slots=True)
@@ -223,21 +223,21 @@ def plot(run: Pareto) -> bytes | None:
 
     MissingExtra without matplotlib.
     """
-    known = [it for it in run.recipes if it.costs() is not None]
-    if not known:
+    shown = [it for it in run.recipes if it.costs() is not None]
+    if not shown:
         return None
     with canvas(576, 360, layout="constrained") as figure:
         from matplotlib import ticker
 
         axes = figure.subplots()
-        places = [(it.size / MB, it.ms[TIMED[0]]) for it in known]
-        nines = [-math.log10(max(1 - it.fidelity["cosine_mean"], 1e-7)) for it in known]
-        sizes = [90 if it.front else 35 for it in known]
-        dots = axes.scatter(*zip(*places, strict=True), c=nines, s=sizes, cmap="viridis")
+        points = [(it.size / MB, it.ms[TIMED[0]]) for it in shown]
+        nines = [-math.log10(max(1 - it.fidelity["cosine_mean"], 1e-7)) for it in shown]
+        sizes = [90 if it.front else 35 for it in shown]
+        dots = axes.scatter(*zip(*points, strict=True), c=nines, s=sizes, cmap="viridis")
         turned = {"size": 8, "rotation": 15, "rotation_mode": "anchor"}
-        for it, place in zip(known, places, strict=True):
+        for it, point in zip(shown, points, strict=True):
             name = f"{it.format} {it.recipe}"
-            axes.annotate(name, place, (6, 2), textcoords="offset points", **turned)
+            axes.annotate(name, point, (6, 2), textcoords="offset points", **turned)
         axes.set(xlabel="size, MB", ylabel=f"{TIMED[0]} tokens, ms", xscale="log", yscale="log")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))

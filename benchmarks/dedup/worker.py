@@ -82,10 +82,10 @@ def _asterisk(spec: dict[str, Any], phases: dict[str, float]) -> Sweep:
                 again = copies.spread(parted(links, vectors, threshold, of))
                 stands[f"at_{threshold}"] = _stands(copies.rows, again)
         if of is not None:
-            told = {row: of(row) for row in {*first.tolist(), *second.tolist()}}
+            numbers = {row: of(row) for row in {*first.tolist(), *second.tolist()}}
             agree = np.array(
                 [
-                    not contradict(told[i], told[j])
+                    not contradict(numbers[i], numbers[j])
                     for i, j in zip(first.tolist(), second.tolist(), strict=True)
                 ],
                 np.bool_,
@@ -127,9 +127,9 @@ def _hashing(spec: dict[str, Any], phases: dict[str, float]) -> Sweep:
     with Path(spec["texts"]).open(encoding="utf-8") as file:
         lines = (line[:-1] for line in file)
         if spec["method"] == "exact":
-            known: dict[bytes, int] = {}
+            seen: dict[bytes, int] = {}
             stands = np.array(
-                [known.setdefault(digest(text), row) for row, text in enumerate(lines)]
+                [seen.setdefault(digest(text), row) for row, text in enumerate(lines)]
             )
         else:
             hashes = simhash.hashes(lines, spec["method"].removeprefix("simhash "))

@@ -158,8 +158,8 @@ def _configuration() -> str:
     if platform.machine() in ("aarch64", "arm64"):
         return "arm64"
     flags: list[str] = processor()["isa"]
-    known = {"avx512_vnni": "avx512_vnni", "avx512f": "avx512"}
-    return next((name for flag, name in known.items() if flag in flags), "avx2")
+    configurations = {"avx512_vnni": "avx512_vnni", "avx512f": "avx512"}
+    return next((name for flag, name in configurations.items() if flag in flags), "avx2")
 
 
 def open_onnx(folder: Path, threads: int) -> SentenceTransformersEncoder:

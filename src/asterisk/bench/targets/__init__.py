@@ -118,8 +118,8 @@ def _options(text: str, parts: Iterable[str], names: set[str]) -> dict[str, str]
     for part in parts:
         name, equals, value = part.partition("=")
         if not equals or name not in names or name in options:
-            known = ", ".join(sorted(names))
-            raise UsageError(f"{part!r} in {text!r} is not understood; there are: {known}")
+            every = ", ".join(sorted(names))
+            raise UsageError(f"{part!r} in {text!r} is not understood; there are: {every}")
         options[name] = value
     return options
 

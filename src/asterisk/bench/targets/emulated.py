@@ -142,16 +142,16 @@ class EmulatedSession:
 
     def ask(self, module: str, spec: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Run ``module`` emulated; instructions a call are added to what it answers."""
-        there = dict(spec)
+        remote = dict(spec)
         output = spec.get(OUTPUT)
         if self.arm:
             for key in INPUTS:
                 if spec.get(key):
-                    there[key] = self._bring(Path(spec[key]))
-            there[OUTPUT] = f"{WORK}/{OUTPUT}.npy" if output else ""
+                    remote[key] = self._bring(Path(spec[key]))
+            remote[OUTPUT] = f"{WORK}/{OUTPUT}.npy" if output else ""
         counts = self.folder / COUNTS
         counts.unlink(missing_ok=True)
-        answer = process.ask(module, there, timeout * SLOWER, python=self.python())
+        answer = process.ask(module, remote, timeout * SLOWER, python=self.python())
         if output and self.arm:
             (self.folder / f"{OUTPUT}.npy").replace(output)
         if self.counting and "marked" in answer:

@@ -155,16 +155,16 @@ class SshSession:
         """Run ``module`` there, its files brought there before and its vectors back after."""
         if self.lost:
             raise CellError(self.lost)
-        there = {**spec, **self.extra}
+        remote = {**spec, **self.extra}
         try:
             for key in INPUTS:
                 if spec.get(key):
-                    there[key] = self._bring(Path(spec[key]))
+                    remote[key] = self._bring(Path(spec[key]))
             if spec.get(OUTPUT):
-                there[OUTPUT] = f"{self.home}/{OUTPUT}.npy"
-            answer = check_measurement(self._supervise(module, there, timeout), spec)
+                remote[OUTPUT] = f"{self.home}/{OUTPUT}.npy"
+            answer = check_measurement(self._supervise(module, remote, timeout), spec)
             if spec.get(OUTPUT):
-                self._fetch(there[OUTPUT], Path(spec[OUTPUT]), spec)
+                self._fetch(remote[OUTPUT], Path(spec[OUTPUT]), spec)
         except Disconnected as failure:
             try:  # once more, so that the other cells do not wait in vain
                 self.run(["true"])
@@ -203,9 +203,9 @@ class SshSession:
             self.pushed[local] = f"{self.home}/{name}/it"
         return self.pushed[local]
 
-    def _fetch(self, there: str, here: Path, spec: Mapping[str, Any]) -> None:
+    def _fetch(self, remote: str, here: Path, spec: Mapping[str, Any]) -> None:
         staged = self.folder / "fetched.npy"
-        staged.write_bytes(self.run(["cat", "--", there], limit=MAX_VECTORS))
+        staged.write_bytes(self.run(["cat", "--", remote], limit=MAX_VECTORS))
         texts = len(json.loads(Path(spec["texts"]).read_text("utf-8")))
         check_vectors(staged, min(spec["count"] or texts, texts))
         staged.replace(here)
