@@ -222,13 +222,8 @@ def cpus() -> list[int] | None:
 
 
 def _size(package: Distribution) -> int:
-    total = 0
-    for file in package.files or ():
-        try:
-            total += Path(str(file.locate())).stat().st_size
-        except OSError:
-            continue
-    return total
+    paths = (Path(str(file.locate())) for file in package.files or ())
+    return sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def _load(root: Path) -> float | None:

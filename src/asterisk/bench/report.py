@@ -79,6 +79,11 @@ def _table(report: Report, every: Sequence[Field], group: Group) -> Table | None
         return None
     same = [field for field in (*names, *own) if _is_same(field, rows)]
     names = [field for field in names if field not in same]
+
+    def cell(field: Field, row: RowResult) -> Cell:
+        value = field.values[0].read(row) if field.values else None
+        return Cell(field.show(row), value, field.struck(row))
+
     shown = [*names, *(field for field in own if field not in same)]
     return Table(
         group.title,
@@ -86,7 +91,7 @@ def _table(report: Report, every: Sequence[Field], group: Group) -> Table | None
         tuple(shown),
         len(names),
         tuple(rows),
-        tuple(tuple(_cell(field, row) for field in shown) for row in rows),
+        tuple(tuple(cell(field, row) for field in shown) for row in rows),
         # That everything ran on this machine is not worth a word.
         tuple((it, it.show(rows[0])) for it in same if it.group or it.show(rows[0]) != LOCAL),
     )
@@ -98,11 +103,6 @@ def _is_same(field: Field, rows: Sequence[RowResult]) -> bool:
     if len(texts) > 1 or not field.hides or any(struck for _, struck in texts):
         return False
     return len(rows) > 1 or field.group is None
-
-
-def _cell(field: Field, row: RowResult) -> Cell:
-    value = field.values[0].read(row) if field.values else None
-    return Cell(field.show(row), value, field.struck(row))
 
 
 def interchange(report: Report) -> list[list[str]]:
@@ -165,26 +165,21 @@ def effort(report: Report) -> str:
     return f"{settings['effort']['processes']} processes a cell, seed {settings['seed']}"
 
 
-def heading(report: Report) -> str:
-    """Say in one line on what machine and how it was measured."""
-    machine = report.machine
+def markdown(report: Report) -> str:
+    """Return the tables with what is needed to judge them."""
+    doubt, machine = not_for_publication(report), report.machine
     ram = machine.get("ram_bytes")
     where = [
         machine["cpu"],
         f"{machine['cores']} cores",
-        *([f"{ram / 1e9:.1f} GB"] if ram else []),
+        *([_gigabytes(ram)] if ram else []),
         f"{machine['system']} {machine['architecture']}",
         f"Python {machine['python']}",
         *(f"{name} {version}" for name, version in machine["packages"].items()),
     ]
-    return f"{', '.join(map(str, where))}; {effort(report)}"
-
-
-def markdown(report: Report) -> str:
-    """Return the tables with what is needed to judge them."""
-    doubt = not_for_publication(report)
+    heading = f"{', '.join(map(str, where))}; {effort(report)}"
     parts = [f"**{plain(doubt)}**"] if doubt else []
-    parts.append(f"**{plain(report.checkpoint['name'])}** on {plain(heading(report))}.")
+    parts.append(f"**{plain(report.checkpoint['name'])}** on {plain(heading)}.")
     for table in tables(report):
         same = "; ".join(f"{field.heading} {text}" for field, text in table.same)
         same = f" In every row: {plain(same)}." if same else ""

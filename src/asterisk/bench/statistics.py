@@ -103,22 +103,19 @@ def modes(samples: Sequence[float]) -> int:
     inner = sorted(map(math.log, samples))
     cut = int(TAIL * len(inner))
     inner = inner[cut : len(inner) - cut]
-    width = max(_silverman(inner), NARROW)
+    middle = sum(inner) / len(inner)
+    deviation = math.sqrt(sum((value - middle) ** 2 for value in inner) / len(inner))
+    quarter = len(inner) // 4
+    spread = (inner[-1 - quarter] - inner[quarter]) / 1.34
+    # Of two modes both are wide: less than half Silverman's width keeps their valley visible.
+    width = 0.4 * (min(deviation, spread) or deviation) * float(len(inner) ** -0.2)
+    width = max(width, NARROW)
     low, high = inner[0] - width, inner[-1] + width
     step = (high - low) / (GRID - 1)
     counts = [0] * GRID
     for value in inner:
         counts[round((value - low) / step)] += 1
     return _peaks(counts, _smooth(counts, width / step))
-
-
-def _silverman(ordered: Sequence[float]) -> float:
-    middle = sum(ordered) / len(ordered)
-    deviation = math.sqrt(sum((value - middle) ** 2 for value in ordered) / len(ordered))
-    quarter = len(ordered) // 4
-    spread = (ordered[-1 - quarter] - ordered[quarter]) / 1.34
-    # Of two modes both are wide: less than half the default width keeps their valley visible.
-    return 0.4 * (min(deviation, spread) or deviation) * float(len(ordered) ** -0.2)
 
 
 def _smooth(counts: Sequence[int], width: float) -> list[float]:
