@@ -26,8 +26,7 @@ from hypothesis import strategies as st
 from sshd import running
 
 from asterisk.bench.results import read
-from asterisk.bench.targets import Ssh
-from asterisk.bench.targets import parse as parse_target
+from asterisk.bench.targets import Ssh, parse_target
 from asterisk.cli import deploy as command
 from asterisk.common.errors import ArtifactError, EngineError, UsageError
 from asterisk.common.remote import client

@@ -16,7 +16,7 @@ from asterisk.bench.plan import QUICK, Row
 from asterisk.bench.prepare import _artifact
 from asterisk.bench.process import CellError
 from asterisk.bench.runner import Request, Work, everywhere
-from asterisk.bench.targets import Emulated, Unavailable, emulated, opened, parse
+from asterisk.bench.targets import Emulated, Unavailable, emulated, opened, parse_target
 from asterisk.evaluation.fidelity import compare
 from asterisk.runtimes.load import load
 
@@ -35,7 +35,7 @@ def emulation(tmp_path):
 
     def start(name):
         try:
-            with opened(parse(f"emu:{name}"), tmp_path, keep=False) as session:
+            with opened(parse_target(f"emu:{name}"), tmp_path, keep=False) as session:
                 return session
         except Unavailable as reason:
             if expected:

@@ -18,8 +18,8 @@ from asterisk.bench.targets import (
     Ssh,
     TargetError,
     opened,
-    parse,
     parse_all,
+    parse_target,
 )
 from asterisk.cli.bench import main
 from asterisk.common.errors import UsageError
@@ -39,18 +39,18 @@ TARGETS = (
 
 @given(TARGETS)
 def test_a_target_comes_back_from_its_text(target):
-    assert parse(str(target)) == target
+    assert parse_target(str(target)) == target
 
 
 def test_what_people_write():
-    assert parse("local") == Local()
-    assert parse("local:threads=1,cpus=0-2+5") == Local((1,), (0, 1, 2, 5))
-    assert parse("ssh://pi@pi5:2222") == Ssh("pi5", "pi", 2222)
-    assert parse("ssh://[::1]:22?python=/v/bin/python&threads=4") == Ssh(
+    assert parse_target("local") == Local()
+    assert parse_target("local:threads=1,cpus=0-2+5") == Local((1,), (0, 1, 2, 5))
+    assert parse_target("ssh://pi@pi5:2222") == Ssh("pi5", "pi", 2222)
+    assert parse_target("ssh://[::1]:22?python=/v/bin/python&threads=4") == Ssh(
         "::1", "", 22, "/v/bin/python", (4,)
     )
-    assert parse("emu:a72") == parse("emu:cortex-a72") == Emulated("cortex-a72")
-    assert parse("emu:haswell") == Emulated("haswell")
+    assert parse_target("emu:a72") == parse_target("emu:cortex-a72") == Emulated("cortex-a72")
+    assert parse_target("emu:haswell") == Emulated("haswell")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_what_people_write():
 )
 def test_what_is_refused_is_one_line(text):
     with pytest.raises(UsageError) as caught:
-        parse(text)
+        parse_target(text)
     assert "\n" not in str(caught.value)
 
 
@@ -104,7 +104,7 @@ def test_what_is_refused_is_one_line(text):
 @example("a@-oProxyCommand=id")
 def test_no_address_becomes_an_option_or_a_word_of_the_shell(text):
     try:
-        target = parse(f"ssh://{text}")
+        target = parse_target(f"ssh://{text}")
     except UsageError as refused:
         assert "\n" not in str(refused)  # noqa: PT017
         return
@@ -167,7 +167,7 @@ def test_a_worker_runs_on_the_cpus_that_were_named(tmp_path, monkeypatch):
     spec |= {"threads": 1, "first": "x"}
     before = os.sched_getaffinity(0)
     with (
-        opened(parse(f"local:cpus={last}"), tmp_path, keep=False) as here,
+        opened(parse_target(f"local:cpus={last}"), tmp_path, keep=False) as here,
         pytest.raises(CellError, match=rf"on \[{last}\]"),
     ):
         here.ask("asterisk.bench.worker", spec, 60)
@@ -176,14 +176,14 @@ def test_a_worker_runs_on_the_cpus_that_were_named(tmp_path, monkeypatch):
 
 def test_a_cpu_that_is_not_here_is_one_line():
     with pytest.raises(TargetError, match=r"there is no CPU 250; there are: \d"):
-        LocalSession(parse("local:cpus=250"))
+        LocalSession(parse_target("local:cpus=250"))
 
 
 def test_a_system_that_binds_no_process_says_so(monkeypatch):
     monkeypatch.setattr(machine, "cpus", lambda: None)
     with pytest.raises(TargetError, match="cannot keep a process on chosen CPUs"):
-        LocalSession(parse("local:cpus=0"))
-    LocalSession(parse("local:threads=2"))
+        LocalSession(parse_target("local:cpus=0"))
+    LocalSession(parse_target("local:threads=2"))
 
 
 def test_a_wrong_target_is_refused_before_anything_is_done(capsys):

@@ -79,7 +79,7 @@ Target = Local | Ssh | Emulated
 LOCAL = Local()
 
 
-def parse(text: str) -> Target:
+def parse_target(text: str) -> Target:
     """Read one target; UsageError, in one line, for anything else."""
     if text == "local":
         return LOCAL
@@ -106,7 +106,7 @@ def parse(text: str) -> Target:
 
 def parse_all(texts: Iterable[str]) -> tuple[Target, ...]:
     """Read several; UsageError if one comes twice."""
-    targets = [parse(text) for text in texts]
+    targets = [parse_target(text) for text in texts]
     for target in targets:
         if targets.count(target) > 1:
             raise UsageError(f"target {target} is named twice")
