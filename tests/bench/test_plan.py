@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asterisk.bench import plan
@@ -149,6 +149,7 @@ def test_a_plan_that_is_not_there_is_one_line(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(plan.KEYS)) | st.text(max_size=6), JSON))
 def test_any_value_is_taken_with_its_type_or_refused_in_one_line(values):
     try:
