@@ -57,9 +57,9 @@ def main() -> None:
     print(f"| (none) | {sum(base.values()) / 1e6:.1f} | {', '.join(sorted(base))} |")
     engine = installed(BASE + requirements("tflite", extras))
     for extra in asked:
-        known = engine if extra in ENGINE else base
+        names = engine if extra in ENGINE else base
         found = installed(BASE + requirements(extra, extras))
-        own = {name: size for name, size in found.items() if name not in known}
+        own = {name: size for name, size in found.items() if name not in names}
         listed = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in sorted(own.items()))
         print(f"| `{extra}` | {sum(own.values()) / 1e6:.1f} | {listed} |", flush=True)
 

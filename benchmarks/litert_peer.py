@@ -30,7 +30,7 @@ from ai_edge_litert.interpreter import Interpreter
 from ai_edge_quantizer import quantizer, recipe
 
 import asterisk
-from asterisk.bench.peers.traced import sentence_module
+from asterisk.bench.peers.onnx import sentence_module
 from asterisk.common import texts
 from asterisk.evaluation.fidelity import compare
 from asterisk.model.checkpoint import Checkpoint, load

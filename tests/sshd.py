@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from asterisk.bench.targets.parse import Ssh
+from asterisk.bench.targets import Ssh
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 ALIAS = "board"

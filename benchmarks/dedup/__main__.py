@@ -117,7 +117,7 @@ def _measure(
 ) -> dict[str, Any]:
     import numpy as np
 
-    from asterisk.bench.spawn import ask
+    from asterisk.bench.process import ask
     from benchmarks.dedup.score import Truth
 
     ours = method == "asterisk"
@@ -143,14 +143,14 @@ def _measure(
             scores.append(
                 {
                     "threshold": threshold,
-                    "pairs": _told(truth.of_pairs(threshold, first[near], second[near])),
-                    "removed": _told(truth.of_removal(threshold, found[f"at_{threshold}"])),
+                    "pairs": _figures(truth.of_pairs(threshold, first[near], second[near])),
+                    "removed": _figures(truth.of_removal(threshold, found[f"at_{threshold}"])),
                 }
             )
     return {"method": method, **answer, "scores": scores}
 
 
-def _told(score: Any) -> dict[str, Any]:
+def _figures(score: Any) -> dict[str, Any]:
     names = ("right", "missed", "wrong", "found", "precision", "recall", "f1")
     return {name: getattr(score, name) for name in names}
 

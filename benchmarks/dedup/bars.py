@@ -31,5 +31,5 @@ def verdicts(report: Mapping[str, Any]) -> Iterator[str]:
     if found:
         yield from ("", "| what | bar | found | |", "|---|--:|--:|---|")
     for bar in found:
-        told = "–" if bar.found is None else f"{bar.found:,.1f} {bar.unit}"
-        yield f"| {bar.what} | ≤ {bar.bound:,.0f} {bar.unit} | {told} | {bar.verdict} |"
+        shown = "–" if bar.found is None else f"{bar.found:,.1f} {bar.unit}"
+        yield f"| {bar.what} | ≤ {bar.bound:,.0f} {bar.unit} | {shown} | {bar.verdict} |"

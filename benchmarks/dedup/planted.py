@@ -198,8 +198,8 @@ def _dropped(material: Material, text: str) -> str:
 
 def _swapped(material: Material, text: str) -> str:
     words = text.split()
-    place = material.draw.randrange(len(words) - 1)
-    words[place], words[place + 1] = words[place + 1], words[place]
+    position = material.draw.randrange(len(words) - 1)
+    words[position], words[position + 1] = words[position + 1], words[position]
     return " ".join(words)
 
 

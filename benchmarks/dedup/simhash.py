@@ -66,8 +66,8 @@ def within(found: Hashes, bits: int) -> tuple[Places, Places, npt.NDArray[np.int
                 found[top : top + BLOCK, None] ^ found[None, left : left + BLOCK]
             )
             i, j = np.nonzero(differ <= bits)
-            kept = i + top < j + left
-            i, j = i[kept], j[kept]
+            within = i + top < j + left
+            i, j = i[within], j[within]
             parts.append((i + top, j + left, differ[i, j].astype(np.int64)))
     if not parts:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64)

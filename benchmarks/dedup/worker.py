@@ -7,7 +7,6 @@ kernel's peak (VmHWM); all are taken before any other threshold is tried.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.bench.memory import snapshot
+from asterisk.bench.worker import serve, snapshot
 
 if TYPE_CHECKING:
     from asterisk.apps.dedup.texts import Cluster
@@ -29,9 +28,8 @@ LEAST = 0.80  # cosine of the pairs that are kept for other thresholds
 MOST = 12  # bits
 
 
-def main() -> None:
+def measure(spec: dict[str, Any]) -> dict[str, Any]:
     """Run a method, measure it, and leave its pairs in a file."""
-    spec = json.load(sys.stdin)
     phases: dict[str, float] = {}
     sweep = _asterisk(spec, phases) if spec["method"] == "asterisk" else _hashing(spec, phases)
     answer: dict[str, Any] = {
@@ -43,7 +41,7 @@ def main() -> None:
     first, second, nearness, stands = sweep()
     found: dict[str, Any] = {"first": first, "second": second, "nearness": nearness, **stands}
     np.savez(spec["out"], **found)
-    print(json.dumps(answer))
+    return answer
 
 
 def _asterisk(spec: dict[str, Any], phases: dict[str, float]) -> Sweep:
@@ -81,14 +79,14 @@ def _asterisk(spec: dict[str, Any], phases: dict[str, float]) -> Sweep:
         for threshold in spec["thresholds"]:
             if threshold != spec["threshold"]:
                 near, links = cosines >= threshold, Links(len(vectors))
-                links.union(first[near], second[near])
+                links.join(first[near], second[near])
                 again = copies.spread(parted(links, vectors, threshold, of))
                 stands[f"at_{threshold}"] = _stands(copies.rows, again)
         if of is not None:
-            told = {row: of(row) for row in {*first.tolist(), *second.tolist()}}
+            numbers = {row: of(row) for row in {*first.tolist(), *second.tolist()}}
             agree = np.array(
                 [
-                    not contradict(told[i], told[j])
+                    not contradict(numbers[i], numbers[j])
                     for i, j in zip(first.tolist(), second.tolist(), strict=True)
                 ],
                 np.bool_,
@@ -130,9 +128,9 @@ def _hashing(spec: dict[str, Any], phases: dict[str, float]) -> Sweep:
     with Path(spec["texts"]).open(encoding="utf-8") as file:
         lines = (line[:-1] for line in file)
         if spec["method"] == "exact":
-            known: dict[bytes, int] = {}
+            seen: dict[bytes, int] = {}
             stands = np.array(
-                [known.setdefault(digest(text), row) for row, text in enumerate(lines)]
+                [seen.setdefault(digest(text), row) for row, text in enumerate(lines)]
             )
         else:
             hashes = simhash.hashes(lines, spec["method"].removeprefix("simhash "))
@@ -163,4 +161,4 @@ def _hashing(spec: dict[str, Any], phases: dict[str, float]) -> Sweep:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(serve(measure))

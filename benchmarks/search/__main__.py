@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from asterisk.bench.spawn import CellError
-from asterisk.bench.usual import usual
+from asterisk.bench.prepare import default_artifact
+from asterisk.bench.process import CellError
 from asterisk.cli.common import Parser, positive, run
 from asterisk.common.errors import EngineError
 from asterisk.common.files import ARTIFACTS, replacing_file
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _bench(arguments: argparse.Namespace) -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)  # before minutes are spent
     plan = Plan(
-        artifact=arguments.artifact or usual(ARTIFACTS, tell),
+        artifact=arguments.artifact or default_artifact(ARTIFACTS, tell),
         corpora=_corpora(arguments),
         processes=arguments.processes,
         summaries=arguments.timed,
@@ -79,8 +79,8 @@ def _corpora(arguments: argparse.Namespace) -> dict[str, Corpus]:
         ("passages", arguments.passages, PASSAGES, arguments.large),
     )
     return {
-        name: corpus(files or there(arguments.data, usual_ones), size, arguments.queries)
-        for name, files, usual_ones, size in chosen
+        name: corpus(files or there(arguments.data, defaults), size, arguments.queries)
+        for name, files, defaults, size in chosen
     }
 
 

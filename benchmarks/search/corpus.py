@@ -25,7 +25,7 @@ SEED = 7
 class Corpus:
     """Distinct texts to index, queries from texts that are not indexed, and where they are from."""
 
-    told: str
+    source: str
     texts: tuple[str, ...]
     queries: tuple[str, ...]
 
@@ -37,10 +37,10 @@ def corpus(files: Sequence[Path], size: int, queries: int) -> Corpus:
     that is not indexed. InputError for files with fewer texts.
     """
     if not files:
-        told = f"{len(texts.load())} texts that ship, repeated with edits"
+        source = f"{len(texts.load())} texts that ship, repeated with edits"
         rows: Iterator[str] = _edited()
     else:
-        told = ", ".join(file.name for file in files)
+        source = ", ".join(file.name for file in files)
         rows = _rows(files)
     found: dict[str, None] = {}
     for text in rows:
@@ -48,12 +48,12 @@ def corpus(files: Sequence[Path], size: int, queries: int) -> Corpus:
         if len(found) == size + queries:
             break
     else:
-        raise InputError(f"{told}: {len(found)} texts, and {size + queries} are needed")
+        raise InputError(f"{source}: {len(found)} texts, and {size + queries} are needed")
     every = list(found)
     # What is asked comes from all over the files, as what is found does.
     random.Random(SEED).shuffle(every)
     asked = tuple(" ".join(text.split()[:QUERY_WORDS]) for text in every[size:])
-    return Corpus(told, tuple(every[:size]), asked)
+    return Corpus(source, tuple(every[:size]), asked)
 
 
 def there(data: Path, names: Sequence[str]) -> list[Path]:

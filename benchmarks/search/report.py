@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from asterisk.bench.summary import summarise
+from asterisk.bench.statistics import summarise
 from benchmarks.search.run import BRUTE, SCAN
 
 MB = 1e6
@@ -67,13 +67,13 @@ def markdown(report: Report) -> str:
 
 
 def _head(report: Report) -> Iterator[str]:
-    settings, there = report["settings"], report["machine"]
+    settings, machine = report["settings"], report["machine"]
     yield "# Search benchmark"
     yield ""
     yield (
         f"Artifact {settings['artifact']}, the {settings['hits']} best, one thread, "
-        f"{settings['processes']} processes a row, in turns. {there.get('cpu', '')} "
-        f"({there['cores']} cores), Python {there['python']}."
+        f"{settings['processes']} processes a row, in turns. {machine.get('cpu', '')} "
+        f"({machine['cores']} cores), Python {machine['python']}."
     )
     yield ""
     for name, corpus in report["corpora"].items():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from asterisk.bench import machine
-from asterisk.bench.spawn import CellError, ask
+from asterisk.bench.process import CellError, ask
 from benchmarks.search.corpus import Corpus
 
 WORKER = "benchmarks.search.worker"
@@ -53,7 +53,7 @@ class Cell:
         return f"{self.corpus}, {self.precision}, {self.engine}"
 
 
-def measure(plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
+def measure(plan: Plan, on_progress: Callable[[str], None]) -> dict[str, Any]:
     """Carry out ``plan`` and return what is written as JSON; CellError if nothing can be built."""
     before = machine.state()
     report: dict[str, Any] = {
@@ -66,31 +66,31 @@ def measure(plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
             "tokens": TOKENS,
         },
         "machine": machine.describe(PACKAGES),
-        "corpora": {name: _told(corpus) for name, corpus in plan.corpora.items()},
+        "corpora": {name: _described(corpus) for name, corpus in plan.corpora.items()},
         "failed": {},
     }
     with tempfile.TemporaryDirectory(prefix="asterisk-bench-search-") as folder:
         work = Path(folder)
-        report["indexes"] = {name: _built(plan, name, work, tell) for name in plan.corpora}
-        report["rates"] = _rates(plan, work, report, tell)
-        report["cells"] = _cells(plan, work, report["failed"], tell)
+        report["indexes"] = {name: _built(plan, name, work, on_progress) for name in plan.corpora}
+        report["rates"] = _rates(plan, work, report, on_progress)
+        report["cells"] = _cells(plan, work, report["failed"], on_progress)
     report["state"] = {"before": before, "after": machine.state()}
     report["warnings"] = machine.warnings(before, report["state"]["after"])
     return report
 
 
-def _told(corpus: Corpus) -> dict[str, Any]:
+def _described(corpus: Corpus) -> dict[str, Any]:
     characters = sum(map(len, corpus.texts)) / len(corpus.texts)
     return {
-        "from": corpus.told,
+        "from": corpus.source,
         "texts": len(corpus.texts),
         "queries": len(corpus.queries),
         "characters_mean": characters,
     }
 
 
-def _built(plan: Plan, name: str, work: Path, tell: Callable[[str], None]) -> dict[str, Any]:
-    tell(f"indexing {len(plan.corpora[name].texts):,} {name}")
+def _built(plan: Plan, name: str, work: Path, on_progress: Callable[[str], None]) -> dict[str, Any]:
+    on_progress(f"indexing {len(plan.corpora[name].texts):,} {name}")
     texts = work / f"{name}.json"
     texts.write_text(json.dumps(plan.corpora[name].texts), "utf-8")
     made = _ask(
@@ -105,7 +105,7 @@ def _built(plan: Plan, name: str, work: Path, tell: Callable[[str], None]) -> di
 
 
 def _rates(
-    plan: Plan, work: Path, report: dict[str, Any], tell: Callable[[str], None]
+    plan: Plan, work: Path, report: dict[str, Any], on_progress: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """Time indexing summaries of a length, by threads, each process with a new file."""
     name = next(iter(plan.corpora))
@@ -121,11 +121,11 @@ def _rates(
     if not some["count"]:
         report["failed"]["indexing"] = f"no text of {name} has about {TOKENS} tokens"
         return []
-    told: dict[int, list[dict[str, Any]]] = {threads: [] for threads in plan.threads}
+    answers_by_threads: dict[int, list[dict[str, Any]]] = {threads: [] for threads in plan.threads}
     for turn in range(plan.processes):
         for threads in plan.threads:
-            tell(f"indexing {some['count']:,} texts of {TOKENS} tokens, {threads} threads")
-            told[threads].append(
+            on_progress(f"indexing {some['count']:,} texts of {TOKENS} tokens, {threads} threads")
+            answers_by_threads[threads].append(
                 _ask(
                     plan,
                     kind="rate",
@@ -144,12 +144,12 @@ def _rates(
             "cpu_ns": [one["cpu_ns"] for one in answers],
             "peak": max(one["memory"]["peak"] or 0 for one in answers),
         }
-        for threads, answers in told.items()
+        for threads, answers in answers_by_threads.items()
     ]
 
 
 def _cells(
-    plan: Plan, work: Path, failed: dict[str, str], tell: Callable[[str], None]
+    plan: Plan, work: Path, failed: dict[str, str], on_progress: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """Ask every cell once a turn, in another order each time."""
     cells = list(_every(plan))
@@ -160,7 +160,7 @@ def _cells(
         for cell in cells:
             if cell.name in failed:
                 continue
-            tell(f"turn {turn + 1} of {plan.processes}: {cell.name}")
+            on_progress(f"turn {turn + 1} of {plan.processes}: {cell.name}")
             try:
                 answers[cell].append(_queried(plan, cell, work))
             except CellError as failure:

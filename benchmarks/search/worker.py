@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asterisk.bench import memory
-from asterisk.bench.answer import answer, refusal
+from asterisk.bench.worker import error, serve, sharers, snapshot
 from asterisk.model.config import prompt_name_of
 
 if TYPE_CHECKING:
@@ -64,17 +63,17 @@ def choose(spec: Spec) -> dict[str, Any]:
 
     texts = _texts(spec)
     low, high = spec["tokens"] * 0.8, spec["tokens"] * 1.2
-    kept, total = [], 0
+    chosen, total = [], 0
     with asterisk.load(spec["artifact"]) as runtime:
         for text in texts:
             length = len(runtime.tokenize(text))
             if low <= length <= high:
-                kept.append(text)
+                chosen.append(text)
                 total += length
-            if len(kept) == spec["count"]:
+            if len(chosen) == spec["count"]:
                 break
-    Path(spec["out"]).write_text(json.dumps(kept), "utf-8")
-    return {"count": len(kept), "tokens": total / max(1, len(kept))}
+    Path(spec["out"]).write_text(json.dumps(chosen), "utf-8")
+    return {"count": len(chosen), "tokens": total / max(1, len(chosen))}
 
 
 def build(spec: Spec) -> dict[str, Any]:
@@ -85,21 +84,21 @@ def build(spec: Spec) -> dict[str, Any]:
     from asterisk.apps.search import Index
 
     texts = _texts(spec)
-    told: dict[str, Any] = {}
+    built: dict[str, Any] = {}
     with asterisk.load(spec["artifact"], threads=spec["threads"]) as runtime:
         once = Remembering(runtime)
-        for precision, place in spec["databases"].items():
+        for precision, path in spec["databases"].items():
             begun = time.perf_counter_ns()
-            with Index.create(place, spec["artifact"], precision=precision) as index:
+            with Index.create(path, spec["artifact"], precision=precision) as index:
                 index.update(_documents(texts), once)  # type: ignore[arg-type]
-                told[precision] = {
+                built[precision] = {
                     "passages": index.passages,
                     "documents": index.documents,
                     "seconds": (time.perf_counter_ns() - begun) / 1e9,
                 }
-            told[precision]["bytes"] = Path(place).stat().st_size
+            built[precision]["bytes"] = Path(path).stat().st_size
     np.save(spec["vectors"], np.stack(list(once.known.values())))
-    return {"databases": told}
+    return {"databases": built}
 
 
 def rate(spec: Spec) -> dict[str, Any]:
@@ -122,7 +121,7 @@ def rate(spec: Spec) -> dict[str, Any]:
         "indexed_per_s": len(texts) / indexed * 1e9,
         "cpu_ns": worked / len(texts),
         "embedded_per_s": len(texts) / embedded * 1e9,
-        "memory": memory.snapshot(),
+        "memory": snapshot(),
     }
 
 
@@ -138,8 +137,8 @@ def query(spec: Spec) -> dict[str, Any]:
             mode: lambda text, mode=mode: index.search(text, spec["k"], runtime, mode)
             for mode in spec["modes"]
         }
-        told = _timed(searches, spec)
-    return {"first_ns": first, "found": found, **told}
+        times = _timed(searches, spec)
+    return {"first_ns": first, "found": found, **times}
 
 
 def brute(spec: Spec) -> dict[str, Any]:
@@ -159,8 +158,8 @@ def brute(spec: Spec) -> dict[str, Any]:
 
         found = len(search(spec["queries"][0]))
         first = time.monotonic_ns() - spec["at"]
-        told = _timed({"vectors": search}, spec)
-    return {"first_ns": first, "found": found, **told}
+        times = _timed({"vectors": search}, spec)
+    return {"first_ns": first, "found": found, **times}
 
 
 def _timed(searches: Mapping[str, Callable[[str], Sequence[Any]]], spec: Spec) -> dict[str, Any]:
@@ -179,8 +178,8 @@ def _timed(searches: Mapping[str, Callable[[str], Sequence[Any]]], spec: Spec) -
     return {
         "samples": samples,
         "cpu": cpu,
-        "memory": memory.snapshot(),
-        "shared": memory.sharers(),
+        "memory": snapshot(),
+        "shared": sharers(),
     }
 
 
@@ -212,15 +211,8 @@ def attempt(spec: Spec) -> dict[str, Any]:
             os.environ[name] = "1"  # before anything imports numpy
         return KINDS[spec["kind"]](spec)
     except Exception as failure:
-        return refusal(failure)
-
-
-def main() -> int:
-    """Read a spec, do it, answer."""
-    spec = json.load(sys.stdin)
-    answer(lambda: attempt(spec))
-    return 0
+        return error(failure)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(attempt))

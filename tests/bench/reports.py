@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from asterisk.bench.results import Report, RowResult
-from asterisk.bench.summary import summarise
+from asterisk.bench.statistics import summarise
 
 RECORDED = Path(__file__).with_name("recorded.json")
 HOSTILE = '<script>alert("x")</script>&\'|=1+1'

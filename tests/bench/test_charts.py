@@ -7,11 +7,10 @@ from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
 
 from asterisk.bench.charts import DARK, NAMES, charts
-from asterisk.bench.summary import summarise
-from bench.reports import HOSTILE, full, odd
+from asterisk.bench.statistics import summarise
+from bench.reports import HOSTILE, full
 
 pytest.importorskip("matplotlib")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -157,16 +156,3 @@ def test_many_rows_are_drawn_up_to_a_bound(report, monkeypatch):
     report.rows = [replace(report.rows[0], title=f"row {n}") for n in range(1_000)]
     told = [text for text in texts(drawn(report)["memory"]) if text.startswith("row")]
     assert told == ["row 0 fp32", "row 1 fp32", "row 2 fp32"]
-
-
-@settings(
-    max_examples=25, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
-)
-@given(odd())
-def test_odd_reports_are_drawn_within_their_frame(report):
-    for picture in charts(report):
-        root = ET.fromstring(picture.svg)
-        wide, high = (float(root.get(side, "")) for side in ("width", "height"))
-        for node in root.iter():
-            assert -1 <= float(node.get("x", 0)) <= wide + 1
-            assert -1 <= float(node.get("y", 0)) <= high + 1

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asterisk.bench.comparison import Comparison, compare
-from asterisk.bench.limits import Limit, parse
+from asterisk.bench.comparison import Comparison, Limit, compare, parse_limits
 from asterisk.bench.results import Report, RowResult
 from asterisk.common.errors import UsageError
 
-LIMITS = parse("p50:5%,pss:3%,cosine:0.995,size:1%,instructions:1%")
+LIMITS = parse_limits("p50:5%,pss:3%,cosine:0.995,size:1%,instructions:1%")
 TIMES = {"onnx": {"8": 0.12, "20": 0.21, "128": 1.1}, "tflite": {"8": 0.07, "20": 0.13, "128": 0.9}}
 BETWEEN, WITHIN = 0.03, 0.1  # standard deviations of processes, and of calls in one
 SAMPLES = 40
@@ -67,6 +66,10 @@ def synthetic(draw, *, slower=1.0, heavier=0.0, cosine=0.9994, count=9) -> list[
         pss = 30e6 + heavier + draw.normal(0, 0.02 * 30e6, count)
         rows.append(result(name, samples=samples, pss=pss.tolist(), cosine=cosine))
     return rows
+
+
+def figures(found: Comparison) -> list[str]:
+    return [line.figure for line in found.failed]
 
 
 def verdicts(found: Comparison, figure: str) -> set[str]:
@@ -199,34 +202,40 @@ def test_exact_figures_are_hard_whatever_the_number_of_processes(made):
 
 def test_a_floor_holds_however_low_the_old_run_was(made):
     old = made([result(cosine=0.990)])
-    assert [line.figure for line in compare(old, old, parse("cosine:0.995")).failed] == ["cosine"]
-    assert compare(old, old, parse("cosine:.99")).failed == []
-    assert [line.figure for line in compare(old, old, parse("overlap:0.98")).failed] == ["overlap"]
+    assert [line.figure for line in compare(old, old, parse_limits("cosine:0.995")).failed] == [
+        "cosine"
+    ]
+    assert compare(old, old, parse_limits("cosine:.99")).failed == []
+    assert [line.figure for line in compare(old, old, parse_limits("overlap:0.98")).failed] == [
+        "overlap"
+    ]
 
 
 def test_a_peer_s_fidelity_has_no_floor_but_may_not_fall(made):
     """MiniLM in int8 lies below 0.995 by itself."""
     old = made([result(cosine=0.9943, peer=True)])
-    assert not compare(old, old, parse("cosine:0.995")).failed
+    assert not compare(old, old, parse_limits("cosine:0.995")).failed
     new = made([result(cosine=0.9923, peer=True)])
-    assert [line.figure for line in compare(old, new, parse("cosine:0.995")).failed] == ["cosine"]
+    assert [line.figure for line in compare(old, new, parse_limits("cosine:0.995")).failed] == [
+        "cosine"
+    ]
 
 
 def test_only_what_was_named_can_fail(made):
     old, new = made([result()]), made([result(cosine=0.9, size=20_000_000)])
     assert verdicts(compare(old, new, {}), "size") == {"regression"}
     assert compare(old, new, {}).failed == []
-    assert [line.figure for line in compare(old, new, parse("size:1%")).failed] == ["size"]
+    assert [line.figure for line in compare(old, new, parse_limits("size:1%")).failed] == ["size"]
 
 
 def test_what_is_gone_is_no_pass(made):
     old = made([result("onnx"), result("gguf")])
     new = made([result("onnx")])
-    assert compare(old, new, parse("size:1%")).failed == []  # nobody asked for gguf
+    assert compare(old, new, parse_limits("size:1%")).failed == []  # nobody asked for gguf
     new.settings["runtimes"] = ["onnx", "gguf"]
-    assert [line.row for line in compare(old, new, parse("size:1%")).failed] == ["gguf"]
+    assert [line.row for line in compare(old, new, parse_limits("size:1%")).failed] == ["gguf"]
     old.rows.pop()
-    never = compare(new, new, parse("instructions:1%"))
+    never = compare(new, new, parse_limits("instructions:1%"))
     assert "instructions is in neither report: nothing was judged by it" in never.notes
     assert never.failed == []
 
@@ -252,7 +261,7 @@ def test_unlike_machines_are_refused_where_times_matter(made, name):
     with pytest.raises(UsageError):
         compare(old, new, {})
     assert compare(old, new, LIMITS, force=True).notes
-    exact = compare(old, new, parse("cosine:0.99,size:1%"))
+    exact = compare(old, new, parse_limits("cosine:0.99,size:1%"))
     assert exact.failed == []
     assert "times and memory are therefore not compared" in exact.notes
     assert not verdicts(exact, "pss") | verdicts(exact, "p50")
@@ -270,7 +279,7 @@ def test_a_target_is_compared_with_its_own_machine(made):
         for name, kind in machines.items()
     }
     new.machine = {"cpu": "another controller"}
-    assert compare(old, new, parse("instructions:1%")).failed == []
+    assert compare(old, new, parse_limits("instructions:1%")).failed == []
     compare(old, new, {})
     new.targets["ssh://pi"]["machine"] = {"cpu": "BCM2712"}
     with pytest.raises(UsageError, match="cpu on ssh://pi was BCM2711, is BCM2712"):
@@ -298,14 +307,14 @@ def test_other_circumstances_are_told(made):
 )
 def test_a_limit_that_cannot_be_meant_is_refused(text):
     with pytest.raises(UsageError, match="--fail-on"):
-        parse(text)
+        parse_limits(text)
 
 
 def test_limits():
-    assert parse("p50:5%, pss:5MB,cosine:0.995") == {
+    assert parse_limits("p50:5%, pss:5MB,cosine:0.995") == {
         "p50": Limit(0.05),
         "pss": Limit(amount=5.0),
         "cosine": Limit(amount=0.001, floor=0.995),
     }
-    assert parse("pss:5MB")["pss"].exceeded(100.0, 105.1)
-    assert not parse("pss:5MB")["pss"].exceeded(100.0, 105.0)
+    assert parse_limits("pss:5MB")["pss"].exceeded(100.0, 105.1)
+    assert not parse_limits("pss:5MB")["pss"].exceeded(100.0, 105.0)

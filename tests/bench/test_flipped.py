@@ -13,8 +13,7 @@ from conftest import SHIPPED, thresholds_of
 import asterisk
 from asterisk.artifact import MANIFEST, Manifest, open_artifact, sha256
 from asterisk.bench import collect
-from asterisk.bench.comparison import compare
-from asterisk.bench.limits import parse
+from asterisk.bench.comparison import compare, parse_limits
 from asterisk.bench.plan import REFERENCE, Row
 from asterisk.bench.results import RowResult
 from asterisk.common.errors import AsteriskError
@@ -28,7 +27,7 @@ FORMATS = ("onnx", "tflite", "gguf")
 WEIGHT = "encoder.layer.1.output.LayerNorm.weight"  # stored as it is in every format
 PLACE = 17
 SMALLEST, LARGE, LARGEST = 23, 29, 30  # bits of a float32's exponent
-TEXTS = 200
+TEXTS = 100
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +125,7 @@ def test_one_exponent_bit_fails_fidelity(artifact, shipped, judged, report, form
         broken = judged(folder)
         assert any(line.startswith("cosine_mean") for line in broken.below)
         new = replace(old, rows=[broken])
-        (failed,) = compare(old, new, parse("cosine:0.9")).failed
+        (failed,) = compare(old, new, parse_limits("cosine:0.9")).failed
         assert failed.figure == "cosine"
         flip(folder, weights, bit)
     assert judged(folder).fidelity == sound.fidelity

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from asterisk.bench import installed, machine, processor, throttling
+from asterisk.bench import machine
 
 A53 = "fp asimd evtstrm crc32 cpuid"
 A76 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm asimddp"
@@ -138,7 +138,7 @@ def test_the_firmware_s_own_tool_is_asked_first_and_on_a_pi_only(tmp_path, no_to
     "script", ["import time; time.sleep(60)", "print('VCHI initialization failed')", "exit(1)"]
 )
 def test_a_tool_that_hangs_or_fails_is_no_answer(tmp_path, no_tools, monkeypatch, script):
-    monkeypatch.setattr(processor, "PATIENCE", 0.5)
+    monkeypatch.setattr(machine, "TOOL_SECONDS", 0.5)
     no_tools("vcgencmd", script)
     board_at(tmp_path, "Raspberry Pi 3 Model B Plus Rev 1.3")
     assert machine.state(tmp_path)["throttled"] == "unavailable"
@@ -174,12 +174,12 @@ def test_a_container_that_shows_no_sys(tmp_path, no_tools):
 def test_an_arm_server_is_named_by_its_cores(tmp_path, no_tools):
     write(tmp_path, {"proc/cpuinfo": "CPU implementer\t: 0x41\nCPU part\t: 0xd0c\n"})
     assert machine.describe([], tmp_path)["cpu"] == "Neoverse-N1"
-    assert processor.arm("CPU implementer : 0x99\nCPU part : 0x1\n") == ["0x99:0x1"]
+    assert machine.arm_cores("CPU implementer : 0x99\nCPU part : 0x1\n") == ["0x99:0x1"]
 
 
 def test_two_kinds_of_cores_and_of_governors(tmp_path, no_tools):
     block = "CPU implementer : 0x41\nCPU part : {}\n"
-    assert processor.arm("\n".join(map(block.format, ("0xd05", "0xd05", "0xd0a")))) == [
+    assert machine.arm_cores("\n".join(map(block.format, ("0xd05", "0xd05", "0xd0a")))) == [
         "Cortex-A55",
         "Cortex-A75",
     ]
@@ -231,13 +231,13 @@ def said(*words):
     ],
 )
 def test_what_makes_times_void(states, reasons):
-    assert throttling.invalid(states) == [f"throttled during the run: {name}" for name in reasons]
+    assert machine.void_reasons(states) == [f"throttled during the run: {name}" for name in reasons]
 
 
 def test_the_x86_kernel_s_counter():
     states = [{"throttle_count": count} for count in (7, 7, 9)]
-    assert throttling.invalid(states) == ["throttled during the run: 2 times by its temperature"]
-    assert throttling.invalid(states[:2]) == []
+    assert machine.void_reasons(states) == ["throttled during the run: 2 times by its temperature"]
+    assert machine.void_reasons(states[:2]) == []
 
 
 def test_a_counter_is_the_sum_over_cores(tmp_path, no_tools):
@@ -249,17 +249,17 @@ def test_a_counter_is_the_sum_over_cores(tmp_path, no_tools):
 
 @pytest.mark.parametrize("word", ["throttled=0x50005", "0x50005", "50005\n"])
 def test_a_word_is_read_however_it_is_written(word):
-    assert throttling.bits(word) == 0x50005
-    assert throttling.bits("unavailable") is None
+    assert machine.throttle_bits(word) == 0x50005
+    assert machine.throttle_bits("unavailable") is None
 
 
 def test_installed_size_counts_what_is_required_once():
-    alone, twice = installed.weigh(["numpy"]), installed.weigh(["onnxruntime", "numpy"])
+    alone, twice = machine.weigh(["numpy"]), machine.weigh(["onnxruntime", "numpy"])
     assert alone["bytes"] == alone["base"] == twice["base"] > 1_000_000
     assert twice["bytes"] > twice["base"]
-    assert installed.weigh(["no-such-package"]) is None
+    assert machine.weigh(["no-such-package"]) is None
 
 
 def test_requirements_of_extras_do_not_count():
     lines = ["numpy>=1.21", "protobuf", 'torch; extra == "all"', "a.b-c (>=2) ; os_name == 'x'"]
-    assert installed.required(lines) == ["numpy", "protobuf", "a.b-c"]
+    assert machine.required(lines) == ["numpy", "protobuf", "a.b-c"]

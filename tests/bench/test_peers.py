@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -13,10 +14,17 @@ import folders
 import numpy as np
 import pytest
 
-from asterisk.bench import peers, spawn
-from asterisk.bench.peers import build, traced
-from asterisk.bench.peers.session import PeerEncoder, onnx_session, tokenizer
-from asterisk.bench.prepare import _peer, prepare
+from asterisk.bench import peers, process
+from asterisk.bench.peers.onnx import (
+    PEERS,
+    PeerEncoder,
+    onnx_session,
+    sentence_module,
+    tokenizer,
+    trace,
+    write_tokenizer,
+)
+from asterisk.bench.prepare import _edition, _peer, build_peer, prepare
 from asterisk.cli.bench import PEER_PYTHON, choose, main
 from asterisk.common import plugins, texts
 from asterisk.common.errors import AsteriskError, MissingPackage, UnknownName
@@ -31,18 +39,18 @@ PYTHON = os.environ.get("ASTERISK_PEER_PYTHON") or (
 CODE = """
 import json, sys
 import numpy as np
-from asterisk.bench import measure
+from asterisk.bench import worker
 row, texts, out = json.loads(sys.argv[1])
-encoder = measure.start({**row, "threads": 2, "first": "some text"}, lambda phase: None)
+encoder = worker.start({**row, "threads": 2, "first": "some text"}, lambda phase: None)
 modules = sorted(sys.modules)
 one, many = encoder.encode(texts[0]), encoder.encode(texts)
-parts = all(hasattr(encoder, part) for part in measure.PARTS)
+parts = all(hasattr(encoder, part) for part in worker.PARTS)
 if parts:
     alone = np.stack([encoder.embed_ids(encoder.tokenize(text)) for text in texts[:8]])
     alone /= np.linalg.norm(alone, axis=1, keepdims=True)
     assert abs(alone - np.stack([encoder.encode(text) for text in texts[:8]])).max() < 1e-5
 np.save(out, many)
-told = [modules, one.shape, parts, measure.padding(encoder, {"mixed": texts})]
+told = [modules, one.shape, parts, worker.padding(encoder, {"mixed": texts})]
 print(json.dumps([*told, float(many[0] @ one)]))
 """
 FOREIGN = {"torch", "onnx"}
@@ -74,7 +82,7 @@ def peer(tmp_path_factory):
         request = {"work": work, "peer_python": PYTHON, "timeout": 120.0}
         try:
             return _peer(name, checkpoint, load(checkpoint).fingerprint, request)
-        except spawn.CellError as failure:
+        except process.CellError as failure:
             if "asterisk-edge[" in str(failure):
                 pytest.skip(str(failure))
             raise
@@ -91,7 +99,7 @@ def run(row, some, out):
         text=True,
         timeout=300,
         check=False,
-        env=spawn.environment(words[0]),
+        env=process.environment(words[0]),
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1]), np.load(out)
@@ -137,8 +145,8 @@ def test_a_peer_with_a_model_of_its_own_says_which(peer, toy_folder, tmp_path, n
 
 
 def traced_encoder(folder, scratch, threads=1):
-    traced.trace(folder, scratch / "model.onnx")
-    traced.write_tokenizer(load(folder), scratch)
+    trace(folder, scratch / "model.onnx")
+    write_tokenizer(load(folder), scratch)
     session = onnx_session(scratch / "model.onnx")
     tokenize, pad = tokenizer(scratch)
 
@@ -148,19 +156,54 @@ def traced_encoder(folder, scratch, threads=1):
     return PeerEncoder(tokenize, run, threads, pad=pad)
 
 
+@pytest.fixture
+def bert_folder(tmp_path):
+    """Write a small BERT with a pooling and maps of its own."""
+
+    def write(pooling, dense):
+        source = folders.bert(tmp_path / "bert")
+        return folders.sentence_transformer(
+            source, tmp_path / "model", pooling=pooling, dense=dense
+        )
+
+    return write
+
+
+def normalised(vectors):
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("pooling", "dense"), [("mean", ()), ("cls", ((32, "tanh"),)), ("max", ((16, "identity"),))]
 )
-def test_the_traced_graph_is_the_checkpoint_whatever_stands_beside_a_text(tmp_path, pooling, dense):
-    """Masks, pooling, maps and the order of a list, in float32 against PyTorch."""
-    source = folders.bert(tmp_path / "bert")
-    folder = folders.sentence_transformer(source, tmp_path / "model", pooling=pooling, dense=dense)
+def test_what_is_traced_is_the_checkpoint_whatever_its_pooling_and_maps(
+    bert_folder, pooling, dense
+):
+    torch = pytest.importorskip("torch")
+    checkpoint = load(bert_folder(pooling, dense))
+    some = [text.text for text in texts.load()[::20]]
+    tokenizer = checkpoint.tokenizer.open()
+    rows = [tokenizer.with_special_tokens(tokenizer.encode(text)) for text in some]
+    ids = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for line, row in enumerate(rows):
+        ids[line, : len(row)] = torch.tensor(row)
+        mask[line, : len(row)] = 1
+    with torch.inference_mode():
+        vectors = sentence_module(checkpoint, attention="eager")(ids, mask).numpy()
+    truth = open_checkpoint(checkpoint.folder).encode(some)
+    assert normalised(vectors) == pytest.approx(normalised(truth), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_the_traced_graph_is_the_checkpoint_whatever_stands_beside_a_text(bert_folder, tmp_path):
+    """Masks and the order of a list, in float32 against PyTorch."""
+    folder = bert_folder("cls", ((32, "tanh"),))
     (tmp_path / "scratch").mkdir()
     encoder = traced_encoder(folder, tmp_path / "scratch", threads=2)
     some = [text.text for text in texts.load()[::20]]
-    truth = open_checkpoint(folder).encode(some)
-    truth = truth / np.linalg.norm(truth, axis=1, keepdims=True)
+    truth = normalised(open_checkpoint(folder).encode(some))
     assert encoder.encode(some) == pytest.approx(truth, abs=1e-4)
     assert np.stack([encoder.encode(text) for text in some]) == pytest.approx(truth, abs=1e-4)
     lengths = sorted(encoder.tokenize(text).shape[1] for text in some)
@@ -194,14 +237,13 @@ def test_the_static_model_is_what_model2vec_distils(peer, minilm_folder):
 
 
 def test_every_peer_that_comes_along_can_be_found_without_its_package():
-    shared = {"minilm": "dynamic", "dynamic-per-channel": "dynamic", "openvino-weights": "openvino"}
     for name in peers.BUILTIN:
         peer = peers.find(name)
         assert peer.ROW.name == name
         assert peer.ROW.peer
-        assert peer.ROW.opener == f"{peers.BUILTIN[shared.get(name, name)]}:open"
+        module, _, function = peer.ROW.opener.partition(":")
+        assert getattr(importlib.import_module(module), function) is peer.open
         assert callable(peer.prepare)
-        assert callable(peer.open)
     with pytest.raises(UnknownName, match="no peer named 'fasttext'"):
         peers.find("fasttext")
 
@@ -222,7 +264,7 @@ def test_a_peer_whose_package_is_missing_says_how_to_install_it(
 ):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(AsteriskError, match=rf"{package}.*pip install 'asterisk-edge\[peers\]'"):
-        build.build(name, tmp_path, folders.minilm(), "0" * 64)
+        build_peer(name, tmp_path, folders.minilm(), "0" * 64)
     assert not any(tmp_path.iterdir())
 
 
@@ -274,12 +316,12 @@ def registered(tmp_path, monkeypatch):
 
 def test_a_peer_of_somebody_else_s(registered, toy_folder, tmp_path):
     assert peers.names() == (*peers.BUILTIN, *sorted(["broken", "mine", *BAD]))
-    row = build.build("mine", tmp_path / "work", toy_folder, "0" * 64)
+    row = build_peer("mine", tmp_path / "work", toy_folder, "0" * 64)
     assert (row.name, row.peer, row.size, row.compared) == ("mine", True, 1234, 3)
     assert choose("mine", without_peers=False) == ((), ("mine",))
-    assert choose("all", without_peers=False)[1] == peers.USUAL
+    assert choose("all", without_peers=False)[1] == peers.DEFAULT
     # What comes along cannot be replaced.
-    assert peers.find("minilm").__name__ == "asterisk.bench.peers.minilm"
+    assert peers.find("minilm") is PEERS["minilm"]
     with pytest.raises(MissingPackage, match="some_peer_that_is_not"):
         peers.find("broken")
 
@@ -291,13 +333,13 @@ def test_a_peer_that_crashes_hangs_fails_or_is_missing_is_one_line_and_the_other
     request = {
         **{"runtimes": ["torch"], "checkpoint": str(toy_folder), "artifacts": str(tmp_path / "a")},
         **{"work": str(tmp_path / "w"), "buckets": [20], "every_recipe": False},
-        **{"peers": [*BAD, "broken", "mine"], "peer_python": "/not/there", "timeout": 4.0},
+        **{"peers": [*BAD, "broken", "mine"], "peer_python": "/not/there", "timeout": 2.0},
     }
     prepared = prepare(request)
     assert [row["name"] for row in prepared["rows"]] == ["torch", "mine"]
     failed = prepared["failed"]
     assert failed["crash"].startswith("crashed (SIGABRT)")
-    assert failed["hang"] == "gave no answer in 20 s and was stopped"
+    assert failed["hang"] == "gave no answer in 10 s and was stopped"
     assert failed["fail"] == "RuntimeError: two lines"
     assert "a_package_that_is_not" in failed["lack"]
     assert "some_peer_that_is_not" in failed["broken"]
@@ -308,51 +350,11 @@ def test_a_peer_that_crashes_hangs_fails_or_is_missing_is_one_line_and_the_other
 
 def test_it_is_prepared_again_when_its_code_or_the_checkpoint_changes(registered):
     peer = peers.find("mine")
-    before = build._edition("mine", peer, "a")
-    assert build._edition("mine", peer, "a") == before
-    assert build._edition("mine", peer, "b") != before
+    before = _edition("mine", peer, "a")
+    assert _edition("mine", peer, "a") == before
+    assert _edition("mine", peer, "b") != before
     (registered / "some_peer.py").write_text(MODULE + "# changed")
-    assert build._edition("mine", peer, "a") != before
-
-
-@pytest.fixture
-def other_python(tmp_path):
-    """An interpreter elsewhere, which notes what it is asked to run and can see."""
-    path = tmp_path / "python"
-    path.write_text(
-        f'#!/bin/sh\necho "$@ $PYTHONPATH" >> {tmp_path}/log\nexec {sys.executable} "$@"\n'
-    )
-    path.chmod(0o755)
-    return path
-
-
-@pytest.mark.slow
-def test_peers_are_built_and_measured_under_an_interpreter_of_their_own(
-    toy_folder, tmp_path, command, other_python
-):
-    out = tmp_path / "o"
-    options = ["--peer-python", other_python, "--out", out, "--threads", 1, "--processes", 1]
-    options += ["--artifacts", tmp_path / "a"]
-    done = command("bench", toy_folder, "--runtime", "onnx,dynamic", *options)
-    assert done.returncode == 0, done.stderr.decode()
-    log = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
-    ran = [words[2] for words in log]
-    assert ran == ["asterisk.bench.peers.build", *["asterisk.bench.worker"] * 2]
-    home = str(Path(spawn.__file__).parents[2])
-    assert all(words[3].split(os.pathsep)[0] == home for words in log)
-    report = json.loads((out / "latest.json").read_text("utf-8"))
-    ours, theirs = report["rows"]
-    assert (theirs["name"], theirs["model"]) == ("dynamic", "")
-    # Of the same checkpoint: compared with the same FP32 vectors, over all texts.
-    assert theirs["fidelity"]["texts"] == ours["fidelity"]["texts"] == len(texts.load())
-    assert 0.9 < theirs["fidelity"]["cosine_mean"] < 1
-    assert (ours["padding"], theirs["padding"] > 0) == (0, True)
-    for kind in ("faster", "faster_engine"):
-        assert set(ours[kind]["dynamic"]) == {"8", "20", "128"}
-    assert "tokenizers (peers)" in report["machine"]["packages"]
-    text = done.stdout.decode()
-    assert "x dynamic" in text
-    assert "the engine alone" in text
+    assert _edition("mine", peer, "a") != before
 
 
 @pytest.mark.parametrize("path", ["absent", "."])

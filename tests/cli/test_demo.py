@@ -9,8 +9,8 @@ from conftest import SHIPPED
 
 from asterisk.apps.search.query import terms
 from asterisk.artifact import open_artifact
-from asterisk.bench import usual as finding
-from asterisk.bench.usual import usual as default_artifact
+from asterisk.bench import prepare as finding
+from asterisk.bench.prepare import default_artifact
 from asterisk.cli.demo import BY_MEANING, BY_WORDS, QUERIES
 from asterisk.common import files as default_paths
 from asterisk.common import texts

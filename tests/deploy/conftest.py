@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import sshd
 
-from asterisk.bench.targets import board_root
-from asterisk.bench.targets.session import Unavailable
+from asterisk.bench.targets import Unavailable
+from benchmarks import board_root
 from deploy.stand_in import MODEL, Board, Unfit
 
 EXPECTED = ("CI", "ASTERISK_EMULATION")  # where a missing emulation is a failure

@@ -2,7 +2,7 @@
 
 A board is one process that waits in a user and mount namespace where everything is mounted and qemu
 is registered; its sessions join that namespace, become an ordinary user in another one and land in
-the root that `asterisk.bench.targets.board_root` made. When the board ends, all of it is gone: the
+the root that `benchmarks.board_root` made. When the board ends, all of it is gone: the
 machine itself has no mount and no registered format of it. The processor is emulated, the kernel,
 the page size and all times are this machine's.
 """

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from sshd import running
 
 from asterisk.artifact import open_artifact
-from asterisk.bench.targets.opening import opened
-from asterisk.bench.targets.parse import Ssh
+from asterisk.bench.targets import Ssh, opened
 from asterisk.cli import bundle as command
 from asterisk.common.errors import ArtifactError, OutputError, UsageError
 from asterisk.deploy import boards, bundle, libraries

@@ -26,9 +26,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sshd import running
 
-from asterisk.bench.reading import read
-from asterisk.bench.targets.parse import Ssh
-from asterisk.bench.targets.parse import parse as parse_target
+from asterisk.bench.results import read
+from asterisk.bench.targets import Ssh, parse_target
 from asterisk.cli import deploy as command
 from asterisk.common import ssh as client
 from asterisk.common.errors import ArtifactError, EngineError, UsageError
@@ -612,7 +611,7 @@ def benched(tmp_path, monkeypatch):
     checkpoint = SimpleNamespace(name="asterisk-256", fingerprint="space")
     monkeypatch.setattr(command, "open_artifact", lambda folder: SimpleNamespace(manifest=known))
     monkeypatch.setattr("asterisk.model.checkpoint.load", lambda folder: checkpoint)
-    monkeypatch.setattr("asterisk.bench.run.bench", bench)
+    monkeypatch.setattr("asterisk.bench.runner.bench", bench)
     artifact = tmp_path / "artifact"
     artifact.mkdir()
     (artifact / "model").write_text("x")
@@ -655,7 +654,10 @@ def test_the_benchmark_takes_the_recipe_that_was_deployed(way, benched):
 
 
 def test_the_benchmark_prepares_the_recipe_that_it_is_asked_for(tmp_path, monkeypatch):
-    from asterisk.bench import plan, prepare, run, spawn, work
+    from asterisk.bench import plan, prepare
+    from asterisk.bench import process as spawn
+    from asterisk.bench import runner as run
+    from asterisk.bench import runner as work
     from asterisk.common.files import shipped_checkpoint
 
     seen = []

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from asterisk.bench import collect, planfile, spawn
-from asterisk.bench.likeness import differences
+from asterisk.bench import collect
+from asterisk.bench import plan as planfile
+from asterisk.bench import process as spawn
+from asterisk.bench.comparison import differences
 from asterisk.bench.plan import QUICK, Cell, Row
 from asterisk.bench.results import Report, RowResult
-from asterisk.bench.work import Request, Work
+from asterisk.bench.runner import Request, Work
 from asterisk.cli.bench import parser
 from asterisk.common.errors import UsageError
 

@@ -38,7 +38,7 @@ def test_texts_are_the_last_column_and_queries_are_of_others(files):
     assert all(text.startswith(("Row number", "Line number")) for text in found.texts)
     starts = {" ".join(text.split()[:8]) for text in found.texts}
     assert not starts & set(found.queries)
-    assert found.told == "table.tsv, lines.txt"
+    assert found.source == "table.tsv, lines.txt"
     assert corpus(files, 60, 20) == found
     with pytest.raises(InputError, match="80 texts, and 81 are needed"):
         corpus(files, 61, 20)
@@ -56,7 +56,7 @@ def test_compressed_files(files):
 def test_without_files_the_shipped_texts_are_edited():
     found = corpus([], 3_000, 50)
     assert len(set(found.texts)) == 3_000
-    assert "repeated with edits" in found.told
+    assert "repeated with edits" in found.source
     shipped = {text.text for text in texts.load()}
     assert 700 < len(shipped & set(found.texts)) < 1_000
 

@@ -17,12 +17,10 @@ from typing import Any, NamedTuple
 from unicodedata import east_asian_width
 from xml.etree import ElementTree as ET
 
-from asterisk.bench.cells import MB, is_emulated, ms
+from asterisk.bench.columns import MB, is_emulated, ms, threads_of
 from asterisk.bench.plan import STEADY
 from asterisk.bench.results import Report, RowResult
-from asterisk.bench.summary import NS_PER_MS
-from asterisk.bench.tables import LOCAL
-from asterisk.bench.time_fields import threads_of
+from asterisk.bench.statistics import NS_PER_MS
 from asterisk.common.plugins import require
 from asterisk.common.terminal import printable
 
@@ -167,16 +165,16 @@ def _compact(value: float, _place: object = None) -> str:
 def _name(report: Report, row: RowResult, room: float = WIDTH - 2 * EDGE) -> str:
     """Return what tells ``row`` from the others, cut to ``room`` pixels."""
     text = f"{row.title} {row.recipe}"
-    if row.target != LOCAL and len({row.target for row in report.rows}) > 1:
+    if row.target != "local" and len({row.target for row in report.rows}) > 1:
         text += " @ " + re.sub(
             r"^ssh://(?:[^@/]*@)?([^:/.]+).*$", r"\1", row.target, flags=re.DOTALL
         )
     # XML has no place for control characters, nor UTF-8 for halves of pairs.
     text = printable(text.encode("utf-8", "replace").decode())
-    for place, sign in enumerate(text):
+    for number, sign in enumerate(text):
         room -= 12.6 if east_asian_width(sign) in "WF" else 7.2
         if room < 0:
-            return f"{text[:place]}\u2026"
+            return f"{text[:number]}\u2026"
     return text
 
 
@@ -206,11 +204,11 @@ def _rows(report: Report, rows: Sequence[RowResult], high: float, **share: Any) 
     """Give a figure and axes ``high`` pixels high for each row, one below the other, and named."""
     top, bottom, between = 34, 44, 28
     tall = top + bottom + (high + between) * len(rows)
-    place = {"left": LEFT / WIDTH, "right": RIGHT / WIDTH, "hspace": between / high}
-    place |= {"top": 1 - (top + between) / tall, "bottom": bottom / tall}
+    layout = {"left": LEFT / WIDTH, "right": RIGHT / WIDTH, "hspace": between / high}
+    layout |= {"top": 1 - (top + between) / tall, "bottom": bottom / tall}
     with canvas(WIDTH, tall) as figure:
         share |= {"sharex": True, "squeeze": False}
-        every = figure.subplots(len(rows), gridspec_kw=place, **share)[:, 0]
+        every = figure.subplots(len(rows), gridspec_kw=layout, **share)[:, 0]
         for axes, row in zip(every, rows, strict=True):
             style = {"size": 12, "weight": "bold", "color": _look(row)[0]}
             left = (EDGE - LEFT) / (RIGHT - LEFT)
@@ -229,22 +227,22 @@ def _tradeoff(report: Report, rows: Sequence[RowResult]) -> Picture | None:
     """Draw p50 against PSS, fidelity as colour and shape; None where no row has both."""
     buckets = report.settings["buckets"]
     tokens = str(STEADY if STEADY in buckets or not buckets else buckets[len(buckets) // 2])
-    known = [
+    shown = [
         (row, pss / MB, row.latency[tokens].p50)
         for row in rows
         if tokens in row.latency
         and _usable(pss := row.memory.get("steady", {}).get("pss") or 0)
         and _usable(row.latency[tokens].p50)
     ][:MOST_ROWS]
-    if not known:
+    if not shown:
         return None
     note = f"p50 of one text of {tokens} tokens over PSS after 200 calls; lower left is better."
-    if without := len(rows) - len(known):
+    if without := len(rows) - len(shown):
         note += f" {without} row{'s are' if without > 1 else ' is'} not shown for want of a figure."
     with canvas(WIDTH, 452) as figure:
         axes = figure.add_axes((58 / WIDTH, 82 / 452, (WIDTH - 74) / WIDTH, 316 / 452))
-        _scale(axes.xaxis, [x for _, x, _ in known])
-        _scale(axes.yaxis, [y for _, _, y in known])
+        _scale(axes.xaxis, [x for _, x, _ in shown])
+        _scale(axes.yaxis, [y for _, _, y in shown])
         axes.set_xlabel("PSS, MB")
         label, left = f"p50 at {tokens} tokens, ms", (EDGE - 58) / (WIDTH - 74)
         axes.set_title(label, loc="left", x=left, size=12, color=MUTE)
@@ -255,13 +253,13 @@ def _tradeoff(report: Report, rows: Sequence[RowResult]) -> Picture | None:
         named = (*(f"\u2265 {least:g}" for least in GRADED), f"< {GRADED[-1]:g}", "not known")
         for look, words in zip(looks, named, strict=True):
             axes.plot([], [], label=words, **look)
-        for row, x, y in known:
+        for row, x, y in shown:
             cosine = (row.fidelity or {}).get("cosine_mean")
             grade = 4 if cosine is None else sum(cosine < least for least in GRADED)
             axes.plot(x, y, zorder=3, **looks[grade])
             if row.below or row.invalid:
                 axes.plot(x, y, "x", color=INK, ms=17, mew=2, zorder=4)
-        _label(axes, [((x, y), _name(report, row, 240), _look(row)[0]) for row, x, y in known])
+        _label(axes, [((x, y), _name(report, row, 240), _look(row)[0]) for row, x, y in shown])
         figure.legend(loc="lower left", bbox_to_anchor=(0.1, 0.02), ncols=5)
         about = "Mean cosine to FP32; crossed out: below thresholds or void"
         figure.text(58 / WIDTH, 30 / 452, about, color=MUTE, size=11)
@@ -285,37 +283,37 @@ def _label(axes: Any, points: Sequence[tuple[tuple[float, float], str, str]]) ->
                 box = Bbox.from_bounds(x + left, y + dy * away - 8, wide, 16)
                 out = not (frame.contains(*box.min) and frame.contains(*box.max))
                 costs[left, dy * away] = box.count_overlaps(taken) + 9 * out, away, box
-        place = min(costs, key=lambda place: costs[place][0])
-        away, box = costs[place][1:]
+        offset = min(costs, key=lambda offset: costs[offset][0])
+        away, box = costs[offset][1:]
         taken.append(box)
-        axes.annotate(words, at, place, textcoords="offset pixels", va="center", color=colour,
+        axes.annotate(words, at, offset, textcoords="offset pixels", va="center", color=colour,
                       arrowprops=arrow if away > 12 else None, zorder=5)  # fmt: skip
 
 
 def _latency(report: Report, rows: Sequence[RowResult]) -> Picture | None:
     """Draw a shape as thick as calls are frequent, and the median, for each row and length."""
     buckets = [str(tokens) for tokens in report.settings["buckets"]]
-    known = [row for row in rows if row.latency.keys() & set(buckets)][:MOST_ROWS]
-    if not known:
+    shown = [row for row in rows if row.latency.keys() & set(buckets)][:MOST_ROWS]
+    if not shown:
         return None
     import numpy as np
 
     inner = {}
-    for n, row in enumerate(known):
+    for n, row in enumerate(shown):
         for tokens in (tokens for tokens in buckets if tokens in row.latency):
             calls = np.array([*chain(*row.samples_ns.get(tokens, ()))]) / NS_PER_MS
             calls = calls if calls.size else np.array([row.latency[tokens].p50])
             calls.sort()
             cut = calls.size // 200  # the fastest and the slowest 0.5 %
             inner[n, tokens] = calls[cut : calls.size - cut]
-    with _rows(report, known, 20 * len(buckets)) as (figure, every):
+    with _rows(report, shown, 20 * len(buckets)) as (figure, every):
         ends = [end for calls in inner.values() for end in (calls.min(), calls.max())]
         _scale(every[0].xaxis, ends)
         every[-1].set_xlabel("ms a call")
         low, high = every[0].get_xlim()
         edges = (np.geomspace if every[0].get_xscale() == "log" else np.linspace)(low, high, 205)
         for (n, tokens), calls in inner.items():
-            axes, row, y = every[n], known[n], buckets.index(tokens)
+            axes, row, y = every[n], shown[n], buckets.index(tokens)
             axes.set(ylim=(len(buckets) - 0.4, -0.6), yticks=range(len(buckets)))
             axes.set_yticklabels(buckets)
             axes.grid(visible=False, axis="y")

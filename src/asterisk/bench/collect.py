@@ -1,24 +1,94 @@
-"""From the answers of the workers to the rows of the report."""
+"""From the answers of the workers to the rows of the report, and how the rows compare."""
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median, median_low
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from asterisk.bench.installed import weigh
-from asterisk.bench.plan import REFERENCE, Cell, Row, limited
+from asterisk.bench.machine import weigh
+from asterisk.bench.plan import REFERENCE, Cell, Row
 from asterisk.bench.results import RowResult
-from asterisk.bench.summary import NS_PER_MS, summarise
-from asterisk.runtimes.memory_budget import format_size as told_size
+from asterisk.bench.statistics import NS_PER_MS, summarise
+from asterisk.runtimes.memory_budget import format_size as size_text
 
-Answer = Mapping[str, Any]
+if TYPE_CHECKING:
+    from asterisk.evaluation.fidelity import Vectors
+
 PHASES = ("import", "load", "first")
+EMULATED_EVERY = 16  # one text in so many is embedded under an emulator, which takes its time
+HOME = "home"  # where the reference is embedded: the first local target
+ROUNDING = 1e-9
+Table = dict[str, dict[str, dict[str, float]]]
 
 
-def collect(row: Row, answers: Sequence[tuple[Cell, Answer]], mixed: int) -> RowResult:
+@dataclass(slots=True)
+class RunState:
+    """What has been measured so far, on every target.
+
+    ``rows`` with their ``results``, in order, and one line for each thing that ``failed``.
+    ``targets`` is that of `asterisk.bench.results.Report`; ``files`` are the vectors by target, or
+    `HOME`, and row, in a folder that is gone after the run; ``left_out`` what cannot be had here
+    and was not insisted on.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    results: list[RowResult] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    targets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: dict[str, dict[str, Path]] = field(default_factory=dict)
+
+    def add_failures(self, failures: Mapping[str, Sequence[str]]) -> None:
+        """Add the failures of rows that have no result to carry them."""
+        for name, lines in failures.items():
+            for line in lines:
+                earlier = self.failed.get(name)
+                self.failed[name] = f"{earlier}; {line}" if earlier else line
+
+    def leave_out(self, target: str, reason: str) -> None:
+        """Go without ``target``; where CI promises that it was measured, that is a failure."""
+        if os.environ.get("CI") == "true":
+            self.failed[target] = reason.removeprefix(f"{target}: ")
+        else:
+            self.left_out.append(reason)
+
+    def judge(self) -> None:
+        """Fill in every row's fidelity and what it is faster than; imports numpy.
+
+        A row on another target is compared with the FP32 vectors of this machine.
+        """
+        home = self.files.get(HOME, {})
+        for target in dict.fromkeys(result.target for result in self.results):
+            pairs = zip(self.rows, self.results, strict=True)
+            mine = [(row, result) for row, result in pairs if result.target == target]
+            rows, results = [row for row, _ in mine], [result for _, result in mine]
+            vectors = self.files.get(target, home)
+            if target in self.files:
+                rows = [_with_reference(row, home, vectors.get(row.name)) for row in rows]
+            judge(rows, results, vectors)
+            compare(results)
+
+
+def _with_reference(row: Row, home: Mapping[str, Path], ours: Path | None) -> Row:
+    """Give ``row`` the reference of this machine, of the texts that ``ours`` are of."""
+    if row.reference or row.model or REFERENCE not in home or ours is None:
+        return row
+    import numpy as np
+
+    some = np.load(home[REFERENCE])[::EMULATED_EVERY]
+    if len(np.load(ours)) != len(some):
+        return replace(row, reference=str(home[REFERENCE]))
+    reference = ours.with_suffix(".reference.npy")
+    np.save(reference, some)
+    return replace(row, reference=str(reference))
+
+
+def collect(row: Row, answers: Sequence[tuple[Cell, Mapping[str, Any]]], mixed: int) -> RowResult:
     """Summarise what the processes of ``row`` answered; ``mixed`` is the length of the list."""
     result = RowResult(
         row.name, row.title, row.recipe, row.peer, row.size, weigh(row.distributions)
@@ -31,13 +101,13 @@ def collect(row: Row, answers: Sequence[tuple[Cell, Answer]], mixed: int) -> Row
         result.samples_ns[tokens] = [answer["latency"][tokens] for answer in timed]
         result.latency[tokens] = summarise(result.samples_ns[tokens])
     for tokens in sorted(timed[0]["parts"], key=int) if timed else ():
-        result.parts_ns[tokens] = {
+        parts = {
             part: [answer["parts"][tokens][part] for answer in timed]
             for part in timed[0]["parts"][tokens]
         }
+        result.parts_ns[tokens] = parts
         result.parts_ms[tokens] = {
-            part: median(map(median, processes)) / NS_PER_MS
-            for part, processes in result.parts_ns[tokens].items()
+            part: median(map(median, processes)) / NS_PER_MS for part, processes in parts.items()
         }
     for cell, answer in answers:
         if answer.get("padding") is not None:
@@ -66,7 +136,7 @@ def collect(row: Row, answers: Sequence[tuple[Cell, Answer]], mixed: int) -> Row
 def _typical(weighings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the median over processes of each kind of memory after each phase, one that was read.
 
-    None where any process was not told.
+    None where the figure of any process is unknown.
     """
     typical: dict[str, Any] = {}
     for phase in weighings[0] if weighings else ():
@@ -83,18 +153,18 @@ def held(rows: Sequence[Row], results: Sequence[RowResult], limit: int) -> list[
     Each process of a row counts by the peak of its RSS until the batch, on one thread.
     """
     lines = []
-    unlimited = {row.name for row in rows if not limited(row)}
+    unlimited = {row.name for row in rows if not row.limited}
     for result in results:
         name = result.name if result.target == "local" else f"{result.name} on {result.target}"
         if result.name in unlimited:
             lines.append(f"{name}: measured without the memory limit, which it does not know")
             continue
-        for threads, told in sorted(result.lessened.items()):
-            lines.append(f"{name}, {threads} thread{'' if threads == '1' else 's'}: {told}")
+        for threads, line in sorted(result.lessened.items()):
+            lines.append(f"{name}, {threads} thread{'' if threads == '1' else 's'}: {line}")
         peaks = [weighing.get("batch", {}).get("peak") for weighing in result.weighings]
         peak = max((peak for peak in peaks if peak is not None), default=0)
         if peak > limit:
-            lines.append(f"{name}: a peak RSS of {told_size(peak)} is over the memory limit")
+            lines.append(f"{name}: a peak RSS of {size_text(peak)} is over the memory limit")
     return lines
 
 
@@ -130,16 +200,14 @@ def judge(rows: Sequence[Row], results: Sequence[RowResult], vectors: Mapping[st
     """
     import numpy as np
 
-    from asterisk.evaluation.fidelity import compare as agreement
-    from asterisk.evaluation.fidelity import compare_pairs
+    from asterisk.evaluation import fidelity
 
     by_name = {result.name: result for result in results}
     for row in rows:
         result, ours = by_name.get(row.name), vectors.get(row.name)
+        theirs = None if row.model else vectors.get(REFERENCE)
         if row.reference:
-            theirs: Path | None = Path(row.reference)
-        else:
-            theirs = None if row.model else vectors.get(REFERENCE)
+            theirs = Path(row.reference)
         if result is None or ours is None or theirs is None:
             continue
         a, b = np.load(ours), np.load(theirs)
@@ -147,9 +215,93 @@ def judge(rows: Sequence[Row], results: Sequence[RowResult], vectors: Mapping[st
             result.failures.append(f"{row.name}: vectors {a.shape} that are no embeddings")
             result.below.append("its vectors are no embeddings")
             continue
-        result.fidelity = asdict(agreement(a, b)) | asdict(compare_pairs(a, b))
+        figures = asdict(fidelity.compare(a, b)) | asdict(fidelity.compare_pairs(a, b))
+        result.fidelity = figures
         result.below = [
-            f"{name} {result.fidelity[name]:.4f} is below {least:g}"
+            f"{name} {figures[name]:.4f} is below {least:g}"
             for name, least in (row.thresholds or {}).items()
-            if not result.fidelity[name] >= least  # also when it is not a number
+            if not figures[name] >= least  # also when it is not a number
         ]
+
+
+def interchange(vectors: Mapping[str, Vectors], reference: Vectors) -> Table:
+    """Return what happens when one row embeds the queries and another the index.
+
+    ``vectors`` float [n, d] by row and the FP32 ``reference``, all of the same texts; n > 10, no
+    row all zeros. Figures by the row of the queries, then by the row of the index: ``cosine_mean``
+    is that of the same text's two vectors, ``overlap_at_10`` the mean share of a query's ten
+    nearest texts that FP32 on both sides finds too; the text itself is not among them. Where both
+    are the same row it is that row's overlap@10 as in its fidelity.
+    """
+    import numpy as np
+
+    from asterisk.evaluation.fidelity import common, nearest, unit_rows
+
+    truth = unit_rows(reference)
+    expected = nearest(truth, truth)
+    units = {name: unit_rows(some) for name, some in vectors.items()}
+    return {
+        query: {
+            index: {
+                "cosine_mean": float(np.einsum("ij,ij->i", a, b).mean()),
+                "overlap_at_10": common(nearest(a, b), expected),
+            }
+            for index, b in units.items()
+        }
+        for query, a in units.items()
+    }
+
+
+def measured_interchange(rows: Sequence[Row], files: Mapping[str, Path]) -> Table:
+    """Return the table of those ``rows`` that share an embedding space, from their .npy files.
+
+    Systems of others are left out, and so are rows without vectors or with unsound ones. Empty
+    without FP32 vectors or with fewer than two rows.
+    """
+    import numpy as np
+
+    names = [row.name for row in rows if not row.peer and row.name in files]
+    vectors = {name: np.load(files[name]) for name in names}
+    reference = vectors.get(REFERENCE)
+    if reference is None:
+        return {}
+    sound = {
+        name: some
+        for name, some in vectors.items()
+        if some.shape == reference.shape and np.isfinite(some).all() and some.any(axis=1).all()
+    }
+    return interchange(sound, reference) if len(sound) > 1 and REFERENCE in sound else {}
+
+
+def broken_promises(rows: Sequence[Row], table: Table, fingerprint: str) -> list[str]:
+    """Return a line for each pair of rows that falls short of what their artifacts promise.
+
+    A row promises, by the checkpoint's ``fingerprint`` in its ``spaces``, that its vectors may be
+    compared with those of every other row that does. The limits follow from what the two recipes
+    promise each: an overlap@10 of at least the lower of their thresholds, and a mean cosine that
+    two vectors have which are as far from FP32 as their thresholds allow, on opposite sides of it.
+    """
+    promising = [row for row in rows if fingerprint in row.spaces]
+    lines = []
+    for query in promising:
+        for index in promising:
+            found = table.get(query.name, {}).get(index.name)
+            if found is None or query is index:  # a row with itself is its fidelity
+                continue
+            for name, least in least_interchange(query, index).items():
+                if not found[name] >= least:
+                    lines.append(
+                        f"{query.name} says in compatible_with that its vectors go with those of "
+                        f"{index.name}, but {name} is {found[name]:.4f}, below {least:.4f}"
+                    )
+    return lines
+
+
+def least_interchange(query: Row, index: Row) -> dict[str, float]:
+    """Return the least figures that a pair of rows has to reach; FP32 itself promises all."""
+    limits = [row.thresholds or {} for row in (query, index)]
+    angles = [math.acos(min(1.0, limit.get("cosine_mean", 1.0))) for limit in limits]
+    return {
+        "cosine_mean": math.cos(min(math.pi, sum(angles))) - ROUNDING,
+        "overlap_at_10": min(limit.get("overlap_at_10", 1.0) for limit in limits) - ROUNDING,
+    }

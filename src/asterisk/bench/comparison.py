@@ -1,4 +1,4 @@
-"""One run against an earlier one: what got worse, what did not, and what cannot be told.
+"""One run against an earlier one: what got worse, what did not, and what cannot be decided.
 
 Times and PSS differ from process to process, so a rise has to be both larger than its limit and
 beyond chance: Mann-Whitney over the processes, with all tests of a comparison held to 5 % together
@@ -7,21 +7,93 @@ beyond chance: Mann-Whitney over the processes, with all tests of a comparison h
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any, Literal
 
-from asterisk.bench.likeness import differences, needs_like_machines, refuse, unlike
-from asterisk.bench.limits import DEFAULTS, TESTED, Limit
+from asterisk.bench import machine
+from asterisk.bench.columns import NONE
+from asterisk.bench.report import grid, plain
 from asterisk.bench.results import Report, RowResult
-from asterisk.bench.statistics import ENOUGH, holm, mann_whitney, ratio
+from asterisk.bench.statistics import MIN_PROCESSES, holm, mann_whitney, ratio
+from asterisk.common.errors import UsageError
 
 ALPHA = 0.05
-STEADY = "steady"
 MILLION = 1e6  # bytes a MB, ns a ms
+TESTED = ("p50", "pss")  # told from noise by a test over processes; the others are exact
+FIGURES = (*TESTED, "cosine", "overlap", "size", "instructions")
+FLOORS, BYTES = ("cosine", "overlap"), ("pss", "size")
+MACHINE = ("cpu", "isa", "cores", "ram_bytes", "system", "architecture")
+HEADINGS = ("row", "figure", "old", "new", "change", "95 %", "p", "processes", "verdict")
+DIGITS = {"cosine": 5, "overlap": 4, "p50": 4}
+_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%")
+_MB = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)MB")
+_SHARE = re.compile(r"(0?\.[0-9]{1,9}|1(?:\.0{1,9})?)")
 Verdict = Literal["ok", "better", "regression", "inconclusive", "missing"]
-BAD: tuple[Verdict, ...] = ("regression", "missing")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """By how much a figure may get worse.
+
+    ``share`` of the old one or, if given, ``amount``: in MB where the figure is bytes. One that
+    must not be small has instead a ``floor`` below which it must never be, and may drop by
+    ``amount``.
+    """
+
+    share: float = 0.0
+    amount: float | None = None
+    floor: float | None = None
+
+    def exceeded(self, old: float, new: float) -> bool:
+        """Return whether ``new`` is more than ``old``, positive, by more than allowed."""
+        return new - old > self.amount if self.amount is not None else new > old * (1 + self.share)
+
+
+# A different CPU rounds differently, by less than these; a recipe that lost something, by more.
+DEFAULTS: Mapping[str, Limit] = {
+    "p50": Limit(0.05),
+    "pss": Limit(0.03),
+    "cosine": Limit(amount=0.001, floor=0.0),
+    "overlap": Limit(amount=0.01, floor=0.0),
+    "size": Limit(0.01),
+    "instructions": Limit(0.01),
+}
+
+
+def parse_limits(text: str) -> dict[str, Limit]:
+    """Read ``name:limit`` pairs with commas between; UsageError, one line, for anything else."""
+    limits: dict[str, Limit] = {}
+    for part in text.split(","):
+        name, colon, value = part.strip().partition(":")
+        if name not in FIGURES or not colon:
+            raise UsageError(
+                f"--fail-on takes name:limit with commas between, not {part[:40]!r}; "
+                f"there are: {', '.join(FIGURES)}"
+            )
+        if name in limits:
+            raise UsageError(f"--fail-on has {name} twice")
+        limits[name] = _limit(name, value)
+    return limits
+
+
+def _limit(name: str, value: str) -> Limit:
+    shown = f"not {value[:40]!r}"
+    if name in FLOORS:
+        if found := _SHARE.fullmatch(value):
+            return Limit(amount=DEFAULTS[name].amount, floor=float(found[1]))
+        raise UsageError(f"--fail-on {name} takes the least it may be, 0.995 say, {shown}")
+    percent, amount = _PERCENT.fullmatch(value), _MB.fullmatch(value)
+    if percent:
+        return Limit(share=float(percent[1]) / 100)
+    if amount and name in BYTES:
+        return Limit(amount=float(amount[1]))
+    or_bytes = " or 5MB" if name in BYTES else ""
+    raise UsageError(f"--fail-on {name} takes a percentage, 5%{or_bytes}, {shown}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +120,13 @@ class Line:
 
     @property
     def failed(self) -> bool:
-        """Whether this is what --fail-on is for."""
-        return self.gated and self.verdict in BAD
+        """Whether ``--fail-on`` makes the command fail for it."""
+        return self.gated and self.verdict in ("regression", "missing")
+
+    @property
+    def name(self) -> str:
+        """What the line is about, for a terminal."""
+        return plain(" ".join(f"{_on(self.row, self.target)} {self.figure} {self.detail}".split()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,38 +150,39 @@ def compare(
     UsageError for unlike machines, unless ``force``. With no more than exact figures in ``limits``
     they are no reason to refuse: times and memory are then left out.
     """
-    apart = unlike(old, new)
-    timed = not apart or force
-    if apart and not force and needs_like_machines(limits):
-        refuse(apart)
-    notes = [f"unlike machines: {line}" for line in apart]
-    if apart and not timed:
-        notes.append("times and memory are therefore not compared")
+    unlike = machine_differences(old, new)
+    timed = not unlike or force
+    if not force:
+        check_machines(unlike, limits)
+    notes = [f"unlike machines: {line}" for line in unlike]
+    notes += [] if timed else ["times and memory are therefore not compared"]
     lines: list[Line] = []
     before = {(row.name, row.target): row for row in old.rows}
     for row in new.rows:
         earlier = before.pop((row.name, row.target), None)
         if earlier is None:
-            notes.append(f"{_name(row)} is not in the old report")
-        else:
-            lines += _row(earlier, row, limits, timed=timed)
-    lines += [_gone(row, limits) for row in before.values() if _expected(row, new)]
-    lines = _tested(lines, limits)
+            notes.append(f"{_on(row.name, row.target)} is not in the old report")
+            continue
+        lines += _tested(earlier, row, limits) if timed else ()
+        lines += _exact(earlier, row, limits)
+    asked = [*_list(new.settings, "runtimes"), *_list(new.settings, "peers")]
+    targets = _list(new.settings, "targets") or ["local"]
+    why = "the row gave no result"
+    lines += [
+        Line(row.name, row.target, "row", "", None, None, "missing", bool(limits), why=why)
+        for row in before.values()
+        if row.name in asked and row.target in targets
+    ]
+    ps = iter(holm([line.p for line in lines if line.p is not None]))
+    lines = [line if line.p is None else _decided(line, next(ps), limits) for line in lines]
     for name in limits:
         if not any(line.figure == name for line in lines) and (timed or name not in TESTED):
             notes.append(f"{name} is in neither report: nothing was judged by it")
     return Comparison(lines, notes + differences(old, new))
 
 
-def _name(row: RowResult) -> str:
-    return row.name if row.target == "local" else f"{row.name} on {row.target}"
-
-
-def _expected(row: RowResult, new: Report) -> bool:
-    """Tell whether the new run was asked for ``row``."""
-    asked = [*_list(new.settings, "runtimes"), *_list(new.settings, "peers")]
-    targets = _list(new.settings, "targets") or ["local"]
-    return row.name in asked and row.target in targets
+def _on(row: str, target: str) -> str:
+    return row if target == "local" else f"{row} on {target}"
 
 
 def _list(settings: Mapping[str, Any], name: str) -> list[Any]:
@@ -112,48 +190,31 @@ def _list(settings: Mapping[str, Any], name: str) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _row(
-    old: RowResult, new: RowResult, limits: Mapping[str, Limit], *, timed: bool
-) -> Iterator[Line]:
-    void = "; ".join(
-        [f"old run: {reason}" for reason in [*old.invalid, *old.below]]
-        + [f"new run: {reason}" for reason in [*new.invalid, *new.below]]
-    )
-    if timed:
-        for tokens in sorted({*old.samples_ns, *new.samples_ns}, key=_number):
-            sides = [_medians(row.samples_ns.get(tokens, [])) for row in (old, new)]
-            yield _processes(
-                old, "p50", f"{tokens} tokens, ms", sides, gated="p50" in limits, void=void
-            )
-        sides = [_pss(row) for row in (old, new)]
-        if any(sides):
-            sharing = "another process maps the same engine" if old.shared or new.shared else ""
-            yield _processes(old, "pss", "MB", sides, gated="pss" in limits, void=sharing)
-    yield from _exact(old, new, limits)
+def _tested(old: RowResult, new: RowResult, limits: Mapping[str, Limit]) -> Iterator[Line]:
+    start = partial(Line, old.name, old.target, old=None, new=None, verdict="inconclusive")
+    void = [f"old run: {reason}" for reason in [*old.invalid, *old.below]]
+    void += [f"new run: {reason}" for reason in [*new.invalid, *new.below]]
+    for tokens in sorted({*old.samples_ns, *new.samples_ns}, key=_number):
+        sides = [
+            [median(taken) for taken in row.samples_ns.get(tokens, []) if taken and min(taken) > 0]
+            for row in (old, new)
+        ]
+        line = start("p50", f"{tokens} tokens, ms", gated="p50" in limits)
+        yield _over_processes(line, sides, "; ".join(void))
+    memory = [
+        [pss for each in row.weighings if (pss := each.get("steady", {}).get("pss")) and pss > 0]
+        for row in (old, new)
+    ]
+    if any(memory):
+        sharing = "another process maps the same engine" if old.shared or new.shared else ""
+        yield _over_processes(start("pss", "MB", gated="pss" in limits), memory, sharing)
 
 
-def _processes(
-    row: RowResult,
-    figure: str,
-    detail: str,
-    sides: Sequence[Sequence[float]],
-    *,
-    gated: bool,
-    void: str,
-) -> Line:
+def _over_processes(line: Line, sides: Sequence[Sequence[float]], void: str) -> Line:
     """Describe one tested figure, in ns or bytes; the other tests bear on its verdict too."""
     old, new = sides
-    line = Line(
-        row.name,
-        row.target,
-        figure,
-        detail,
-        median(old) / MILLION if old else None,
-        median(new) / MILLION if new else None,
-        "inconclusive",
-        gated,
-        (len(old), len(new)),
-    )
+    medians = [median(side) / MILLION if side else None for side in sides]
+    line = replace(line, old=medians[0], new=medians[1], processes=(len(old), len(new)))
     if not old:
         return replace(line, why="not in the old report")
     if not new:
@@ -161,29 +222,21 @@ def _processes(
     line = replace(line, interval=ratio(old, new)[1])
     if void:
         return replace(line, why=void)
-    if min(len(old), len(new)) < ENOUGH:
-        return replace(line, why=f"fewer than {ENOUGH} processes")
+    if min(len(old), len(new)) < MIN_PROCESSES:
+        return replace(line, why=f"fewer than {MIN_PROCESSES} processes")
     return replace(line, p=mann_whitney(old, new))
 
 
-def _tested(lines: Sequence[Line], limits: Mapping[str, Limit]) -> list[Line]:
-    """Give every tested line the p that all tests together leave it, and its verdict."""
-    ps = iter(holm([line.p for line in lines if line.p is not None]))
-    return [line if line.p is None else _decide(line, next(ps), limits) for line in lines]
-
-
-def _decide(line: Line, p: float, limits: Mapping[str, Limit]) -> Line:
+def _decided(line: Line, p: float, limits: Mapping[str, Limit]) -> Line:
+    """Give a tested line the ``p`` that all tests together leave it, and its verdict."""
     limit = limits.get(line.figure, DEFAULTS[line.figure])
     old, new = line.old or 0.0, line.new or 0.0
-    verdict: Verdict = "ok"
-    why = ""
-    if limit.exceeded(old, new):
-        verdict = "regression" if p < ALPHA else "inconclusive"
-    elif limit.exceeded(new, old):
-        verdict = "better" if p < ALPHA else "inconclusive"
-    if verdict == "inconclusive":
-        why = "may be chance"
-    return replace(line, p=p, verdict=verdict, why=why)
+    worse = limit.exceeded(old, new)
+    if not worse and not limit.exceeded(new, old):
+        return replace(line, p=p, verdict="ok")
+    if p >= ALPHA:
+        return replace(line, p=p, why="may be chance")
+    return replace(line, p=p, verdict="regression" if worse else "better")
 
 
 def _exact(old: RowResult, new: RowResult, limits: Mapping[str, Limit]) -> Iterator[Line]:
@@ -201,17 +254,18 @@ def _exact(old: RowResult, new: RowResult, limits: Mapping[str, Limit]) -> Itera
             return replace(start, verdict="regression")
         return replace(start, verdict="better") if limit.exceeded(b, a) else start
 
-    for figure, name in (("cosine", "cosine_mean"), ("overlap", "overlap_at_10")):
+    figures = (("cosine", "cosine_mean", "mean to FP32"), ("overlap", "overlap_at_10", "at 10"))
+    for figure, name, detail in figures:
         a, b = (((row.fidelity or {}).get(name)) for row in (old, new))
         if a is not None or b is not None:
-            found = line(figure, "mean to FP32" if figure == "cosine" else "at 10", a, b)
+            found = line(figure, detail, a, b)
             if figure == "cosine" and new.below and not old.below:
                 found = replace(found, verdict="regression", why="; ".join(new.below))
             yield found
     yield line("size", "MB", old.size / MILLION, new.size / MILLION)
     for tokens in sorted({*old.instructions, *new.instructions}, key=_number):
-        told = f"{tokens} tokens, million"
-        yield line("instructions", told, old.instructions.get(tokens), new.instructions.get(tokens))
+        counts = old.instructions.get(tokens), new.instructions.get(tokens)
+        yield line("instructions", f"{tokens} tokens, million", *counts)
 
 
 def _floored(line: Line, limit: Limit) -> Line:
@@ -226,19 +280,121 @@ def _floored(line: Line, limit: Limit) -> Line:
     return replace(line, verdict="better") if new - line.old > drop else line
 
 
-def _gone(row: RowResult, limits: Mapping[str, Limit]) -> Line:
-    told = "the row gave no result"
-    return Line(row.name, row.target, "row", "", None, None, "missing", bool(limits), why=told)
-
-
-def _medians(processes: Sequence[Sequence[int]]) -> list[float]:
-    return [median(samples) for samples in processes if samples and min(samples) > 0]
-
-
-def _pss(row: RowResult) -> list[float]:
-    read = [weighing.get(STEADY, {}).get("pss") for weighing in row.weighings]
-    return [value for value in read if value is not None and value > 0]
-
-
 def _number(text: str) -> tuple[int, str]:
     return (int(text[:9]) if text.isascii() and text.isdigit() else 0, text)
+
+
+def check_machines(unlike: Sequence[str], limits: Mapping[str, Limit]) -> None:
+    """Raise UsageError if ``unlike`` machines are to be compared by more than exact figures."""
+    if unlike and (not limits or any(name in limits for name in TESTED)):
+        raise UsageError(
+            f"times and memory of unlike machines cannot be compared: {'; '.join(unlike)} "
+            "(--force does it all the same)"
+        )
+
+
+def machine_differences(old: Report, new: Report) -> list[str]:
+    """Return how the machines differ on which rows of both were timed; emulated ones were not."""
+    shared = {row.target for row in old.rows} & {row.target for row in new.rows}
+    lines = []
+    for target in sorted(shared):
+        kinds = [str(run.targets.get(target, {}).get("kind", target)) for run in (old, new)]
+        if kinds == ["emu", "emu"]:
+            continue
+        a, b = _machine(old, target), _machine(new, target)
+        for name in MACHINE:
+            x, y = a.get(name), b.get(name)
+            # Of its memory, the firmware keeps a little more or less for itself.
+            near = name == "ram_bytes" and _is_near(x, y)
+            if x != y and not near:
+                lines.append(f"{_on(name, target)} was {_short(x)}, is {_short(y)}")
+    return lines
+
+
+def _is_near(a: Any, b: Any) -> bool:
+    numbers = isinstance(a, int | float) and isinstance(b, int | float)
+    return numbers and abs(a - b) <= 0.1 * max(a, b)
+
+
+def check_here(old: Report, limits: Mapping[str, Limit]) -> None:
+    """Raise UsageError as `check_machines` if this machine is not that of ``old``."""
+    own = replace(old, rows=[row for row in old.rows if row.target.startswith("local")])
+    here = replace(own, machine=machine.describe(()), targets={})
+    check_machines(machine_differences(own, here), limits)
+
+
+def _machine(report: Report, target: str) -> Mapping[str, Any]:
+    described = report.targets.get(target, {}).get("machine")
+    return described if isinstance(described, dict) and described else report.machine
+
+
+def _short(value: Any) -> str:
+    return "".join(sign if sign.isprintable() else "?" for sign in str(value)[:60])
+
+
+def differences(old: Report, new: Report) -> list[str]:
+    """Return what else is not the same, so that a cause is not looked for in the wrong place."""
+
+    def dicts(part: str, name: str) -> list[dict[str, Any]]:
+        values = [getattr(report, part).get(name) for report in (old, new)]
+        return [value if isinstance(value, dict) else {} for value in values]
+
+    lines = []
+    if old.checkpoint.get("fingerprint") != new.checkpoint.get("fingerprint"):
+        lines.append("another checkpoint")
+    a, b = dicts("machine", "packages")
+    names = ("python", "kernel", "libc")
+    pairs = [(name, old.machine.get(name), new.machine.get(name)) for name in names]
+    pairs += [(_short(name), a[name], b[name]) for name in sorted(a.keys() & b.keys())]
+    lines += [f"{name} was {_short(x)}, is {_short(y)}" for name, x, y in pairs if x != y]
+    limits = [report.settings.get("max_memory") for report in (old, new)]
+    was, now = (_short(limit) if limit else "none" for limit in limits)
+    if limits[0] != limits[1]:
+        lines.append(f"the memory limit was {was}, is {now}: threads and longest texts may differ")
+    a, b = dicts("settings", "effort")
+    for name in sorted({*a, *b} - {"processes", "weighings"}):
+        if a.get(name) != b.get(name):
+            was, now = _short(a.get(name)), _short(b.get(name))
+            lines.append(f"{_short(name)} a cell was {was}, is {now}")
+    return lines
+
+
+def table(comparison: Comparison) -> str:
+    """Return the table with the notes under it; what fails is set in bold."""
+    cells = [[cell[:200] for cell in _cells(line)] for line in comparison.lines]
+    few = sum(
+        line.verdict == "inconclusive" and min(line.processes or (MIN_PROCESSES,)) < MIN_PROCESSES
+        for line in comparison.lines
+    )
+    notes = [f"- {plain(note[:200])}" for note in comparison.notes]
+    if few:
+        advice = f"measure both sides with --processes {MIN_PROCESSES} or more"
+        notes.append(f"- {few} figures have too few processes for a test: {advice}")
+    counts = Counter(line.verdict for line in comparison.lines)
+    total = ", ".join(f"{number} {verdict}" for verdict, number in counts.most_common())
+    parts = [grid([HEADINGS, *cells], (0, 1, 8)), *(["", *notes] if notes else [])]
+    return "\n".join([*parts, "", f"{total or 'nothing to compare'}."]) + "\n"
+
+
+def _cells(line: Line) -> list[str]:
+    verdict = f"**{line.verdict}**" if line.failed else line.verdict
+    digits = DIGITS.get(line.figure, 2)
+    change = NONE
+    if line.old and line.new is not None:
+        change = _percent(line.new / line.old)
+        if line.figure in FLOORS:
+            change = f"{line.new - line.old:+.5f}"
+    return [
+        _on(line.row, line.target),
+        f"{line.figure} {line.detail}".strip(),
+        *(NONE if value is None else f"{value:.{digits}f}" for value in (line.old, line.new)),
+        change,
+        NONE if line.interval is None else " .. ".join(map(_percent, line.interval)),
+        NONE if line.p is None else f"{line.p:.2g}",
+        NONE if line.processes is None else "{}/{}".format(*line.processes),
+        f"{verdict}: {line.why}" if line.why else verdict,
+    ]
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * (ratio - 1):+.1f}%"

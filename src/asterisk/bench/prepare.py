@@ -1,33 +1,47 @@
 """What there is to measure: exports what is missing, builds the peers, chooses the texts.
 
 A process of its own, ``python -m asterisk.bench.prepare``, because exporting maps every engine:
-pages that the parent shared with a worker would count half in the worker's PSS.
+pages that the parent shared with a worker would count half in the worker's PSS. Each peer writes
+its files in one more process, since converters of others may crash or hang, under the interpreter
+that the peer is measured with; hence the imports inside functions.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asterisk.artifact import is_artifact, open_artifact
-from asterisk.bench import peers, spawn
-from asterisk.bench.answer import answer
-from asterisk.bench.model_files import model_files
-from asterisk.bench.peers.minilm import MODEL as MINILM
-from asterisk.bench.plan import REFERENCE, Row
-from asterisk.bench.texts import choose
+from asterisk.bench import peers, process
+from asterisk.bench.plan import BUCKETS, LONG, REFERENCE, Row
+from asterisk.bench.process import ask
+from asterisk.bench.worker import serve
 from asterisk.common import plugins, texts
-from asterisk.common.errors import ArtifactError, AsteriskError, InputError, UsageError, one_line
+from asterisk.common.errors import (
+    ArtifactError,
+    AsteriskError,
+    EngineError,
+    InputError,
+    UsageError,
+    one_line,
+)
+from asterisk.common.files import SHIPPED, replacing_folder, shipped_checkpoint
 from asterisk.common.terminal import report as tell
-from asterisk.exporters import export as exporting
-from asterisk.model.checkpoint import Checkpoint
-from asterisk.model.hub import open_checkpoint
 
+if TYPE_CHECKING:
+    from asterisk.model.checkpoint import Checkpoint
+    from asterisk.tokenizer import Tokenizer
+
+MODULE = "asterisk.bench.prepare"
+FORMAT, RECIPE = "tflite", "int8"  # of the default artifact
+EXPORT_SECONDS = 900
+BUILD_FACTOR = 5  # how many times as long as a measurement building a peer may take
 OPENER = "asterisk.runtimes.load:load"
 TITLES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "tflite": "LiteRT", "gguf": "llama.cpp"}
 # What an engine's own packages are; an adapter of somebody else's is measured without its size.
@@ -39,7 +53,11 @@ DISTRIBUTIONS = {
 }
 # What an adapter imports only when it opens something.
 ENGINES = {"onnx": ("onnxruntime",), "tflite": ("ai_edge_litert.interpreter",)}
-BUILDING = 5  # times as long as a measurement may take
+MODEL_SUFFIXES = (".json", ".safetensors", ".bin", ".txt", ".model")
+PROSE = ("news", "note", "question", "definition", "passage")
+BUCKET_TEXTS = 128  # texts a bucket, at most
+MIXED_TEXTS = 512  # enough that starting threads costs nothing
+MIXED_TOKENS = 128  # of the longest text in the mixed list
 
 
 @dataclass(slots=True)
@@ -50,31 +68,14 @@ class Prepared:
     failed: dict[str, str] = field(default_factory=dict)
 
     def attempt(self, name: str, make: Callable[[], Row]) -> None:
-        """Add what ``make`` returns, or say why it does not."""
+        """Add what ``make`` returns, or note why it fails."""
         try:
             self.rows.append(make())
         except Exception as failure:  # converters of others raise what they like
-            known = isinstance(failure, AsteriskError | spawn.CellError)
-            told = str(failure) if known else f"{type(failure).__name__}: {failure}"
-            self.failed[name] = " ".join(told.split())
+            ours = isinstance(failure, AsteriskError | process.CellError)
+            line = str(failure) if ours else f"{type(failure).__name__}: {failure}"
+            self.failed[name] = " ".join(line.split())
             tell(f"{name}: {self.failed[name]}")
-
-
-def main() -> int:
-    """Read a request from stdin, prepare, print the answer."""
-    request = json.load(sys.stdin)
-    answer(lambda: _attempt(request))
-    return 0
-
-
-def _attempt(request: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return prepare(request)
-    except AsteriskError as failure:
-        return {"refused": one_line(failure), "status": failure.status}
-    except Exception as failure:
-        told = " ".join(str(failure).split())
-        return {"refused": f"{type(failure).__name__}: {told}", "status": AsteriskError.status}
 
 
 def prepare(request: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +87,12 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     peers, ``peer_python``, an interpreter, and ``timeout``, seconds.
     AsteriskError if the checkpoint itself cannot be read.
     """
-    checkpoint, folder = open_named(request["checkpoint"])
+    from asterisk.model.hub import open_checkpoint
+
+    checkpoint = open_checkpoint(request["checkpoint"])
+    folder = checkpoint.folder
+    if folder is None:
+        raise AssertionError("unreachable: a checkpoint that was read has a folder")
     longest = checkpoint.config.max_seq_length
     if max(request["buckets"]) > longest:
         raise UsageError(
@@ -103,7 +109,7 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
         else:
             prepared.attempt(name, partial(make, request.get("recipes", {}).get(name)))
     for name in request["peers"]:
-        if name == "minilm" and checkpoint.name == MINILM and "dynamic" in request["peers"]:
+        if name == "minilm" and checkpoint.name == peers.MINILM and "dynamic" in request["peers"]:
             continue  # it would be that row once more
         prepared.attempt(name, partial(_peer, name, folder, checkpoint.fingerprint, request))
     chosen = choose(checkpoint.tokenizer.open(), request["buckets"])
@@ -121,14 +127,6 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def open_named(name: str) -> tuple[Checkpoint, Path]:
-    """Read a checkpoint: a folder, or the name of a model in a package or on the hub."""
-    checkpoint = open_checkpoint(name)
-    if checkpoint.folder is None:
-        raise AssertionError("unreachable: a checkpoint that was read has a folder")
-    return checkpoint, checkpoint.folder
-
-
 def _reference(folder: Path, fingerprint: str) -> Row:
     return Row(
         name=REFERENCE,
@@ -143,9 +141,19 @@ def _reference(folder: Path, fingerprint: str) -> Row:
     )
 
 
+def model_files(folder: Path) -> list[Path]:
+    """Return the files of the encoder and of the modules after it, without pickles it has twice."""
+    found = [*folder.glob("*"), *folder.glob("[0-9]*_*/*")]
+    files = sorted(path for path in found if path.suffix in MODEL_SUFFIXES and path.is_file())
+    in_both = {path.parent for path in files if path.suffix == ".safetensors"}
+    return [path for path in files if path.suffix != ".bin" or path.parent not in in_both]
+
+
 def _attempt_each(prepared: Prepared, format: str, make: Callable[[str], Row]) -> None:
+    from asterisk.exporters import export
+
     try:
-        recipes = exporting.exporter(format).recipes
+        recipes = export.exporter(format).recipes
     except AsteriskError as failure:
         prepared.failed[format] = one_line(failure)
         return
@@ -161,10 +169,12 @@ def _attempt_each(prepared: Prepared, format: str, make: Callable[[str], Row]) -
 def _artifact(
     checkpoint: Checkpoint, format: str, artifacts: Path, recipe_name: str | None = None
 ) -> Row:
-    recipe = exporting.choose(exporting.exporter(format), recipe_name)
+    from asterisk.exporters import export
+
+    recipe = export.choose(export.exporter(format), recipe_name)
     folder = artifacts / f"{checkpoint.name}-{format}-{recipe.name}"
     if not _is_current(folder, checkpoint.fingerprint):
-        exporting.export(checkpoint, format, recipe.name, folder, tell)
+        export.export(checkpoint, format, recipe.name, folder, tell)
     artifact = open_artifact(folder)
     adapter = plugins.find("asterisk.runtimes", format).__module__
     return Row(
@@ -194,26 +204,174 @@ def _is_current(folder: Path, fingerprint: str) -> bool:
 def _peer(name: str, checkpoint: Path, fingerprint: str, request: dict[str, Any]) -> Row:
     """Return a peer's row; CellError, one line, if it is missing, fails, crashes or hangs.
 
-    The usual ones need no environment of their own, and one of somebody else's runs where it is
+    The default ones need no environment of their own, and one of a third party runs where it is
     installed: here.
     """
-    elsewhere = name in peers.BUILTIN and name not in peers.USUAL
+    elsewhere = name in peers.BUILTIN and name not in peers.DEFAULT
     python = request.get("peer_python", "") if elsewhere else ""
     tell(f"{name}: preparing")
     spec = {
-        "name": name,
+        "peer": name,
         "work": str(Path(request["work"]).absolute()),
         "checkpoint": str(checkpoint),
         "fingerprint": fingerprint,
     }
-    answer = spawn.ask(
-        "asterisk.bench.peers.build",
-        spec,
-        BUILDING * request["timeout"],
-        python=(python or sys.executable,),
-    )
+    seconds = BUILD_FACTOR * request["timeout"]
+    answer = process.ask(MODULE, spec, seconds, python=(python or sys.executable,))
     return replace(Row.from_dict(answer["row"]), python=python)
 
 
+def build_peer(name: str, work: Path, checkpoint: Path, fingerprint: str) -> Row:
+    """Return the row of a peer, whose files are in a folder under ``work``, made if need be.
+
+    ``fingerprint`` is that of the model in the folder ``checkpoint``.
+    """
+    from importlib.metadata import version
+
+    import numpy as np
+
+    from asterisk.bench import machine
+
+    peer = peers.find(name)
+    row: Row = peer.ROW
+    folder = work / _edition(name, peer, "" if row.model else fingerprint)
+    if not folder.is_dir():
+        with replacing_folder(folder, lambda _: False) as staging:
+            peer.prepare(staging, checkpoint)
+    reference = folder / peers.REFERENCE
+    has_reference = reference.is_file()
+    files = [path for path in folder.rglob("*") if path.is_file() and path != reference]
+    return replace(
+        row,
+        name=name,
+        peer=True,
+        path=str(folder),
+        size=sum(path.stat().st_size for path in files),
+        reference=str(reference) if has_reference else "",
+        compared=len(np.load(reference)) if has_reference else 0,
+        installed=machine.weigh(row.distributions),
+        versions={package: version(package) for package in row.distributions},
+    )
+
+
+def _edition(name: str, peer: Any, fingerprint: str) -> str:
+    """Name the folder of a peer's files after the code, engine and model they are made of."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    here = Path(peers.__file__ if isinstance(peer, peers.Peer) else peer.__file__)
+    is_package = isinstance(peer, peers.Peer) or peer.__package__
+    digest = hashlib.sha256(fingerprint.encode())
+    for source in sorted(here.parent.glob("*.py")) if is_package else [here]:
+        digest.update(source.read_bytes())
+    for needed in sorted({"onnxruntime", "torch", "transformers", *peer.ROW.distributions}):
+        try:
+            digest.update(f"{needed} {version(needed)}".encode())
+        except PackageNotFoundError:
+            continue
+    for text in texts.load():
+        digest.update(text.text.encode())
+    return f"{name}-{digest.hexdigest()[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """``buckets`` by number of tokens, a ``mixed`` list as the texts come, one ``long`` text."""
+
+    buckets: dict[int, list[str]]
+    mixed: list[str]
+    long: str
+
+
+def choose(tokenizer: Tokenizer, tokens: Sequence[int] = BUCKETS) -> Texts:
+    """Choose the texts that are timed, in buckets of so many ``tokens``; the same every time.
+
+    Texts that ship, cut at a word's end. Special tokens count: a text of 20 tokens is computed
+    with 20.
+    """
+    prose = [text.text for text in texts.load() if text.kind in PROSE]
+    buckets = {count: _cut_all(tokenizer, prose, count, BUCKET_TEXTS) for count in tokens}
+    mixed = [text for text in prose if _length(tokenizer, text) <= MIXED_TOKENS][:MIXED_TEXTS]
+    return Texts(buckets, mixed, _cut_all(tokenizer, prose, LONG, 1)[0])
+
+
+def _cut_all(tokenizer: Tokenizer, some: Iterable[str], tokens: int, most: int) -> list[str]:
+    found: dict[str, None] = {}
+    for text in some:
+        if (start := cut(tokenizer, text, tokens)) is not None:
+            found[start] = None
+            if len(found) == most:
+                break
+    return list(found)
+
+
+def cut(tokenizer: Tokenizer, text: str, tokens: int) -> str | None:
+    """Return the beginning of ``text`` of exactly ``tokens`` tokens, if a word ends there."""
+    count, end = _specials(tokenizer), 0
+    for word, ids in tokenizer.words(text):
+        count, end = count + len(ids), end + len(word)
+        if count >= tokens:
+            break
+    start = text[:end]
+    return start if count == tokens and _length(tokenizer, start) == tokens else None
+
+
+def _length(tokenizer: Tokenizer, text: str) -> int:
+    return len(tokenizer.encode(text)) + _specials(tokenizer)
+
+
+def _specials(tokenizer: Tokenizer) -> int:
+    return len(tokenizer.prefix) + len(tokenizer.suffix)
+
+
+def default_artifact(folder: Path, on_progress: Callable[[str], None]) -> Path:
+    """Return the LiteRT artifact of the shipped checkpoint in ``folder``, exported if missing.
+
+    In a process of its own, so that PyTorch is not in the memory that is reported afterwards.
+    UsageError outside a clone of the project, EngineError with the reason if it cannot be exported.
+    """
+    wanted = f"{SHIPPED}-{FORMAT}-{RECIPE}"
+    if is_artifact(folder / wanted):
+        return folder / wanted
+    checkpoint = shipped_checkpoint()
+    on_progress(f"exporting {wanted} (once, about a minute)")
+    request = {
+        "checkpoint": str(checkpoint),
+        "runtimes": [FORMAT],
+        "peers": [],
+        "artifacts": str(folder),
+        "work": str(folder),
+        "buckets": [20],
+        "every_recipe": False,
+    }
+    try:
+        answer = ask(MODULE, request, EXPORT_SECONDS, quiet=False)
+    except process.CellError as failure:
+        raise EngineError(f"{wanted} could not be exported: {failure}") from failure
+    if not answer.get("rows"):
+        reason = answer.get("refused") or answer.get("failed", {}).get(FORMAT, "no reason given")
+        raise EngineError(f"{wanted} could not be exported: {reason}")
+    return Path(answer["rows"][0]["path"])
+
+
+def _attempt(request: dict[str, Any]) -> dict[str, Any]:
+    if "peer" in request:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched
+        work, checkpoint = Path(request["work"]), Path(request["checkpoint"])
+        try:
+            row = build_peer(request["peer"], work, checkpoint, request["fingerprint"])
+        except AsteriskError as failure:
+            return {"error": one_line(failure)}
+        except Exception as failure:  # converters of others raise what they like
+            return {"error": f"{type(failure).__name__}: {one_line(failure)}"}
+        return {"row": asdict(row)}
+    try:
+        return prepare(request)
+    except AsteriskError as failure:
+        return {"refused": one_line(failure), "status": failure.status}
+    except Exception as failure:
+        line = " ".join(str(failure).split())
+        return {"refused": f"{type(failure).__name__}: {line}", "status": AsteriskError.status}
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(_attempt))

@@ -1,16 +1,27 @@
-"""What a run found, as one versioned value; the JSON is the truth, all else is rendered from it."""
+"""What a run found, as one versioned value; the JSON is the truth, all else is rendered from it.
+
+Somebody else may have written the JSON that is read: nothing in it is believed unchecked.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+import stat
+import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
-from asterisk.bench.summary import Latency
+from asterisk.bench.statistics import Latency
+from asterisk.common.errors import InputError, one_line
 
 SCHEMA = 2
+MAX_BYTES = 64 << 20  # a thorough run over every row, with all its samples, is under 20 MB
+MAX_DEPTH = 32
+MAX_ROWS = 1_000
+_MAX_NUMBER = 1 << 62
 _INTEGERS = re.compile(r"\[[\d,\s]+\]")
 
 
@@ -24,7 +35,7 @@ class RowResult:
     ``throughput`` in texts a second by threads, with the ``passes_ns`` over the mixed list;
     ``start_ms`` by phase (import, load, first call), medians over processes, with its ``starts_ns``
     by process; ``memory`` in bytes by phase (start, import, load, first, steady, long, batch), None
-    where the system does not tell, medians over the ``weighings``, one a process; ``shared`` the
+    where the system does not say, medians over the ``weighings``, one a process; ``shared`` the
     packages another process mapped meanwhile; ``size`` of the model's files and ``installed`` of
     its packages in bytes;
     ``fidelity`` to its own FP32 vectors and ``below`` the thresholds it misses; ``faster`` than
@@ -109,10 +120,140 @@ class Report:
         values = json.loads(text)
         if values.get("schema") != SCHEMA:
             raise ValueError(f"a report of schema {values.get('schema')}, not {SCHEMA}")
-        rows = [_row(row) for row in values.pop("rows")]
+        rows = []
+        for row in values.pop("rows"):
+            latency = {tokens: Latency(**figures) for tokens, figures in row["latency"].items()}
+            rows.append(RowResult(**{**row, "latency": latency}))
         return cls(rows=rows, **values)
 
 
-def _row(values: Mapping[str, Any]) -> RowResult:
-    latency = {tokens: Latency(**figures) for tokens, figures in values["latency"].items()}
-    return RowResult(**{**values, "latency": latency})
+def read(path: Path) -> Report:
+    """Read the report in ``path``; InputError, one line, unless it is one of this schema."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path} is not a file")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as failure:
+        raise InputError(f"{path}: {failure.strerror or failure}") from None
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{path} is larger than {MAX_BYTES >> 20} MiB: that is no report")
+    try:
+        text = data.decode("utf-8")
+        values = json.loads(text, parse_constant=_refuse)
+        if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+            schema = values.get("schema") if isinstance(values, dict) else None
+            raise ValueError(f"a report of schema {schema!r}"[:60] + f", not {SCHEMA}")
+        check(values, Report, "report")
+        return Report.from_json(text)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as failure:
+        reason = one_line(failure)[:200] if type(failure) is ValueError else "it is damaged"
+        reason = "".join(sign if sign.isprintable() else "?" for sign in reason)
+        raise InputError(f"{path} is not a report of asterisk-bench: {reason}") from None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"it has {constant}, which is no number")
+
+
+def check(value: Any, hint: Any, where: str, depth: int = 0) -> None:
+    """Raise ValueError unless ``value``, as JSON has it, is of the type ``hint``.
+
+    Numbers have to be finite and within 62 bits, whatever the type. A dataclass is an object with
+    every key that has no default and no unknown one.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError(f"{where} is nested too deeply")
+    if isinstance(value, int | float) and not abs(value) < _MAX_NUMBER:  # also if not a number
+        raise ValueError(f"{where} is {value!r:.40}")
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):  # of one type and None
+        if value is not None:
+            (some,) = set(get_args(hint)) - {type(None)}
+            check(value, some, where, depth)
+    elif origin in (list, dict) and isinstance(value, origin):
+        for key, item in value.items() if origin is dict else enumerate(value):
+            check(item, get_args(hint)[-1], f"{where}[{key!r:.40}]", depth + 1)
+    elif is_dataclass(hint) and isinstance(value, dict):
+        _check_object(value, hint, where, depth)
+    elif hint is Any:
+        values = value.values() if isinstance(value, dict) else value
+        for item in values if isinstance(value, dict | list) else ():
+            check(item, Any, where, depth + 1)
+    elif not _is_plain(value, hint):
+        raise ValueError(f"{where} is no {getattr(hint, '__name__', hint)}")
+
+
+def _check_object(value: Mapping[str, Any], hint: Any, where: str, depth: int) -> None:
+    hints = get_type_hints(hint)
+    if unknown := sorted(set(value) - set(hints)):
+        raise ValueError(f"{where} has {unknown[0]!r:.40}, which no report has")
+    for each in fields(hint):
+        if each.name in value:
+            check(value[each.name], hints[each.name], f"{where}.{each.name}", depth + 1)
+        elif each.default is MISSING and each.default_factory is MISSING:
+            raise ValueError(f"{where} has no {each.name}")
+
+
+def _is_plain(value: Any, hint: Any) -> bool:
+    if hint in (int, float):
+        kinds = int if hint is int else int | float
+        return isinstance(value, kinds) and not isinstance(value, bool)
+    return hint in (str, bool) and isinstance(value, hint)
+
+
+# What is shown of the parts that are declared as Any.
+_NEEDED: Mapping[str, Mapping[str, Any]] = {
+    "checkpoint": {"name": str},
+    "settings": {"buckets": list[int], "threads": list[int], "peers": list[str],
+                 "effort": dict[str, Any], "seed": int},
+    "machine": {"cpu": str, "cores": int | None, "system": str, "architecture": str,
+                "python": str, "packages": dict[str, str]},
+}  # fmt: skip
+_OPTIONAL: Mapping[str, Mapping[str, Any]] = {
+    "settings": {"argv": list[str], "max_memory": int | None},
+    "machine": {"ram_bytes": int | None, "cgroup_limit_bytes": int | None,
+                "isa": list[str], "git": dict[str, Any]},
+}  # fmt: skip
+_TARGET: Mapping[str, Any] = {
+    "kind": str,
+    "machine": dict[str, Any] | None,
+    "before": dict[str, Any] | None,
+    "after": dict[str, Any] | None,
+    "warnings": list[str] | None,
+}
+# Figures by tokens or threads, which are shown in the order of these numbers.
+_NUMBERED = ("latency", "samples_ns", "throughput", "parts_ms", "instructions")
+
+
+def check_renderable(report: Report) -> None:
+    """Raise InputError, in one line, for a report that cannot be rendered."""
+    try:
+        if len(report.rows) > MAX_ROWS:
+            raise ValueError(f"it has more than {MAX_ROWS} rows")
+        for part, kinds in _NEEDED.items():
+            for name in kinds:
+                if name not in getattr(report, part):
+                    raise ValueError(f"{part} has no {name}")
+            _check_items(getattr(report, part), {**kinds, **_OPTIONAL.get(part, {})}, part)
+        check(report.settings["effort"].get("processes"), int, "settings.effort.processes")
+        for name, target in report.targets.items():
+            where = f"targets[{name!r:.40}]"
+            _check_items(target, _TARGET, where)
+            _check_items(target.get("machine") or {}, {"ram_bytes": int | None}, where)
+        for row in report.rows:
+            figures = [getattr(row, name) for name in _NUMBERED]
+            figures += [*row.faster.values(), *row.faster_engine.values()]
+            for key in (key for some in figures for key in some):
+                if not (key.isascii() and key.isdigit() and len(key) < 10):
+                    raise ValueError(f"{key!r:.40} is no number of tokens or threads")
+            if row.installed is not None and "bytes" not in row.installed:
+                raise ValueError("installed has no bytes")
+    except ValueError as failure:
+        raise InputError(f"this report cannot be rendered: {one_line(failure)[:200]}") from None
+
+
+def _check_items(values: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> None:
+    for name, kind in kinds.items():
+        if name in values:
+            check(values[name], kind, f"{where}.{name}")

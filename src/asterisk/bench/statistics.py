@@ -1,25 +1,170 @@
-"""Whether two sets of processes differ, and by how much. On the host only: it needs scipy."""
+"""From samples to figures, and whether two sets of processes differ.
+
+`summarise` needs the standard library only: it runs between measurements, in a process that must
+not map numpy. The tests of significance need scipy, on the host alone.
+"""
 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
-from itertools import accumulate
+from dataclasses import dataclass
+from itertools import accumulate, chain, pairwise
 from statistics import median
 
-from asterisk.bench.summary import RESAMPLES
 from asterisk.common.plugins import require
 
-ENOUGH = 9  # processes a side for a test
-EXACT = 100  # values of both sides together up to which every arrangement is counted
+RESAMPLES = 1_000
+MIN_FOR_P99 = 1_000  # samples
+OUTLIER = 5.0  # times the median absolute deviation
+NS_PER_MS = 1e6
+
+MIN_FOR_MODES = 50  # samples below which no shape is to be seen
+GRID = 200
+TAIL = 0.01  # share left out at either end: outliers are not a way of running
+NARROW = 0.01  # least width of the kernel, relative: closer times are not two
+REACH = 4.0  # widths at which the kernel ends
+VALLEY = 0.5  # of the lower peak, above which two peaks are one
+SHARE = 0.1  # of the samples that a peak has at least
+
+MIN_PROCESSES = 9  # a side for a test
+MAX_EXACT = 100  # values of both sides together up to which every arrangement is counted
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Duration of single calls, in ms, over all samples of all processes.
+
+    ``low`` and ``high`` bound 95 % of the medians that other choices of processes would have given
+    (bootstrap over process medians), and ``p50`` lies within; ``p99`` is None below 1,000 samples;
+    ``outliers`` is the share of samples more than 5 median absolute deviations above the median.
+    No sample is left out. ``modes`` above 1: the samples come from several ways of running, and the
+    median may be a time that never occurs.
+    """
+
+    p50: float
+    p90: float
+    p95: float
+    p99: float | None
+    low: float
+    high: float
+    outliers: float
+    samples: int
+    modes: int = 1
+
+
+def summarise(processes: Sequence[Sequence[int]]) -> Latency:
+    """Summarise the samples of one cell, in ns, one list a process; none empty."""
+    every = sorted(chain.from_iterable(processes))
+    middle = quantile(every, 0.5)
+    spread = median(abs(sample - middle) for sample in every)
+    low, high = interval([median(process) for process in processes])
+    # One process may have taken more samples than another, and so draw the common median to itself.
+    low, high = min(low, middle), max(high, middle)
+    return Latency(
+        p50=middle / NS_PER_MS,
+        p90=quantile(every, 0.9) / NS_PER_MS,
+        p95=quantile(every, 0.95) / NS_PER_MS,
+        p99=quantile(every, 0.99) / NS_PER_MS if len(every) >= MIN_FOR_P99 else None,
+        low=low / NS_PER_MS,
+        high=high / NS_PER_MS,
+        outliers=sum(sample > middle + OUTLIER * spread for sample in every) / len(every),
+        samples=len(every),
+        modes=modes(every),
+    )
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Return a quantile of sorted values, interpolated between neighbours as numpy does."""
+    position = share * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+def interval(medians: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """Return the middle 95 % of the median of ``medians`` drawn again with replacement."""
+    draw = random.Random(seed)  # noqa: S311
+    again = sorted(median(draw.choices(medians, k=len(medians))) for _ in range(RESAMPLES))
+    return quantile(again, 0.025), quantile(again, 0.975)
+
+
+def modes(samples: Sequence[float]) -> int:
+    """Return how many separate peaks the samples have; 1 where there are too few to see any.
+
+    Peaks of a kernel density estimate of their logarithms (Silverman's width) that hold a tenth of
+    the samples each, with a valley between them of at most half the lower peak. Where a processor
+    changes its clock or a machine shares its cores, the median lies between two times that both
+    occur, and means neither.
+    """
+    if len(samples) < MIN_FOR_MODES or min(samples) <= 0:
+        return 1
+    inner = sorted(map(math.log, samples))
+    cut = int(TAIL * len(inner))
+    inner = inner[cut : len(inner) - cut]
+    middle = sum(inner) / len(inner)
+    deviation = math.sqrt(sum((value - middle) ** 2 for value in inner) / len(inner))
+    quarter = len(inner) // 4
+    spread = (inner[-1 - quarter] - inner[quarter]) / 1.34
+    # Of two modes both are wide: less than half Silverman's width keeps their valley visible.
+    width = 0.4 * (min(deviation, spread) or deviation) * float(len(inner) ** -0.2)
+    width = max(width, NARROW)
+    low, high = inner[0] - width, inner[-1] + width
+    step = (high - low) / (GRID - 1)
+    counts = [0] * GRID
+    for value in inner:
+        counts[round((value - low) / step)] += 1
+    return _peaks(counts, _smooth(counts, width / step))
+
+
+def _smooth(counts: Sequence[int], width: float) -> list[float]:
+    reach = int(REACH * width) + 1
+    kernel = [math.exp(-0.5 * (offset / width) ** 2) for offset in range(-reach, reach + 1)]
+    density = [0.0] * len(counts)
+    for at, count in enumerate(counts):
+        if count:
+            for i, weight in enumerate(kernel, at - reach):
+                if 0 <= i < len(density):
+                    density[i] += count * weight
+    return density
+
+
+def _peaks(counts: Sequence[int], density: Sequence[float]) -> int:
+    """Join peaks with the neighbour of the shallowest valley until every one of them counts."""
+    last = len(density) - 1
+    tops = [
+        i
+        for i, here in enumerate(density)
+        if (i == 0 or here > density[i - 1]) and (i == last or here >= density[i + 1])
+    ]
+    valleys = [min(range(left, right), key=density.__getitem__) for left, right in pairwise(tops)]
+    while len(tops) > 1:
+        edges = [0, *valleys, len(density)]
+        sizes = [sum(counts[left:right]) for left, right in pairwise(edges)]
+        depth = [
+            density[valley] / min(density[left], density[right])
+            for valley, (left, right) in zip(valleys, pairwise(tops), strict=True)
+        ]
+        small = min(range(len(tops)), key=sizes.__getitem__)
+        if sizes[small] < SHARE * sum(counts):
+            beside = [i for i in (small - 1, small) if 0 <= i < len(valleys)]
+            joined = max(beside, key=depth.__getitem__)
+        else:
+            joined = max(range(len(valleys)), key=depth.__getitem__)
+            if depth[joined] <= VALLEY:
+                break
+        tops[joined : joined + 2] = [max(tops[joined : joined + 2], key=density.__getitem__)]
+        del valleys[joined]
+    return len(tops)
 
 
 def ratio(
     old: Sequence[float], new: Sequence[float], seed: int = 0
 ) -> tuple[float, tuple[float, float]]:
-    """Return the median of ``new`` over that of ``old``, and the middle 95 % of what might be.
+    """Return the median of ``new`` over that of ``old``, and its 95 % confidence interval.
 
-    A value a process, positive. The interval is a percentile bootstrap: the processes of each side
+    One positive value a process. The interval is a percentile bootstrap: the processes of each side
     drawn again with replacement, 1,000 times, the same for the same ``seed``.
     """
     np = require("numpy", "bench")
@@ -40,7 +185,7 @@ def mann_whitney(a: Sequence[float], b: Sequence[float]) -> float:
     stats = require("scipy.stats", "bench")
     if not a or not b:
         return 1.0
-    if len(a) + len(b) > EXACT:
+    if len(a) + len(b) > MAX_EXACT:
         return float(stats.mannwhitneyu(a, b, method="asymptotic").pvalue)
     # scipy's exact method takes no ties, and its permutations are too many from 12 a side on.
     # Here the choices are counted by their sum, each count in a slot of one long integer: adding a
@@ -48,8 +193,8 @@ def mann_whitney(a: Sequence[float], b: Sequence[float]) -> float:
     ranks = [int(2 * rank) for rank in stats.rankdata([*a, *b])]
     slot = len(ranks) + 1  # bits: there are fewer than 2^n choices
     choices = [1] + [0] * len(a)
-    for done, rank in enumerate(ranks, 1):
-        for count in range(min(done, len(a)), 0, -1):
+    for number, rank in enumerate(ranks, 1):
+        for count in range(min(number, len(a)), 0, -1):
             choices[count] += choices[count - 1] << rank * slot
     observed, ones = sum(ranks[: len(a)]), (1 << slot) - 1
     # 2^slot is 1 modulo 2^slot - 1, so that the remainder is the sum of the slots.
@@ -59,11 +204,11 @@ def mann_whitney(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Return each p adjusted for all of them being looked at (Holm, 1979), in the order given.
+    """Return each p adjusted for the number of tests (Holm, 1979), in the order given.
 
     At most 5 % of families without any difference have one adjusted p below 0.05.
     """
     order = sorted(range(len(ps)), key=ps.__getitem__)
-    steps = (min(1.0, (len(ps) - done) * ps[place]) for done, place in enumerate(order))
+    steps = (min(1.0, (len(ps) - rank) * ps[i]) for rank, i in enumerate(order))
     adjusted = dict(zip(order, accumulate(steps, max), strict=True))
-    return [adjusted[place] for place in range(len(ps))]
+    return [adjusted[i] for i in range(len(ps))]

@@ -1,76 +1,262 @@
 """One cell in a process of its own: a JSON object on stdin, one JSON line back.
 
-Imports the standard library and what the cell's row names, nothing else. The line goes out on the
-stdout this process was given; whatever an engine prints goes to stderr.
+It is what is measured, so it imports the standard library and what the cell's row names, and
+nothing else. The line goes out on the stdout that this process was given; whatever an engine
+prints goes to stderr.
 """
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from time import perf_counter_ns
+from typing import Any, Protocol
 
-from asterisk.bench import counting, measure, memory
-from asterisk.bench.answer import answer, refusal
-
+PARTS = ("tokenize", "embed_ids")
+PART_CALLS, PART_SECONDS = 200, 0.25
+MARK = 0x2A57E515  # getsid of a process that cannot exist
+WARM_CALLS, COUNTED_CALLS = 2, 4  # calls of one text: the first ones still allocate
+PROC = Path("/proc")
+KIB = 1_024
+_SIZE = re.compile(r"^(\w+):\s+(\d+) kB$", re.MULTILINE)
+_LIBRARY = re.compile(r"\S*/site-packages/([^/.]+)\S*\.so[.\d]*$")
 Spec = Mapping[str, Any]
+Snapshot = dict[str, int | None]
 
 
-def time_latency(spec: Spec) -> dict[str, Any]:
-    """Time the start, single calls by length, their parts, and throughput."""
-    watch = measure.Stopwatch()
-    encoder = measure.start(spec, watch)
+class Encoder(Protocol):
+    """What a row's opener returns; `asterisk.runtimes.runtime.Runtime` is one."""
+
+    def encode(self, texts: str | Sequence[str]) -> Any:
+        """Embed one text, float32 [d], or n of them, float32 [n, d], L2-normalised."""
+
+
+def serve(handle: Callable[[Any], Mapping[str, Any]]) -> int:
+    """Read a JSON object from stdin and answer with what ``handle`` returns for it."""
+    spec = json.load(sys.stdin)
+    return answer(lambda: handle(spec))
+
+
+def answer(make: Callable[[], Mapping[str, Any]]) -> int:
+    """Print what ``make`` returns as one JSON line, and return the exit status.
+
+    Whatever is printed meanwhile, by C too, goes to stderr.
+    """
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
+        os.dup2(2, 1)
+        print(json.dumps(make()), file=channel)
+    return 0
+
+
+def error(failure: Exception) -> dict[str, Any]:
+    """Return what a worker answers instead: one line that says why it failed."""
+    text = " ".join(str(failure).split())
+    return {"error": f"{type(failure).__name__}: {text}" if text else repr(failure)}
+
+
+def start(spec: Spec, mark: Callable[[str], None]) -> Encoder:
+    """Import, load and call once, each followed by ``mark`` with the phase's name."""
+    for module in spec["modules"]:
+        importlib.import_module(module)
+    mark("import")
+    encoder = load(spec)
+    mark("load")
+    encoder.encode(spec["first"])
+    mark("first")
+    return encoder
+
+
+def load(spec: Spec) -> Encoder:
+    """Open ``spec``'s path with its opener, ``module:function``, and the options it names."""
+    module, _, function = spec["opener"].partition(":")
+    opener = getattr(importlib.import_module(module), function)
+    options = {name: spec[name] for name in ("threads", "max_memory") if name in spec}
+    encoder: Encoder = opener(Path(spec["path"]), **options)
+    return encoder
+
+
+def lessened(encoder: Any) -> str:
+    """Return in one line what a memory limit did not allow; empty if nothing."""
+    line: str = getattr(getattr(encoder, "budget", None), "told", "")
+    return line
+
+
+class Stopwatch:
+    """Notes how long each phase took, in ns."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, int] = {}
+        self.last = perf_counter_ns()
+
+    def __call__(self, phase: str) -> None:
+        """Note that ``phase`` ends now."""
+        now = perf_counter_ns()
+        self.phases[phase] = now - self.last
+        self.last = perf_counter_ns()
+
+
+def warm(call: Callable[[Any], object], inputs: Sequence[Any], calls: int, seconds: float) -> None:
+    """Call until both ``calls`` and ``seconds`` are reached."""
+    end = perf_counter_ns() + int(seconds * 1e9)
+    for number, item in enumerate(cycle(inputs)):
+        if number >= calls and perf_counter_ns() >= end:
+            return
+        call(item)
+
+
+def samples(
+    call: Callable[[Any], object],
+    inputs: Sequence[Any],
+    effort: Spec,
+    clock: Callable[[], int] = perf_counter_ns,
+) -> list[int]:
+    """Time single calls over ``inputs`` again and again; return every duration in ns.
+
+    Stops as `asterisk.bench.plan.Effort` says.
+    """
+    taken: list[int] = []
+    began = clock()
+    for item in cycle(inputs):
+        spent = (clock() - began) / 1e9
+        enough = len(taken) >= effort["calls"] and spent >= effort["seconds"]
+        if enough or spent >= effort["most_seconds"] or len(taken) >= effort["cap"]:
+            break
+        before = clock()
+        call(item)
+        taken.append(clock() - before)
+    return taken
+
+
+def latency(encoder: Encoder, spec: Spec) -> dict[str, list[int]]:
+    """Return the samples of each bucket by its number of tokens; one text a call."""
+    effort, buckets = spec["effort"], spec["buckets"]
+    mixed = [text for texts in zip(*buckets.values(), strict=False) for text in texts]
+    warm(encoder.encode, mixed, effort["warm_calls"], effort["warm_seconds"])
+    taken = {}
+    for tokens, texts in buckets.items():
+        warm(encoder.encode, texts, effort["warm_calls"], 0.0)
+        taken[tokens] = samples(encoder.encode, texts, effort)
+    return taken
+
+
+def parts(encoder: Any, spec: Spec) -> dict[str, dict[str, list[int]]]:
+    """Return samples of the tokenizer and of the engine alone by bucket; empty without both."""
+    if not all(hasattr(encoder, part) for part in PARTS):
+        return {}
+    effort = spec["effort"]
+    few = {**effort, "calls": PART_CALLS, "seconds": 0.0, "most_seconds": PART_SECONDS}
+    taken = {}
+    for tokens, texts in spec["buckets"].items():
+        ids = [encoder.tokenize(text) for text in texts]
+        warm(encoder.embed_ids, ids, effort["warm_calls"], 0.0)
+        taken[tokens] = {
+            "tokenize": samples(encoder.tokenize, texts, few),
+            "embed_ids": samples(encoder.embed_ids, ids, few),
+        }
+    return taken
+
+
+def padding(encoder: Any, spec: Spec) -> float | None:
+    """Return the share of padding among the tokens of the mixed list; None if unknown."""
+    share: float | None = encoder.padding(spec["mixed"]) if hasattr(encoder, "padding") else None
+    return share
+
+
+def throughput(encoder: Encoder, spec: Spec) -> list[int]:
+    """Return how long each pass over the mixed list took, in ns; at least two passes."""
+    effort, mixed = spec["effort"], spec["mixed"]
+    encoder.encode(mixed)
+    enough = {**effort, "calls": 2, "most_seconds": effort["most_seconds"] + effort["seconds"]}
+    return samples(encoder.encode, [mixed], enough)
+
+
+def snapshot(proc: Path | None = None) -> Snapshot:
+    """Return bytes now: ``pss``, ``private``, ``rss`` and, since the start, ``peak`` RSS.
+
+    Of this process, or of the one whose folder under /proc is ``proc``; None where the system does
+    not say. Where there is no /proc, psutil (if it is installed) gives RSS and getrusage its peak.
+    Source: `Documentation/filesystems/proc.rst` of the Linux kernel.
+    """
+    if proc is None:
+        if not (PROC / "self/status").exists():
+            return _snapshot_elsewhere()
+        proc = PROC / "self"
+    rollup, status = _sizes(proc / "smaps_rollup"), _sizes(proc / "status")
+    private = [rollup.get(name) for name in ("Private_Clean", "Private_Dirty")]
     return {
-        "phases": watch.phases,
-        "latency": measure.latency(encoder, spec),
-        "parts": measure.parts(encoder, spec),
-        "passes": measure.throughput(encoder, spec),
-        "padding": measure.padding(encoder, spec),
-        "lessened": measure.lessened(encoder),
+        "pss": rollup.get("Pss"),
+        "private": None if None in private else sum(part or 0 for part in private),
+        "rss": rollup.get("Rss"),
+        "peak": status.get("VmHWM"),
     }
 
 
-def time_throughput(spec: Spec) -> dict[str, Any]:
-    """Time the start and throughput."""
-    watch = measure.Stopwatch()
-    encoder = measure.start(spec, watch)
-    return {
-        "phases": watch.phases,
-        "passes": measure.throughput(encoder, spec),
-        "lessened": measure.lessened(encoder),
-    }
+def _snapshot_elsewhere() -> Snapshot:
+    found: Snapshot = {"pss": None, "private": None, "rss": None, "peak": None}
+    psutil, resource = _optional("psutil"), _optional("resource")
+    if psutil is not None:
+        usage = psutil.Process().memory_info()
+        found["rss"] = usage.rss
+        found["peak"] = getattr(usage, "peak_wset", None)  # Windows
+    if resource is not None and found["peak"] is None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        found["peak"] = peak * (1 if sys.platform == "darwin" else KIB)
+    return found
 
 
-def weigh(spec: Spec) -> dict[str, Any]:
-    """Read memory after each phase; then, memory being known, embed the texts of the fidelity."""
-    phases: dict[str, memory.Snapshot] = {"start": memory.snapshot()}
-
-    def mark(phase: str) -> None:
-        phases[phase] = memory.snapshot()
-
-    encoder = measure.start(spec, mark)
-    measure.warm(encoder.encode, spec["buckets"][spec["steady"]], spec["calls"], 0.0)
-    mark("steady")
-    encoder.encode(spec["long"])
-    mark("long")
-    encoder.encode(spec["batch"])
-    mark("batch")
-    shared = memory.sharers()
-    if spec["vectors"]:
-        _embed(encoder, spec)
-    stable = stability(encoder, spec["varied"])
-    return {
-        "memory": phases,
-        "shared": shared,
-        "stability": stable,
-        "lessened": measure.lessened(encoder),
-    }
+def _optional(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        return None
 
 
-def stability(encoder: measure.Encoder, texts: Sequence[str]) -> float | None:
+def sharers(proc: Path = PROC, own: int | None = None) -> list[str]:
+    """Return the installed packages of which this and another process map the same library.
+
+    Its pages are divided among the processes in PSS, which then understates what this one would
+    occupy alone. Processes of other users cannot be seen.
+    """
+    pid = os.getpid() if own is None else own
+    ours = libraries(_read(proc / str(pid) / "maps"))
+    shared: dict[str, str] = {}
+    for folder in proc.glob("[0-9]*"):
+        if folder.name != str(pid):
+            theirs = libraries(_read(folder / "maps"))
+            shared |= {path: package for path, package in ours.items() if path in theirs}
+    return sorted(set(shared.values()))
+
+
+def libraries(maps: str) -> dict[str, str]:
+    """Return the package of each library under ``site-packages`` in a ``maps`` file, by its path.
+
+    Of ``numpy.libs`` and the like, the package is the part before the dot.
+    """
+    lines = (line.split(maxsplit=5) for line in maps.splitlines())
+    found = (_LIBRARY.fullmatch(line[5].strip()) for line in lines if len(line) == 6)
+    return {match.group(): match.group(1) for match in found if match}
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    """Return the values of ``Name:  123 kB`` lines, in bytes."""
+    return {name: int(value) * KIB for name, value in _SIZE.findall(_read(path))}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def stability(encoder: Encoder, texts: Sequence[str]) -> float | None:
     """Return the smallest cosine between a text embedded alone and in the list of all ``texts``.
 
     None if a vector is no direction: all zeros, or not finite.
@@ -86,25 +272,89 @@ def stability(encoder: measure.Encoder, texts: Sequence[str]) -> float | None:
     return smallest(alone, listed)
 
 
-def _embed(encoder: measure.Encoder, spec: Spec) -> None:
+def _save_vectors(encoder: Encoder, spec: Spec) -> None:
     import numpy as np
 
     texts = json.loads(Path(spec["texts"]).read_text("utf-8"))
     np.save(spec["vectors"], encoder.encode(texts[: spec["count"]]))
 
 
+def measure_times(spec: Spec) -> dict[str, Any]:
+    """Time the start and throughput and, for latency, single calls by length and their parts."""
+    watch = Stopwatch()
+    encoder = start(spec, watch)
+    answer: dict[str, Any] = {"phases": watch.phases}
+    if spec["kind"] == "latency":
+        answer |= {"latency": latency(encoder, spec), "parts": parts(encoder, spec)}
+    answer["passes"] = throughput(encoder, spec)
+    if spec["kind"] == "latency":
+        answer["padding"] = padding(encoder, spec)
+    return answer | {"lessened": lessened(encoder)}
+
+
+def measure_memory(spec: Spec) -> dict[str, Any]:
+    """Read memory after each phase; only then embed the texts that fidelity is measured over."""
+    phases: dict[str, Snapshot] = {"start": snapshot()}
+
+    def mark(phase: str) -> None:
+        phases[phase] = snapshot()
+
+    encoder = start(spec, mark)
+    warm(encoder.encode, spec["buckets"][spec["steady"]], spec["calls"], 0.0)
+    mark("steady")
+    encoder.encode(spec["long"])
+    mark("long")
+    encoder.encode(spec["batch"])
+    mark("batch")
+    shared = sharers()
+    if spec["vectors"]:
+        _save_vectors(encoder, spec)
+    return {
+        "memory": phases,
+        "shared": shared,
+        "stability": stability(encoder, spec["varied"]),
+        "lessened": lessened(encoder),
+    }
+
+
 def embed(spec: Spec) -> dict[str, Any]:
     """Embed the texts of the fidelity, under an emulator; let it count what an encode costs."""
-    encoder = measure.start(spec, lambda phase: None)
-    marked = counting.run(encoder.encode, spec["counted"])
-    _embed(encoder, spec)
+    encoder = start(spec, lambda phase: None)
+    marked = mark_calls(encoder.encode, spec["counted"])
+    _save_vectors(encoder, spec)
     return {"marked": marked}
 
 
+def mark_calls(call: Callable[[str], Any], texts: Mapping[str, Sequence[str]]) -> list[str]:
+    """Call ``call`` with the first text of each bucket, marking each counted call on both sides.
+
+    A mark is a system call that fails and that nothing else makes: at each one, the plugin in
+    ``targets/instructions.c`` writes its counter down. Returns the bucket of each pair of marks.
+    """
+    marked = []
+    gc.disable()  # a collection would fall into one call or another
+    for bucket, some in texts.items():
+        for _ in range(WARM_CALLS):
+            call(some[0])
+        for _ in range(COUNTED_CALLS):
+            _mark()
+            call(some[0])
+            _mark()
+            marked.append(bucket)
+    return marked
+
+
+def _mark() -> None:
+    try:
+        os.getsid(MARK)
+    except OSError:
+        return
+
+
 KINDS: Mapping[str, Callable[[Spec], dict[str, Any]]] = {
-    "latency": time_latency,
-    "throughput": time_throughput,
-    "memory": weigh,
+    "latency": measure_times,
+    "throughput": measure_times,
+    "memory": measure_memory,
     "vectors": embed,
 }
 
@@ -116,15 +366,8 @@ def attempt(spec: Spec) -> dict[str, Any]:
             os.sched_setaffinity(0, spec["cpus"])  # before an engine starts its threads
         return KINDS[spec["kind"]](spec)
     except Exception as failure:
-        return refusal(failure)
-
-
-def main() -> int:
-    """Read a spec, measure, answer."""
-    spec = json.load(sys.stdin)
-    answer(lambda: attempt(spec))
-    return 0
+        return error(failure)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(attempt))

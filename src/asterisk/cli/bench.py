@@ -7,24 +7,17 @@ import importlib.util
 import os
 import random
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from asterisk.bench import peers as systems
-from asterisk.bench import plan
-from asterisk.bench.outputs import write
-from asterisk.bench.plan import REFERENCE
-from asterisk.bench.planfile import buckets, planned
-from asterisk.bench.reading import read
-from asterisk.bench.render import markdown
-from asterisk.bench.renderable import check_renderable
-from asterisk.bench.run import bench
-from asterisk.bench.statistics import ENOUGH
-from asterisk.bench.targets.parse import parse_all
-from asterisk.bench.work import Request
-from asterisk.cli.bench_compare import add_options, baseline
+from asterisk.bench import comparison, peers, plan
+from asterisk.bench.comparison import Limit, parse_limits
+from asterisk.bench.report import markdown, write
+from asterisk.bench.results import Report, check_renderable, read
+from asterisk.bench.runner import Request, bench
+from asterisk.bench.statistics import MIN_PROCESSES
+from asterisk.bench.targets import parse_all
 from asterisk.cli.common import Parser, positive, run
 from asterisk.common import plugins
 from asterisk.common.errors import (
@@ -32,10 +25,11 @@ from asterisk.common.errors import (
     InputError,
     MissingExtra,
     OutputError,
+    RegressionError,
     UnknownName,
     UsageError,
 )
-from asterisk.common.files import ARTIFACTS, replacing_file, shipped_checkpoint
+from asterisk.common.files import ARTIFACTS, shipped_checkpoint
 from asterisk.common.terminal import report as tell
 from asterisk.runtimes import memory_budget as budget
 
@@ -44,6 +38,8 @@ PEER_PYTHON = Path(".venv-peers/bin/python")
 TIMEOUT = 180
 INTERRUPTED = 130
 ORDER = ("torch", "onnx", "tflite", "gguf")  # of the table; formats of others follow
+MAX_NAMED = 3  # of what got worse, in the one line at the end
+STUDIES = {"--pareto": "benchmarks.pareto", "--models": "benchmarks.models"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,8 +58,8 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument(
         "--runtime",
         default="all",
-        help="all (default; of the peers the usual two), peers (every one), or names with commas "
-        f"between: torch, a format, {', '.join(systems.names())}",
+        help=f"all (default; of the peers only {' and '.join(peers.DEFAULT)}), peers (every one), "
+        f"or names with commas between: torch, a format, {', '.join(peers.names())}",
     )
     it.add_argument("--no-peers", action="store_true", help="leave the systems of others out")
     it.add_argument(
@@ -80,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=RESULTS, help="folder of results (default: %(default)s)"
     )
     it.add_argument(
-        "--threads", type=_counts, default=(1, 2), help="texts at once, such as 1,2 (default)"
+        "--threads", type=_threads, default=(1, 2), help="texts at once, such as 1,2 (default)"
     )
     it.add_argument("--processes", type=positive, help="processes a cell (default: 3; thorough: 5)")
     budget.add_option(it)
@@ -91,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     )
     it.add_argument(
         "--buckets",
-        type=buckets,
+        type=_buckets,
         default=plan.BUCKETS,
         metavar="8,20,128",
         help="tokens of the texts that are timed (default: 8,20,128; 20 is always among them)",
@@ -109,166 +105,155 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument(
         "--plan", type=Path, metavar="FILE", help="read all of this from TOML; options here win"
     )
-    add_options(it)
-    pareto = it.add_argument_group("instead of that")
-    pareto.add_argument(
+    group = it.add_argument_group("comparing")
+    group.add_argument(
+        "--compare",
+        type=Path,
+        metavar="OLD.json",
+        help="compare with this earlier run; without --with, measure now, 9 processes a cell "
+        "unless --processes says otherwise",
+    )
+    group.add_argument(
+        "--with",
+        type=Path,
+        metavar="NEW.json",
+        dest="new",
+        help="measure nothing, compare this one with it",
+    )
+    group.add_argument(
+        "--fail-on",
+        metavar="LIMITS",
+        help="exit with status 9 if something is worse: p50:5%%,pss:3%%,cosine:0.995,overlap:0.95,"
+        "size:1%%,instructions:1%%, or some of these (default: report it, never fail)",
+    )
+    group.add_argument("--force", action="store_true", help="compare unlike machines all the same")
+    it.add_argument_group("instead of that").add_argument(
         "--render",
         type=Path,
         metavar="JSON",
         help="write tables, CSV, HTML and pictures of this past run into --out, measuring nothing",
     )
-    pareto.add_argument(
-        "--pareto",
-        type=Path,
-        metavar="PAGE",
-        help="measure every recipe of every format and write this Markdown page, its JSON and, "
-        "with matplotlib, its plot",
-    )
-    pareto.add_argument(
-        "--models",
-        type=Path,
-        metavar="PAGE",
-        help="measure every checkpoint of the project, all-MiniLM-L6-v2, one of yours and the "
-        "peers, and write the same three files",
-    )
-    pareto.add_argument(
-        "--data",
-        type=Path,
-        action="append",
-        default=[],
-        help="folder of evaluation sets, for the page's quality; may be given several times",
-    )
-    pareto.add_argument("--split", choices=("dev", "test"), default="test", help="default: test")
     return it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return run(parser(), lambda arguments: _bench(planned(parser(), arguments, argv)), argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    for word in given:
+        option = word.partition("=")[0]
+        if option in STUDIES:
+            command = f"python -m {STUDIES[option]} PAGE"
+            line = f"{option} is a study of its own: in a clone, run {command}"
+            print(f"asterisk-bench: {line}", file=sys.stderr)
+            return UsageError.status
+    return run(parser(), lambda arguments: _run(planned(arguments, given)), given)
 
 
-def _bench(arguments: argparse.Namespace) -> int:
-    page = arguments.pareto or arguments.models
-    if arguments.pareto and arguments.models:
-        raise UsageError("--pareto and --models are two runs: one at a time")
-    if arguments.data and page is None:
-        raise UsageError("--data needs --pareto or --models")
+def planned(arguments: argparse.Namespace, argv: Sequence[str]) -> argparse.Namespace:
+    """Read ``argv`` again with the values of `--plan` as defaults, so that options given win."""
+    if arguments.plan is None:
+        return arguments
+    it = parser()
+    it.set_defaults(**plan.read_plan(arguments.plan))
+    again = it.parse_intermixed_args(argv)
+    again.target = arguments.target or again.target  # argparse would add to the plan's
+    return again
+
+
+def _run(arguments: argparse.Namespace) -> int:
     if arguments.render is not None:
         return _render(arguments)
-    earlier = baseline(arguments)
-    if earlier and arguments.new:
-        earlier.finish(read(arguments.new))
+    baseline = _baseline(arguments)
+    if baseline and arguments.new:
+        baseline.finish(read(arguments.new))
         return 0
-    without_peers = arguments.no_peers or arguments.pareto is not None
-    runtimes, peers = choose(arguments.runtime, without_peers=without_peers)
+    runtimes, others = choose(arguments.runtime, without_peers=arguments.no_peers)
     if importlib.util.find_spec("torch") is None:
         raise MissingExtra("PyTorch, which everything is compared with,", "bench")
-    effort = plan.THOROUGH if arguments.thorough else plan.QUICK
-    processes = arguments.processes or (ENOUGH if earlier else effort.processes)
-    # With enough processes a report can be compared with another, and then its memory should too.
-    weighings = processes if processes >= ENOUGH else effort.weighings
-    seed = arguments.seed
     request = Request(
         runtimes=runtimes,
-        peers=peers,
+        peers=others,
         checkpoint=arguments.checkpoint or shipped_checkpoint(),
         artifacts=arguments.artifacts,
         work=arguments.out / "peers",
         threads=arguments.threads,
-        effort=replace(effort, processes=processes, weighings=weighings),
-        seed=random.SystemRandom().randrange(1 << 32) if seed is None else seed,
+        effort=_effort(arguments),
+        seed=random.SystemRandom().randrange(1 << 32) if arguments.seed is None else arguments.seed,
         timeout=arguments.timeout,
         targets=parse_all(arguments.target or ["local"]),
         buckets=arguments.buckets,
         keep=arguments.keep,
         max_memory=arguments.max_memory,
-        peer_python=_peer_python(arguments.peer_python) if peers else "",
+        peer_python=_peer_python(arguments.peer_python) if others else "",
     )
-    if page is not None:
-        return _page(arguments, request, page)
-    _check(arguments.out)
-    if earlier and any(target.kind == "local" for target in request.targets):
-        earlier.check_here()
+    _check_folder(arguments.out)
+    if baseline and not baseline.force and any(it.kind == "local" for it in request.targets):
+        comparison.check_here(baseline.old, baseline.limits)
     report = bench(request, tell)
-    if not earlier:
+    if not baseline:
         print(markdown(report), end="", flush=True)
     try:
         write(report, arguments.out)
-    except MissingExtra as lacking:  # of page and pictures; the figures are written
-        tell(f"no page and no pictures: {lacking}")
+    except MissingExtra as missing:  # of page and pictures; the figures are written
+        tell(f"no page and no pictures: {missing}")
     for line in report.failures:
         tell(f"failed: {line}")
     if report.settings["interrupted"]:
         return INTERRUPTED
-    if earlier:
-        earlier.finish(report)
+    if baseline:
+        baseline.finish(report)
     return EngineError.status if report.failures else 0
 
 
+def _effort(arguments: argparse.Namespace) -> plan.Effort:
+    effort = plan.THOROUGH if arguments.thorough else plan.QUICK
+    default = effort.processes if arguments.compare is None else MIN_PROCESSES
+    processes = arguments.processes or default
+    # With enough processes a report can be compared with another, and then its memory should too.
+    weighings = processes if processes >= MIN_PROCESSES else effort.weighings
+    return replace(effort, processes=processes, weighings=weighings)
+
+
 def _render(arguments: argparse.Namespace) -> int:
-    if arguments.pareto or arguments.models or arguments.compare is not None:
-        raise UsageError(
-            "--render measures and compares nothing: leave --pareto, --models and --compare out"
-        )
+    if arguments.compare is not None:
+        raise UsageError("--render measures and compares nothing: leave --compare out")
     report = read(arguments.render)
     check_renderable(report)
-    _check(arguments.out)
+    _check_folder(arguments.out)
     print(markdown(report), end="", flush=True)
     write(report, arguments.out)
     return 0
 
 
-def _page(arguments: argparse.Namespace, request: Request, target: Path) -> int:
-    """Measure what ``target`` is to show, and write it, its JSON and its picture."""
-    if target.suffix != ".md":
-        raise UsageError(f"a page ends in .md: {target}")
-    for folder in arguments.data:
-        if not folder.is_dir():
-            raise InputError(f"{folder} is not a folder of evaluation sets")
-    _check(target.parent)
-    formats = tuple(name for name in request.runtimes if name != REFERENCE)
-    if not formats:
-        raise UsageError("no format is left to measure")
-    request = replace(request, runtimes=formats)
-    pages: Any
-    run: Any
-    if arguments.models is None:
-        from asterisk.bench import pareto_page as pages
-        from asterisk.bench.pareto_run import measure_recipes
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """An earlier run, and what may not be worse than in it."""
 
-        run = measure_recipes(request, arguments.data, arguments.split, tell)
-    else:
-        from asterisk.bench import models_page as pages
-        from asterisk.bench.models_run import measure_models
+    old: Report
+    limits: Mapping[str, Limit]
+    force: bool
 
-        chosen = _models(arguments.checkpoint)
-        run = measure_models(request, chosen, arguments.data, arguments.split, tell)
-    picture = None
-    try:
-        picture = pages.plot(run)
-    except MissingExtra as lacking:  # hours of measuring are not lost for a picture
-        tell(f"no picture: {lacking}")
-    text = pages.page(run, target.with_suffix(".png").name if picture else None)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for suffix, data in {
-        ".json": run.to_json().encode(),
-        ".png": picture,
-        ".md": text.encode(),
-    }.items():
-        if data is not None:
-            with replacing_file(target.with_suffix(suffix)) as staging:
-                staging.write_bytes(data)
-    print(text, end="", flush=True)
-    return 0
+    def finish(self, new: Report) -> None:
+        """Print the table; RegressionError if something is worse than allowed."""
+        found = comparison.compare(self.old, new, self.limits, force=self.force)
+        print(comparison.table(found), end="", flush=True)
+        failed = [line.name for line in found.failed]
+        if failed:
+            more = f" and {len(failed) - MAX_NAMED} more" if len(failed) > MAX_NAMED else ""
+            raise RegressionError(f"worse than allowed: {', '.join(failed[:MAX_NAMED])}{more}")
 
 
-def _models(own: str | None) -> dict[str, str | Path]:
-    """Return the models that are compared, folders or names by name."""
-    from asterisk.bench.models_run import TEACHER
-
-    shipped = sorted(shipped_checkpoint().parent.iterdir())
-    found: dict[str, str | Path] = {folder.name: folder for folder in shipped if folder.is_dir()}
-    return found | {TEACHER: TEACHER} | ({} if own is None else {Path(own).resolve().name: own})
+def _baseline(arguments: argparse.Namespace) -> Baseline | None:
+    if arguments.compare is None:
+        needing = {"--with": arguments.new, "--fail-on": arguments.fail_on}
+        for option, value in needing.items():
+            if value is not None:
+                raise UsageError(f"{option} needs --compare")
+        if arguments.force:
+            raise UsageError("--force needs --compare")
+        return None
+    limits = {} if arguments.fail_on is None else parse_limits(arguments.fail_on)
+    return Baseline(read(arguments.compare), limits, arguments.force)
 
 
 def _peer_python(given: Path | None) -> str:
@@ -284,32 +269,37 @@ def _peer_python(given: Path | None) -> str:
 def choose(names: str, *, without_peers: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the runtimes and the peers that ``names`` means; UnknownName for any other."""
     formats = plugins.names("asterisk.exporters")
-    known = tuple(
-        dict.fromkeys((*(name for name in ORDER if name in ("torch", *formats)), *formats))
-    )
-    others = systems.names()
-    groups = {"all": (*known, *systems.USUAL), "peers": others}
+    ours = tuple(dict.fromkeys((*(it for it in ORDER if it in ("torch", *formats)), *formats)))
+    others = peers.names()
+    groups = {"all": (*ours, *peers.DEFAULT), "peers": others}
     chosen = [name for part in names.split(",") for name in groups.get(part, (part,))]
     for name in chosen:
-        if name not in (*known, *others):
-            there = ", ".join(("all", "peers", *known, *others))
-            raise UnknownName(f"no runtime named {name!r}; there are: {there}")
-    runtimes = tuple(name for name in known if name in chosen)
-    peers = () if without_peers else tuple(name for name in others if name in chosen)
-    if not runtimes and not peers:
+        if name not in (*ours, *others):
+            every = ", ".join((*groups, *ours, *others))
+            raise UnknownName(f"no runtime named {name!r}; there are: {every}")
+    runtimes = tuple(name for name in ours if name in chosen)
+    systems = () if without_peers else tuple(name for name in others if name in chosen)
+    if not runtimes and not systems:
         raise UsageError("nothing is left to measure")
-    return runtimes, peers
+    return runtimes, systems
 
 
-def _check(out: Path) -> None:
+def _check_folder(out: Path) -> None:
     """Refuse a folder that could not be made, before two minutes are spent."""
     nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise OutputError(f"cannot write {out}: {nearest} is not a folder")
 
 
-def _counts(text: str) -> tuple[int, ...]:
+def _threads(text: str) -> tuple[int, ...]:
     return tuple(sorted({positive(part) for part in text.split(",")}))
+
+
+def _buckets(text: str) -> tuple[int, ...]:
+    parts, most = text.split(","), plan.LONG
+    if not all(part.isascii() and part.isdigit() and 1 <= int(part[:6]) <= most for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} are no lengths of 1 to {most} tokens")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _demo(arguments: argparse.Namespace) -> None:
     import asterisk
     from asterisk.apps.search import Index
-    from asterisk.bench.usual import usual
+    from asterisk.bench.prepare import default_artifact as usual
 
     artifact = arguments.artifact or usual(arguments.artifacts, tell)
     with (
@@ -138,8 +138,8 @@ def _best(hits: Sequence[Hit], query: str, whole: Mapping[str, str]) -> str:
 
 def _time(index: Index, runtime: Runtime, texts: Sequence[Text]) -> Iterator[str]:
     """Ask every question among ``texts``, from the text to ten hits with their snippets."""
-    from asterisk.bench.memory import snapshot
-    from asterisk.bench.summary import summarise
+    from asterisk.bench.statistics import summarise
+    from asterisk.bench.worker import snapshot
 
     questions = [text.text for text in texts if text.kind == "question"]
     for question in questions[:5]:

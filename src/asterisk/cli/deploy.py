@@ -124,9 +124,9 @@ def _refuse_unmeasured(folder: Path) -> None:
 def _measure(address: Address, prefix: str, folder: Path, out: Path | None) -> int:
     """Measure the artifact by what was deployed, write the report and return an exit status."""
     from asterisk.bench import plan
-    from asterisk.bench.run import bench
-    from asterisk.bench.targets.parse import Ssh
-    from asterisk.bench.work import Request as Measurement
+    from asterisk.bench.runner import Request as Measurement
+    from asterisk.bench.runner import bench
+    from asterisk.bench.targets import Ssh
     from asterisk.common.files import shipped_checkpoint
     from asterisk.model.checkpoint import load
 

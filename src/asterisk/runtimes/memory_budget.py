@@ -5,7 +5,7 @@ charged: anonymous memory, and each page of a file once. Every file of the model
 although most of its token table is seldom read: without room for it, texts would wait for pages to
 be read again and again.
 
-`COSTS` bound what ``python -m asterisk.bench.budget ARTIFACT`` measured with the pinned engines,
+`COSTS` bound what ``python -m benchmarks.budget ARTIFACT`` measured with the pinned engines,
 x86-64 and glibc; it prints the bound beside what it sees, for a machine of your own. They need not
 be exact: a runtime that was opened is measured, and planned again if it is over its limit.
 """

@@ -163,7 +163,7 @@ TWINS = """
 import json, os, sys
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy as np
-from asterisk.bench.memory import snapshot
+from asterisk.bench.worker import snapshot
 from asterisk.apps.dedup.clustering import connect, split
 from asterisk.apps.dedup.vectors import RowBuffer, Vectors
 

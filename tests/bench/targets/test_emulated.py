@@ -10,16 +10,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from asterisk.bench.done import Done
+import asterisk.bench.targets.root as files
+from asterisk.bench.collect import RunState
 from asterisk.bench.plan import QUICK, Row
 from asterisk.bench.prepare import _artifact
-from asterisk.bench.run import everywhere
-from asterisk.bench.spawn import CellError
-from asterisk.bench.targets import plugin, root
-from asterisk.bench.targets.opening import opened
-from asterisk.bench.targets.parse import Emulated, parse
-from asterisk.bench.targets.session import Unavailable
-from asterisk.bench.work import Request, Work
+from asterisk.bench.process import CellError
+from asterisk.bench.runner import Request, Work, everywhere
+from asterisk.bench.targets import Emulated, Unavailable, emulated, opened, parse_target
 from asterisk.evaluation.fidelity import compare
 from asterisk.runtimes.load import load
 
@@ -34,11 +31,11 @@ def emulation(tmp_path):
     """Open an emulated processor; where none is expected, skip."""
     expected = any(map(os.environ.get, EXPECTED))
     if expected:
-        root.make()
+        files.make()
 
     def start(name):
         try:
-            with opened(parse(f"emu:{name}"), tmp_path, keep=False) as session:
+            with opened(parse_target(f"emu:{name}"), tmp_path, keep=False) as session:
                 return session
         except Unavailable as reason:
             if expected:
@@ -61,7 +58,7 @@ def reference(toy_folder, lines):
 def test_vectors_of_an_emulated_processor_are_the_reference_s(  # noqa: PLR0917
     emulation, artifact_of, toy, lines, reference, tmp_path, monkeypatch, cpu, format, recipe
 ):
-    monkeypatch.setattr(plugin, "find", lambda: None)  # counting takes its time
+    monkeypatch.setattr(emulated, "find_counting", lambda: None)  # counting takes its time
     session = emulation(cpu)
     row = _artifact(toy, format, artifact_of(format, recipe).parent, recipe)
     assert session.takes(row)
@@ -83,7 +80,7 @@ def test_vectors_of_an_emulated_processor_are_the_reference_s(  # noqa: PLR0917
 def test_instruction_counts_repeat(emulation, artifact_of, toy, lines, tmp_path):
     session = emulation("cortex-a72")
     if not session.counting:
-        pytest.skip("qemu with plugins is not built: python -m asterisk.bench.targets.plugin")
+        pytest.skip("qemu with plugins is not built: python -m asterisk.bench.targets.emulated")
     row = _artifact(toy, "tflite", artifact_of("tflite", "int8").parent, "int8")
     texts = tmp_path / "texts.json"
     texts.write_text(json.dumps(lines[:1]), "utf-8")
@@ -102,11 +99,11 @@ def test_instruction_counts_repeat(emulation, artifact_of, toy, lines, tmp_path)
 def test_marks_become_million_instructions_a_call(tmp_path):
     path = tmp_path / "counts"
     path.write_text("10\n2000010\n2000100\n4000100\n5000000\n8000000\n", "ascii")
-    assert plugin.instructions(path, ["8", "8", "20"]) == {"8": 2.0, "20": 3.0}
+    assert emulated.million_instructions(path, ["8", "8", "20"]) == {"8": 2.0, "20": 3.0}
     for text in ("", "1\n", "x\n" * 6):
         path.write_text(text, "ascii")
         with pytest.raises(CellError, match="marks were counted instead of 6"):
-            plugin.instructions(path, ["8", "8", "20"])
+            emulated.million_instructions(path, ["8", "8", "20"])
 
 
 @pytest.fixture
@@ -143,13 +140,13 @@ def test_under_ci_that_is_a_failure(tmp_path, monkeypatch):
 
 
 def test_the_root_is_named_after_what_it_is_made_of(monkeypatch):
-    pinned = root.wheels()
+    pinned = files.wheels()
     assert [line.partition("==")[0] for line in pinned] == [
         *("numpy", "onnxruntime", "ai-edge-litert", "xllamacpp")
     ]
-    before = root.place()
-    monkeypatch.setattr(root, "PACKAGES", ("python3",))
-    assert root.place() != before
+    before = files.path()
+    monkeypatch.setattr(files, "PACKAGES", ("python3",))
+    assert files.path() != before
 
 
 def test_a_peer_and_pytorch_are_not_emulated(artifact_of, toy_folder):
@@ -170,15 +167,16 @@ def test_a_row_elsewhere_is_judged_by_the_vectors_of_this_machine(tmp_path):
     files = {name: tmp_path / f"{name}.npy" for name in vectors}
     for name, path in files.items():
         np.save(path, vectors[name])
-    done = Done()
-    done.files = {"home": {"torch": files["torch"]}, "emu:x": {"onnx": files["torch"]}}
-    done.files["emu:y"] = {"onnx": files["other"]}
+    state = RunState()
+    state.files = {"home": {"torch": files["torch"]}, "emu:x": {"onnx": files["torch"]}}
+    state.files["emu:y"] = {"onnx": files["other"]}
     row = Row("onnx", "onnx", "r", "m:f", "p", (), (), 1)
     for target in ("emu:x", "emu:y"):
         result = collect(row, [], 1)
         result.target = target
-        done.add(row, result)
-    done.judge()
-    same, other = done.results
+        state.rows.append(row)
+        state.results.append(result)
+    state.judge()
+    same, other = state.results
     assert same.fidelity["cosine_min"] == pytest.approx(1)
     assert other.fidelity["cosine_min"] < 0.9

@@ -14,14 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asterisk.bench import spawn
+from asterisk.bench import process
 from asterisk.bench.plan import Cell, Effort, Row
-from asterisk.bench.run import everywhere
-from asterisk.bench.targets import checks
-from asterisk.bench.targets.opening import opened
-from asterisk.bench.targets.parse import Ssh
-from asterisk.bench.targets.session import TargetError
-from asterisk.bench.work import Request, Work, measure
+from asterisk.bench.runner import Request, Work, everywhere, measure
+from asterisk.bench.targets import Ssh, TargetError, opened, ssh
 from asterisk.common import ssh as client
 from asterisk.common.terminal import excerpt as printable
 
@@ -159,7 +155,7 @@ def test_a_connection_that_breaks_takes_the_worker_with_it(there, work, tmp_path
         )
         words = ["env", f"PYTHONPATH={session.home}/lib", there.python, "-P", "-m"]
         command = client.arguments(
-            there, [*words, "asterisk.bench.targets.keeper"], os.environ["ASTERISK_SSH_CONFIG"]
+            there, [*words, "asterisk.bench.process"], os.environ["ASTERISK_SSH_CONFIG"]
         )
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             process.stdin.write(spec.encode() + b"\n")
@@ -192,7 +188,7 @@ def test_a_server_that_dies_costs_its_cells_only(server, there, work, tmp_path):
 
 
 def test_a_dead_host_is_one_line_and_the_other_targets_go_on(work):
-    from asterisk.bench.targets.parse import LOCAL
+    from asterisk.bench.targets import LOCAL
 
     dead = Ssh("127.0.0.1", port=1)
     some = work(None, "good", targets=(dead, LOCAL))
@@ -307,7 +303,7 @@ GOOD = {
 
 
 def test_a_sound_answer_is_taken_as_it_is():
-    assert checks.measurement(GOOD, {"buckets": {"8": []}}) == GOOD
+    assert ssh.check_measurement(GOOD, {"buckets": {"8": []}}) == GOOD
 
 
 @pytest.mark.parametrize(
@@ -332,8 +328,8 @@ def test_a_sound_answer_is_taken_as_it_is():
     ],
 )
 def test_an_answer_that_cannot_be_computed_with_is_refused(bad):
-    with pytest.raises(spawn.CellError):
-        checks.measurement({**GOOD, **bad}, {"buckets": {"8": []}})
+    with pytest.raises(process.CellError):
+        ssh.check_measurement({**GOOD, **bad}, {"buckets": {"8": []}})
 
 
 def test_what_is_shown_is_printable():
@@ -343,7 +339,7 @@ def test_what_is_shown_is_printable():
 def test_vectors_from_elsewhere_are_plain_arrays(tmp_path):
     path = tmp_path / "v.npy"
     np.save(path, np.ones((3, 4), "f4"))
-    checks.vectors(path, 3)
+    ssh.check_vectors(path, 3)
     whole = path.read_bytes()
     bad = {
         "rows": np.ones((2, 4), "f4"),
@@ -354,9 +350,9 @@ def test_vectors_from_elsewhere_are_plain_arrays(tmp_path):
     }
     for array in bad.values():
         np.save(path, array, allow_pickle=True)
-        with pytest.raises(spawn.CellError):
-            checks.vectors(path, 3)
+        with pytest.raises(process.CellError):
+            ssh.check_vectors(path, 3)
     for data in (b"", whole[:9], whole[:-1], whole + b"x", b"PK\x03\x04" + whole):
         path.write_bytes(data)
-        with pytest.raises(spawn.CellError):
-            checks.vectors(path, 3)
+        with pytest.raises(process.CellError):
+            ssh.check_vectors(path, 3)

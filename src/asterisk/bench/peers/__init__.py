@@ -1,35 +1,64 @@
 """Systems of others that stand in the same table, measured in the same run.
 
-A module a peer. Each has ``ROW``, what is known of it beforehand; ``prepare(folder, checkpoint)``,
-which writes its files once, for the checkpoint in that folder; and ``open(folder, threads)``, which
-a worker calls. Packages add their own under the entry-point group `GROUP`; what comes along is
-named in the same way.
+Each has ``ROW``, what is known of it beforehand; ``prepare(folder, checkpoint)``, which writes its
+files once, for the checkpoint in that folder; and ``open(folder, threads)``, which a worker calls.
+A built-in one is a `Peer` in the ``PEERS`` of its module; a package adds its own as a module under
+the entry-point group `GROUP`.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from asterisk.bench.plan import Row
 from asterisk.common import plugins
 
 GROUP = "asterisk.peers"
 # Named here and not as entry points, so that a copy of this package that was never installed, as
 # a target has it, knows them.
 BUILTIN = {
-    "original": "asterisk.bench.peers.original",
-    "minilm": "asterisk.bench.peers.minilm",
-    "dynamic": "asterisk.bench.peers.dynamic",
-    "dynamic-per-channel": "asterisk.bench.peers.dynamic_per_channel",
-    "sentence-transformers": "asterisk.bench.peers.sentence_transformers",
-    "sentence-transformers-onnx": "asterisk.bench.peers.sentence_transformers_onnx",
-    "fastembed": "asterisk.bench.peers.fastembed",
-    "openvino": "asterisk.bench.peers.openvino",
-    "openvino-weights": "asterisk.bench.peers.openvino_weights",
-    "model2vec": "asterisk.bench.peers.static",
+    "original": "onnx",
+    "minilm": "onnx",
+    "dynamic": "onnx",
+    "dynamic-per-channel": "onnx",
+    "sentence-transformers": "libraries",
+    "sentence-transformers-onnx": "libraries",
+    "fastembed": "libraries",
+    "openvino": "openvino",
+    "openvino-weights": "openvino",
+    "model2vec": "libraries",
 }
 # Those that are measured unless others are asked for; they need no more than the extra `bench`.
-USUAL = ("original", "minilm")
+DEFAULT = ("original", "minilm")
+MINILM = "all-MiniLM-L6-v2"
+REFERENCE = "reference.npy"  # FP32 vectors of a peer with another model
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A built-in peer."""
+
+    ROW: Row
+    prepare: Callable[[Path, Path], None]
+    open: Callable[[Path, int], Any]
+
+
+def row(  # noqa: PLR0917
+    name: str,
+    title: str,
+    recipe: str,
+    opener: str,
+    modules: tuple[str, ...],
+    distributions: tuple[str, ...],
+    model: str = "",
+) -> Row:
+    """Return a built-in peer's row; ``opener`` is a function's name in its module."""
+    opener = f"{__name__}.{BUILTIN[name]}:{opener}"
+    return Row(name, title, recipe, opener, "", modules, distributions, 0, peer=True, model=model)
 
 
 def names() -> tuple[str, ...]:
@@ -38,10 +67,10 @@ def names() -> tuple[str, ...]:
 
 
 def find(name: str) -> Any:
-    """Import and return the module of a peer.
+    """Import and return a peer: a `Peer`, or the module of a third party.
 
     UnknownName if there is none; MissingPackage if one of a third party lacks a package.
     """
     if name in BUILTIN:
-        return importlib.import_module(BUILTIN[name])
+        return importlib.import_module(f"{__name__}.{BUILTIN[name]}").PEERS[name]
     return plugins.find(GROUP, name)

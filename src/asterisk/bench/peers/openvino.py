@@ -1,7 +1,8 @@
-"""A checkpoint under OpenVINO in static int8, which sentence-transformers' pages advise for CPUs.
+"""A checkpoint under OpenVINO in int8: static, or with weights alone in int8.
 
-NNCF's ``quantize`` with its preset for transformers after calibration on shipped texts, which is
-what ``export_static_quantized_openvino_model`` does. The model is OpenVINO's own conversion of
+Static int8 is what sentence-transformers' pages advise for CPUs: NNCF's ``quantize`` with its
+preset for transformers after calibration on shipped texts, which is what
+``export_static_quantized_openvino_model`` does. The model is OpenVINO's own conversion of
 `transformers`' model; inference is in the precision that OpenVINO chooses for the processor. The
 tokenizer is the light one.
 """
@@ -10,36 +11,31 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from asterisk.bench.plan import Row
+import numpy as np
+
+from asterisk.bench.peers import Peer, row
+from asterisk.bench.peers.onnx import (
+    INPUTS,
+    PeerEncoder,
+    quiet,
+    sentence_module,
+    tokenizer,
+    write_tokenizer,
+)
 
 MODEL = "model.xml"
 CALIBRATION = 300  # texts
 
-ROW = Row(
-    name="openvino",
-    title="OpenVINO",
-    recipe="static int8",
-    opener="asterisk.bench.peers.openvino:open",
-    path="",
-    modules=("openvino", "tokenizers"),
-    distributions=("openvino", "tokenizers"),
-    size=0,
-    peer=True,
-)
 
-
-def prepare(folder: Path, checkpoint: Path) -> None:
+def prepare_static(folder: Path, checkpoint: Path) -> None:
     """Convert, calibrate and quantise the model in the folder ``checkpoint``."""
-    import numpy as np
-
-    from asterisk.bench.peers.session import tokenizer
     from asterisk.common import texts
-    from asterisk.common.plugins import require
 
-    nncf, model = quantiser(), convert(folder, checkpoint)
+    nncf, model = _nncf(), _converted(folder, checkpoint)
     tokenize, _ = tokenizer(folder)
     every = texts.load()
     some = [text.text for text in every[:: max(len(every) // CALIBRATION, 1)][:CALIBRATION]]
@@ -54,41 +50,47 @@ def prepare(folder: Path, checkpoint: Path) -> None:
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=CALIBRATION,
     )
-    require("openvino", "peers").save_model(quantised, folder / MODEL)
+    _save(quantised, folder)
 
 
-def quantiser() -> Any:
-    """Import NNCF, which sends no usage statistics where it believes to be in CI."""
+def prepare_weights(folder: Path, checkpoint: Path) -> None:
+    """Convert the model in the folder ``checkpoint`` and compress its weights to int8."""
+    nncf, model = _nncf(), _converted(folder, checkpoint)
+    _save(nncf.compress_weights(model), folder)
+
+
+def _nncf() -> Any:
     from asterisk.common.plugins import require
 
-    os.environ.setdefault("NNCF_CI", "1")
+    os.environ.setdefault("NNCF_CI", "1")  # it sends no usage statistics from what it takes for CI
     return require("nncf", "peers")
 
 
-def convert(folder: Path, checkpoint: Path) -> Any:
+def _converted(folder: Path, checkpoint: Path) -> Any:
     """Write the tokenizer into ``folder`` and return the model, float32, as OpenVINO has it."""
-    from asterisk.bench.peers import traced
-    from asterisk.bench.peers.quiet import quiet
     from asterisk.common.plugins import require
     from asterisk.model.checkpoint import load
 
     openvino, torch = require("openvino", "peers"), require("torch", "peers")
     source = load(checkpoint)
-    traced.write_tokenizer(source, folder)
+    write_tokenizer(source, folder)
     ids = torch.full((2, 16), 101)
-    example = dict(zip(traced.INPUTS, (ids, torch.ones_like(ids)), strict=True))
+    example = dict(zip(INPUTS, (ids, torch.ones_like(ids)), strict=True))
     with quiet():
         return openvino.convert_model(
-            traced.sentence_module(source, attention="sdpa"), example_input=example
+            sentence_module(source, attention="sdpa"), example_input=example
         )
 
 
-def open(folder: Path, threads: int) -> Any:
-    """Open what `prepare` wrote; ``threads`` are streams of one thread each."""
-    import numpy as np
+def _save(model: Any, folder: Path) -> None:
     import openvino
 
-    from asterisk.bench.peers.session import PeerEncoder, tokenizer
+    openvino.save_model(model, folder / MODEL)
+
+
+def open_model(folder: Path, threads: int) -> PeerEncoder:
+    """Open what was prepared; ``threads`` are streams of one thread each."""
+    import openvino
 
     compiled = openvino.Core().compile_model(
         folder / MODEL,
@@ -108,3 +110,18 @@ def open(folder: Path, threads: int) -> Any:
         return np.array(local.request.infer([ids, mask], share_inputs=True)[0])
 
     return PeerEncoder(tokenize, run, threads, pad=pad)
+
+
+STATIC = row(
+    "openvino",
+    "OpenVINO",
+    "static int8",
+    "open_model",
+    ("openvino", "tokenizers"),
+    ("openvino", "tokenizers"),
+)
+WEIGHTS = replace(STATIC, name="openvino-weights", recipe="int8 weights")
+PEERS = {
+    "openvino": Peer(STATIC, prepare_static, open_model),
+    "openvino-weights": Peer(WEIGHTS, prepare_weights, open_model),
+}

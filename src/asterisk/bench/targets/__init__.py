@@ -1,5 +1,248 @@
 """Where a worker runs: on this machine, on another one over ssh, or on an emulated processor.
 
 A target is a way of starting ``python -m asterisk.bench.worker`` (a spec on stdin, one JSON line
-back), of having files there, and of asking `asterisk.bench.machine` there.
+back), of having files there, and of asking `asterisk.bench.machine` there. People write::
+
+    local
+    local:threads=1+2,cpus=0-3
+    ssh://user@host:22?python=/home/pi/venv/bin/python&threads=4
+    emu:cortex-a72
 """
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from asterisk.bench import machine, process
+from asterisk.bench.plan import MAX_THREADS, Row
+from asterisk.common.errors import EngineError, UsageError
+from asterisk.common.ssh import Address, after_scheme
+
+ARM = ("cortex-a53", "cortex-a72", "cortex-a76")
+X86 = ("haswell",)
+INPUTS = ("path", "texts")  # of a spec: files or folders that the worker reads
+OUTPUT = "vectors"  # of a spec: the file that it writes
+_PYTHON = re.compile(r"(?:/[A-Za-z0-9._+-]+)+|python3(?:\.[0-9]{1,2})?")
+_NUMBER = re.compile(r"[0-9]{1,5}")
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """This machine; with ``cpus``, workers stay on those. Empty ``threads``: those of the run."""
+
+    threads: tuple[int, ...] = ()
+    cpus: tuple[int, ...] = ()
+    kind: Literal["local"] = "local"
+
+    def __str__(self) -> str:
+        options = _written(self.threads, self.cpus)
+        return f"local:{','.join(options)}" if options else "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Ssh:
+    """A machine that the system's ssh reaches; ``python`` is the interpreter there."""
+
+    host: str
+    user: str = ""
+    port: int = 0
+    python: str = "python3"
+    threads: tuple[int, ...] = ()
+    cpus: tuple[int, ...] = ()
+    kind: Literal["ssh"] = "ssh"
+
+    def __str__(self) -> str:
+        python = [f"python={self.python}"] if self.python != "python3" else []
+        options = "&".join(python + _written(self.threads, self.cpus))
+        return f"{Address(self.host, self.user, self.port)}{'?' if options else ''}{options}"
+
+
+@dataclass(frozen=True, slots=True)
+class Emulated:
+    """A processor that qemu emulates: correctness and instruction counts, never times."""
+
+    cpu: str
+    kind: Literal["emu"] = "emu"
+    threads: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return f"emu:{self.cpu}"
+
+
+Target = Local | Ssh | Emulated
+LOCAL = Local()
+
+
+def parse_target(text: str) -> Target:
+    """Read one target; UsageError, in one line, for anything else."""
+    if text == "local":
+        return LOCAL
+    if text.startswith("local:"):
+        options = _options(text, text[6:].split(","), {"threads", "cpus"})
+        return Local(_threads(text, options), _numbers(text, options.get("cpus")))
+    if text.startswith("ssh://"):
+        rest, asked, query = text.removeprefix("ssh://").partition("?")
+        options = _options(text, query.split("&"), {"python", "threads", "cpus"}) if asked else {}
+        address = after_scheme(text, rest)
+        python = options.get("python", "python3")
+        if not _PYTHON.fullmatch(python) or "/../" in f"{python}/":
+            raise UsageError(f"{python!r} in {text!r} is no path of a Python")
+        threads, cpus = _threads(text, options), _numbers(text, options.get("cpus"))
+        return Ssh(address.host, address.user, address.port, python, threads, cpus)
+    if text.startswith("emu:"):
+        cpu = text[4:]
+        cpu = f"cortex-{cpu}" if f"cortex-{cpu}" in ARM else cpu
+        if cpu not in (*ARM, *X86):
+            raise UsageError(f"no emulated processor {cpu!r}; there are: {', '.join((*ARM, *X86))}")
+        return Emulated(cpu)
+    raise UsageError(f"no target {text!r}: local, local:…, ssh://user@host or emu:processor")
+
+
+def parse_all(texts: Iterable[str]) -> tuple[Target, ...]:
+    """Read several; UsageError if one comes twice."""
+    targets = [parse_target(text) for text in texts]
+    for target in targets:
+        if targets.count(target) > 1:
+            raise UsageError(f"target {target} is named twice")
+    return tuple(targets)
+
+
+def _options(text: str, parts: Iterable[str], names: set[str]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for part in parts:
+        name, equals, value = part.partition("=")
+        if not equals or name not in names or name in options:
+            every = ", ".join(sorted(names))
+            raise UsageError(f"{part!r} in {text!r} is not understood; there are: {every}")
+        options[name] = value
+    return options
+
+
+def _threads(text: str, options: Mapping[str, str]) -> tuple[int, ...]:
+    counts = _numbers(text, options.get("threads"))
+    if 0 in counts:
+        raise UsageError(f"no threads at all in {text!r}")
+    return counts
+
+
+def _numbers(text: str, value: str | None) -> tuple[int, ...]:
+    """Read ``0``, ``0+2`` or ``0-3``, sorted and each once."""
+    found: set[int] = set()
+    for part in value.split("+") if value is not None else ():
+        first, dash, last = part.partition("-")
+        last = last if dash else first
+        if not _NUMBER.fullmatch(first) or not _NUMBER.fullmatch(last):
+            raise UsageError(f"{part!r} in {text!r} is no number, such as 0, 0+2 or 0-3")
+        if not int(first) <= int(last) <= MAX_THREADS:
+            raise UsageError(f"{part!r} in {text!r} is out of range")
+        found.update(range(int(first), int(last) + 1))
+    return tuple(sorted(found))
+
+
+def _written(threads: tuple[int, ...], cpus: tuple[int, ...]) -> list[str]:
+    both = (("threads", threads), ("cpus", cpus))
+    return [f"{name}={'+'.join(map(str, values))}" for name, values in both if values]
+
+
+class TargetError(EngineError):
+    """A target that cannot be used at all; the message is one line."""
+
+
+class Unavailable(TargetError):
+    """An emulation that cannot be had here; the message is one line."""
+
+
+class Session(Protocol):
+    """A target that is ready to run workers.
+
+    ``timed`` is whether its clock means anything. Everything here raises
+    `asterisk.bench.process.CellError` for what one cell cannot have.
+    """
+
+    timed: bool
+
+    def ask(self, module: str, spec: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        """Run ``module`` there; paths in ``spec`` are of this machine on both ways."""
+
+    def describe(self, packages: Iterable[str]) -> dict[str, Any]:
+        """Return `asterisk.bench.machine.describe` of the target."""
+
+    def state(self) -> dict[str, Any]:
+        """Return `asterisk.bench.machine.state` of the target."""
+
+    def takes(self, row: Row) -> bool:
+        """Whether the target is meant for such a row at all."""
+
+    def lacks(self, row: Row) -> str | None:
+        """Return in one line what ``row`` would need there and does not find."""
+
+    def weigh(self, names: Iterable[str]) -> dict[str, int] | None:
+        """Return `asterisk.bench.machine.weigh` of the target."""
+
+
+def check_cpus(target: Local | Ssh, available: list[int] | None) -> None:
+    """Raise TargetError if the target names CPUs that are not ``available``."""
+    if target.cpus and available is None:
+        raise TargetError(f"{target}: this system cannot keep a process on chosen CPUs")
+    missing = [str(cpu) for cpu in target.cpus if cpu not in (available or ())]
+    if missing:
+        have = ", ".join(map(str, available or ()))
+        raise TargetError(f"{target}: there is no CPU {', '.join(missing)}; there are: {have}")
+
+
+class LocalSession:
+    """This machine."""
+
+    timed = True
+
+    def __init__(self, target: Local) -> None:
+        check_cpus(target, machine.cpus())
+        self.extra = {"cpus": list(target.cpus)} if target.cpus else {}
+
+    def ask(self, module: str, spec: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        """Run ``module`` on the target's CPUs, under the interpreter ``spec["python"]`` if any."""
+        python = spec.get("python") or sys.executable
+        return process.ask(module, {**spec, **self.extra}, timeout, python=(python,))
+
+    describe = staticmethod(machine.describe)
+    state = staticmethod(machine.state)
+    weigh = staticmethod(machine.weigh)
+
+    def takes(self, row: Row) -> bool:  # noqa: ARG002
+        """Take everything."""
+        return True
+
+    def lacks(self, row: Row) -> None:
+        """Lack nothing that preparing the row would not have reported."""
+
+
+HERE = LocalSession(LOCAL)
+
+
+@contextmanager
+def opened(target: Target, folder: Path, keep: bool) -> Iterator[Session]:
+    """Make ``target`` ready and, in the end, leave nothing there unless ``keep``.
+
+    ``folder`` is for files on this side and exists as long as the session does. TargetError if the
+    target cannot be used.
+    """
+    context: AbstractContextManager[Session]
+    if isinstance(target, Local):
+        yield LocalSession(target)
+        return
+    if isinstance(target, Ssh):
+        from asterisk.bench.targets.ssh import connected  # what a run here need not load
+
+        context = connected(target, folder, keep)
+    else:
+        from asterisk.bench.targets.emulated import emulated  # nor this, and numpy with it
+
+        context = emulated(target, folder)
+    with context as session:
+        yield session

@@ -3,27 +3,38 @@
 Never for times: qemu's cost of an instruction is none of the processor's. AArch64 workers run in
 the root that `asterisk.bench.targets.root` makes, in namespaces of their own; x86-64 ones run this
 machine's own Python.
+
+Instructions are counted by a plugin. Debian's qemu-user is static and loads none, so ``python -m
+asterisk.bench.targets.emulated`` builds the same version from Debian's source, with the plugin in
+``instructions.c``. That needs a C compiler, ninja, pkg-config and GLib's headers, and some minutes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import tempfile
+import venv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import asterisk.bench.targets.root as files
 from asterisk.artifact import is_artifact
-from asterisk.bench import machine, spawn
+from asterisk.bench import machine, process
 from asterisk.bench.plan import Row
-from asterisk.bench.targets import payload, plugin, root
-from asterisk.bench.targets.parse import ARM, Emulated
-from asterisk.bench.targets.session import INPUTS, OUTPUT, Unavailable
+from asterisk.bench.targets import ARM, INPUTS, OUTPUT, Emulated, Unavailable
+from asterisk.bench.targets.ssh import write_package
+from asterisk.common.debian import KEYRING, Apt, call, mirror
+from asterisk.common.errors import EngineError
+from asterisk.common.terminal import report as tell
 
 WORK = "/work"
 SLOWER = 10  # a worker's time is this many times a real machine's
@@ -38,6 +49,19 @@ mount --bind "$work" "$root/work"
 exec chroot "$root" "$@"
 """
 NAMESPACES = ("unshare", "--user", "--map-root-user", "--mount")
+
+SOURCE = Path(__file__).with_name("instructions.c")
+COUNTING = "counting"  # folder of the counting qemu, in the session's
+COUNTS = "instructions.txt"  # what the plugin writes, in the session's folder
+LOADER = re.compile(r"^\s*(?:\S+ => )?(/\S+) \(0x", re.MULTILINE)
+BUILD_TOOLS = {"cc": "gcc", "ninja": "ninja-build", "pkg-config": "pkg-config", "tar": "tar"}
+BUILD_PACKAGES = ("meson", "setuptools", "wheel", "pycotap")
+CONFIGURE = (
+    *("--target-list=aarch64-linux-user", "--without-default-features", "--enable-plugins"),
+    *("--disable-system", "--disable-tools", "--disable-docs", "--disable-install-blobs"),
+    *("--disable-download", "--disable-debug-info", "-Doptimization=1"),
+)
+EDITION = 1  # to be raised when something else is made of the same names
 
 
 @contextmanager
@@ -59,9 +83,9 @@ class EmulatedSession:
         self.target = target
         self.arm = target.cpu in ARM
         self.folder = folder.resolve()
-        self.made = root.find()
+        self.made = files.find()
         self.brought: dict[str, str] = {}
-        self.counting = plugin.find() if self.arm else None
+        self.counting = find_counting() if self.arm else None
         self.environment = {"PATH": os.environ.get("PATH", os.defpath)}
         if self.arm:
             for tool in (*NAMESPACES[:1], "chroot", "mount"):
@@ -74,18 +98,18 @@ class EmulatedSession:
     def _fill(self) -> None:
         stream = self.folder / "package.tar"
         with stream.open("wb") as file:
-            payload.package(file)
-        root.call(["tar", "-x", "-C", str(self.folder), "-f", str(stream)])
+            write_package(file)
+        call(["tar", "-x", "-C", str(self.folder), "-f", str(stream)])
         stream.unlink()
         shutil.copy2(self.made / "qemu-aarch64", self.folder)
         if self.counting:
-            shutil.copytree(self.counting, self.folder / plugin.FOLDER)
+            shutil.copytree(self.counting, self.folder / COUNTING)
 
     def check(self) -> None:
         """Start its Python once; Unavailable with what the system said if that fails."""
         command = [*self.python(), "-c", "import platform; print(platform.machine())"]
         try:
-            done = subprocess.run(
+            answer = subprocess.run(
                 command,
                 capture_output=True,
                 text=True,
@@ -96,41 +120,42 @@ class EmulatedSession:
             )
         except (OSError, subprocess.TimeoutExpired) as failure:
             raise Unavailable(f"{self.target}: {failure}") from None
-        if done.stdout.strip() != ("aarch64" if self.arm else "x86_64"):
-            last = (done.stderr.strip().splitlines() or ["no answer"])[-1][:200]
+        if answer.stdout.strip() != ("aarch64" if self.arm else "x86_64"):
+            last = (answer.stderr.strip().splitlines() or ["no answer"])[-1][:200]
             raise Unavailable(f"{self.target}: this system does not let it start: {last}")
 
     def python(self) -> list[str]:
         """Return the words that start the emulated Python."""
         if not self.arm:
-            qemu = str(self.made / "qemu-x86_64")
-            return [qemu, "-cpu", CPUS[self.target.cpu], sys.executable]
+            return [str(self.made / "qemu-x86_64"), "-cpu", CPUS[self.target.cpu], sys.executable]
         inner = ["env", "-i", f"PYTHONPATH={WORK}/lib:/site", "HOME=/tmp", "LC_ALL=C.UTF-8"]
         inner += ["PYTHONHASHSEED=0"]  # counts are to repeat
-        qemu_words = [f"{WORK}/qemu-aarch64"]
+        qemu = [f"{WORK}/qemu-aarch64"]
         if self.counting:
-            qemu_words = plugin.command(WORK)
+            folder = f"{WORK}/{COUNTING}"
+            qemu = [f"{folder}/loader", "--library-path", folder, f"{folder}/qemu-aarch64"]
+            qemu += ["-plugin", f"{folder}/instructions.so,out={WORK}/{COUNTS}"]
         script = [*NAMESPACES, "sh", "-c", ENTER, "sh", str(self.made / "root"), str(self.folder)]
         # env is the machine's own, hence outside the root: qemu hands its environment on.
         path = f"PATH={self.environment['PATH']}"
-        return [*inner, path, *script, *qemu_words, "-cpu", self.target.cpu, PYTHON]
+        return [*inner, path, *script, *qemu, "-cpu", self.target.cpu, PYTHON]
 
     def ask(self, module: str, spec: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Run ``module`` emulated; instructions a call are added to what it answers."""
-        there = dict(spec)
+        remote = dict(spec)
         output = spec.get(OUTPUT)
         if self.arm:
             for key in INPUTS:
                 if spec.get(key):
-                    there[key] = self._bring(Path(spec[key]))
-            there[OUTPUT] = f"{WORK}/{OUTPUT}.npy" if output else ""
-        counts = self.folder / plugin.COUNTS
+                    remote[key] = self._bring(Path(spec[key]))
+            remote[OUTPUT] = f"{WORK}/{OUTPUT}.npy" if output else ""
+        counts = self.folder / COUNTS
         counts.unlink(missing_ok=True)
-        answer = spawn.ask(module, there, timeout * SLOWER, python=self.python())
+        answer = process.ask(module, remote, timeout * SLOWER, python=self.python())
         if output and self.arm:
             (self.folder / f"{OUTPUT}.npy").replace(output)
         if self.counting and "marked" in answer:
-            answer["instructions"] = plugin.instructions(counts, answer["marked"])
+            answer["instructions"] = million_instructions(counts, answer["marked"])
         return answer
 
     def _bring(self, path: Path) -> str:
@@ -151,7 +176,7 @@ class EmulatedSession:
             "architecture": "aarch64" if self.arm else "x86_64",
             "emulator": f"qemu {versions.get('qemu-user', 'unknown')}",
             "emulated_on": machine.describe(())["cpu"],
-            "engines": root.wheels() if self.arm else [],
+            "engines": files.wheels() if self.arm else [],
             "instructions": bool(self.counting),
         }
 
@@ -168,3 +193,99 @@ class EmulatedSession:
 
     def weigh(self, names: Iterable[str]) -> None:
         """Weigh nothing: what is installed for emulation is not what a board would have."""
+
+
+def counting_path() -> Path:
+    """Return where the counting qemu is, or would be: named after all it is made of."""
+    made_of = json.dumps([EDITION, files.BACKPORTS, CONFIGURE]).encode() + SOURCE.read_bytes()
+    return files.cache() / f"counting-{hashlib.sha256(made_of).hexdigest()[:12]}"
+
+
+def find_counting() -> Path | None:
+    """Return the counting qemu's folder, None where there is none."""
+    folder = counting_path()
+    return folder if (folder / "qemu-aarch64").is_file() else None
+
+
+def million_instructions(path: Path, marked: Sequence[str]) -> dict[str, float]:
+    """Return million instructions a call by bucket, the smallest of its calls.
+
+    ``path`` has the counter at each mark; two marks a call, in the order of ``marked``. CellError
+    if they do not match.
+    """
+    try:
+        counters = [int(line) for line in path.read_text("ascii").split()]
+    except (OSError, ValueError):
+        counters = []
+    if len(counters) != 2 * len(marked):
+        raise process.CellError(f"{len(counters)} marks were counted instead of {2 * len(marked)}")
+    calls: dict[str, list[int]] = {}
+    for number, bucket in enumerate(marked):
+        calls.setdefault(bucket, []).append(counters[2 * number + 1] - counters[2 * number])
+    return {bucket: min(each) / 1e6 for bucket, each in calls.items()}
+
+
+def make_counting() -> Path:
+    """Build it if it does not exist; EngineError, one line, where that cannot be done."""
+    folder = counting_path()
+    if find_counting():
+        return folder
+    for tool, package in BUILD_TOOLS.items():
+        if shutil.which(tool) is None:
+            raise EngineError(f"{tool} is needed to build qemu; install {package}")
+    call(["pkg-config", "--exists", "--print-errors", "glib-2.0"])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".counting-", dir=folder.parent))
+    try:
+        made = staging / "made"
+        made.mkdir()
+        _build(staging, made)
+        made.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+def _build(staging: Path, folder: Path) -> None:
+    tell("counting: qemu's source")
+    apt = Apt(staging / "apt", "amd64", files.BACKPORTS)
+    signed = f"[signed-by={KEYRING}] {mirror()} {files.BACKPORTS} main\n"
+    (apt.folder / "sources.list").write_text(f"deb-src {signed}", "utf-8")
+    apt.run("update")
+    apt.run("source", "--download-only", "--tar-only", "qemu")  # checks what Debian signed
+    (archive,) = (apt.folder / "archives").glob("qemu_*.orig.tar.*")
+    source = staging / "source"
+    build = source / "build"
+    source.mkdir()
+    call(["tar", "-x", "--strip-components=1", "-C", str(source), "-f", str(archive)])
+    tell("counting: building qemu with plugins")
+    venv.create(staging / "venv", with_pip=True)
+    python = staging / "venv" / "bin" / "python"
+    call([python, "-m", "pip", "install", "--quiet", *BUILD_PACKAGES])
+    build.mkdir()
+    paths = f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    environment = {**os.environ, "PATH": paths}
+    call(["../configure", f"--python={python}", *CONFIGURE], cwd=build, env=environment)
+    call(["ninja", "qemu-aarch64"], cwd=build, env=environment)
+    _install(build / "qemu-aarch64", source / "include", folder)
+
+
+def _install(qemu: Path, headers: Path, folder: Path) -> None:
+    """Put qemu, the libraries it loads and the plugin into ``folder``, which needs nothing else."""
+    libraries = [Path(path) for path in LOADER.findall(call(["ldd", str(qemu)]))]
+    for library in libraries:
+        shutil.copy2(library.resolve(), folder / library.name)
+    # glibc opens this one itself when a thread ends.
+    needed_at_exit = Path(call(["cc", "-print-file-name=libgcc_s.so.1"]).strip())
+    shutil.copy2(needed_at_exit.resolve(), folder / needed_at_exit.name)
+    loader = next(library for library in libraries if library.name.startswith("ld-"))
+    (folder / loader.name).rename(folder / "loader")
+    includes = [f"-I{headers}", f"-I{headers}/qemu"]
+    includes += call(["pkg-config", "--cflags", "glib-2.0"]).split()
+    plugin = folder / "instructions.so"
+    call(["cc", "-O2", "-shared", "-fPIC", *includes, "-o", str(plugin), str(SOURCE)])
+    shutil.copy2(qemu, folder / "qemu-aarch64")  # last: it says that all is there
+
+
+if __name__ == "__main__":
+    sys.exit(files.print_path("counting", make_counting))

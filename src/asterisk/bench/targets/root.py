@@ -3,7 +3,7 @@
 A Debian arm64 root with Python, this project's engines for AArch64 and a qemu that is new enough
 (Bookworm's own, 7.2, crashes in two of the engines). Nothing is emulated for it, no maintainer
 script runs and nothing is installed: packages are downloaded under a private apt configuration and
-unpacked. It is kept outside the clone, named after a digest of everything it is made of.
+unpacked. It stays outside the clone, in a folder named after a digest of everything it is made of.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -21,7 +20,8 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import requires
 from pathlib import Path
 
-from asterisk.bench.targets.session import Unavailable
+from asterisk.bench.targets import Unavailable
+from asterisk.common.debian import NEEDED, Apt, call, unpack
 from asterisk.common.errors import EngineError
 from asterisk.common.terminal import report as tell
 
@@ -33,9 +33,6 @@ ABIS = ("cp311", "abi3", "none")
 EXTRAS = ("onnx", "tflite", "gguf")
 NUMPY = "numpy==2.4.6"
 EMULATORS = ("qemu-aarch64", "qemu-x86_64")
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-MIRROR = "ASTERISK_DEBIAN_MIRROR"
-NEEDED = ("apt-get", "dpkg-deb", "tar")
 MOUNTS = ("proc", "sys", "dev", "tmp", "work")
 EDITION = 1  # to be raised when this module makes something else of the same names
 HOW = "make it with: python -m asterisk.bench.targets.root"
@@ -53,12 +50,12 @@ def wheels() -> list[str]:
 
 
 def cache() -> Path:
-    """Return the folder outside the clone where everything downloaded is kept."""
+    """Return the folder outside the clone for everything that is downloaded."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(home) / "asterisk"
 
 
-def place() -> Path:
+def path() -> Path:
     """Return where the files are, or would be: named after all they are made of."""
     made_of = [EDITION, SUITE, BACKPORTS, PACKAGES, PLATFORMS, ABIS, wheels(), EMULATORS]
     digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
@@ -67,19 +64,19 @@ def place() -> Path:
 
 def find() -> Path:
     """Return the files' folder; Unavailable where it has not been made."""
-    folder = place()
+    folder = path()
     if not (folder / "made.json").is_file():
         raise Unavailable(f"no emulated machine here yet; {HOW}")
     return folder
 
 
 def make() -> Path:
-    """Make the folder if it is not there; EngineError, one line, where that cannot be done."""
-    return kept(place(), _fill)
+    """Make the folder if it does not exist; EngineError, one line, where that cannot be done."""
+    return make_once(path(), _fill)
 
 
-def kept(folder: Path, fill: Callable[[Path], dict[str, str]]) -> Path:
-    """Return ``folder``, made once by ``fill``, which puts all into a folder and tells versions."""
+def make_once(folder: Path, fill: Callable[[Path], dict[str, str]]) -> Path:
+    """Return ``folder``, made once by ``fill``, which fills one and returns packages' versions."""
     if (folder / "made.json").is_file():
         return folder
     for tool in NEEDED:
@@ -88,8 +85,8 @@ def kept(folder: Path, fill: Callable[[Path], dict[str, str]]) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".emulation-", dir=folder.parent))
     try:
-        versions = fill(staging)
-        (staging / "made.json").write_text(json.dumps(versions, indent=1) + "\n", "utf-8")
+        made = fill(staging)
+        (staging / "made.json").write_text(json.dumps(made, indent=1) + "\n", "utf-8")
         staging.chmod(0o755)
         try:
             staging.rename(folder)
@@ -102,13 +99,11 @@ def kept(folder: Path, fill: Callable[[Path], dict[str, str]]) -> Path:
 
 
 def _fill(staging: Path) -> dict[str, str]:
-    work = staging / "work"
+    work, root = staging / "work", staging / "root"
     work.mkdir()
-    tell("emulation: Debian's packages for arm64")
-    apt = Apt(work / "arm64", "arm64", SUITE)
-    debs = apt.download(PACKAGES)
-    root = staging / "root"
     root.mkdir()
+    tell("emulation: Debian's packages for arm64")
+    debs = Apt(work / "arm64", "arm64", SUITE).download(PACKAGES)
     for deb in debs:
         unpack(deb, root)
     for name in MOUNTS:
@@ -116,14 +111,22 @@ def _fill(staging: Path) -> dict[str, str]:
     tell("emulation: qemu")
     qemu = emulators(work, staging, EMULATORS)
     tell("emulation: the engines' wheels for AArch64")
-    _wheels(work / "wheels", root / "site")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", PYTHON]
+    command += [part for name in PLATFORMS for part in ("--platform", name)]
+    command += [part for name in ABIS for part in ("--abi", name)]
+    call([*command, "--dest", str(work / "wheels"), *wheels()])
+    for wheel in sorted((work / "wheels").glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(root / "site")
     shutil.rmtree(work)
     return versions((*debs, qemu))
 
 
 def emulators(work: Path, folder: Path, names: Sequence[str]) -> Path:
     """Put qemu's programs ``names`` into ``folder``; return the package they are from."""
-    (qemu,) = Apt(work / "host", _architecture(), BACKPORTS).fetch("qemu-user")
+    architecture = call(["dpkg", "--print-architecture"]).strip()
+    (qemu,) = Apt(work / "host", architecture, BACKPORTS).fetch("qemu-user")
     unpack(qemu, work / "qemu", *(f"./usr/bin/{name}" for name in names))
     for name in names:
         shutil.move(work / "qemu" / "usr" / "bin" / name, folder / name)
@@ -135,119 +138,7 @@ def versions(debs: Iterable[Path]) -> dict[str, str]:
     return {deb.name.partition("_")[0]: deb.name.split("_")[1] for deb in debs}
 
 
-class Apt:
-    """A private apt: its own lists and an empty status, so that nothing counts as installed."""
-
-    def __init__(self, folder: Path, architecture: str, suite: str) -> None:
-        for name in ("lists/partial", "archives/partial", "etc"):
-            (folder / name).mkdir(parents=True)
-        self.folder = folder
-        self.suite = suite
-        (folder / "status").touch()
-        source = f"[signed-by={KEYRING}] {mirror()} {suite} main\n"
-        (folder / "sources.list").write_text(f"deb {source}", "utf-8")
-        settings = {
-            "Dir::State": f"{folder}/",
-            "Dir::State::lists": f"{folder}/lists",
-            "Dir::State::status": f"{folder}/status",
-            "Dir::Cache": f"{folder}/",
-            "Dir::Cache::archives": f"{folder}/archives",
-            "Dir::Etc::sourcelist": f"{folder}/sources.list",
-            "Dir::Etc::sourceparts": "-",
-            "APT::Architecture": architecture,
-            "APT::Architectures": architecture,
-            "APT::Install-Recommends": "false",
-            "APT::Sandbox::User": "root",
-            "Acquire::Languages": "none",
-            "Acquire::Retries": "3",
-        }
-        lines = (f'{key} "{value}";\n' for key, value in settings.items())
-        (folder / "apt.conf").write_text("".join(lines), "utf-8")
-        self.run("update")
-
-    def run(self, *arguments: str) -> None:
-        """Run apt-get in its folder."""
-        call(
-            ["apt-get", "-qq", *arguments],
-            cwd=self.folder / "archives",
-            env={**os.environ, "APT_CONFIG": str(self.folder / "apt.conf")},
-        )
-
-    def download(self, names: Sequence[str]) -> list[Path]:
-        """Return the files of ``names`` and of all they depend on."""
-        self.run("install", "--yes", "--download-only", *names)
-        return sorted((self.folder / "archives").glob("*.deb"))
-
-    def fetch(self, *names: str) -> list[Path]:
-        """Return the files of ``names`` alone, of this suite."""
-        self.run("download", *(f"{name}/{self.suite}" for name in names))
-        return sorted((self.folder / "archives").glob("*.deb"))
-
-
-def mirror() -> str:
-    """Return Debian's mirror: that of `MIRROR`, or the one this machine's apt uses."""
-    told = os.environ.get(MIRROR)
-    if told:
-        return told
-    listed = call(["apt-get", "indextargets", "--format", "$(ORIGIN) $(LABEL) $(REPO_URI)"])
-    for line in listed.splitlines():
-        if line.startswith("Debian Debian "):
-            return line.split()[2]
-    raise EngineError(f"this system's apt has no Debian mirror: name one in {MIRROR}")
-
-
-def unpack(deb: Path, folder: Path, *members: str) -> None:
-    """Unpack the files of a package, or only ``members``, without running anything of it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as source:
-        # A link that is there already, such as bin -> usr/bin, is followed.
-        extract = ["tar", "-x", "--no-same-owner", "--keep-directory-symlink"]
-        call([*extract, "-C", str(folder), *members], stdin=source.stdout)
-    if source.returncode:
-        raise EngineError(f"{deb.name} could not be unpacked")
-
-
-def _wheels(folder: Path, site: Path) -> None:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", PYTHON]
-    command += [part for name in PLATFORMS for part in ("--platform", name)]
-    command += [part for name in ABIS for part in ("--abi", name)]
-    call([*command, "--dest", str(folder), *wheels()])
-    for wheel in sorted(folder.glob("*.whl")):
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(site)
-
-
-def _architecture() -> str:
-    return call(["dpkg", "--print-architecture"]).strip()
-
-
-def call(
-    command: Sequence[str | Path],
-    *,
-    cwd: Path | None = None,
-    env: dict[str, str] | None = None,
-    stdin: object = None,
-) -> str:
-    """Run a tool and return what it prints; EngineError with its last line if it fails."""
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env=env,
-        stdin=stdin,  # type: ignore[call-overload]
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        check=False,
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it failed"])[-1][:300]
-        raise EngineError(f"{Path(command[0]).name}: {last}")
-    told: str = done.stdout
-    return told
-
-
-def tell_where(name: str, make: Callable[[], Path]) -> int:
+def print_path(name: str, make: Callable[[], Path]) -> int:
     """Print the folder that ``make`` returns, or in one line why there is none; return a status."""
     try:
         print(make())
@@ -258,4 +149,4 @@ def tell_where(name: str, make: Callable[[], Path]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(tell_where("emulation", make))
+    sys.exit(print_path("emulation", make))

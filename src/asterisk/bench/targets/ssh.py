@@ -1,35 +1,44 @@
 """A machine reached by ssh: copies what is needed, runs the same worker, brings results back.
 
-Everything there is in one private temporary folder, which is removed in the end. What comes back is
-bounded and checked before it is used (`asterisk.bench.targets.checks`).
+Everything there is in one private temporary folder, which is removed in the end. What another
+machine answers is not trusted: sizes, types and characters are checked before anything is used.
 """
 
 from __future__ import annotations
 
+import ast
+import io
 import json
 import re
+import struct
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import IO, Any
 
+import asterisk
 from asterisk.bench.plan import Row
-from asterisk.bench.spawn import LONGEST_ANSWER, CellError
-from asterisk.bench.targets import checks, payload
-from asterisk.bench.targets.parse import Ssh
-from asterisk.bench.targets.session import INPUTS, OUTPUT, TargetError, check_cpus
+from asterisk.bench.process import MAX_ANSWER, CellError
+from asterisk.bench.results import check
+from asterisk.bench.targets import INPUTS, OUTPUT, Ssh, TargetError, check_cpus
 from asterisk.common import ssh as client
+from asterisk.common import terminal as printable
 from asterisk.common.errors import MissingExtra
-from asterisk.common.terminal import excerpt as printable
 
 PUSH_SECONDS = 900
 SHORT_SECONDS = 60
 GRACE_SECONDS = 30  # beyond a worker's own time, for the way there and back
-SMALL = 1 << 16
-LARGEST_VECTORS = 64 << 20
+MAX_SHORT = 1 << 16
+MAX_VECTORS = 64 << 20
+MAX_DIMENSIONS = 4096
 OLDEST = (3, 11)
 MACHINES = ("x86_64", "amd64", "aarch64", "arm64", "riscv64", "ppc64le", "s390x")
+NOT_FOR_DEVICES = ("training", "exporters", "apps", "cli", "deploy", "sources", "integrations")
+DISTRIBUTION = "asterisk-edge"
+METADATA = ("METADATA", "entry_points.txt")
 # The folder is its owner's alone. A shell that greets may print before it.
 MAKE = 'umask 077 && d=$(mktemp -d "${TMPDIR:-/tmp}/asterisk-XXXXXXXXXX") && printf "\\n%s" "$d"'
 UNPACK = 'umask 077 && mkdir -p -- "$1" && exec tar -x -f - -C "$1" -o'
@@ -38,7 +47,28 @@ _VERSION = re.compile(rb"asterisk-python (\d+) (\d+) (\S{1,40}) *$")
 _ASK_VERSION = (
     "import platform, sys; print('asterisk-python', *sys.version_info[:2], platform.machine())"
 )
-TARGET = "asterisk.bench.targets"
+_NPY = b"\x93NUMPY\x01\x00"
+Samples = dict[str, list[int]]
+MEASUREMENT: Mapping[str, Any] = {
+    "phases": dict[str, int],
+    "latency": Samples,
+    "parts": dict[str, Samples],
+    "passes": list[int],
+    "memory": dict[str, dict[str, int | None]],
+    "shared": list[str],
+    "lessened": str,
+    "stability": float | None,
+}
+STATE: Mapping[str, Any] = {
+    "load": float | None,
+    "governor": str,
+    "frequency_khz": float | None,
+    "frequencies_khz": list[float],
+    "temperature_c": float | None,
+    "throttled": str,
+    "throttle_count": float | None,
+}
+NO_MEASUREMENT = "answered with something other than a measurement"
 
 
 class Disconnected(CellError):
@@ -52,16 +82,15 @@ def connected(target: Ssh, folder: Path, keep: bool) -> Iterator[SshSession]:
     try:
         session.check_python()
         session.make_folder()
-        session.push("", payload.package)
+        session.push("", write_package)
         session.prepare()
         yield session
-    except Disconnected as failure:
-        raise TargetError(f"{target}: {failure}") from None
     except CellError as failure:
         raise TargetError(f"{target}: {failure}") from None
     finally:
         if session.home and not keep:
-            session.remove()
+            with suppress(CellError):  # where the connection is gone for good
+                session.run(["rm", "-rf", "--", session.home])
 
 
 class SshSession:
@@ -78,9 +107,9 @@ class SshSession:
         self.extra = {"cpus": list(target.cpus)} if target.cpus else {}
 
     def check_python(self) -> None:
-        """Refuse a target without a Python that can run this, TargetError."""
-        told = self._run([self.target.python, "-c", _ASK_VERSION])
-        found = _VERSION.search(told.strip())
+        """Raise TargetError for a target without a Python that can run this."""
+        answer = self.run([self.target.python, "-c", _ASK_VERSION])
+        found = _VERSION.search(answer.strip())
         if found is None:
             raise TargetError(f"{self.target}: {self.target.python} there is no Python")
         version = int(found[1]), int(found[2])
@@ -89,17 +118,16 @@ class SshSession:
                 f"{self.target}: Python {version[0]}.{version[1]} there, and at least "
                 f"{OLDEST[0]}.{OLDEST[1]} is needed; name another one with ?python=/path"
             )
-        machine = printable(found[3].decode("ascii", "replace"))
-        if machine not in MACHINES:
+        architecture = printable.printable(found[3].decode("ascii", "replace"))
+        if architecture not in MACHINES:
             raise TargetError(
-                f"{self.target}: a {machine} system, for which no engine exists; "
+                f"{self.target}: a {architecture} system, for which no engine exists; "
                 "a 64-bit system is needed"
             )
 
     def make_folder(self) -> None:
         """Make the private folder there."""
-        told = self._run(["sh", "-c", MAKE]).decode("utf-8", "replace")
-        home = told.rpartition("\n")[2]
+        home = self.run(["sh", "-c", MAKE]).decode("utf-8", "replace").rpartition("\n")[2]
         if not _FOLDER.fullmatch(home) or "/../" in home:
             raise TargetError(f"{self.target}: no temporary folder could be made there")
         self.home = home
@@ -110,116 +138,100 @@ class SshSession:
         with tempfile.TemporaryFile(dir=self.folder) as stream:
             write(stream)
             stream.seek(0)
-            self._run(words, source=stream, timeout=PUSH_SECONDS)
+            self.run(words, source=stream, timeout=PUSH_SECONDS)
 
     def prepare(self) -> None:
-        """Compile the package there, so that no worker is the first; look for numpy and CPUs."""
+        """Compile the package there, so that no worker has to; check numpy and CPUs."""
         compiled = [self.target.python, "-m", "compileall", "-q", f"{self.home}/lib"]
-        self._run(compiled, timeout=PUSH_SECONDS)
-        told = self._probe({"machine": [], "missing": ["numpy"]})
-        if told.get("missing"):
+        self.run(compiled, timeout=PUSH_SECONDS)
+        answer = self._ask_machine({"cpus": None, "missing": ["numpy"]})
+        if answer.get("missing"):
             raise TargetError(
                 f"{self.target}: numpy is not installed there; install it with: pip install numpy"
             )
-        cpus = told.get("cpus")
+        cpus = answer.get("cpus")
         check_cpus(self.target, cpus if isinstance(cpus, list) else None)
-
-    def remove(self) -> None:
-        """Remove the folder there; silent where the connection is gone for good."""
-        try:
-            self._run(["rm", "-rf", "--", self.home])
-        except CellError:
-            return
 
     def ask(self, module: str, spec: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Run ``module`` there, its files brought there before and its vectors back after."""
         if self.lost:
             raise CellError(self.lost)
+        remote = {**spec, **self.extra}
         try:
-            return self._ask(module, spec, timeout)
+            for key in INPUTS:
+                if spec.get(key):
+                    remote[key] = self._bring(Path(spec[key]))
+            if spec.get(OUTPUT):
+                remote[OUTPUT] = f"{self.home}/{OUTPUT}.npy"
+            answer = check_measurement(self._supervise(module, remote, timeout), spec)
+            if spec.get(OUTPUT):
+                self._fetch(remote[OUTPUT], Path(spec[OUTPUT]), spec)
         except Disconnected as failure:
-            self._reach_again(str(failure))
+            try:  # once more, so that the other cells do not wait in vain
+                self.run(["true"])
+            except CellError:
+                self.lost = f"the connection is lost: {failure}"
             raise
-
-    def _ask(self, module: str, spec: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-        there = {**spec, **self.extra}
-        for key in INPUTS:
-            if spec.get(key):
-                there[key] = self._bring(Path(spec[key]))
-        output = spec.get(OUTPUT)
-        if output:
-            there[OUTPUT] = f"{self.home}/{OUTPUT}.npy"
-        answer = self._keep(module, there, timeout)
-        answer = checks.measurement(answer, spec)
-        if output:
-            self._fetch(there[OUTPUT], Path(output), spec)
         return answer
 
-    def _keep(self, module: str, spec: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-        asked = json.dumps({"module": module, "spec": spec, "timeout": timeout}).encode() + b"\n"
+    def _supervise(self, module: str, spec: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        request = {"module": module, "spec": spec, "timeout": timeout}
         lib = f"{self.home}/lib"
         # A bundle's launcher puts its own packages before PYTHONPATH, and only the second before.
         words = ["env", f"PYTHONPATH={lib}", f"ASTERISK_PYTHONPATH={lib}"]
-        words += [self.target.python, "-P", "-m"]
-        out = self._run(
-            [*words, f"{TARGET}.keeper"],
-            data=asked,
+        out = self.run(
+            [*words, self.target.python, "-P", "-m", "asterisk.bench.process"],
+            data=json.dumps(request).encode() + b"\n",
             timeout=timeout + GRACE_SECONDS,
-            limit=LONGEST_ANSWER,
+            limit=MAX_ANSWER,
         )
         try:
             answer = json.loads(out[out.find(b"{") :] or b"-")
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            shown = printable(repr(out[:40]))
+            shown = printable.printable(repr(out[:40]))
             raise CellError(f"answered with {shown} instead of a JSON object")
         if "error" in answer:
-            raise CellError(printable(str(answer["error"])))
+            raise CellError(printable.printable(str(answer["error"])))
         return answer
 
     def _bring(self, path: Path) -> str:
         local = str(path)
         if local not in self.pushed:
             name = f"in{len(self.pushed)}"
-            self.push(name, lambda stream: payload.tree(stream, path, "it"))
+            self.push(name, lambda stream: write_tree(stream, path, "it"))
             self.pushed[local] = f"{self.home}/{name}/it"
         return self.pushed[local]
 
-    def _fetch(self, there: str, here: Path, spec: Mapping[str, Any]) -> None:
+    def _fetch(self, remote: str, here: Path, spec: Mapping[str, Any]) -> None:
         staged = self.folder / "fetched.npy"
-        staged.write_bytes(self._run(["cat", "--", there], limit=LARGEST_VECTORS))
-        known = len(json.loads(Path(spec["texts"]).read_text("utf-8")))
-        checks.vectors(staged, min(spec["count"] or known, known))
+        staged.write_bytes(self.run(["cat", "--", remote], limit=MAX_VECTORS))
+        texts = len(json.loads(Path(spec["texts"]).read_text("utf-8")))
+        check_vectors(staged, min(spec["count"] or texts, texts))
         staged.replace(here)
 
-    def _reach_again(self, told: str) -> None:
-        """Give the machine one more chance, so that the other cells do not wait for it in vain."""
-        try:
-            self._run(["true"])
-        except CellError:
-            self.lost = f"the connection is lost: {told}"
-
-    def _probe(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        told: dict[str, Any] = checks.plain(self._keep(f"{TARGET}.probe", asked, SHORT_SECONDS))
-        return told
+    def _ask_machine(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        answer = self._supervise("asterisk.bench.machine", question, SHORT_SECONDS)
+        plain: dict[str, Any] = _plain(answer)
+        return plain
 
     def describe(self, packages: Iterable[str]) -> dict[str, Any]:
         """Describe the machine there."""
-        told = self._probe({"machine": sorted(packages)}).get("machine")
-        return told if isinstance(told, dict) else {}
+        described = self._ask_machine({"machine": sorted(packages)}).get("machine")
+        return described if isinstance(described, dict) else {}
 
     def state(self) -> dict[str, Any]:
         """Return its state."""
-        return checks.state(self._probe({"state": True}).get("state"))
+        return check_state(self._ask_machine({"state": None}).get("state"))
 
     def takes(self, row: Row) -> bool:  # noqa: ARG002
-        """Take everything; what is not installed there is told."""
+        """Take everything; `lacks` says what is not installed there."""
         return True
 
     def lacks(self, row: Row) -> str | None:
         """Name the first package that is not installed there, and the extra that brings it."""
-        missing = self._probe({"missing": list(row.distributions)}).get("missing")
+        missing = self._ask_machine({"missing": list(row.distributions)}).get("missing")
         if not isinstance(missing, list) or not missing:
             return None
         if row.peer:
@@ -228,17 +240,22 @@ class SshSession:
 
     def weigh(self, names: Iterable[str]) -> dict[str, int] | None:
         """Weigh what is installed there."""
-        return checks.weight(self._probe({"weigh": sorted(names)}).get("weigh"))
+        value = self._ask_machine({"weigh": sorted(names)}).get("weigh")
+        if not isinstance(value, dict) or value.keys() != {"bytes", "base"}:
+            return None
+        _check(value, {"bytes": int, "base": int})
+        return value if min(value.values()) >= 0 else None
 
-    def _run(
+    def run(
         self,
         words: list[str],
         *,
         data: bytes = b"",
         source: IO[bytes] | None = None,
         timeout: float = SHORT_SECONDS,
-        limit: int = SMALL,
+        limit: int = MAX_SHORT,
     ) -> bytes:
+        """Run a command there and return what it prints; CellError, one line, if it fails."""
         try:
             return client.run(
                 self.target, words, timeout=timeout, limit=limit, data=data, source=source
@@ -247,3 +264,117 @@ class SshSession:
             raise Disconnected(str(failure)) from None
         except client.RemoteError as failure:
             raise CellError(str(failure)) from None
+
+
+def write_package(stream: IO[bytes]) -> None:
+    """Write as a tar stream, in ``lib``, the part of this package that devices run.
+
+    With the entry points, by which runtimes are found, and the versions, which reports name.
+    """
+    root = Path(asterisk.__file__).parent
+    installed = distribution(DISTRIBUTION)
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for path in _files(root):
+            inner = path.relative_to(root)
+            if inner.parts[0] not in NOT_FOR_DEVICES:
+                _add(tar, f"lib/asterisk/{inner.as_posix()}", path.read_bytes())
+        folder = f"lib/asterisk_edge-{installed.version}.dist-info"
+        for name in METADATA:
+            _add(tar, f"{folder}/{name}", (installed.read_text(name) or "").encode())
+
+
+def write_tree(stream: IO[bytes], path: Path, name: str) -> None:
+    """Write the file ``path``, or the plain files of a folder, under ``name`` as a tar stream."""
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        files = {name: path} if path.is_file() else {}
+        if path.is_dir():
+            files = {f"{name}/{file.relative_to(path).as_posix()}": file for file in _files(path)}
+        for inner, file in files.items():
+            entry = tarfile.TarInfo(inner)
+            with file.open("rb") as source:
+                entry.size = file.stat().st_size
+                tar.addfile(entry, source)
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and not path.is_symlink() and "__pycache__" not in path.parts:
+            yield path
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(data)
+    tar.addfile(entry, io.BytesIO(data))
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value`` from JSON with every text in it printable; CellError if it is too deep."""
+    try:
+        return printable.plain(value)
+    except ValueError:
+        raise CellError(NO_MEASUREMENT) from None
+
+
+def check_measurement(answer: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an answer to ``spec`` whose figures can be computed with; CellError otherwise."""
+    clean: dict[str, Any] = _plain(dict(answer))
+    _check(clean, MEASUREMENT)
+    phases, latency = clean.get("phases"), clean.get("latency")
+    memory: Mapping[str, Mapping[str, Any]] = clean.get("memory", {})
+    parts: Mapping[str, Mapping[str, Any]] = clean.get("parts", {})
+    samples = [
+        *(latency or {}).values(),
+        *(taken for part in parts.values() for taken in part.values()),
+    ]
+    samples += [clean["passes"]] if "passes" in clean else []
+    sizes = [size for phase in memory.values() for size in phase.values() if size is not None]
+    sound = (
+        (phases is None or phases.keys() >= {"import", "load", "first"})
+        and (latency is None or latency.keys() == set(spec.get("buckets", ())))
+        and all(key.isdigit() for key in parts)
+        and all(phase.keys() >= {"pss", "private", "rss", "peak"} for phase in memory.values())
+        and all(taken and min(taken) > 0 for taken in samples)
+        and min([0, *(phases or {}).values(), *sizes]) == 0
+    )
+    if not sound:
+        raise CellError(NO_MEASUREMENT)
+    return clean
+
+
+def check_vectors(path: Path, count: int) -> None:
+    """Check that ``path`` is a plain .npy file of float32 [``count``, d]; CellError otherwise.
+
+    Source: the NPY format, version 1.0. Nothing is unpickled, and no numpy is imported.
+    """
+    data = path.read_bytes()
+    try:
+        (size,) = struct.unpack_from("<H", data, len(_NPY))
+        start = len(_NPY) + 2
+        header = ast.literal_eval(data[start : start + size].decode("latin-1").strip())
+        rows, width = header["shape"]
+        layout = header["descr"], header["fortran_order"], data[: len(_NPY)]
+        sound = layout == ("<f4", False, _NPY) and rows == count and 1 <= width <= MAX_DIMENSIONS
+        sound = sound and len(data) == start + size + 4 * rows * width
+    except (struct.error, ValueError, SyntaxError, LookupError, TypeError):
+        sound = False
+    except (MemoryError, RecursionError):  # from a header that is nested too deeply
+        sound = False
+    if not sound:
+        raise CellError(f"left vectors that are no float32 array of {count} rows")
+
+
+def check_state(value: Any) -> dict[str, Any]:
+    """Return what `asterisk.bench.machine.state` would; CellError for anything else."""
+    if not (isinstance(value, dict) and value.keys() >= STATE.keys()):
+        raise CellError(NO_MEASUREMENT)
+    _check(value, STATE)
+    return {key: value[key] for key in STATE}
+
+
+def _check(values: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+    try:
+        for key in values.keys() & types.keys():
+            check(values[key], types[key], key)
+    except ValueError:
+        raise CellError(NO_MEASUREMENT) from None
