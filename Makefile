@@ -3,7 +3,7 @@
 # make demo    set up, index the texts that ship, search them, tell times and memory
 # make check   lint, types, layers and the fast tests: before a commit, under two minutes
 # make test    set up and run everything CI runs
-# make studies our own studies of the benchmark and the engines, written to benchmarks/results
+# make studies our own studies of the engines and of the benchmark itself, a few minutes, into bench-results
 # make data teacher train export eval   DATA=folder with train/ and eval/: from raw text to a measured model
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
@@ -84,6 +84,15 @@ check: .venv/.dev
 test: .venv/.tox
 	@echo "tox makes environments with engines and PyTorch: once, a few minutes"
 	@$(BIN)/tox run --skip-missing-interpreters true $(if $(PYTHONS),--discover $(PYTHONS))
+
+# Only measured alone are the times of these worth anything.
+studies: install
+	@$(BIN)/asterisk-export --format all
+	@mkdir -p bench-results
+	@$(BIN)/python -m benchmarks.anatomy --checkpoint $(MODEL) | tee bench-results/anatomy.md
+	@$(BIN)/python -m benchmarks.cost --processes 1 | tee bench-results/cost.md
+	@$(BIN)/python -m benchmarks.budget artifacts/$(notdir $(MODEL))-tflite-int8 | tee bench-results/budget.txt
+	@$(BIN)/python -m benchmarks.pareto bench-results/pareto.md --runtime onnx,tflite --processes 1
 
 lint: .venv/.tox
 	@$(BIN)/tox run -e lint

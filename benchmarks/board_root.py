@@ -27,7 +27,7 @@ from asterisk.bench.targets.root import (
     versions,
 )
 from asterisk.common.debian import Apt, call, unpack
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import report
 
 PACKAGES = (
     *("base-files", "dash", "coreutils", "findutils", "grep", "sed", "tar", "gzip", "xz-utils"),
@@ -92,7 +92,7 @@ def _fill(system: System, staging: Path) -> dict[str, str]:
     for name in MERGED:
         (root / "usr" / name).mkdir(parents=True)
         (root / name).symlink_to(f"usr/{name}")
-    tell(f"emulation: {system.suite}'s packages for arm64")
+    report(f"emulation: {system.suite}'s packages for arm64")
     debs = Apt(work / "arm64", "arm64", system.suite).download(PACKAGES)
     for deb in debs:
         unpack(deb, root)
@@ -103,9 +103,9 @@ def _fill(system: System, staging: Path) -> dict[str, str]:
     sh = root / "bin" / "sh"
     if not sh.is_symlink():  # dash leaves the link to its maintainer script
         sh.symlink_to("dash")
-    tell("emulation: qemu")
+    report("emulation: qemu")
     qemu = emulators(work, staging, (EMULATOR,))
-    tell("emulation: compiling Python's library, emulated")
+    report("emulation: compiling Python's library, emulated")
     _compile(staging / EMULATOR, root, system.python)
     made = versions((*debs, qemu))
     shutil.rmtree(work)

@@ -1,14 +1,15 @@
-"""What an artifact takes on this machine, beside what `runtimes.budget.estimate` thinks it does.
+"""What an artifact takes on this machine, beside the estimate of `runtimes.memory_budget`.
 
 ``python -m benchmarks.budget ARTIFACT`` opens it in a process of its own for each number of
 threads and each longest text, has every session run every token of the vocabulary in texts of all
 lengths, and prints a line: the peak while it was opened (peak RSS), the peak while it ran
 (anonymous memory, sampled, and each page of a file once), what was estimated, and what share of
-that was used. A share above 100 % says that `estimate.COSTS` are too low for this machine.
+that was used. A share above 100 % says that its constants are too low for this machine.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import re
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asterisk.artifact import open_artifact
+from asterisk.cli.common import Parser, run
 from asterisk.common.errors import EngineError
 from asterisk.common.process_memory import resident
 from asterisk.runtimes.memory_budget import LARGEST, LENGTHS, MB, Budget, Planner
@@ -78,19 +80,27 @@ def _status(name: str) -> int:
     return int(found[1]) << 10
 
 
-def main(argv: Sequence[str]) -> int:
+def table(arguments: argparse.Namespace) -> int:
     """Print the table, or with three arguments the measurement of one process as JSON."""
-    folder = Path(argv[0])
-    if len(argv) == 3:
+    folder = arguments.artifact
+    if arguments.cell:
         import numpy as np  # noqa: F401 - part of what every process has
 
-        print(json.dumps(measure(folder, int(argv[1]), int(argv[2]))))
+        print(json.dumps(measure(folder, *arguments.cell)))
         return 0
     most = open_artifact(folder).config.max_seq_length
     print("threads  longest   base  opening  running  estimate  used (M)")
     for threads in THREADS:
         for longest in sorted({*(length for length in LENGTHS if length < most), most}):
-            command = [sys.executable, "-m", __spec__.name, str(folder), str(threads), str(longest)]
+            command = [
+                sys.executable,
+                "-m",
+                __spec__.name,
+                str(folder),
+                "--cell",
+                str(threads),
+                str(longest),
+            ]
             finished = subprocess.run(command, capture_output=True, text=True, check=True)
             found = {name: size / MB for name, size in json.loads(finished.stdout).items()}
             used = max(found["opening"], found["running"]) / found["estimate"]
@@ -102,5 +112,13 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the study."""
+    it = Parser(prog="python -m benchmarks.budget", description=__doc__)
+    it.add_argument("artifact", type=Path)
+    it.add_argument("--cell", type=int, nargs=2, help=argparse.SUPPRESS)
+    return run(it, table, argv)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

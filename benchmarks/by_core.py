@@ -20,7 +20,7 @@ from asterisk.bench.prepare import ENGINES, OPENER, choose
 from asterisk.bench.targets import ARM, Emulated, Unavailable
 from asterisk.bench.targets.emulated import EmulatedSession, find_counting
 from asterisk.common.errors import AsteriskError, EngineError
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import report
 from asterisk.tokenizer import gpt2
 
 CORES = ("cortex-a53", "cortex-a72", "cortex-a76")
@@ -61,7 +61,7 @@ def table(artifacts: Sequence[Artifact], cores: Sequence[str]) -> Iterator[str]:
     yield "|---|---|---|--:|--:|--:|"
     for artifact in artifacts:
         for core in cores:
-            tell(f"{artifact.folder.name} on {core}")
+            report(f"{artifact.folder.name} on {core}")
             found = counts(artifact, core, texts)
             figures = " | ".join(f"{found[str(tokens)]:.2f}" for tokens in BUCKETS)
             manifest = artifact.manifest

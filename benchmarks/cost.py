@@ -22,7 +22,7 @@ from asterisk.bench.runner import STEADY_CALLS, Request, Work, prepare
 from asterisk.cli.common import Parser, positive, run
 from asterisk.common.errors import EngineError
 from asterisk.common.files import ARTIFACTS, shipped_checkpoint
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import report
 
 FORMATS = ("onnx", "tflite", "gguf")
 MOST_MB = 3.0  # PSS of the worker above a bare script's
@@ -182,7 +182,7 @@ def _cost(arguments: argparse.Namespace) -> int:
     print(table(costs), flush=True)
     missed = [line for cost in costs for line in cost.missed]
     for line in missed:
-        tell(line)
+        report(line)
     return 1 if missed else 0
 
 

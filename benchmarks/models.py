@@ -22,13 +22,13 @@ from typing import Any
 from asterisk.bench import collect, machine, plan, runner
 from asterisk.bench.charts import SERIES, canvas, png
 from asterisk.bench.columns import MB, NONE
-from asterisk.bench.peers import MINILM as TEACHER
+from asterisk.bench.peers import MINILM
 from asterisk.bench.plan import Row
 from asterisk.bench.runner import Progress, Request, Work, measure
 from asterisk.cli.common import run as run_command
 from asterisk.common.errors import EngineError
 from asterisk.common.files import shipped_checkpoint
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import report
 from benchmarks import pages
 from benchmarks.pages import TIMED
 
@@ -144,7 +144,7 @@ def measure_models(
     truth: dict[str, float] = {}
     if data:
         ask = pages.Quality(data, split, progress, failed, METRICS)
-        truth = ask(TEACHER, {"path": TEACHER})[0]
+        truth = ask(MINILM, {"path": MINILM})[0]
         for entry, (name, (_, row)) in zip(entries, rows.items(), strict=True):
             opener = {"opener": row.opener, "python": row.python} if row.peer else {}
             entry.quality, entry.dimensions = ask(name, {"path": row.path, **opener})
@@ -152,7 +152,7 @@ def measure_models(
         settings=pages.settings(request, data, split),
         machine=runner.with_versions(machine.describe(runner.packages_of(measured)), measured),
         warnings=machine.warnings(before, after),
-        teacher=TEACHER,
+        teacher=MINILM,
         truth=truth,
         entries=entries,
         failed=failed,
@@ -269,7 +269,7 @@ def models(own: str | None) -> dict[str, str | Path]:
     """Return the models that are compared, folders or names by name."""
     shipped = sorted(shipped_checkpoint().parent.iterdir())
     found: dict[str, str | Path] = {folder.name: folder for folder in shipped if folder.is_dir()}
-    return found | {TEACHER: TEACHER} | ({} if own is None else {Path(own).resolve().name: own})
+    return found | {MINILM: MINILM} | ({} if own is None else {Path(own).resolve().name: own})
 
 
 def parser() -> argparse.ArgumentParser:
@@ -284,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command(arguments: argparse.Namespace) -> None:
         asked = pages.request(arguments, without_peers=False)
         chosen = models(arguments.checkpoint)
-        run = measure_models(asked, chosen, arguments.data, arguments.split, tell)
+        run = measure_models(asked, chosen, arguments.data, arguments.split, report)
         pages.write(arguments.page, run, page, plot)
 
     return run_command(parser(), command, argv)

@@ -20,7 +20,7 @@ from asterisk.cli.bench import choose
 from asterisk.cli.common import Parser, positive
 from asterisk.common.errors import InputError, MissingExtra, UsageError
 from asterisk.common.files import ARTIFACTS, replacing_file, shipped_checkpoint
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import report
 from asterisk.runtimes import memory_budget as budget
 
 TIMED = ("20", "128")  # tokens of the texts whose time counts
@@ -136,7 +136,7 @@ def write(
     try:
         picture = plot(run)
     except MissingExtra as missing:  # hours of measuring are not lost for a picture
-        tell(f"no picture: {missing}")
+        report(f"no picture: {missing}")
     text = page(run, target.with_suffix(".png").name if picture else None)
     target.parent.mkdir(parents=True, exist_ok=True)
     files = {".json": run.to_json().encode(), ".png": picture, ".md": text.encode()}

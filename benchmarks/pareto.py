@@ -26,7 +26,7 @@ from asterisk.bench.results import RowResult
 from asterisk.bench.runner import Progress, Request, Work, measure
 from asterisk.cli.common import run as run_command
 from asterisk.common.errors import EngineError
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import report
 from benchmarks import pages
 from benchmarks.pages import TIMED
 
@@ -258,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command(arguments: argparse.Namespace) -> None:
         asked = pages.request(arguments, without_peers=True)
-        run = measure_recipes(asked, arguments.data, arguments.split, tell)
+        run = measure_recipes(asked, arguments.data, arguments.split, report)
         pages.write(arguments.page, run, page, plot)
 
     return run_command(parser(), command, argv)

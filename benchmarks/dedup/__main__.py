@@ -188,13 +188,13 @@ def _calibrate(arguments: argparse.Namespace, made: Planted) -> None:
 
     import asterisk
     from asterisk.apps.dedup.calibration import LEAST, STEP
-    from asterisk.apps.dedup.texts import normalize as normal
+    from asterisk.apps.dedup.texts import normalize
     from asterisk.apps.dedup.vectors import Vectors, pairs
     from asterisk.common.vectors import to_int8
     from benchmarks.dedup.score import Truth
 
     with asterisk.load(arguments.artifact, threads=arguments.threads) as runtime:
-        vectors = Vectors(to_int8(runtime.encode([normal(text) for text in made.texts])))
+        vectors = Vectors(to_int8(runtime.encode([normalize(text) for text in made.texts])))
         fingerprint = runtime.fingerprint
     first, second, cosines = pairs(vectors, LEAST, threads=arguments.threads)
     truth, points, numbers = Truth(made), [], []

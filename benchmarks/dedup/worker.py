@@ -46,24 +46,21 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
 
 def _asterisk(spec: dict[str, Any], phases: dict[str, float]) -> Sweep:
     import asterisk
-    from asterisk.apps.dedup.clustering import UnionFind as Links
-    from asterisk.apps.dedup.clustering import split as parted
+    from asterisk.apps.dedup.clustering import UnionFind, split
     from asterisk.apps.dedup.deduplication import cluster as clustered
-    from asterisk.apps.dedup.deduplication import embed as embedded
-    from asterisk.apps.dedup.deduplication import numbers_of
-    from asterisk.apps.dedup.texts import DIFFER, Spool, contradict
-    from asterisk.apps.dedup.texts import Collector as Collected
+    from asterisk.apps.dedup.deduplication import embed, numbers_of
+    from asterisk.apps.dedup.texts import DIFFER, Collector, Spool, contradict
     from asterisk.apps.dedup.vectors import pairs
 
     spool = Spool()
-    collected = Collected(spool)
+    collected = Collector(spool)
     with Path(spec["texts"]).open(encoding="utf-8") as file:
         for line in file:
             collected.append(line[:-1], line)
     copies = collected.finish()
     phases["read"] = time.time() - spec["started"]
     with asterisk.load(spec["artifact"], threads=spec["threads"]) as runtime:
-        vectors = embedded(copies, spool, runtime)
+        vectors = embed(copies, spool, runtime)
     phases["embedded"] = time.time() - spec["started"]
     exact = spec["exact"]
     of = numbers_of(copies, spool) if spec["numbers"] == DIFFER else None
@@ -78,9 +75,9 @@ def _asterisk(spec: dict[str, Any], phases: dict[str, float]) -> Sweep:
         stands = {f"at_{spec['threshold']}": first_run}
         for threshold in spec["thresholds"]:
             if threshold != spec["threshold"]:
-                near, links = cosines >= threshold, Links(len(vectors))
+                near, links = cosines >= threshold, UnionFind(len(vectors))
                 links.join(first[near], second[near])
-                again = copies.spread(parted(links, vectors, threshold, of))
+                again = copies.spread(split(links, vectors, threshold, of))
                 stands[f"at_{threshold}"] = _stands(copies.rows, again)
         if of is not None:
             numbers = {row: of(row) for row in {*first.tolist(), *second.tolist()}}

@@ -12,7 +12,7 @@ from asterisk.bench.prepare import Prepared, _is_current, choose, cut, prepare
 from asterisk.common.errors import FidelityError, MissingExtra, UsageError
 from asterisk.common.files import shipped_checkpoint
 from asterisk.exporters import export
-from asterisk.exporters.exporter import Recipe as RecipeOf
+from asterisk.exporters.exporter import Recipe
 from asterisk.model.checkpoint import load
 from asterisk.model.hub import open_checkpoint
 from asterisk.tokenizer import gpt2
@@ -56,7 +56,7 @@ def test_texts_longer_than_the_model_reads_are_refused(toy_folder, tmp_path):
 
 def test_what_cannot_be_exported_is_a_line_and_the_rest_goes_on(monkeypatch, capsys):
     class Exporter:
-        recipes = tuple(RecipeOf(name, "") for name in ("good", "poor"))
+        recipes = tuple(Recipe(name, "") for name in ("good", "poor"))
 
     def exporter(name):
         if name == "absent":

@@ -9,11 +9,10 @@ from conftest import SHIPPED
 
 from asterisk.apps.search.query import terms
 from asterisk.artifact import open_artifact
-from asterisk.bench import prepare as finding
+from asterisk.bench import prepare
 from asterisk.bench.prepare import default_artifact
 from asterisk.cli.demo import BY_MEANING, BY_WORDS, QUERIES
-from asterisk.common import files as default_paths
-from asterisk.common import texts
+from asterisk.common import files, texts
 from asterisk.common.errors import EngineError
 from asterisk.common.terminal import printable
 
@@ -98,17 +97,17 @@ def test_near_duplicates_and_sorting(out):
 
 def test_an_artifact_is_exported_once(artifacts):
     folder, reported = artifacts
-    name = f"{default_paths.SHIPPED}-{finding.FORMAT}-{finding.RECIPE}"
-    assert open_artifact(folder / name).manifest.format == finding.FORMAT
+    name = f"{files.SHIPPED}-{prepare.FORMAT}-{prepare.RECIPE}"
+    assert open_artifact(folder / name).manifest.format == prepare.FORMAT
     assert len(reported) == 1
     assert default_artifact(folder, reported.append) == folder / name
     assert len(reported) == 1
 
 
 def test_an_export_that_fails_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(finding, "shipped_checkpoint", lambda: SHIPPED)
+    monkeypatch.setattr(prepare, "shipped_checkpoint", lambda: SHIPPED)
     for answer in ({"refused": "no disk", "status": 7}, {"rows": [], "failed": {"tflite": "why"}}):
-        monkeypatch.setattr(finding, "ask", lambda *_, answer=answer, **__: answer)
+        monkeypatch.setattr(prepare, "ask", lambda *_, answer=answer, **__: answer)
         with pytest.raises(EngineError, match=r"could not be exported: (no disk|why)"):
             default_artifact(tmp_path, lambda _: None)
 

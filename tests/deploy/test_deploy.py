@@ -73,7 +73,7 @@ class Way:
         self.bundle = self.made[key]
         return self.bundle.manifest["id"]
 
-    def run(self, *options, address=ADDRESS):
+    def runner(self, *options, address=ADDRESS):
         other = {"--rollback", "--remove"} & set(options)
         artifact = [] if other else ["artifact"]
         return command.main([address, *artifact, "--prefix", str(self.prefix), *options])
@@ -654,10 +654,7 @@ def test_the_benchmark_takes_the_recipe_that_was_deployed(way, benched):
 
 
 def test_the_benchmark_prepares_the_recipe_that_it_is_asked_for(tmp_path, monkeypatch):
-    from asterisk.bench import plan, prepare
-    from asterisk.bench import process as spawn
-    from asterisk.bench import runner as run
-    from asterisk.bench import runner as work
+    from asterisk.bench import plan, prepare, process, runner
     from asterisk.common.files import shipped_checkpoint
 
     seen = []
@@ -670,11 +667,11 @@ def test_the_benchmark_prepares_the_recipe_that_it_is_asked_for(tmp_path, monkey
         return prepare.prepare(json.loads(json.dumps(wanted)))
 
     monkeypatch.setattr(prepare, "_artifact", artifact)
-    monkeypatch.setattr(spawn, "ask", ask)
+    monkeypatch.setattr(process, "ask", ask)
     folders = (shipped_checkpoint(), tmp_path, tmp_path)
     recipes = {"tflite": "int8-emb4"}
-    run.prepare(
-        work.Request(("tflite", "onnx"), (), *folders, (1,), plan.QUICK, 1, 9, recipes=recipes)
+    runner.prepare(
+        runner.Request(("tflite", "onnx"), (), *folders, (1,), plan.QUICK, 1, 9, recipes=recipes)
     )
     assert seen == [("tflite", "int8-emb4"), ("onnx", None)]
 

@@ -16,8 +16,7 @@ from asterisk.common.errors import EngineError, UsageError
 from asterisk.exporters.gguf import GgufExporter
 from asterisk.exporters.widening import widen
 from asterisk.model.checkpoint import Checkpoint
-from asterisk.model.config import Dense, ModelConfig
-from asterisk.model.config import llama_shape as shape_of
+from asterisk.model.config import Dense, ModelConfig, llama_shape
 from asterisk.runtimes.gguf import GgufEngine
 
 RECIPES = {recipe.name: recipe for recipe in GgufExporter.recipes}
@@ -196,9 +195,9 @@ def test_stock_llama_server_gives_the_embedding_and_zeros(tmp_path, python):
 
 
 def test_shapes():
-    shape = shape_of(ORIGINAL)
+    shape = llama_shape(ORIGINAL)
     assert (shape.architecture, shape.width, shape.blocks, shape.heads) == ("gpt2", 544, 3, 2)
-    tensors = widen(_checkpoint(SMALL), shape_of(SMALL))
+    tensors = widen(_checkpoint(SMALL), llama_shape(SMALL))
     assert tensors["blk.2.attn_qkv.weight"].shape == (288, 96)
     assert all(np.isfinite(value).all() for value in tensors.values())
     # What a norm of the widened stream subtracts is nothing.

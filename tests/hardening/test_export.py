@@ -14,8 +14,7 @@ from conftest import random_checkpoint
 
 import asterisk
 from asterisk.artifact import open_artifact
-from asterisk.common import errors
-from asterisk.common import files as staging
+from asterisk.common import errors, files
 from asterisk.common.files import replacing_file, replacing_folder
 from asterisk.exporters.export import export
 from asterisk.runtimes.load import verify
@@ -261,7 +260,7 @@ def test_without_locks_nothing_is_tidied_and_writing_works(tmp_path, monkeypatch
     def none(*_):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(staging, "_lock", none)
+    monkeypatch.setattr(files, "_lock", none)
     with replacing_folder(tmp_path / "it", lambda _: True) as fresh:
         (fresh / "a").write_text("1")
     with replacing_file(tmp_path / "file") as path:

@@ -27,8 +27,7 @@ from conftest import SHIPPED, bare_artifact, bare_runtime, random_checkpoint
 
 from asterisk.exporters.export import choose
 from asterisk.exporters.gguf import GgufExporter
-from asterisk.model.config import Dense, ModelConfig
-from asterisk.model.config import llama_shape as shape_of
+from asterisk.model.config import Dense, ModelConfig, llama_shape
 from asterisk.runtimes import gguf as runtime_module
 from asterisk.runtimes.gguf import GgufEngine
 from asterisk.tokenizer import gpt2
@@ -235,7 +234,7 @@ def test_the_converters_file_gives_the_same_vectors_for_the_same_ids(
         entry, config = converted, artifact.config
 
     # Our check refuses its keys, such as general.type: they are not those of an artifact.
-    monkeypatch.setattr(runtime_module, "check_header", lambda path, config: shape_of(config))
+    monkeypatch.setattr(runtime_module, "check_header", lambda path, config: llama_shape(config))
     (engine,) = GgufEngine.open(Theirs, 1)
     assert np.array_equal(ours, [engine.run(some) for some in ids])
     engine.close()

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asterisk.bench import collect
-from asterisk.bench import plan as planfile
-from asterisk.bench import process as spawn
+from asterisk.bench import collect, plan, process
 from asterisk.bench.comparison import differences
 from asterisk.bench.plan import QUICK, Cell, Row
 from asterisk.bench.results import Report, RowResult
@@ -45,7 +43,7 @@ def test_formats_are_opened_with_the_limit_and_others_without(tmp_path):
 def test_a_worker_keeps_to_the_limit_and_tells_what_it_cost(artifact_of, tmp_path):
     one = row("tflite", artifact_of("tflite", "int8"))
     asked = spec(tmp_path, one, 68 * MB)
-    answer = spawn.ask("asterisk.bench.worker", asked, 60.0)
+    answer = process.ask("asterisk.bench.worker", asked, 60.0)
     assert "1 thread instead of 2" in answer["lessened"]
     peak = answer["memory"]["batch"]["peak"]
     assert 30 * MB < peak < 68 * MB
@@ -53,8 +51,8 @@ def test_a_worker_keeps_to_the_limit_and_tells_what_it_cost(artifact_of, tmp_pat
     assert collect.held([one], [result], 68 * MB) == [f"tflite, 2 threads: {answer['lessened']}"]
     (_, over) = collect.held([one], [result], peak - MB)
     assert "is over the memory limit" in over
-    with pytest.raises(spawn.CellError, match=r"LimitTooLow: .* is not enough"):
-        spawn.ask("asterisk.bench.worker", asked | {"max_memory": 20 * MB}, 60.0)
+    with pytest.raises(process.CellError, match=r"LimitTooLow: .* is not enough"):
+        process.ask("asterisk.bench.worker", asked | {"max_memory": 20 * MB}, 60.0)
 
 
 def test_rows_that_know_no_limit_are_named():
@@ -75,6 +73,6 @@ def test_runs_under_different_limits_say_so_when_compared():
 
 def test_the_limit_may_stand_in_a_plan(tmp_path):
     assert parser().parse_args(["--max-memory", "128M"]).max_memory == 128 * MB
-    assert planfile.check({"max-memory": "128M"}) == {"max_memory": 128 * MB}
+    assert plan.check({"max-memory": "128M"}) == {"max_memory": 128 * MB}
     with pytest.raises(UsageError, match="is no amount of memory"):
-        planfile.check({"max-memory": "lots"})
+        plan.check({"max-memory": "lots"})

@@ -14,7 +14,7 @@ from asterisk.bench.machine import weigh
 from asterisk.bench.plan import REFERENCE, Cell, Row
 from asterisk.bench.results import RowResult
 from asterisk.bench.statistics import NS_PER_MS, summarise
-from asterisk.runtimes.memory_budget import format_size as size_text
+from asterisk.runtimes.memory_budget import format_size
 
 if TYPE_CHECKING:
     from asterisk.evaluation.fidelity import Vectors
@@ -164,7 +164,7 @@ def held(rows: Sequence[Row], results: Sequence[RowResult], limit: int) -> list[
         peaks = [weighing.get("batch", {}).get("peak") for weighing in result.weighings]
         peak = max((peak for peak in peaks if peak is not None), default=0)
         if peak > limit:
-            lines.append(f"{name}: a peak RSS of {size_text(peak)} is over the memory limit")
+            lines.append(f"{name}: a peak RSS of {format_size(peak)} is over the memory limit")
     return lines
 
 

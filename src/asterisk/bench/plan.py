@@ -225,10 +225,10 @@ def read_plan(path: Path) -> dict[str, Any]:
     """
     import tomllib
 
-    from asterisk.common.text_files import open_text as opened
+    from asterisk.common.text_files import open_text
 
     try:
-        with opened(path) as file:
+        with open_text(path) as file:
             text = file.read(MAX_PLAN_BYTES + 1)
         if len(text) > MAX_PLAN_BYTES:
             raise InputError(f"{path} is larger than {MAX_PLAN_BYTES} bytes: that is no plan")

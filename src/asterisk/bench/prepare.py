@@ -32,7 +32,7 @@ from asterisk.common.errors import (
     one_line,
 )
 from asterisk.common.files import SHIPPED, replacing_folder, shipped_checkpoint
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import report
 
 if TYPE_CHECKING:
     from asterisk.model.checkpoint import Checkpoint
@@ -75,7 +75,7 @@ class Prepared:
             ours = isinstance(failure, AsteriskError | process.CellError)
             line = str(failure) if ours else f"{type(failure).__name__}: {failure}"
             self.failed[name] = " ".join(line.split())
-            tell(f"{name}: {self.failed[name]}")
+            report(f"{name}: {self.failed[name]}")
 
 
 def prepare(request: dict[str, Any]) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _artifact(
     recipe = export.choose(export.exporter(format), recipe_name)
     folder = artifacts / f"{checkpoint.name}-{format}-{recipe.name}"
     if not _is_current(folder, checkpoint.fingerprint):
-        export.export(checkpoint, format, recipe.name, folder, tell)
+        export.export(checkpoint, format, recipe.name, folder, report)
     artifact = open_artifact(folder)
     adapter = plugins.find("asterisk.runtimes", format).__module__
     return Row(
@@ -197,7 +197,7 @@ def _is_current(folder: Path, fingerprint: str) -> bool:
     try:
         return open_artifact(folder).manifest.fingerprint == fingerprint
     except ArtifactError as failure:
-        tell(f"{failure}: exporting it again")
+        report(f"{failure}: exporting it again")
         return False
 
 
@@ -209,7 +209,7 @@ def _peer(name: str, checkpoint: Path, fingerprint: str, request: dict[str, Any]
     """
     elsewhere = name in peers.BUILTIN and name not in peers.DEFAULT
     python = request.get("peer_python", "") if elsewhere else ""
-    tell(f"{name}: preparing")
+    report(f"{name}: preparing")
     spec = {
         "peer": name,
         "work": str(Path(request["work"]).absolute()),

@@ -19,7 +19,7 @@ from asterisk.bench.runner import Request, bench
 from asterisk.bench.statistics import MIN_PROCESSES
 from asterisk.bench.targets import parse_all
 from asterisk.cli.common import Parser, positive, run
-from asterisk.common import plugins
+from asterisk.common import plugins, terminal
 from asterisk.common.errors import (
     EngineError,
     InputError,
@@ -30,7 +30,6 @@ from asterisk.common.errors import (
     UsageError,
 )
 from asterisk.common.files import ARTIFACTS, shipped_checkpoint
-from asterisk.common.terminal import report as tell
 from asterisk.runtimes import memory_budget as budget
 
 RESULTS = Path("bench-results")
@@ -189,15 +188,15 @@ def _run(arguments: argparse.Namespace) -> int:
     _check_folder(arguments.out)
     if baseline and not baseline.force and any(it.kind == "local" for it in request.targets):
         comparison.check_here(baseline.old, baseline.limits)
-    report = bench(request, tell)
+    report = bench(request, terminal.report)
     if not baseline:
         print(markdown(report), end="", flush=True)
     try:
         write(report, arguments.out)
     except MissingExtra as missing:  # of page and pictures; the figures are written
-        tell(f"no page and no pictures: {missing}")
+        terminal.report(f"no page and no pictures: {missing}")
     for line in report.failures:
-        tell(f"failed: {line}")
+        terminal.report(f"failed: {line}")
     if report.settings["interrupted"]:
         return INTERRUPTED
     if baseline:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asterisk.cli.common import Parser, run
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import report
 from asterisk.deploy.boards import BOARDS, PYTHONS, board
 
 
@@ -49,7 +49,7 @@ def _bundle(arguments: argparse.Namespace) -> None:
     chosen = board(arguments.target)
     with bundling.choose_artifact(arguments.artifact, chosen, arguments.format) as choice:
         if choice.note:
-            tell(f"asterisk-bundle: {choice.note}")
+            report(f"asterisk-bundle: {choice.note}")
         bundle = bundling.collect(choice.artifact, chosen, arguments.python)
         target = arguments.out / bundle.file_name
         size = bundling.write(bundle, target)

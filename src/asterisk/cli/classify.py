@@ -21,8 +21,7 @@ from asterisk.cli.common import (
     utf8,
 )
 from asterisk.common.errors import MissingExtra, OutputError, UsageError
-from asterisk.common.terminal import Bar, lines_of
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import Bar, lines_of, report
 
 if TYPE_CHECKING:
     from asterisk.apps.classify.head import Head
@@ -154,18 +153,18 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print(f"texts {result.texts:,}  accuracy {result.accuracy:.4f}  macro F1 {result.macro_f1:.4f}")
     if result.unknown:
         unknown = f"{result.unknown} texts have labels the head does not know"
-        tell(f"asterisk-classify evaluate: {unknown}")
+        report(f"asterisk-classify evaluate: {unknown}")
 
 
 def _embedded(
     runtime: Runtime, given: Labelled, dim: int | None, prompt_name: str | None
 ) -> Floats:
     from asterisk.common.text_files import Record
-    from asterisk.runtimes.records import encode_records as embedded
+    from asterisk.runtimes.records import encode_records
 
     records = list(map(Record, given.texts, given.positions))
     how = {"dim": dim, "normalize": True, "show_progress": sys.stderr.isatty()}
-    return embedded(runtime, records, prompt_name, "truncate", **how)
+    return encode_records(runtime, records, prompt_name, "truncate", **how)
 
 
 def _predict(arguments: argparse.Namespace) -> None:
@@ -204,8 +203,7 @@ def _zero_shot(arguments: argparse.Namespace) -> None:
 
 def _label(arguments: argparse.Namespace, runtime: Runtime, head: Head) -> None:
     from asterisk.apps.classify.labelling import Rules, label
-    from asterisk.common.text_files import Record
-    from asterisk.common.text_files import read_records as read
+    from asterisk.common.text_files import Record, read_records
 
     if arguments.texts and (arguments.file or arguments.json is not None):
         raise UsageError("texts on the command line exclude --file and --json")
@@ -222,11 +220,11 @@ def _label(arguments: argparse.Namespace, runtime: Runtime, head: Head) -> None:
         numbered = enumerate(arguments.texts, 1)
         records = (Record(text, f"text {number}") for number, text in numbered)
     else:
-        records = read(files, json_lines=arguments.json, field=arguments.field)
+        records = read_records(files, json_lines=arguments.json, field=arguments.field)
     label(runtime, head, records, rules, arguments.out, total=lambda: lines_of(files))
     if runtime.truncated:
         texts = "1 text" if runtime.truncated == 1 else f"{runtime.truncated} texts"
-        tell(f"asterisk-classify: {texts} truncated to {runtime.longest} tokens")
+        report(f"asterisk-classify: {texts} truncated to {runtime.longest} tokens")
 
 
 SUBS = {

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from asterisk.cli.common import Parser, fraction, natural, positive, run, words
 from asterisk.common.errors import UsageError
-from asterisk.common.terminal import Bar, lines_of
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import Bar, lines_of, report
 
 if TYPE_CHECKING:
     from asterisk.training.corpora.sources import Row, Source
@@ -105,7 +104,7 @@ def _data(arguments: argparse.Namespace) -> None:
     limited = [source.first(arguments.rows) for source in sources]
     with Bar(lambda: _rows(arguments, files), "rows") as bar:
         watched = [Source(source.name, partial(_watched, source, bar)) for source in limited]
-        counts = prepare(watched, recipe, arguments.out, evaluated=evaluated, on_progress=tell)
+        counts = prepare(watched, recipe, arguments.out, evaluated=evaluated, on_progress=report)
     columns = ("kept", "short", "repeated", "evaluated")
     width = max(map(len, counts))
     print(f"{'rows':{width}} " + " ".join(f"{column:>11}" for column in columns))
@@ -113,7 +112,7 @@ def _data(arguments: argparse.Namespace) -> None:
         row = " ".join(f"{getattr(count, column):11,}" for column in columns)
         print(f"{name:{width}} {row}")
     if not len(Corpus.open(arguments.out, "held-out")):
-        tell("no text is held out, so nothing would tell how training goes: give it more rows")
+        report("no text is held out, so nothing would tell how training goes: give it more rows")
     print(f"wrote {arguments.out}")
 
 

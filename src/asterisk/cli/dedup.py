@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from asterisk.cli.common import Parser, format_of, fraction, positive, prompt_argument, run
-from asterisk.cli.reading_options import add_reading_options as source_arguments
-from asterisk.cli.reading_options import reading_options as options
-from asterisk.cli.reading_options import skip_report as report
+from asterisk.cli.reading_options import add_reading_options, reading_options, skip_report
+from asterisk.common import terminal
 from asterisk.common.errors import InputError, OutputError, UsageError
 from asterisk.common.terminal import Stages
-from asterisk.common.terminal import report as tell
 
 if TYPE_CHECKING:
     from asterisk.apps.dedup.texts import Copies, Spool
@@ -59,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     )
     it.add_argument("--out", type=Path, help="file to write (default: standard output)")
     it.add_argument("--keep", type=Path, help="file for the records that stay: JSON lines, or .tsv")
-    source_arguments(it)
+    add_reading_options(it)
     return it
 
 
@@ -105,7 +103,7 @@ def _dedup(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    settings = options(arguments)
+    settings = reading_options(arguments)
     if bool(arguments.paths or settings.databases) == bool(arguments.db):
         raise UsageError("give files or folders to read, or --db INDEX")
     if not arguments.db and not arguments.artifact:
@@ -180,13 +178,13 @@ def _from_files(
 def _documents(arguments: argparse.Namespace) -> Iterator[Document]:
     from asterisk.sources import read, scan
 
-    settings, skipped = options(arguments), report(arguments)
+    settings, skipped = reading_options(arguments), skip_report(arguments)
     for file in scan(arguments.paths, settings, skipped):
         for target in filter(None, (arguments.out, arguments.keep)):
             _check_not_input(target, file.path)
         yield from read(file, settings, skipped)
     if skipped.count:
-        tell(f"asterisk-dedup: {skipped.summary()}")
+        terminal.report(f"asterisk-dedup: {skipped.summary()}")
 
 
 def _from_index(

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from asterisk.cli.common import Parser, positive, run
 from asterisk.common import texts
 from asterisk.common.files import ARTIFACTS
-from asterisk.common.terminal import printable
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import printable, report
 from asterisk.common.texts import Text
 
 if TYPE_CHECKING:
@@ -68,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _demo(arguments: argparse.Namespace) -> None:
     import asterisk
     from asterisk.apps.search import Index
-    from asterisk.bench.prepare import default_artifact as usual
+    from asterisk.bench.prepare import default_artifact
 
-    artifact = arguments.artifact or usual(arguments.artifacts, tell)
+    artifact = arguments.artifact or default_artifact(arguments.artifacts, report)
     with (
         asterisk.load(artifact, threads=arguments.threads) as runtime,
         tempfile.TemporaryDirectory(prefix="asterisk-demo-") as folder,
@@ -197,18 +196,17 @@ def _sort(runtime: Runtime, texts: Sequence[Text]) -> Iterator[str]:
 
 
 def _answer_queries(index: Index, runtime: Runtime) -> None:
-    from asterisk.cli.search import format_hit as shown
-    from asterisk.cli.search import read_queries as prompt
+    from asterisk.cli.search import format_hit, read_queries
 
     def answer(query: str) -> None:
         hits = index.search(query, 5, runtime)
         for number, hit in enumerate(hits, 1):
-            print(shown(number, hit))
+            print(format_hit(number, hit))
         if not hits:
-            tell("nothing found")
+            report("nothing found")
         sys.stdout.flush()
 
-    prompt(answer)
+    read_queries(answer)
 
 
 def _cut(text: str) -> str:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from asterisk.artifact import open_artifact
 from asterisk.cli.common import Parser, positive, run
+from asterisk.common import terminal
 from asterisk.common.errors import EngineError, UsageError
 from asterisk.common.files import replacing_file
 from asterisk.common.ssh import Address, parse
-from asterisk.common.terminal import report as tell
 from asterisk.deploy import DeployError, boards, service
 from asterisk.deploy.deploy import INSTALL_SECONDS, Request, change, deploy
 
@@ -70,11 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _deploy(arguments: argparse.Namespace) -> int:
     request = _request(arguments)
     if arguments.rollback or arguments.remove:
-        print(change(request, "rollback" if arguments.rollback else "remove", tell))
+        print(change(request, "rollback" if arguments.rollback else "remove", terminal.report))
         return 0
     if arguments.bench:
         _refuse_unmeasured(arguments.artifact)
-    deployment = deploy(request, arguments.artifact, tell, dry_run=arguments.dry_run)
+    deployment = deploy(request, arguments.artifact, terminal.report, dry_run=arguments.dry_run)
     print(deployment.line, flush=True)
     if arguments.bench and not arguments.dry_run:
         return _measure(request.address, deployment.prefix, arguments.artifact, arguments.out)
@@ -138,7 +138,7 @@ def _measure(address: Address, prefix: str, folder: Path, out: Path | None) -> i
     with tempfile.TemporaryDirectory() as work:
         name = f"{load(checkpoint).name}-{manifest.format}-{manifest.recipe}"
         shutil.copytree(folder, Path(work, name))
-        tell(f"measure on {board}")
+        terminal.report(f"measure on {board}")
         measurement = Measurement(
             runtimes=(manifest.format,),
             peers=(),
@@ -152,13 +152,13 @@ def _measure(address: Address, prefix: str, folder: Path, out: Path | None) -> i
             targets=(board,),
             recipes={manifest.format: manifest.recipe},
         )
-        report = bench(measurement, tell)
+        report = bench(measurement, terminal.report)
     if not report.rows:
         raise DeployError(f"{address}: nothing could be measured: {'; '.join(report.failures)}")
     with replacing_file(target) as staging:
         staging.write_text(report.to_json(), "utf-8")
     for line in report.failures:
-        tell(f"failed: {line}")
+        terminal.report(f"failed: {line}")
     print(target, flush=True)
     interrupted = report.settings.get("interrupted")
     return 130 if interrupted else EngineError.status if report.failures else 0

@@ -15,13 +15,11 @@ import numpy as np
 from asterisk.cli.common import Parser, format_of, positive, prompt_argument, record_arguments, run
 from asterisk.common.errors import UsageError
 from asterisk.common.terminal import Bar, lines_of, report
-from asterisk.common.text_files import LONGEST_LINE, Record
-from asterisk.common.text_files import filter_empty as kept
-from asterisk.common.text_files import read_records as read
+from asterisk.common.text_files import LONGEST_LINE, Record, filter_empty, read_records
 from asterisk.common.vectors import PRECISIONS, quantize
 from asterisk.model.config import prompt_name_of
 from asterisk.runtimes.memory_budget import add_option
-from asterisk.runtimes.records import encode_records as embedded
+from asterisk.runtimes.records import encode_records
 
 if TYPE_CHECKING:
     from asterisk.runtimes.memory_budget import Budget
@@ -66,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _embed(arguments: argparse.Namespace) -> None:
     import asterisk
-    from asterisk.common.output import open_vectors as opened
+    from asterisk.common.output import open_vectors
 
     format = arguments.format or format_of(arguments.out, FORMATS)
     if format == "npy" and arguments.on_empty == "null" and arguments.precision != PRECISIONS[0]:
@@ -80,7 +78,7 @@ def _embed(arguments: argparse.Namespace) -> None:
         budget = runtime.budget
         if budget and budget.message:
             report(f"asterisk-embed: {budget.message}")
-        records = read(
+        records = read_records(
             arguments.files,
             json_lines=arguments.json,
             field=arguments.field,
@@ -104,12 +102,12 @@ def _embed(arguments: argparse.Namespace) -> None:
         none = quantize(np.empty((0, dim), np.float32), arguments.precision)
         with (
             _sidecar(arguments, runtime, format) as facts,
-            opened(arguments.out, format, none) as sink,
+            open_vectors(arguments.out, format, none) as sink,
             Bar(lambda: lines_of(arguments.files), "texts") as bar,
         ):
-            for block in _blocks(kept(records, arguments.on_empty), budget):
+            for block in _blocks(filter_empty(records, arguments.on_empty), budget):
                 full = [record for record in block if record.text.strip()]
-                vectors = iter(embedded(runtime, full, **options))
+                vectors = iter(encode_records(runtime, full, **options))
                 for record in block:
                     sink.write(record, next(vectors) if record.text.strip() else None)
                 empty += len(block) - len(full)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asterisk.cli.common import Parser, positive, run
+from asterisk.common import terminal
 from asterisk.common.errors import InputError, OutputError, UsageError
-from asterisk.common.terminal import report as tell
 
 if TYPE_CHECKING:
     from asterisk.evaluation.report import Report
@@ -111,7 +111,7 @@ def _with_sets(arguments: argparse.Namespace) -> Report:
         threads=arguments.threads,
         heads=arguments.head,
     )
-    return evaluate(request, tell)
+    return evaluate(request, terminal.report)
 
 
 def _with_mteb(arguments: argparse.Namespace) -> Report:
@@ -130,7 +130,7 @@ def _make_long(arguments: argparse.Namespace) -> None:
         split=arguments.split,
         corpus=arguments.corpus,
         seed=arguments.seed,
-        tell=tell,
+        tell=terminal.report,
     )
     print(f"{arguments.make_long}: " + ", ".join(f"{name} {n:,}" for name, n in sizes.items()))
 
@@ -139,7 +139,7 @@ def _make_dev(arguments: argparse.Namespace) -> None:
     from asterisk.evaluation.heldout import make_dev
 
     _need(arguments.corpus, "--corpus")
-    sizes = make_dev(arguments.make_dev, arguments.corpus, tell=tell)
+    sizes = make_dev(arguments.make_dev, arguments.corpus, tell=terminal.report)
     print(f"{arguments.make_dev}: " + ", ".join(f"{name} {n:,}" for name, n in sizes.items()))
 
 

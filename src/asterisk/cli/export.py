@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from asterisk.cli.common import Parser, run
 from asterisk.common.errors import AsteriskError, FidelityError, InputError, UnknownName, UsageError
 from asterisk.common.files import ARTIFACTS, shipped_checkpoint
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import report
 
 if TYPE_CHECKING:
     from asterisk.exporters.exporter import Recipe
@@ -156,7 +156,7 @@ def _write_artifacts(
 
         try:
             artifact = exporting.export(
-                checkpoint, name, arguments.recipe, place, tell, reference=reference
+                checkpoint, name, arguments.recipe, place, report, reference=reference
             )
         except (UsageError, FidelityError) as failure:
             refused.append(failure)  # of one format; the others are written
@@ -175,7 +175,7 @@ def _write_hub_folder(
     from asterisk.exporters.hub_folder import write_hub_folder
 
     folder = arguments.out / f"{checkpoint.name}-hub"
-    written = write_hub_folder(checkpoint, formats, folder, tell, reference=reference)
+    written = write_hub_folder(checkpoint, formats, folder, report, reference=reference)
     for name, figures in written.figures.items():
         _print(folder / name, (folder / name).stat().st_size, figures)
     return list(written.refused.values())
@@ -192,10 +192,12 @@ def _print(path: Path, size: int, figures: Mapping[str, float]) -> None:
 
 def _texts(path: Path) -> list[str]:
     """Return the lines of a file that are not blank."""
-    from asterisk.common.text_files import filter_empty as kept
-    from asterisk.common.text_files import read_records as read
+    from asterisk.common.text_files import filter_empty, read_records
 
-    texts = [one.text for one in kept(read([path], json_lines=None, field="text"), "skip")]
+    texts = [
+        one.text
+        for one in filter_empty(read_records([path], json_lines=None, field="text"), "skip")
+    ]
     if not 1 <= len(texts) <= MOST_TEXTS:
         raise InputError(f"{path} has {len(texts):,} texts; 1 to {MOST_TEXTS:,} are expected")
     return texts

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from asterisk.cli.common import positive
 from asterisk.common.errors import UsageError
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import report
 from asterisk.sources.document import KINDS, Database, Options, Report
 from asterisk.sources.files import codec_of
 
@@ -74,4 +74,4 @@ def reading_options(arguments: argparse.Namespace) -> Options:
 
 def skip_report(arguments: argparse.Namespace) -> Report:
     """Return a report that prints each line on standard error, or raises under ``--strict``."""
-    return Report(tell, strict=arguments.strict)
+    return Report(report, strict=arguments.strict)

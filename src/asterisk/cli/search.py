@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asterisk.cli.common import Family, Sub, positive, prompt_argument
+from asterisk.common import terminal
 from asterisk.common.errors import ArtifactError, AsteriskError, InputError, UsageError, one_line
 from asterisk.common.terminal import Bar, printable
-from asterisk.common.terminal import report as tell
 
 if TYPE_CHECKING:
     from asterisk.apps.search import Hit
@@ -97,7 +97,9 @@ def _index(arguments: argparse.Namespace) -> None:
             raise InputError(f"nothing could be read: {report.summary()}")
         skipped = f"; {report.summary()}" if report.summary() else ""
         summary = ", ".join(counts) or "nothing"
-        tell(f"asterisk-search: {summary}{skipped}; {index.documents} documents in {arguments.db}")
+        terminal.report(
+            f"asterisk-search: {summary}{skipped}; {index.documents} documents in {arguments.db}"
+        )
 
 
 def _expected(paths: Sequence[Path], options: Options) -> int:
@@ -121,7 +123,7 @@ def _warn_of_similarity(runtime: Runtime) -> None:
     same = ("cosine", None, *(("dot", "euclidean") if runtime.config.normalize else ()))
     if (asked := runtime.similarity) not in same:
         line = f"the model asks for {asked} as its similarity; search ranks by cosine"
-        tell(f"asterisk-search: {line}")
+        terminal.report(f"asterisk-search: {line}")
 
 
 def _query_arguments(it: argparse.ArgumentParser) -> None:
@@ -154,7 +156,7 @@ def _query(arguments: argparse.Namespace) -> None:
             runtime = stack.enter_context(asterisk.load(folder))
             runtime.prompt(prompt_name)  # refused once, not at each line of input
         if index.words is not None and not index.words.usable and mode == "hybrid":
-            tell("asterisk-search: SQLite is built without FTS5 here: by vectors alone")
+            terminal.report("asterisk-search: SQLite is built without FTS5 here: by vectors alone")
 
         def answer(query: str) -> None:
             # In an ASCII locale Python keeps other bytes as surrogates.
@@ -163,7 +165,7 @@ def _query(arguments: argparse.Namespace) -> None:
             for rank, hit in enumerate(hits, 1):
                 print(json.dumps(asdict(hit)) if arguments.json else format_hit(rank, hit))
             if not hits and not arguments.json:
-                tell("nothing found")
+                terminal.report("nothing found")
             sys.stdout.flush()
 
         if arguments.query:
@@ -185,14 +187,14 @@ def read_queries(answer: Callable[[str], None]) -> None:
                 print()
             return
         except UnicodeDecodeError:
-            tell("asterisk-search: a query must be UTF-8")
+            terminal.report("asterisk-search: a query must be UTF-8")
             continue
         if not query.strip():
             continue
         try:
             answer(query)
         except AsteriskError as failure:
-            tell(f"asterisk-search: {one_line(failure)}")
+            terminal.report(f"asterisk-search: {one_line(failure)}")
 
 
 def format_hit(rank: int, hit: Hit) -> str:
@@ -240,7 +242,7 @@ def _space(arguments: argparse.Namespace) -> None:
     Index.open(arguments.db).close()  # refused before a writer makes a new file in its place
     with Index.create(arguments.db) as index:
         index.declare(others, dimension)
-        tell(f"asterisk-search: {arguments.db} goes with space {others[0]}")
+        terminal.report(f"asterisk-search: {arguments.db} goes with space {others[0]}")
 
 
 SUBS = {

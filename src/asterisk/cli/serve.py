@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from asterisk.apps.serve.limits import Limits, limits_for, reserve, with_reserve
 from asterisk.cli.common import Parser, positive, run
 from asterisk.common import plugins
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import report
 from asterisk.runtimes.memory_budget import add_option
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ def _run(arguments: argparse.Namespace, listener: socket.socket, token: bytes | 
         url = f"http://[{address[0]}]" if ":" in address[0] else f"http://{address[0]}"
         url += f":{address[1]}"
         if not token and not address[0].startswith(("127.", "::1")):
-            tell(f"asterisk-serve: warning: anyone who reaches {url} may use it: no token")
-    tell(f"asterisk-serve: {name} ({runtime.format}) on {url}")
+            report(f"asterisk-serve: warning: anyone who reaches {url} may use it: no token")
+    report(f"asterisk-serve: {name} ({runtime.format}) on {url}")
     threads = runtime.budget.threads if runtime.budget else arguments.threads
     limits = _limits(arguments, size)
     return serve(runtime, listener, served, limits, threads=threads, on_long=arguments.on_long)
@@ -117,26 +117,24 @@ def _load(arguments: argparse.Namespace) -> tuple[Runtime, int | None]:
 
     if arguments.max_memory is None:
         return asterisk.load(arguments.artifact, threads=arguments.threads), None
-    from asterisk.common import process_memory as group
-    from asterisk.runtimes.memory_budget import LimitTooLow as TooLittle
-    from asterisk.runtimes.memory_budget import format_size as told
-    from asterisk.runtimes.memory_budget import parse
+    from asterisk.common import process_memory
+    from asterisk.runtimes.memory_budget import LimitTooLow, format_size, parse
 
-    total = min(arguments.max_memory, group.limit() or arguments.max_memory)
+    total = min(arguments.max_memory, process_memory.limit() or arguments.max_memory)
     reserved = reserve(total)
     try:
         runtime = asterisk.load(
             arguments.artifact, threads=arguments.threads, max_memory=max(total - reserved, 1)
         )
-    except TooLittle as failure:
-        needed = parse(told(with_reserve(failure.least)))
+    except LimitTooLow as failure:
+        needed = parse(format_size(with_reserve(failure.least)))
         grouped = total < arguments.max_memory
         raise failure.beside(reserve(needed), needed, total, grouped) from None
     budget = runtime.budget
     if budget is None:
         return runtime, reserved
     if budget.told:
-        tell(f"asterisk-serve: {budget.told}")
+        report(f"asterisk-serve: {budget.told}")
     return runtime, max(total - budget.need, reserved)
 
 

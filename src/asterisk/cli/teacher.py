@@ -9,9 +9,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from asterisk.cli.common import Parser, positive, run
+from asterisk.common import terminal
 from asterisk.common.errors import UsageError
 from asterisk.common.terminal import Stages
-from asterisk.common.terminal import report as tell
 
 ENGINES = ("int8", "bf16", "torch")
 LONGEST = 512
@@ -93,7 +93,7 @@ def _teach(arguments: argparse.Namespace) -> None:
     names = [field.name for field in fields(TeacherOptions)]
     options = TeacherOptions(**{name: getattr(arguments, name) for name in names})
     parts = {part: Corpus.open(arguments.corpus, part) for part in PARTS}
-    teachers = open_teachers(options, parts, own_tokens=own_tokens, report=tell)
+    teachers = open_teachers(options, parts, own_tokens=own_tokens, report=terminal.report)
     if own_tokens or arguments.engine == "torch":
         import torch
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from asterisk.cli.common import Parser, positive, run
 from asterisk.common.errors import MissingExtra, UsageError
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import report
 from asterisk.training.recipe import PRESETS, TrainingRecipe
 
 SHAPE = {
@@ -199,7 +199,7 @@ class _Display:
             speed = f"  {rate:,.0f}/s" if rate >= 1 else ""
             pace = f"{speed}  {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
         named = "".join(f"  {name.replace('_', ' ')} {x:.4f}" for name, x in figures.items())
-        tell(f"{stage}: {done:,} of {total:,}{pace}{named}")
+        report(f"{stage}: {done:,} of {total:,}{pace}{named}")
 
 
 if __name__ == "__main__":

@@ -29,12 +29,11 @@ from typing import IO, Any
 
 import asterisk
 from asterisk.artifact import MANIFEST as ARTIFACT_MANIFEST
-from asterisk.artifact import Artifact, is_artifact, open_artifact, sha256
-from asterisk.artifact import with_artifact as opened
+from asterisk.artifact import Artifact, is_artifact, open_artifact, sha256, with_artifact
 from asterisk.common import plugins
 from asterisk.common.errors import ArtifactError, OutputError, UsageError
 from asterisk.common.files import replacing_file
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import report
 from asterisk.deploy import libraries, wheels
 from asterisk.deploy.boards import MACHINE, Board
 from asterisk.deploy.device import script
@@ -101,7 +100,7 @@ def choose_artifact(path: Path, board: Board, format: str | None = None) -> Iter
         recipe = board.recipes[format][0]
         with tempfile.TemporaryDirectory(prefix="asterisk-export-") as out:
             folder = Path(out) / f"{checkpoint.name}-{format}-{recipe}"
-            artifact = export(checkpoint, format, recipe, folder, tell)
+            artifact = export(checkpoint, format, recipe, folder, report)
             yield Choice(artifact, f"exported; {board.because(format)}")
     else:
         yield _best_artifact(path, board, format)
@@ -203,7 +202,7 @@ def collect(artifact: Artifact | Path, board: Board, python: str) -> Bundle:
             shutil.copyfile(artifact.folder / name, folder / name)
         return artifact.manifest
 
-    model = opened(source.folder, copy)
+    model = with_artifact(source.folder, copy)
     site = root / "site"
     packages = dict(wheels.unpack(wheel, site) for wheel in found)
     _copy_package(site)

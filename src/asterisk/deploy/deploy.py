@@ -22,8 +22,7 @@ from asterisk.artifact import is_artifact, open_artifact
 from asterisk.common import ssh as client
 from asterisk.common.errors import ArtifactError
 from asterisk.common.ssh import Address
-from asterisk.common.terminal import excerpt as printable
-from asterisk.common.terminal import plain
+from asterisk.common.terminal import excerpt, plain
 from asterisk.deploy import DeployError, boards, service
 from asterisk.deploy.boards import Board, Machine
 from asterisk.deploy.bundle import better_recipe, collect, is_checkpoint, write_parts
@@ -98,7 +97,7 @@ def parse_answer(address: Address, out: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
-        shown = printable(repr(out[-40:]))
+        shown = excerpt(repr(out[-40:]))
         raise DeployError(f"{address}: answered with {shown} instead of a JSON object")
     return answer
 

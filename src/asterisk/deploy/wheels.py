@@ -27,7 +27,7 @@ from pathlib import Path, PurePosixPath
 
 from asterisk.common.errors import EngineError, MissingPackage, UsageError
 from asterisk.common.files import replacing_folder
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import report
 from asterisk.deploy.boards import MACHINE, PYTHONS
 
 PROJECT = "asterisk-edge"
@@ -154,7 +154,7 @@ def wheels(requirements: Sequence[str], python: str) -> list[Path]:
     digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
     folder = cache() / f"wheels-{digest[:16]}"
     if not folder.is_dir():
-        tell(f"wheels for Python {python} on {MACHINE}: downloading")
+        report(f"wheels for Python {python} on {MACHINE}: downloading")
         with replacing_folder(folder, lambda _: True) as staging:
             _download(staging, requirements, python)
     return sorted(folder.glob("*.whl"))

@@ -20,9 +20,7 @@ from asterisk.exporters.exporter import Recipe, Written
 from asterisk.exporters.gguf_vocabulary import add_vocabulary
 from asterisk.exporters.widening import widen
 from asterisk.model.checkpoint import Array, Checkpoint
-from asterisk.model.config import LlamaShape as Shape
-from asterisk.model.config import ModelConfig
-from asterisk.model.config import llama_shape as shape_of
+from asterisk.model.config import LlamaShape, ModelConfig, llama_shape
 from asterisk.runtimes.gguf import DENSE
 
 ENTRY = "model.gguf"
@@ -118,12 +116,12 @@ class GgufExporter:
         return Written(ENTRY, {"gguf": _version("gguf")})
 
 
-def _check(config: ModelConfig, recipe: str) -> Shape:
+def _check(config: ModelConfig, recipe: str) -> LlamaShape:
     if not config.num_layers:
         raise UsageError("gguf needs a model with at least one layer")
     if config.activation == "relu":
         raise UsageError("gguf cannot hold ReLU: llama.cpp's bert computes GELU only")
-    shape = shape_of(config)
+    shape = llama_shape(config)
     if shape is None:
         raise UsageError(
             "gguf needs a BERT-shaped model (an embedding norm, post-norm blocks), or a pre-norm "
@@ -134,12 +132,12 @@ def _check(config: ModelConfig, recipe: str) -> Shape:
     return shape
 
 
-def _algebra(shape: Shape) -> str:
+def _algebra(shape: LlamaShape) -> str:
     # What widening adds works with large and small numbers side by side: never packed.
     return f"blk.{shape.blocks - 1}." if shape.architecture == "gpt2" else "none"
 
 
-def _describe(writer: Any, config: ModelConfig, shape: Shape) -> None:
+def _describe(writer: Any, config: ModelConfig, shape: LlamaShape) -> None:
     writer.add_context_length(config.max_seq_length)
     writer.add_embedding_length(shape.width)
     writer.add_block_count(shape.blocks)

@@ -48,7 +48,7 @@ from asterisk.exporters.onnx_graph import INPUT
 from asterisk.exporters.thresholds import thresholds
 from asterisk.model import huggingface, modules
 from asterisk.model.checkpoint import LICENSE, PROJECTION, SPACE, Checkpoint
-from asterisk.model.config import LLAMA_POOLING as POOLING
+from asterisk.model.config import LLAMA_POOLING
 from asterisk.model.huggingface import read_state_dict
 from asterisk.runtimes.engine import Engine, Vector
 from asterisk.runtimes.onnx import session_options
@@ -205,7 +205,7 @@ def _check_llama_cpp(checkpoint: Checkpoint) -> None:
     """Refuse what a ``.gguf`` holds only with what our own runtime does after llama.cpp."""
     if checkpoint.config.dense:
         raise UsageError("llama.cpp's bert has no Dense maps, its vectors would lack them")
-    if not POOLING[checkpoint.config.pooling]:
+    if not LLAMA_POOLING[checkpoint.config.pooling]:
         raise UsageError(f"llama.cpp has no pooling by {checkpoint.config.pooling}")
 
 

@@ -34,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.model.checkpoint import Array, Checkpoint
-from asterisk.model.config import LlamaShape as Shape
+from asterisk.model.config import LlamaShape
 
 SMALL = 2.0**-3
 LARGE = 2.0**16
@@ -43,7 +43,7 @@ Wide = npt.NDArray[np.float64]
 _MEAN, _LESS_MEAN, _UP, _DOWN, _BALANCE = range(5)
 
 
-def widen(checkpoint: Checkpoint, shape: Shape) -> dict[str, Array]:
+def widen(checkpoint: Checkpoint, shape: LlamaShape) -> dict[str, Array]:
     """Return the tensors of ``checkpoint`` as a ``gpt2`` of ``shape``, under llama.cpp's names.
 
     Matrices are float32 ``[out, in]``. ``checkpoint`` is pre-norm, without embedding norm.
@@ -62,7 +62,7 @@ def widen(checkpoint: Checkpoint, shape: Shape) -> dict[str, Array]:
 
 
 class _Widening:
-    def __init__(self, checkpoint: Checkpoint, shape: Shape) -> None:
+    def __init__(self, checkpoint: Checkpoint, shape: LlamaShape) -> None:
         self.config = checkpoint.config
         self.tensors = checkpoint.tensors
         self.shape = shape

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from asterisk.common.errors import ArtifactError
-from asterisk.model.config import LIMITS, ModelConfig
-from asterisk.model.config import LlamaShape as Shape
-from asterisk.model.config import llama_shape as shape_of
+from asterisk.model.config import LIMITS, LlamaShape, ModelConfig, llama_shape
 
 _COUNT = struct.Struct("<Q")
 _KIND = struct.Struct("<I")
@@ -43,9 +41,9 @@ _KEYS = {
 }
 
 
-def check_header(path: Path, config: ModelConfig) -> Shape:
+def check_header(path: Path, config: ModelConfig) -> LlamaShape:
     """Return the model's shape; ArtifactError unless ``path`` holds the whole of such a model."""
-    shape = shape_of(config)
+    shape = llama_shape(config)
     if shape is None:
         raise ArtifactError(f"{path}: llama.cpp has no architecture of the manifest's shape")
     try:
@@ -140,7 +138,7 @@ def _check(reader: _Reader, expected: dict[str, Any]) -> None:
         raise ArtifactError("the file ends before its tensors do")
 
 
-def _expected(shape: Shape, config: ModelConfig) -> dict[str, Any]:
+def _expected(shape: LlamaShape, config: ModelConfig) -> dict[str, Any]:
     (epsilon,) = struct.unpack("<f", struct.pack("<f", shape.epsilon))
     own = {
         "context_length": config.max_seq_length,

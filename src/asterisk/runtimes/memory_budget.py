@@ -23,8 +23,7 @@ from asterisk.common import process_memory
 from asterisk.common.errors import BudgetError, UsageError
 from asterisk.common.process_memory import MOST_MAPPINGS, resident
 from asterisk.common.validation import integer
-from asterisk.model.config import ModelConfig
-from asterisk.model.config import llama_shape as shape_of
+from asterisk.model.config import ModelConfig, llama_shape
 
 MB = 1 << 20
 UNITS = {"": 1, "K": 1 << 10, "M": MB, "G": 1 << 30}
@@ -134,7 +133,7 @@ def need(model: Model, sessions: int, longest: int, texts: int = 0) -> int:
     floats += costs.scores * config.num_heads * longest
     logits = 0
     if model.format == "gguf":
-        shape = shape_of(config)
+        shape = llama_shape(config)
         if shape is not None and shape.architecture == "gpt2":
             floats += 2 * vocabulary  # logits, computed and put out
         logits = FLOAT * longest * vocabulary

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from asterisk.common.digest import DigestSet as Known
+from asterisk.common.digest import DigestSet
 from asterisk.common.errors import MissingPackage
 from asterisk.sources.document import (
     Document,
@@ -110,7 +110,7 @@ def read(
     def note(reason: str) -> None:
         report(Skipped(name, reason, file.source, note=True))
 
-    keys = Known()
+    keys = DigestSet()
     try:
         with open_file(file.path, options, skip, note) as source:
             for number, piece in enumerate(_pieces(file, source, report), 1):
@@ -145,7 +145,7 @@ def _pieces(file: SourceFile, source: OpenFile, report: Report) -> Iterator[Piec
     return read_file(source)
 
 
-def _unique(key: str, number: int, keys: Known) -> str:
+def _unique(key: str, number: int, keys: DigestSet) -> str:
     """Return ``key``, or the number if it is empty, made different from all before."""
     unique = key = key or str(number)
     # By hash: once in 2^64 a key gets a number that it would not have needed.

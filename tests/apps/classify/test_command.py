@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import asterisk
 from asterisk.apps.classify import zero_shot
 from asterisk.apps.classify.head import Head, Layer
-from asterisk.cli import classify as cli
+from asterisk.cli import classify
 from asterisk.common.errors import InputError, UsageError
 
 SUBJECTS = {"cat": "a cat and another cat", "tax": "the tax office wants more tax"}
@@ -43,7 +43,7 @@ def head(folder, labelled, tmp_path_factory):
     """Trained by the command."""
     out = tmp_path_factory.mktemp("heads") / "head.safetensors"
     call = ["train", labelled, "--model", folder, "--out", out, "--hidden", "16", "--epochs", "1"]
-    assert cli.main([str(part) for part in call]) == 0
+    assert classify.main([str(part) for part in call]) == 0
     return out
 
 
@@ -56,7 +56,7 @@ def one_line(done, status):
 
 
 def call(capfdbinary, *arguments):
-    status = cli.main([str(argument) for argument in arguments])
+    status = classify.main([str(argument) for argument in arguments])
     output = capfdbinary.readouterr()
     return status, output.out.decode(), output.err.decode()
 
@@ -240,7 +240,7 @@ def test_any_bytes_to_label(folder, head, tmp_path_factory, capfdbinary, data):
 
 
 def test_help(command):
-    for name in ("", *cli.SUBS):
+    for name in ("", *classify.SUBS):
         done = command("classify", *[name][: bool(name)], "--help")
         assert done.returncode == 0
         assert done.stdout.startswith(f"usage: asterisk-classify {name}".strip().encode())

@@ -19,7 +19,7 @@ from asterisk.bench.plan import Cell, Effort, Row
 from asterisk.bench.runner import Request, Work, everywhere, measure
 from asterisk.bench.targets import Ssh, TargetError, opened, ssh
 from asterisk.common import ssh as client
-from asterisk.common.terminal import excerpt as printable
+from asterisk.common.terminal import excerpt
 
 TINY = Effort(1, 1, 0.0, 3, 0.0, 0.2, 5)
 TEXTS = ["one", "two", "three"]
@@ -333,7 +333,7 @@ def test_an_answer_that_cannot_be_computed_with_is_refused(bad):
 
 
 def test_what_is_shown_is_printable():
-    assert printable("a\x1b[31m\nb\u202e" + "c" * 999) == "a [31m b " + "c" * 291
+    assert excerpt("a\x1b[31m\nb\u202e" + "c" * 999) == "a [31m b " + "c" * 291
 
 
 def test_vectors_from_elsewhere_are_plain_arrays(tmp_path):

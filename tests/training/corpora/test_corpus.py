@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from asterisk.cli import data
 from asterisk.common import texts
-from asterisk.common.digest import DigestSet as Known
+from asterisk.common.digest import DigestSet
 from asterisk.common.errors import InputError
 from asterisk.common.text_files import open_packed
 from asterisk.training.corpora.clean import LONGEST, Cleaner, Evaluated, digest
@@ -211,7 +211,7 @@ def test_a_failure_leaves_what_was_there(raw, corpus, tmp_path):
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=3_000))
 @settings(max_examples=30, deadline=None)
 def test_known_is_a_dict(keys):
-    known, truth = Known(), {}
+    known, truth = DigestSet(), {}
     for number, key in enumerate(keys):
         assert known.add(key, number) == truth.setdefault(key, number)
     assert len(known) == len(truth)

@@ -13,12 +13,10 @@ import numpy as np
 
 from asterisk.common.digest import sha256
 from asterisk.common.errors import InputError
-from asterisk.common.output import open_output as written
+from asterisk.common.output import open_output
 from asterisk.common.terminal import Bar
-from asterisk.common.text_files import Record
-from asterisk.common.text_files import filter_empty as kept
-from asterisk.common.text_files import read_records as read
-from asterisk.runtimes.records import encode_records as embedded
+from asterisk.common.text_files import Record, filter_empty, read_records
+from asterisk.runtimes.records import encode_records
 
 if TYPE_CHECKING:
     from asterisk.apps.classify.head import Head
@@ -46,7 +44,7 @@ def load(path: Path) -> Labelled:
     a text, or with a label that `check_label` refuses.
     """
     rows = []
-    for record in read([path], json_lines=False, field=""):
+    for record in read_records([path], json_lines=False, field=""):
         if not record.text.strip():
             continue
         label, tab, text = record.text.partition("\t")
@@ -142,11 +140,11 @@ def label(
 
     ``total`` is how many records there are, for the progress bar; 0 is unknown.
     """
-    with written(out) as file, Bar(total, "texts") as bar:
+    with open_output(out) as file, Bar(total, "texts") as bar:
         index = 0
-        while block := list(itertools.islice(kept(records, rules.on_empty), BLOCK)):
+        while block := list(itertools.islice(filter_empty(records, rules.on_empty), BLOCK)):
             full = [record for record in block if record.text.strip()]
-            vectors = embedded(
+            vectors = encode_records(
                 runtime, full, rules.prompt_name, rules.on_long, dim=head.dim, normalize=True
             )
             shares = iter(head.probabilities(vectors))

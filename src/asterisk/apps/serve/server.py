@@ -25,7 +25,7 @@ from asterisk.apps.serve.app import Served, application
 from asterisk.apps.serve.limits import Limits
 from asterisk.apps.serve.service import Metrics, Service, Workers
 from asterisk.common.errors import UsageError
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import report
 from asterisk.runtimes.runtime import OnLong, Runtime
 
 BACKLOG = 1024  # connections that wait to be accepted
@@ -91,7 +91,7 @@ def serve(
             connection.transport.abort()
         await asyncio.sleep(0)  # which closes them
         if service.cut_short:
-            tell(f"asterisk-serve: {service.cut_short} requests were cut short")
+            report(f"asterisk-serve: {service.cut_short} requests were cut short")
         if workers.close(_LAST):
             runtime.close()
 
@@ -185,7 +185,7 @@ def _connections(wanted: int) -> int:
 def _print_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Print one line where asyncio would print a stack: a client's doing, most often."""
     failure = context.get("exception")
-    tell(f"asterisk-serve: {context.get('message')}: {failure!r}")
+    report(f"asterisk-serve: {context.get('message')}: {failure!r}")
 
 
 def bind_tcp(host: str, port: int) -> socket.socket:

@@ -34,7 +34,7 @@ from asterisk.bench.targets import ARM, INPUTS, OUTPUT, Emulated, Unavailable
 from asterisk.bench.targets.ssh import write_package
 from asterisk.common.debian import KEYRING, Apt, call, mirror
 from asterisk.common.errors import EngineError
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import report
 
 WORK = "/work"
 SLOWER = 10  # a worker's time is this many times a real machine's
@@ -247,7 +247,7 @@ def make_counting() -> Path:
 
 
 def _build(staging: Path, folder: Path) -> None:
-    tell("counting: qemu's source")
+    report("counting: qemu's source")
     apt = Apt(staging / "apt", "amd64", files.BACKPORTS)
     signed = f"[signed-by={KEYRING}] {mirror()} {files.BACKPORTS} main\n"
     (apt.folder / "sources.list").write_text(f"deb-src {signed}", "utf-8")
@@ -258,7 +258,7 @@ def _build(staging: Path, folder: Path) -> None:
     build = source / "build"
     source.mkdir()
     call(["tar", "-x", "--strip-components=1", "-C", str(source), "-f", str(archive)])
-    tell("counting: building qemu with plugins")
+    report("counting: building qemu with plugins")
     venv.create(staging / "venv", with_pip=True)
     python = staging / "venv" / "bin" / "python"
     call([python, "-m", "pip", "install", "--quiet", *BUILD_PACKAGES])

@@ -23,7 +23,7 @@ from pathlib import Path
 from asterisk.bench.targets import Unavailable
 from asterisk.common.debian import NEEDED, Apt, call, unpack
 from asterisk.common.errors import EngineError
-from asterisk.common.terminal import report as tell
+from asterisk.common.terminal import report
 
 SUITE, BACKPORTS = "bookworm", "bookworm-backports"
 PACKAGES = ("python3", "libstdc++6", "libgomp1")
@@ -102,15 +102,15 @@ def _fill(staging: Path) -> dict[str, str]:
     work, root = staging / "work", staging / "root"
     work.mkdir()
     root.mkdir()
-    tell("emulation: Debian's packages for arm64")
+    report("emulation: Debian's packages for arm64")
     debs = Apt(work / "arm64", "arm64", SUITE).download(PACKAGES)
     for deb in debs:
         unpack(deb, root)
     for name in MOUNTS:
         (root / name).mkdir(exist_ok=True)
-    tell("emulation: qemu")
+    report("emulation: qemu")
     qemu = emulators(work, staging, EMULATORS)
-    tell("emulation: the engines' wheels for AArch64")
+    report("emulation: the engines' wheels for AArch64")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", PYTHON]
     command += [part for name in PLATFORMS for part in ("--platform", name)]

@@ -25,7 +25,7 @@ from asterisk.bench.process import MAX_ANSWER, CellError
 from asterisk.bench.results import check
 from asterisk.bench.targets import INPUTS, OUTPUT, Ssh, TargetError, check_cpus
 from asterisk.common import ssh as client
-from asterisk.common import terminal as printable
+from asterisk.common import terminal
 from asterisk.common.errors import MissingExtra
 
 PUSH_SECONDS = 900
@@ -118,7 +118,7 @@ class SshSession:
                 f"{self.target}: Python {version[0]}.{version[1]} there, and at least "
                 f"{OLDEST[0]}.{OLDEST[1]} is needed; name another one with ?python=/path"
             )
-        architecture = printable.printable(found[3].decode("ascii", "replace"))
+        architecture = terminal.printable(found[3].decode("ascii", "replace"))
         if architecture not in MACHINES:
             raise TargetError(
                 f"{self.target}: a {architecture} system, for which no engine exists; "
@@ -190,10 +190,10 @@ class SshSession:
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            shown = printable.printable(repr(out[:40]))
+            shown = terminal.printable(repr(out[:40]))
             raise CellError(f"answered with {shown} instead of a JSON object")
         if "error" in answer:
-            raise CellError(printable.printable(str(answer["error"])))
+            raise CellError(terminal.printable(str(answer["error"])))
         return answer
 
     def _bring(self, path: Path) -> str:
@@ -311,7 +311,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 def _plain(value: Any) -> Any:
     """Return ``value`` from JSON with every text in it printable; CellError if it is too deep."""
     try:
-        return printable.plain(value)
+        return terminal.plain(value)
     except ValueError:
         raise CellError(NO_MEASUREMENT) from None
 

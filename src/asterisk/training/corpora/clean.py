@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.common.digest import DigestSet as Known
+from asterisk.common.digest import DigestSet
 from asterisk.common.plugins import require
 
 RUN = 16  # words in a row that no training text shares with an evaluation text
@@ -62,8 +62,8 @@ class Evaluated:
     """
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
-        self._whole = Known()
-        self._runs = Known()
+        self._whole = DigestSet()
+        self._runs = DigestSet()
         for text in texts:
             words = _WORD.findall(text.casefold())
             self._whole.add(digest(" ".join(words)))
@@ -108,7 +108,7 @@ class Spool:
         self._row_texts, self._row_ends = array("q"), array("q", [0])
         self._row_source, self._row_held_out = array("H"), array("B")
         self._text_source, self._text_held_out = array("H"), array("B")
-        self._index = Known()
+        self._index = DigestSet()
         self._blob = np.empty(0, "u1")
 
     def __enter__(self) -> Self:

@@ -13,8 +13,7 @@ from typing import Any
 
 from asterisk.common.errors import InputError, one_line
 from asterisk.common.plugins import require
-from asterisk.common.text_files import lines
-from asterisk.common.text_files import open_text as opened
+from asterisk.common.text_files import lines, open_text
 
 LINES = (".txt", ".tsv")
 RECORDS = (".jsonl", ".ndjson")
@@ -69,7 +68,7 @@ def rows(path: Path) -> Iterator[Row]:
     InputError if the file cannot be read to its end.
     """
     columns = ".tsv" in path.suffixes
-    with opened(path, "replace") as stream:
+    with open_text(path, "replace") as stream:
         while line := stream.readline(LONGEST_LINE):
             plain = line.removesuffix("\n")
             yield tuple(plain.split("\t")) if columns else (plain,)
