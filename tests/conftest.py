@@ -13,8 +13,9 @@ import pytest
 
 from asterisk.artifact import Artifact, Manifest, Thresholds, sha256
 from asterisk.common import texts
-from asterisk.exporters.export import choose, export, exporter, formats, open_reference
-from asterisk.exporters.exporter import Exporter, Recipe
+from asterisk.exporters import Exporter, Recipe
+from asterisk.exporters.export import choose, export, formats, open_reference
+from asterisk.exporters.export import find_exporter as exporter
 from asterisk.model.checkpoint import Checkpoint, load, save
 from asterisk.model.config import ModelConfig
 from asterisk.model.layout import tensor_shapes

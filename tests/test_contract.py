@@ -14,7 +14,8 @@ from conftest import ALL, random_checkpoint, thresholds_of
 import asterisk
 from asterisk.artifact import open_artifact
 from asterisk.common import errors
-from asterisk.exporters.export import choose, export, exporter
+from asterisk.exporters.export import choose, export
+from asterisk.exporters.export import find_exporter as exporter
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.runtimes.torch import reference
 from asterisk.runtimes.verify import verify

@@ -18,7 +18,8 @@ from asterisk.bench.limits import parse
 from asterisk.bench.plan import REFERENCE, Row
 from asterisk.bench.results import RowResult
 from asterisk.common.errors import AsteriskError
-from asterisk.exporters.export import choose, exporter
+from asterisk.exporters.export import choose
+from asterisk.exporters.export import find_exporter as exporter
 from asterisk.model.checkpoint import load
 from asterisk.tokenizer import BUILTIN
 

@@ -8,7 +8,8 @@ from dataclasses import asdict
 import pytest
 
 from asterisk.bench.prepare import _artifact, _reference
-from asterisk.exporters.export import exporter, formats
+from asterisk.exporters.export import find_exporter as exporter
+from asterisk.exporters.export import formats
 
 ENGINES = {
     "torch": "torch",

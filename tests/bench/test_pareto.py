@@ -15,7 +15,7 @@ from asterisk.bench.pareto_page import command, page, plot
 from asterisk.bench.plan import Row
 from asterisk.cli.bench import main
 from asterisk.common.errors import FidelityError, MissingExtra
-from asterisk.exporters.exporter import Recipe as RecipeOf
+from asterisk.exporters import Recipe as RecipeOf
 
 few = st.sampled_from([1, 2, 3])  # few values, so that many are equal
 mean = st.sampled_from([0.99, 0.999, 1.0])

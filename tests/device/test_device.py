@@ -42,7 +42,7 @@ def artifact(request) -> Path:
 
 @pytest.fixture(scope="module")
 def default_recipe():
-    from asterisk.exporters.export import exporter
+    from asterisk.exporters.export import find_exporter as exporter
 
     return {name: exporter(name).recipes[0].name for name in FORMATS}
 

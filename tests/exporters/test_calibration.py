@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from conftest import SHIPPED, random_checkpoint
 
-from asterisk.exporters.calibration import EXACT, calibrate
-from asterisk.exporters.export import choose, exporter
+from asterisk.exporters.export import choose
+from asterisk.exporters.export import find_exporter as exporter
+from asterisk.exporters.rounding import EXACT, calibrate
 from asterisk.model.checkpoint import Checkpoint, load
 from asterisk.model.config import ModelConfig
 from asterisk.runtimes.torch import TorchEngine
@@ -148,7 +149,7 @@ def test_no_samples_no_cures():
 
 def test_only_so_many_tokens_are_run(monkeypatch):
     """A user's long texts do not make an export last for hours."""
-    from asterisk.exporters import calibration
+    from asterisk.exporters import rounding as calibration
 
     seen = []
     monkeypatch.setattr(calibration, "MOST_TOKENS", 300)

@@ -9,8 +9,9 @@ import pytest
 from conftest import bare_artifact, random_checkpoint
 
 from asterisk.common import plugins
-from asterisk.exporters.export import choose, exporter
-from asterisk.exporters.forward import Cure
+from asterisk.exporters.export import choose
+from asterisk.exporters.export import find_exporter as exporter
+from asterisk.exporters.forward import Calibration as Cure
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.runtimes.torch import TorchEngine
 

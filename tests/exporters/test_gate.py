@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from asterisk.common.errors import FidelityError
-from asterisk.exporters.gate import Reference, gate
-from asterisk.exporters.thresholds import thresholds
+from asterisk.exporters import thresholds
+from asterisk.exporters.export import Reference, gate
 from asterisk.runtimes.engine import Engine
 from asterisk.runtimes.runtime import Runtime
 from asterisk.runtimes.torch import reference

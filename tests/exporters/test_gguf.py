@@ -12,8 +12,8 @@ import pytest
 from conftest import random_checkpoint
 
 from asterisk.common.errors import UsageError
-from asterisk.exporters.ggml import kind_of
 from asterisk.exporters.gguf import ENTRY, GgufExporter
+from asterisk.exporters.gguf import tensor_type as kind_of
 from asterisk.model.checkpoint import load
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.tokenizer.alphabet import CHARACTERS

@@ -17,7 +17,8 @@ from asterisk.cli.export import main
 from asterisk.common import texts
 from asterisk.common.errors import ArtifactError, OutputError, UsageError
 from asterisk.exporters.export import open_reference
-from asterisk.exporters.hub_folder import FP32, BatchEngine, is_hub_folder, write_hub_folder
+from asterisk.exporters.hub_folder import is_hub_folder, write_hub_folder
+from asterisk.exporters.hub_onnx import FP32, BatchEngine
 from asterisk.model.checkpoint import load, save
 from asterisk.model.config import ModelConfig
 from asterisk.runtimes.torch import reference

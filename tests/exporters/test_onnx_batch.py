@@ -11,8 +11,8 @@ import pytest
 from conftest import random_checkpoint
 
 from asterisk.common.errors import UsageError
-from asterisk.exporters import onnx_batch
-from asterisk.exporters.onnx_batch import batch_model
+from asterisk.exporters import hub_onnx as onnx_batch
+from asterisk.exporters.hub_onnx import batch_model
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.runtimes.torch import TorchEngine
 

@@ -8,7 +8,8 @@ import torch
 from model.original_project import build, vectors
 
 import asterisk
-from asterisk.exporters.export import choose, export, exporter
+from asterisk.exporters.export import choose, export
+from asterisk.exporters.export import find_exporter as exporter
 from asterisk.model import original
 from asterisk.model.checkpoint import load, save
 from asterisk.runtimes.verify import verify

@@ -14,10 +14,14 @@ from hypothesis import strategies as st
 
 from asterisk.common import plugins
 from asterisk.common.errors import UsageError
-from asterisk.exporters.export import choose, export, exporter
-from asterisk.exporters.exporter import Written
-from asterisk.exporters.nf4 import BLOCK, levels, pairs, quantise_nf4
+from asterisk.exporters import Written
+from asterisk.exporters.export import choose, export
+from asterisk.exporters.export import find_exporter as exporter
 from asterisk.exporters.onnx import WEIGHTS, OnnxExporter
+from asterisk.exporters.rounding import NF4_BLOCK as BLOCK
+from asterisk.exporters.rounding import nf4_levels as levels
+from asterisk.exporters.rounding import nf4_pairs as pairs
+from asterisk.exporters.rounding import quantise_nf4
 from asterisk.exporters.tflite import TfliteExporter
 from asterisk.model.checkpoint import load
 from asterisk.model.config import Dense, ModelConfig

@@ -36,8 +36,8 @@ from conftest import random_checkpoint
 from asterisk.artifact import Thresholds, open_artifact
 from asterisk.common import files, texts
 from asterisk.common.errors import OutputError, one_line
+from asterisk.exporters import Recipe, Written
 from asterisk.exporters import export as exporting
-from asterisk.exporters.exporter import Recipe, Written
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.config import ModelConfig
 from asterisk.runtimes.verify import verify

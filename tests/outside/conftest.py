@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from conftest import SHIPPED, bare_artifact
 
-from asterisk.exporters.export import choose, exporter
+from asterisk.exporters.export import choose
+from asterisk.exporters.export import find_exporter as exporter
 from asterisk.model.checkpoint import load
 
 LENGTHS = (1, 2, 9, 20, 128, 512)

@@ -15,8 +15,8 @@ from asterisk.common.errors import AsteriskError, FidelityError, InputError, Unk
 from asterisk.common.progress import tell
 
 if TYPE_CHECKING:
-    from asterisk.exporters.exporter import Recipe
-    from asterisk.exporters.gate import Reference
+    from asterisk.exporters import Recipe
+    from asterisk.exporters.export import Reference
     from asterisk.model.checkpoint import Checkpoint
 
 MOST_TEXTS = 10_000

@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.common.plugins import require
-from asterisk.exporters.onnx import ENTRY, WEIGHTS, states_model
-from asterisk.exporters.onnx_graph import EncoderGraph
+from asterisk.exporters.onnx import ENTRY, WEIGHTS, EncoderGraph, states_model
 from asterisk.model.config import ModelConfig
 
 Array = npt.NDArray[np.float32]
