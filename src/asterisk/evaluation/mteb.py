@@ -9,9 +9,8 @@ import numpy as np
 
 from asterisk.common.errors import AsteriskError, UnknownName, UsageError, one_line
 from asterisk.common.plugins import require
-from asterisk.evaluation.models import TFIDF, Model, open_model
+from asterisk.evaluation.models import TFIDF, Model, Vectors, open_model, paired, unit
 from asterisk.evaluation.report import Cell, Column, Report, RowOf
-from asterisk.evaluation.spaces import Vectors, paired, unit
 
 EXTRA = "mteb"
 
