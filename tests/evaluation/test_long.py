@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from asterisk.common.errors import InputError
-from asterisk.evaluation import heldout, sets
-from asterisk.evaluation.long import LONG, SHORT, make_long
+from asterisk.evaluation import derived_sets as heldout
+from asterisk.evaluation import sets
+from asterisk.evaluation.derived_sets import LONG, SHORT, make_long
 from asterisk.tokenizer import gpt2
 from asterisk.training.corpora.spool import held_out
 

@@ -11,12 +11,16 @@ from sklearn.metrics import average_precision_score, ndcg_score
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import KNeighborsClassifier
 
-from asterisk.apps.classify.fit import fit
 from asterisk.common.vectors import similarity as cosines
 from asterisk.common.vectors import to_binary, to_int8, truncate
-from asterisk.evaluation import classification, clustering, retrieval, sets, similarity
+from asterisk.evaluation import sets
+from asterisk.evaluation import tasks as classification
+from asterisk.evaluation import tasks as clustering
+from asterisk.evaluation import tasks as retrieval
+from asterisk.evaluation import tasks as similarity
+from asterisk.evaluation.logistic_regression import fit
+from asterisk.evaluation.models import nearest, paired, shortened, tfidf, unit
 from asterisk.evaluation.sets import Labelled, Pairs, Retrieval
-from asterisk.evaluation.spaces import nearest, paired, shortened, tfidf, unit
 
 from .conftest import SUBJECTS, sentence, toy
 

@@ -101,7 +101,7 @@ def _train(arguments: argparse.Namespace) -> None:
     try:
         import torch
 
-        from asterisk.apps.classify.fit import fit, steps
+        from asterisk.evaluation.logistic_regression import fit, steps
     except ImportError as missing:
         raise MissingExtra(missing.name or "torch", "train") from None
     recipe = HeadRecipe(

@@ -265,8 +265,8 @@ def make_dev(
             documents = {t: f"d{i}" for i, t in enumerate(dict.fromkeys(row[1] for row in some))}
             queries = {t: f"q{i}" for i, t in enumerate(dict.fromkeys(row[0] for row in some))}
             relevant = dict.fromkeys((queries[row[0]], documents[row[1]], "1") for row in some)
-            _write(folder / "corpus.tsv", ((key, text) for text, key in documents.items()))
-            _write(folder / "queries.tsv", ((key, text) for text, key in queries.items()))
+            _write(folder / "corpus.tsv", ((number, text) for text, number in documents.items()))
+            _write(folder / "queries.tsv", ((number, text) for text, number in queries.items()))
             _write(folder / "qrels.tsv", relevant)
         (staging / DEV_FACTS).write_text(json.dumps({"pairs": sizes}, indent=1) + "\n", "utf-8")
     return sizes

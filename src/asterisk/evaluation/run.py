@@ -76,9 +76,10 @@ def evaluate(request: Request, on_progress: Callable[[str], None] = lambda line:
         raise InputError("; ".join(notes))
     models: dict[str, Model | None] = {}
     for name in names:
-        longest = request.teacher_length if name == request.teacher else None
-        known = name == TFIDF
-        models[name] = None if known else open_model(name, threads=request.threads, longest=longest)
+        models[name] = None
+        if name != TFIDF:
+            longest = request.teacher_length if name == request.teacher else None
+            models[name] = open_model(name, threads=request.threads, longest=longest)
     notes += [model.note for model in models.values() if model and model.note]
     columns = list(_columns(models, request))
     first = next(it.column.label for it in columns if it.column.model == baseline)

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asterisk.apps.classify.fit import _folded, _network, _standard, fit
 from asterisk.apps.classify.head import Head, Layer
 from asterisk.apps.classify.recipe import HeadRecipe
 from asterisk.apps.classify.score import score
 from asterisk.common import tensors
 from asterisk.common.errors import ArtifactError, InputError, UsageError
+from asterisk.evaluation.logistic_regression import _folded, _network, _standard, fit
 
 SPACE = "a" * 64
 LABELS = ("one", "three", "two")
