@@ -113,7 +113,7 @@ def test_unknown_layouts_and_damaged_lines(tmp_path, files, told):
 
 
 @settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(tmp_path, raw):

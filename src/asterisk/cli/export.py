@@ -15,6 +15,7 @@ from asterisk.common.errors import AsteriskError, FidelityError, InputError, Unk
 from asterisk.common.progress import tell
 
 if TYPE_CHECKING:
+    from asterisk.exporters import Recipe
     from asterisk.model.checkpoint import Checkpoint
 
 MOST_TEXTS = 10_000
@@ -99,15 +100,13 @@ def _export(arguments: argparse.Namespace) -> None:
                 _print(folder / name, (folder / name).stat().st_size, figures)
             refused += written.refused.values()
         for name in () if arguments.layout == "hub" else chosen:
-            prefix = f"{checkpoint.name}-{name}"
+
+            def folder_of(recipe: Recipe, name: str = name) -> Path:
+                return out / f"{checkpoint.name}-{name}-{recipe.name}"
+
             try:
                 artifact = export(
-                    checkpoint,
-                    name,
-                    arguments.recipe,
-                    lambda recipe, prefix=prefix: out / f"{prefix}-{recipe.name}",
-                    tell,
-                    reference=reference,
+                    checkpoint, name, arguments.recipe, folder_of, tell, reference=reference
                 )
             except (UsageError, FidelityError) as failure:
                 refused.append(failure)  # of one format; the others are written

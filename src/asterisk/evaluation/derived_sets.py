@@ -49,14 +49,6 @@ class Joined:
     parts: list[int]
     ends: list[int]
 
-    def early(self, position: int) -> bool:
-        """Tell whether a part ends within the first 256 tokens."""
-        return self.ends[position] <= SHORT
-
-    def late(self, position: int) -> bool:
-        """Tell whether a part begins after the first 256 tokens."""
-        return position > 0 and self.ends[position - 1] >= SHORT
-
 
 @dataclass(slots=True)
 class _Digests:
@@ -181,13 +173,15 @@ def _add_digests(each: Retrieval, digests: _Digests, join: _Joiner) -> None:
     for query, gains in zip(each.queries, each.relevant, strict=True):
         if any(part not in where for part in gains):
             continue
-        parts = [(digests.documents[where[part][0]], where[part][1]) for part in gains]
         kind = ""
-        if all(document.early(position) for document, position in parts):
+        # After how many tokens each of the parts begins and ends.
+        parts = [where[part] for part in gains]
+        spans = [[0, *digests.documents[i].ends][n : n + 2] for i, n in parts]
+        if all(end <= SHORT for _, end in spans):
             kind = "early"
-        elif all(document.late(position) for document, position in parts):
+        elif all(begin >= SHORT for begin, _ in spans):
             kind = "late"
-        digests.queries.append((query, sorted({where[part][0] for part in gains}), kind))
+        digests.queries.append((query, sorted({document for document, _ in parts}), kind))
 
 
 def _write_digests(folder: Path, digests: _Digests, tail: str) -> dict[str, int]:

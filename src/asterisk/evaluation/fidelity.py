@@ -70,7 +70,8 @@ def compare_pairs(ours: Vectors, reference: Vectors) -> Pairs:
 
     Over the first 2,048 rows, so that memory has a bound.
     """
-    a, b = _similarities(ours), _similarities(reference)
+    units = (unit_rows(some[:PAIRED]) for some in (ours, reference))
+    a, b = ((unit @ unit.T)[np.triu_indices(len(unit), 1)] for unit in units)
     return Pairs(spearman(a, b), flipped(a, b))
 
 
@@ -125,12 +126,6 @@ def nearest(queries: Doubles, index: Doubles) -> Positions:
     np.fill_diagonal(similar, -np.inf)
     count = min(NEIGHBOURS, len(similar) - 1)
     return np.argpartition(-similar, count - 1, axis=1)[:, :count]
-
-
-def _similarities(vectors: Vectors) -> Doubles:
-    unit = unit_rows(vectors[:PAIRED])
-    pairs: Doubles = (unit @ unit.T)[np.triu_indices(len(unit), 1)]
-    return pairs
 
 
 def _ranks(values: Doubles) -> Doubles:

@@ -119,8 +119,7 @@ def evaluate(models: Sequence[str], tasks: Sequence[Any]) -> Report:
 
 
 def _rows(vectors: Any) -> Vectors:
-    rows = np.asarray(vectors, np.float32)
-    return unit(np.atleast_2d(rows))
+    return unit(np.atleast_2d(np.asarray(vectors, np.float32)))
 
 
 def _tensor(values: Any) -> Any:

@@ -180,11 +180,7 @@ def _entropy(shares: npt.NDArray[Any]) -> float:
 
 
 def measure(
-    each: EvaluationSet,
-    space: Space,
-    documents: Space | None = None,
-    *,
-    with_head: bool = False,
+    each: EvaluationSet, space: Space, documents: Space | None = None, *, with_head: bool = False
 ) -> dict[str, Items]:
     """Return what a set measures, by metric.
 

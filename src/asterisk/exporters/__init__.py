@@ -16,6 +16,7 @@ from typing import ClassVar, Protocol
 from asterisk.artifact import Thresholds
 from asterisk.model.checkpoint import Checkpoint
 
+Samples = Sequence[Sequence[int]]  # token ids of texts, special tokens included
 SHALLOW, MEDIUM = 3, 8  # layers: up to three, up to eight, more
 EXACT = Thresholds(cosine_mean=0.99999, cosine_min=0.99999, overlap_at_10=0.99)
 _HALF = Thresholds(cosine_mean=0.9999, cosine_min=0.9999, overlap_at_10=0.98)
@@ -89,16 +90,12 @@ class Exporter(Protocol):
         return thresholds(own if own in THRESHOLDS else recipe.name, layers)
 
     def write(
-        self,
-        checkpoint: Checkpoint,
-        recipe: Recipe,
-        folder: Path,
-        samples: Sequence[Sequence[int]],
+        self, checkpoint: Checkpoint, recipe: Recipe, folder: Path, samples: Samples
     ) -> Written:
         """Write the engine's files of ``checkpoint`` under ``recipe`` into ``folder``.
 
-        ``samples`` are token ids of texts, special tokens included, to calibrate rounding on. The
-        same input gives the same bytes wherever the format allows it. Raises MissingExtra where a
-        converter is not installed, UsageError for what the format cannot hold.
+        Rounding is calibrated on ``samples``. The same input gives the same bytes wherever the
+        format allows it. Raises MissingExtra where a converter is not installed, UsageError for
+        what the format cannot hold.
         """
         ...

@@ -37,7 +37,7 @@ class Calibration:
     exact: npt.NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
 
 
-UNCALIBRATED = Calibration()
+PLAIN = Calibration()
 BlockCalibration = Mapping[str, Calibration]
 """The calibrations of one block, by `PARTS`; what is not named is uncalibrated."""
 PARTS = ("attention", "output", "inner", "outer")
@@ -67,12 +67,7 @@ class Operators(Protocol[Value]):
         ...
 
     def linear(
-        self,
-        name: str,
-        x: Value,
-        weight: Array,
-        bias: Array,
-        calibration: Calibration = UNCALIBRATED,
+        self, name: str, x: Value, weight: Array, bias: Array, calibration: Calibration = PLAIN
     ) -> Value:
         """Apply ``weight`` [out, in] and ``bias`` [out] to each row of ``x``: [T, out].
 
@@ -223,7 +218,7 @@ class ForwardPass(Generic[Value]):
 
     def _calibration(self, index: int, part: str) -> Calibration:
         block = self.calibration[index] if self.calibration else {}
-        return block.get(part, UNCALIBRATED)
+        return block.get(part, PLAIN)
 
 
 def _times(values: Array, factors: Array | None) -> Array:

@@ -15,7 +15,6 @@ import base64
 import binascii
 import ctypes
 import re
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +24,7 @@ import numpy.typing as npt
 
 from asterisk.common import plugins, tensors
 from asterisk.common.errors import EngineError, UsageError
-from asterisk.exporters import Exporter, Recipe, Written
+from asterisk.exporters import Exporter, Recipe, Samples, Written
 from asterisk.exporters.widening import widen
 from asterisk.model.checkpoint import Array, Checkpoint
 from asterisk.model.config import ModelConfig
@@ -36,13 +35,6 @@ from asterisk.tokenizer.definition import NORMALIZERS, PRE_TOKENIZERS, Part, ste
 from asterisk.tokenizer.source import TokenizerSource
 
 ENTRY = "model.gguf"
-_FILE_TYPES = {
-    "q8_0": "MOSTLY_Q8_0",
-    "f16": "MOSTLY_F16",
-    "q6_k": "MOSTLY_Q6_K",
-    "q4_k_m": "MOSTLY_Q4_K_M",
-    "fp32": "ALL_F32",
-}
 # Tensors outside the blocks, then those of one block: ours to llama.cpp's.
 _OUTER = {
     "embeddings.word_embeddings.weight": "token_embd.weight",
@@ -100,7 +92,7 @@ class GgufExporter(Exporter):
         checkpoint: Checkpoint,
         recipe: Recipe,
         folder: Path,
-        samples: Sequence[Sequence[int]],  # noqa: ARG002 - nothing here is calibrated
+        samples: Samples,  # noqa: ARG002 - nothing here is calibrated
     ) -> Written:
         """Write the model under ``recipe``; see `Exporter.write`.
 
@@ -111,7 +103,8 @@ class GgufExporter(Exporter):
         gguf = plugins.require("gguf", "export")
         writer = gguf.GGUFWriter(None, shape.architecture)
         writer.add_name(checkpoint.name)
-        writer.add_file_type(gguf.LlamaFileType[_FILE_TYPES[recipe.name]])
+        file_type = "ALL_F32" if recipe.name == "fp32" else f"MOSTLY_{recipe.name.upper()}"
+        writer.add_file_type(gguf.LlamaFileType[file_type])
         if recipe.name not in ("fp32", "f16"):
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         writer.add_context_length(config.max_seq_length)

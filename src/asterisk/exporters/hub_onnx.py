@@ -19,7 +19,7 @@ import numpy as np
 from asterisk.common import plugins
 from asterisk.common.errors import EngineError, FidelityError, UsageError, one_line
 from asterisk.evaluation.fidelity import stability
-from asterisk.exporters import thresholds
+from asterisk.exporters import Samples, thresholds
 from asterisk.exporters.export import Progress, Reference, gate
 from asterisk.exporters.forward import Array, ForwardPass
 from asterisk.exporters.onnx import FLOAT, INPUT, UINT8, EncoderGraph
@@ -105,7 +105,7 @@ class BatchEngine(Engine):
         vector: Vector = self.batch([ids])[0]
         return vector
 
-    def batch(self, texts: Sequence[Sequence[int]]) -> Vectors:
+    def batch(self, texts: Samples) -> Vectors:
         """Return the vectors of n texts, padded to one length, float32 [n, embedding_size]."""
         shape = len(texts), max(map(len, texts))
         ids, mask = np.full(shape, self._padding, np.int64), np.zeros(shape, np.int64)
@@ -122,11 +122,7 @@ class BatchEngine(Engine):
 
 
 def batch_model(
-    checkpoint: Checkpoint,
-    *,
-    quantised: bool,
-    samples: Sequence[Sequence[int]] = (),
-    token_types: bool = True,
+    checkpoint: Checkpoint, *, quantised: bool, samples: Samples = (), token_types: bool = True
 ) -> bytes:
     """Return an ONNX file, weights included.
 

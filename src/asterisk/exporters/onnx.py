@@ -18,21 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.common import plugins
-from asterisk.exporters import SHALLOW, Exporter, Recipe, Written
-from asterisk.exporters.forward import (
-    UNCALIBRATED,
-    Array,
-    BlockCalibration,
-    Calibration,
-    ForwardPass,
-)
-from asterisk.exporters.rounding import (
-    NF4_BLOCK,
-    calibrate,
-    nf4_pairs,
-    quantise_nf4,
-    quantise_rows,
-)
+from asterisk.exporters import SHALLOW, Exporter, Recipe, Samples, Written
+from asterisk.exporters.forward import PLAIN, Array, BlockCalibration, Calibration, ForwardPass
+from asterisk.exporters.rounding import NF4_BLOCK, calibrate, nf4_pairs, quantise_nf4, quantise_rows
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.config import ModelConfig
 
@@ -57,11 +45,7 @@ class OnnxExporter(Exporter):
     )
 
     def write(
-        self,
-        checkpoint: Checkpoint,
-        recipe: Recipe,
-        folder: Path,
-        samples: Sequence[Sequence[int]],
+        self, checkpoint: Checkpoint, recipe: Recipe, folder: Path, samples: Samples
     ) -> Written:
         """Write the model under ``recipe``; see `Exporter.write`."""
         quantised, nf4_table = recipe.name != "fp32", recipe.name == "int8-emb4"
@@ -223,12 +207,7 @@ class EncoderGraph(Graph):
         return self.node("LayerNormalization", x, *parameters, axis=-1, epsilon=epsilon)
 
     def linear(
-        self,
-        name: str,
-        x: str,
-        weight: Array,
-        bias: Array,
-        calibration: Calibration = UNCALIBRATED,
+        self, name: str, x: str, weight: Array, bias: Array, calibration: Calibration = PLAIN
     ) -> str:
         """Multiply, in int8 where the graph is quantised."""
         shift, factors, exact = self.tensor(bias), calibration.factors, calibration.exact

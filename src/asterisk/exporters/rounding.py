@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import NormalDist
 from typing import Any
 
@@ -29,7 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.common.errors import UsageError
-from asterisk.exporters.forward import PARTS, UNCALIBRATED, Array, BlockCalibration, Calibration
+from asterisk.exporters import Samples
+from asterisk.exporters.forward import PARTS, PLAIN, Array, BlockCalibration, Calibration
 from asterisk.model.checkpoint import Checkpoint
 
 LARGEST_INT8 = 127  # symmetric: -128 is not used
@@ -201,7 +203,7 @@ class Product:
 
 
 def calibrate(
-    checkpoint: Checkpoint, samples: Sequence[Sequence[int]], *, per_token: bool
+    checkpoint: Checkpoint, samples: Samples, *, per_token: bool
 ) -> list[BlockCalibration]:
     """Return the calibration of each block, or nothing without ``samples`` (token ids of texts).
 
@@ -212,7 +214,7 @@ def calibrate(
 
 
 def calibrate_with_scores(
-    checkpoint: Checkpoint, samples: Sequence[Sequence[int]], *, per_token: bool
+    checkpoint: Checkpoint, samples: Samples, *, per_token: bool
 ) -> tuple[list[BlockCalibration], list[float]]:
     """Return `calibrate`'s result and that of `largest_scores`, by one run of the encoder."""
     config = checkpoint.config
@@ -232,7 +234,7 @@ def calibrate_with_scores(
         block = {}
         for part, product in products.items():
             smooth = part in free or part != "outer"
-            found = UNCALIBRATED
+            found = PLAIN
             if smooth:
                 limit = 0.0 if part in free else SMOOTHING / layers
                 found = product.smoothed(found.exact, limit)
@@ -244,7 +246,7 @@ def calibrate_with_scores(
     return blocks, scores
 
 
-def largest_scores(checkpoint: Checkpoint, samples: Sequence[Sequence[int]]) -> list[float]:
+def largest_scores(checkpoint: Checkpoint, samples: Samples) -> list[float]:
     """Return the largest magnitude among each block's attention scores on ``samples``.
 
     Nothing without samples.
@@ -253,17 +255,14 @@ def largest_scores(checkpoint: Checkpoint, samples: Sequence[Sequence[int]]) -> 
     return [score for _, score in _blocks(checkpoint, some, some, per_token=True)]
 
 
-def _spread(samples: Sequence[Sequence[int]], most: int) -> list[Sequence[int]]:
+def _spread(samples: Samples, most: int) -> list[Sequence[int]]:
     """Return samples from all over the list, of ``most`` tokens together, the longest one aside."""
     total = sum(map(len, samples))
     return list(samples[:: max(1, -(-total // most))])
 
 
 def _blocks(
-    checkpoint: Checkpoint,
-    samples: Sequence[Sequence[int]],
-    scored: Sequence[Sequence[int]],
-    per_token: bool,
+    checkpoint: Checkpoint, samples: Samples, scored: Samples, per_token: bool
 ) -> Iterator[tuple[dict[str, Product], float]]:
     """Run the samples through one block after another and yield each block's products.
 
@@ -298,8 +297,8 @@ def _blocks(
             score = 0.0
             with contextlib.ExitStack() as hooks:
                 for part, (linear, *_) in linears.items():
-                    keep = _keeper(seen, part)
-                    hooks.callback(linear.register_forward_pre_hook(keep).remove)
+                    hook = linear.register_forward_pre_hook(partial(_see, seen, part))
+                    hooks.callback(hook.remove)
                 for index, ids in enumerate(samples):
                     states[index] = block(states[index])
                     for part, tensor in seen.items():
@@ -325,13 +324,8 @@ def _blocks(
             yield products, score
 
 
-def _keeper(seen: dict[str, Any], part: str) -> Any:
-    """Return a hook that keeps a module's input [tokens, in] as ``seen[part]``."""
-
-    def keep(_: Any, given: Any) -> None:
-        seen[part] = given[0][0]
-
-    return keep
+def _see(seen: dict[str, Any], part: str, _: Any, given: Any) -> None:
+    seen[part] = given[0][0]
 
 
 def _matmul(x: Array, weight: Array) -> Array:

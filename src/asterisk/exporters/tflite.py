@@ -19,15 +19,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.exporters import Exporter, Recipe, Written
+from asterisk.exporters import Exporter, Recipe, Samples, Written
 from asterisk.exporters.flatbuffer import ANY, Graph, Operator
-from asterisk.exporters.forward import (
-    UNCALIBRATED,
-    Array,
-    BlockCalibration,
-    Calibration,
-    ForwardPass,
-)
+from asterisk.exporters.forward import PLAIN, Array, BlockCalibration, Calibration, ForwardPass
 from asterisk.exporters.rounding import (
     NF4_BLOCK,
     calibrate_with_scores,
@@ -57,11 +51,7 @@ class TfliteExporter(Exporter):
     )
 
     def write(
-        self,
-        checkpoint: Checkpoint,
-        recipe: Recipe,
-        folder: Path,
-        samples: Sequence[Sequence[int]],
+        self, checkpoint: Checkpoint, recipe: Recipe, folder: Path, samples: Samples
     ) -> Written:
         """Write the model under ``recipe``; see `Exporter.write`."""
         int8, nf4_table = recipe.name != "fp32", recipe.name == "int8-emb4"
@@ -193,12 +183,7 @@ class EncoderGraph(Graph):
         return self.apply(ADD, [scaled, self.constant("norm.bias", bias)], full)
 
     def linear(
-        self,
-        name: str,
-        x: int,
-        weight: Array,
-        bias: Array,
-        calibration: Calibration = UNCALIBRATED,
+        self, name: str, x: int, weight: Array, bias: Array, calibration: Calibration = PLAIN
     ) -> int:
         """Multiply, under int8 with each row of ``x`` quantised by itself as XNNPACK runs.
 
