@@ -104,7 +104,7 @@ def test_the_same_seed_makes_the_same_sets(source, made, tmp_path):
 
 def test_nothing_to_join_leaves_nothing(tmp_path):
     write(tmp_path / "only" / "set" / "test.tsv", [("a", "b")])
-    with pytest.raises(InputError, match="no dev set there has texts to join"):
+    with pytest.raises(InputError, match="no dev set has texts to join"):
         make_long(tmp_path / "long", [tmp_path / "only"], split="dev")
     assert not (tmp_path / "long").exists()
 

@@ -176,7 +176,7 @@ def test_the_owners_card_is_kept_and_a_second_export_says_nothing_twice(small, t
 
 def test_a_card_that_is_no_yaml_is_refused(small, tmp_path):
     (small / "README.md").write_text("---\ntags: [mine\n---\n# Mine\n")
-    with pytest.raises(ArtifactError, match=r"README\.md begins with what is no YAML"):
+    with pytest.raises(ArtifactError, match=r"README\.md does not begin with valid YAML"):
         exported(small, tmp_path / "hub")
     assert not (tmp_path / "hub").exists()
 

@@ -85,7 +85,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     out: Path | None = arguments.out
     # A file that could not be written is refused before minutes are spent.
     if out is not None and not out.absolute().parent.is_dir():
-        raise OutputError(f"cannot write {out}: its folder is not there")
+        raise OutputError(f"cannot write {out}: its folder does not exist")
     if out is not None and out.exists() and not out.is_file():
         raise OutputError(f"cannot write {out}: it is not a plain file")
     report = _report(arguments)

@@ -82,7 +82,7 @@ def make_long(
         elif isinstance(each, Labelled) and each.train and is_topical(each):
             labelled.append(each)
     if not digests.queries and not labelled:
-        raise InputError(f"no {split} set there has texts to join")
+        raise InputError(f"no {split} set has texts to join")
     if corpus is not None and digests.queries:
         for path in files(corpus):
             on_progress(path.name)

@@ -105,7 +105,7 @@ class Report:
                 values[name] = [_row(row) for row in values[name]]
             return cls(**values)
         except (KeyError, TypeError, AttributeError) as failure:
-            raise ValueError(f"an evaluation that is damaged: {failure}") from None
+            raise ValueError(f"a damaged evaluation: {failure}") from None
 
 
 def _row(values: dict[str, Any]) -> RowOf:

@@ -98,7 +98,7 @@ def folders(data: Sequence[Path], wanted: Sequence[str] = ()) -> list[Path]:
         if name not in found:
             raise UnknownName(f"no set named {name!r} in {', '.join(map(str, data))}")
     if not found:
-        raise InputError(f"{', '.join(map(str, data))}: no evaluation sets there")
+        raise InputError(f"{', '.join(map(str, data))}: no evaluation sets")
     return list(found.values())
 
 
@@ -176,7 +176,9 @@ def _retrieval(folder: Path, split: Split) -> Found:
                 if gain > 0:
                     relevant[asked[query]][positions[document]] = gain
             except (KeyError, ValueError):
-                raise InputError(f"{qrels}: {query} {document} {relevance} means nothing") from None
+                raise InputError(
+                    f"{qrels}: {query} {document} {relevance} is no judgement of a known query and document"
+                ) from None
         judged = [index for index, gains in enumerate(relevant) if gains]
         if not judged:
             raise InputError(f"{qrels}: no query has a relevant document")
@@ -193,5 +195,5 @@ def _by_id(path: Path) -> tuple[dict[str, int], list[str]]:
     rows = read(path, 2)
     positions = {row[0]: index for index, row in enumerate(rows)}
     if len(positions) != len(rows):
-        raise InputError(f"{path}: an id stands there twice")
+        raise InputError(f"{path}: an id occurs twice")
     return positions, [row[1] for row in rows]

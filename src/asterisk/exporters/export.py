@@ -219,12 +219,12 @@ class _Attempt:
         if isinstance(first, UsageError) and len(set(map(str, refused.values()))) == 1:
             raise first  # it is about the model, whatever the recipe
         reasons = "; ".join(f"{name}: {one_line(failure)}" for name, failure in refused.items())
-        raise FidelityError(f"no recipe of {self.exporter.format} will do; {reasons}")
+        raise FidelityError(f"no recipe of {self.exporter.format} passes; {reasons}")
 
     def advice(self, larger: Sequence[Recipe]) -> str:
         """Say which of the recipes would pass."""
         for recipe in larger:
-            self.report(recipe, "looking whether it would pass")
+            self.report(recipe, "checking whether it would pass")
             with (
                 tempfile.TemporaryDirectory() as scratch,
                 contextlib.suppress(FidelityError, UsageError),

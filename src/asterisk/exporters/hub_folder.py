@@ -84,8 +84,8 @@ def write_hub_folder(
     """
     if not checkpoint.config.bert_shaped:
         raise UsageError(
-            f"{checkpoint.name} is not of BERT's shape: no loader of others has such an encoder, "
-            "so that it has no hub layout"
+            f"{checkpoint.name} is not of BERT's shape: other people's loaders have no such encoder, "
+            "so it has no hub layout"
         )
     check_name(checkpoint)
     if checkpoint.folder is None:
@@ -167,7 +167,7 @@ def _write_exported(
     config = checkpoint.config
     # Our own runtime makes up for what llama.cpp lacks; other programs that open the file do not.
     if format == "gguf" and config.dense:
-        raise UsageError("llama.cpp's bert has no Dense maps, its vectors would lack them")
+        raise UsageError("llama.cpp's bert has no Dense maps: its vectors would lack them")
     if format == "gguf" and not POOLING[config.pooling]:
         raise UsageError(f"llama.cpp has no pooling by {config.pooling}")
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:

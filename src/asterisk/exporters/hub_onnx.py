@@ -9,10 +9,9 @@ segment: ``token_type_ids`` are part of the signature and always mean the first 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -162,6 +161,11 @@ class BatchGraph(EncoderGraph):
     texts. Here every token has a scale of its own, in standard operators, as LiteRT rounds.
     """
 
+    tokens: ClassVar[tuple[int, ...]] = (0, 0)
+    swapped: ClassVar[Sequence[int]] = (0, 2, 1, 3)
+    transposed: ClassVar[Sequence[int]] = (0, 1, 3, 2)
+    head_axis: ClassVar[int] = 1
+
     def __init__(self, config: ModelConfig, *, quantised: bool) -> None:
         super().__init__(config, None, "", quantised=quantised)
         self.ids = INPUT
@@ -175,20 +179,9 @@ class BatchGraph(EncoderGraph):
         """Add a constant float32 scalar."""
         return self.tensor(np.array(value, np.float32))
 
-    def heads(self, x: str) -> tuple[str, str, str]:
-        """Split [B, T, 3 H] into query, key and value, [B, h, T, d] each."""
-        heads, size = self.config.num_heads, self.config.head_size
-        parts = self.node("Reshape", x, self.integers(0, 0, 3 * heads, size))
-        by_head = self.node("Transpose", parts, perm=[0, 2, 1, 3])
-        query, key, value = self.nodes("Split", 3, by_head, axis=1, num_outputs=3)
-        return query, key, value
-
-    def attend(self, query: str, key: str, value: str, largest: float = math.inf) -> str:  # noqa: ARG002
-        """Attend in all heads at once, to what is no padding: [B, T, H]."""
-        scores = self.node("MatMul", query, self.node("Transpose", key, perm=[0, 1, 3, 2]))
-        shares = self.softmax(self.node("Add", scores, self.hidden))
-        by_token = self.node("Transpose", self.node("MatMul", shares, value), perm=[0, 2, 1, 3])
-        return self.node("Reshape", by_token, self.integers(0, 0, self.config.hidden_size))
+    def softmax(self, x: str) -> str:
+        """Turn each row of scores into shares of what is no padding."""
+        return super().softmax(self.node("Add", x, self.hidden))
 
     def exact(self, name: str, x: str, weight: Array, added: str | Array) -> str:  # noqa: ARG002
         """Multiply in float32, and add."""

@@ -37,7 +37,7 @@ _POOLINGS = {
 def write_owners(folder: Path, checkpoint: Checkpoint) -> None:
     """Write what the owner of ``checkpoint`` says into ``folder``, where `write` completes it.
 
-    ArtifactError where their card begins with what is not YAML: a hub would refuse it.
+    ArtifactError where their card does not begin with valid YAML: a hub would refuse it.
     """
     body = _EARLIER.sub("", checkpoint.card).rstrip() or f"# {checkpoint.name}"
     path = folder / CARD
@@ -48,7 +48,7 @@ def write_owners(folder: Path, checkpoint: Checkpoint) -> None:
         raise
     except Exception as failure:
         raise ArtifactError(
-            f"{checkpoint.folder}/{CARD} begins with what is no YAML: {one_line(failure)[:200]}"
+            f"{checkpoint.folder}/{CARD} does not begin with valid YAML: {one_line(failure)[:200]}"
         ) from None
 
 
@@ -62,7 +62,7 @@ def write(
     """Complete the card of ``checkpoint`` in ``folder``.
 
     ``figures`` are the gate's by file, ``sizes`` those files' in bytes; ``refused`` says by name
-    why a file is not there.
+    why a file is missing.
     """
     hub = plugins.require("huggingface_hub", "export")
     path = folder / CARD
