@@ -84,8 +84,8 @@ def write_hub_folder(
     """
     if not checkpoint.config.bert_shaped:
         raise UsageError(
-            f"{checkpoint.name} is not of BERT's shape: other people's loaders have no such encoder, "
-            "so it has no hub layout"
+            f"{checkpoint.name} is not of BERT's shape: it has no hub layout, since other people's "
+            "loaders have no such encoder"
         )
     check_name(checkpoint)
     if checkpoint.folder is None:
