@@ -177,7 +177,8 @@ def _retrieval(folder: Path, split: Split) -> Found:
                     relevant[asked[query]][positions[document]] = gain
             except (KeyError, ValueError):
                 raise InputError(
-                    f"{qrels}: {query} {document} {relevance} is no judgement of a known query and document"
+                    f"{qrels}: {query} {document} {relevance} is no judgement of a query and "
+                    "a document in these files"
                 ) from None
         judged = [index for index, gains in enumerate(relevant) if gains]
         if not judged:
