@@ -171,14 +171,14 @@ class Product:
     def factors(self, exact: npt.NDArray[np.intp], strength: float) -> Array:
         """Return SmoothQuant's factors, rounded to quarter octaves, their median 1."""
         columns = np.abs(self.weight).max(0)
-        given, held = np.log2(np.maximum([self.largest, columns], TINY))
-        wanted = strength * given - (1 - strength) * held
-        still = (self.largest == 0) | (columns == 0)  # nothing to move
-        still[exact] = True
-        wanted[still] = np.median(wanted)
-        wanted = np.rint(STEPS * (wanted - np.median(wanted))) / STEPS
+        inputs, weights = np.log2(np.maximum([self.largest, columns], TINY))
+        octaves = strength * inputs - (1 - strength) * weights
+        fixed = (self.largest == 0) | (columns == 0)  # nothing to move
+        fixed[exact] = True
+        octaves[fixed] = np.median(octaves)
+        octaves = np.rint(STEPS * (octaves - np.median(octaves))) / STEPS
         # In doubles, whose last bit is another on other machines, but not the float32 of it.
-        factors: Array = np.exp2(wanted.astype(np.float64)).astype(np.float32)
+        factors: Array = np.exp2(octaves.astype(np.float64)).astype(np.float32)
         return factors
 
     def loss(self, calibration: Calibration) -> float:
@@ -234,10 +234,8 @@ def calibrate_with_scores(
         block = {}
         for part, product in products.items():
             smooth = part in free or part != "outer"
-            found = PLAIN
-            if smooth:
-                limit = 0.0 if part in free else SMOOTHING / layers
-                found = product.smoothed(found.exact, limit)
+            limit = 0.0 if part in free else SMOOTHING / layers
+            found = product.smoothed(PLAIN.exact, limit) if smooth else PLAIN
             if part in exact:
                 found = product.with_exact(found, most, smooth=smooth)
             block[part] = found
