@@ -28,11 +28,14 @@ import numpy as np
 import asterisk
 from asterisk.bench.prepare import choose
 from asterisk.common.files import ARTIFACTS, shipped_checkpoint
-from asterisk.exporters import onnx, onnx_graph, tflite, tflite_graph
-from asterisk.exporters.calibration import calibrate, largest_scores
+from asterisk.exporters import onnx, tflite
+from asterisk.exporters import onnx as onnx_graph
+from asterisk.exporters import tflite as tflite_graph
 from asterisk.exporters.export import open_reference
 from asterisk.exporters.flatbuffer import ANY
-from asterisk.exporters.forward import Array, Cures
+from asterisk.exporters.forward import Array
+from asterisk.exporters.forward import BlockCalibration as Cures
+from asterisk.exporters.rounding import calibrate, largest_scores
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.checkpoint import load as load_checkpoint
 from asterisk.runtimes.onnx import INPUT, OUTPUT, WEIGHTS, session_options

@@ -15,8 +15,8 @@ from asterisk.bench.worker import load, serve
 from asterisk.common.errors import AsteriskError, one_line
 
 if TYPE_CHECKING:
-    from asterisk.evaluation.items import Items
     from asterisk.evaluation.models import Model
+    from asterisk.evaluation.tasks import Items
 
 SIMILARITY, RETRIEVAL, PROBE = "Spearman", "nDCG@10", "probe"
 NAMED = {"STS-B": SIMILARITY, "retrieval": RETRIEVAL, "classification": PROBE}
@@ -27,7 +27,10 @@ def quality(model: Model, data: Sequence[Path], split: str, *, probe: bool) -> d
 
     A metric without a set for ``split`` is left out, and so is the last without ``probe``.
     """
-    from asterisk.evaluation import classification, retrieval, sets, similarity
+    from asterisk.evaluation import sets
+    from asterisk.evaluation import tasks as classification
+    from asterisk.evaluation import tasks as retrieval
+    from asterisk.evaluation import tasks as similarity
 
     found: dict[str, list[float]] = {}
 

@@ -14,8 +14,8 @@ import pytest
 
 from asterisk.artifact import Artifact, Manifest, Thresholds, sha256
 from asterisk.common import texts
-from asterisk.exporters.export import choose, export, exporter, formats, open_reference
-from asterisk.exporters.exporter import Exporter, Recipe
+from asterisk.exporters import Exporter, Recipe
+from asterisk.exporters.export import choose, export, find_exporter, formats, open_reference
 from asterisk.model.checkpoint import Checkpoint, load, save
 from asterisk.model.config import ModelConfig, tensor_shapes
 from asterisk.runtimes.engine import ArtifactEngine
@@ -93,7 +93,7 @@ def random_checkpoint(config: ModelConfig, name: str = "toy") -> Checkpoint:
 
 def thresholds_of(format: str, recipe: str, layers: int = 2) -> Thresholds:
     """Return what a recipe is held to."""
-    writer = exporter(format)
+    writer = find_exporter(format)
     return writer.thresholds(choose(writer, recipe), layers)
 
 
@@ -151,7 +151,7 @@ def lines() -> list[str]:
     return [text.text for text in texts.load()]
 
 
-ALL = [(name, recipe.name) for name in formats() for recipe in exporter(name).recipes]
+ALL = [(name, recipe.name) for name in formats() for recipe in find_exporter(name).recipes]
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,8 @@ from asterisk.bench.comparison import compare, parse_limits
 from asterisk.bench.plan import REFERENCE, Row
 from asterisk.bench.results import RowResult
 from asterisk.common.errors import AsteriskError
-from asterisk.exporters.export import choose, exporter
+from asterisk.exporters.export import choose
+from asterisk.exporters.export import find_exporter as exporter
 from asterisk.model.checkpoint import load
 from asterisk.tokenizer import BUILTIN
 

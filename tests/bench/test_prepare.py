@@ -11,8 +11,7 @@ from asterisk.bench.plan import BUCKETS, LONG, Row
 from asterisk.bench.prepare import Prepared, _is_current, choose, cut, prepare
 from asterisk.common.errors import FidelityError, MissingExtra, UsageError
 from asterisk.common.files import shipped_checkpoint
-from asterisk.exporters import export
-from asterisk.exporters.exporter import Recipe
+from asterisk.exporters import Recipe, export
 from asterisk.model.checkpoint import load
 from asterisk.model.hub import open_checkpoint
 from asterisk.tokenizer import gpt2
@@ -68,7 +67,7 @@ def test_what_cannot_be_exported_is_a_line_and_the_rest_goes_on(monkeypatch, cap
             raise FidelityError("cosine_mean 0.90000 is below the recipe's 0.998")
         return Row("strange", "Strange", recipe, "m:f", "p", (), (), 1)
 
-    monkeypatch.setattr(export, "exporter", exporter)
+    monkeypatch.setattr(export, "find_exporter", exporter)
     prepared = Prepared()
     for name in ("absent", "strange"):
         prepare_module._attempt_each(prepared, name, make)

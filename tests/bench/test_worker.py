@@ -15,7 +15,8 @@ from asterisk.bench.plan import Cell, Effort
 from asterisk.bench.prepare import _artifact, _reference
 from asterisk.bench.runner import Request, Work, measure
 from asterisk.bench.worker import parts, samples, warm
-from asterisk.exporters.export import exporter, formats
+from asterisk.exporters.export import find_exporter as exporter
+from asterisk.exporters.export import formats
 
 TINY = Effort(1, 1, 0.0, 3, 0.0, 0.2, 5)
 PREPARED = {

@@ -43,7 +43,7 @@ def test_an_unknown_board():
 @pytest.mark.parametrize("board", boards.BOARDS.values(), ids=str)
 def test_what_a_board_prefers_exists(board):
     for format, recipes in board.recipes.items():
-        assert set(recipes) == {it.name for it in exporting.exporter(format).recipes}
+        assert set(recipes) == {it.name for it in exporting.find_exporter(format).recipes}
         assert board.because(format)
     assert set(board.formats) == set(board.recipes) == set(exporting.formats())
     assert board.rank("tflite", board.recipes["tflite"][0]) == (0, 0)

@@ -42,9 +42,9 @@ def artifact(request) -> Path:
 
 @pytest.fixture(scope="module")
 def default_recipe():
-    from asterisk.exporters.export import exporter
+    from asterisk.exporters.export import find_exporter
 
-    return {name: exporter(name).recipes[0].name for name in FORMATS}
+    return {name: find_exporter(name).recipes[0].name for name in FORMATS}
 
 
 @pytest.mark.skipif(GIVEN is None, reason="this install can make artifacts, too")

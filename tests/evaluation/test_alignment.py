@@ -38,9 +38,13 @@ def aligned(toy, tmp_path_factory):
     return folder
 
 
-def test_it_is_the_projection_made_unit_length(aligned):
+@pytest.fixture(scope="module")
+def alignment(aligned):
+    return Alignment.open(aligned)
+
+
+def test_it_is_the_projection_made_unit_length(aligned, alignment):
     rows = vectors(5)
-    alignment = Alignment.open(aligned)
     checkpoint = load(aligned)
     assert (alignment.dim, alignment.teacher_dim) == (256, 384)
     assert alignment.fingerprint == checkpoint.fingerprint
@@ -52,7 +56,7 @@ def test_it_is_the_projection_made_unit_length(aligned):
         assert np.abs(found - expected).max() < 1e-6
 
 
-def test_numpy_is_enough(aligned, python):
+def test_numpy_is_enough(aligned, alignment, python):
     code = """
 from asterisk.evaluation.alignment import Alignment
 import numpy as np
@@ -61,11 +65,10 @@ print(alignment.project(np.ones((2, 384), np.float32)).shape, alignment.fingerpr
 """
     done = python(BLOCKED + code, aligned)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == f"(2, 256) {load(aligned).fingerprint}"
+    assert done.stdout.strip() == f"(2, 256) {alignment.fingerprint}"
 
 
-def test_a_file_of_its_own(aligned, tmp_path):
-    alignment = Alignment.open(aligned)
+def test_a_file_of_its_own(aligned, alignment, tmp_path):
     alignment.save(tmp_path / "file")
     again = Alignment.open(tmp_path / "file")
     assert again.fingerprint == alignment.fingerprint
@@ -104,13 +107,12 @@ def test_an_artifact_that_carries_it(artifact_of, aligned, tmp_path):
         np.full((2, 384), np.nan, "f4"),
     ],
 )
-def test_vectors_of_no_teacher(aligned, bad):
+def test_vectors_of_no_teacher(alignment, bad):
     with pytest.raises(UsageError, match="teacher_vectors"):
-        Alignment.open(aligned).project(bad)
+        alignment.project(bad)
 
 
-def test_edges(aligned):
-    alignment = Alignment.open(aligned)
+def test_edges(alignment):
     assert alignment.project(vectors(0)).shape == (0, 256)
     assert not alignment.project(np.zeros((1, 384), "f4")).any()
     with pytest.raises(UsageError, match="dim"):

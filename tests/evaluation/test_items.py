@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, v_measure_score
 
-from asterisk.evaluation.items import Clusters, Means, Precision, Ranks, draw
+from asterisk.evaluation.tasks import Clusters, Means, Precision, Ranks, draw
 
 N = 60
 random = np.random.default_rng(3)

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from asterisk.cli import evaluate as command
 from asterisk.common.errors import InputError, MissingExtra, UsageError
 from asterisk.evaluation import run
-from asterisk.evaluation.render import markdown
-from asterisk.evaluation.report import Report
+from asterisk.evaluation.report import Report, markdown
 from asterisk.evaluation.run import Request, evaluate
 
 from .conftest import toy, write_retrieval
@@ -212,7 +211,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(argv, status, data, capsys, tm
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.text(max_size=8), max_size=4))
 def test_any_arguments_are_read_or_refused(words):
     status = 0
@@ -236,6 +235,6 @@ def test_a_missing_extra_is_named(data, opened, monkeypatch):
     def require(module, extra):
         raise MissingExtra(module.split(".")[0], extra)
 
-    monkeypatch.setattr("asterisk.evaluation.items.require", require)
+    monkeypatch.setattr("asterisk.evaluation.tasks.require", require)
     with pytest.raises(MissingExtra, match=r"asterisk-edge\[eval\]"):
         evaluate(request(data, "good", sets=["sts"]))

@@ -11,12 +11,12 @@ from sklearn.metrics import average_precision_score, ndcg_score
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import KNeighborsClassifier
 
-from asterisk.common.vectors import similarity as cosines
-from asterisk.common.vectors import to_binary, to_int8, truncate
-from asterisk.evaluation import classification, clustering, retrieval, sets, similarity
+from asterisk.common.vectors import similarity, to_binary, to_int8, truncate
+from asterisk.evaluation import sets, tasks
 from asterisk.evaluation.logistic_regression import fit
+from asterisk.evaluation.models import nearest, paired, shortened, tfidf, unit
 from asterisk.evaluation.sets import Labelled, Pairs, Retrieval
-from asterisk.evaluation.spaces import nearest, paired, shortened, tfidf, unit
+from asterisk.evaluation.tasks import cluster, is_topical, measure, rank
 
 from .conftest import SUBJECTS, sentence, toy
 
@@ -38,7 +38,7 @@ def test_pairs(graded):
     first, second = labelled(40, seed=0)[0], labelled(40, seed=1)[0]
     scores = [float(i % 5 if graded else i % 2) for i in range(40)]
     model = toy()
-    (items,) = similarity.measure(Pairs("p", first, second, scores, graded), model.space()).values()
+    (items,) = measure(Pairs("p", first, second, scores, graded), model.space()).values()
     a, b = model.vectors(first), model.vectors(second)
     found = np.diag(cosine_similarity(a, b))
     truth = spearmanr(scores, found).statistic if graded else average_precision_score(scores, found)
@@ -52,10 +52,10 @@ def test_probe_and_neighbours_are_scikit_learn_s():
     texts, labels = labelled(120, seed=0)
     asked, truth = labelled(60, seed=1)
     model = toy(noise=2.0)
-    found = classification.measure(Labelled("c", asked, truth, texts, labels), model.space())
+    found = measure(Labelled("c", asked, truth, texts, labels), model.space())
     train, rows = model.vectors(texts), model.vectors(asked)
-    linear = LogisticRegression(C=classification.PENALTY, max_iter=200, tol=1e-3)
-    near = KNeighborsClassifier(classification.NEIGHBOURS, metric="cosine")
+    linear = LogisticRegression(C=tasks.PENALTY, max_iter=200, tol=1e-3)
+    near = KNeighborsClassifier(tasks.NEIGHBOURS, metric="cosine")
     for name, judge in (("probe", linear), ("kNN", near)):
         expected = judge.fit(train, labels).predict(rows) == np.array(truth)
         assert found[name].values.tolist() == expected.tolist()
@@ -67,25 +67,25 @@ def test_head_is_that_of_asterisk_classify():
     asked, truth = labelled(60, seed=1)
     model = toy(noise=2.0)
     each = Labelled("c", asked, truth, texts, labels)
-    assert "head" not in classification.measure(each, model.space())
-    found = classification.measure(each, model.space(), with_head=True)
+    assert "head" not in measure(each, model.space())
+    found = measure(each, model.space(), with_head=True)
     train, rows = model.vectors(texts), model.vectors(asked)
     expected = np.array(fit(train, labels, "any").predict(rows)) == np.array(truth)
     assert found["head"].values.tolist() == expected.tolist()
     assert found["head"].score() > 50
-    assert "head" not in classification.measure(each, tfidf, with_head=True)
+    assert "head" not in measure(each, tfidf, with_head=True)
 
 
 def test_a_label_that_was_never_seen_is_wrong():
     texts, labels = labelled(60, seed=0)
     asked = Labelled("c", texts[:10], ["unseen"] * 10, texts, labels)
-    found = classification.measure(asked, toy().space())
+    found = measure(asked, toy().space())
     assert found["probe"].score() == found["kNN"].score() == 0
 
 
 def test_one_label_tells_nothing():
     texts, _ = labelled(20, seed=0)
-    assert classification.measure(Labelled("c", texts, ["a"] * 20, texts, ["a"] * 20),
+    assert measure(Labelled("c", texts, ["a"] * 20, texts, ["a"] * 20),
                                   toy().space()) == {}  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def test_one_label_tells_nothing():
 def test_clear_clusters_are_found_and_noise_is_not():
     texts, labels = labelled(60, seed=0)
     each = Labelled("g", texts, labels, [], [])
-    assert clustering.worthwhile(each)
+    assert is_topical(each)
 
     def clear(fit, *lists):
         return tuple(
@@ -103,17 +103,17 @@ def test_clear_clusters_are_found_and_noise_is_not():
             for some in lists
         )
 
-    assert clustering.measure(each, clear)["V-measure"].score() == pytest.approx(100)
-    noisy = clustering.measure(each, toy(noise=100.0).space())["V-measure"]
+    assert cluster(each, clear)["V-measure"].score() == pytest.approx(100)
+    noisy = cluster(each, toy(noise=100.0).space())["V-measure"]
     assert noisy.score() < 30
-    assert noisy.score() == clustering.measure(each, toy(noise=100.0).space())["V-measure"].score()
+    assert noisy.score() == cluster(each, toy(noise=100.0).space())["V-measure"].score()
 
 
 def test_short_requests_with_a_train_split_are_not_clustered():
     texts, labels = labelled(30, seed=0)
-    assert not clustering.worthwhile(Labelled("c", texts, labels, texts, labels))
+    assert not is_topical(Labelled("c", texts, labels, texts, labels))
     long = [" ".join([text] * 10) for text in texts]
-    assert clustering.worthwhile(Labelled("c", long, labels, texts, labels))
+    assert is_topical(Labelled("c", long, labels, texts, labels))
 
 
 # --- retrieval
@@ -131,7 +131,7 @@ def test_ndcg_is_scikit_learn_s():
     relevance = np.zeros((QUERIES, DOCUMENTS))
     for query, gains in enumerate(GAINS):
         relevance[query, list(gains)] = list(gains.values())
-    items = retrieval.score(SET, ASKED, FOUND)["nDCG@10"]
+    items = rank(SET, ASKED, FOUND)["nDCG@10"]
     assert items.score() == pytest.approx(100 * ndcg_score(relevance, ASKED @ FOUND.T, k=10))
 
 
@@ -144,7 +144,7 @@ def test_all_figures_are_trec_eval_s():
     }
     judge = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10", "recall.10,100"})
     truth = judge.evaluate(run)
-    found = retrieval.score(SET, ASKED, FOUND)
+    found = rank(SET, ASKED, FOUND)
     for ours, theirs in (
         ("nDCG@10", "ndcg_cut_10"),
         ("recall@10", "recall_10"),
@@ -165,8 +165,8 @@ def test_documents_by_the_teacher():
     documents = student.documents(teacher)
     (rows,) = documents(texts, texts)
     assert rows == pytest.approx(truncate(teacher.vectors(texts), 8), abs=1e-6)
-    found = retrieval.measure(each, student.space(), documents)["nDCG@10"]
-    truth = retrieval.score(each, student.vectors(each.queries), rows)["nDCG@10"]
+    found = measure(each, student.space(), documents)["nDCG@10"]
+    truth = rank(each, student.vectors(each.queries), rows)["nDCG@10"]
     assert found.values.tolist() == truth.values.tolist()
     assert teacher.documents(teacher) is None
 
@@ -192,8 +192,8 @@ def test_queries_and_documents_are_embedded_by_their_role():
     }
     texts, _ = labelled(20, seed=0)
     each = Retrieval("r", [text[:20] for text in texts], texts, [{i: 1.0} for i in range(20)])
-    found = retrieval.measure(each, model.space(role="query"), model.space(role="document"))
-    truth = retrieval.score(
+    found = measure(each, model.space(role="query"), model.space(role="document"))
+    truth = rank(
         each,
         toy().vectors([f"query {text}" for text in each.queries]),
         toy().vectors([f"passage {text}" for text in texts]),
@@ -215,7 +215,7 @@ def test_what_is_left_of_vectors_has_their_cosines(dim):
     ):
         rows = shortened(VECTORS, dim, precision)
         assert rows.dtype == np.float32
-        truth = cosines(small, small, dim=kept.shape[1])
+        truth = similarity(small, small, dim=kept.shape[1])
         assert rows @ rows.T == pytest.approx(truth, abs=1e-5)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from asterisk.common.errors import FidelityError
-from asterisk.exporters.gate import Reference, gate
-from asterisk.exporters.thresholds import thresholds
+from asterisk.exporters import thresholds
+from asterisk.exporters.export import gate
 from asterisk.runtimes.engine import Engine
 from asterisk.runtimes.runtime import Runtime
 from asterisk.runtimes.torch import reference
@@ -57,7 +57,7 @@ def drifting(vector, ids, calls):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "named"),
     [
         (nan, "some length|not finite"),
         (zeros, "all zeros"),
@@ -67,15 +67,13 @@ def drifting(vector, ids, calls):
         (drifting, "depends on its neighbours"),
     ],
 )
-def test_a_fault_is_found(toy, change, told):
-    tokenizer = gpt2()
-    with reference(toy) as truth:
-        candidate = Runtime([Faulty(toy, change)], tokenizer, toy.config, "0")
-        with pytest.raises(FidelityError, match=told):
-            gate(candidate, Reference(truth), INT8)
+def test_a_fault_is_found(toy, toy_reference, change, named):
+    candidate = Runtime([Faulty(toy, change)], gpt2(), toy.config, "0")
+    with pytest.raises(FidelityError, match=named):
+        gate(candidate, toy_reference, INT8)
 
 
-def test_the_reference_passes_its_own_gate(toy):
-    with reference(toy) as truth, reference(toy) as other:
-        figures = gate(other, Reference(truth), INT8)
+def test_the_reference_passes_its_own_gate(toy, toy_reference):
+    with reference(toy) as other:
+        figures = gate(other, toy_reference, INT8)
     assert figures["cosine_min"] == pytest.approx(1)

@@ -12,8 +12,7 @@ import pytest
 from conftest import random_checkpoint
 
 from asterisk.common.errors import UsageError
-from asterisk.exporters.ggml import kind_of
-from asterisk.exporters.gguf import ENTRY, GgufExporter
+from asterisk.exporters.gguf import ENTRY, GgufExporter, tensor_type
 from asterisk.model.checkpoint import load
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.tokenizer.huggingface import CHARACTERS
@@ -84,7 +83,7 @@ def test_the_same_checkpoint_gives_the_same_bytes(long_rows, files, tmp_path, re
 
 
 def test_keys(tmp_path):
-    told = _contents(_read(random_checkpoint(replace(SMALL, vocab_size=50_259)), Q8_0, tmp_path))
+    keys = _contents(_read(random_checkpoint(replace(SMALL, vocab_size=50_259)), Q8_0, tmp_path))
     expected = {
         "general.architecture": "bert",
         "general.file_type": 7,
@@ -105,13 +104,13 @@ def test_keys(tmp_path):
         "tokenizer.ggml.add_eos_token": False,
         "tokenizer.ggml.token_type_count": 1,
     }
-    assert {name: told.get(name) for name in expected} == expected
-    assert told["bert.attention.layer_norm_epsilon"] == pytest.approx(1e-12)
-    tokens, types = told["tokenizer.ggml.tokens"], told["tokenizer.ggml.token_type"]
+    assert {name: keys.get(name) for name in expected} == expected
+    assert keys["bert.attention.layer_norm_epsilon"] == pytest.approx(1e-12)
+    tokens, types = keys["tokenizer.ggml.tokens"], keys["tokenizer.ggml.token_type"]
     assert tokens[262] == "Ġthe"
     assert tokens[-3:] == ["<|endoftext|>", "[PAD]", "[MASK]"]
     assert types == [1] * 50_256 + [3] * 3
-    assert told["tokenizer.ggml.merges"][:2] == ["Ġ t", "Ġ a"]
+    assert keys["tokenizer.ggml.merges"][:2] == ["Ġ t", "Ġ a"]
 
 
 def test_float32_tensors_are_the_checkpoints(small, tmp_path):
@@ -148,7 +147,9 @@ def test_the_mix_of_a_deep_model_is_llama_cpps():
     # Mistral 7B's 32 blocks in any Q4_K_M file: the first and last four, and every third between.
     more = {*range(4), *range(6, 28, 3), *range(28, 32)}
     for part in ("attn_v", "ffn_down", "attn_q", "ffn_up"):
-        six = {i for i in range(32) if kind_of("q4_k_m", f"blk.{i}.{part}.weight", 32) == "Q6_K"}
+        six = {
+            i for i in range(32) if tensor_type("q4_k_m", f"blk.{i}.{part}.weight", 32) == "Q6_K"
+        }
         assert six == (more if part in ("attn_v", "ffn_down") else set())
 
 
@@ -190,7 +191,7 @@ def wordpiece(tmp_path_factory):
 
 
 def test_wordpiece_is_written_as_llama_cpps_converter_writes_it(wordpiece, tmp_path):
-    told = _contents(_read(wordpiece, Q8_0, tmp_path))
+    keys = _contents(_read(wordpiece, Q8_0, tmp_path))
     expected = {
         "bert.pooling_type": 1,
         "tokenizer.ggml.model": "bert",
@@ -207,18 +208,18 @@ def test_wordpiece_is_written_as_llama_cpps_converter_writes_it(wordpiece, tmp_p
         "tokenizer.ggml.normalizer.strip_accents": True,
         "tokenizer.ggml.token_type_count": 1,
     }
-    assert {name: told.get(name) for name in expected} == expected
-    tokens, types = told["tokenizer.ggml.tokens"], told["tokenizer.ggml.token_type"]
+    assert {name: keys.get(name) for name in expected} == expected
+    tokens, types = keys["tokenizer.ggml.tokens"], keys["tokenizer.ggml.token_type"]
     # The first piece of a word is marked, and not the others.
     assert [tokens[i] for i in (101, 1996, 2015, 1)] == ["[CLS]", "▁the", "s", "▁[unused0]"]
     assert [types[i] for i in (0, 100, 101, 102, 103, 1996, 1)] == [3, 3, 3, 3, 3, 1, 1]
 
 
 def test_unigram_is_written_with_its_scores(tmp_path):
-    told = _contents(_read(load(folders.multilingual(tmp_path / "model")), Q8_0, tmp_path))
-    assert told["tokenizer.ggml.model"] == "t5"
-    tokens, types = told["tokenizer.ggml.tokens"], told["tokenizer.ggml.token_type"]
-    scores = told["tokenizer.ggml.scores"]
+    keys = _contents(_read(load(folders.multilingual(tmp_path / "model")), Q8_0, tmp_path))
+    assert keys["tokenizer.ggml.model"] == "t5"
+    tokens, types = keys["tokenizer.ggml.tokens"], keys["tokenizer.ggml.token_type"]
+    scores = keys["tokenizer.ggml.scores"]
     assert len(tokens) == len(types) == len(scores) == 1_536
     assert tokens[:4] == ["<s>", "<pad>", "</s>", "<unk>"]
     assert types[:4] == [3, 3, 3, 2]

@@ -17,7 +17,8 @@ from asterisk.cli.export import main
 from asterisk.common import texts
 from asterisk.common.errors import ArtifactError, OutputError, UsageError
 from asterisk.exporters.export import open_reference
-from asterisk.exporters.hub_folder import FP32, BatchEngine, is_hub_folder, write_hub_folder
+from asterisk.exporters.hub_folder import FORMATS, is_hub_folder, write_hub_folder
+from asterisk.exporters.hub_onnx import FP32, BatchEngine
 from asterisk.model.checkpoint import load, save
 from asterisk.model.config import ModelConfig
 from asterisk.runtimes.torch import reference
@@ -28,8 +29,10 @@ PROMPTS = {"query": "query: ", "document": "passage: "}
 
 
 def exported(source, out, formats=("onnx",)):
+    """Export with an eighth of the gate's texts: what the gate finds is tested elsewhere."""
     checkpoint = load(source)
     with open_reference(checkpoint) as truth:
+        truth.texts = truth.texts[::8]
         return write_hub_folder(checkpoint, formats, out, reference=truth)
 
 
@@ -133,9 +136,7 @@ def test_every_form_of_a_checkpoint_gives_its_fp32_vectors(what, tmp_path):
 
 def test_two_exports_are_the_same_bytes_and_the_manifest_has_them(tmp_path):
     source = ROOT / "checkpoints" / "asterisk-256-wp"
-    for out in ("one", "two"):
-        assert main([str(source), "--layout", "hub", "--out", str(tmp_path / out)]) == 0
-    one, two = (tmp_path / out / "asterisk-256-wp-hub" for out in ("one", "two"))
+    one, two = (exported(source, tmp_path / out, FORMATS).folder for out in ("one", "two"))
     names = [path.relative_to(one).as_posix() for path in one.rglob("*") if path.is_file()]
     _, different, wrong = filecmp.cmpfiles(one, two, names, shallow=False)
     assert (different, wrong) == ([], [])
@@ -175,7 +176,7 @@ def test_the_owners_card_is_kept_and_a_second_export_says_nothing_twice(small, t
 
 def test_a_card_that_is_no_yaml_is_refused(small, tmp_path):
     (small / "README.md").write_text("---\ntags: [mine\n---\n# Mine\n")
-    with pytest.raises(ArtifactError, match=r"README\.md begins with what is no YAML"):
+    with pytest.raises(ArtifactError, match=r"README\.md does not begin with valid YAML"):
         exported(small, tmp_path / "hub")
     assert not (tmp_path / "hub").exists()
 

@@ -8,12 +8,14 @@ import torch
 from model.original_project import build, vectors
 
 import asterisk
-from asterisk.exporters.export import choose, export, exporter
+from asterisk.exporters.export import choose, export, find_exporter, open_reference
 from asterisk.model import original
 from asterisk.model.checkpoint import load, save
 from asterisk.runtimes.load import verify
 
-EVERY = [(name, recipe.name) for name in ("onnx", "tflite") for recipe in exporter(name).recipes]
+EVERY = [
+    (name, recipe.name) for name in ("onnx", "tflite") for recipe in find_exporter(name).recipes
+]
 # Four bits a value are too few for vectors of 32 random elements: the gate says so, rightly.
 WIDE_TABLE = [(name, recipe) for name, recipe in EVERY if "emb4" not in recipe]
 
@@ -27,9 +29,11 @@ def imported(folder, model):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The original at its own size, and what was imported of it."""
+    """The original at its own size, what was imported of it, and the reference."""
     model = build()
-    return model, imported(tmp_path_factory.mktemp("whole"), model)
+    checkpoint = imported(tmp_path_factory.mktemp("whole"), model)
+    with open_reference(checkpoint) as truth:
+        yield model, checkpoint, truth
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,9 @@ def small(tmp_path_factory):
     model = build(1, 0.003, vocabulary=50_258, hidden=64, heads=4, layers=3, out=32, positions=80)
     path = tmp_path_factory.mktemp("small") / "model.pt"
     torch.save(model.state_dict(), path)
-    return model, original.read(path, "small", heads=4)
+    checkpoint = original.read(path, "small", heads=4)
+    with open_reference(checkpoint) as truth:
+        yield model, checkpoint, truth
 
 
 def compare(artifact, model, texts, recipe):
@@ -62,20 +68,20 @@ def compare(artifact, model, texts, recipe):
     ],
 )
 def test_the_whole_original(whole, tmp_path, lines, format, name):
-    model, checkpoint = whole
-    artifact = export(checkpoint, format, name, tmp_path / "out")
+    model, checkpoint, truth = whole
+    artifact = export(checkpoint, format, name, tmp_path / "out", reference=truth)
     assert artifact.config == checkpoint.config
     assert artifact.manifest.fingerprint == checkpoint.fingerprint
     some = [*lines[:60], "[MASK] and [PAD]", "a long text " * 200]
-    compare(artifact, model, some, choose(exporter(format), name))
+    compare(artifact, model, some, choose(find_exporter(format), name))
 
 
 @pytest.mark.parametrize(("format", "name"), WIDE_TABLE)
 def test_without_a_row_for_masks(small, tmp_path, lines, format, name):
-    model, checkpoint = small
-    artifact = export(checkpoint, format, name, tmp_path / "out")
+    model, checkpoint, truth = small
+    artifact = export(checkpoint, format, name, tmp_path / "out", reference=truth)
     some = [*lines[:60], "[MASK] and [PAD]", "a long text " * 200]
-    compare(artifact, model, some, choose(exporter(format), name))
+    compare(artifact, model, some, choose(find_exporter(format), name))
     with asterisk.load(artifact.folder) as runtime:
         assert np.isfinite(runtime.embed_ids([50_257])).all()
         with pytest.raises(asterisk.common.errors.InputError):

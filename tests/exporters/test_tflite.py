@@ -12,8 +12,15 @@ from conftest import random_checkpoint
 from asterisk.common.errors import MissingExtra
 from asterisk.exporters.flatbuffer import ALIGNMENT, ANY, Graph, Operator
 from asterisk.exporters.rounding import quantise_rows
-from asterisk.exporters.tflite import ENTRY, OUTPUT, SIGNATURE, TfliteExporter, sentence_model
-from asterisk.exporters.tflite_graph import INPUT, EncoderGraph
+from asterisk.exporters.tflite import (
+    ENTRY,
+    INPUT,
+    OUTPUT,
+    SIGNATURE,
+    EncoderGraph,
+    TfliteExporter,
+    sentence_model,
+)
 from asterisk.model.config import ModelConfig
 from asterisk.runtimes.torch import TorchEngine
 

@@ -36,8 +36,8 @@ from conftest import random_checkpoint
 from asterisk.artifact import Thresholds, open_artifact
 from asterisk.common import files, texts
 from asterisk.common.errors import OutputError, one_line
+from asterisk.exporters import Recipe, Written
 from asterisk.exporters import export as exporting
-from asterisk.exporters.exporter import Recipe, Written
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.config import ModelConfig
 from asterisk.runtimes.load import verify
@@ -85,7 +85,7 @@ class Truth:
 
 
 def stub() -> None:
-    exporting.exporter = lambda format: Stub()
+    exporting.find_exporter = lambda format: Stub()
     exporting.plugins = SimpleNamespace(require=lambda *_: SimpleNamespace(reference=Truth))
     exporting.open_runtime = lambda artifact: contextlib.nullcontext()
     exporting.gate = lambda *_: {"cosine_min": 1.0}

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from asterisk.exporters import thresholds
 from asterisk.exporters.model_card import TEXTS
-from asterisk.exporters.thresholds import thresholds
 
 from .conftest import MODELS
 from .test_loaders import hold

@@ -11,8 +11,8 @@ import urllib.error
 import numpy as np
 import pytest
 
+from asterisk.exporters import thresholds
 from asterisk.exporters.model_card import TEXTS
-from asterisk.exporters.thresholds import thresholds
 
 from .conftest import BATCH, MODELS, PROMPTS
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import SHIPPED, bare_artifact
 
-from asterisk.exporters.export import choose, exporter
+from asterisk.exporters.export import choose, find_exporter
 from asterisk.model.checkpoint import load
 
 LENGTHS = (1, 2, 9, 20, 128, 512)
@@ -28,7 +28,7 @@ def written(shipped, tmp_path_factory):
     def get(name, recipe):
         if (name, recipe) not in made:
             folder = tmp_path_factory.mktemp(f"{name}-{recipe}")
-            writer = exporter(name)
+            writer = find_exporter(name)
             made[name, recipe] = bare_artifact(writer, shipped, choose(writer, recipe), folder)
         return made[name, recipe]
 

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from conftest import bare_runtime
 
-from asterisk.exporters.tflite import OUTPUT, SIGNATURE, TfliteExporter
-from asterisk.exporters.tflite_graph import INPUT
+from asterisk.exporters.tflite import INPUT, OUTPUT, SIGNATURE, TfliteExporter
 from asterisk.runtimes.tflite import TfliteEngine
 from asterisk.runtimes.torch import reference
 

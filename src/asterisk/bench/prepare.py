@@ -153,7 +153,7 @@ def _attempt_each(prepared: Prepared, format: str, make: Callable[[str], Row]) -
     from asterisk.exporters import export
 
     try:
-        recipes = export.exporter(format).recipes
+        recipes = export.find_exporter(format).recipes
     except AsteriskError as failure:
         prepared.failed[format] = one_line(failure)
         return
@@ -171,7 +171,7 @@ def _artifact(
 ) -> Row:
     from asterisk.exporters import export
 
-    recipe = export.choose(export.exporter(format), recipe_name)
+    recipe = export.choose(export.find_exporter(format), recipe_name)
     folder = artifacts / f"{checkpoint.name}-{format}-{recipe.name}"
     if not _is_current(folder, checkpoint.fingerprint):
         export.export(checkpoint, format, recipe.name, folder, report)

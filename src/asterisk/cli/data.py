@@ -15,7 +15,8 @@ from asterisk.common.errors import UsageError
 from asterisk.common.terminal import Bar, lines_of, report
 
 if TYPE_CHECKING:
-    from asterisk.training.corpora.sources import Row, Source
+    from asterisk.common.corpus import Row
+    from asterisk.training.corpora.sources import Source
 
 PRESETS = ("newsroom",)
 PARTS = ("train", "held-out")
@@ -118,10 +119,11 @@ def _data(arguments: argparse.Namespace) -> None:
 
 def _sources(arguments: argparse.Namespace) -> tuple[list[Source], list[Path]]:
     """Return every source, and those of them that are files."""
+    from asterisk.common import corpus
     from asterisk.training.corpora import sources
 
     pick = None
-    kinds: tuple[str, ...] = sources.LINES + sources.RECORDS
+    kinds: tuple[str, ...] = corpus.LINES + sources.RECORDS
     if arguments.preset is not None and arguments.columns is not None:
         raise UsageError(f"--preset {arguments.preset} says itself which fields are text")
     if arguments.preset is not None:
@@ -129,12 +131,12 @@ def _sources(arguments: argparse.Namespace) -> tuple[list[Source], list[Path]]:
     elif arguments.columns is not None:
         pick = sources.columns(arguments.columns)
     else:
-        kinds = sources.LINES
+        kinds = corpus.LINES
     if not arguments.source and arguments.hugging_face is None:
         raise UsageError("name a file, a folder or a dataset to read")
     files: list[Path] = []
     for path in arguments.source:
-        files += sources.files(path, kinds) if path.is_dir() else [path]
+        files += corpus.files(path, kinds) if path.is_dir() else [path]
     found = [sources.file_source(file, pick) for file in files]
     if arguments.hugging_face is not None:
         if pick is None:
@@ -146,7 +148,8 @@ def _sources(arguments: argparse.Namespace) -> tuple[list[Source], list[Path]]:
 
 def _rows(arguments: argparse.Namespace, files: Sequence[Path]) -> int:
     """Return how many rows will be read, 0 if that is not known before."""
-    from asterisk.training.corpora.sources import LINES, RECORDS
+    from asterisk.common.corpus import LINES
+    from asterisk.training.corpora.sources import RECORDS
 
     if arguments.hugging_face or any(file.suffix not in LINES + RECORDS for file in files):
         return 0  # streamed, or compressed

@@ -111,13 +111,13 @@ def _request(arguments: argparse.Namespace) -> Request:
 def _refuse_unmeasured(folder: Path) -> None:
     """Refuse an artifact that the benchmark would not measure; UsageError, one line."""
     from asterisk.common.files import shipped_checkpoint
-    from asterisk.exporters.export import exporter
+    from asterisk.exporters.export import find_exporter
     from asterisk.model.checkpoint import load
 
     manifest = open_artifact(folder).manifest
     if manifest.fingerprint != load(shipped_checkpoint()).fingerprint:
         raise UsageError(f"--bench measures the shipped checkpoint, and {folder} is of another")
-    if manifest.recipe not in [recipe.name for recipe in exporter(manifest.format).recipes]:
+    if manifest.recipe not in [recipe.name for recipe in find_exporter(manifest.format).recipes]:
         raise UsageError(f"--bench knows no {manifest.format} recipe {manifest.recipe!r}")
 
 

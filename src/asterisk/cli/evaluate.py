@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asterisk.cli.common import Parser, positive, run
-from asterisk.common import terminal
+from asterisk.cli.common import Parser, natural, positive, run
 from asterisk.common.errors import InputError, OutputError, UsageError
+from asterisk.common.terminal import report as tell
 
 if TYPE_CHECKING:
     from asterisk.evaluation.report import Report
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     )
     it.add_argument("--baseline", metavar="MODEL", help="compared with; default: the first")
     it.add_argument("--resamples", type=positive, default=1_000, help="default: 1000")
-    it.add_argument("--seed", type=_seed, default=0, help="of resamples and --make-long (0)")
+    it.add_argument("--seed", type=natural, default=0, help="of resamples and --make-long (0)")
     it.add_argument("--threads", type=positive, default=1, help="to encode with")
     it.add_argument(
         "--head", action="store_true", help="also train asterisk-classify's head on each set"
@@ -71,28 +71,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    from asterisk.evaluation.report import markdown
+
     if arguments.render is not None:
-        print(_rendered(_read(arguments.render)), end="")
+        print(markdown(_read(arguments.render)), end="")
         return
-    if arguments.make_long is not None:
-        _make_long(arguments)
-        return
-    if arguments.make_dev is not None:
-        _make_dev(arguments)
+    if arguments.make_long is not None or arguments.make_dev is not None:
+        _make_sets(arguments)
         return
     if not arguments.models:
         raise UsageError("name at least one model")
-    _check(arguments.out)
-    report = _with_mteb(arguments) if arguments.mteb else _with_sets(arguments)
-    print(_rendered(report), end="", flush=True)
-    if arguments.out is not None:
+    out: Path | None = arguments.out
+    # A file that could not be written is refused before minutes are spent.
+    if out is not None and not out.absolute().parent.is_dir():
+        raise OutputError(f"cannot write {out}: its folder does not exist")
+    if out is not None and out.exists() and not out.is_file():
+        raise OutputError(f"cannot write {out}: it is not a plain file")
+    report = _report(arguments)
+    print(markdown(report), end="", flush=True)
+    if out is not None:
         from asterisk.common.files import replacing_file
 
-        with replacing_file(arguments.out) as staging:
+        with replacing_file(out) as staging:
             staging.write_text(report.to_json(), "utf-8")
 
 
-def _with_sets(arguments: argparse.Namespace) -> Report:
+def _report(arguments: argparse.Namespace) -> Report:
+    if arguments.mteb:
+        from asterisk.evaluation import mteb
+
+        return mteb.evaluate(arguments.models, mteb.tasks_named(arguments.mteb))
     from asterisk.evaluation.run import Request, evaluate
 
     _need(arguments.data, "--data")
@@ -111,51 +119,33 @@ def _with_sets(arguments: argparse.Namespace) -> Report:
         threads=arguments.threads,
         heads=arguments.head,
     )
-    return evaluate(request, terminal.report)
+    return evaluate(request, tell)
 
 
-def _with_mteb(arguments: argparse.Namespace) -> Report:
-    from asterisk.evaluation import mteb
+def _make_sets(arguments: argparse.Namespace) -> None:
+    from asterisk.evaluation.derived_sets import make_dev, make_long
 
-    return mteb.evaluate(arguments.models, mteb.tasks_named(arguments.mteb))
-
-
-def _make_long(arguments: argparse.Namespace) -> None:
-    from asterisk.evaluation.long import make_long
-
-    _need(arguments.data, "--data")
-    sizes = make_long(
-        arguments.make_long,
-        arguments.data,
-        split=arguments.split,
-        corpus=arguments.corpus,
-        seed=arguments.seed,
-        tell=terminal.report,
-    )
-    print(f"{arguments.make_long}: " + ", ".join(f"{name} {n:,}" for name, n in sizes.items()))
-
-
-def _make_dev(arguments: argparse.Namespace) -> None:
-    from asterisk.evaluation.heldout import make_dev
-
-    _need(arguments.corpus, "--corpus")
-    sizes = make_dev(arguments.make_dev, arguments.corpus, tell=terminal.report)
-    print(f"{arguments.make_dev}: " + ", ".join(f"{name} {n:,}" for name, n in sizes.items()))
+    if arguments.make_long is not None:
+        _need(arguments.data, "--data")
+        out: Path = arguments.make_long
+        sizes = make_long(
+            out,
+            arguments.data,
+            split=arguments.split,
+            corpus=arguments.corpus,
+            seed=arguments.seed,
+            on_progress=tell,
+        )
+    else:
+        _need(arguments.corpus, "--corpus")
+        out = arguments.make_dev
+        sizes = make_dev(out, arguments.corpus, on_progress=tell)
+    print(f"{out}: " + ", ".join(f"{name} {n:,}" for name, n in sizes.items()))
 
 
 def _need(value: object, option: str) -> None:
     if not value:
         raise UsageError(f"{option} is needed")
-
-
-def _check(out: Path | None) -> None:
-    """Refuse a file that could not be written before minutes are spent."""
-    if out is None:
-        return
-    if not out.absolute().parent.is_dir():
-        raise OutputError(f"cannot write {out}: its folder is not there")
-    if out.exists() and not out.is_file():
-        raise OutputError(f"cannot write {out}: it is not a plain file")
 
 
 def _read(path: Path) -> Report:
@@ -167,12 +157,6 @@ def _read(path: Path) -> Report:
         raise InputError(f"{path}: {failure.strerror}") from None
     except (ValueError, RecursionError) as failure:
         raise InputError(f"{path}: {failure}") from None
-
-
-def _rendered(report: Report) -> str:
-    from asterisk.evaluation.render import markdown
-
-    return markdown(report)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -191,12 +175,6 @@ def _precisions(text: str) -> tuple[str, ...]:
         if name not in PRECISIONS:
             raise argparse.ArgumentTypeError(f"{name!r} is none of: {', '.join(PRECISIONS)}")
     return _names(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a seed of 0 to 999999999")
-    return int(text)
 
 
 if __name__ == "__main__":

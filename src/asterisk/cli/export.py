@@ -15,8 +15,7 @@ from asterisk.common.files import ARTIFACTS, shipped_checkpoint
 from asterisk.common.terminal import report
 
 if TYPE_CHECKING:
-    from asterisk.exporters.exporter import Recipe
-    from asterisk.exporters.gate import Reference
+    from asterisk.exporters import Recipe
     from asterisk.model.checkpoint import Checkpoint
 
 MOST_TEXTS = 10_000
@@ -77,47 +76,65 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from asterisk.exporters import export as exporting
-
-    if arguments.list:
-        for name in exporting.formats():
-            for recipe in exporting.exporter(name).recipes:
-                print(f"{name:8} {recipe.name:10} {recipe.summary}")
-        return
-    chosen = _chosen(arguments)
-    texts = _texts(arguments.texts) if arguments.texts else []
+    from asterisk.exporters.export import export, find_exporter, formats, open_reference
+    from asterisk.exporters.hub_folder import write_hub_folder
     from asterisk.model.hub import open_checkpoint
 
+    if arguments.list:
+        for name in formats():
+            for recipe in find_exporter(name).recipes:
+                print(f"{name:8} {recipe.name:10} {recipe.summary}")
+        return
+    chosen = _formats(arguments)  # a wrong name is found before the first minute is spent
+    texts = _texts(arguments.texts) if arguments.texts else []
     given = shipped_checkpoint() if arguments.checkpoint is None else arguments.checkpoint
     checkpoint = open_checkpoint(given, arguments.revision)
     checkpoint = _in_spaces_of(checkpoint, arguments.compatible_with)
-    write = _write_hub_folder if arguments.layout == "hub" else _write_artifacts
-    with exporting.open_reference(checkpoint, texts) as reference:
-        refused = write(arguments, checkpoint, chosen, reference)
+    out: Path = arguments.out
+    refused: list[AsteriskError] = []
+    with open_reference(checkpoint, texts) as reference:
+        if arguments.layout == "hub":
+            folder = out / f"{checkpoint.name}-hub"
+            written = write_hub_folder(checkpoint, chosen, folder, report, reference=reference)
+            for name, figures in written.figures.items():
+                _print(folder / name, (folder / name).stat().st_size, figures)
+            refused += written.refused.values()
+        for name in () if arguments.layout == "hub" else chosen:
+
+            def folder_of(recipe: Recipe, name: str = name) -> Path:
+                return out / f"{checkpoint.name}-{name}-{recipe.name}"
+
+            try:
+                artifact = export(
+                    checkpoint, name, arguments.recipe, folder_of, report, reference=reference
+                )
+            except (UsageError, FidelityError) as failure:
+                refused.append(failure)  # of one format; the others are written
+            else:
+                _print(artifact.folder, artifact.size, artifact.manifest.fidelity)
     if refused:
         raise type(refused[0])("; ".join(map(str, refused)))
 
 
-def _chosen(arguments: argparse.Namespace) -> tuple[str, ...]:
-    """Return the formats to write; a wrong name is found before the first minute is spent."""
-    from asterisk.exporters import export as exporting
+def _formats(arguments: argparse.Namespace) -> Sequence[str]:
+    """Return the formats to write; UsageError for names that do not go together."""
+    from asterisk.exporters.export import AUTO, choose, find_exporter, formats
+    from asterisk.exporters.hub_folder import FORMATS
 
     name, recipe_name = arguments.format, arguments.recipe
     if arguments.layout == "hub":
-        from asterisk.exporters.hub_folder import FORMATS
-
         if recipe_name is not None:
             raise UsageError("--recipe does not go with --layout hub, whose recipes are fixed")
         if name not in ("all", *FORMATS):
-            there = ", ".join(FORMATS)
-            raise UnknownName(f"the hub layout has no format {name!r}; there are: {there}")
+            known = ", ".join(FORMATS)
+            raise UnknownName(f"the hub layout has no format {name!r}; there are: {known}")
         return FORMATS if name == "all" else (name,)
-    chosen = exporting.formats() if name == "all" else (name,)
-    if name == "all" and recipe_name not in (None, exporting.AUTO):
+    if name == "all" and recipe_name not in (None, AUTO):
         raise UsageError("--recipe needs one --format: each format has recipes of its own")
-    if recipe_name != exporting.AUTO:
+    chosen = formats() if name == "all" else (name,)
+    if recipe_name != AUTO:
         for format in chosen:
-            exporting.choose(exporting.exporter(format), recipe_name)
+            choose(find_exporter(format), recipe_name)
     return chosen
 
 
@@ -135,50 +152,6 @@ def _in_spaces_of(checkpoint: Checkpoint, models: Sequence[str]) -> Checkpoint:
             )
         spaces |= dict.fromkeys(found)
     return replace(checkpoint, compatible_with=tuple(spaces))
-
-
-def _write_artifacts(
-    arguments: argparse.Namespace,
-    checkpoint: Checkpoint,
-    formats: Sequence[str],
-    reference: Reference,
-) -> list[AsteriskError]:
-    """Write an artifact a format; return why others could not be written."""
-    from asterisk.exporters import export as exporting
-
-    refused: list[AsteriskError] = []
-    for name in formats:
-        start = f"{checkpoint.name}-{name}"
-
-        def place(recipe: Recipe, start: str = start) -> Path:
-            folder: Path = arguments.out / f"{start}-{recipe.name}"
-            return folder
-
-        try:
-            artifact = exporting.export(
-                checkpoint, name, arguments.recipe, place, report, reference=reference
-            )
-        except (UsageError, FidelityError) as failure:
-            refused.append(failure)  # of one format; the others are written
-            continue
-        _print(artifact.folder, artifact.size, artifact.manifest.fidelity)
-    return refused
-
-
-def _write_hub_folder(
-    arguments: argparse.Namespace,
-    checkpoint: Checkpoint,
-    formats: Sequence[str],
-    reference: Reference,
-) -> list[AsteriskError]:
-    """Write the hub folder; return why some of its files could not be written."""
-    from asterisk.exporters.hub_folder import write_hub_folder
-
-    folder = arguments.out / f"{checkpoint.name}-hub"
-    written = write_hub_folder(checkpoint, formats, folder, report, reference=reference)
-    for name, figures in written.figures.items():
-        _print(folder / name, (folder / name).stat().st_size, figures)
-    return list(written.refused.values())
 
 
 def _print(path: Path, size: int, figures: Mapping[str, float]) -> None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
-Places = npt.NDArray[np.intp]
+Positions = npt.NDArray[np.intp]
 NEIGHBOURS = 10
 # Of the 984 texts that ship, 106 pairs are as near as this: one decision is then about a percent.
 # At .8 there are 23 and at .9 three, and a share of three says nothing.
@@ -55,7 +55,7 @@ class Pairs:
     """Agreement of the similarities of all pairs of texts with those under FP32.
 
     ``spearman`` is the rank correlation of the two sets of pairwise cosines, ties averaged: 1 if
-    every ranking by similarity is kept. ``flipped`` is, among the pairs that either side calls
+    every ranking by similarity is the same. ``flipped`` is, among the pairs that either side calls
     duplicates (cosine of at least `DUPLICATE`), the share that only one of them does; 0 where
     neither has any. Relative to those and not to all pairs, since nearly all pairs are unlike by
     any measure: what a person sees is how much of the list of duplicates is another.
@@ -70,7 +70,8 @@ def compare_pairs(ours: Vectors, reference: Vectors) -> Pairs:
 
     Over the first 2,048 rows, so that memory has a bound.
     """
-    a, b = _similarities(ours), _similarities(reference)
+    units = (unit_rows(some[:PAIRED]) for some in (ours, reference))
+    a, b = ((unit @ unit.T)[np.triu_indices(len(unit), 1)] for unit in units)
     return Pairs(spearman(a, b), flipped(a, b))
 
 
@@ -110,14 +111,14 @@ def overlap(a: Doubles, b: Doubles) -> float:
     return common(nearest(a, a), nearest(b, b))
 
 
-def common(near: Places, others: Places) -> float:
+def common(near: Positions, others: Positions) -> float:
     """Return the mean share that the rows of two results of `nearest`, [n, k], have in common."""
     shared = [len(np.intersect1d(x, y)) for x, y in zip(near, others, strict=True)]
     return float(np.mean(shared) / near.shape[1])
 
 
-def nearest(queries: Doubles, index: Doubles) -> Places:
-    """Return the places [n, k] in ``index`` of the ten nearest to each query, in no order.
+def nearest(queries: Doubles, index: Doubles) -> Positions:
+    """Return the positions [n, k] in ``index`` of the ten nearest to each query, in no order.
 
     Unit rows [n, d] of the same n texts; a text is no neighbour of its own.
     """
@@ -127,14 +128,8 @@ def nearest(queries: Doubles, index: Doubles) -> Places:
     return np.argpartition(-similar, count - 1, axis=1)[:, :count]
 
 
-def _similarities(vectors: Vectors) -> Doubles:
-    unit = unit_rows(vectors[:PAIRED])
-    pairs: Doubles = (unit @ unit.T)[np.triu_indices(len(unit), 1)]
-    return pairs
-
-
 def _ranks(values: Doubles) -> Doubles:
-    """Return ranks from 0, the mean of their places for values that are equal."""
+    """Return ranks from 0, the mean of their positions for values that are equal."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])

@@ -1,23 +1,93 @@
-"""Whatever gives vectors, opened by what a user calls it."""
+"""Models opened by what a user calls them, and their vectors as tasks see them: unit rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from asterisk.common.errors import ArtifactError, InputError, MissingExtra, one_line
 from asterisk.common.plugins import require
-from asterisk.evaluation.spaces import PrecisionName, Rows, Space, Vectors, shortened, tfidf, unit
+from asterisk.common.vectors import to_binary, to_int8, truncate
 from asterisk.model.config import prompt_name_of
 
 TFIDF = "tfidf"
+BLOCK = 1_000  # queries whose similarities are held at once
+Vectors = npt.NDArray[np.float32]
+Rows = Any
+"""Unit rows: float32 [n, d], or SciPy's sparse rows of that shape."""
+PrecisionName = Literal["float32", "int8", "binary"]
 Role = Literal["", "query", "document"]
 Encode = Callable[[list[str]], Vectors]
 _ROLES: tuple[Role, ...] = ("query", "document")
+
+
+class Space(Protocol):
+    """Texts to rows that can be compared with each other."""
+
+    def __call__(self, fit: Sequence[str], /, *lists: Sequence[str]) -> tuple[Rows, ...]:
+        """Return the rows of each list; ``fit`` is what a space that learns may learn from."""
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Return rows of unit length, float32 [n, d]; a zero row stays zero."""
+    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
+    rows: Vectors = vectors / np.maximum(lengths, np.float32(1e-12))
+    return rows
+
+
+def shortened(vectors: Vectors, dim: int | None, precision: PrecisionName) -> Vectors:
+    """Return what is left of float32 [n, d] after truncation and quantisation, as unit rows.
+
+    Quantised rows are widened again, which keeps their cosines as `similarity` has them and lets
+    a classifier see what a reader of the small vectors would.
+    """
+    short = vectors if dim is None else truncate(vectors, dim)
+    if precision == "int8":
+        return unit(to_int8(short).astype(np.float32))
+    if precision == "binary":
+        bits = np.unpackbits(to_binary(short), axis=1, count=short.shape[1])
+        return unit(bits.astype(np.float32) * 2 - 1)
+    return unit(short)
+
+
+def tfidf(fit: Sequence[str], /, *lists: Sequence[str]) -> tuple[Rows, ...]:
+    """Return rows in the space of TF-IDF: scikit-learn's words, 1 + log of counts, of ``fit``."""
+    text = require("sklearn.feature_extraction.text", "eval")
+    vectorizer = text.TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
+    try:
+        vectorizer.fit(fit)
+    except ValueError:  # no word of two letters anywhere
+        vectorizer.set_params(token_pattern=r"(?u)\S+").fit(fit)  # noqa: S106
+    return tuple(vectorizer.transform(texts) for texts in lists)
+
+
+def paired(first: Rows, second: Rows) -> npt.NDArray[np.float64]:
+    """Return the cosine of each row with its counterpart, float64 [n]."""
+    if isinstance(first, np.ndarray):
+        return np.asarray(np.einsum("nd,nd->n", first, second), np.float64)
+    return np.asarray(first.multiply(second).sum(1), np.float64).ravel()
+
+
+def nearest(
+    queries: Rows, documents: Rows, count: int
+) -> Iterator[tuple[npt.NDArray[np.intp], Vectors]]:
+    """Yield, a block of queries at a time, the nearest documents and their cosines [q, count].
+
+    Nearest first, the earlier document first where cosines are equal.
+    """
+    count = min(count, documents.shape[0])
+    for start in range(0, queries.shape[0], BLOCK):
+        similar = queries[start : start + BLOCK] @ documents.T
+        similar = similar if isinstance(similar, np.ndarray) else similar.toarray()
+        near = np.argpartition(-similar, count - 1, axis=1)[:, :count]
+        values = np.take_along_axis(similar, near, 1)
+        order = np.lexsort((near, -values), axis=1)
+        yield np.take_along_axis(near, order, 1), np.take_along_axis(values, order, 1)
 
 
 @dataclass
@@ -41,7 +111,7 @@ class Model:
     projection: Vectors | None = None
     spaces: tuple[str, ...] = ()
     note: str = ""
-    known: dict[tuple[Role, str], Vectors] = field(default_factory=dict, repr=False)
+    cache: dict[tuple[Role, str], Vectors] = field(default_factory=dict, repr=False)
 
     @property
     def fingerprint(self) -> str | None:
@@ -53,14 +123,14 @@ class Model:
         encode = self.by_role.get(role)
         if encode is None:
             encode, role = self.encode, ""
-        new = [text for text in dict.fromkeys(texts) if (role, text) not in self.known]
+        new = [text for text in dict.fromkeys(texts) if (role, text) not in self.cache]
         if new:
-            made = np.asarray(encode(new), np.float32)
-            if not np.isfinite(made).all():
+            vectors = np.asarray(encode(new), np.float32)
+            if not np.isfinite(vectors).all():
                 raise ArtifactError(f"{self.name} gives values that are not finite")
             keys = [(role, text) for text in new]
-            self.known.update(zip(keys, unit(made), strict=True))
-        return np.stack([self.known[role, text] for text in texts])
+            self.cache.update(zip(keys, unit(vectors), strict=True))
+        return np.stack([self.cache[role, text] for text in texts])
 
     def space(
         self, dim: int | None = None, precision: PrecisionName = "float32", role: Role = ""
@@ -90,24 +160,10 @@ class Model:
             )
 
         def rows(_: Sequence[str], /, *lists: Sequence[str]) -> tuple[Rows, ...]:
-            return tuple(
-                shortened(unit(teacher.vectors(texts, "document") @ projection.T), dim, precision)
-                for texts in lists
-            )
+            vectors = (unit(teacher.vectors(texts, "document") @ projection.T) for texts in lists)
+            return tuple(shortened(each, dim, precision) for each in vectors)
 
         return rows
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """TF-IDF, which has no vectors of its own before it has seen a set's texts."""
-
-    name: str = TFIDF
-    opened_by: str = "scikit-learn"
-
-    def space(self) -> Space:
-        """Return the space that each task fits anew."""
-        return tfidf
 
 
 def open_model(name: str, *, threads: int = 1, longest: int | None = None) -> Model:
@@ -137,16 +193,15 @@ def open_model(name: str, *, threads: int = 1, longest: int | None = None) -> Mo
 
 def _ours(name: str, folder: Path, threads: int) -> Model:
     import asterisk
-    from asterisk.model.checkpoint import is_checkpoint
-    from asterisk.model.checkpoint import load as load_checkpoint
+    from asterisk.model.checkpoint import is_checkpoint, load
 
     runtime = asterisk.load(folder, threads=threads)
-    projection = load_checkpoint(folder).teacher_projection if is_checkpoint(folder) else None
+    projection = load(folder).teacher_projection if is_checkpoint(folder) else None
 
     def encoder(prompt: str) -> Encode:
         return lambda texts: runtime.encode(texts, prompt=prompt, show_progress=True)
 
-    usual = runtime.prompt()
+    default = runtime.prompt()
     names = {role: prompt_name_of(role, runtime.prompts) for role in _ROLES}
     prompts = {role: runtime.prompt(name) for role, name in names.items()}
     return Model(
@@ -154,8 +209,8 @@ def _ours(name: str, folder: Path, threads: int) -> Model:
         opened_by=f"asterisk {runtime.format}",
         size=runtime.config.embedding_size,
         longest=runtime.config.max_seq_length,
-        encode=encoder(usual),
-        by_role={role: encoder(prompt) for role, prompt in prompts.items() if prompt != usual},
+        encode=encoder(default),
+        by_role={role: encoder(prompt) for role, prompt in prompts.items() if prompt != default},
         projection=projection,
         spaces=(runtime.fingerprint, *runtime.compatible_with),
     )
@@ -182,39 +237,33 @@ def _sentence_transformer(
             f"{name} is no artifact, checkpoint or sentence-transformers model: {one_line(failure)}"
         ) from None
     if longest is not None:
-        _lengthen(opened, longest, name)
+        config = getattr(getattr(opened[0], "auto_model", None), "config", None)
+        most = getattr(config, "max_position_embeddings", None)
+        if most is not None and longest > most:
+            raise InputError(f"{name} reads at most {most} tokens, not {longest}")
+        opened.max_seq_length = longest
 
     def encoder(call: Any) -> Encode:
         return lambda texts: call(texts, convert_to_numpy=True, show_progress_bar=False)
 
     encode = encoder(opened.encode)
-    prompted = any(opened.prompts.values())
+    roles = _ROLES if any(opened.prompts.values()) else ()
     return Model(
         name=name,
         opened_by="sentence-transformers",
         size=int(encode(["size"]).shape[1]),
         longest=getattr(opened, "max_seq_length", None),
         encode=encode,
+        by_role={role: encoder(getattr(opened, f"encode_{role}")) for role in roles},
         spaces=_spaces(Path(source)),
-        by_role={role: encoder(getattr(opened, f"encode_{role}")) for role in _ROLES}
-        if prompted
-        else {},
     )
 
 
 def _spaces(folder: Path) -> tuple[str, ...]:
-    """Return the fingerprint of a folder, if it opens as a checkpoint, too."""
-    from asterisk.model.checkpoint import load as load_checkpoint
+    """Return the fingerprint of a folder that opens as a checkpoint, too."""
+    from asterisk.model.checkpoint import load
 
     try:
-        return (load_checkpoint(folder).fingerprint,)
+        return (load(folder).fingerprint,)
     except ArtifactError:
         return ()
-
-
-def _lengthen(opened: Any, longest: int, name: str) -> None:
-    config = getattr(getattr(opened[0], "auto_model", None), "config", None)
-    most = getattr(config, "max_position_embeddings", None)
-    if most is not None and longest > most:
-        raise InputError(f"{name} reads at most {most} tokens, not {longest}")
-    opened.max_seq_length = longest

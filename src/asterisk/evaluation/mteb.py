@@ -9,9 +9,8 @@ import numpy as np
 
 from asterisk.common.errors import AsteriskError, UnknownName, UsageError, one_line
 from asterisk.common.plugins import require
-from asterisk.evaluation.models import TFIDF, Model, open_model
+from asterisk.evaluation.models import TFIDF, Model, Vectors, open_model, paired, unit
 from asterisk.evaluation.report import Cell, Column, Report, RowOf
-from asterisk.evaluation.spaces import Vectors, paired, unit
 
 EXTRA = "mteb"
 
@@ -120,8 +119,7 @@ def evaluate(models: Sequence[str], tasks: Sequence[Any]) -> Report:
 
 
 def _rows(vectors: Any) -> Vectors:
-    rows = np.asarray(vectors, np.float32)
-    return unit(np.atleast_2d(rows))
+    return unit(np.atleast_2d(np.asarray(vectors, np.float32)))
 
 
 def _tensor(values: Any) -> Any:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from asterisk.common.errors import InputError, UsageError
-from asterisk.evaluation import classification, clustering, retrieval, sets, similarity
-from asterisk.evaluation.compare import Measured, averages, compare
-from asterisk.evaluation.items import Items, draw
-from asterisk.evaluation.models import TFIDF, Model, Words, open_model
-from asterisk.evaluation.report import Column, Report
-from asterisk.evaluation.sets import EvaluationSet, Labelled, Pairs, Split
-from asterisk.evaluation.spaces import PrecisionName, Space
+from asterisk.evaluation import sets, tasks
+from asterisk.evaluation.models import TFIDF, Model, PrecisionName, Space, open_model, tfidf
+from asterisk.evaluation.report import Column, Measured, Report, averages, compare
+from asterisk.evaluation.sets import EvaluationSet, Labelled, Retrieval, Split
 
 PACKAGES = ("asterisk-edge", "numpy", "scipy", "scikit-learn", "torch", "sentence-transformers")
 ASYMMETRIC = "asymmetric"
@@ -49,8 +46,8 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A column with the space its tasks are measured in.
+class _Spaces:
+    """A column with the spaces its tasks are measured in.
 
     Retrieval has queries and documents, each in a space for their role if the model has prompts;
     ``teacher`` gives the teacher's documents in the same space, if there are any.
@@ -63,157 +60,132 @@ class Seen:
     teacher: Space | None = None
 
 
-def evaluate(request: Request, tell: Callable[[str], None] = lambda line: None) -> Report:
+def evaluate(request: Request, on_progress: Callable[[str], None] = lambda line: None) -> Report:
     """Carry out ``request``; raises what opening and reading raise, before anything is encoded."""
-    names = list(dict.fromkeys(request.models))
-    everyone = list(dict.fromkeys([*names, *([request.teacher] if request.teacher else [])]))
-    baseline = request.baseline or everyone[0]
-    if baseline not in everyone:
-        raise UsageError(f"the baseline {baseline} is none of: {', '.join(everyone)}")
+    names = list(dict.fromkeys([*request.models, *filter(None, [request.teacher])]))
+    baseline = request.baseline or names[0]
+    if baseline not in names:
+        raise UsageError(f"the baseline {baseline} is none of: {', '.join(names)}")
     if request.teacher == TFIDF:
         raise UsageError(f"{TFIDF} cannot be a teacher")
-    found = [
-        sets.load(folder, request.split) for folder in sets.folders(request.data, request.sets)
-    ]
+    folders = sets.folders(request.data, request.sets)
+    found = [sets.load(folder, request.split) for folder in folders]
     notes = [note for each in found for note in each.notes]
-    todo = [each for some in found for each in some.sets]
-    if not todo:
+    selected = [each for some in found for each in some.sets]
+    if not selected:
         raise InputError("; ".join(notes))
-    models: dict[str, Model | Words] = {
-        name: Words()
-        if name == TFIDF
-        else open_model(
-            name,
-            threads=request.threads,
-            longest=request.teacher_length if name == request.teacher else None,
-        )
-        for name in everyone
-    }
-    notes += [it.note for it in models.values() if isinstance(it, Model) and it.note]
-    seen = _columns(models, request)
-    first = next(it.column.label for it in seen if it.column.model == baseline)
-    teacher = next((it.column.label for it in seen if it.column.model == request.teacher), None)
+    models: dict[str, Model | None] = {}
+    for name in names:
+        models[name] = None
+        if name != TFIDF:
+            longest = request.teacher_length if name == request.teacher else None
+            models[name] = open_model(name, threads=request.threads, longest=longest)
+    notes += [model.note for model in models.values() if model and model.note]
+    columns = list(_columns(models, request))
+    first = next(it.column.label for it in columns if it.column.model == baseline)
+    teacher = next((it.column.label for it in columns if it.column.model == request.teacher), None)
     measured: list[Measured] = []
-    for number, each in enumerate(todo, 1):
-        tell(f"{each.name}, {number} of {len(todo)}")
-        measured += _measure(each, seen, request)
+    for number, each in enumerate(selected, 1):
+        on_progress(f"{each.name}, {number} of {len(selected)}")
+        measured += _measure(each, columns, request)
     if not measured:
         raise InputError("nothing can be measured: every set has a single label")
-    rows = compare(measured, baseline=first, teacher=teacher)
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
     return Report(
-        settings=_settings(request, first, teacher),
-        versions=_versions(),
-        columns=[it.column for it in seen],
-        rows=rows,
+        settings={
+            "data": [str(path) for path in request.data],
+            "sets": list(request.sets),
+            "split": request.split,
+            "teacher": teacher,
+            "teacher_length": request.teacher_length,
+            "baseline": first,
+            "resamples": request.resamples,
+            "seed": request.seed,
+            "neighbours": tasks.NEIGHBOURS,
+            "heads": request.heads,
+            "probe_c": tasks.PENALTY,
+            "probe_iterations": tasks.ITERATIONS,
+            "kmeans_seeds": list(tasks.SEEDS),
+        },
+        versions=versions,
+        columns=[it.column for it in columns],
+        rows=compare(measured, baseline=first, teacher=teacher),
         averages=averages(measured, baseline=first, teacher=teacher),
         notes=notes,
     )
 
 
-def _columns(models: dict[str, Model | Words], request: Request) -> list[Seen]:
-    """Return one column for each model, dimension and precision; the teacher's is never cut."""
+def _columns(models: dict[str, Model | None], request: Request) -> Iterator[_Spaces]:
+    """Yield a column for each model, dimension and precision; the teacher's is never cut.
+
+    A model that is None is TF-IDF, which has no vectors of its own before it has seen a set's
+    texts.
+    """
     teacher = models[request.teacher] if request.teacher else None
-    seen = []
+    short = [Path(name).name for name in models]
     for name, model in models.items():
-        label = _label(name, list(models))
-        if isinstance(model, Words):
-            words = model.space()
-            seen.append(Seen(Column(label, name, model.opened_by, None, "float32"), words, words))
+        # The folder's own name, or all of it where others share that.
+        label = Path(name).name or name
+        label = label if short.count(label) == 1 else name
+        if model is None:
+            yield _Spaces(Column(label, name, "scikit-learn", None, "float32"), tfidf, tfidf)
             continue
         choices: list[tuple[int | None, PrecisionName]] = [(None, "float32")]
         if model is not teacher:
-            choices = [
-                (dim, kind) for dim in request.dims or (None,) for kind in request.precisions
-            ]
-        for dim, kind in choices:
+            choices = [(dim, p) for dim in request.dims or (None,) for p in request.precisions]
+        for dim, precision in choices:
             if dim is not None and dim > model.size:
                 raise UsageError(f"--dim {dim}: {name} has {model.size} dimensions")
-            marks = ([f"{dim}d"] if dim else []) + ([kind] if kind != "float32" else [])
+            marks = [f"{dim}d"] if dim else []
+            marks += [precision] if precision != "float32" else []
             asymmetric = None
-            if isinstance(teacher, Model) and model is not teacher:
-                asymmetric = model.documents(teacher, dim, kind)
-            column = Column(
-                " ".join([label, *marks]),
-                name,
-                model.opened_by,
-                dim or model.size,
-                kind,
-                model.longest,
-                model.fingerprint,
+            if teacher is not None and model is not teacher:
+                asymmetric = model.documents(teacher, dim, precision)
+            yield _Spaces(
+                Column(
+                    label=" ".join([label, *marks]),
+                    model=name,
+                    opened_by=model.opened_by,
+                    dim=dim or model.size,
+                    precision=precision,
+                    longest=model.longest,
+                    fingerprint=model.fingerprint,
+                ),
+                model.space(dim, precision),
+                model.space(dim, precision, "query"),
+                model.space(dim, precision, "document"),
+                asymmetric,
             )
-            seen.append(
-                Seen(
-                    column,
-                    model.space(dim, kind),
-                    model.space(dim, kind, "query"),
-                    model.space(dim, kind, "document"),
-                    asymmetric,
-                )
-            )
-    return seen
 
 
-def _measure(each: EvaluationSet, seen: Sequence[Seen], request: Request) -> list[Measured]:
+def _measure(each: EvaluationSet, columns: Sequence[_Spaces], request: Request) -> list[Measured]:
+    """Return what one set measures in every column."""
     rows: dict[tuple[str, str], Measured] = {}
+    counts = tasks.draw(each.name, len(each), resamples=request.resamples, seed=request.seed)
 
-    def add(task: str, group: str, column: str, found: dict[str, Items]) -> None:
+    def add(column: str, found: dict[str, tasks.Items], kind: str = "") -> None:
         for metric, items in found.items():
-            average = GROUPS.get(metric)
-            row = rows.get((task, metric))
-            if row is None:
-                of = None if average is None else average + group
-                symmetric = each.name if group else None
-                row = rows[task, metric] = Measured(task, metric, of, len(items), symmetric)
-            row.add(column, items.score(), items.resampled(counts))
+            task = each.name + kind
+            if (task, metric) not in rows:
+                average = GROUPS.get(metric)
+                group = None if average is None else average + kind
+                symmetric = each.name if kind else None
+                rows[task, metric] = Measured(task, metric, group, len(items), symmetric)
+            rows[task, metric].add(column, items.score(), items.resampled(counts))
 
-    counts = draw(each.name, len(each), resamples=request.resamples, seed=request.seed)
-    for it in seen:
+    for it in columns:
         label = it.column.label
-        if isinstance(each, Pairs):
-            add(each.name, "", label, similarity.measure(each, it.space))
-        elif isinstance(each, Labelled):
-            if each.train:
-                found = classification.measure(each, it.space, with_head=request.heads)
-                add(each.name, "", label, found)
-            if clustering.worthwhile(each):
-                add(each.name, "", label, clustering.measure(each, it.space))
-        else:
-            add(each.name, "", label, retrieval.measure(each, it.queries, it.documents))
+        if isinstance(each, Retrieval):
+            add(label, tasks.measure(each, it.queries, it.documents))
             if it.teacher is not None:
-                found = retrieval.measure(each, it.queries, it.teacher)
-                add(f"{each.name}, {ASYMMETRIC}", f", {ASYMMETRIC}", label, found)
-    return list(rows.values())
-
-
-def _label(name: str, names: Sequence[str]) -> str:
-    """Return the folder's own name, or all of ``name`` where others share it."""
-    short = Path(name).name or name
-    return short if [Path(other).name for other in names].count(short) == 1 else name
-
-
-def _settings(request: Request, baseline: str, teacher: str | None) -> dict[str, object]:
-    return {
-        "data": [str(path) for path in request.data],
-        "sets": list(request.sets),
-        "split": request.split,
-        "teacher": teacher,
-        "teacher_length": request.teacher_length,
-        "baseline": baseline,
-        "resamples": request.resamples,
-        "seed": request.seed,
-        "neighbours": classification.NEIGHBOURS,
-        "heads": request.heads,
-        "probe_c": classification.PENALTY,
-        "probe_iterations": classification.ITERATIONS,
-        "kmeans_seeds": list(clustering.SEEDS),
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
+                add(label, tasks.measure(each, it.queries, it.teacher), f", {ASYMMETRIC}")
             continue
-    return found
+        add(label, tasks.measure(each, it.space, with_head=request.heads))
+        if isinstance(each, Labelled) and tasks.is_topical(each):
+            add(label, tasks.cluster(each, it.space))
+    return list(rows.values())

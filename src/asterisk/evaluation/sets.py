@@ -98,7 +98,7 @@ def folders(data: Sequence[Path], wanted: Sequence[str] = ()) -> list[Path]:
         if name not in found:
             raise UnknownName(f"no set named {name!r} in {', '.join(map(str, data))}")
     if not found:
-        raise InputError(f"{', '.join(map(str, data))}: no evaluation sets there")
+        raise InputError(f"{', '.join(map(str, data))}: no evaluation sets")
     return list(found.values())
 
 
@@ -110,18 +110,32 @@ def load(folder: Path, split: Split) -> Found:
     if (folder / "corpus.tsv").is_file():
         return _retrieval(folder, split)
     files = {name: folder / f"{name}.tsv" for name in ("train", "dev", "test")}
-    there = [path for path in files.values() if path.is_file()]
-    if not there:
+    files = {name: path for name, path in files.items() if path.is_file()}
+    if not files:
         raise InputError(f"{folder}: unknown layout, neither corpus.tsv nor train, dev or test.tsv")
-    width = _width(there[0])
-    parts = {name: read(path, width) if path.is_file() else [] for name, path in files.items()}
-    if split == "dev" and not parts["dev"]:
-        parts["dev"] = [row for row in parts["train"] if in_dev(row)]
-        parts["train"] = [row for row in parts["train"] if not in_dev(row)]
-    if not parts[split]:
+    first = next(iter(files.values()))
+    _, line = next(lines(first), ("", ""))
+    width = line.count("\t") + 1
+    if width not in (2, 3):
+        raise InputError(f"{first}: unknown layout, {width} columns where 2 or 3 are known")
+    parts = {name: read(path, width) for name, path in files.items()}
+    train, rows = parts.get("train", []), parts.get(split, [])
+    if split == "dev" and not rows:
+        rows = [row for row in train if in_dev(row)]
+        train = [row for row in train if not in_dev(row)]
+    if not rows:
         return Found(notes=[f"{folder.name} has no {split} split"])
-    make = _pairs if width == 3 else _labelled
-    return Found([make(folder, parts[split], parts["train"])])
+    if width == 2:
+        labels, texts = [row[0] for row in rows], [row[1] for row in rows]
+        learnt = [row[1] for row in train], [row[0] for row in train]
+        return Found([Labelled(folder.name, texts, labels, *learnt)])
+    try:
+        scores = [float(row[0]) for row in rows]
+    except ValueError:
+        raise InputError(f"{folder}: unknown layout, a pair's first column is no number") from None
+    graded = not set(scores) <= {0.0, 1.0}
+    first_texts, second_texts = [row[1] for row in rows], [row[2] for row in rows]
+    return Found([Pairs(folder.name, first_texts, second_texts, scores, graded)])
 
 
 def in_dev(row: Row) -> bool:
@@ -143,33 +157,6 @@ def read(path: Path, width: int) -> list[Row]:
     return rows
 
 
-def _width(path: Path) -> int:
-    _, line = next(lines(path), ("", ""))
-    width = line.count("\t") + 1
-    if width not in (2, 3):
-        raise InputError(f"{path}: unknown layout, {width} columns where 2 or 3 are known")
-    return width
-
-
-def _pairs(folder: Path, rows: list[Row], _: list[Row]) -> Pairs:
-    try:
-        scores = [float(row[0]) for row in rows]
-    except ValueError:
-        raise InputError(f"{folder}: unknown layout, a pair's first column is no number") from None
-    graded = not set(scores) <= {0.0, 1.0}
-    return Pairs(folder.name, [r[1] for r in rows], [r[2] for r in rows], scores, graded)
-
-
-def _labelled(folder: Path, rows: list[Row], train: list[Row]) -> Labelled:
-    return Labelled(
-        folder.name,
-        [row[1] for row in rows],
-        [row[0] for row in rows],
-        [row[1] for row in train],
-        [row[0] for row in train],
-    )
-
-
 def _retrieval(folder: Path, split: Split) -> Found:
     is_dev = any("dev" in re.split(r"[_\-.]", name) for name in (folder.name, folder.parent.name))
     if is_dev != (split == "dev"):
@@ -189,13 +176,16 @@ def _retrieval(folder: Path, split: Split) -> Found:
                 if gain > 0:
                     relevant[asked[query]][positions[document]] = gain
             except (KeyError, ValueError):
-                raise InputError(f"{qrels}: {query} {document} {relevance} means nothing") from None
-        kept = [index for index, gains in enumerate(relevant) if gains]
-        if not kept:
+                raise InputError(
+                    f"{qrels}: {query} {document} {relevance} is no judgement of a query and "
+                    "a document in these files"
+                ) from None
+        judged = [index for index, gains in enumerate(relevant) if gains]
+        if not judged:
             raise InputError(f"{qrels}: no query has a relevant document")
         name = folder.name + suffix.replace("_", ":", 1)
         found.sets.append(
-            Retrieval(name, [queries[i] for i in kept], documents, [relevant[i] for i in kept])
+            Retrieval(name, [queries[i] for i in judged], documents, [relevant[i] for i in judged])
         )
     if not found.sets:
         raise InputError(f"{folder}: unknown layout, corpus.tsv without queries.tsv")
@@ -206,5 +196,5 @@ def _by_id(path: Path) -> tuple[dict[str, int], list[str]]:
     rows = read(path, 2)
     positions = {row[0]: index for index, row in enumerate(rows)}
     if len(positions) != len(rows):
-        raise InputError(f"{path}: an id stands there twice")
+        raise InputError(f"{path}: an id occurs twice")
     return positions, [row[1] for row in rows]

@@ -1,4 +1,8 @@
-"""One export: write, verify against FP32, describe, put in place."""
+"""One export: write the engine's files, compare them with FP32, describe them, move into place.
+
+The comparison is the fidelity gate: an artifact leaves only if its own runtime gives the right
+vectors.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +23,28 @@ from asterisk.artifact import (
     MANIFEST,
     Artifact,
     Manifest,
+    Thresholds,
     is_artifact,
     is_plain_name,
     open_artifact,
     sha256,
 )
-from asterisk.common import plugins
+from asterisk.common import plugins, texts
 from asterisk.common.errors import FidelityError, UnknownName, UsageError, one_line
 from asterisk.common.files import replacing_folder
-from asterisk.exporters.exporter import Exporter, Recipe
-from asterisk.exporters.gate import Progress, Reference, gate
+from asterisk.evaluation.fidelity import compare
+from asterisk.exporters import Exporter, Recipe
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.runtimes.load import open_runtime
+from asterisk.runtimes.runtime import Runtime, Vectors
 
 GROUP = "asterisk.exporters"
-GOLDEN = 32
 AUTO = "auto"
-Place = Path | Callable[[Recipe], Path]
+GOLDEN = 32  # texts that an artifact carries with their FP32 vectors
+LENGTHS = (1, 2, 3, 5, 8, 13, 20, 31, 32, 33, 64, 127, 128, 129, 255, 256, 257, 384, 511, 512)
+STABLE = 32  # texts embedded alone and among others
+CALIBRATION = 120  # of the texts that ship, and of the user's, to calibrate rounding on
+Progress = Callable[[str], None]
 
 
 def formats() -> tuple[str, ...]:
@@ -42,20 +52,49 @@ def formats() -> tuple[str, ...]:
     return plugins.names(GROUP)
 
 
-def exporter(format: str) -> Exporter:
+def find_exporter(format: str) -> Exporter:
     """Return the exporter of ``format``; UnknownName if there is none."""
     found: Exporter = plugins.find(GROUP, format)()
     return found
 
 
-def choose(some: Exporter, name: str | None) -> Recipe:
+def choose(exporter: Exporter, name: str | None) -> Recipe:
     """Return the recipe called ``name``, or the default one; UnknownName if there is none."""
-    by_name = {recipe.name: recipe for recipe in some.recipes}
+    by_name = {recipe.name: recipe for recipe in exporter.recipes}
     if name is None:
-        return some.recipes[0]
+        return exporter.recipes[0]
     if name not in by_name:
-        raise UnknownName(f"{some.format} has no recipe {name!r}; there are: {', '.join(by_name)}")
+        raise UnknownName(
+            f"{exporter.format} has no recipe {name!r}; there are: {', '.join(by_name)}"
+        )
     return by_name[name]
+
+
+class Reference:
+    """The FP32 runtime of a checkpoint, the texts of the gate, and their vectors, made once.
+
+    The texts are those that ship and then ``more``, the user's own.
+    """
+
+    def __init__(self, runtime: Runtime, more: Sequence[str] = ()) -> None:
+        self.runtime = runtime
+        self.shipped = [text.text for text in texts.load()]
+        self.more = list(more)
+        self.texts = [*self.shipped, *self.more]
+
+    @cached_property
+    def vectors(self) -> Vectors:
+        """The FP32 vectors of `texts`, float32 [n, d], not normalised."""
+        return self.runtime.encode(self.texts, prompt="", normalize=False)
+
+    @cached_property
+    def samples(self) -> list[list[int]]:
+        """Token ids of some of the texts, special ones included, to calibrate rounding on."""
+        return [
+            self.runtime.tokenize(text)
+            for some in (self.shipped, self.more)
+            for text in some[:: max(1, len(some) // CALIBRATION)][:CALIBRATION]
+        ]
 
 
 @contextlib.contextmanager
@@ -69,12 +108,21 @@ def open_reference(checkpoint: Checkpoint, texts: Sequence[str] = ()) -> Iterato
         yield Reference(runtime, texts)
 
 
+def check_name(checkpoint: Checkpoint) -> None:
+    """Raise UsageError for a checkpoint whose name cannot be that of an artifact."""
+    if not is_plain_name(checkpoint.name):
+        raise UsageError(
+            f"a checkpoint called {checkpoint.name!r} cannot be exported: "
+            "rename its folder to letters, digits, '.', '_' and '-', 100 at most"
+        )
+
+
 def export(
     checkpoint: Checkpoint,
     format: str,
     recipe_name: str | None,
-    out: Place,
-    progress: Progress = lambda told: None,
+    out: Path | Callable[[Recipe], Path],
+    on_progress: Progress = lambda line: None,
     *,
     reference: Reference | None = None,
 ) -> Artifact:
@@ -86,125 +134,156 @@ def export(
     written, UsageError for a model that the format cannot hold, MissingExtra where a converter or
     the engine is not installed.
     """
-    if not is_plain_name(checkpoint.name):
-        raise UsageError(
-            f"a checkpoint called {checkpoint.name!r} cannot be exported: "
-            "rename its folder to letters, digits, '.', '_' and '-', 100 at most"
-        )
-    writer = exporter(format)
+    check_name(checkpoint)
+    exporter = find_exporter(format)
     if recipe_name != AUTO:
-        recipe = choose(writer, recipe_name)
+        recipe = choose(exporter, recipe_name)
     if reference is None:
         with open_reference(checkpoint) as opened:
-            return export(checkpoint, format, recipe_name, out, progress, reference=opened)
+            return export(checkpoint, format, recipe_name, out, on_progress, reference=opened)
+    attempt = _Attempt(checkpoint, exporter, reference, on_progress)
+    folder = out if callable(out) else lambda recipe: out
+    by_size = sorted(exporter.recipes, key=lambda recipe: recipe.bits)
     if recipe_name == AUTO:
-        return _smallest(checkpoint, writer, out, progress, reference)
+        return attempt.smallest(by_size, folder)
     try:
-        return _export(checkpoint, writer, recipe, out, progress=progress, reference=reference)
+        return attempt(recipe, folder(recipe))
     except FidelityError as failure:
-        larger = [other for other in _by_size(writer) if other.bits > recipe.bits]
-        advice = _would_pass(checkpoint, writer, larger, progress, reference)
+        advice = attempt.advice([larger for larger in by_size if larger.bits > recipe.bits])
         raise FidelityError(f"{format} {recipe.name}: {failure}; {advice}") from None
 
 
-def _by_size(writer: Exporter) -> list[Recipe]:
-    return sorted(writer.recipes, key=lambda recipe: recipe.bits)
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """Exports a checkpoint in one format, under any of its recipes."""
 
+    checkpoint: Checkpoint
+    exporter: Exporter
+    reference: Reference
+    on_progress: Progress
 
-def _smallest(
-    checkpoint: Checkpoint, writer: Exporter, out: Place, progress: Progress, reference: Reference
-) -> Artifact:
-    refused: dict[str, UsageError | FidelityError] = {}
-    for recipe in _by_size(writer):
-        try:
-            return _export(checkpoint, writer, recipe, out, progress=progress, reference=reference)
-        except (FidelityError, UsageError) as failure:
-            refused[recipe.name] = failure
-            progress(f"{writer.format} {recipe.name}: {one_line(failure)}")
-    first = next(iter(refused.values()))
-    if isinstance(first, UsageError) and len(set(map(str, refused.values()))) == 1:
-        raise first  # of the model, whatever the recipe
-    reasons = "; ".join(f"{name}: {one_line(failure)}" for name, failure in refused.items())
-    raise FidelityError(f"no recipe of {writer.format} will do; {reasons}")
+    def __call__(self, recipe: Recipe, out: Path) -> Artifact:
+        """Write the artifact to ``out``; FidelityError if it does not pass the gate."""
+        checkpoint, exporter, reference = self.checkpoint, self.exporter, self.reference
+        limits = exporter.thresholds(recipe, checkpoint.config.num_layers)
+        with replacing_folder(out, is_artifact) as staging:
+            self.report(recipe, "writing")
+            written = exporter.write(checkpoint, recipe, staging, reference.samples)
+            tokenizer, contents = checkpoint.tokenizer.compile()
+            (staging / tokenizer).write_bytes(contents)
+            golden = json.dumps(reference.texts[:GOLDEN], indent=1, ensure_ascii=False)
+            (staging / GOLDEN_TEXTS).write_text(golden, "utf-8")
+            vectors = reference.vectors[:GOLDEN]
+            lengths = np.linalg.norm(vectors.astype("f8"), axis=1, keepdims=True)
+            np.save(staging / GOLDEN_VECTORS, (vectors / lengths).astype(np.float32))
+            manifest = Manifest(
+                format=exporter.format,
+                recipe=recipe.name,
+                name=checkpoint.name,
+                entry=written.entry,
+                tokenizer=tokenizer,
+                model=checkpoint.config,
+                fingerprint=checkpoint.fingerprint,
+                compatible_with=(checkpoint.fingerprint, *checkpoint.compatible_with),
+                prompts=checkpoint.prompts,
+                default_prompt_name=checkpoint.default_prompt_name,
+                similarity=checkpoint.similarity,
+                source=checkpoint.source,
+                files={path.name: sha256(path) for path in sorted(staging.iterdir())},
+                thresholds=limits,
+                fidelity={},
+                versions={"asterisk-edge": __version__, **written.versions},
+            )
+            (staging / MANIFEST).write_text(manifest.to_json(), "utf-8")
+            with open_runtime(open_artifact(staging)) as candidate:
+                figures = gate(candidate, reference, limits, lambda line: self.report(recipe, line))
+            # Rounded: a last bit that differs between machines must not change the manifest.
+            rounded = {name: round(value, 6) for name, value in figures.items()}
+            manifest = replace(manifest, fidelity=rounded)
+            (staging / MANIFEST).write_text(manifest.to_json(), "utf-8")
+        return open_artifact(out)
 
+    def report(self, recipe: Recipe, line: str) -> None:
+        self.on_progress(f"{self.exporter.format} {recipe.name}: {line}")
 
-def _would_pass(
-    checkpoint: Checkpoint,
-    writer: Exporter,
-    larger: Sequence[Recipe],
-    progress: Progress,
-    reference: Reference,
-) -> str:
-    for recipe in larger:
-        progress(f"{writer.format} {recipe.name}: looking whether it would pass")
-        with tempfile.TemporaryDirectory() as scratch:
+    def smallest(self, by_size: Sequence[Recipe], folder: Callable[[Recipe], Path]) -> Artifact:
+        """Export under the first of the recipes that passes."""
+        refused: dict[str, UsageError | FidelityError] = {}
+        for recipe in by_size:
             try:
-                _export(
-                    checkpoint,
-                    writer,
-                    recipe,
-                    Path(scratch) / "it",
-                    progress=progress,
-                    reference=reference,
-                )
-            except (FidelityError, UsageError):
-                continue
-        return f"recipe {recipe.name} would pass"
-    return "no larger recipe would pass"
+                return self(recipe, folder(recipe))
+            except (FidelityError, UsageError) as failure:
+                refused[recipe.name] = failure
+                self.report(recipe, one_line(failure))
+        first = next(iter(refused.values()))
+        if isinstance(first, UsageError) and len(set(map(str, refused.values()))) == 1:
+            raise first  # it is about the model, whatever the recipe
+        reasons = "; ".join(f"{name}: {one_line(failure)}" for name, failure in refused.items())
+        raise FidelityError(f"no recipe of {self.exporter.format} passes; {reasons}")
+
+    def advice(self, larger: Sequence[Recipe]) -> str:
+        """Say which of the recipes would pass."""
+        for recipe in larger:
+            self.report(recipe, "checking whether it would pass")
+            with (
+                tempfile.TemporaryDirectory() as scratch,
+                contextlib.suppress(FidelityError, UsageError),
+            ):
+                self(recipe, Path(scratch) / "artifact")
+                return f"recipe {recipe.name} would pass"
+        return "no larger recipe would pass"
 
 
-def _export(
-    checkpoint: Checkpoint,
-    writer: Exporter,
-    recipe: Recipe,
-    out: Place,
-    *,
-    progress: Progress,
+def gate(
+    candidate: Runtime,
     reference: Reference,
-) -> Artifact:
-    out = out if isinstance(out, Path) else out(recipe)
-    told = f"{writer.format} {recipe.name}"
-    limits = writer.thresholds(recipe, checkpoint.config.num_layers)
-    with replacing_folder(out, is_artifact) as staging:
-        progress(f"{told}: writing")
-        written = writer.write(checkpoint, recipe, staging, reference.samples)
-        name, contents = checkpoint.tokenizer.compile()
-        (staging / name).write_bytes(contents)
-        _write_golden(staging, reference)
-        manifest = Manifest(
-            format=writer.format,
-            recipe=recipe.name,
-            name=checkpoint.name,
-            entry=written.entry,
-            tokenizer=name,
-            model=checkpoint.config,
-            fingerprint=checkpoint.fingerprint,
-            compatible_with=(checkpoint.fingerprint, *checkpoint.compatible_with),
-            prompts=checkpoint.prompts,
-            default_prompt_name=checkpoint.default_prompt_name,
-            similarity=checkpoint.similarity,
-            source=checkpoint.source,
-            files={path.name: sha256(path) for path in sorted(staging.iterdir())},
-            thresholds=limits,
-            fidelity={},
-            versions={"asterisk-edge": __version__, **written.versions},
+    limits: Thresholds,
+    on_progress: Progress = lambda line: None,
+) -> dict[str, float]:
+    """Compare ``candidate`` with the FP32 ``reference`` and return the figures.
+
+    Over the reference's texts and over one text at every length of `LENGTHS` that the model can
+    read. FidelityError names the first figure outside ``limits``, a token id that differs, or a
+    vector that depends on what is embedded with it.
+    """
+    some, truth = reference.texts, reference.runtime
+    on_progress(f"comparing {len(some)} texts with FP32")
+    for text in some:
+        if candidate.tokenize(text) != truth.tokenize(text):
+            raise FidelityError(f"token ids differ for {text[:40]!r}")
+    theirs = reference.vectors
+    ours = candidate.encode(some, prompt="", normalize=False)
+    if not (np.isfinite(ours).all() and ours.any(axis=1).all()):
+        raise FidelityError("a vector is not finite, or all zeros")
+    figures = compare(ours, theirs)
+    for name in ("cosine_mean", "cosine_min", "overlap_at_10"):
+        found, least = getattr(figures, name), getattr(limits, name)
+        if not found >= least:
+            raise FidelityError(f"{name} {found:.5f} is below the recipe's {least}")
+    lowest = _lowest_by_length(candidate, truth, some)
+    if not lowest >= limits.cosine_min:  # also when it is not a number
+        raise FidelityError(
+            f"cosine at some length from 1 to {truth.longest} is {lowest:.5f}, "
+            f"below {limits.cosine_min}"
         )
-        _write(staging, manifest)
-        with open_runtime(open_artifact(staging)) as candidate:
-            figures = gate(candidate, reference, limits, lambda line: progress(f"{told}: {line}"))
-        # Rounded, so that a last bit that differs between machines does not change the manifest.
-        rounded = {name: round(value, 6) for name, value in figures.items()}
-        _write(staging, replace(manifest, fidelity=rounded))
-    return open_artifact(out)
+    for index in reversed(range(min(STABLE, len(some)))):
+        alone = candidate.encode(some[index], prompt="", normalize=False)
+        if not np.array_equal(alone, ours[index]):
+            raise FidelityError(f"the vector of {some[index][:40]!r} depends on its neighbours")
+    return figures.to_dict() | {"cosine_min_by_length": lowest}
 
 
-def _write(folder: Path, manifest: Manifest) -> None:
-    (folder / MANIFEST).write_text(manifest.to_json(), "utf-8")
-
-
-def _write_golden(folder: Path, reference: Reference) -> None:
-    golden = reference.texts[:GOLDEN]
-    (folder / GOLDEN_TEXTS).write_text(json.dumps(golden, indent=1, ensure_ascii=False), "utf-8")
-    vectors = reference.vectors[:GOLDEN]
-    lengths = np.linalg.norm(vectors.astype("f8"), axis=1, keepdims=True)
-    np.save(folder / GOLDEN_VECTORS, (vectors / lengths).astype(np.float32))
+def _lowest_by_length(candidate: Runtime, truth: Runtime, some: Sequence[str]) -> float:
+    """Return the lowest cosine over stretches of the texts' tokens, one of each length."""
+    tokenizer = truth.tokenizer
+    specials = len(tokenizer.prefix) + len(tokenizer.suffix)
+    stream = [token for text in some for token in tokenizer.encode(text, truth.longest)]
+    cosines = []
+    for index, length in enumerate(LENGTHS):
+        if specials <= length <= truth.longest:
+            content = stream[index * 97 :][: length - specials]
+            ids = tokenizer.with_special_tokens(content)
+            x, y = (each.embed_ids(ids).astype("f8") for each in (candidate, truth))
+            lengths = np.sqrt((x @ x) * (y @ y))
+            cosines.append(float(x @ y / lengths) if lengths else 0.0)
+    return float(np.min(cosines))  # numpy's minimum keeps what is not a number

@@ -16,21 +16,12 @@ import numpy.typing as npt
 
 from asterisk.common.errors import MissingExtra, UsageError
 
-ANY = -1
-"""A dimension that is known only when the model runs."""
-
+ANY = -1  # a dimension that is known only when the model runs
 SCHEMA_VERSION = 3
 IDENTIFIER = b"TFL3"
 ALIGNMENT = 16  # bytes; what the schema demands of a buffer's data
 GRAPH = 1 << 20  # bytes that suffice for everything but the constants' own
 LARGEST = (1 << 31) - 4 * GRAPH  # of constants; a file's offsets have 31 bits
-_TYPES = {
-    "float32": "FLOAT32",
-    "float16": "FLOAT16",
-    "int32": "INT32",
-    "int8": "INT8",
-    "uint8": "UINT8",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +58,19 @@ class Graph:
         # By convention the first buffer is empty and belongs to every tensor that is computed.
         self._buffers: list[Any] = [self._schema.BufferT()]
 
-    def tensor(self, name: str, shape: Sequence[int], dtype: str = "float32") -> int:
-        """Add a tensor that is given or computed; `ANY` marks dimensions that change."""
-        return self._add(name, shape, dtype, 0)
+    def tensor(
+        self, name: str, shape: Sequence[int], dtype: str = "float32", *, buffer: int = 0
+    ) -> int:
+        """Add a tensor, of a ``buffer`` or computed; `ANY` marks dimensions that change."""
+        tensor = self._schema.TensorT(name=name, buffer=buffer, hasRank=True)
+        tensor.type = getattr(self._schema.TensorType, dtype.upper())
+        # Readers allocate for the plain shape until the input is resized; the signature tells
+        # them which dimensions may be.
+        tensor.shape = np.array([1 if size == ANY else size for size in shape], "<i4")
+        if ANY in shape:
+            tensor.shapeSignature = np.array(shape, "<i4")
+        self._tensors.append(tensor)
+        return len(self._tensors) - 1
 
     def constant(
         self, name: str, value: npt.ArrayLike, scales: npt.NDArray[np.float32] | None = None
@@ -79,13 +80,13 @@ class Graph:
         Bytes are little-endian in the file, whatever machine writes it.
         """
         array = np.asarray(value)
-        # Kept as it is, often a view of the checkpoint's own, and copied once: into the file.
+        # Often a view of the checkpoint's own, and copied once: into the file.
         data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
         self._bytes += data.nbytes
         if self._bytes > LARGEST:
             raise UsageError("the weights are more than a TFLite file can hold, 2 GB; use int8")
         self._buffers.append(_aligned(self._schema, data))
-        index = self._add(name, array.shape, array.dtype.name, len(self._buffers) - 1)
+        index = self.tensor(name, array.shape, array.dtype.name, buffer=len(self._buffers) - 1)
         if scales is not None:
             quantisation = self._schema.QuantizationParametersT()
             quantisation.scale = scales.astype("<f4")
@@ -101,16 +102,14 @@ class Graph:
         self, kind: Operator, inputs: Sequence[int], outputs: Sequence[int], **options: object
     ) -> None:
         """Add an operator; ``options`` are fields of its table in the schema."""
-        schema = self._schema
-        key = (kind.code, kind.version)
-        node = schema.OperatorT()
-        node.opcodeIndex = self._codes.setdefault(key, len(self._codes))
+        node = self._schema.OperatorT()
+        node.opcodeIndex = self._codes.setdefault((kind.code, kind.version), len(self._codes))
         node.inputs, node.outputs = list(inputs), list(outputs)
         if kind.options:
-            table = getattr(schema, kind.options + "T")()
+            table = getattr(self._schema, kind.options + "T")()
             for field, value in options.items():
                 setattr(table, field, value)
-            node.builtinOptionsType = getattr(schema.BuiltinOptions, kind.options)
+            node.builtinOptionsType = getattr(self._schema.BuiltinOptions, kind.options)
             node.builtinOptions = table
         self._operators.append(node)
 
@@ -125,30 +124,21 @@ class Graph:
             for index in (given, result)
         )
         model = schema.ModelT(version=SCHEMA_VERSION, description=description)
-        model.operatorCodes = [self._code(*key) for key in self._codes]
+        numbers = [
+            (getattr(schema.BuiltinOperator, code), version) for code, version in self._codes
+        ]
+        model.operatorCodes = [
+            # The old field has a byte; 127 in it means: read the new one.
+            schema.OperatorCodeT(
+                deprecatedBuiltinCode=min(number, 127), version=version, builtinCode=number
+            )
+            for number, version in numbers
+        ]
         model.subgraphs, model.buffers, model.signatureDefs = [graph], self._buffers, [named]
         # Large enough from the start: growing would copy what is there into twice the space.
         builder = self._flatbuffers.Builder(self._bytes + GRAPH)
         builder.Finish(model.Pack(builder), IDENTIFIER)
         return memoryview(builder.Bytes)[builder.Head() :]
-
-    def _code(self, code: str, version: int) -> Any:
-        number = getattr(self._schema.BuiltinOperator, code)
-        # The old field has a byte; 127 in it means: read the new one.
-        return self._schema.OperatorCodeT(
-            deprecatedBuiltinCode=min(number, 127), version=version, builtinCode=number
-        )
-
-    def _add(self, name: str, shape: Sequence[int], dtype: str, buffer: int) -> int:
-        tensor = self._schema.TensorT(name=name, buffer=buffer, hasRank=True)
-        tensor.type = getattr(self._schema.TensorType, _TYPES[dtype])
-        # Readers allocate for the plain shape until the input is resized; the signature tells
-        # them which dimensions may be.
-        tensor.shape = np.array([1 if size == ANY else size for size in shape], "<i4")
-        if ANY in shape:
-            tensor.shapeSignature = np.array(shape, "<i4")
-        self._tensors.append(tensor)
-        return len(self._tensors) - 1
 
 
 def _aligned(schema: Any, data: npt.NDArray[np.uint8]) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,28 +18,28 @@ import numpy.typing as npt
 from asterisk.model.config import ModelConfig
 
 Array = npt.NDArray[np.float32]
-Weights = Mapping[str, Array]
+Parameters = tuple[Array, Array]  # a weight and its bias
 Value = TypeVar("Value")
 """What a format knows a tensor of its graph by."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cure:
-    """How a product loses less when it is rounded; see `asterisk.exporters.calibration`.
+class Calibration:
+    """How a product loses less when it is rounded; see `asterisk.exporters.rounding`.
 
-    The input's channels are divided by ``factors`` [in], and the weights multiplied by them, before
-    both are rounded; None leaves them alone. Channels ``exact``, ascending, are multiplied in
-    float32. Of the feed-forward's second product they are computed in float32 as well: they are
-    inner channels, which belong to nothing else.
+    The input's channels are divided by the smoothing ``factors`` [in], and the weights multiplied
+    by them, before both are rounded; None leaves them alone. Channels ``exact``, ascending, are
+    multiplied in float32. Those of the feed-forward's second product are computed in float32 as
+    well: they are inner channels, which nothing else reads.
     """
 
     factors: Array | None = None
     exact: npt.NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
 
 
-PLAIN = Cure()
-Cures = Mapping[str, Cure]
-"""The cures of one block, by `PARTS`; what is not named is plain."""
+PLAIN = Calibration()
+BlockCalibration = Mapping[str, Calibration]
+"""The calibrations of one block, by `PARTS`; what is not named is uncalibrated."""
 PARTS = ("attention", "output", "inner", "outer")
 """A block's products: query-key-value, attention's output, the feed-forward's first and second."""
 
@@ -66,10 +66,12 @@ class Operators(Protocol[Value]):
         """Apply LayerNorm to each row of ``x`` [T, H]."""
         ...
 
-    def linear(self, name: str, x: Value, weight: Array, bias: Array, cure: Cure = PLAIN) -> Value:
+    def linear(
+        self, name: str, x: Value, weight: Array, bias: Array, calibration: Calibration = PLAIN
+    ) -> Value:
         """Apply ``weight`` [out, in] and ``bias`` [out] to each row of ``x``: [T, out].
 
-        ``cure`` says how a product that is rounded loses less; it changes nothing else.
+        ``calibration`` says how a product that is rounded loses less; it changes nothing else.
         """
         ...
 
@@ -101,146 +103,123 @@ class Operators(Protocol[Value]):
         ...
 
 
-def sentence_embedding(
-    ops: Operators[Value],
-    config: ModelConfig,
-    tensors: Weights,
-    cures: Sequence[Cures],
-    scores: Sequence[float] = (),
-) -> Value:
-    """Lay out a text's vector, [1, embedding_size], not normalised.
+@dataclass(frozen=True, slots=True)
+class ForwardPass(Generic[Value]):
+    """Lays out an encoder with the operators of a format.
 
-    ``cures`` are one set a block, or none; ``scores`` the largest of each block's attention on
-    sample texts, or none.
+    ``calibration`` has an entry a block, or none; ``scores`` are the largest of each block's
+    attention on sample texts, or none.
     """
-    cls = config.pooling == "cls"
-    x = token_states(ops, config, tensors, cures, scores, first_only=cls)
-    return dense(ops, config, tensors, x if cls else ops.pool(x, config.pooling))
 
+    ops: Operators[Value]
+    config: ModelConfig
+    tensors: Mapping[str, Array]
+    calibration: Sequence[BlockCalibration] = ()
+    scores: Sequence[float] = ()
 
-def dense(ops: Operators[Value], config: ModelConfig, tensors: Weights, x: Value) -> Value:
-    """Lay out the maps after pooling: [1, H] to [1, embedding_size]."""
-    for index, layer in enumerate(config.dense):
-        name = f"dense.{index}"
-        bias = tensors.get(f"{name}.bias", np.zeros(layer.out_features, np.float32))
-        x = ops.linear(name, x, tensors[f"{name}.weight"], bias)
-        if layer.activation != "identity":
-            x = ops.activation(x, layer.activation)
-    return x
+    def sentence_embedding(self) -> Value:
+        """Lay out a text's vector, [1, embedding_size], not normalised."""
+        cls = self.config.pooling == "cls"
+        x = self.token_states(first_only=cls)
+        return self.dense(x if cls else self.ops.pool(x, self.config.pooling))
 
+    def dense(self, x: Value) -> Value:
+        """Lay out the maps after pooling: [1, H] to [1, embedding_size]."""
+        for index, layer in enumerate(self.config.dense):
+            name = f"dense.{index}"
+            bias = self.tensors.get(f"{name}.bias", np.zeros(layer.out_features, np.float32))
+            x = self.ops.linear(name, x, self.tensors[f"{name}.weight"], bias)
+            if layer.activation != "identity":
+                x = self.ops.activation(x, layer.activation)
+        return x
 
-def token_states(
-    ops: Operators[Value],
-    config: ModelConfig,
-    tensors: Weights,
-    cures: Sequence[Cures] = (),
-    scores: Sequence[float] = (),
-    *,
-    first_only: bool = False,
-) -> Value:
-    """Lay out the last hidden states, [T, H], or those of the first token alone, [1, H]."""
-    # There is one token type only: it is part of the positions.
-    positions = tensors["embeddings.position_embeddings.weight"]
-    positions = positions + tensors["embeddings.token_type_embeddings.weight"][0]
-    x = ops.add(ops.words(tensors["embeddings.word_embeddings.weight"]), ops.positions(positions))
-    if config.embedding_norm:
-        x = ops.norm(x, *_parameters(tensors, "embeddings.LayerNorm"))
-    for index in range(config.num_layers):
-        last = first_only and index == config.num_layers - 1
-        block = cures[index] if cures else {}
-        largest = scores[index] if scores else math.inf
-        name = f"encoder.layer.{index}"
-        x = _block(ops, config, tensors, name, x, cures=block, largest=largest, first_only=last)
-    return ops.first(x) if first_only and not config.num_layers else x
+    def token_states(self, *, first_only: bool = False) -> Value:
+        """Lay out the last hidden states, [T, H], or those of the first token alone, [1, H]."""
+        ops, config = self.ops, self.config
+        # There is one token type only: it is part of the positions.
+        positions = self.tensors["embeddings.position_embeddings.weight"]
+        positions = positions + self.tensors["embeddings.token_type_embeddings.weight"][0]
+        words = ops.words(self.tensors["embeddings.word_embeddings.weight"])
+        x = ops.add(words, ops.positions(positions))
+        if config.embedding_norm:
+            x = ops.norm(x, *self._parameters("embeddings.LayerNorm"))
+        for index in range(config.num_layers):
+            x = self._attention(index, x, first_only and index == config.num_layers - 1)
+            x = self._feed_forward(index, x)
+        return ops.first(x) if first_only and not config.num_layers else x
 
+    def _attention(self, index: int, x: Value, first_only: bool) -> Value:
+        """Lay out a block's first half: [T, H] to [T, H], or to [1, H] for the first token."""
+        ops, name, hidden = self.ops, f"encoder.layer.{index}.attention", self.config.hidden_size
+        norm = self._parameters(f"{name}.output.LayerNorm")
+        output = self._calibration(index, "output")
+        # Query, key and value are one product, weights [3 H, H].
+        parts = [self._parameters(f"{name}.self.{part}") for part in ("query", "key", "value")]
+        weight, bias = (np.concatenate(each) for each in zip(*parts, strict=True))
+        for array in (weight, bias):  # the softmax's 1/√d is part of the query
+            array[:hidden] *= np.float32(self.config.head_size**-0.5)
+        if output.factors is not None:  # a weighted mean over tokens keeps a channel's factor
+            weight[2 * hidden :] /= output.factors[:, None]
+            bias[2 * hidden :] /= output.factors
+        calibration = self._calibration(index, "attention")
+        joined = self._after_norm(f"{name}.self", x, norm, (weight, bias), calibration)
+        largest = self.scores[index] if self.scores else math.inf
+        mixed = ops.attend(*ops.heads(joined), largest)
+        if first_only:  # what follows treats each token by itself
+            x, mixed = ops.first(x), ops.first(mixed)
+        weight, bias = self._parameters(f"{name}.output.dense")
+        y = ops.linear(f"{name}.output.dense", mixed, _times(weight, output.factors), bias)
+        return self._residual(x, y, norm)
 
-def _block(
-    ops: Operators[Value],
-    config: ModelConfig,
-    tensors: Weights,
-    name: str,
-    x: Value,
-    *,
-    cures: Cures,
-    largest: float,
-    first_only: bool,
-) -> Value:
-    """Lay out one block: [T, H] to [T, H], or to [1, H] if only the first token is wanted."""
-    attend, mix = f"{name}.attention.self", f"{name}.attention.output.dense"
-    widen, narrow = f"{name}.intermediate.dense", f"{name}.output.dense"
-    attention, output, inner, outer = (cures.get(part, PLAIN) for part in PARTS)
+    def _feed_forward(self, index: int, x: Value) -> Value:
+        """Lay out a block's second half: [T, H] to [T, H]."""
+        ops, kind = self.ops, self.config.activation
+        widen, narrow = (
+            f"encoder.layer.{index}.{part}.dense" for part in ("intermediate", "output")
+        )
+        norm = self._parameters(f"encoder.layer.{index}.output.LayerNorm")
+        wide, wide_bias = self._parameters(widen)
+        weight, bias = self._parameters(narrow)
+        outer = self._calibration(index, "outer")
+        if outer.factors is not None:  # with ReLU only: relu(x / s) is relu(x) / s
+            wide, wide_bias = wide / outer.factors[:, None], wide_bias / outer.factors
+            weight = weight * outer.factors
+        exact = outer.exact
+        others: npt.NDArray[np.intp] | slice = slice(None)  # copies nothing
+        if len(exact):
+            others = np.delete(np.arange(weight.shape[1]), exact)
+        inner, linear = self._calibration(index, "inner"), (wide[others], wide_bias[others])
+        y = ops.activation(self._after_norm(widen, x, norm, linear, inner), kind)
+        y = ops.linear(narrow, y, weight[:, others], bias)
+        if len(exact):  # a small feed-forward beside the large one
+            given = ops.norm(x, *norm) if self.config.norm_first else x
+            small = ops.exact(f"{widen}.exact", given, wide[exact], wide_bias[exact])
+            y = ops.exact(f"{narrow}.exact", ops.activation(small, kind), weight[:, exact], y)
+        return self._residual(x, y, norm)
 
-    def first_product(
-        name: str, x: Value, norm: tuple[Array, Array], linear: tuple[Array, Array], cure: Cure
+    def _after_norm(
+        self, name: str, x: Value, norm: Parameters, linear: Parameters, calibration: Calibration
     ) -> Value:
-        """Apply what a norm of its own precedes in a pre-norm model: factors are part of that."""
-        if not config.norm_first:
-            return ops.linear(name, x, *linear, cure)
-        x = ops.norm(x, *(_divided(each, cure.factors) for each in norm))
+        """Lay out a product; in a pre-norm model a norm precedes it, which takes its factors."""
         weight, bias = linear
-        return ops.linear(name, x, _times(weight, cure.factors), bias, replace(cure, factors=None))
+        if self.config.norm_first:
+            factors = calibration.factors
+            divided = norm if factors is None else (norm[0] / factors, norm[1] / factors)
+            x, weight = self.ops.norm(x, *divided), _times(weight, factors)
+            calibration = replace(calibration, factors=None)
+        return self.ops.linear(name, x, weight, bias, calibration)
 
-    def residual(x: Value, y: Value, norm: tuple[Array, Array]) -> Value:
-        total = ops.add(x, y)
-        return total if config.norm_first else ops.norm(total, *norm)
+    def _residual(self, x: Value, y: Value, norm: Parameters) -> Value:
+        total = self.ops.add(x, y)
+        return total if self.config.norm_first else self.ops.norm(total, *norm)
 
-    norm = _parameters(tensors, f"{name}.attention.output.LayerNorm")
-    joined = _query_key_value(tensors, attend, config, output.factors)
-    parts = ops.heads(first_product(attend, x, norm, joined, attention))
-    mixed = ops.attend(*parts, largest)
-    if first_only:  # what follows is done a token at a time
-        x, mixed = ops.first(x), ops.first(mixed)
-    weight, bias = _parameters(tensors, mix)
-    x = residual(x, ops.linear(mix, mixed, _times(weight, output.factors), bias), norm)
+    def _parameters(self, name: str) -> Parameters:
+        return self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]
 
-    norm = _parameters(tensors, f"{name}.output.LayerNorm")
-    before, before_bias = _parameters(tensors, widen)
-    weight, bias = _parameters(tensors, narrow)
-    if outer.factors is not None:  # with ReLU only: relu(x / s) is relu(x) / s
-        before, before_bias = before / outer.factors[:, None], before_bias / outer.factors
-        weight = weight * outer.factors
-    few = outer.exact
-    most: npt.NDArray[np.intp] | slice = slice(None)  # copies nothing
-    if len(few):
-        most = np.delete(np.arange(weight.shape[1]), few)
-    wide = first_product(widen, x, norm, (before[most], before_bias[most]), inner)
-    y = ops.linear(narrow, ops.activation(wide, config.activation), weight[:, most], bias)
-    if len(few):  # a small feed-forward beside the large one
-        given = ops.norm(x, *norm) if config.norm_first else x
-        small = ops.exact(f"{widen}.exact", given, before[few], before_bias[few])
-        small = ops.activation(small, config.activation)
-        y = ops.exact(f"{narrow}.exact", small, weight[:, few], y)
-    return residual(x, y, norm)
-
-
-def _parameters(tensors: Weights, name: str) -> tuple[Array, Array]:
-    return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+    def _calibration(self, index: int, part: str) -> Calibration:
+        block = self.calibration[index] if self.calibration else {}
+        return block.get(part, PLAIN)
 
 
 def _times(values: Array, factors: Array | None) -> Array:
     return values if factors is None else values * factors
-
-
-def _divided(values: Array, factors: Array | None) -> Array:
-    return values if factors is None else values / factors
-
-
-def _query_key_value(
-    tensors: Weights, name: str, config: ModelConfig, value: Array | None
-) -> tuple[Array, Array]:
-    """Return the weights [3 H, H] and biases [3 H] of query, key and value as one product.
-
-    The softmax's 1/√d is part of the query. ``value``, the factors of attention's output, divides
-    the value: a mean over tokens keeps a channel's factor.
-    """
-    weights, biases = zip(
-        *(_parameters(tensors, f"{name}.{part}") for part in ("query", "key", "value")), strict=True
-    )
-    weight, bias = np.concatenate(weights), np.concatenate(biases)
-    hidden, root = config.hidden_size, np.float32(config.head_size**-0.5)
-    weight[:hidden] *= root
-    bias[:hidden] *= root
-    if value is not None:
-        weight[2 * hidden :] /= value[:, None]
-        bias[2 * hidden :] /= value
-    return weight, bias

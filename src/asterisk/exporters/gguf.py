@@ -1,30 +1,39 @@
 """GGUF: one file that stock llama.cpp runs, with its tokenizer inside.
 
 A BERT is a ``bert``, readable by every program built on llama.cpp; the original project's encoder
-becomes a ``gpt2`` (see `asterisk.exporters.widening`). Keys and tensor names are those of
-llama.cpp's ``convert_hf_to_gguf.py``. ``Dense`` maps after BERT's pooling, which llama.cpp's
-``bert`` does not have, stand in a file beside it.
+becomes a ``gpt2`` (see `exporters.gpt2_rewrite`). Keys, tensor names and tokens' spellings are
+those of llama.cpp's ``convert_hf_to_gguf.py``. ``Dense`` maps after BERT's pooling, which
+llama.cpp's ``bert`` does not have, stand in a file beside it.
+
+Only tokenizers are written that make a program which reads nothing but the file split a text as
+Hugging Face does; any other is refused by name. ``docs/gguf.md`` says where the two still differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import binascii
+import ctypes
+import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
-from asterisk.artifact import Thresholds
+import numpy as np
+import numpy.typing as npt
+
 from asterisk.common import plugins, tensors
-from asterisk.common.errors import UsageError
-from asterisk.exporters import ggml, thresholds
-from asterisk.exporters.exporter import Recipe, Written
-from asterisk.exporters.gguf_vocabulary import add_vocabulary
-from asterisk.exporters.widening import widen
+from asterisk.common.errors import EngineError, UsageError
+from asterisk.exporters import Exporter, Recipe, Samples, Written
+from asterisk.exporters.gpt2_rewrite import widen
 from asterisk.model.checkpoint import Array, Checkpoint
 from asterisk.model.config import LlamaShape, ModelConfig, llama_shape
+from asterisk.runtimes import llama_cpp
 from asterisk.runtimes.gguf import DENSE
+from asterisk.tokenizer.huggingface import NORMALIZERS, PRE_TOKENIZERS, Part, steps
+from asterisk.tokenizer.source import TokenizerSource
 
 ENTRY = "model.gguf"
-
 # Tensors outside the blocks, then those of one block: ours to llama.cpp's.
 _OUTER = {
     "embeddings.word_embeddings.weight": "token_embd.weight",
@@ -45,16 +54,27 @@ _INNER = {
 # Small tables that llama.cpp adds to float rows; its F16 path for token types aborts.
 _ALWAYS_FLOAT = {"position_embd.weight", "token_types.weight"}
 
-_FILE_TYPES = {
-    "q8_0": "MOSTLY_Q8_0",
-    "f16": "MOSTLY_F16",
-    "q6_k": "MOSTLY_Q6_K",
-    "q4_k_m": "MOSTLY_Q4_K_M",
-    "fp32": "ALL_F32",
+# ggml's tensor type of a recipe's matrices, and the values that share scales in it; a row holds
+# whole blocks. Types without an entry have no blocks.
+_TYPES = {"fp32": "F32", "f16": "F16", "q8_0": "Q8_0", "q6_k": "Q6_K"}
+_MIXED, _LARGEST_OF_MIX = "q4_k_m", "Q6_K"
+_BLOCKS = {"Q8_0": 32, "Q4_K": 256, "Q6_K": 256}
+
+# llama.cpp's types of tokens.
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
+SPACE = "\u2581"  # what SentencePiece writes for a space, and llama.cpp before a word's first piece
+_UNUSED_SCORE = -10_000.0
+_SPECIAL_KEYS = {
+    "unk": "unknown_token_id",
+    "sep": "seperator_token_id",  # llama.cpp's spelling
+    "pad": "padding_token_id",
+    "cls": "cls_token_id",
+    "mask": "mask_token_id",
 }
+_END_OF_TEXT = "<|endoftext|>"  # GPT-2's one special token
 
 
-class GgufExporter:
+class GgufExporter(Exporter):
     """Writes ``model.gguf``, and ``dense.safetensors`` where llama.cpp lacks what follows."""
 
     format: ClassVar[str] = "gguf"
@@ -66,46 +86,52 @@ class GgufExporter:
         Recipe("fp32", "everything in float32: the control"),
     )
 
-    def thresholds(self, recipe: Recipe, layers: int) -> Thresholds:
-        """Return the table's entry; see `Exporter.thresholds`."""
-        name = f"gguf {recipe.name}"
-        return thresholds.thresholds(name if name in thresholds.TABLE else recipe.name, layers)
-
     def write(
         self,
         checkpoint: Checkpoint,
         recipe: Recipe,
         folder: Path,
-        samples: Sequence[Sequence[int]],  # noqa: ARG002 - nothing here is calibrated
+        samples: Samples,  # noqa: ARG002 - nothing here is calibrated
     ) -> Written:
         """Write the model under ``recipe``; see `Exporter.write`.
 
         Raises UsageError if llama.cpp has no architecture of that shape, or no such tokenizer.
         """
         config = checkpoint.config
-        shape = _check(config, recipe.name)
+        shape = _checked_shape(config, recipe.name)
         gguf = plugins.require("gguf", "export")
         writer = gguf.GGUFWriter(None, shape.architecture)
         writer.add_name(checkpoint.name)
-        writer.add_file_type(gguf.LlamaFileType[_FILE_TYPES[recipe.name]])
+        file_type = "ALL_F32" if recipe.name == "fp32" else f"MOSTLY_{recipe.name.upper()}"
+        writer.add_file_type(gguf.LlamaFileType[file_type])
         if recipe.name not in ("fp32", "f16"):
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        _describe(writer, config, shape)
-        add_vocabulary(writer, checkpoint.tokenizer, config.vocab_size)
+        writer.add_context_length(config.max_seq_length)
+        writer.add_embedding_length(shape.width)
+        writer.add_block_count(shape.blocks)
+        writer.add_feed_forward_length(shape.inner)
+        writer.add_head_count(shape.heads)
+        writer.add_layer_norm_eps(shape.epsilon)
+        writer.add_causal_attention(False)
+        writer.add_uint32(f"{shape.architecture}.pooling_type", shape.pooling)
+        _add_tokenizer(writer, checkpoint.tokenizer, config.vocab_size)
+        last_block = "no tensor"
         if shape.architecture == "bert":
             writer.add_token_type_count(1)
             arrays = _renamed(checkpoint)
         else:
             arrays = widen(checkpoint, shape)
+            last_block = f"blk.{shape.blocks - 1}."
         # The file has as many positions as texts may have tokens.
         arrays["position_embd.weight"] = arrays["position_embd.weight"][: config.max_seq_length]
         for name, value in arrays.items():
-            if value.ndim == 1 or name in _ALWAYS_FLOAT or name.startswith(_algebra(shape)):
+            # What widening adds works with large and small numbers side by side: never packed.
+            if value.ndim == 1 or name in _ALWAYS_FLOAT or name.startswith(last_block):
                 writer.add_tensor(name, value)
-                continue
-            kind = ggml.kind_of(recipe.name, name, shape.blocks)
-            packed = ggml.pack(value, kind, gguf)
-            writer.add_tensor(name, packed, raw_dtype=gguf.GGMLQuantizationType[kind])
+            else:
+                kind = tensor_type(recipe.name, name, shape.blocks)
+                packed = _packed(value, kind, gguf)
+                writer.add_tensor(name, packed, raw_dtype=gguf.GGMLQuantizationType[kind])
         writer.write_header_to_file(folder / ENTRY)
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -113,10 +139,11 @@ class GgufExporter:
         if shape.dense_outside:
             dense = {n: v for n, v in checkpoint.tensors.items() if n.startswith("dense.")}
             tensors.write(folder / DENSE, dense, {})
-        return Written(ENTRY, {"gguf": _version("gguf")})
+        return Written(ENTRY, {"gguf": version("gguf")})
 
 
-def _check(config: ModelConfig, recipe: str) -> LlamaShape:
+def _checked_shape(config: ModelConfig, recipe: str) -> LlamaShape:
+    """Return the model's shape in the file; UsageError if llama.cpp or the recipe has none."""
     if not config.num_layers:
         raise UsageError("gguf needs a model with at least one layer")
     if config.activation == "relu":
@@ -128,24 +155,20 @@ def _check(config: ModelConfig, recipe: str) -> LlamaShape:
             "one without embedding norm, with the mean and at most one linear map to no more than "
             "its hidden size behind it"
         )
-    ggml.check_rows(recipe, shape.width, shape.inner)
+
+    def fits(recipe: str) -> bool:
+        step = _BLOCKS.get(_TYPES.get(recipe, _LARGEST_OF_MIX), 1)
+        return not any(length % step for length in (shape.width, shape.inner))
+
+    if not fits(recipe):
+        step = _BLOCKS[_TYPES.get(recipe, _LARGEST_OF_MIX)]
+        lengths = " and ".join(map(str, sorted({shape.width, shape.inner})))
+        others = "q8_0, f16 or fp32" if fits("q8_0") else "f16 or fp32"
+        raise UsageError(
+            f"gguf {recipe} needs rows of multiples of {step}, and this model has rows of "
+            f"{lengths}; use {others}"
+        )
     return shape
-
-
-def _algebra(shape: LlamaShape) -> str:
-    # What widening adds works with large and small numbers side by side: never packed.
-    return f"blk.{shape.blocks - 1}." if shape.architecture == "gpt2" else "none"
-
-
-def _describe(writer: Any, config: ModelConfig, shape: LlamaShape) -> None:
-    writer.add_context_length(config.max_seq_length)
-    writer.add_embedding_length(shape.width)
-    writer.add_block_count(shape.blocks)
-    writer.add_feed_forward_length(shape.inner)
-    writer.add_head_count(shape.heads)
-    writer.add_layer_norm_eps(shape.epsilon)
-    writer.add_causal_attention(False)
-    writer.add_uint32(f"{shape.architecture}.pooling_type", shape.pooling)
 
 
 def _renamed(checkpoint: Checkpoint) -> dict[str, Array]:
@@ -164,7 +187,197 @@ def _renamed(checkpoint: Checkpoint) -> dict[str, Array]:
     return arrays
 
 
-def _version(distribution: str) -> str:
-    from importlib.metadata import version
+def tensor_type(recipe: str, name: str, blocks: int) -> str:
+    """Return ggml's type of the matrix ``name`` in a model of so many ``blocks``.
 
-    return version(distribution)
+    For ``q4_k_m`` that is llama.cpp's choice (``llama_tensor_get_type``): six bits for a token
+    table without an output matrix beside it, and for values and the narrowing feed-forward matrix
+    in the first and last eighth of the blocks and in every third between them.
+    """
+    if recipe != _MIXED:
+        return _TYPES[recipe]
+    matrix = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)
+    if matrix is None:
+        return "Q6_K"
+    index, eighth = int(matrix[1]), blocks // 8
+    more = index < eighth or index >= 7 * blocks // 8 or (index - eighth) % 3 == 2
+    return "Q6_K" if more and matrix[2] in ("attn_v", "ffn_down") else "Q4_K"
+
+
+def _packed(values: Array, kind: str, gguf: Any) -> npt.NDArray[Any]:
+    """Return float32 ``[rows, n]`` in ggml's type ``kind``: uint8 ``[rows, bytes]``, or floats.
+
+    Plain types are gguf's own numpy code. K-quants search for their scales, and what searches is
+    llama.cpp's function, called in the library that the runtime uses: the same bytes that
+    ``llama-quantize`` writes, without a compiler or a file in between.
+    """
+    number = gguf.GGMLQuantizationType[kind]
+    if kind == "F32":
+        return values
+    if kind in ("F16", "Q8_0"):
+        packed: npt.NDArray[Any] = gguf.quants.quantize(values, number)
+        return packed
+    elements, size = gguf.GGML_QUANT_SIZES[number]
+    rows, length = values.shape
+    values = np.ascontiguousarray(values, np.float32)
+    packed = np.zeros((rows, length // elements * size), np.uint8)
+    function = llama_cpp.library().dll.ggml_quantize_chunk
+    function.restype = ctypes.c_size_t
+    function.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+    function.argtypes += [ctypes.c_int64] * 3 + [ctypes.c_void_p]
+    # No importance matrix: every weight counts the same.
+    written = function(number, values.ctypes.data, packed.ctypes.data, 0, rows, length, None)
+    if written != packed.nbytes:
+        raise EngineError(f"llama.cpp packed {written} bytes of {kind}, not {packed.nbytes}")
+    return packed
+
+
+def _add_tokenizer(writer: Any, source: TokenizerSource, rows: int) -> None:
+    """Write the tokenizer's keys, for a token table of so many ``rows``."""
+    model = source.definition["model"]
+    types = [NORMAL] * len(source.tokens)
+    for added in source.definition["added_tokens"]:
+        types[added["id"]] = CONTROL if added["special"] else USER_DEFINED
+    for token in source.special.values():
+        types[token] = CONTROL
+    if model["type"] == "Unigram":
+        types[model["unk_id"]] = UNKNOWN
+    # A special token is never in a text; others beyond the table would end llama.cpp's process.
+    if any(kind != CONTROL for kind in types[rows:]):
+        raise UsageError(
+            f"gguf: the tokenizer has {len(types):,} tokens, the token table {rows:,} rows"
+        )
+    writers = {"WordPiece": _add_wordpiece, "BPE": _add_bpe, "Unigram": _add_unigram}
+    if model["type"] not in writers:
+        raise _no_tokenizer(f"of type {model['type']!r}")
+    tokens = writers[model["type"]](writer, source, rows)
+    # Rows that no token has: names that no text contains, as llama.cpp's converter gives them.
+    spare = range(len(tokens), rows)
+    writer.add_token_list([*tokens[:rows], *(f"[PAD{token}]" for token in spare)])
+    writer.add_token_types([*types[:rows], *(UNUSED for _ in spare)])
+    _add_special_tokens(writer, source, rows)
+
+
+def _no_tokenizer(what: str) -> UsageError:
+    return UsageError(
+        f"gguf: llama.cpp has no tokenizer {what}; it has BERT's WordPiece, GPT-2's and RoBERTa's "
+        "byte-level BPE, and XLM-R's Unigram"
+    )
+
+
+def _add_special_tokens(writer: Any, source: TokenizerSource, rows: int) -> None:
+    """Write which tokens are special, and which of them stand around a text."""
+    special = dict(source.special)
+    if _END_OF_TEXT in source.tokens:
+        end = source.tokens.index(_END_OF_TEXT)
+        special = {"bos": end, "eos": end, **special}
+    for name, key in _SPECIAL_KEYS.items():
+        if special.get(name, rows) < rows:
+            writer.add_uint32(f"tokenizer.ggml.{key}", special[name])
+    tokenizer = source.open()
+    before, after = list(tokenizer.prefix), list(tokenizer.suffix)
+    if len(before) > 1 or len(after) > 1:
+        raise _no_tokenizer("that puts several special tokens before or after a text")
+    first = before[0] if before else special.get("bos", special.get("cls"))
+    last = after[0] if after else special.get("eos", special.get("sep"))
+    if first is not None:
+        writer.add_bos_token_id(first)
+    if last is not None:
+        writer.add_eos_token_id(last)
+    writer.add_add_bos_token(bool(before))
+    writer.add_add_eos_token(bool(after))
+    if source.definition["model"]["type"] == "WordPiece":
+        # There the first token always comes, and the last is left out by a key of its own.
+        if not before:
+            raise _no_tokenizer("of WordPiece without a special token before a text")
+        writer.add_add_sep_token(bool(after))
+
+
+def _add_wordpiece(writer: Any, source: TokenizerSource, _: int) -> list[str]:
+    normalizer = steps(source.definition["normalizer"], "normalizer", NORMALIZERS, "gguf")
+    lower = [step["type"] for step in normalizer[:-1]]
+    bert = normalizer[-1] if normalizer else {"type": "none"}
+    if lower not in ([], ["Lowercase"]) or not (
+        bert["type"] == "BertNormalizer" and bert["clean_text"] and bert["handle_chinese_chars"]
+    ):
+        raise _no_tokenizer("of WordPiece without BERT's cleaning of texts and spacing of Chinese")
+    if [step["type"] for step in _splitter(source)] != ["BertPreTokenizer"]:
+        raise _no_tokenizer("of WordPiece without BERT's pre-tokenizer")
+    if source.definition["model"]["continuing_subword_prefix"] != "##":
+        raise _no_tokenizer("of WordPiece whose continuations do not begin with '##'")
+    writer.add_tokenizer_model("bert")
+    writer.add_tokenizer_pre("default")
+    writer.add_bool("tokenizer.ggml.normalizer.lowercase", bool(lower) or bert["lowercase"])
+    writer.add_bool("tokenizer.ggml.normalizer.strip_accents", bert["strip_accents"])
+    special = set(source.special.values())
+    special |= {added["id"] for added in source.definition["added_tokens"]}
+    tokens = list(source.tokens)
+    for index, token in enumerate(tokens):
+        # llama.cpp marks a word's first piece and not the others.
+        if index not in special:
+            continued = token.startswith("##") and len(token) > 2
+            tokens[index] = token[2:] if continued else SPACE + token
+    if len(set(tokens)) < len(tokens):
+        raise _no_tokenizer("of WordPiece in which two tokens are spelt alike")
+    return tokens
+
+
+def _splitter(source: TokenizerSource) -> list[Part]:
+    return steps(source.definition["pre_tokenizer"], "pre_tokenizer", PRE_TOKENIZERS, "gguf")
+
+
+def _add_bpe(writer: Any, source: TokenizerSource, _: int) -> list[str]:
+    model, splitter = source.definition["model"], _splitter(source)
+    if source.definition["normalizer"] is not None:
+        raise _no_tokenizer("of BPE with a normalizer")
+    if [step["type"] for step in splitter] != ["ByteLevel"]:
+        raise _no_tokenizer("of BPE with a pre-tokenizer other than ByteLevel")
+    if splitter[0]["add_prefix_space"] or not splitter[0]["use_regex"]:
+        raise _no_tokenizer("of byte-level BPE with add_prefix_space, or without GPT-2's pattern")
+    if model.get("ignore_merges") or model.get("byte_fallback"):
+        raise _no_tokenizer("of BPE with ignore_merges or byte_fallback")
+    writer.add_tokenizer_model("gpt2")
+    # Without it digits and spaces would be split in other places.
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_merges([" ".join(merge) for merge in model["merges"]])
+    return list(source.tokens)
+
+
+def _add_unigram(writer: Any, source: TokenizerSource, rows: int) -> list[str]:
+    model, splitter = source.definition["model"], _splitter(source)
+    if model.get("unk_id") is None or model.get("byte_fallback"):
+        raise _no_tokenizer("of Unigram without an unknown token, or with byte_fallback")
+    charsmap = _charsmap(source.definition["normalizer"])
+    metaspace = splitter[-1] if splitter else {}
+    if (
+        [step["type"] for step in splitter] not in (["Metaspace"], ["WhitespaceSplit", "Metaspace"])
+        or metaspace["replacement"] != SPACE
+        or metaspace["prepend_scheme"] == "never"
+    ):
+        raise _no_tokenizer("of Unigram with a pre-tokenizer other than SentencePiece's spaces")
+    scores = [score for _, score in model["vocab"]]
+    # Tokens added behind the model's own have no score.
+    scores = [*scores, *[_UNUSED_SCORE] * (rows - len(scores))][:rows]
+    writer.add_tokenizer_model("t5")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_scores(scores)
+    writer.add_add_space_prefix(True)
+    writer.add_remove_extra_whitespaces(True)
+    if charsmap:
+        writer.add_precompiled_charsmap(charsmap)
+    return list(source.tokens)
+
+
+def _charsmap(normalizer: Part | None) -> bytes:
+    """Return SentencePiece's table of characters; UsageError for any other normaliser."""
+    charsmap = b""
+    for step in steps(normalizer, "normalizer", NORMALIZERS, "gguf"):
+        if step["type"] == "Precompiled" and not charsmap:
+            try:
+                charsmap = base64.b64decode(step["precompiled_charsmap"], validate=True)
+            except binascii.Error:
+                raise UsageError("gguf: the normalizer's precompiled_charsmap is damaged") from None
+        # Runs of spaces, and spaces around a text, are what llama.cpp removes itself.
+        elif not (step["type"] == "Replace" and step["content"] == " ") and step["type"] != "Strip":
+            raise _no_tokenizer(f"of Unigram with a normalizer of type {step['type']!r}")
+    return charsmap

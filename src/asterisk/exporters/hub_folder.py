@@ -19,17 +19,14 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from asterisk import __version__
-from asterisk.artifact import is_plain_name, sha256
-from asterisk.common import plugins, tensors
-from asterisk.common.errors import ArtifactError, EngineError, FidelityError, UsageError, one_line
+from asterisk.artifact import sha256
+from asterisk.common import tensors
+from asterisk.common.errors import ArtifactError, FidelityError, UsageError, one_line
 from asterisk.common.files import (
     LARGEST_FILE,
     check_replaceable,
@@ -39,28 +36,17 @@ from asterisk.common.files import (
     regular_file,
     replacing_folder,
 )
-from asterisk.evaluation.fidelity import stability
 from asterisk.exporters import model_card
-from asterisk.exporters.export import export, exporter
-from asterisk.exporters.gate import Progress, Reference, gate
-from asterisk.exporters.onnx_batch import MASK, SENTENCE, TYPES, batch_model
-from asterisk.exporters.onnx_graph import INPUT
-from asterisk.exporters.thresholds import thresholds
+from asterisk.exporters.export import Progress, Reference, check_name, export, find_exporter
+from asterisk.exporters.hub_onnx import FP32, INT8, MASK, TYPES, write_onnx
+from asterisk.exporters.onnx import INPUT
 from asterisk.model import huggingface, modules
 from asterisk.model.checkpoint import LICENSE, PROJECTION, SPACE, Checkpoint
 from asterisk.model.config import LLAMA_POOLING
 from asterisk.model.huggingface import read_state_dict
-from asterisk.runtimes.engine import Engine, Vector
-from asterisk.runtimes.onnx import session_options
-from asterisk.runtimes.runtime import Runtime, Vectors
 
 MANIFEST = "asterisk.json"
 FORMATS = ("onnx", "gguf", "tflite")
-FP32, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
-BATCH = 16  # texts of mixed lengths that the gate pads to one length
-EVERY = 4  # of the gate's texts, one of so many is embedded in a padded batch too
-# Sums over a padded row are added in another order; int8 then rounds some values the other way.
-LEAST_IN_BATCH = {FP32: 0.99999, INT8: 0.999}
 _IMAGE = re.compile(r"!\[[^\]]*\]\(([A-Za-z0-9][A-Za-z0-9._-]*\.(?:png|jpe?g|gif|svg|webp))\)")
 
 
@@ -92,7 +78,7 @@ def write_hub_folder(
     checkpoint: Checkpoint,
     formats: Sequence[str],
     out: Path,
-    progress: Progress = lambda told: None,
+    on_progress: Progress = lambda line: None,
     *,
     reference: Reference,
 ) -> HubFolder:
@@ -105,36 +91,40 @@ def write_hub_folder(
     """
     if not checkpoint.config.bert_shaped:
         raise UsageError(
-            f"{checkpoint.name} is not of BERT's shape: no loader of others has such an encoder, "
-            "so that it has no hub layout"
+            f"{checkpoint.name} is not of BERT's shape: it has no hub layout, since other people's "
+            "loaders have no such encoder"
         )
-    if not is_plain_name(checkpoint.name):
-        raise UsageError(
-            f"a checkpoint called {checkpoint.name!r} cannot be exported: "
-            "rename its folder to letters, digits, '.', '_' and '-', 100 at most"
-        )
-    encoder = _encoder_folder(checkpoint)
+    check_name(checkpoint)
+    if checkpoint.folder is None:
+        raise UsageError(f"{checkpoint.name} was not read from a folder: it has no hub layout")
+    encoder = modules.read_modules(checkpoint.folder).transformer
+    token_types = TYPES in _input_names(encoder)
     check_replaceable(out, is_hub_folder)
     figures: dict[str, dict[str, float]] = {}
     refused: dict[str, UsageError | FidelityError] = {}
     with replacing_folder(out, is_hub_folder) as staging:
         model_card.write_owners(staging, checkpoint)
-        for name, write in _engine_files(checkpoint, formats, reference, progress).items():
+        for name, format in _engine_files(checkpoint, formats).items():
             path = staging / name
             path.parent.mkdir(exist_ok=True)
             try:
-                found = write(path)
+                if format == "onnx":
+                    found = write_onnx(
+                        checkpoint, path, name, reference, on_progress, token_types=token_types
+                    )
+                else:
+                    found = _write_exported(checkpoint, path, format, reference, on_progress)
             except (UsageError, FidelityError) as failure:
                 path.unlink(missing_ok=True)
                 refused[name] = type(failure)(f"{name}: {one_line(failure)}")
-                progress(str(refused[name]))
+                on_progress(str(refused[name]))
                 continue
             figures[name] = {key: round(value, 6) for key, value in found.items()}
         if not figures:
             first = next(iter(refused.values()))
             raise type(first)("; ".join(map(str, refused.values())))
         _write_encoder(encoder, staging)
-        _write_around(checkpoint, staging)
+        _write_settings(checkpoint, staging)
         sizes = {name: (staging / name).stat().st_size for name in figures}
         model_card.write(staging, checkpoint, figures, sizes, refused)
         manifest = {
@@ -164,128 +154,43 @@ def _write_json(path: Path, value: object) -> None:
 # What engines read
 
 
-def _engine_files(
-    checkpoint: Checkpoint, formats: Sequence[str], reference: Reference, progress: Progress
-) -> dict[str, Callable[[Path], dict[str, float]]]:
-    """Return, by name, what writes a file and returns the gate's figures."""
-    writers: dict[str, Callable[[Path], dict[str, float]]] = {}
+def _engine_files(checkpoint: Checkpoint, formats: Sequence[str]) -> dict[str, str]:
+    """Return the format of each engine's file by its name."""
+    files: dict[str, str] = {}
     for format in formats:
         if format == "onnx":
-            for name in (FP32, INT8):
-
-                def batched(path: Path, name: str = name) -> dict[str, float]:
-                    return _write_onnx(checkpoint, name, path, reference, progress)
-
-                writers[name] = batched
-            continue
-        recipe = exporter(format).recipes[0].name
-        label = recipe.upper() if format == "gguf" else recipe  # as files in GGUF are called
-
-        def exported(path: Path, format: str = format) -> dict[str, float]:
-            return _write_exported(checkpoint, format, path, reference, progress)
-
-        writers[f"{checkpoint.name}-{label}.{format}"] = exported
-    return writers
+            files |= {FP32: format, INT8: format}
+        else:
+            recipe = find_exporter(format).recipes[0].name
+            label = recipe.upper() if format == "gguf" else recipe  # as files in GGUF are called
+            files[f"{checkpoint.name}-{label}.{format}"] = format
+    return files
 
 
 def _write_exported(
-    checkpoint: Checkpoint, format: str, path: Path, reference: Reference, progress: Progress
-) -> dict[str, float]:
+    checkpoint: Checkpoint, path: Path, format: str, reference: Reference, on_progress: Progress
+) -> Mapping[str, float]:
     """Write the engine's file of an export under the default recipe, which passed its gate."""
-    if format == "gguf":
-        _check_llama_cpp(checkpoint)
+    config = checkpoint.config
+    # Our own runtime makes up for what llama.cpp lacks; other programs that open the file do not.
+    if format == "gguf" and config.dense:
+        raise UsageError("llama.cpp's bert has no Dense maps: its vectors would lack them")
+    if format == "gguf" and not LLAMA_POOLING[config.pooling]:
+        raise UsageError(f"llama.cpp has no pooling by {config.pooling}")
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        place = Path(scratch) / "artifact"
-        artifact = export(checkpoint, format, None, place, progress, reference=reference)
+        out = Path(scratch) / "artifact"
+        artifact = export(checkpoint, format, None, out, on_progress, reference=reference)
         artifact.entry.rename(path)
-    return dict(artifact.manifest.fidelity)
-
-
-def _check_llama_cpp(checkpoint: Checkpoint) -> None:
-    """Refuse what a ``.gguf`` holds only with what our own runtime does after llama.cpp."""
-    if checkpoint.config.dense:
-        raise UsageError("llama.cpp's bert has no Dense maps, its vectors would lack them")
-    if not LLAMA_POOLING[checkpoint.config.pooling]:
-        raise UsageError(f"llama.cpp has no pooling by {checkpoint.config.pooling}")
-
-
-def _write_onnx(
-    checkpoint: Checkpoint, name: str, path: Path, reference: Reference, progress: Progress
-) -> dict[str, float]:
-    """Write one of the two ONNX files and hold it to the gate, alone and in padded batches."""
-    progress(f"{name}: writing")
-    quantised = name == INT8
-    model = batch_model(
-        checkpoint,
-        quantised=quantised,
-        samples=reference.samples if quantised else (),
-        token_types=TYPES in _inputs(_encoder_folder(checkpoint)),
-    )
-    path.write_bytes(model)
-    engine = BatchEngine(path, checkpoint.tokenizer.special.get("pad", 0))
-    limits = thresholds("int8" if quantised else "fp32", checkpoint.config.num_layers)
-    truth = reference.runtime
-    with Runtime([engine], truth.tokenizer, checkpoint.config, checkpoint.fingerprint) as runtime:
-        found = gate(runtime, reference, limits, lambda line: progress(f"{name}: {line}"))
-        progress(f"{name}: embedding in padded batches")
-        some = reference.texts[::EVERY]
-        ids = [runtime.tokenize(text) for text in some]
-        batches = [engine.batch(ids[at : at + BATCH]) for at in range(0, len(ids), BATCH)]
-        alone = runtime.encode(some, prompt="", normalize=False)
-        least = stability(alone, np.concatenate(batches))
-    if not least >= LEAST_IN_BATCH[name]:
-        raise FidelityError(
-            f"a text's vector in a padded batch has a cosine of {least:.5f} with its own alone, "
-            f"below {LEAST_IN_BATCH[name]}"
-        )
-    return {**found, "cosine_min_in_batch": least}
-
-
-class BatchEngine(Engine):
-    """ONNX Runtime on a file of the hub layout, which takes padded batches."""
-
-    format = "onnx"
-
-    def __init__(self, path: Path, padding: int) -> None:
-        ort = plugins.require("onnxruntime", "onnx")
-        self._padding = padding
-        try:
-            self._session: Any = ort.InferenceSession(
-                str(path), session_options(ort), providers=["CPUExecutionProvider"]
-            )
-        except Exception as failure:
-            raise EngineError(f"ONNX Runtime refuses {path.name}: {one_line(failure)}") from None
-        self._inputs = {value.name for value in self._session.get_inputs()}
-
-    def run(self, ids: Sequence[int]) -> Vector:
-        """Return the vector of one text, float32 [embedding_size]."""
-        vector: Vector = self.batch([ids])[0]
-        return vector
-
-    def batch(self, texts: Sequence[Sequence[int]]) -> Vectors:
-        """Return the vectors of n texts, padded to one length, float32 [n, embedding_size]."""
-        shape = len(texts), max(map(len, texts))
-        ids, mask = np.full(shape, self._padding, np.int64), np.zeros(shape, np.int64)
-        for row, text in enumerate(texts):
-            ids[row, : len(text)] = text
-            mask[row, : len(text)] = 1
-        given = {INPUT: ids, MASK: mask, TYPES: np.zeros_like(ids)}
-        given = {name: value for name, value in given.items() if name in self._inputs}
-        try:
-            vectors: Vectors = self._session.run([SENTENCE], given)[0]
-        except Exception as failure:
-            raise EngineError(f"ONNX Runtime: {one_line(failure)}") from None
-        return vectors
+    return artifact.manifest.fidelity
 
 
 # What PyTorch's loaders read
 
 
-def _encoder_folder(checkpoint: Checkpoint) -> Path:
-    """Return where the encoder's files lie: the owner's folder or that of its first module."""
-    if checkpoint.folder is None:
-        raise UsageError(f"{checkpoint.name} was not read from a folder: it has no hub layout")
-    return modules.read_modules(checkpoint.folder).transformer
+def _input_names(encoder: Path) -> list[str]:
+    """Return what the forward pass of an encoder takes."""
+    types = [TYPES] if read_object(encoder, "config.json")["model_type"] == "bert" else []
+    return [INPUT, *types, MASK]
 
 
 def _write_encoder(source: Path, folder: Path) -> None:
@@ -307,13 +212,7 @@ def _write_encoder(source: Path, folder: Path) -> None:
         tensors.write(folder / huggingface.SINGLE, state, {"format": "pt"})
 
 
-def _inputs(folder: Path) -> list[str]:
-    """Return what the forward pass of the encoder in ``folder`` takes."""
-    types = [TYPES] if read_object(folder, "config.json")["model_type"] == "bert" else []
-    return [INPUT, *types, MASK]
-
-
-def _write_around(checkpoint: Checkpoint, folder: Path) -> None:
+def _write_settings(checkpoint: Checkpoint, folder: Path) -> None:
     """Write the tokenizer, the modules after the encoder, and what their owner's folder says.
 
     In words that all versions read: libraries differ in which of a folder's files they believe
@@ -321,24 +220,28 @@ def _write_around(checkpoint: Checkpoint, folder: Path) -> None:
     """
     config = checkpoint.config
     settings = checkpoint.tokenizer.settings(config.max_seq_length)
-    settings["model_input_names"] = _inputs(folder)
-    _write_json(folder / "tokenizer_config.json", settings)
-    named = {key: value for key, value in settings.items() if key.endswith("_token")}
-    _write_json(folder / "special_tokens_map.json", named)
-    (folder / "tokenizer.json").write_text(checkpoint.tokenizer.to_json(), "utf-8")
-    limit = {"max_seq_length": config.max_seq_length, "do_lower_case": False}
-    _write_json(folder / "sentence_bert_config.json", limit)
-    said = {
-        "prompts": dict(checkpoint.prompts),
-        "default_prompt_name": checkpoint.default_prompt_name,
-        "similarity_fn_name": checkpoint.similarity,
+    settings["model_input_names"] = _input_names(folder)
+    files = {
+        "tokenizer_config.json": settings,
+        "special_tokens_map.json": {k: v for k, v in settings.items() if k.endswith("_token")},
+        "sentence_bert_config.json": {
+            "max_seq_length": config.max_seq_length,
+            "do_lower_case": False,
+        },
+        modules.SETTINGS: {
+            "prompts": dict(checkpoint.prompts),
+            "default_prompt_name": checkpoint.default_prompt_name,
+            "similarity_fn_name": checkpoint.similarity,
+        },
     }
-    _write_json(folder / modules.SETTINGS, said)
+    if checkpoint.compatible_with:
+        files[SPACE] = {"compatible_with": list(checkpoint.compatible_with)}
+    for name, values in files.items():
+        _write_json(folder / name, values)
+    (folder / "tokenizer.json").write_text(checkpoint.tokenizer.to_json(), "utf-8")
     modules.write_modules(config, checkpoint.tensors, folder)
     if checkpoint.licence:
         (folder / LICENSE).write_text(checkpoint.licence, "utf-8")
-    if checkpoint.compatible_with:
-        _write_json(folder / SPACE, {"compatible_with": list(checkpoint.compatible_with)})
     for name in (*set(_IMAGE.findall(checkpoint.card)), PROJECTION):
         if checkpoint.folder and has_file(checkpoint.folder, name):
             _copy(checkpoint.folder, name, folder)

@@ -224,7 +224,7 @@ def llama_shape(config: ModelConfig) -> LlamaShape | None:
 
     BERT is in the file as it is, up to its pooling. A pre-norm encoder without a final norm, with
     the mean and at most one linear map behind it, becomes a wider ``gpt2`` of one block more: see
-    `asterisk.exporters.widening`.
+    `asterisk.exporters.gpt2_rewrite`.
     """
     hidden, heads = config.hidden_size, config.num_heads
     linear = [dense.activation for dense in config.dense] in ([], ["identity"])

@@ -118,8 +118,7 @@ def read_licence(path: Path) -> str:
 
 def read_evaluation(path: Path) -> str:
     """Return `asterisk-eval`'s JSON as a table; InputError if it is something else."""
-    from asterisk.evaluation.render import markdown
-    from asterisk.evaluation.report import Report
+    from asterisk.evaluation.report import Report, markdown
 
     try:
         return markdown(Report.from_json(path.read_text("utf-8"))).strip()

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from asterisk.cli import data
 from asterisk.common import texts
+from asterisk.common.corpus import LONGEST, LONGEST_LINE, Cleaner, digest, files, rows
 from asterisk.common.digest import DigestSet
 from asterisk.common.errors import InputError
 from asterisk.common.text_files import open_packed
-from asterisk.training.corpora.clean import LONGEST, Cleaner, Evaluated, digest
+from asterisk.training.corpora.clean import Evaluated
 from asterisk.training.corpora.corpus import (
     Corpus,
     DataRecipe,
@@ -30,16 +31,7 @@ from asterisk.training.corpora.corpus import (
     prepare,
     read_description,
 )
-from asterisk.training.corpora.sources import (
-    LONGEST_LINE,
-    Source,
-    columns,
-    file_source,
-    files,
-    newsroom,
-    records,
-    rows,
-)
+from asterisk.training.corpora.sources import Source, columns, file_source, newsroom, records
 
 SOME = [text.text for text in texts.load()]
 SMALL = DataRecipe(texts=500, joined=30, held_out=40)

@@ -9,14 +9,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from asterisk.artifact import Thresholds
+from asterisk.exporters import Exporter, Recipe, Written
 from asterisk.exporters.export import choose
-from asterisk.exporters.exporter import Recipe, Written
 from asterisk.exporters.onnx import OnnxExporter
 from asterisk.model.checkpoint import Checkpoint
 
 
-class EqualisedOnnxExporter:
+class EqualisedOnnxExporter(Exporter):
     """ONNX's int8 after cross-layer equalisation (arXiv:1906.04721, section 4.1).
 
     A format's name leads to its runtime, so this one has a name of its own, and the entry point of
@@ -27,10 +26,6 @@ class EqualisedOnnxExporter:
     recipes: ClassVar[tuple[Recipe, ...]] = (
         Recipe("int8", "onnx's int8, attention's values and output of equal ranges", bits=8),
     )
-
-    def thresholds(self, recipe: Recipe, layers: int) -> Thresholds:
-        """Return what the built-in exporter is held to; see `Exporter.thresholds`."""
-        return OnnxExporter().thresholds(recipe, layers)
 
     def write(
         self,
@@ -54,10 +49,10 @@ def equalised(checkpoint: Checkpoint) -> Checkpoint:
     for index in range(checkpoint.config.num_layers):
         block = f"encoder.layer.{index}.attention"
         value, output = f"{block}.self.value", f"{block}.output.dense.weight"
-        entering = np.abs(tensors[f"{value}.weight"]).max(1)
-        leaving = np.abs(tensors[output]).max(0)
-        known = (entering > 0) & (leaving > 0)
-        factor = np.sqrt(np.divide(leaving, entering, where=known, out=np.ones_like(entering)))
+        incoming = np.abs(tensors[f"{value}.weight"]).max(1)
+        outgoing = np.abs(tensors[output]).max(0)
+        nonzero = (incoming > 0) & (outgoing > 0)
+        factor = np.sqrt(np.divide(outgoing, incoming, where=nonzero, out=np.ones_like(incoming)))
         tensors[f"{value}.weight"] = tensors[f"{value}.weight"] * factor[:, None]
         tensors[f"{value}.bias"] = tensors[f"{value}.bias"] * factor
         tensors[output] = tensors[output] / factor

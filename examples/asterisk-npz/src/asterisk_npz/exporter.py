@@ -11,14 +11,13 @@ import numpy.typing as npt
 
 from asterisk.artifact import Thresholds
 from asterisk.common.errors import UsageError
-from asterisk.exporters import thresholds
-from asterisk.exporters.exporter import Recipe, Written
+from asterisk.exporters import Exporter, Recipe, Written, thresholds
 from asterisk.exporters.rounding import quantise_rows
 from asterisk.model.checkpoint import Checkpoint
 from asterisk_npz.engine import ENTRY, SCALE
 
 
-class NpzExporter:
+class NpzExporter(Exporter):
     """Writes ``model.npz``."""
 
     format: ClassVar[str] = "npz"
@@ -29,7 +28,7 @@ class NpzExporter:
 
     def thresholds(self, recipe: Recipe, layers: int) -> Thresholds:
         """Return how far a model may stray from FP32; see `Exporter.thresholds`."""
-        return thresholds.thresholds("f16" if recipe.name == "fp16" else recipe.name, layers)
+        return thresholds("f16" if recipe.name == "fp16" else recipe.name, layers)
 
     def write(
         self,

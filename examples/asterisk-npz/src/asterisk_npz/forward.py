@@ -30,13 +30,13 @@ class Encoder:
             for name, array in arrays.items()
             if name != table and not name.endswith(scale)
         }
-        self.places = self.weights["embeddings.position_embeddings.weight"]
-        self.places = self.places + self.weights["embeddings.token_type_embeddings.weight"]
+        self.positions = self.weights["embeddings.position_embeddings.weight"]
+        self.positions = self.positions + self.weights["embeddings.token_type_embeddings.weight"]
 
     def __call__(self, ids: npt.NDArray[np.int64]) -> Floats:
         """Embed ids [T], float32 [embedding_size], not normalised."""
         scales = None if self.word_scales is None else self.word_scales[ids]
-        x = _wide(self.words[ids], scales) + self.places[: len(ids)]
+        x = _wide(self.words[ids], scales) + self.positions[: len(ids)]
         if self.config.embedding_norm:
             x = self.norm("embeddings.LayerNorm", x)
         for index in range(self.config.num_layers):

@@ -2,57 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from asterisk.common.corpus import digest, held_out
 from asterisk.common.digest import DigestSet
-from asterisk.common.plugins import require
 
 RUN = 16  # words in a row that no training text shares with an evaluation text
 STRIDE = 4
-LONGEST = 8_000  # characters; more than 512 tokens of any language hold
-HELD_OUT_IN = 100
-_SPACE = re.compile(r"[\s\x00-\x1f\x7f]+")
 _WORD = re.compile(r"\w+")
 Indices = npt.NDArray[np.int64]
-
-
-class Cleaner:
-    """Mends text with `ftfy`; quotes stay as they were typed, since users type both kinds."""
-
-    def __init__(self) -> None:
-        ftfy: Any = require("ftfy", "train")
-        self._fix = ftfy.fix_text
-        self._config = ftfy.TextFixerConfig(uncurl_quotes=False, explain=False)
-
-    def __call__(self, text: str) -> str:
-        """Return ``text`` mended, on one line and cut to `LONGEST` characters."""
-        text = text[:LONGEST]
-        if not text.isascii() or "&" in text:
-            text = self._fix(text, self._config)
-        return _SPACE.sub(" ", text).strip()
-
-
-def digest(text: str) -> int:
-    """Return a 64-bit digest of ``text``."""
-    raw = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
-    return int.from_bytes(raw, "little")
-
-
-def held_out(row: tuple[str, ...]) -> bool:
-    """Tell whether a row belongs to the fixed slice that is never trained on.
-
-    One row in `HELD_OUT_IN`, by a hash of its last text: the same in every corpus.
-    """
-    return digest(row[-1]) % HELD_OUT_IN == 0
 
 
 class Evaluated:

@@ -12,11 +12,12 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from asterisk.common.corpus import Cleaner, Row
 from asterisk.common.errors import ArtifactError, InputError
 from asterisk.common.files import replacing_folder
 from asterisk.tokenizer import gpt2
-from asterisk.training.corpora.clean import Cleaner, Evaluated, RowCounts, Spool
-from asterisk.training.corpora.sources import Row, Source, file_source
+from asterisk.training.corpora.clean import Evaluated, RowCounts, Spool
+from asterisk.training.corpora.sources import Source, file_source
 
 SCHEMA = 1
 PARTS = ("train", "held-out")

@@ -11,17 +11,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from asterisk.common.corpus import LINES, Row, name, rows
 from asterisk.common.errors import InputError, one_line
 from asterisk.common.plugins import require
-from asterisk.common.text_files import lines, open_text
+from asterisk.common.text_files import lines
 
-LINES = (".txt", ".tsv")
 RECORDS = (".jsonl", ".ndjson")
-PACKINGS = ("", ".zst", ".gz")
-LONGEST_LINE = 1 << 20  # characters; a file from outside may be one endless line
 LONGEST_RECORD = 16 << 20  # bytes; a record cannot be cut
 NO_TEXTS = "qrels.tsv"  # of an evaluation set: ids alone
-Row = tuple[str, ...]
 Pick = Callable[[dict[str, Any]], Row]
 
 
@@ -37,20 +34,6 @@ class Source:
         return self if count is None else Source(self.name, lambda: islice(self.read(), count))
 
 
-def files(folder: Path, kinds: tuple[str, ...] = LINES) -> list[Path]:
-    """Return the corpus files of ``folder``, in order; InputError if there is none."""
-    endings = tuple(kind + packing for kind in kinds for packing in PACKINGS)
-    found = sorted(path for path in folder.glob("*") if path.name.endswith(endings))
-    if not found:
-        raise InputError(f"{folder} holds no {' or '.join(kinds)} file, plain, .zst or .gz")
-    return found
-
-
-def name(path: Path) -> str:
-    """Return a source's name: the file's, without its endings."""
-    return path.name.split(".")[0]
-
-
 def file_source(path: Path, pick: Pick | None = None) -> Source:
     """Return the source that a file is; JSON lines need ``pick`` to make rows of records."""
     if any(ending in path.suffixes for ending in RECORDS):
@@ -60,18 +43,6 @@ def file_source(path: Path, pick: Pick | None = None) -> Source:
     if not any(kind in path.suffixes for kind in LINES):
         raise InputError(f"{path} is none of: {', '.join((*LINES, *RECORDS))}")
     return Source(name(path), lambda: rows(path))
-
-
-def rows(path: Path) -> Iterator[Row]:
-    """Yield each line of a file as its texts: one, or the columns of a .tsv line.
-
-    InputError if the file cannot be read to its end.
-    """
-    columns = ".tsv" in path.suffixes
-    with open_text(path, "replace") as stream:
-        while line := stream.readline(LONGEST_LINE):
-            plain = line.removesuffix("\n")
-            yield tuple(plain.split("\t")) if columns else (plain,)
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:

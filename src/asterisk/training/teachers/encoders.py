@@ -42,8 +42,7 @@ class Int8Bert:
         )
 
     def __init__(self, folder: Path, config: dict[str, Any], threads: int) -> None:
-        from asterisk.exporters.onnx import ENTRY, WEIGHTS, states_model
-        from asterisk.exporters.onnx_graph import EncoderGraph
+        from asterisk.exporters.onnx import ENTRY, WEIGHTS, EncoderGraph, states_model
 
         runtime: Any = require("onnxruntime", "train")
         load = require("safetensors.numpy", "train").load_file

@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 import numpy as np
 import numpy.typing as npt
 
+from asterisk.common.corpus import digest
 from asterisk.common.errors import AsteriskError, EngineError, InputError, UsageError, one_line
 from asterisk.common.plugins import require
-from asterisk.training.corpora.clean import digest
 
 LONGEST_LINE = 16 << 20  # bytes
 KEY = "ASTERISK_API_KEY"  # the environment variable that a key is read from

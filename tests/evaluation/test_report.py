@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from asterisk.evaluation.compare import Measured, averages, compare, difference
-from asterisk.evaluation.items import Clusters, Means, draw
+from asterisk.evaluation.report import Measured, averages, compare, difference
+from asterisk.evaluation.tasks import Clusters, Means, draw
 
 
 def measured(task="a", group="g", symmetric=None, **values) -> Measured:

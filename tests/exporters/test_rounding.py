@@ -1,4 +1,4 @@
-"""Calibration finds the channels that int8 loses on, and leaves alone what needs no cure."""
+"""Calibration finds the channels that int8 loses on, and leaves alone what needs nothing."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from conftest import SHIPPED, random_checkpoint
 
-from asterisk.exporters.calibration import EXACT, calibrate
-from asterisk.exporters.export import choose, exporter
+from asterisk.exporters import rounding
+from asterisk.exporters.export import choose, find_exporter
+from asterisk.exporters.rounding import EXACT, calibrate
 from asterisk.model.checkpoint import Checkpoint, load
 from asterisk.model.config import ModelConfig
+from asterisk.model.encoder import Embeddings
 from asterisk.runtimes.torch import TorchEngine
 
 SHAPE = ModelConfig(
@@ -45,7 +47,7 @@ def run(format, checkpoint, samples, folder):
     """Return what the engine gives for `OTHERS` under int8 calibrated on ``samples``."""
     from asterisk.runtimes.onnx import session_options
 
-    writer = exporter(format)
+    writer = find_exporter(format)
     written = writer.write(checkpoint, choose(writer, "int8"), folder, samples)
     path = str(folder / written.entry)
     if format == "onnx":
@@ -86,8 +88,8 @@ def test_int8_is_nearer_to_fp32_with_samples(format, config, tmp_path):
 
 
 def test_the_loud_channels_are_the_exact_ones():
-    for cures in calibrate(with_loud_channels(SHAPE), SAMPLES, per_token=False):
-        exact = cures["outer"].exact
+    for block in calibrate(with_loud_channels(SHAPE), SAMPLES, per_token=False):
+        exact = block["outer"].exact
         assert len(exact) == EXACT
         assert set(LOUD) <= set(exact.tolist())
 
@@ -105,18 +107,18 @@ def test_smoothing_that_costs_an_operator_is_for_deep_models():
     """Where a norm of its own precedes a product, the same smoothing is free and taken."""
     tame = random_checkpoint(replace(SHAPE, num_layers=2))
     for per_token in (True, False):
-        for cures in calibrate(tame, SAMPLES, per_token=per_token):
-            assert cures["attention"].factors is None
-            assert cures["inner"].factors is None
-            assert not len(cures["outer"].exact)
+        for block in calibrate(tame, SAMPLES, per_token=per_token):
+            assert block["attention"].factors is None
+            assert block["inner"].factors is None
+            assert not len(block["outer"].exact)
     loud = with_loud_channels(replace(SHAPE, num_layers=2, norm_first=True))
     assert all(
-        cures["inner"].factors is not None for cures in calibrate(loud, SAMPLES, per_token=True)
+        block["inner"].factors is not None for block in calibrate(loud, SAMPLES, per_token=True)
     )
 
 
 @pytest.mark.slow
-def test_the_paper_s_checkpoint_needs_next_to_no_cure(lines):
+def test_the_paper_s_checkpoint_needs_next_to_no_calibration(lines):
     """Two layers: its files are those without calibration, but for a few exact channels in one."""
     if not (SHIPPED / "model.safetensors").is_file():
         pytest.skip("no shipped checkpoint here")
@@ -124,16 +126,16 @@ def test_the_paper_s_checkpoint_needs_next_to_no_cure(lines):
     tokenizer = checkpoint.tokenizer.open()
     samples = [tokenizer.encode(line, 512) for line in lines[::8][:120]]
     for per_token in (True, False):
-        cured = []
-        for block, cures in enumerate(calibrate(checkpoint, samples, per_token=per_token)):
-            assert all(cure.factors is None for cure in cures.values())
-            cured += [(block, part) for part, cure in cures.items() if len(cure.exact)]
-        assert cured == ([] if per_token else [(0, "outer")])
+        exact = []
+        for index, block in enumerate(calibrate(checkpoint, samples, per_token=per_token)):
+            assert all(each.factors is None for each in block.values())
+            exact += [(index, part) for part, each in block.items() if len(each.exact)]
+        assert exact == ([] if per_token else [(0, "outer")])
 
 
 @pytest.mark.parametrize("format", ["onnx", "tflite"])
 def test_the_same_samples_give_the_same_bytes(format, tmp_path):
-    checkpoint, writer = with_loud_channels(SHAPE), exporter(format)
+    checkpoint, writer = with_loud_channels(SHAPE), find_exporter(format)
     files = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -142,21 +144,15 @@ def test_the_same_samples_give_the_same_bytes(format, tmp_path):
     assert files[0] == files[1]
 
 
-def test_no_samples_no_cures():
+def test_no_samples_no_calibration():
     assert calibrate(random_checkpoint(SHAPE), [], per_token=True) == []
 
 
 def test_only_so_many_tokens_are_run(monkeypatch):
     """A user's long texts do not make an export last for hours."""
-    from asterisk.exporters import calibration
-
     seen = []
-    monkeypatch.setattr(calibration, "MOST_TOKENS", 300)
-    original = calibration._blocks
-    monkeypatch.setattr(
-        calibration,
-        "_blocks",
-        lambda checkpoint, samples: seen.extend(samples) or original(checkpoint, samples),
-    )
+    embed = Embeddings.forward
+    monkeypatch.setattr(rounding, "MOST_TOKENS", 300)
+    monkeypatch.setattr(Embeddings, "forward", lambda it, ids: seen.append(ids) or embed(it, ids))
     calibrate(random_checkpoint(SHAPE), [[1, 2, 3] * 20] * 100, per_token=True)
-    assert 240 <= sum(map(len, seen)) <= 300
+    assert 240 <= sum(ids.numel() for ids in seen) <= 300

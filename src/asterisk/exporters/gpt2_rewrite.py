@@ -71,7 +71,7 @@ class _Widening:
         self.flat = LARGE * np.sqrt(2 / shape.width)  # what a linear norm divides by
         head = np.arange(self.hidden) // self.config.head_size
         within = np.arange(self.hidden) % self.config.head_size
-        self.heads = head * (shape.width // shape.heads) + within  # a true channel's place
+        self.heads = head * (shape.width // shape.heads) + within  # a true channel's position
 
     def get(self, name: str) -> Wide:
         return self.tensors[name].astype(np.float64)
@@ -155,7 +155,7 @@ class _Widening:
         output[hidden + _BALANCE] = -output[:size].sum(0)
         output_bias[hidden + _BALANCE] = -output_bias[:size].sum()
         linear = self.vector(np.full(hidden + 1, self.flat))
-        kept = self.vector(np.full(size, self.flat))
+        restored = self.vector(np.full(size, self.flat))
         nothing, block = np.zeros(width), f"blk.{self.config.num_layers}"
         return {
             f"{block}.attn_norm.weight": linear,
@@ -170,6 +170,6 @@ class _Widening:
             f"{block}.ffn_up.bias": np.zeros(inner),
             f"{block}.ffn_down.weight": np.zeros((width, inner)),
             f"{block}.ffn_down.bias": nothing,
-            "output_norm.weight": kept,
+            "output_norm.weight": restored,
             "output_norm.bias": nothing,
         }

@@ -11,8 +11,8 @@ import pytest
 from conftest import random_checkpoint
 
 from asterisk.common.errors import UsageError
-from asterisk.exporters import onnx_batch
-from asterisk.exporters.onnx_batch import batch_model
+from asterisk.exporters import hub_onnx
+from asterisk.exporters.hub_onnx import batch_model
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.runtimes.torch import TorchEngine
 
@@ -101,6 +101,6 @@ def test_a_batch_of_nothing_but_padding_is_finite():
 
 
 def test_what_one_file_cannot_hold_is_refused(monkeypatch):
-    monkeypatch.setattr(onnx_batch, "LARGEST_FILE", 100_000)
+    monkeypatch.setattr(hub_onnx, "LARGEST_FILE", 100_000)
     with pytest.raises(UsageError, match="does not fit into one ONNX file"):
         batch_model(random_checkpoint(SHAPE), quantised=False)

@@ -14,7 +14,7 @@ from torch import nn
 
 from asterisk.common.errors import EngineError, UsageError
 from asterisk.exporters.gguf import GgufExporter
-from asterisk.exporters.widening import widen
+from asterisk.exporters.gpt2_rewrite import widen
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.config import Dense, ModelConfig, llama_shape
 from asterisk.runtimes.gguf import GgufEngine
