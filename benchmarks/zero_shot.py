@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 import asterisk
-from asterisk.apps.classify import zero_shot
+from asterisk.apps.classify import labelling as zero_shot
 from asterisk.apps.classify.labelling import load
 
 TEMPLATE = "This text is about {}."

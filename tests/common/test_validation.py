@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import asterisk
-from asterisk.apps.classify import zero_shot
+from asterisk.apps.classify import labelling as zero_shot
 from asterisk.apps.dedup.deduplication import deduplicate
 from asterisk.apps.search import Index
 from asterisk.common.errors import UsageError
 from asterisk.common.vectors import similarity, truncate
 from asterisk.evaluation.logistic_regression import HeadRecipe
-from asterisk.integrations.lazy import LazyRuntime
+from asterisk.integrations import LazyRuntime
 from asterisk.integrations.sentence_transformers import SentenceEncoder
 
 TEXTS = ["one text", "another"]

@@ -14,10 +14,10 @@ import pytest
 import asterisk
 from asterisk.artifact import open_artifact, sha256
 from asterisk.common.errors import ArtifactError, EngineError, FidelityError
-from asterisk.runtimes.gguf_header import check_header
+from asterisk.runtimes.gguf import check_header
 from asterisk.runtimes.load import verify
 from asterisk.runtimes.onnx import check_graph
-from asterisk.runtimes.tflite_header import OPERATORS, check_file
+from asterisk.runtimes.tflite import OPERATORS, check_file
 from hardening import mutants, mutants_gguf, mutants_onnx, mutants_tflite
 
 

@@ -9,9 +9,9 @@ import threading
 import numpy as np
 import pytest
 
+from asterisk import integrations as module
 from asterisk.common.errors import ArtifactError, UsageError
-from asterisk.integrations import lazy as module
-from asterisk.integrations.lazy import LazyRuntime
+from asterisk.integrations import LazyRuntime
 
 
 def test_opened_once_by_many_threads_and_again_after_close(artifact, monkeypatch):

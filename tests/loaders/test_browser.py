@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 from asterisk.exporters import thresholds
-from asterisk.exporters.model_card import TEXTS
+from asterisk.exporters.hub_folder import TEXTS
 
 from .conftest import MODELS
 from .test_loaders import hold

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from asterisk.exporters import thresholds
-from asterisk.exporters.model_card import TEXTS
+from asterisk.exporters.hub_folder import TEXTS
 
 from .conftest import BATCH, MODELS, PROMPTS
 

@@ -23,8 +23,7 @@ from asterisk.exporters.gguf import ENTRY, GgufExporter
 from asterisk.model.checkpoint import load
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.runtimes import llama_cpp
-from asterisk.runtimes.gguf import DENSE, GgufEngine
-from asterisk.runtimes.gguf_header import check_header
+from asterisk.runtimes.gguf import DENSE, GgufEngine, check_header
 from asterisk.runtimes.torch import reference
 from asterisk.tokenizer import gpt2
 

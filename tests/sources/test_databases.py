@@ -110,7 +110,7 @@ def test_what_is_written_ahead_is_read(notes: Path) -> None:
 
 
 def test_a_locked_database_is_named(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asterisk.sources.databases.BUSY", 0.05)
+    monkeypatch.setattr("asterisk.sources.records.BUSY", 0.05)
     writer = sqlite3.connect(notes, isolation_level=None)
     writer.execute("BEGIN EXCLUSIVE")
     assert rows(notes, "SELECT body FROM notes") == ([], ["notes.db: SQLite: database is locked"])

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asterisk.cli.reading_options import add_reading_options, reading_options, skip_report
+from asterisk.cli.common import add_reading_options, reading_options, skip_report
 from asterisk.common.errors import InputError, UsageError
 from asterisk.sources import Database, Document, Options, Report, digest, documents
 from asterisk.sources.document import KINDS
@@ -179,7 +179,7 @@ def test_memory_does_not_grow_with_the_file(
 
 def test_nothing_heavy_is_imported() -> None:
     script = (
-        "import sys, asterisk.sources, asterisk.cli.reading_options\n"
+        "import sys, asterisk.sources, asterisk.cli.common\n"
         "heavy = {'numpy', 'torch', 'sqlite3', 'xml.parsers.expat', 'hashlib', 'http', 'socket',\n"
         "'markdown_it', 'pypdf'}\n"
         "print(sorted(heavy & set(sys.modules)))"

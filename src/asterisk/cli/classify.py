@@ -79,7 +79,7 @@ def _predict_arguments(it: argparse.ArgumentParser) -> None:
 
 
 def _zero_shot_arguments(it: argparse.ArgumentParser) -> None:
-    from asterisk.apps.classify.zero_shot import TEMPERATURE, TEMPLATE
+    from asterisk.apps.classify.labelling import TEMPERATURE, TEMPLATE
 
     it.add_argument("--labels", type=utf8, required=True, help="names, separated by commas")
     it.add_argument("--template", type=utf8, default=TEMPLATE, help='e.g. "This text is about {}."')
@@ -160,7 +160,7 @@ def _embedded(
     runtime: Runtime, given: Labelled, dim: int | None, prompt_name: str | None
 ) -> Floats:
     from asterisk.common.text_files import Record
-    from asterisk.runtimes.records import encode_records
+    from asterisk.runtimes.runtime import encode_records
 
     records = list(map(Record, given.texts, given.positions))
     how = {"dim": dim, "normalize": True, "show_progress": sys.stderr.isatty()}
@@ -188,7 +188,7 @@ def _opened(arguments: argparse.Namespace, head: Head) -> Iterator[Runtime]:
 
 def _zero_shot(arguments: argparse.Namespace) -> None:
     import asterisk
-    from asterisk.apps.classify import zero_shot
+    from asterisk.apps.classify import labelling as zero_shot
 
     with asterisk.load(arguments.model, threads=arguments.threads) as runtime:
         head = zero_shot.head(

@@ -9,8 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from asterisk.cli.common import Parser, format_of, fraction, positive, prompt_argument, run
-from asterisk.cli.reading_options import add_reading_options, reading_options, skip_report
+from asterisk.cli.common import (
+    Parser,
+    add_reading_options,
+    format_of,
+    fraction,
+    positive,
+    prompt_argument,
+    reading_options,
+    run,
+    skip_report,
+)
 from asterisk.common import terminal
 from asterisk.common.errors import InputError, OutputError, UsageError
 from asterisk.common.terminal import Stages

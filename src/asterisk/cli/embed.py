@@ -19,7 +19,7 @@ from asterisk.common.text_files import LONGEST_LINE, Record, filter_empty, read_
 from asterisk.common.vectors import PRECISIONS, quantize
 from asterisk.model.config import prompt_name_of
 from asterisk.runtimes.memory_budget import add_option
-from asterisk.runtimes.records import encode_records
+from asterisk.runtimes.runtime import encode_records
 
 if TYPE_CHECKING:
     from asterisk.runtimes.memory_budget import Budget
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _embed(arguments: argparse.Namespace) -> None:
     import asterisk
-    from asterisk.common.output import open_vectors
+    from asterisk.common.text_files import open_vectors
 
     format = arguments.format or format_of(arguments.out, FORMATS)
     if format == "npy" and arguments.on_empty == "null" and arguments.precision != PRECISIONS[0]:

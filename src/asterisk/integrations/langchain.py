@@ -20,7 +20,7 @@ except ModuleNotFoundError as failure:
     advice = "; install it with: pip install langchain-core"
     raise MissingPackage("langchain-core", advice) from failure
 
-from asterisk.integrations.lazy import LazyRuntime
+from asterisk.integrations import LazyRuntime
 
 
 class AsteriskEmbeddings(Embeddings):  # type: ignore[misc]

@@ -23,7 +23,7 @@ except ModuleNotFoundError as failure:
     raise MissingPackage("llama-index-core", advice) from failure
 
 from asterisk.common.validation import integer, strings
-from asterisk.integrations.lazy import TEXTS, LazyRuntime
+from asterisk.integrations import TEXTS, LazyRuntime
 
 BATCH = 256  # texts a call: nothing is padded, so that a call's own cost is what counts
 

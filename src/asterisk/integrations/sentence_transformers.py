@@ -23,7 +23,7 @@ import numpy.typing as npt
 from asterisk.common.errors import MissingPackage, UsageError
 from asterisk.common.validation import integer, strings
 from asterisk.common.vectors import quantize
-from asterisk.integrations.lazy import LazyRuntime
+from asterisk.integrations import LazyRuntime
 from asterisk.model.config import check_prompt_name, prompt_name_of
 
 Array = npt.NDArray[Any]

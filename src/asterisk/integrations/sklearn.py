@@ -25,7 +25,7 @@ except ModuleNotFoundError as failure:
 
 from asterisk.artifact import share_space, spaces
 from asterisk.common.validation import integer, strings
-from asterisk.integrations.lazy import LazyRuntime
+from asterisk.integrations import LazyRuntime
 from asterisk.runtimes.runtime import Vectors
 
 TEXTS = "X must be a list of strings"

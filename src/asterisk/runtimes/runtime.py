@@ -21,7 +21,9 @@ from asterisk.runtimes.engine import Engine, EnginePool, follow
 from asterisk.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from asterisk.common.text_files import Record
     from asterisk.runtimes.memory_budget import Budget
+
 
 Vectors = npt.NDArray[np.float32]
 OnLong = Literal["truncate", "error"]
@@ -303,3 +305,27 @@ def _reopen(path: str, threads: int, max_memory: int | None) -> Runtime:
     if not Path(path).exists():
         raise ArtifactError(f"a pickled runtime opens its model again, and {path} is gone")
     return load(path, threads=threads, max_memory=max_memory)
+
+
+def encode_records(
+    runtime: Runtime,
+    records: Sequence[Record],
+    prompt_name: str | None,
+    on_long: OnLong,
+    **options: Any,
+) -> npt.NDArray[Any]:
+    """Return the vectors of ``records``, one a row; ``options`` are those of `Runtime.encode`.
+
+    InputError names the position of a text that the runtime refuses.
+    """
+    texts = [record.text for record in records]
+    try:
+        return runtime.encode(texts, prompt_name=prompt_name, on_long=on_long, **options)
+    except InputError as failure:
+        prompt = runtime.prompt(prompt_name)
+        for record in records:
+            try:
+                runtime.tokenize(prompt + record.text, on_long)
+            except InputError:
+                raise InputError(f"{record.place}: {failure}") from None
+        raise

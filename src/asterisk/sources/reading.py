@@ -131,7 +131,7 @@ def read(
 
 def _pieces(file: SourceFile, source: OpenFile, report: Report) -> Iterator[Piece]:
     if file.database is not None:
-        from asterisk.sources.databases import read_database
+        from asterisk.sources.records import read_database
 
         return read_database(source, file.database)
     packed = file.path.suffix.lower() == ".gz"

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import asterisk
-from asterisk.apps.classify import zero_shot
+from asterisk.apps.classify import labelling as zero_shot
 from asterisk.apps.classify.head import Head, Layer
 from asterisk.cli import classify
 from asterisk.common.errors import InputError, UsageError

@@ -121,7 +121,7 @@ def test_a_path_that_is_gone_can_be_named(tmp_path, runtime):
 
 
 def test_a_fault_that_may_pass_removes_nothing(tmp_path, runtime, monkeypatch):
-    monkeypatch.setattr("asterisk.sources.databases.BUSY", 0.1)
+    monkeypatch.setattr("asterisk.sources.records.BUSY", 0.1)
     database, feed = tmp_path / "app.db", tmp_path / "feed.xml"
     owner = sqlite3.connect(database, isolation_level=None)
     owner.execute("CREATE TABLE notes(body)")

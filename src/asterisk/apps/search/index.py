@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from asterisk.apps.search import database
-from asterisk.apps.search.database import sqlite_errors
+from asterisk.apps.search.database import IndexSettings, sqlite_errors
 from asterisk.apps.search.passages import fit_lengths
 from asterisk.apps.search.query import Hit, Words, run_query
-from asterisk.apps.search.settings import IndexSettings
 from asterisk.apps.search.store import Blocks, Floats, Ids, read_tags
 from asterisk.artifact import InSpace, is_artifact, open_artifact, share_space, spaces
 from asterisk.common.errors import InputError, OutputError, UsageError
