@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 import asterisk
-from asterisk.apps.classify import labelling as zero_shot
+from asterisk.apps.classify.head import zero_shot
 from asterisk.apps.classify.labelling import load
 
 TEMPLATE = "This text is about {}."
@@ -29,7 +29,7 @@ def main() -> None:
     for artifact in sys.argv[2:]:
         with asterisk.load(artifact, threads=2) as runtime:
             vectors = runtime.encode(labelled.texts)
-            head = zero_shot.head(runtime, names, template=TEMPLATE, temperature=1)
+            head = zero_shot(runtime, names, template=TEMPLATE, temperature=1)
             cosines = head.logits(vectors)
         found = [log_softmax(cosines / temperature, axis=1) for temperature in TEMPERATURES]
         losses = [-each[np.arange(len(truth)), truth].mean() for each in found]

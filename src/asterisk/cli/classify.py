@@ -79,7 +79,7 @@ def _predict_arguments(it: argparse.ArgumentParser) -> None:
 
 
 def _zero_shot_arguments(it: argparse.ArgumentParser) -> None:
-    from asterisk.apps.classify.labelling import TEMPERATURE, TEMPLATE
+    from asterisk.apps.classify.head import TEMPERATURE, TEMPLATE
 
     it.add_argument("--labels", type=utf8, required=True, help="names, separated by commas")
     it.add_argument("--template", type=utf8, default=TEMPLATE, help='e.g. "This text is about {}."')
@@ -188,10 +188,10 @@ def _opened(arguments: argparse.Namespace, head: Head) -> Iterator[Runtime]:
 
 def _zero_shot(arguments: argparse.Namespace) -> None:
     import asterisk
-    from asterisk.apps.classify import labelling as zero_shot
+    from asterisk.apps.classify.head import zero_shot
 
     with asterisk.load(arguments.model, threads=arguments.threads) as runtime:
-        head = zero_shot.head(
+        head = zero_shot(
             runtime,
             arguments.labels.split(","),
             template=arguments.template,

@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import asterisk
-from asterisk.apps.classify import labelling as zero_shot
-from asterisk.apps.classify.head import Head, Layer
+from asterisk.apps.classify.head import TEMPERATURE, Head, Layer, zero_shot
 from asterisk.cli import classify
 from asterisk.common.errors import InputError, UsageError
 
@@ -145,8 +144,8 @@ def test_prompts(capfdbinary, prompted, labelled, tmp_path):
     assert status == 0
     with asterisk.load(prompted) as runtime:
         shares = Head.open(out).probabilities(runtime.encode_query(texts)).max(axis=1)
-        found = zero_shot.head(runtime, ["cat", "tax"], prompt_name="query")
-        rows = runtime.encode_query(["cat", "tax"]) / np.float32(zero_shot.TEMPERATURE)
+        found = zero_shot(runtime, ["cat", "tax"], prompt_name="query")
+        rows = runtime.encode_query(["cat", "tax"]) / np.float32(TEMPERATURE)
     assert [float(line.split("\t")[1]) for line in output.splitlines()] == pytest.approx(
         shares, abs=1e-4
     )
@@ -173,7 +172,7 @@ def test_prompts(capfdbinary, prompted, labelled, tmp_path):
 )
 def test_zero_shot_of_nothing(folder, choices):
     with asterisk.load(folder) as runtime, pytest.raises((UsageError, InputError)):
-        zero_shot.head(runtime, **{"labels": ["one", "two"], **choices})
+        zero_shot(runtime, **{"labels": ["one", "two"], **choices})
 
 
 def test_a_head_of_another_space(capfdbinary, folder, head, labelled, tmp_path):

@@ -14,10 +14,13 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from asterisk.apps.classify.labelling import check_label
 from asterisk.artifact import share_space
 from asterisk.common import tensors
-from asterisk.common.errors import ArtifactError, InputError
+from asterisk.common.errors import ArtifactError, InputError, UsageError
+from asterisk.common.validation import strings
 from asterisk.evaluation import logistic_regression
 from asterisk.evaluation.logistic_regression import (
     MOST_LAYERS,
@@ -26,12 +29,16 @@ from asterisk.evaluation.logistic_regression import (
     HeadRecipe,
     Layer,
 )
+from asterisk.runtimes.runtime import Runtime
 
-__all__ = ["Head", "HeadRecipe", "Layer", "fit"]
+__all__ = ["Head", "HeadRecipe", "Layer", "fit", "zero_shot"]
 
 FORMAT = "asterisk-head"
 SCHEMA = "1"
 LARGEST = 256 << 20  # bytes
+TEMPLATE = "{}"
+TEMPERATURE = 0.05
+LABELS = "labels must be a list of strings"
 
 
 class Head(Classifier):
@@ -114,3 +121,31 @@ def _parse(read: tensors.Tensors) -> Head:
         return Head(tuple(check_label(label) for label in labels), layers, fingerprint)
     except InputError as failure:
         raise ArtifactError(str(failure)) from None
+
+
+def zero_shot(
+    runtime: Runtime,
+    labels: Sequence[str],
+    *,
+    template: str = TEMPLATE,
+    temperature: float = TEMPERATURE,
+    prompt_name: str | None = None,
+) -> Head:
+    """Return a linear head whose rows are the embedded ``labels`` over ``temperature``.
+
+    Its probabilities are the softmax of the cosines over ``temperature``. ``{}`` in ``template``
+    stands for the label, in which ``_`` is read as a space; ``prompt_name`` names the model's
+    prompt before it, which should be the texts' prompt too. UsageError for fewer than two labels, a
+    label given twice, a template without ``{}``, or a temperature outside 0.001 to 100.
+    """
+    names = tuple(check_label(label.strip()) for label in strings(labels, LABELS))
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UsageError("zero-shot needs two or more different labels")
+    if "{}" not in template:
+        raise UsageError("the template needs a {} where the label goes")
+    if not 0.001 <= temperature <= 100:
+        raise UsageError(f"temperature must be 0.001 to 100, not {temperature}")
+    texts = [template.replace("{}", name.replace("_", " ")) for name in names]
+    vectors = runtime.encode(texts, prompt_name=prompt_name, normalize=True)
+    weight = (vectors / np.float32(temperature)).astype(np.float32)
+    return Head(names, (Layer(weight, np.zeros(len(names), np.float32)),), runtime.fingerprint)

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asterisk.apps.classify.head import Head, Layer
 from asterisk.common.digest import sha256
-from asterisk.common.errors import InputError, UsageError
+from asterisk.common.errors import InputError
 from asterisk.common.terminal import Bar
 from asterisk.common.text_files import Record, filter_empty, open_output, read_records
-from asterisk.common.validation import strings
 from asterisk.runtimes.runtime import Runtime, encode_records
 
 if TYPE_CHECKING:
@@ -176,36 +174,3 @@ def _line(head: Head, record: Record, shares: Floats | None, rules: Rules, index
         if rules.top > 1:
             values["top"] = [{"label": name, "probability": share} for name, share in ranked]
     return json.dumps(values | {"text": record.text}) + "\n"
-
-
-TEMPLATE = "{}"
-TEMPERATURE = 0.05
-LABELS = "labels must be a list of strings"
-
-
-def head(
-    runtime: Runtime,
-    labels: Sequence[str],
-    *,
-    template: str = TEMPLATE,
-    temperature: float = TEMPERATURE,
-    prompt_name: str | None = None,
-) -> Head:
-    """Return a linear head whose rows are the embedded ``labels`` over ``temperature``.
-
-    Its probabilities are the softmax of the cosines over ``temperature``. ``{}`` in ``template``
-    stands for the label, in which ``_`` is read as a space; ``prompt_name`` names the model's
-    prompt before it, which should be the texts' prompt too. UsageError for fewer than two labels, a
-    label given twice, a template without ``{}``, or a temperature outside 0.001 to 100.
-    """
-    names = tuple(check_label(label.strip()) for label in strings(labels, LABELS))
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise UsageError("zero-shot needs two or more different labels")
-    if "{}" not in template:
-        raise UsageError("the template needs a {} where the label goes")
-    if not 0.001 <= temperature <= 100:
-        raise UsageError(f"temperature must be 0.001 to 100, not {temperature}")
-    texts = [template.replace("{}", name.replace("_", " ")) for name in names]
-    vectors = runtime.encode(texts, prompt_name=prompt_name, normalize=True)
-    weight = (vectors / np.float32(temperature)).astype(np.float32)
-    return Head(names, (Layer(weight, np.zeros(len(names), np.float32)),), runtime.fingerprint)
