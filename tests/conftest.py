@@ -35,6 +35,15 @@ NEEDS = {
 }
 """Marks of tests that need what pip does not bring."""
 IN_CI = ("sshd", "qemu")  # .ci/run brings these, so that a skip there is a failure
+SSHD_FIXTURES = {"tests/deploy": "way", "tests/bench/targets": "server"}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests whose fixture starts an sshd."""
+    for item in items:
+        folder = item.path.parent.relative_to(ROOT).as_posix()
+        if SSHD_FIXTURES.get(folder) in item.fixturenames:
+            item.add_marker("sshd")
 
 
 @pytest.hookimpl(wrapper=True)

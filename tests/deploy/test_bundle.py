@@ -161,6 +161,7 @@ def test_its_own_packages_come_first_and_the_benchmarks_before_them(tmp_path):
     assert run("import found", ASTERISK_PYTHONPATH=str(tmp_path / "pushed")).stdout == "pushed\n"
 
 
+@pytest.mark.sshd
 def test_the_benchmark_brings_its_own_package_to_a_bundle(tmp_path, monkeypatch):
     root = tmp_path / "bundle"
     package = root / "site" / "asterisk"

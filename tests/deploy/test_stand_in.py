@@ -17,7 +17,7 @@ CHILD = (
     "import subprocess; print(subprocess.run(['uname', '-m'], capture_output=True).stdout, "
     "'asimddp' in open('/proc/cpuinfo').read())"
 )
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.sshd, pytest.mark.qemu, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_it_is_a_64_bit_board_with_the_release_s_python(any_pi):

@@ -18,7 +18,7 @@ from asterisk.exporters.hub_folder import TEXTS
 from .conftest import MODELS
 from .test_loaders import hold
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1_800)]
 EXAMPLE = ROOT / "examples" / "browser"
 FORMS = {"fp32": "fp32", "int8": "q8"}
 PAGE = """<!doctype html><link rel="icon" href="data:,"><script type="importmap">

@@ -36,6 +36,7 @@ from .build_llama import VARIABLE, built, home
 from .conftest import cosine
 
 pytestmark = [
+    pytest.mark.llama,
     pytest.mark.slow,
     pytest.mark.skipif(
         not built(home()),

@@ -51,6 +51,7 @@ def reference(toy_folder, lines):
     return load(toy_folder).encode(lines[:SOME])
 
 
+@pytest.mark.qemu
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("cpu", ["cortex-a53", "cortex-a72", "cortex-a76", "haswell"])
