@@ -28,7 +28,7 @@ EVAL_OPTIONS ?=
 CODE := src tests examples benchmarks
 # What shows in a minute whether a change broke something: no engine is started for these.
 FAST := not slow and not campaign and not sshd and not qemu and not browser
-FAST_TESTS := tests/common tests/tokenizer tests/model tests/runtimes tests/sources tests/cli tests/test_artifact.py tests/test_docs.py
+FAST_TESTS := tests/common tests/tokenizer tests/model tests/runtimes tests/sources tests/cli tests/test_artifact.py tests/test_docs.py tests/test_imports.py tests/test_public_names.py
 
 # Other Pythons than the one in use are tried where they are: on PATH, or where pyenv keeps them.
 PYTHONS := $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.1[123].*/bin/python)

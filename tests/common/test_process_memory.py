@@ -161,6 +161,6 @@ def test_memory_is_counted_mapping_by_mapping(tmp_path):
 
 
 def test_the_kernels_sums_are_in_bytes():
-    sizes = process_memory.proportional(os.getpid())
+    sizes = process_memory.read_sizes(Path(f"/proc/{os.getpid()}/smaps_rollup"))
     assert 1 << 20 < sizes["Pss"] <= sizes["Rss"] < 2 * process_memory.resident()
-    assert process_memory.proportional("none") == {}
+    assert process_memory.read_sizes(Path("/proc/none/smaps_rollup")) == {}

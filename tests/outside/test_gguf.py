@@ -1,4 +1,6 @@
-"""Upstream llama.cpp, built from its own source, on what we export: see docs/outside-truth.md.
+"""Upstream llama.cpp, built from its own source, on what we export.
+
+Results: benchmarks/results/outside-truth.md.
 
 Needs what `build_llama` builds, and the official OpenAI client: the environment `outside-llama`
 of tox has both.

@@ -324,14 +324,14 @@ def test_dense_maps_that_are_not_the_manifests_are_refused(tmp_path):
 MEASURE = """
 import sys
 import asterisk
-from asterisk.common.process_memory import proportional
+from asterisk.common.process_memory import read_sizes
 runtime = asterisk.load(sys.argv[1])
 for start in range(200):
     runtime.embed_ids(range(start * 20, start * 20 + 20))
 heavy = {"torch", "transformers", "onnxruntime", "xllamacpp", "gguf", "safetensors"}
-print(proportional()["Pss"] // 1024, *(heavy & {name.split(".")[0] for name in sys.modules}))
+print(read_sizes()["Pss"] // 1024, *(heavy & {name.split(".")[0] for name in sys.modules}))
 runtime.embed_ids(range(512))
-print(proportional()["Pss"] // 1024)
+print(read_sizes()["Pss"] // 1024)
 """
 
 

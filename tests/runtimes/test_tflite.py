@@ -129,14 +129,14 @@ def test_opening_in_several_threads_at_once(small, capfd):
 MEASURE = """
 import sys
 import asterisk
-from asterisk.common.process_memory import proportional
+from asterisk.common.process_memory import read_sizes
 runtime = asterisk.load(sys.argv[1])
 for start in range(200):
     runtime.embed_ids(range(start * 20, start * 20 + 20))
 known = {"numpy", "ai_edge_litert", "asterisk", "backports", "_distutils_hack", "__main__"}
 names = {name.split(".")[0] for name in sys.modules} - set(sys.stdlib_module_names) - known
 names = {name for name in names if not name.startswith("__editable__")}
-print(proportional()["Pss"] // 1024, *names)
+print(read_sizes()["Pss"] // 1024, *names)
 """
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asterisk.cli.common import add_reading_options, reading_options, skip_report
+from asterisk.cli.reading_options import add_reading_options, reading_options, skip_report
 from asterisk.common.errors import InputError, UsageError
 from asterisk.sources import Database, Document, Options, Report, digest, documents
 from asterisk.sources.document import KINDS

@@ -19,13 +19,14 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, Protocol
 
+from asterisk.common.process_memory import read_sizes
+
 PARTS = ("tokenize", "embed_ids")
 PART_CALLS, PART_SECONDS = 200, 0.25
 MARK = 0x2A57E515  # getsid of a process that cannot exist
 WARM_CALLS, COUNTED_CALLS = 2, 4  # calls of one text: the first ones still allocate
 PROC = Path("/proc")
 KIB = 1_024
-_SIZE = re.compile(r"^(\w+):\s+(\d+) kB$", re.MULTILINE)
 _LIBRARY = re.compile(r"\S*/site-packages/([^/.]+)\S*\.so[.\d]*$")
 Spec = Mapping[str, Any]
 Snapshot = dict[str, int | None]
@@ -84,7 +85,7 @@ def load(spec: Spec) -> Encoder:
 
 def lessened(encoder: Any) -> str:
     """Return in one line what a memory limit did not allow; empty if nothing."""
-    line: str = getattr(getattr(encoder, "budget", None), "told", "")
+    line: str = getattr(getattr(encoder, "budget", None), "message", "")
     return line
 
 
@@ -188,7 +189,7 @@ def snapshot(proc: Path | None = None) -> Snapshot:
         if not (PROC / "self/status").exists():
             return _snapshot_elsewhere()
         proc = PROC / "self"
-    rollup, status = _sizes(proc / "smaps_rollup"), _sizes(proc / "status")
+    rollup, status = read_sizes(proc / "smaps_rollup"), read_sizes(proc / "status")
     private = [rollup.get(name) for name in ("Private_Clean", "Private_Dirty")]
     return {
         "pss": rollup.get("Pss"),
@@ -242,11 +243,6 @@ def libraries(maps: str) -> dict[str, str]:
     lines = (line.split(maxsplit=5) for line in maps.splitlines())
     found = (_LIBRARY.fullmatch(line[5].strip()) for line in lines if len(line) == 6)
     return {match.group(): match.group(1) for match in found if match}
-
-
-def _sizes(path: Path) -> dict[str, int]:
-    """Return the values of ``Name:  123 kB`` lines, in bytes."""
-    return {name: int(value) * KIB for name, value in _SIZE.findall(_read(path))}
 
 
 def _read(path: Path) -> str:

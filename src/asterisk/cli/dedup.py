@@ -9,17 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from asterisk.cli.common import (
-    Parser,
-    add_reading_options,
-    format_of,
-    fraction,
-    positive,
-    prompt_argument,
-    reading_options,
-    run,
-    skip_report,
-)
+from asterisk.cli.common import Parser, format_of, fraction, positive, prompt_argument, run
 from asterisk.common import terminal
 from asterisk.common.errors import InputError, OutputError, UsageError
 from asterisk.common.terminal import Stages
@@ -38,6 +28,8 @@ OWN_FILES = ("-wal", "-shm", "-journal", "-lock")  # beside a database
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
+    from asterisk.cli.reading_options import add_reading_options
+
     it = Parser(
         prog="asterisk-dedup",
         description="Find texts that say the same as another, and keep one of each.",
@@ -112,6 +104,8 @@ def _dedup(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    from asterisk.cli.reading_options import reading_options
+
     settings = reading_options(arguments)
     if bool(arguments.paths or settings.databases) == bool(arguments.db):
         raise UsageError("give files or folders to read, or --db INDEX")
@@ -185,6 +179,7 @@ def _from_files(
 
 
 def _documents(arguments: argparse.Namespace) -> Iterator[Document]:
+    from asterisk.cli.reading_options import reading_options, skip_report
     from asterisk.sources import read, scan
 
     settings, skipped = reading_options(arguments), skip_report(arguments)
@@ -209,7 +204,7 @@ def _from_index(
             with asterisk.load(arguments.artifact, threads=arguments.threads) as runtime:
                 index.check(runtime, runtime.config.embedding_size)
                 # Judged pairs are embedded as the index's documents are.
-                prompt_name = arguments.prompt_name or index.facts.prompt_name
+                prompt_name = arguments.prompt_name or index.settings.prompt_name
                 if prompt_name is None:
                     prompt_name = prompt_name_of("document", runtime.prompts)
                 threshold, chosen = _threshold(arguments, index.fingerprint, runtime, prompt_name)

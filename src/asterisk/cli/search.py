@@ -44,7 +44,7 @@ def _artifact_argument(it: argparse.ArgumentParser, what: str) -> None:
 
 
 def _index_arguments(it: argparse.ArgumentParser) -> None:
-    from asterisk.cli.common import add_reading_options
+    from asterisk.cli.reading_options import add_reading_options
 
     _index_file(it)
     it.add_argument("paths", nargs="*", type=Path, help="files and folders")
@@ -66,7 +66,7 @@ def _index(arguments: argparse.Namespace) -> None:
     import asterisk
     from asterisk.apps.search import Index
     from asterisk.artifact import is_artifact
-    from asterisk.cli.common import reading_options, skip_report
+    from asterisk.cli.reading_options import reading_options, skip_report
 
     paths, artifact = arguments.paths, arguments.artifact
     options, report = reading_options(arguments), skip_report(arguments)

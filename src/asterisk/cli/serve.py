@@ -133,8 +133,8 @@ def _load(arguments: argparse.Namespace) -> tuple[Runtime, int | None]:
     budget = runtime.budget
     if budget is None:
         return runtime, reserved
-    if budget.told:
-        report(f"asterisk-serve: {budget.told}")
+    if budget.message:
+        report(f"asterisk-serve: {budget.message}")
     return runtime, max(total - budget.need, reserved)
 
 

@@ -8,18 +8,23 @@ on Linux nothing is known and nothing is given back.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import mmap
 import sys
 from collections.abc import Iterator
 from functools import cache
+from mmap import PAGESIZE
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ctypes
 
 KIB = 1 << 10
 MOST_MAPPINGS = 20_000  # Linux allows a process 65,530 (vm.max_map_count); others need some
+ROLLUP = Path("/proc/self/smaps_rollup")
 _SMAPS = Path("/proc/self/smaps")
 _MAPS = Path("/proc/self/maps")
 _RANDOM = 1  # advice: MADV_RANDOM
+_DONTNEED = 4  # advice: MADV_DONTNEED
 # Pages in memory; those that were written to before the mapping was closed to writing.
 _SIZES = {b"Rss:": 0, b"Anonymous:": 0, b"Swap:": 0}
 _NO_LIMIT = 1 << 60  # version 1 says "none" with the largest multiple of a page
@@ -65,13 +70,12 @@ def _mappings(smaps: Path) -> Iterator[tuple[bytes, bytes, bytes, dict[bytes, in
         yield mapping
 
 
-def proportional(pid: int | str = "self") -> dict[str, int]:
-    """Return ``Pss``, ``Rss`` and the other fields of ``/proc/PID/smaps_rollup``, in bytes.
+def read_sizes(path: Path = ROLLUP) -> dict[str, int]:
+    """Return the fields of ``smaps_rollup`` or ``status`` in /proc that are sizes, in bytes.
 
-    Empty where the system does not say.
+    Such as ``Pss``, ``Rss`` and ``VmHWM``. Empty where the system does not say.
     """
-    lines = _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines()
-    fields = [line.split() for line in lines if line.endswith(" kB")]
+    fields = [line.split() for line in _read(path).splitlines() if line.endswith(" kB")]
     return {name.rstrip(":"): int(value) * KIB for name, value, _ in fields}
 
 
@@ -127,6 +131,8 @@ def _read(path: Path) -> str:
 def _libc() -> ctypes.CDLL | None:
     if sys.platform != "linux":
         return None
+    import ctypes
+
     libc = ctypes.CDLL(None)
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     return libc
@@ -138,10 +144,10 @@ def forget(start: int, length: int) -> None:
     Private memory reads as zeros afterwards, a mapped file as the file. A refusal is no error.
     """
     if libc := _libc():
-        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-        last = (start + length) // mmap.PAGESIZE * mmap.PAGESIZE
+        first = -(-start // PAGESIZE) * PAGESIZE
+        last = (start + length) // PAGESIZE * PAGESIZE
         if first < last:
-            libc.madvise(first, last - first, mmap.MADV_DONTNEED)
+            libc.madvise(first, last - first, _DONTNEED)
 
 
 def forget_files() -> None:
@@ -182,13 +188,13 @@ def map_alone(folder: Path) -> None:
             if not name.startswith(inside):
                 continue
             start, end = (int(part, 16) for part in addresses.split(b"-"))
-            parts = (end - start) // mmap.PAGESIZE
+            parts = (end - start) // PAGESIZE
             if count + parts > MOST_MAPPINGS:
                 return
             count += parts
             # Even pages by their address, so that doing it again changes nothing.
-            for page in range(start + start % (2 * mmap.PAGESIZE), end, 2 * mmap.PAGESIZE):
-                libc.madvise(page, mmap.PAGESIZE, _RANDOM)
+            for page in range(start + start % (2 * PAGESIZE), end, 2 * PAGESIZE):
+                libc.madvise(page, PAGESIZE, _RANDOM)
 
 
 def trim_heap() -> None:

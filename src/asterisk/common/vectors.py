@@ -11,8 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.common.errors import UsageError
-from asterisk.common.validation import integer, one_of
+from asterisk.common.errors import UsageError, integer, one_of
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.int8]

@@ -1,7 +1,7 @@
 """The boards that bundles are made for, and the machine at the other end of a connection.
 
-Why a recipe suits a core follows from instruction counts under emulation (``docs/benchmark.md``)
-and from artifacts' sizes and memory (``docs/pareto.md``); nothing here was timed on a board.
+Why a recipe suits a core follows from instruction counts under emulation and from artifacts' sizes
+and memory (`boards.md` and `pareto.md` in benchmarks/results); nothing was timed on a board.
 """
 
 from __future__ import annotations

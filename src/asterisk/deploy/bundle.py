@@ -88,6 +88,8 @@ def choose_artifact(path: Path, board: Board, format: str | None = None) -> Iter
     """
     if format is not None and format not in board.formats:
         raise UsageError(f"no format named {format!r}; there are: {', '.join(board.formats)}")
+    from asterisk.model.checkpoint import is_checkpoint
+
     if is_artifact(path):
         artifact = open_artifact(path)
         if format not in (None, artifact.manifest.format):
@@ -104,11 +106,6 @@ def choose_artifact(path: Path, board: Board, format: str | None = None) -> Iter
             yield Choice(artifact, f"exported; {board.because(format)}")
     else:
         yield _best_artifact(path, board, format)
-
-
-def is_checkpoint(path: Path) -> bool:
-    """Whether a folder holds a checkpoint."""
-    return all((path / name).is_file() for name in ("config.json", "model.safetensors"))
 
 
 def better_recipe(artifact: Artifact, board: Board) -> str:

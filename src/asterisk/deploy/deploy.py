@@ -25,7 +25,7 @@ from asterisk.common.ssh import Address
 from asterisk.common.terminal import excerpt, plain
 from asterisk.deploy import DeployError, boards, service
 from asterisk.deploy.boards import Board, Machine
-from asterisk.deploy.bundle import better_recipe, collect, is_checkpoint, write_parts
+from asterisk.deploy.bundle import better_recipe, collect, write_parts
 from asterisk.deploy.device import script
 
 INSTALL_SECONDS = 1800
@@ -197,6 +197,8 @@ def _refuse_folder(folder: Path) -> None:
     """Refuse what `asterisk-bundle` takes as well, and this does not; ArtifactError."""
     if is_artifact(folder) or not folder.is_dir():
         return
+    from asterisk.model.checkpoint import is_checkpoint
+
     if is_checkpoint(folder):
         raise ArtifactError(f"{folder} is a checkpoint: make an artifact of it by asterisk-export")
     if any(map(is_artifact, folder.iterdir())):

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.common.errors import ArtifactError, InputError, UsageError
-from asterisk.common.validation import strings
+from asterisk.common.errors import ArtifactError, InputError, UsageError, strings
 
 if TYPE_CHECKING:
     import torch

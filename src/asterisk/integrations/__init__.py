@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from asterisk.common.errors import UsageError
-from asterisk.common.validation import integer, strings
+from asterisk.common.errors import UsageError, integer, strings
 from asterisk.runtimes import engine as forks
 from asterisk.runtimes.load import MOST_THREADS, load
 from asterisk.runtimes.runtime import Runtime

@@ -22,7 +22,7 @@ except ModuleNotFoundError as failure:
     advice = "; install it with: pip install llama-index-core"
     raise MissingPackage("llama-index-core", advice) from failure
 
-from asterisk.common.validation import integer, strings
+from asterisk.common.errors import integer, strings
 from asterisk.integrations import TEXTS, LazyRuntime
 
 BATCH = 256  # texts a call: nothing is padded, so that a call's own cost is what counts

@@ -20,8 +20,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.common.errors import MissingPackage, UsageError
-from asterisk.common.validation import integer, strings
+from asterisk.common.errors import MissingPackage, UsageError, integer, strings
 from asterisk.common.vectors import quantize
 from asterisk.integrations import LazyRuntime
 from asterisk.model.config import check_prompt_name, prompt_name_of

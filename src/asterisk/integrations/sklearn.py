@@ -24,7 +24,7 @@ except ModuleNotFoundError as failure:
     raise MissingPackage("scikit-learn", "; install it with: pip install scikit-learn") from failure
 
 from asterisk.artifact import share_space, spaces
-from asterisk.common.validation import integer, strings
+from asterisk.common.errors import integer, strings
 from asterisk.integrations import LazyRuntime
 from asterisk.runtimes.runtime import Vectors
 

@@ -12,9 +12,8 @@ import numpy as np
 
 from asterisk.artifact import GOLDEN_TEXTS, GOLDEN_VECTORS, Artifact, is_artifact, with_artifact
 from asterisk.common import plugins, process_memory
-from asterisk.common.errors import ArtifactError, FidelityError, UsageError
+from asterisk.common.errors import ArtifactError, FidelityError, UsageError, integer
 from asterisk.common.files import has_file
-from asterisk.common.validation import integer
 from asterisk.runtimes.engine import ArtifactEngine
 from asterisk.runtimes.runtime import Runtime, Vectors
 from asterisk.tokenizer import open_tokenizer

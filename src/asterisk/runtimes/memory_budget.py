@@ -20,9 +20,8 @@ from pathlib import Path
 
 from asterisk.artifact import GOLDEN_TEXTS, GOLDEN_VECTORS, MANIFEST, Artifact
 from asterisk.common import process_memory
-from asterisk.common.errors import BudgetError, UsageError
+from asterisk.common.errors import BudgetError, UsageError, integer
 from asterisk.common.process_memory import MOST_MAPPINGS, resident
-from asterisk.common.validation import integer
 from asterisk.model.config import ModelConfig, llama_shape
 
 MB = 1 << 20
@@ -176,8 +175,6 @@ class Budget:
         if self.longest < self.most:
             less.append(f"texts of at most {self.longest} tokens instead of {self.most}")
         return f"{_named(self.limit, self.group)} allows {' and '.join(less)}" if less else ""
-
-    told = message  # what `asterisk.cli.serve` still calls it
 
     @property
     def texts(self) -> int:

@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.common.errors import ArtifactError, EngineError, InputError, UsageError
-from asterisk.common.validation import integer, one_of, strings
+from asterisk.common.errors import (
+    ArtifactError,
+    EngineError,
+    InputError,
+    UsageError,
+    integer,
+    one_of,
+    strings,
+)
 from asterisk.common.vectors import PRECISIONS, quantize
 from asterisk.model.config import ModelConfig, check_prompt_name, prompt_name_of
 from asterisk.runtimes.engine import Engine, EnginePool, follow

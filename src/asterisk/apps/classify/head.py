@@ -19,8 +19,7 @@ import numpy as np
 from asterisk.apps.classify.labelling import check_label
 from asterisk.artifact import share_space
 from asterisk.common import tensors
-from asterisk.common.errors import ArtifactError, InputError, UsageError
-from asterisk.common.validation import strings
+from asterisk.common.errors import ArtifactError, InputError, UsageError, strings
 from asterisk.evaluation import logistic_regression
 from asterisk.evaluation.logistic_regression import (
     MOST_LAYERS,

@@ -1,8 +1,8 @@
 """The threshold that gives a wanted precision, by pairs that somebody has judged.
 
 Either the user's own pairs, or counts that ship: how many of the pairs found at each threshold were
-planted near-duplicates, among real texts (docs/deduplicating.md says which, and the command that
-counts them again). Both hold for pairs like those that were counted, and for a set with as many
+planted near-duplicates, among real texts (see dedup.md in benchmarks/results). The same command
+counts them again. Both hold for pairs like those that were counted, and for a set with as many
 near-duplicates among its texts as theirs.
 """
 

@@ -35,9 +35,8 @@ from asterisk.apps.dedup.texts import (
     to_record,
 )
 from asterisk.apps.dedup.vectors import RowBuffer, Vectors
-from asterisk.common.errors import UsageError
+from asterisk.common.errors import UsageError, integer, one_of, strings
 from asterisk.common.terminal import printable
-from asterisk.common.validation import integer, one_of, strings
 from asterisk.common.vectors import to_int8
 
 if TYPE_CHECKING:

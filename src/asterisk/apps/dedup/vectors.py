@@ -281,7 +281,7 @@ def cells(bounds: Floats, *, cell: int = CELL, seed: int = 0) -> Iterator[Rows]:
 
     An inverted file (Jégou, Douze and Schmid, 2011): k-means on a sample of the rows, and each row
     in the few cells whose centres are nearest to it. Two near-duplicates are compared if they share
-    a cell; how seldom they share none is measured, see docs/deduplicating.md. ``bounds`` is float32
+    a cell; how seldom they share none is measured, see benchmarks/results. ``bounds`` is float32
     [n, d] of unit length or a little less, in memory or mapped.
     """
     count = max(CELLS_PER_ROW, -(-len(bounds) // cell))

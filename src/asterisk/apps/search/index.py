@@ -16,8 +16,7 @@ from asterisk.apps.search.passages import fit_lengths
 from asterisk.apps.search.query import Hit, Words, run_query
 from asterisk.apps.search.store import Blocks, Floats, Ids, read_tags
 from asterisk.artifact import InSpace, is_artifact, open_artifact, share_space, spaces
-from asterisk.common.errors import InputError, OutputError, UsageError
-from asterisk.common.validation import integer
+from asterisk.common.errors import InputError, OutputError, UsageError, integer
 from asterisk.model.config import prompt_name_of
 from asterisk.sources import Document
 
@@ -144,11 +143,6 @@ class Index:
             connection.execute("PRAGMA query_only=ON")
             on_failure.pop_all()
         return index
-
-    @property
-    def facts(self) -> IndexSettings:
-        """Another name of ``settings``."""
-        return self.settings
 
     @property
     def artifact(self) -> Path:

@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from asterisk.common.process_memory import read_sizes
+
 # One token each with a space before it, in GPT-2's vocabulary.
 WORDS = """
 time year people way day man thing woman life child world school state family student
@@ -151,9 +153,7 @@ class ProcessMonitor:
         """Measure until cancelled; OSError if there is no such process."""
         begin = self._cpu_seconds()
         while True:
-            lines = (self._folder / "smaps_rollup").read_text().splitlines()[1:]
-            fields = (line.partition(":") for line in lines)
-            sizes = {name: int(rest.split()[0]) << 10 for name, _, rest in fields}
+            sizes = read_sizes(self._folder / "smaps_rollup")
             private = sizes["Private_Clean"] + sizes["Private_Dirty"]
             for name, size in (("USS", private), ("PSS", sizes["Pss"]), ("RSS", sizes["Rss"])):
                 self._peaks[name] = max(self._peaks[name], size)

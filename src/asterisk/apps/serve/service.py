@@ -8,7 +8,6 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -29,11 +28,11 @@ from starlette.types import Message, Receive, Scope, Send
 from asterisk.apps.serve.api import ApiError, EncodeRequest, Item, Rules
 from asterisk.apps.serve.limits import ByteBudget, Limits, Reservation
 from asterisk.common.errors import InputError
+from asterisk.common.process_memory import ROLLUP, read_sizes
 from asterisk.runtimes.runtime import OnLong, Runtime, divisor
 
 SLICE = 8  # texts of one request before the next request's turn
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
-_SMAPS = Path("/proc/self/smaps_rollup")
 _SOON = 0.05  # seconds within which nobody asks whether the client is still there
 _MOST_DROPPED = 64 << 20  # bytes of a body that is too large
 _PIECE = 32 << 10  # bytes of an answer that are handed on at a time
@@ -71,8 +70,10 @@ class Metrics:
             registry=registry,
         )
         ProcessCollector(registry=registry)
-        if _SMAPS.exists():
-            self.gauge("asterisk_pss_bytes", "Memory, shared pages by share.", _pss)
+        if ROLLUP.exists():
+            self.gauge(
+                "asterisk_pss_bytes", "Memory, shared pages by share.", lambda: read_sizes()["Pss"]
+            )
 
     def gauge(self, name: str, help: str, value: Callable[[], float]) -> None:
         """Add a figure that is computed at each scrape."""
@@ -82,11 +83,6 @@ class Metrics:
         """Return the page, in Prometheus's text format."""
         page: bytes = generate_latest(self._registry)
         return page
-
-
-def _pss() -> float:
-    lines = _SMAPS.read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 class Job:
