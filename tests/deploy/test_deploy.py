@@ -73,7 +73,7 @@ class Way:
         self.bundle = self.made[key]
         return self.bundle.manifest["id"]
 
-    def runner(self, *options, address=ADDRESS):
+    def run(self, *options, address=ADDRESS):
         other = {"--rollback", "--remove"} & set(options)
         artifact = [] if other else ["artifact"]
         return command.main([address, *artifact, "--prefix", str(self.prefix), *options])
