@@ -76,7 +76,7 @@ def _asterisk(spec: dict[str, Any], phases: dict[str, float]) -> Sweep:
         for threshold in spec["thresholds"]:
             if threshold != spec["threshold"]:
                 near, links = cosines >= threshold, UnionFind(len(vectors))
-                links.join(first[near], second[near])
+                links.union(first[near], second[near])
                 again = copies.spread(split(links, vectors, threshold, of))
                 stands[f"at_{threshold}"] = _stands(copies.rows, again)
         if of is not None:

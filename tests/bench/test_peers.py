@@ -182,7 +182,7 @@ def test_what_is_traced_is_the_checkpoint_whatever_its_pooling_and_maps(
 ):
     torch = pytest.importorskip("torch")
     checkpoint = load(bert_folder(pooling, dense))
-    some = [text.text for text in texts.load()[::20]]
+    some = [text.text[:800] for text in texts.load()[::20]]  # fewer than 512 tokens
     tokenizer = checkpoint.tokenizer.open()
     rows = [tokenizer.with_special_tokens(tokenizer.encode(text)) for text in some]
     ids = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.int64)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import asterisk
-from asterisk.apps.classify import labelling as zero_shot
+from asterisk.apps.classify.head import zero_shot
 from asterisk.apps.dedup.deduplication import deduplicate
 from asterisk.apps.search import Index
 from asterisk.common.errors import UsageError
@@ -91,7 +91,7 @@ def doors(folder, runtime):
         AsteriskEmbedding(folder).get_text_embedding_batch,
         AsteriskVectorizer(folder).fit,
         AsteriskVectorizer(folder).fit(TEXTS).transform,
-        lambda texts: zero_shot.head(runtime, texts),
+        lambda texts: zero_shot(runtime, texts),
         lambda texts: deduplicate(texts, runtime),
     ]
     return one_too, lists_only

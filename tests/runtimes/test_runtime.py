@@ -147,16 +147,19 @@ def embed_elsewhere(it):
     return repr(it), it.encode("a text")
 
 
+LIMIT = 8 << 30  # more than this process has of other tests
+
+
 def test_a_pickled_runtime_is_opened_again_with_the_same_options(artifact_of):
     folder = artifact_of("onnx", "int8")
-    with asterisk.load(folder, threads=2, max_memory=1 << 30) as it:
+    with asterisk.load(folder, threads=2, max_memory=LIMIT) as it:
         expected = it.encode("a text")
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             shown, found = pool.apply(embed_elsewhere, (it,))
         assert shown == repr(it)
         assert np.array_equal(found, expected)
         with copy.deepcopy(it) as twin:
-            assert (twin.max_memory, twin.budget.asked) == (1 << 30, 2)
+            assert (twin.max_memory, twin.budget.asked) == (LIMIT, 2)
             it.close()  # each has engines of its own
             assert np.array_equal(twin.encode("a text"), expected)
         with pickle.loads(pickle.dumps(it)) as again:

@@ -17,14 +17,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, TextIO
-
-import numpy as np
-import numpy.typing as npt
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from asterisk.common.errors import InputError, OutputError, UsageError, one_line
 from asterisk.common.files import replacing_file
 from asterisk.common.plugins import require
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Vector = npt.NDArray[Any]
 
 LONGEST_LINE = 64 << 20  # bytes
 LINE_ENDS = ("\n", "\r")
@@ -209,9 +211,6 @@ class _Zstandard(io.RawIOBase):
         return b"".join(parts)
 
 
-Vector = npt.NDArray[Any]
-
-
 @contextlib.contextmanager
 def open_output(path: Path | None) -> Iterator[BinaryIO]:
     """Open ``path`` so that it appears whole or not at all; None is standard output."""
@@ -266,6 +265,8 @@ class VectorWriter:
         self.file.flush()
 
     def _write_npy_header(self) -> None:
+        import numpy as np
+
         # NumPy pads its headers so that the first axis may grow in place.
         descr = np.lib.format.dtype_to_descr(self.dtype)
         shape = {"descr": descr, "fortran_order": False, "shape": (self.rows, self.size)}
@@ -288,5 +289,7 @@ class VectorWriter:
         return out.getvalue().encode("utf-8", "replace")
 
     def _npy(self, _: Record, vector: Vector | None) -> bytes:
+        import numpy as np
+
         values = np.full(self.size, np.nan) if vector is None else vector
         return values.astype(self.dtype).tobytes()

@@ -22,6 +22,9 @@ SIZE = 32
 class FakeRuntime(Runtime):
     """A runtime without an engine or prompts; counts the texts that it has embedded."""
 
+    def __repr__(self) -> str:
+        return "FakeRuntime()"
+
     def __init__(
         self,
         size: int = SIZE,
