@@ -110,9 +110,11 @@ class Board:
     def kill(self) -> None:
         """End every session at once, as a power cut does."""
         while left := self.processes():
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            # Stopped first, so that none of them sees another one end and cleans up after it.
+            for number in (signal.SIGSTOP, signal.SIGKILL):
+                for pid in left:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, number)
 
     def stop(self) -> None:
         """End it and all that runs in it."""
