@@ -11,9 +11,8 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from asterisk.common.errors import AsteriskError, UsageError, one_line
 
@@ -69,8 +68,8 @@ def run(parser: argparse.ArgumentParser, command: Command, argv: Sequence[str] |
     return status
 
 
-@dataclass(frozen=True, slots=True)
-class Sub:
+# No dataclasses: they bring `inspect` and `ast`, which every command would load.
+class Sub(NamedTuple):
     """A subcommand: what it is for, its arguments, and what it does."""
 
     help: str
@@ -78,8 +77,7 @@ class Sub:
     command: Callable[[argparse.Namespace], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(NamedTuple):
     """A command and its subcommands by name."""
 
     prog: str
