@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asterisk.cli.common import Parser, natural, positive, run
+from asterisk.common import terminal
 from asterisk.common.errors import InputError, OutputError, UsageError
-from asterisk.common.terminal import report as tell
 
 if TYPE_CHECKING:
     from asterisk.evaluation.report import Report
@@ -119,7 +119,7 @@ def _report(arguments: argparse.Namespace) -> Report:
         threads=arguments.threads,
         heads=arguments.head,
     )
-    return evaluate(request, tell)
+    return evaluate(request, terminal.report)
 
 
 def _make_sets(arguments: argparse.Namespace) -> None:
@@ -134,12 +134,12 @@ def _make_sets(arguments: argparse.Namespace) -> None:
             split=arguments.split,
             corpus=arguments.corpus,
             seed=arguments.seed,
-            on_progress=tell,
+            on_progress=terminal.report,
         )
     else:
         _need(arguments.corpus, "--corpus")
         out = arguments.make_dev
-        sizes = make_dev(out, arguments.corpus, on_progress=tell)
+        sizes = make_dev(out, arguments.corpus, on_progress=terminal.report)
     print(f"{out}: " + ", ".join(f"{name} {n:,}" for name, n in sizes.items()))
 
 

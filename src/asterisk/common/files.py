@@ -15,7 +15,6 @@ What only writing needs is imported there: a device that only reads is spared 0.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import re
@@ -226,6 +225,8 @@ def _swap(new: Path, target: Path) -> None:
 def _exchange(one: Path, other: Path) -> bool:
     """Exchange two names by Linux's renameat2(2); False where kernel or file system cannot."""
     try:
+        import ctypes
+
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError, TypeError):
         return False

@@ -40,9 +40,10 @@ from asterisk.exporters.export import Progress, Reference, check_name, export, f
 from asterisk.exporters.hub_onnx import FP32, INT8, MASK, TYPES, write_onnx
 from asterisk.exporters.onnx import INPUT
 from asterisk.model import huggingface, modules
-from asterisk.model.checkpoint import LICENSE, PROJECTION, SPACE, Checkpoint
+from asterisk.model.checkpoint import PROJECTION, Checkpoint, write_around
 from asterisk.model.config import LLAMA_POOLING
 from asterisk.model.huggingface import read_state_dict
+from asterisk.model.modules import write_json
 
 MANIFEST = "asterisk.json"
 FORMATS = ("onnx", "gguf", "tflite")
@@ -136,7 +137,7 @@ def write_hub_folder(
             "refused": {name: one_line(failure) for name, failure in refused.items()},
             "versions": {"asterisk-edge": __version__},
         }
-        _write_json(staging / MANIFEST, manifest)
+        write_json(staging / MANIFEST, manifest, ensure_ascii=False)
     return HubFolder(out, figures, refused)
 
 
@@ -144,10 +145,6 @@ def _files(folder: Path) -> set[str]:
     """Return the names of all files in ``folder``, relative to it."""
     found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return {path.relative_to(folder).as_posix() for path in found}
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
 
 
 # What engines read
@@ -197,7 +194,7 @@ def _write_encoder(source: Path, folder: Path) -> None:
     values = read_object(source, "config.json")
     values.pop("torch_dtype", None)
     # Whatever width weights are stored in: the vectors that all others are compared with.
-    _write_json(folder / "config.json", {**values, "dtype": "float32"})
+    write_json(folder / "config.json", {**values, "dtype": "float32"}, ensure_ascii=False)
     if has_file(source, "vocab.txt"):
         _copy(source, "vocab.txt", folder)
     if has_file(source, huggingface.SINGLE):
@@ -217,30 +214,16 @@ def _write_settings(checkpoint: Checkpoint, folder: Path) -> None:
     In words that all versions read: libraries differ in which of a folder's files they believe
     about its tokenizer, and new ones write what older ones cannot read.
     """
-    config = checkpoint.config
-    settings = checkpoint.tokenizer.settings(config.max_seq_length)
-    settings["model_input_names"] = _input_names(folder)
-    files = {
-        "tokenizer_config.json": settings,
-        "special_tokens_map.json": {k: v for k, v in settings.items() if k.endswith("_token")},
-        "sentence_bert_config.json": {
-            "max_seq_length": config.max_seq_length,
-            "do_lower_case": False,
-        },
-        modules.SETTINGS: {
-            "prompts": dict(checkpoint.prompts),
-            "default_prompt_name": checkpoint.default_prompt_name,
-            "similarity_fn_name": checkpoint.similarity,
-        },
+    tokenizer = checkpoint.tokenizer.settings(checkpoint.config.max_seq_length)
+    tokenizer["model_input_names"] = _input_names(folder)
+    special = {name: text for name, text in tokenizer.items() if name.endswith("_token")}
+    write_json(folder / "special_tokens_map.json", special, ensure_ascii=False)
+    settings = {
+        "prompts": dict(checkpoint.prompts),
+        "default_prompt_name": checkpoint.default_prompt_name,
+        "similarity_fn_name": checkpoint.similarity,
     }
-    if checkpoint.compatible_with:
-        files[SPACE] = {"compatible_with": list(checkpoint.compatible_with)}
-    for name, values in files.items():
-        _write_json(folder / name, values)
-    (folder / "tokenizer.json").write_text(checkpoint.tokenizer.to_json(), "utf-8")
-    modules.write_modules(config, checkpoint.tensors, folder)
-    if checkpoint.licence:
-        (folder / LICENSE).write_text(checkpoint.licence, "utf-8")
+    write_around(checkpoint, folder, tokenizer, settings, ensure_ascii=False)
     for name in (*set(_IMAGE.findall(checkpoint.card)), PROJECTION):
         if checkpoint.folder and has_file(checkpoint.folder, name):
             _copy(checkpoint.folder, name, folder)
