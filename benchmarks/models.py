@@ -10,11 +10,10 @@ measurement.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -92,14 +91,12 @@ class Comparison:
 
     def to_json(self) -> str:
         """Return the run's text."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        return pages.to_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> Comparison:
         """Read what `to_json` wrote; ValueError for another schema."""
-        values: dict[str, Any] = json.loads(text)
-        if values.get("schema") != SCHEMA:
-            raise ValueError(f"a comparison of schema {values.get('schema')}, not {SCHEMA}")
+        values = pages.read_json(text, "comparison", SCHEMA)
         entries: list[Mapping[str, Any]] = values.pop("entries")
         return cls(entries=[Entry(**entry) for entry in entries], **values)
 

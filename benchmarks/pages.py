@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import shlex
 import sys
@@ -145,6 +146,19 @@ def write(
             with replacing_file(target.with_suffix(suffix)) as staging:
                 staging.write_bytes(data)
     print(text, end="", flush=True)
+
+
+def to_json(run: Any) -> str:
+    """Return the text of a run, a dataclass."""
+    return json.dumps(asdict(run), indent=1) + "\n"
+
+
+def read_json(text: str, kind: str, schema: int) -> dict[str, Any]:
+    """Return the values that `to_json` wrote; ValueError for another schema."""
+    values: dict[str, Any] = json.loads(text)
+    if values.get("schema") != schema:
+        raise ValueError(f"a {kind} of schema {values.get('schema')}, not {schema}")
+    return values
 
 
 def made_by(study: str, argv: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -106,14 +106,12 @@ class Pareto:
 
     def to_json(self) -> str:
         """Return the run's text."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        return pages.to_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> Pareto:
         """Read what `to_json` wrote; ValueError for another schema."""
-        values: dict[str, Any] = json.loads(text)
-        if values.get("schema") != SCHEMA:
-            raise ValueError(f"a page of schema {values.get('schema')}, not {SCHEMA}")
+        values = pages.read_json(text, "page", SCHEMA)
         recipes: list[Mapping[str, Any]] = values.pop("recipes")
         return cls(recipes=[Recipe(**recipe) for recipe in recipes], **values)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy.typing as npt
 
 from asterisk.common.errors import UsageError, integer, strings
-from asterisk.runtimes import engine as forks
+from asterisk.runtimes.engine import follow
 from asterisk.runtimes.load import MOST_THREADS, load
 from asterisk.runtimes.runtime import Runtime
 
@@ -38,7 +38,7 @@ class LazyRuntime:
         self._runtime: Runtime | None = None
         self._left_behind: list[Runtime] = []
         self._opening = threading.Lock()
-        forks.follow(self)
+        follow(self)
 
     @property
     def runtime(self) -> Runtime:
