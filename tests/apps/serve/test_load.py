@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from apps.serve.conftest import NAME, answer, refused, running, until
-from asterisk.apps.serve.load import drive, main
+from benchmarks.serve_load import drive, main
 
 BODY = json.dumps({"model": NAME, "input": "x"}).encode()
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n"
