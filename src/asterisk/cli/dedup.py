@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from asterisk.cli.common import Parser, format_of, fraction, positive, prompt_argument, run
 from asterisk.common import terminal
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from asterisk.apps.dedup.texts import Copies, Spool
     from asterisk.apps.dedup.vectors import Vectors
     from asterisk.runtimes.runtime import Runtime
-    from asterisk.sources import Document
+    from asterisk.sources import Options
 
 FORMATS = {".txt": "report", ".json": "json", ".tsv": "tsv", ".tab": "tsv"}
 KEEP_FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".tsv": "tsv", ".tab": "tsv"}
@@ -40,22 +42,14 @@ def parser() -> argparse.ArgumentParser:
     how = it.add_mutually_exclusive_group()
     how.add_argument("--threshold", type=fraction, help="least cosine of a duplicate (the model's)")
     how.add_argument("--precision", type=fraction, help="choose the threshold for this precision")
-    it.add_argument(
-        "--labelled", type=Path, help="judged pairs for --precision: 0 or 1, text, text, by tabs"
-    )
-    it.add_argument(
-        "--numbers",
-        choices=NUMBERS,
-        default=NUMBERS[0],
-        help="whether texts whose numbers contradict each other differ (default), or may be one",
-    )
+    judged = "judged pairs for --precision: 0 or 1, text, text, by tabs"
+    it.add_argument("--labelled", type=Path, help=judged)
+    differ = "whether texts whose numbers contradict each other differ (default), or may be one"
+    it.add_argument("--numbers", choices=NUMBERS, default=NUMBERS[0], help=differ)
     prompt_argument(it, "before each text (default: its own default)")
     it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
-    it.add_argument(
-        "--format",
-        choices=sorted({*FORMATS.values()}),
-        help="default: by --out's name, else report",
-    )
+    formats = sorted({*FORMATS.values()})
+    it.add_argument("--format", choices=formats, help="default: by --out's name, else report")
     it.add_argument("--out", type=Path, help="file to write (default: standard output)")
     it.add_argument("--keep", type=Path, help="file for the records that stay: JSON lines, or .tsv")
     add_reading_options(it)
@@ -71,43 +65,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dedup(arguments: argparse.Namespace) -> None:
-    _check(arguments)
+    settings = _check(arguments)
     from asterisk.apps.dedup.deduplication import cluster, numbers_of, write_found, write_kept
     from asterisk.apps.dedup.texts import Spool, compared_text
 
+    threads, numbers = arguments.threads, arguments.numbers
     with Spool(compared_text) as spool:
         with Stages() as stages:
-            read = _from_index if arguments.db else _from_files
-            copies, vectors, truncated, threshold, chosen = read(arguments, spool, stages)
+            copies, vectors, cut, threshold, chosen = _read(arguments, settings, spool, stages)
+            of = numbers_of(copies, spool) if numbers == NUMBERS[0] else None
             found = cluster(
-                copies,
-                vectors,
-                threshold,
-                threads=arguments.threads,
-                numbers=numbers_of(copies, spool) if arguments.numbers == NUMBERS[0] else None,
-                progress=stages,
-                cut=truncated,
+                copies, vectors, threshold, threads=threads, numbers=of, progress=stages, cut=cut
             )
         if arguments.keep:
-            format = format_of(arguments.keep, KEEP_FORMATS, "--keep")
-            _replace(arguments.keep, lambda file: write_kept(found, spool, format, file))
-
-        def write(file: TextIO) -> None:
-            write_found(
-                found, spool, arguments.format, file, numbers=arguments.numbers, chosen=chosen
-            )
-
-        if arguments.out:
-            _replace(arguments.out, write)
-        else:
-            write(sys.stdout)
+            with _open(arguments.keep) as file:
+                write_kept(found, spool, format_of(arguments.keep, KEEP_FORMATS, "--keep"), file)
+        with _open(arguments.out) as file:
+            write_found(found, spool, arguments.format, file, numbers=numbers, chosen=chosen)
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _check(arguments: argparse.Namespace) -> Options:
+    """Return how files are read; UsageError and OutputError for what does not go together."""
     from asterisk.cli.reading_options import reading_options
 
     settings = reading_options(arguments)
-    if bool(arguments.paths or settings.databases) == bool(arguments.db):
+    databases = [one.path for one in settings.databases]
+    if bool(arguments.paths or databases) == bool(arguments.db):
         raise UsageError("give files or folders to read, or --db INDEX")
     if not arguments.db and not arguments.artifact:
         raise UsageError("--artifact FOLDER is needed to embed texts")
@@ -119,24 +102,27 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("--prompt-name is for texts that are embedded; an index holds vectors")
     if arguments.threshold == 0 or arguments.precision == 0:
         raise UsageError("a threshold or precision of 0 would make everything one cluster")
-    databases = [one.path for one in settings.databases]
-    databases += [arguments.db] if arguments.db else []
-    targets = [target for target in (arguments.out, arguments.keep) if target]
+    targets = _targets(arguments)
     for target in targets:
-        _check_target(target, databases, [arguments.db, arguments.labelled])
+        _check_target(target, [*databases, *filter(None, [arguments.db])])
+        for source in filter(None, (arguments.db, arguments.labelled)):
+            _check_not_input(target, source)
     if len({os.path.realpath(target) for target in targets}) < len(targets):
         raise UsageError("--out and --keep are the same file")
     arguments.format = arguments.format or format_of(arguments.out, FORMATS)
     format_of(arguments.keep, KEEP_FORMATS, "--keep")
+    return settings
 
 
-def _check_target(target: Path, databases: Sequence[Path], sources: Sequence[Path | None]) -> None:
+def _targets(arguments: argparse.Namespace) -> list[Path]:
+    return [target for target in (arguments.out, arguments.keep) if target]
+
+
+def _check_target(target: Path, databases: Sequence[Path]) -> None:
     if not target.parent.is_dir():
         raise OutputError(f"cannot write {target}: no such folder")
     if target.exists() and not target.is_file():
         raise OutputError(f"cannot write {target}: it is not a plain file")
-    for source in filter(None, sources):
-        _check_not_input(target, source)
     # By name, for they come and go; by the real name too, which SQLite goes by.
     names = {os.path.realpath(target), str(target.absolute())}
     for database in databases:
@@ -146,72 +132,64 @@ def _check_target(target: Path, databases: Sequence[Path], sources: Sequence[Pat
 
 
 def _check_not_input(target: Path, source: Path) -> None:
-    try:
-        same = target.samefile(source)
-    except OSError:
-        return
-    if same:
-        raise UsageError(f"cannot write {target}: it is read from, and would be lost")
+    with contextlib.suppress(OSError):
+        if target.samefile(source):
+            raise UsageError(f"cannot write {target}: it is read from, and would be lost")
 
 
-def _from_files(
-    arguments: argparse.Namespace, spool: Spool, stages: Stages
+def _read(
+    arguments: argparse.Namespace, settings: Options, spool: Spool, stages: Stages
 ) -> tuple[Copies, Vectors, int, float, str]:
-    """Return rows, vectors, how many texts were truncated, the threshold and how it was chosen."""
+    """Return rows, vectors, how many texts were cut, the threshold and how it was chosen."""
     import asterisk
-    from asterisk.apps.dedup.deduplication import embed
-    from asterisk.apps.dedup.texts import Collector, to_record
+    from asterisk.apps.dedup.deduplication import embed, from_index
+    from asterisk.apps.dedup.texts import collect
+    from asterisk.model.config import prompt_name_of
 
+    index: Any = None
+    runtime: Any = None
     prompt_name = arguments.prompt_name
-    with asterisk.load(arguments.artifact, threads=arguments.threads) as runtime:
-        runtime.prompt(prompt_name)  # refused before anything is read
-        threshold, chosen = _threshold(arguments, runtime.fingerprint, runtime, prompt_name)
-        collector = Collector(spool)
-        for number, document in enumerate(_documents(arguments), 1):
-            record = to_record(document)
-            collector.append(record, spool.text_of(record))
-            stages("read", number, 0)
-        copies, before = collector.finish(), runtime.truncated
+    with contextlib.ExitStack() as stack:
+        if arguments.db:
+            from asterisk.apps.search import Index
+
+            index = stack.enter_context(Index.open(arguments.db))
+        if arguments.artifact:
+            opened = asterisk.load(arguments.artifact, threads=arguments.threads)
+            runtime = stack.enter_context(opened)
+        if not index:
+            runtime.prompt(prompt_name)  # refused before anything is read
+        elif runtime:  # judged pairs are embedded as the index's documents are
+            index.check(runtime, runtime.config.embedding_size)
+            prompt_name = prompt_name or index.settings.prompt_name
+            if prompt_name is None:
+                prompt_name = prompt_name_of("document", runtime.prompts)
+        threshold = _threshold(arguments, (index or runtime).fingerprint, runtime, prompt_name)
+        if index:
+            return *from_index(index, spool), 0, *threshold
+        copies, before = collect(_records(arguments, settings, stages), spool), runtime.truncated
         if not copies.rows:
             raise InputError("there is nothing to compare: no text was found")
         vectors = embed(copies, spool, runtime, prompt_name=prompt_name, progress=stages)
-        return copies, vectors, runtime.truncated - before, threshold, chosen
+        return copies, vectors, runtime.truncated - before, *threshold
 
 
-def _documents(arguments: argparse.Namespace) -> Iterator[Document]:
-    from asterisk.cli.reading_options import reading_options, skip_report
+def _records(
+    arguments: argparse.Namespace, settings: Options, stages: Stages
+) -> Iterator[dict[str, str]]:
+    from asterisk.apps.dedup.texts import to_record
+    from asterisk.cli.reading_options import skip_report
     from asterisk.sources import read, scan
 
-    settings, skipped = reading_options(arguments), skip_report(arguments)
+    skipped, numbers = skip_report(arguments), itertools.count(1)
     for file in scan(arguments.paths, settings, skipped):
-        for target in filter(None, (arguments.out, arguments.keep)):
+        for target in _targets(arguments):
             _check_not_input(target, file.path)
-        yield from read(file, settings, skipped)
+        for document in read(file, settings, skipped):
+            yield to_record(document)
+            stages("read", next(numbers), 0)
     if skipped.count:
         terminal.report(f"asterisk-dedup: {skipped.summary()}")
-
-
-def _from_index(
-    arguments: argparse.Namespace, spool: Spool, _: Stages
-) -> tuple[Copies, Vectors, int, float, str]:
-    import asterisk
-    from asterisk.apps.dedup.deduplication import from_index
-    from asterisk.apps.search import Index
-    from asterisk.model.config import prompt_name_of
-
-    with Index.open(arguments.db) as index:
-        if arguments.artifact:
-            with asterisk.load(arguments.artifact, threads=arguments.threads) as runtime:
-                index.check(runtime, runtime.config.embedding_size)
-                # Judged pairs are embedded as the index's documents are.
-                prompt_name = arguments.prompt_name or index.settings.prompt_name
-                if prompt_name is None:
-                    prompt_name = prompt_name_of("document", runtime.prompts)
-                threshold, chosen = _threshold(arguments, index.fingerprint, runtime, prompt_name)
-        else:
-            threshold, chosen = _threshold(arguments, index.fingerprint, None, None)
-        copies, vectors = from_index(index, spool)
-    return copies, vectors, 0, threshold, chosen
 
 
 def _threshold(
@@ -235,14 +213,19 @@ def _threshold(
     return point.threshold, f", {how}: {point}"
 
 
-def _replace(target: Path, write: Callable[[TextIO], None]) -> None:
+@contextlib.contextmanager
+def _open(target: Path | None) -> Iterator[TextIO]:
+    """Open a file that appears whole or not at all, or standard output."""
     from asterisk.common.files import replacing_file
 
+    if target is None:
+        yield sys.stdout
+        return
     with (
         replacing_file(target) as staging,
         staging.open("w", encoding="utf-8", errors="replace", newline="\n") as file,
     ):
-        write(file)
+        yield file
 
 
 if __name__ == "__main__":

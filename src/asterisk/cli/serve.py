@@ -6,7 +6,6 @@ import argparse
 import json
 import re
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -90,9 +89,6 @@ def _run(arguments: argparse.Namespace, listener: socket.socket, token: bytes | 
     name = _model_name(arguments.artifact)
     served = Served(
         models=tuple(dict.fromkeys((name, *(arguments.model_name or ())))),
-        format=runtime.format,
-        fingerprint=runtime.fingerprint,
-        created=int(time.time()),
         token=token,
         cors_origins=tuple(arguments.cors_origin or ()),
         strict=arguments.strict,

@@ -14,11 +14,12 @@ the threshold have their true cosine computed.
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,7 @@ CELL_BLOCK = 8_192
 class RowBuffer:
     """An array [n, d] appended in blocks; beyond ``limit`` bytes in a mapped temporary file.
 
-    The file has no name and so cannot be left behind. It is only ever read through the map: writing
-    through one ends the process when the disk is full.
+    The map is only read: writing through one ends the process when the disk is full.
     """
 
     def __init__(self, dtype: npt.DTypeLike, limit: int = IN_MEMORY) -> None:
@@ -79,9 +79,9 @@ class RowBuffer:
     def finish(self, columns: int) -> npt.NDArray[Any]:
         """Return all rows, [n, ``columns``], read-only if they are in a file."""
         if self._file is None:
-            rows = np.concatenate(self._blocks) if self._blocks else None
+            rows = np.concatenate([np.empty((0, columns), self._dtype), *self._blocks])
             self._blocks = []
-            return np.empty((0, columns), self._dtype) if rows is None else rows
+            return rows
         with disk_errors():
             self._file.flush()
         self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -97,8 +97,7 @@ class RowBuffer:
 class Vectors:
     """int8 rows [n, d] with their squared lengths; a row of zeros has cosine 0 with all others.
 
-    ``release`` lets go of the pages that reading mapped rows has brought in. UsageError for rows of
-    another type or shape, or too wide to be exact.
+    ``release`` lets go of mapped pages. UsageError for another type or shape, or too wide rows.
     """
 
     def __init__(
@@ -109,7 +108,7 @@ class Vectors:
         self.rows, self.release = rows, release
         self.squares = np.empty(len(rows))
         for start in range(0, len(rows), CHUNK):
-            wide = rows[start : start + CHUNK].astype(np.float32)
+            wide = self._floats(slice(start, start + CHUNK))
             self.squares[start : start + CHUNK] = np.einsum("nd,nd->n", wide, wide)
             release()
 
@@ -125,16 +124,14 @@ class Vectors:
         out = np.empty(len(first))
         for start in range(0, len(first), CHUNK):
             i, j = first[start : start + CHUNK], second[start : start + CHUNK]
-            dots = np.einsum(
-                "nd,nd->n", self.rows[i].astype(np.float32), self.rows[j].astype(np.float32)
-            )
+            dots = np.einsum("nd,nd->n", self._floats(i), self._floats(j))
             squares = np.maximum(self.squares[i] * self.squares[j], 1.0)
             out[start : start + CHUNK] = dots / np.sqrt(squares)
         return out
 
     def between(self, first: Rows, second: Rows) -> Cosines:
         """Return the cosine of each of ``first`` with each of ``second``, float64 [a, b]."""
-        dots = self.rows[first].astype(np.float32) @ self.rows[second].astype(np.float32).T
+        dots = self._floats(first) @ self._floats(second).T
         squares = np.multiply.outer(self.squares[first], self.squares[second])
         found: Cosines = dots / np.sqrt(np.maximum(squares, 1.0))
         return found
@@ -147,9 +144,11 @@ class Vectors:
 
     def unit(self, rows: slice) -> Floats:
         """Return some rows at unit length, float32 [rows, d]."""
-        lengths = self.lengths(rows).astype(np.float32)
-        unit: Floats = self.rows[rows].astype(np.float32) / lengths[:, None]
+        unit: Floats = self._floats(rows) / self.lengths(rows).astype(np.float32)[:, None]
         return unit
+
+    def _floats(self, rows: Rows | slice) -> Floats:
+        return self.rows[rows].astype(np.float32)
 
 
 def bound_vectors(vectors: Vectors, leading: int = LEADING) -> tuple[RowBuffer, Floats]:
@@ -194,46 +193,36 @@ def compare(
     """
     rows = np.arange(len(bounds)) if rows is None else rows
     blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
-    tasks = ((i, j) for i in range(len(blocks)) for j in range(i, len(blocks)))
-    lock, failed = threading.Lock(), threading.Event()
+    tasks = itertools.combinations_with_replacement(blocks, 2)
+    lock, stop = threading.Lock(), threading.Event()
 
     def work() -> None:
         products = np.empty(BLOCK * BLOCK, np.float32)
-        row_of_blocks, left = -1, bounds[:0]
-        try:
-            while not failed.is_set():
-                with lock:
-                    task = next(tasks, None)
-                if task is None:
-                    return
-                first, second = blocks[task[0]], blocks[task[1]]
-                if task[0] != row_of_blocks:
-                    row_of_blocks, left = task[0], bounds[first]
-                    release()
-                if find is None or np.ptp(np.concatenate([find(first), find(second)])):
-                    space = products[: len(first) * len(second)].reshape(len(first), len(second))
-                    reached = np.matmul(left, bounds[second].T, out=space) >= threshold - MARGIN
-                    if first is second:
-                        reached = np.triu(reached, 1)
-                    for one, other in _candidates(reached, first, second, find):
-                        take(np.minimum(one, other), np.maximum(one, other))
-                with lock:
-                    on_compared(len(first) * len(second))
-        except BaseException:
-            failed.set()
-            raise
+        while not stop.is_set():
+            with lock:
+                task = next(tasks, None)
+            if task is None:
+                return
+            first, second = task
+            if first is second:  # the first task of each row of blocks
+                release()
+            if find is None or np.ptp(find(np.concatenate(task))):
+                space = products[: len(first) * len(second)].reshape(len(first), len(second))
+                np.matmul(bounds[first], bounds[second].T, out=space)
+                reached = space >= threshold - MARGIN
+                if first is second:
+                    reached = np.triu(reached, 1)
+                for one, other in _candidates(reached, first, second, find):
+                    take(np.minimum(one, other), np.maximum(one, other))
+            with lock:
+                on_compared(len(first) * len(second))
 
-    if threads < 2 or len(blocks) < 2:
-        work()
-        return
     with ThreadPoolExecutor(threads) as pool:
-        jobs = [pool.submit(work) for _ in range(threads)]
         try:
-            for job in jobs:
+            for job in as_completed([pool.submit(work) for _ in range(threads)]):
                 job.result()
-        except BaseException:
-            failed.set()
-            raise
+        finally:
+            stop.set()
 
 
 def _candidates(
@@ -259,7 +248,8 @@ def pairs(
 
     They are all in memory at once: for clusters use what connects them as they come.
     """
-    found: list[tuple[Rows, Rows, Cosines]] = []
+    none = np.empty(0, np.int64)
+    found: list[tuple[Rows, Rows, Cosines]] = [(none, none, np.empty(0))]
     buffer, bounds = bound_vectors(vectors, leading)
     compare(
         bounds,
@@ -268,9 +258,6 @@ def pairs(
         threads=threads,
         release=buffer.release,
     )
-    if not found:
-        none = np.empty(0, np.int64)
-        return none, none, np.empty(0)
     first, second, cosines = (np.concatenate(part) for part in zip(*found, strict=True))
     order = np.lexsort((second, first))
     return first[order], second[order], cosines[order]
@@ -280,9 +267,8 @@ def cells(bounds: Floats, *, cell: int = CELL, seed: int = 0) -> Iterator[Rows]:
     """Yield the rows of each cell, ascending, int64 [·]; every row is in `CELLS_PER_ROW` of them.
 
     An inverted file (Jégou, Douze and Schmid, 2011): k-means on a sample of the rows, and each row
-    in the few cells whose centres are nearest to it. Two near-duplicates are compared if they share
-    a cell; how seldom they share none is measured, see benchmarks/results. ``bounds`` is float32
-    [n, d] of unit length or a little less, in memory or mapped.
+    in the few cells whose centres are nearest to it. Near-duplicates seldom share no cell, see
+    benchmarks/results. ``bounds`` is float32 [n, d] of unit length or a little less.
     """
     count = max(CELLS_PER_ROW, -(-len(bounds) // cell))
     centres = _centres(bounds, count, seed)
@@ -305,12 +291,8 @@ def _centres(bounds: Floats, count: int, seed: int) -> Floats:
     rows = np.asarray(bounds[np.sort(random.choice(len(bounds), size, replace=False))])
     centres = rows[random.choice(len(rows), count, replace=len(rows) < count)]
     for _ in range(ROUNDS):
-        own = np.concatenate(
-            [
-                (rows[start : start + CELL_BLOCK] @ centres.T).argmax(axis=1)
-                for start in range(0, len(rows), CELL_BLOCK)
-            ]
-        )
+        blocks = np.split(rows, range(CELL_BLOCK, len(rows), CELL_BLOCK))
+        own = np.concatenate([(block @ centres.T).argmax(axis=1) for block in blocks])
         order = np.argsort(own, kind="stable")
         used, starts = np.unique(own[order], return_index=True)
         sums = np.add.reduceat(rows[order], starts, axis=0)

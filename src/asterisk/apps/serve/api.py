@@ -22,6 +22,7 @@ from asterisk.model.config import ROLES, prompt_name_of
 from asterisk.runtimes.runtime import OnLong, Vectors
 
 LANGCHAIN = "LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False"
+_TEXTS = "must be a string or a list of strings"
 _ENTRY = 112  # bytes of a text's entry beside its numbers, its object's included
 _INVALID = "invalid_request_error"
 _ERRORS: Mapping[int, tuple[str, str | None, Mapping[str, str]]] = {  # type, code and headers
@@ -76,23 +77,17 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EncodeRequest:
-    """Texts to embed, each with ``prompt`` before it, and how the vectors are written.
-
-    The answer has the first ``dimensions`` of a vector, normalised as the model's folder says if
-    ``normalize`` is None, and takes ``answer_size`` bytes at most. A text that is too long is
-    treated as the server's option says if ``on_long`` is None. ``ignored`` counts unknown fields of
-    the body.
-    """
+    """Texts to embed, and how the vectors are written."""
 
     items: list[Item]
-    dimensions: int
+    dimensions: int  # the first ones of a vector
     write: Writer
-    answer_size: int
-    prompt: str = ""
-    normalize: bool | None = None
-    on_long: OnLong | None = None
+    answer_size: int  # bytes that the answer takes at most
+    prompt: str = ""  # before each text
+    normalize: bool | None = None  # None: as the model's folder says
+    on_long: OnLong | None = None  # None: as the server's option says
     field: str = "input"
-    ignored: int = 0
+    ignored: int = 0  # fields of the body that are not known
 
     def name_of(self, index: int) -> str:
         """Return what the body calls the item at ``index``."""
@@ -101,11 +96,10 @@ class EncodeRequest:
         return f"{self.field}[{index}]"
 
 
-@dataclass(frozen=True, slots=True)
-class RerankRequest:
-    """Documents to sort by their similarity to a query, which is the last item of ``encode``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankRequest(EncodeRequest):
+    """Documents to sort by their similarity to a query, which is the last item."""
 
-    encode: EncodeRequest
     documents: list[str]
     top_n: int
     return_documents: bool
@@ -127,55 +121,50 @@ class Rules:
 
     def names(self) -> list[str]:
         """Return the names to list: a prompt's after a colon, if the model has any prompt."""
-        prompts = self.prompts if any(self.prompts.values()) else {}
-        return [
-            name
-            for model in self.models
-            for name in (model, *(f"{model}:{prompt}" for prompt in prompts))
-        ]
+        ends = ["", *(f":{prompt}" for prompt in self.prompts if any(self.prompts.values()))]
+        return [model + end for model in self.models for end in ends]
 
 
 def parse_embeddings(body: bytes, rules: Rules) -> EncodeRequest:
     """Read a request for OpenAI's embeddings; ApiError if it makes no sense."""
-    names = "input model dimensions encoding_format output_dtype input_type user"
-    values, ignored = _object(body, names)
+    strings = "model encoding_format output_dtype input_type"
+    values, ignored = _object(body, "input user", strings=strings, integers="dimensions")
     prompt_name, prompt = _prompt(values, rules)
-    encoding = _optional(values, "encoding_format", str, "a string")
+    encoding = values["encoding_format"]
     if encoding not in (None, "float", "base64"):
         raise _wrong("encoding_format", "must be 'float' or 'base64'")
-    dtype = _optional(values, "output_dtype", str, "a string")
-    dtype = "float" if dtype is None else dtype
+    dtype = "float" if values["output_dtype"] is None else values["output_dtype"]
     if dtype not in ("float", "int8", "binary", "ubinary"):
         raise _wrong("output_dtype", "must be 'float', 'int8', 'binary' or 'ubinary'")
     size = _dimensions(values, rules)
     items = _items(values, "input", rules, prompt_name if prompt else None)
-    write, width = _writer(b'{"object":"embedding","index":%d,"embedding":%b}', dtype, encoding)
-    answer_size = len(items) * (_ENTRY + math.ceil(width * size))
-    return EncodeRequest(items, size, write, answer_size, prompt, ignored=ignored)
+    entry = b'{"object":"embedding","index":%d,"embedding":%b}'
+    write, each = _writer(entry, size, dtype, encoding)
+    return EncodeRequest(items, size, write, len(items) * each, prompt, ignored=ignored)
 
 
 def parse_embed(body: bytes, rules: Rules) -> EncodeRequest:
     """Read a request for text-embeddings-inference's /embed; ApiError if it makes no sense."""
-    names = "inputs normalize truncate truncation_direction prompt_name dimensions"
-    values, ignored = _object(body, names)
-    name = _optional(values, "prompt_name", str, "a string")
+    strings, booleans = "truncation_direction prompt_name", "normalize truncate"
+    values, ignored = _object(
+        body, "inputs", strings=strings, integers="dimensions", booleans=booleans
+    )
+    name, truncate, normalize = (values[it] for it in ("prompt_name", "truncate", "normalize"))
     if name is not None and name not in rules.prompts and name not in ROLES:
         raise _not_possible("prompt_name", name, (*rules.prompts, *ROLES))
-    if _optional(values, "truncation_direction", str, "a string") not in (None, "Right", "right"):
+    if values["truncation_direction"] not in (None, "Right", "right"):
         raise _wrong("truncation_direction", "must be 'Right'")
-    truncate = _optional(values, "truncate", bool, "true or false")
-    normalize = _optional(values, "normalize", bool, "true or false")
     size = _dimensions(values, rules)
     prompt = rules.default_prompt if name is None else _prompt_text(name, rules)
     items = _items(values, "inputs", rules, name if prompt else None)
-    write, width = _writer(None, "float", None)
+    write, each = _writer(None, size)
     return EncodeRequest(
         items,
         size,
         write,
-        answer_size=len(items) * (_ENTRY + math.ceil(width * size)),
+        answer_size=len(items) * each,
         prompt=prompt,
-        normalize=True if normalize is None else normalize,
+        normalize=normalize is not False,
         on_long=None if truncate is None else "truncate" if truncate else "error",
         field="inputs",
         ignored=ignored,
@@ -184,23 +173,24 @@ def parse_embed(body: bytes, rules: Rules) -> EncodeRequest:
 
 def parse_rerank(body: bytes, rules: Rules) -> RerankRequest:
     """Read a request as Jina's and Cohere's rerankers get it; ApiError if it makes no sense."""
-    values, ignored = _object(body, "model query documents top_n return_documents")
+    strings, booleans = "model query input_type", "return_documents"
+    values, ignored = _object(
+        body, "documents", strings=strings, integers="top_n", booleans=booleans
+    )
     _prompt(values, rules)  # for its errors: queries and documents have their own
-    query = _optional(values, "query", str, "a string")
+    query, top_n, whole = values["query"], values["top_n"], bool(values["return_documents"])
     if not query:
         raise _wrong("query", "must be a text that is not empty")
-    documents = values.get("documents")
-    if isinstance(documents, list):
-        documents = [it.get("text") if isinstance(it, dict) else it for it in documents]
-    documents = _items({"documents": documents}, "documents", rules)
-    if not isinstance(values["documents"], list) or not isinstance(documents[0], str):
+    given = values.get("documents")
+    if isinstance(given, list):
+        values["documents"] = [it.get("text") if isinstance(it, dict) else it for it in given]
+    documents = _items(values, "documents", rules)
+    if not isinstance(given, list) or not isinstance(documents[0], str):
         raise _wrong("documents", "must be a list of strings or of objects with a 'text'")
-    top_n = _optional(values, "top_n", int, "an integer")
     if top_n is not None and top_n < 1:
         raise _wrong("top_n", "must be at least 1")
-    whole = bool(_optional(values, "return_documents", bool, "true or false"))
     prompt = _prompt_text("document", rules)
-    encode = EncodeRequest(
+    return RerankRequest(
         items=[*(prompt + it for it in documents), _prompt_text("query", rules) + query],
         dimensions=rules.dimensions,
         write=lambda _, vector: vector.tobytes(),
@@ -208,12 +198,19 @@ def parse_rerank(body: bytes, rules: Rules) -> RerankRequest:
         normalize=True,
         field="documents",
         ignored=ignored,
+        documents=documents,
+        top_n=min(top_n or len(documents), len(documents)),
+        return_documents=whole,
     )
-    return RerankRequest(encode, documents, min(top_n or len(documents), len(documents)), whole)
 
 
-def _object(body: bytes, names: str) -> tuple[dict[str, Any], int]:
-    """Return a body's values, and how many of them have none of the ``names``."""
+def _object(
+    body: bytes, others: str, *, strings: str, integers: str, booleans: str = ""
+) -> tuple[dict[str, Any], int]:
+    """Return a body's values, and how many of them have none of the names, which spaces separate.
+
+    What is not among ``others`` has been checked, and is None if it was not given.
+    """
     try:
         values = json.loads(
             body.decode("utf-8-sig"), object_pairs_hook=_unambiguous, parse_constant=_no_constant
@@ -224,7 +221,14 @@ def _object(body: bytes, names: str) -> tuple[dict[str, Any], int]:
         raise ApiError(400, "The body could not be parsed: it must be JSON in UTF-8.") from None
     if not isinstance(values, dict):
         raise ApiError(400, "The body must be a JSON object.")
-    return values, len(values.keys() - names.split())
+    kinds: dict[str, tuple[type, str]] = dict.fromkeys(strings.split(), (str, "a string"))
+    kinds |= dict.fromkeys(integers.split(), (int, "an integer"))
+    kinds |= dict.fromkeys(booleans.split(), (bool, "true or false"))
+    for name, (kind, what) in kinds.items():
+        if values.get(name) is not None and type(values[name]) is not kind:  # True is no integer
+            raise _wrong(name, f"must be {what}")
+    ignored = len(values.keys() - kinds.keys() - {*others.split()})
+    return dict.fromkeys(kinds) | values, ignored
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -243,15 +247,13 @@ def _prompt(values: dict[str, Any], rules: Rules) -> tuple[str | None, str]:
 
     A request names it in ``input_type``, or after a colon in the model's name.
     """
-    given = _optional(values, "model", str, "a string")
+    given, kind = values["model"], values.get("input_type")
     if given is None and rules.strict:
         raise ApiError(400, "You must provide a model parameter", param="model")
-    kind = _optional(values, "input_type", str, "a string")
     if kind is not None and kind not in ROLES:
         raise _not_possible("input_type", kind, ROLES)
     role = _role_after(given, rules)
-    by_model = None if role is None else _prompt_name(role, rules)
-    by_type = None if kind is None else _prompt_name(kind, rules)
+    by_model, by_type = _prompt_name(role, rules), _prompt_name(kind, rules)
     if kind is not None and role is not None and by_type != by_model:
         raise _wrong("input_type", f"is {kind!r}, and the model's name asks for {_shown(role)}")
     name = by_model if kind is None else by_type
@@ -262,11 +264,11 @@ def _role_after(given: str | None, rules: Rules) -> str | None:
     """Return the role or prompt that a model's name ends with, None if it has none."""
     if given is None or given in rules.models:
         return None
-    for model in rules.models:
+    own = [model for model in rules.models if given.startswith(f"{model}:")]
+    for model in own:
         role = given.removeprefix(f"{model}:")
-        if role != given and (role in rules.prompts or role in ROLES):
+        if role in rules.prompts or role in ROLES:
             return role
-    own = any(given.startswith(f"{model}:") for model in rules.models)
     if own or rules.strict:
         names = " or ".join(map(repr, rules.names()))
         message = f"The model {_shown(given)} does not exist here; it is {names}."
@@ -274,8 +276,10 @@ def _role_after(given: str | None, rules: Rules) -> str | None:
     return None
 
 
-def _prompt_name(role: str, rules: Rules) -> str | None:
-    return role if role in rules.prompts else prompt_name_of(role, rules.prompts)
+def _prompt_name(role: str | None, rules: Rules) -> str | None:
+    if role is None or role in rules.prompts:
+        return role
+    return prompt_name_of(role, rules.prompts)
 
 
 def _prompt_text(role: str, rules: Rules) -> str:
@@ -284,31 +288,22 @@ def _prompt_text(role: str, rules: Rules) -> str:
 
 
 def _dimensions(values: dict[str, Any], rules: Rules) -> int:
-    size = _optional(values, "dimensions", int, "an integer")
-    if size is None:
-        return rules.dimensions
+    size = rules.dimensions if values["dimensions"] is None else values["dimensions"]
     if not 1 <= size <= rules.dimensions:
         raise _wrong("dimensions", f"must be 1 to {rules.dimensions}")
     return int(size)
 
 
-def _optional(values: dict[str, Any], name: str, kind: type, what: str) -> Any:
-    value = values.get(name)
-    if value is not None and type(value) is not kind:  # True is no integer here
-        raise _wrong(name, f"must be {what}")
-    return value
-
-
 def _items(
     values: dict[str, Any], name: str, rules: Rules, prompt_name: str | None = None
 ) -> list[Any]:
-    given = values.get(name)
     if name not in values:
         raise ApiError(400, f"You must provide an '{name}' parameter.", param=name)
+    given = values[name]
     if isinstance(given, str) or (isinstance(given, list) and given and type(given[0]) is int):
         given = [given]
     if not isinstance(given, list):
-        raise _wrong(name, "must be a string or a list of strings")
+        raise _wrong(name, _TEXTS)
     if not given:
         raise _wrong(name, "must not be empty")
     if len(given) > rules.texts:
@@ -318,7 +313,7 @@ def _items(
         raise _wrong(name, f"has token ids, which get no prompt: send texts for {prompt_name!r}")
     for item in given:
         if type(item) is not kind or kind not in (str, list):
-            raise _wrong(name, "must be a string or a list of strings")
+            raise _wrong(name, _TEXTS)
         if not item:
             raise _wrong(name, "must not have an empty text")
         if kind is list:
@@ -328,32 +323,23 @@ def _items(
 
 def _check_ids(ids: list[Any], name: str, rules: Rules) -> None:
     if not all(type(token) is int for token in ids):
-        raise _wrong(name, "must be a string or a list of strings")
+        raise _wrong(name, _TEXTS)
     if not rules.token_ids:
-        raise _wrong(
-            name,
-            "has token ids, by default of OpenAI's tokenizer and not of this model's. Send "
-            f"texts; {LANGCHAIN}. --accept-token-ids is for ids of this model's own",
-        )
+        why = "has token ids, by default of OpenAI's tokenizer and not of this model's. Send texts"
+        raise _wrong(name, f"{why}; {LANGCHAIN}. --accept-token-ids is for ids of this model's own")
     if min(ids) < 0 or max(ids) >= rules.tokens:
-        raise _wrong(
-            name,
-            f"has a token id outside 0 to {rules.tokens - 1}, so these are another tokenizer's "
-            f"ids. Send texts; {LANGCHAIN}",
-        )
+        why = f"has a token id outside 0 to {rules.tokens - 1}, so these are another tokenizer's"
+        raise _wrong(name, f"{why} ids. Send texts; {LANGCHAIN}")
     if not rules.special.isdisjoint(ids):
-        raise _wrong(
-            name,
-            f"has the special token {min(rules.special & set(ids))}: send a text's own ids, as "
-            f"add_special_tokens=False gives them, or texts; {LANGCHAIN}",
-        )
+        why = f"has the special token {min(rules.special & set(ids))}: send a text's own ids"
+        how = "as add_special_tokens=False gives them, or texts"
+        raise _wrong(name, f"{why}, {how}; {LANGCHAIN}")
 
 
-def _writer(entry: bytes | None, dtype: str, encoding: str | None) -> tuple[Writer, float]:
-    """Return what writes an ``entry`` of a vector (None: its list alone), and a number's width.
-
-    The width is the most bytes that a number takes in the answer.
-    """
+def _writer(
+    entry: bytes | None, size: int, dtype: str = "float", encoding: str | None = None
+) -> tuple[Writer, int]:
+    """Return what writes an ``entry`` of a vector (None: its list alone), and its most bytes."""
 
     def write(index: int, vector: Vectors) -> bytes:
         numbers = quantize(vector[None], "float32" if dtype == "float" else dtype)[0]
@@ -366,8 +352,8 @@ def _writer(entry: bytes | None, dtype: str, encoding: str | None) -> tuple[Writ
             text = ("[" + (form * len(numbers))[:-1] + "]").encode() % tuple(numbers.tolist())
         return (b"," if index else b"") + (text if entry is None else entry % (index, text))
 
-    width, text = {"float": (4, 16), "int8": (1, 5)}.get(dtype, (1 / 8, 5 / 8))
-    return write, width * 4 / 3 if encoding == "base64" else text
+    width, text = {"float": (4, 16), "int8": (1, 5)}.get(dtype, (1 / 8, 5 / 8))  # of a number
+    return write, _ENTRY + math.ceil(size * (width * 4 / 3 if encoding == "base64" else text))
 
 
 def _wrong(name: str, why: str) -> ApiError:

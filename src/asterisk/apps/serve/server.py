@@ -56,8 +56,8 @@ def serve(
         signal.signal(number, lambda number, _: signals.append(number))
 
     async def main() -> None:
-        about = {"model": served.models[0], "format": served.format}
-        metrics = Metrics({**about, "fingerprint": served.fingerprint})
+        about = {"model": served.models[0], "format": runtime.format}
+        metrics = Metrics({**about, "fingerprint": runtime.fingerprint})
         workers = Workers(runtime, threads, limits.queue, on_long)
         service = Service(workers, _rules(runtime, served, limits), limits, metrics)
         config = Config(

@@ -7,21 +7,12 @@ import contextlib
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    Info,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
+import prometheus_client as prometheus
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
@@ -42,46 +33,36 @@ class Metrics:
     """What Prometheus reads: counts since the start; ``about`` labels what is served."""
 
     def __init__(self, about: Mapping[str, str]) -> None:
-        disable_created_metrics()
-        registry = self._registry = CollectorRegistry()
+        prometheus.disable_created_metrics()
+        registry = self._registry = prometheus.CollectorRegistry()
         labels = {name: value.encode(errors="replace").decode() for name, value in about.items()}
-        Info("asterisk", "What is served.", registry=registry).info(labels)
+        prometheus.Info("asterisk", "What is served.", registry=registry).info(labels)
 
-        def counter(name: str, help: str, *labels: str) -> Counter:
-            return Counter(f"asterisk_{name}", help, labels, registry=registry)
+        def counter(name: str, help: str, *labels: str) -> prometheus.Counter:
+            return prometheus.Counter(f"asterisk_{name}", help, labels, registry=registry)
 
-        self.requests = counter(
-            "requests",
-            "Requests answered, by path and status; 499 is a client that hung up.",
-            "path",
-            "status",
-        )
-        self.rejected = counter(
-            "rejected", "Requests and connections refused for want of room or time.", "reason"
-        )
+        answered = "Requests answered, by path and status; 499 is a client that hung up."
+        self.requests = counter("requests", answered, "path", "status")
+        refused = "Requests and connections refused for want of room or time."
+        self.rejected = counter("rejected", refused, "reason")
         self.texts = counter("texts", "Texts embedded.")
         self.tokens = counter("tokens", "Tokens embedded.")
         self.truncated = counter("truncated_texts", "Texts cut.")
         self.ignored = counter("ignored_fields", "Fields of requests that are not known here.")
-        self.seconds = Histogram(
-            "asterisk_request_seconds",
-            "From a request's head to its vectors.",
-            buckets=BUCKETS,
-            registry=registry,
-        )
-        ProcessCollector(registry=registry)
+        name, help = "asterisk_request_seconds", "From a request's head to its vectors."
+        self.seconds = prometheus.Histogram(name, help, buckets=BUCKETS, registry=registry)
+        prometheus.ProcessCollector(registry=registry)
         if ROLLUP.exists():
-            self.gauge(
-                "asterisk_pss_bytes", "Memory, shared pages by share.", lambda: read_sizes()["Pss"]
-            )
+            help = "Memory, shared pages by share."
+            self.gauge("asterisk_pss_bytes", help, lambda: read_sizes()["Pss"])
 
     def gauge(self, name: str, help: str, value: Callable[[], float]) -> None:
         """Add a figure that is computed at each scrape."""
-        Gauge(name, help, registry=self._registry).set_function(value)
+        prometheus.Gauge(name, help, registry=self._registry).set_function(value)
 
     def render(self) -> bytes:
         """Return the page, in Prometheus's text format."""
-        page: bytes = generate_latest(self._registry)
+        page: bytes = prometheus.generate_latest(self._registry)
         return page
 
 
@@ -90,15 +71,12 @@ class Job:
 
     def __init__(self, request: EncodeRequest, finished: asyncio.Future[None]) -> None:
         items = request.items
-        self.request = request
-        self.finished = finished
+        self.request, self.finished = request, finished
         self.entries = [b""] * len(items)  # each vector as the request's ``write`` gives it
         # Longest first: a new length costs LiteRT a new plan of its memory.
         self.order = sorted(range(len(items)), key=lambda i: len(items[i]), reverse=True)
-        self.taken = 0
+        self.taken = self.tokens = self.truncated = 0
         self.left = len(items)
-        self.tokens = 0
-        self.truncated = 0
         self.failure: BaseException | None = None
         self.abandoned = False
 
@@ -173,40 +151,39 @@ class Workers:
             more = job.taken < len(job.order)
         if more:
             self._jobs.put(job)
+        tokens = truncated = 0
         try:
-            tokens, truncated = self._embed(job, indices)
+            for index in indices:
+                ids, cut = self._embed(job, index)
+                tokens += len(ids)
+                truncated += cut
         except BaseException as failure:
             self.abandon(job)
             job.failure = failure
-            finished = True
-        else:
-            with self._lock:
-                job.tokens += tokens
-                job.truncated += truncated
-                job.left -= len(indices)
-                finished = not job.left
+        with self._lock:
+            job.tokens += tokens
+            job.truncated += truncated
+            job.left -= len(indices)
+            finished = job.failure is not None or not job.left
         if finished:
             with contextlib.suppress(RuntimeError):  # the loop has been closed
                 self._loop.call_soon_threadsafe(_finish, job.finished)
 
-    def _embed(self, job: Job, indices: Sequence[int]) -> tuple[int, int]:
+    def _embed(self, job: Job, index: int) -> tuple[list[int], bool]:
+        """Make one entry; return what `_ids` does."""
         request, runtime = job.request, self.runtime
-        unit = runtime.config.normalize if request.normalize is None else request.normalize
         on_long = request.on_long or self._on_long
-        tokens = truncated = 0
-        for index in indices:
-            try:
-                ids, cut = self._ids(request.items[index], request.prompt, on_long)
-            except InputError as failure:
-                message = f"'{request.name_of(index)}': {failure}."
-                raise ApiError(400, message, param=request.field) from None
-            # A copy, as `Runtime.encode` has one: a sum's last bit may depend on where a row is.
-            row = np.array(runtime.embed_ids(ids)[: request.dimensions])
-            length = divisor(row)
-            job.entries[index] = request.write(index, row / length if unit else row)
-            tokens += len(ids)
-            truncated += cut
-        return tokens, truncated
+        try:
+            ids, cut = self._ids(request.items[index], request.prompt, on_long)
+        except InputError as failure:
+            message = f"'{request.name_of(index)}': {failure}."
+            raise ApiError(400, message, param=request.field) from None
+        # A copy, as `Runtime.encode` has one: a sum's last bit may depend on where a row is.
+        row = np.array(runtime.embed_ids(ids)[: request.dimensions])
+        if runtime.config.normalize if request.normalize is None else request.normalize:
+            row = row / divisor(row)
+        job.entries[index] = request.write(index, row)
+        return ids, cut
 
     def _ids(self, item: Item, prompt: str, on_long: OnLong) -> tuple[list[int], bool]:
         """Return the ids that the engine is given, and whether they are a part only."""
@@ -238,10 +215,7 @@ class Service:
     """
 
     def __init__(self, workers: Workers, rules: Rules, limits: Limits, metrics: Metrics) -> None:
-        self.workers = workers
-        self.rules = rules
-        self.limits = limits
-        self.metrics = metrics
+        self.workers, self.rules, self.limits, self.metrics = workers, rules, limits, metrics
         self.connections: Callable[[], int] = int
         self.bodies = ByteBudget(limits.bodies)
         self.answers = ByteBudget(limits.answers)
