@@ -18,8 +18,6 @@ from asterisk.common.terminal import report
 from asterisk.runtimes.memory_budget import add_option
 
 if TYPE_CHECKING:
-    import socket
-
     from asterisk.runtimes.runtime import Runtime
 
 BOUNDS = {
@@ -71,6 +69,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     for module in ("uvicorn", "h11", "starlette", "prometheus_client"):
         plugins.require(module, "serve")
     from asterisk.apps.serve import server  # before the engine: its memory counts, too
+    from asterisk.apps.serve.app import Served
 
     token = server.read_token(arguments.token_file) if arguments.token_file else None
     with (
@@ -78,64 +77,51 @@ def _serve(arguments: argparse.Namespace) -> int:
         if arguments.socket
         else server.bind_tcp(arguments.host, arguments.port)
     ) as listener:
-        return _run(arguments, listener, token)
+        runtime, limits = _load(arguments)
+        name = _model_name(arguments.artifact)
+        url = address = listener.getsockname()
+        if not arguments.socket:
+            host = f"[{address[0]}]" if ":" in address[0] else address[0]
+            url = f"http://{host}:{address[1]}"
+            if not token and not host.startswith(("127.", "[::1")):
+                report(f"asterisk-serve: warning: anyone who reaches {url} may use it: no token")
+        report(f"asterisk-serve: {name} ({runtime.format}) on {url}")
+        served = Served(
+            models=tuple(dict.fromkeys((name, *(arguments.model_name or ())))),
+            token=token,
+            cors_origins=tuple(arguments.cors_origin or ()),
+            strict=arguments.strict,
+            token_ids=arguments.accept_token_ids,
+        )
+        threads = runtime.budget.threads if runtime.budget else arguments.threads
+        on_long = arguments.on_long
+        return server.serve(runtime, listener, served, limits, threads=threads, on_long=on_long)
 
 
-def _run(arguments: argparse.Namespace, listener: socket.socket, token: bytes | None) -> int:
-    from asterisk.apps.serve.app import Served
-    from asterisk.apps.serve.server import serve
-
-    runtime, size = _load(arguments)
-    name = _model_name(arguments.artifact)
-    served = Served(
-        models=tuple(dict.fromkeys((name, *(arguments.model_name or ())))),
-        token=token,
-        cors_origins=tuple(arguments.cors_origin or ()),
-        strict=arguments.strict,
-        token_ids=arguments.accept_token_ids,
-    )
-    address = listener.getsockname()
-    url = address
-    if not arguments.socket:
-        url = f"http://[{address[0]}]" if ":" in address[0] else f"http://{address[0]}"
-        url += f":{address[1]}"
-        if not token and not address[0].startswith(("127.", "::1")):
-            report(f"asterisk-serve: warning: anyone who reaches {url} may use it: no token")
-    report(f"asterisk-serve: {name} ({runtime.format}) on {url}")
-    threads = runtime.budget.threads if runtime.budget else arguments.threads
-    limits = _limits(arguments, size)
-    return serve(runtime, listener, served, limits, threads=threads, on_long=arguments.on_long)
-
-
-def _load(arguments: argparse.Namespace) -> tuple[Runtime, int | None]:
-    """Return the runtime and the bytes that requests may take, None if nobody counts them."""
+def _load(arguments: argparse.Namespace) -> tuple[Runtime, Limits]:
+    """Return the runtime, and the bounds that follow from memory or from options."""
     import asterisk
-
-    if arguments.max_memory is None:
-        return asterisk.load(arguments.artifact, threads=arguments.threads), None
     from asterisk.common import process_memory
     from asterisk.runtimes.memory_budget import LimitTooLow, format_size, parse
 
-    total = min(arguments.max_memory, process_memory.limit() or arguments.max_memory)
-    reserved = reserve(total)
+    folder, threads, asked = arguments.artifact, arguments.threads, arguments.max_memory
+    if asked is None:
+        return asterisk.load(folder, threads=threads), _limits(arguments, None)
+    total = min(asked, process_memory.limit() or asked)
+    size = reserve(total)
     try:
-        runtime = asterisk.load(
-            arguments.artifact, threads=arguments.threads, max_memory=max(total - reserved, 1)
-        )
+        runtime = asterisk.load(folder, threads=threads, max_memory=max(total - size, 1))
     except LimitTooLow as failure:
         needed = parse(format_size(with_reserve(failure.least)))
-        grouped = total < arguments.max_memory
-        raise failure.beside(reserve(needed), needed, total, grouped) from None
-    budget = runtime.budget
-    if budget is None:
-        return runtime, reserved
-    if budget.message:
-        report(f"asterisk-serve: {budget.message}")
-    return runtime, max(total - budget.need, reserved)
+        raise failure.beside(reserve(needed), needed, total, total < asked) from None
+    if runtime.budget:
+        size = max(total - runtime.budget.need, size)
+        if runtime.budget.message:
+            report(f"asterisk-serve: {runtime.budget.message}")
+    return runtime, _limits(arguments, size)
 
 
 def _limits(arguments: argparse.Namespace, size: int | None) -> Limits:
-    """Return the bounds that follow from memory, or those of the options in their stead."""
     limits = limits_for(size)
     options = {field: getattr(arguments, field) for field, _ in BOUNDS.values()}
     given = {field: value for field, value in options.items() if value is not None}

@@ -32,8 +32,7 @@ from asterisk.runtimes.runtime import Runtime
 
 __all__ = ["Head", "HeadRecipe", "Layer", "fit", "zero_shot"]
 
-FORMAT = "asterisk-head"
-SCHEMA = "1"
+FORMAT, SCHEMA = "asterisk-head", "1"
 LARGEST = 256 << 20  # bytes
 TEMPLATE = "{}"
 TEMPERATURE = 0.05
@@ -64,13 +63,8 @@ class Head(Classifier):
         for number, layer in enumerate(self.layers):
             arrays[f"layers.{number}.weight"] = layer.weight
             arrays[f"layers.{number}.bias"] = layer.bias
-        metadata = {
-            "format": FORMAT,
-            "schema": SCHEMA,
-            "fingerprint": self.fingerprint,
-            "labels": json.dumps(self.labels),
-        }
-        tensors.write(Path(path), arrays, metadata)
+        metadata = {"format": FORMAT, "schema": SCHEMA, "fingerprint": self.fingerprint}
+        tensors.write(Path(path), arrays, metadata | {"labels": json.dumps(self.labels)})
 
     @classmethod
     def open(cls, path: str | Path) -> Head:
@@ -78,7 +72,7 @@ class Head(Classifier):
         read = tensors.read(Path(path), largest=LARGEST)
         try:
             return _parse(read)
-        except ArtifactError as failure:
+        except (ArtifactError, InputError) as failure:
             raise ArtifactError(f"{path}: {failure}") from None
 
 
@@ -116,10 +110,7 @@ def _parse(read: tensors.Tensors) -> Head:
         raise ArtifactError("its labels are not JSON") from None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ArtifactError("its labels are not a list of strings")
-    try:
-        return Head(tuple(check_label(label) for label in labels), layers, fingerprint)
-    except InputError as failure:
-        raise ArtifactError(str(failure)) from None
+    return Head(tuple(map(check_label, labels)), layers, fingerprint)
 
 
 def zero_shot(
@@ -132,10 +123,10 @@ def zero_shot(
 ) -> Head:
     """Return a linear head whose rows are the embedded ``labels`` over ``temperature``.
 
-    Its probabilities are the softmax of the cosines over ``temperature``. ``{}`` in ``template``
-    stands for the label, in which ``_`` is read as a space; ``prompt_name`` names the model's
-    prompt before it, which should be the texts' prompt too. UsageError for fewer than two labels, a
-    label given twice, a template without ``{}``, or a temperature outside 0.001 to 100.
+    ``{}`` in ``template`` stands for the label, in which ``_`` is read as a space; ``prompt_name``
+    names the model's prompt before it, which should be the texts' prompt too. UsageError for fewer
+    than two labels, a label given twice, a template without ``{}``, or a temperature outside 0.001
+    to 100.
     """
     names = tuple(check_label(label.strip()) for label in strings(labels, LABELS))
     if len(names) < 2 or len(set(names)) < len(names):

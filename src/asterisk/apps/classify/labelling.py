@@ -30,11 +30,11 @@ _SPACES = str.maketrans(dict.fromkeys("\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029", 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Texts and the label of each; ``positions`` say where each is in its file, for messages."""
+    """Texts and the label of each."""
 
     texts: tuple[str, ...]
     labels: tuple[str, ...]
-    positions: tuple[str, ...]
+    positions: tuple[str, ...]  # of each in its file, for messages
 
 
 def load(path: Path) -> Labelled:
@@ -86,15 +86,12 @@ def held_out(given: Labelled, share: int) -> tuple[list[int], list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Shares of 1: ``accuracy``, and ``macro_f1`` over the labels that are true or predicted.
-
-    ``unknown`` counts the texts whose label the head does not have; they are wrong.
-    """
+    """How well a head labels texts."""
 
     texts: int
     accuracy: float
-    macro_f1: float
-    unknown: int
+    macro_f1: float  # over the labels that are true or predicted
+    unknown: int  # texts whose label the head does not have; they are wrong
 
 
 def score(head: Head, vectors: Floats, labels: Sequence[str]) -> Score:
@@ -115,16 +112,13 @@ def score(head: Head, vectors: Floats, labels: Sequence[str]) -> Score:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """``format`` tsv or jsonl, ``top`` labels a text, and what becomes of long and empty texts.
+    """How texts are labelled and lines written."""
 
-    ``prompt_name`` names the model's prompt before each text, None its default one.
-    """
-
-    format: str = "tsv"
-    top: int = 1
+    format: str = "tsv"  # or jsonl
+    top: int = 1  # labels a text
     on_long: OnLong = "truncate"
     on_empty: str = "error"
-    prompt_name: str | None = None
+    prompt_name: str | None = None  # None: the model's default prompt
 
 
 def label(
@@ -141,36 +135,34 @@ def label(
     ``total`` is how many records there are, for the progress bar; 0 is unknown.
     """
     with open_output(out) as file, Bar(total, "texts") as bar:
-        index = 0
-        while block := list(itertools.islice(filter_empty(records, rules.on_empty), BLOCK)):
-            full = [record for record in block if record.text.strip()]
+        numbered = enumerate(filter_empty(records, rules.on_empty))
+        while block := list(itertools.islice(numbered, BLOCK)):
+            full = [record for _, record in block if record.text.strip()]
             vectors = encode_records(
                 runtime, full, rules.prompt_name, rules.on_long, dim=head.dim, normalize=True
             )
             shares = iter(head.probabilities(vectors))
-            for record in block:
-                found = next(shares) if record.text.strip() else None
-                file.write(_line(head, record, found, rules, index).encode("utf-8", "replace"))
-                index += 1
+            for index, record in block:
+                ranked = []
+                if record.text.strip():
+                    found = next(shares)
+                    best = np.argsort(-found, kind="stable")[: rules.top].tolist()
+                    ranked = [(head.labels[number], float(found[number])) for number in best]
+                file.write(_line(record, ranked, rules, index).encode("utf-8", "replace"))
             bar.advance(len(block))
         file.flush()
 
 
-def _line(head: Head, record: Record, shares: Floats | None, rules: Rules, index: int) -> str:
-    best = [] if shares is None else np.argsort(-shares, kind="stable")[: rules.top].tolist()
+def _line(record: Record, ranked: list[tuple[str, float]], rules: Rules, index: int) -> str:
     if rules.format == "tsv":
         # A line break or a tab inside a text would make another row or column of it.
         text = record.text.translate(_SPACES)
-        if shares is None:
-            return f"\t\t{text}\n"
-        return f"{head.labels[best[0]]}\t{shares[best[0]]:.4f}\t{text}\n"
+        return f"{ranked[0][0]}\t{ranked[0][1]:.4f}\t{text}\n" if ranked else f"\t\t{text}\n"
+    top = [{"label": name, "probability": round(share, 6)} for name, share in ranked]
     values: dict[str, Any] = {"index": index}
     if record.id is not None:
         values["id"] = record.id
-    values |= {"label": None, "probability": None}
-    if shares is not None:
-        ranked = [(head.labels[number], round(float(shares[number]), 6)) for number in best]
-        values["label"], values["probability"] = ranked[0]
-        if rules.top > 1:
-            values["top"] = [{"label": name, "probability": share} for name, share in ranked]
+    values |= top[0] if top else {"label": None, "probability": None}
+    if top and rules.top > 1:
+        values["top"] = top
     return json.dumps(values | {"text": record.text}) + "\n"
