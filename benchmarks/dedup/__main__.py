@@ -189,8 +189,9 @@ def _calibrate(arguments: argparse.Namespace, made: Planted) -> None:
     import asterisk
     from asterisk.apps.dedup.calibration import LEAST, STEP
     from asterisk.apps.dedup.texts import normalize
-    from asterisk.apps.dedup.vectors import Vectors, pairs
+    from asterisk.apps.dedup.vectors import Vectors
     from asterisk.common.vectors import to_int8
+    from benchmarks.dedup.pairs import pairs
     from benchmarks.dedup.score import Truth
 
     with asterisk.load(arguments.artifact, threads=arguments.threads) as runtime:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -36,11 +36,11 @@ def no_progress(stage: str, finished: int, total: int) -> None:
 
 
 class UnionFind:
-    """Which of ``count`` rows are connected, in one number a row; safe to use from several threads.
+    """Which of ``count`` rows are connected; safe to use from several threads.
 
-    A group's root is its first row, so that the order in which pairs come leaves no trace. Whole
-    arrays of pairs are united at once: each root gets the smallest root it is paired with as its
-    parent, until nothing changes (Shiloach and Vishkin, 1982).
+    A group's root is its first row, in whatever order pairs come. Whole arrays of pairs are united
+    at once: each root gets the smallest root it is paired with as its parent, until nothing changes
+    (Shiloach and Vishkin, 1982).
     """
 
     def __init__(self, count: int) -> None:
@@ -92,24 +92,21 @@ def connect(
     exact: int = EXACT,
     progress: Progress = no_progress,
 ) -> UnionFind:
-    """Unite all rows whose cosine is at least ``threshold``.
+    """Unite all rows whose cosine is at least ``threshold``; above ``exact`` rows see `cells`.
 
     Memory grows with the rows alone, however many pairs are near. ``progress`` is called with
-    "compared", how many comparisons of rows are finished, and of how many. Above ``exact`` rows
-    those are compared that share one of the `cells`.
+    "compared", how many comparisons of rows are finished, and of how many.
     """
     groups = UnionFind(len(vectors))
 
     def take(first: Rows, second: Rows) -> None:
-        # Rows that are connected already need not be compared: in a crowd of near-duplicates that
-        # is almost every pair.
-        while True:
+        # In a crowd of near-duplicates almost every pair is connected already.
+        while len(first):
             apart = ~groups.connected(first, second)
             first, second = first[apart], second[apart]
-            if not len(first):
-                return
-            one, other, _ = vectors.near(threshold, first[:CHUNK], second[:CHUNK])
-            groups.union(one, other)
+            one, other = first[:CHUNK], second[:CHUNK]
+            near = vectors.of_pairs(one, other) >= threshold
+            groups.union(one[near], other[near])
             first, second = first[CHUNK:], second[CHUNK:]
 
     buffer, bounds = bound_vectors(vectors)
@@ -126,17 +123,9 @@ def connect(
         compared += count
         progress("compared", min(compared, total), total)
 
+    how: dict[str, Any] = {"threads": threads, "find": groups.find, "release": release}
     for part in parts:
-        compare(
-            bounds,
-            threshold,
-            take,
-            threads=threads,
-            on_compared=on_compared,
-            rows=part,
-            find=groups.find,
-            release=release,
-        )
+        compare(bounds, threshold, take, rows=part, on_compared=on_compared, **how)
     return groups
 
 

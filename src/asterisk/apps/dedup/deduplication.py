@@ -207,27 +207,20 @@ def write_found(
 
 def _report_lines(found: Found, spool: Spool, chosen: str) -> Iterator[str]:
     """Yield counts, then the largest clusters with the members' cosines."""
-    yield (
-        f"{_count(found.rows, 'text')}: {found.exact:,} exact copies, {found.empty:,} empty, "
-        f"{found.rows - found.exact - found.empty:,} compared"
-        + ("" if found.complete else " within cells of their neighbours")
-    )
+    compared, stay = found.rows - found.exact - found.empty, found.rows - found.removed
+    how = "" if found.complete else " within cells of their neighbours"
+    share, exact = found.removed / max(1, found.rows), f"{found.exact:,} exact copies"
+    texts, clusters = _count(found.rows, "text"), _count(len(found.clusters), "cluster")
+    yield f"{texts}: {exact}, {found.empty:,} empty, {compared:,} compared{how}"
     yield f"threshold {found.threshold:.4g}{chosen}"
     if found.cut:
         yield f"{_count(found.cut, 'text')} longer than the model reads: compared by the beginning"
-    yield (
-        f"{_count(len(found.clusters), 'cluster')}; {found.removed:,} texts "
-        f"({found.removed / max(1, found.rows):.1%}) repeat another, "
-        f"{found.rows - found.removed:,} stay"
-    )
+    yield f"{clusters}; {found.removed:,} texts ({share:.1%}) repeat another, {stay:,} stay"
     for number, cluster in enumerate(found.clusters[:SHOWN], 1):
         yield f"\ncluster {number}: {len(cluster.members):,} texts"
         yield f"  stays  {_record_line(spool[cluster.representative])}"
-        others = [
-            (cosine, row)
-            for cosine, row in zip(cluster.similarities, cluster.members, strict=True)
-            if row != cluster.representative
-        ]
+        pairs = zip(cluster.similarities, cluster.members, strict=True)
+        others = [(cosine, row) for cosine, row in pairs if row != cluster.representative]
         for cosine, row in others[:SHOWN]:
             yield f"  {cosine:.3f}  {_record_line(spool[row])}"
         if len(others) > SHOWN:

@@ -128,28 +128,13 @@ class Spool:
             self._file.close()
 
 
-class Collector:
-    """Puts values into a spool and notes the digest of each one's text."""
-
-    def __init__(self, spool: Spool) -> None:
-        self._spool, self._digests = spool, bytearray()
-
-    def append(self, value: Any, text: str) -> None:
-        """Add one value, of which ``text`` is compared."""
-        self._spool.append(value)
-        self._digests += digest(text) or bytes(DIGEST_SIZE)
-
-    def finish(self) -> Copies:
-        """Return which rows are copies of which."""
-        return Copies(self._digests)
-
-
 def collect(values: Iterable[Any], spool: Spool) -> Copies:
     """Put ``values`` into ``spool``; return which of them are copies of which."""
-    collector = Collector(spool)
+    digests = bytearray()
     for value in values:
-        collector.append(value, spool.text_of(value))
-    return collector.finish()
+        spool.append(value)
+        digests += digest(spool.text_of(value)) or bytes(DIGEST_SIZE)
+    return Copies(digests)
 
 
 class Copies:
@@ -158,7 +143,7 @@ class Copies:
     ``digests`` are those of all rows, zeros for an ``empty`` one.
     """
 
-    def __init__(self, digests: bytes | bytearray) -> None:
+    def __init__(self, digests: bytearray) -> None:
         halves = np.frombuffer(digests, "<u8").reshape(-1, 2)
         order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: the first row stays first
         order = order[halves[order].any(axis=1)]

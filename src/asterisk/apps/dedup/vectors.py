@@ -58,8 +58,7 @@ class RowBuffer:
     """
 
     def __init__(self, dtype: npt.DTypeLike, limit: int = IN_MEMORY) -> None:
-        self._dtype = np.dtype(dtype)
-        self._limit = limit
+        self._dtype, self._limit = np.dtype(dtype), limit
         self._blocks: list[npt.NDArray[Any]] = []
         self._bytes = 0
         self._file: Any = None
@@ -136,12 +135,6 @@ class Vectors:
         found: Cosines = dots / np.sqrt(np.maximum(squares, 1.0))
         return found
 
-    def near(self, threshold: float, first: Rows, second: Rows) -> tuple[Rows, Rows, Cosines]:
-        """Return those pairs whose cosine is at least ``threshold``, and their cosines."""
-        cosines = self.of_pairs(first, second)
-        near = cosines >= threshold
-        return first[near], second[near], cosines[near]
-
     def unit(self, rows: slice) -> Floats:
         """Return some rows at unit length, float32 [rows, d]."""
         unit: Floats = self._floats(rows) / self.lengths(rows).astype(np.float32)[:, None]
@@ -154,8 +147,7 @@ class Vectors:
 def bound_vectors(vectors: Vectors, leading: int = LEADING) -> tuple[RowBuffer, Floats]:
     """Return float32 [n, k + 1] rows whose dot products are no less than the vectors' cosines.
 
-    They are ``leading`` components and the length of the rest, of each unit vector after the
-    rotation; the buffer holds their pages.
+    They are ``leading`` components and the length of the rest, of each rotated unit vector.
     """
     step = max(1, len(vectors) // ROTATION_SAMPLE)
     sample = vectors.unit(slice(None, ROTATION_SAMPLE * step, step)).astype(np.float64)
@@ -185,11 +177,9 @@ def compare(
 ) -> None:
     """Call ``take`` with the pairs whose bound reaches ``threshold``, int64 [·] twice.
 
-    Each pair comes once, with the smaller row first, from one of ``threads`` threads. ``rows``
-    restricts it to some rows. A pair may be left out where ``find`` gives both its rows the same
-    number: in a crowd of near-duplicates that are connected as they come, almost every pair is.
-    ``on_compared`` is called with the number of row comparisons made. What a thread raises is
-    raised.
+    Each pair comes once, with the smaller row first, from one of ``threads`` threads, of some
+    ``rows`` or of all. It may be left out where ``find`` gives both its rows the same number.
+    ``on_compared`` is called with the number of row comparisons made.
     """
     rows = np.arange(len(bounds)) if rows is None else rows
     blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
@@ -241,28 +231,6 @@ def _candidates(
             yield first[i + start], second[j]
 
 
-def pairs(
-    vectors: Vectors, threshold: float, *, threads: int = 1, leading: int = LEADING
-) -> tuple[Rows, Rows, Cosines]:
-    """Return all pairs i < j whose cosine is at least ``threshold``, in order, and their cosines.
-
-    They are all in memory at once: for clusters use what connects them as they come.
-    """
-    none = np.empty(0, np.int64)
-    found: list[tuple[Rows, Rows, Cosines]] = [(none, none, np.empty(0))]
-    buffer, bounds = bound_vectors(vectors, leading)
-    compare(
-        bounds,
-        threshold,
-        lambda first, second: found.append(vectors.near(threshold, first, second)),
-        threads=threads,
-        release=buffer.release,
-    )
-    first, second, cosines = (np.concatenate(part) for part in zip(*found, strict=True))
-    order = np.lexsort((second, first))
-    return first[order], second[order], cosines[order]
-
-
 def cells(bounds: Floats, *, cell: int = CELL, seed: int = 0) -> Iterator[Rows]:
     """Yield the rows of each cell, ascending, int64 [·]; every row is in `CELLS_PER_ROW` of them.
 
@@ -280,8 +248,8 @@ def cells(bounds: Floats, *, cell: int = CELL, seed: int = 0) -> Iterator[Rows]:
     flat = nearest.reshape(-1)
     order = np.argsort(flat, kind="stable").astype(np.int64 if flat.size >> 31 else np.int32)
     ends = np.cumsum(np.bincount(flat, minlength=count))
-    for start, end in zip([0, *ends[:-1]], ends, strict=True):
-        yield order[start:end].astype(np.int64) // CELLS_PER_ROW
+    for rows in np.split(order, ends[:-1]):
+        yield rows.astype(np.int64) // CELLS_PER_ROW
 
 
 def _centres(bounds: Floats, count: int, seed: int) -> Floats:

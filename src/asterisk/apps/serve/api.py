@@ -37,32 +37,23 @@ _ERRORS: Mapping[int, tuple[str, str | None, Mapping[str, str]]] = {  # type, co
 }
 _TEI_TYPES = {429: "overloaded", 500: "backend", 503: "unhealthy"}
 
-Item = str | list[int]
-"""A text, or the token ids of one."""
-Writer = Callable[[int, Vectors], bytes]
-"""Writes the vector at an index of the answer, float32 [d]."""
+Item = str | list[int]  # a text, or the token ids of one
+Writer = Callable[[int, Vectors], bytes]  # of the vector at an index of the answer, float32 [d]
 
 
 class ApiError(Exception):
     """A request that is answered with ``status`` and a message instead of vectors.
 
-    ``code`` and ``headers`` are by default those of the status.
+    ``code`` is by default that of the status.
     """
 
     def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        param: str | None = None,
-        code: str | None = None,
-        headers: Mapping[str, str] | None = None,
+        self, status: int, message: str, *, param: str | None = None, code: str | None = None
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.param = status, message, param
-        self.kind, default_code, default_headers = _ERRORS.get(status, (_INVALID, None, {}))
-        self.code = default_code if code is None else code
-        self.headers = default_headers if headers is None else headers
+        self.kind, default, self.headers = _ERRORS.get(status, (_INVALID, None, {}))
+        self.code = default if code is None else code
 
     def response(self, path: str) -> Response:
         """Return the answer to a request for ``path``, in the shape of its API."""
@@ -130,16 +121,15 @@ def parse_embeddings(body: bytes, rules: Rules) -> EncodeRequest:
     strings = "model encoding_format output_dtype input_type"
     values, ignored = _object(body, "input user", strings=strings, integers="dimensions")
     prompt_name, prompt = _prompt(values, rules)
-    encoding = values["encoding_format"]
+    encoding, dtype = values["encoding_format"], values["output_dtype"]
     if encoding not in (None, "float", "base64"):
         raise _wrong("encoding_format", "must be 'float' or 'base64'")
-    dtype = "float" if values["output_dtype"] is None else values["output_dtype"]
-    if dtype not in ("float", "int8", "binary", "ubinary"):
+    if dtype not in (None, "float", "int8", "binary", "ubinary"):
         raise _wrong("output_dtype", "must be 'float', 'int8', 'binary' or 'ubinary'")
     size = _dimensions(values, rules)
     items = _items(values, "input", rules, prompt_name if prompt else None)
     entry = b'{"object":"embedding","index":%d,"embedding":%b}'
-    write, each = _writer(entry, size, dtype, encoding)
+    write, each = _writer(entry, size, dtype or "float", encoding)
     return EncodeRequest(items, size, write, len(items) * each, prompt, ignored=ignored)
 
 
@@ -155,19 +145,13 @@ def parse_embed(body: bytes, rules: Rules) -> EncodeRequest:
     if values["truncation_direction"] not in (None, "Right", "right"):
         raise _wrong("truncation_direction", "must be 'Right'")
     size = _dimensions(values, rules)
-    prompt = rules.default_prompt if name is None else _prompt_text(name, rules)
+    prompt = _prompt_text(name, rules)
     items = _items(values, "inputs", rules, name if prompt else None)
+    on_long: OnLong | None = None if truncate is None else "truncate" if truncate else "error"
+    unit = normalize is not False
     write, each = _writer(None, size)
     return EncodeRequest(
-        items,
-        size,
-        write,
-        answer_size=len(items) * each,
-        prompt=prompt,
-        normalize=normalize is not False,
-        on_long=None if truncate is None else "truncate" if truncate else "error",
-        field="inputs",
-        ignored=ignored,
+        items, size, write, len(items) * each, prompt, unit, on_long, "inputs", ignored
     )
 
 
@@ -247,16 +231,15 @@ def _prompt(values: dict[str, Any], rules: Rules) -> tuple[str | None, str]:
 
     A request names it in ``input_type``, or after a colon in the model's name.
     """
-    given, kind = values["model"], values.get("input_type")
+    given, kind = values["model"], values["input_type"]
     if given is None and rules.strict:
         raise ApiError(400, "You must provide a model parameter", param="model")
     if kind is not None and kind not in ROLES:
         raise _not_possible("input_type", kind, ROLES)
     role = _role_after(given, rules)
-    by_model, by_type = _prompt_name(role, rules), _prompt_name(kind, rules)
-    if kind is not None and role is not None and by_type != by_model:
+    name = _prompt_name(kind or role, rules)
+    if kind and role and name != _prompt_name(role, rules):
         raise _wrong("input_type", f"is {kind!r}, and the model's name asks for {_shown(role)}")
-    name = by_model if kind is None else by_type
     return name, rules.default_prompt if name is None else rules.prompts[name]
 
 
@@ -282,7 +265,7 @@ def _prompt_name(role: str | None, rules: Rules) -> str | None:
     return prompt_name_of(role, rules.prompts)
 
 
-def _prompt_text(role: str, rules: Rules) -> str:
+def _prompt_text(role: str | None, rules: Rules) -> str:
     name = _prompt_name(role, rules)
     return rules.default_prompt if name is None else rules.prompts[name]
 

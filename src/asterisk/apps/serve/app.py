@@ -218,9 +218,11 @@ async def _api_error(request: Request, failure: ApiError) -> Response:
 
 async def _http_error(request: Request, failure: HTTPException) -> Response:
     asked = f"{request.method} {request.scope['path'][:200]}"
-    if failure.status_code == 405:
-        return ApiError(405, f"Not allowed: {asked}.", headers=failure.headers).response("")
-    return ApiError(404, f"Unknown request URL: {asked}.", code="unknown_url").response("")
+    if failure.status_code != 405:
+        return ApiError(404, f"Unknown request URL: {asked}.", code="unknown_url").response("")
+    response = ApiError(405, f"Not allowed: {asked}.").response("")
+    response.headers.update(failure.headers or {})
+    return response
 
 
 async def _hung_up(_: Request, _failure: ClientDisconnect) -> None:
