@@ -11,15 +11,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asterisk.cli.common import (
-    Family,
-    Sub,
-    format_of,
-    positive,
-    prompt_argument,
-    record_arguments,
-    utf8,
-)
+from asterisk.cli import common
+from asterisk.cli.common import Family, Sub, positive, utf8
 from asterisk.common.errors import MissingExtra, OutputError, UsageError
 from asterisk.common.terminal import Bar, lines_of, report
 
@@ -48,7 +41,7 @@ def _model_arguments(it: argparse.ArgumentParser) -> None:
     it.add_argument("--model", type=Path, required=True, help="artifact or checkpoint folder")
     it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
     what = "before each text, for a head the one it was trained with (default: its own)"
-    prompt_argument(it, what)
+    common.prompt_argument(it, what)
 
 
 def _train_arguments(it: argparse.ArgumentParser) -> None:
@@ -91,7 +84,7 @@ def _text_arguments(it: argparse.ArgumentParser) -> None:
     it.add_argument("texts", nargs="*", type=utf8, help="texts; none and no --file: standard input")
     _model_arguments(it)
     it.add_argument("--file", type=Path, action="append", help="a text a line; may be repeated")
-    record_arguments(it)
+    common.record_arguments(it)
     it.add_argument("--out", type=Path, help="file to write (default: standard output)")
     it.add_argument("--format", choices=("tsv", "jsonl"), help="default: by --out's name, else tsv")
     it.add_argument("--top", type=positive, default=1, help="labels a text gets in JSON lines (1)")
@@ -123,7 +116,7 @@ def _train(arguments: argparse.Namespace) -> None:
                 space, progress = runtime.fingerprint, bar.advance
                 return fit(vectors[rows], labels, space, recipe, progress=progress)
 
-        every = list(range(len(given.texts)))
+        every = list(range(len(given.labels)))
         if dev is not None:
             head = fitted(every)
             result = score(head, _embedded(arguments, runtime, dev, arguments.dim), dev.labels)
@@ -133,7 +126,7 @@ def _train(arguments: argparse.Namespace) -> None:
             head = fitted(every)
     head.save(arguments.out)
     print(
-        f"wrote {arguments.out}: {len(head.labels)} labels from {len(given.texts):,} texts; "
+        f"wrote {arguments.out}: {len(head.labels)} labels from {len(given.labels):,} texts; "
         f"accuracy {result.accuracy:.4f} on {result.texts:,} texts apart"
     )
 
@@ -158,12 +151,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _embedded(
     arguments: argparse.Namespace, runtime: Runtime, given: Labelled, dim: int | None
 ) -> Floats:
-    from asterisk.common.text_files import Record
     from asterisk.runtimes.runtime import encode_records
 
-    records = list(map(Record, given.texts, given.positions))
     how = {"dim": dim, "normalize": True, "show_progress": sys.stderr.isatty()}
-    return encode_records(runtime, records, arguments.prompt_name, "truncate", **how)
+    return encode_records(runtime, given.records, arguments.prompt_name, "truncate", **how)
 
 
 def _predict(arguments: argparse.Namespace) -> None:
@@ -202,7 +193,7 @@ def _label(arguments: argparse.Namespace, runtime: Runtime, head: Head) -> None:
     files = arguments.file or []
     if arguments.texts and (files or arguments.json is not None):
         raise UsageError("texts on the command line exclude --file and --json")
-    format = arguments.format or format_of(arguments.out, FORMATS)
+    format = arguments.format or common.format_of(arguments.out, FORMATS)
     how = {name: getattr(arguments, name) for name in ("top", "on_long", "on_empty", "prompt_name")}
     records: Iterator[Record]
     if arguments.texts:

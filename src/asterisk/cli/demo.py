@@ -19,6 +19,7 @@ from asterisk.common.texts import Text, load
 if TYPE_CHECKING:
     from asterisk.apps.search import Hit, Index
     from asterisk.runtimes.runtime import Runtime
+    from asterisk.sources import Document
 
 # Most share no word with what answers them; the last is a name that the model never learnt, for
 # which words are the better way.
@@ -71,7 +72,11 @@ def _demo(arguments: argparse.Namespace) -> None:
     ):
         texts = load()
         _print(f"{artifact.name} ({runtime.format}), {len(texts):,} texts that ship")
-        _print(_index(index, runtime, texts))
+        start = time.perf_counter()
+        index.update(map(_document, texts), runtime)
+        seconds = time.perf_counter() - start
+        speed = f"{len(texts):,} texts in {seconds:.1f} s ({len(texts) / seconds:,.0f} a second)"
+        _print(f"Indexed {speed}: news, notes, questions, definitions, long and short.")
         _print(*_search(index, runtime, {text.id: text.text for text in texts}))
         timing = list(_time(index, runtime, texts))  # before more is in memory
         _print(*_find_duplicates(runtime, texts))
@@ -85,20 +90,11 @@ def _print(*lines: str) -> None:
     print(*lines, "", sep="\n", flush=True)
 
 
-def _index(index: Index, runtime: Runtime, texts: Sequence[Text]) -> str:
+def _document(text: Text) -> Document:
     from asterisk.sources import Document, digest
 
-    folder, start = "asterisk/common/texts", time.perf_counter()
-    documents = (
-        Document(f"{folder}/{text.source}", text.id, "", text.text, digest("", text.text))
-        for text in texts
-    )
-    index.update(documents, runtime)
-    seconds = time.perf_counter() - start
-    return (
-        f"Indexed {len(texts):,} texts in {seconds:.1f} s ({len(texts) / seconds:,.0f} a second): "
-        "news, notes, questions, definitions, long and short."
-    )
+    source = f"asterisk/common/texts/{text.source}"
+    return Document(source, text.id, "", text.text, digest("", text.text))
 
 
 def _search(index: Index, runtime: Runtime, texts: Mapping[str, str]) -> Iterator[str]:
@@ -134,10 +130,8 @@ def _time(index: Index, runtime: Runtime, texts: Sequence[Text]) -> Iterator[str
         index.search(question, 10, runtime)
         samples.append(time.perf_counter_ns() - start)
     memory, latency = snapshot(), summarise([samples[5:]])  # the first ones warm up
-    yield (
-        f"A query, text to hits:  median {latency.p50:.2f} ms, p95 {latency.p95:.2f} ms "
-        f"({latency.samples} queries, one thread)"
-    )
+    times = f"median {latency.p50:.2f} ms, p95 {latency.p95:.2f} ms"
+    yield f"A query, text to hits:  {times} ({latency.samples} queries, one thread)"
     sizes = {"PSS": memory["pss"], "RSS": memory["rss"], "peak RSS": memory["peak"]}
     named = [f"{name} {size / MB:.0f} MB" for name, size in sizes.items() if size is not None]
     yield f"This process:  {', '.join(named) or 'memory unknown here'}"
@@ -150,10 +144,9 @@ def _find_duplicates(runtime: Runtime, texts: Sequence[Text]) -> Iterator[str]:
     start = time.perf_counter()
     found = deduplicate([text.text for text in texts], runtime)
     seconds, count = time.perf_counter() - start, len(found.clusters)
-    yield (
-        f"Near-duplicates among {found.rows:,} texts, cosine {found.threshold:g} and more: "
-        f"{count} cluster{'' if count == 1 else 's'} in {seconds:.1f} s, embedding included."
-    )
+    clusters = "1 cluster" if count == 1 else f"{count} clusters"
+    near = f"Near-duplicates among {found.rows:,} texts, cosine {found.threshold:g} and more"
+    yield f"{near}: {clusters} in {seconds:.1f} s, embedding included."
     for cluster in found.clusters:
         for member, similarity in zip(cluster.members, cluster.similarities, strict=True):
             mark = "*" if member == cluster.representative else f"{similarity:.2f}"
@@ -185,10 +178,9 @@ def _answer_queries(index: Index, runtime: Runtime) -> None:
     def answer(query: str) -> None:
         hits = index.search(query, 5, runtime)
         for number, hit in enumerate(hits, 1):
-            print(format_hit(number, hit))
+            print(format_hit(number, hit), flush=True)
         if not hits:
             report("nothing found")
-        sys.stdout.flush()
 
     read_queries(answer)
 

@@ -109,7 +109,7 @@ def longest(texts: int, dimensions: int, **fields) -> EncodeRequest:
     return parse_embeddings(json.dumps({"input": ["a"] * texts, **fields}).encode(), rules)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     st.integers(1, 300),
     st.integers(1, 20),

@@ -21,13 +21,7 @@ from asterisk.artifact import share_space
 from asterisk.common import tensors
 from asterisk.common.errors import ArtifactError, InputError, UsageError, strings
 from asterisk.evaluation import logistic_regression
-from asterisk.evaluation.logistic_regression import (
-    MOST_LAYERS,
-    Classifier,
-    Floats,
-    HeadRecipe,
-    Layer,
-)
+from asterisk.evaluation.logistic_regression import Classifier, Floats, HeadRecipe, Layer
 from asterisk.runtimes.runtime import Runtime
 
 __all__ = ["Head", "HeadRecipe", "Layer", "fit", "zero_shot"]
@@ -36,7 +30,6 @@ FORMAT, SCHEMA = "asterisk-head", "1"
 LARGEST = 256 << 20  # bytes
 TEMPLATE = "{}"
 TEMPERATURE = 0.05
-LABELS = "labels must be a list of strings"
 
 
 class Head(Classifier):
@@ -97,9 +90,9 @@ def _parse(read: tensors.Tensors) -> Head:
     fingerprint = read.metadata.get("fingerprint", "")
     if not fingerprint or len(fingerprint) > 100 or not fingerprint.isprintable():
         raise ArtifactError("it names no embedding space")
-    count = len(read.arrays) // 2
+    count, most = len(read.arrays) // 2, logistic_regression.MOST_LAYERS
     names = [(f"layers.{n}.weight", f"layers.{n}.bias") for n in range(count)]
-    if count > MOST_LAYERS or set(read.arrays) != {name for pair in names for name in pair}:
+    if count > most or set(read.arrays) != {name for pair in names for name in pair}:
         raise ArtifactError("its tensors are not those of a head")
     layers = tuple(Layer(read.arrays[weight], read.arrays[bias]) for weight, bias in names)
     if any(layer.weight.ndim != 2 or layer.bias.ndim != 1 for layer in layers):
@@ -128,7 +121,8 @@ def zero_shot(
     than two labels, a label given twice, a template without ``{}``, or a temperature outside 0.001
     to 100.
     """
-    names = tuple(check_label(label.strip()) for label in strings(labels, LABELS))
+    given = strings(labels, "labels must be a list of strings")
+    names = tuple(check_label(label.strip()) for label in given)
     if len(names) < 2 or len(set(names)) < len(names):
         raise UsageError("zero-shot needs two or more different labels")
     if "{}" not in template:

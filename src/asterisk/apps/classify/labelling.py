@@ -30,11 +30,15 @@ _SPACES = str.maketrans(dict.fromkeys("\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029", 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Texts and the label of each."""
+    """Texts with their positions, and the label of each."""
 
-    texts: tuple[str, ...]
-    labels: tuple[str, ...]
-    positions: tuple[str, ...]  # of each in its file, for messages
+    records: list[Record]
+    labels: list[str]
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts alone."""
+        return [record.text for record in self.records]
 
 
 def load(path: Path) -> Labelled:
@@ -43,23 +47,22 @@ def load(path: Path) -> Labelled:
     A text may hold further tabs; blank lines are skipped. InputError names a line without a tab or
     a text, or with a label that `check_label` refuses.
     """
-    rows = []
+    given = Labelled([], [])
     for record in read_records([path], json_lines=False, field=""):
-        if not record.text.strip():
-            continue
         label, tab, text = record.text.partition("\t")
-        if not tab:
-            raise InputError(f"{record.place}: no tab between label and text")
-        if not text.strip():
-            raise InputError(f"{record.place}: empty text")
         try:
-            rows.append((text, check_label(label.strip()), record.place))
+            if record.text.strip():
+                if not tab:
+                    raise InputError("no tab between label and text")
+                if not text.strip():
+                    raise InputError("empty text")
+                given.labels.append(check_label(label.strip()))
+                given.records.append(Record(text, record.place))
         except InputError as failure:
             raise InputError(f"{record.place}: {failure}") from None
-    if not rows:
+    if not given.labels:
         raise InputError(f"{path}: no labelled texts")
-    texts, labels, positions = zip(*rows, strict=True)
-    return Labelled(texts, labels, positions)
+    return given
 
 
 def check_label(label: str) -> str:
@@ -102,9 +105,8 @@ def score(head: Head, vectors: Floats, labels: Sequence[str]) -> Score:
     true = np.array(labels, dtype=object)
     shares = []
     for label in sorted({*predicted, *true}):
-        both = np.count_nonzero((predicted == label) & (true == label))
-        either = np.count_nonzero(predicted == label) + np.count_nonzero(true == label)
-        shares.append(2 * both / either)
+        found, wanted = predicted == label, true == label
+        shares.append(2 * (found & wanted).sum() / (found.sum() + wanted.sum()))
     unknown = sum(label not in head.labels for label in labels)
     accuracy = float(np.mean(predicted == true))
     return Score(len(labels), accuracy, float(np.mean(shares)), unknown)

@@ -83,7 +83,7 @@ def deduplicate(
     prompt_name: str | None = None,
     progress: Progress = no_progress,
 ) -> Found:
-    """Find the near-duplicates among ``texts``, numbered in their order; see `Found`.
+    """Find the near-duplicates among ``texts``, numbered in their order.
 
     The members of a cluster have a cosine of ``threshold`` or more with its representative, as int8
     vectors (None: the model's own, see `default_threshold`), and with ``numbers`` "differ" (else
@@ -196,13 +196,12 @@ def write_found(
     found: Found, spool: Spool, format: str, file: TextIO, *, numbers: str, chosen: str = ""
 ) -> None:
     """Write ``found`` as "report", where ``chosen`` follows the threshold, as "json" or "tsv"."""
-    if format == "report":
-        lines = _report_lines(found, spool, chosen)
-    elif format == "json":
-        lines = _json_lines(found, spool, numbers)
-    else:
-        lines = _tsv_lines(found, spool)
-    file.writelines(line + "\n" for line in lines)
+    formats = {
+        "report": lambda: _report_lines(found, spool, chosen),
+        "json": lambda: _json_lines(found, spool, numbers),
+        "tsv": lambda: _tsv_lines(found, spool),
+    }
+    file.writelines(line + "\n" for line in formats[format]())
 
 
 def _report_lines(found: Found, spool: Spool, chosen: str) -> Iterator[str]:
@@ -267,8 +266,7 @@ def write_kept(found: Found, spool: Spool, format: str, file: TextIO) -> None:
     """Write the records that stay, whole and in their order, as "jsonl" or "tsv"."""
     if format == "tsv":
         file.write("\t".join(FIELDS) + "\n")
-    for row in found.kept():
-        record = spool[row]
+    for record in map(spool.__getitem__, found.kept()):
         line = _cells(record) if format == "tsv" else json.dumps(record, ensure_ascii=False)
         file.write(line + "\n")
 

@@ -159,8 +159,8 @@ def application(service: Service, served: Served) -> ASGIApp:
         return _json({"status": "ok"})
 
     async def metrics(_: Request) -> Response:
-        headers = {"content-type": CONTENT_TYPE_PLAIN_0_0_4}
-        return Response(service.metrics.render(), headers=headers)
+        content_type = {"content-type": CONTENT_TYPE_PLAIN_0_0_4}
+        return Response(service.metrics.render(), headers=content_type)
 
     def embeddings(_: api.EncodeRequest, job: Job) -> list[bytes]:
         usage = b'{"prompt_tokens":%d,"total_tokens":%d}' % (job.tokens, job.tokens)

@@ -210,8 +210,8 @@ def _cannot_listen(where: object, failure: Exception) -> UsageError:
 def unix_socket(path: Path) -> Iterator[socket.socket]:
     """Give a Unix socket that listens at ``path``, for this user only; UsageError if it cannot.
 
-    What a server that was killed has left there is replaced. In the end the path is removed, unless
-    another server has taken it over.
+    One that a killed server has left is replaced. In the end the path is removed, unless another
+    server has taken it over.
     """
     it = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(0o177)

@@ -90,19 +90,16 @@ class Workers:
     """
 
     def __init__(self, runtime: Runtime, threads: int, limit: int, on_long: OnLong) -> None:
-        self.waiting = 0
-        self.runtime = runtime
-        self._limit = limit
-        self._on_long = on_long
+        self.runtime, self.waiting = runtime, 0
+        self._limit, self._on_long = limit, on_long
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._loop = asyncio.get_running_loop()
         self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"embed-{number}", daemon=True)
-            for number in range(threads)
-        ]
-        for thread in self._threads:
+        self._threads: list[threading.Thread] = []
+        for number in range(threads):
+            thread = threading.Thread(target=self._work, name=f"embed-{number}", daemon=True)
+            self._threads.append(thread)
             thread.start()
 
     def submit(self, request: EncodeRequest) -> Job:
@@ -267,8 +264,7 @@ class Service:
             raise _too_large(limit)
         gzip = _decompressor(headers.get(b"content-encoding", b"identity"))
         parts: list[bytes] = []
-        more = True
-        dropped = 0
+        more, dropped = True, 0
         try:
             async with asyncio.timeout(seconds):
                 # A body that is too large is read, too: many clients hear nothing before its end.
