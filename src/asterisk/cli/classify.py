@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,11 +131,14 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    import asterisk
     from asterisk.apps.classify.head import Head
     from asterisk.apps.classify.labelling import load, score
+    from asterisk.artifact import spaces
 
     head, given = Head.open(arguments.head), load(arguments.labelled)
-    with _opened(arguments, head) as runtime:
+    with asterisk.load(arguments.model, threads=arguments.threads) as runtime:
+        head.check(spaces(runtime), runtime.config.embedding_size)
         vectors = _embedded(arguments, runtime, given, head.dim)
         result = score(head, vectors, given.labels)
     if arguments.json:
@@ -158,22 +160,14 @@ def _embedded(
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from asterisk.apps.classify.head import Head
-
-    head = Head.open(arguments.head)
-    with _opened(arguments, head) as runtime:
-        _label(arguments, runtime, head)
-
-
-@contextmanager
-def _opened(arguments: argparse.Namespace, head: Head) -> Iterator[Runtime]:
-    """Open the model; ArtifactError unless ``head`` is for its vectors."""
     import asterisk
+    from asterisk.apps.classify.head import Head
     from asterisk.artifact import spaces
 
+    head = Head.open(arguments.head)
     with asterisk.load(arguments.model, threads=arguments.threads) as runtime:
         head.check(spaces(runtime), runtime.config.embedding_size)
-        yield runtime
+        _label(arguments, runtime, head)
 
 
 def _zero_shot(arguments: argparse.Namespace) -> None:
@@ -187,7 +181,7 @@ def _zero_shot(arguments: argparse.Namespace) -> None:
 
 
 def _label(arguments: argparse.Namespace, runtime: Runtime, head: Head) -> None:
-    from asterisk.apps.classify.labelling import Rules, label
+    from asterisk.apps.classify.labelling import label
     from asterisk.common.text_files import Record, read_records
 
     files = arguments.file or []
@@ -201,8 +195,7 @@ def _label(arguments: argparse.Namespace, runtime: Runtime, head: Head) -> None:
         records = (Record(text, f"text {number}") for number, text in numbered)
     else:
         records = read_records(files, json_lines=arguments.json, field=arguments.field)
-    rules = Rules(format, **how)
-    label(runtime, head, records, rules, arguments.out, total=lambda: lines_of(files))
+    label(runtime, head, records, arguments.out, format, **how, total=lambda: lines_of(files))
     if runtime.truncated:
         texts = "1 text" if runtime.truncated == 1 else f"{runtime.truncated} texts"
         report(f"asterisk-classify: {texts} truncated to {runtime.longest} tokens")

@@ -112,59 +112,55 @@ def score(head: Head, vectors: Floats, labels: Sequence[str]) -> Score:
     return Score(len(labels), accuracy, float(np.mean(shares)), unknown)
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How texts are labelled and lines written."""
-
-    format: str = "tsv"  # or jsonl
-    top: int = 1  # labels a text
-    on_long: OnLong = "truncate"
-    on_empty: str = "error"
-    prompt_name: str | None = None  # None: the model's default prompt
-
-
 def label(
     runtime: Runtime,
     head: Head,
     records: Iterator[Record],
-    rules: Rules,
     out: Path | None,
+    format: str,
     *,
+    top: int = 1,
+    on_long: OnLong = "truncate",
+    on_empty: str = "error",
+    prompt_name: str | None = None,
     total: int | Callable[[], int] = 0,
 ) -> None:
     """Write a line for each record to ``out``, whole or not at all, or to standard output.
 
-    ``total`` is how many records there are, for the progress bar; 0 is unknown.
+    ``format`` is "tsv", or "jsonl" with ``top`` labels a text; ``total`` is how many records there
+    are, for the progress bar, 0 if unknown.
     """
     with open_output(out) as file, Bar(total, "texts") as bar:
-        numbered = enumerate(filter_empty(records, rules.on_empty))
+        numbered = enumerate(filter_empty(records, on_empty))
         while block := list(itertools.islice(numbered, BLOCK)):
             full = [record for _, record in block if record.text.strip()]
             vectors = encode_records(
-                runtime, full, rules.prompt_name, rules.on_long, dim=head.dim, normalize=True
+                runtime, full, prompt_name, on_long, dim=head.dim, normalize=True
             )
             shares = iter(head.probabilities(vectors))
             for index, record in block:
                 ranked = []
                 if record.text.strip():
                     found = next(shares)
-                    best = np.argsort(-found, kind="stable")[: rules.top].tolist()
+                    best = np.argsort(-found, kind="stable")[:top].tolist()
                     ranked = [(head.labels[number], float(found[number])) for number in best]
-                file.write(_line(record, ranked, rules, index).encode("utf-8", "replace"))
+                line = _line(record, ranked, index, None if format == "tsv" else top)
+                file.write(line.encode("utf-8", "replace"))
             bar.advance(len(block))
         file.flush()
 
 
-def _line(record: Record, ranked: list[tuple[str, float]], rules: Rules, index: int) -> str:
-    if rules.format == "tsv":
+def _line(record: Record, ranked: list[tuple[str, float]], index: int, top: int | None) -> str:
+    """Return a JSON object with ``top`` labels; None: a table's row."""
+    if top is None:
         # A line break or a tab inside a text would make another row or column of it.
         text = record.text.translate(_SPACES)
         return f"{ranked[0][0]}\t{ranked[0][1]:.4f}\t{text}\n" if ranked else f"\t\t{text}\n"
-    top = [{"label": name, "probability": round(share, 6)} for name, share in ranked]
     values: dict[str, Any] = {"index": index}
     if record.id is not None:
         values["id"] = record.id
-    values |= top[0] if top else {"label": None, "probability": None}
-    if top and rules.top > 1:
-        values["top"] = top
+    labels = [{"label": name, "probability": round(share, 6)} for name, share in ranked]
+    values |= labels[0] if labels else {"label": None, "probability": None}
+    if labels and top > 1:
+        values["top"] = labels
     return json.dumps(values | {"text": record.text}) + "\n"
