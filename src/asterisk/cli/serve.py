@@ -69,7 +69,6 @@ def _serve(arguments: argparse.Namespace) -> int:
     for module in ("uvicorn", "h11", "starlette", "prometheus_client"):
         plugins.require(module, "serve")
     from asterisk.apps.serve import server  # before the engine: its memory counts, too
-    from asterisk.apps.serve.app import Served
 
     token = server.read_token(arguments.token_file) if arguments.token_file else None
     with (
@@ -86,16 +85,18 @@ def _serve(arguments: argparse.Namespace) -> int:
             if not token and not host.startswith(("127.", "[::1")):
                 report(f"asterisk-serve: warning: anyone who reaches {url} may use it: no token")
         report(f"asterisk-serve: {name} ({runtime.format}) on {url}")
-        served = Served(
+        return server.serve(
+            runtime,
+            listener,
+            limits,
             models=tuple(dict.fromkeys((name, *(arguments.model_name or ())))),
+            threads=runtime.budget.threads if runtime.budget else arguments.threads,
+            on_long=arguments.on_long,
             token=token,
             cors_origins=tuple(arguments.cors_origin or ()),
             strict=arguments.strict,
             token_ids=arguments.accept_token_ids,
         )
-        threads = runtime.budget.threads if runtime.budget else arguments.threads
-        on_long = arguments.on_long
-        return server.serve(runtime, listener, served, limits, threads=threads, on_long=on_long)
 
 
 def _load(arguments: argparse.Namespace) -> tuple[Runtime, Limits]:

@@ -1,10 +1,9 @@
 """From vectors to clusters: near rows are connected, and each group is split into stars.
 
-In a group that is connected pair by pair, the first and the last row may have nothing in common.
-Star clustering (Aslam, Pelekhov and Rus, 2004) splits it into stars, whose rows all reach the
-threshold with a centre. Rows are visited from the one with the most neighbours in the group down
-(ties: by the mean cosine with the group, then the earlier row); one that no centre covers yet
-becomes a centre. Every other row then goes to the centre nearest to it.
+Star clustering (Aslam, Pelekhov and Rus, 2004): all rows of a star reach the threshold with its
+centre. Rows are visited from the one with the most neighbours in the group down (ties: by the mean
+cosine with the group, then the earlier row); one that no centre covers yet becomes a centre. Every
+other row then goes to the centre nearest to it.
 """
 
 from __future__ import annotations

@@ -1,15 +1,11 @@
 """int8 vectors, and every pair of them from a threshold on without the matrix of all cosines.
 
-A dot product of whole numbers below 2^24 is exact in float32 whatever the order of its sum, so that
-neither the block a pair is compared in nor the number of threads can move it across a threshold.
-
-Most of the work is saved exactly: rows are rotated so that their variance is in the first
-components (a rotation changes no dot product), and by Cauchy and Schwarz
+A dot product of whole numbers below 2^24 is exact in float32 whatever the order of its sum: blocks
+and threads change no pair. Rows are rotated so that their variance is in the first components, and
+only pairs for which this bound for unit vectors (Cauchy and Schwarz), one dot product of k + 1
+numbers, reaches the threshold have their true cosine computed::
 
     cos(a, b)  <=  a[:k] · b[:k]  +  |a[k:]| · |b[k:]|
-
-for unit vectors, which is one dot product of k + 1 numbers. Only pairs for which this bound reaches
-the threshold have their true cosine computed.
 """
 
 from __future__ import annotations

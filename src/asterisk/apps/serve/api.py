@@ -11,7 +11,7 @@ from __future__ import annotations
 import binascii
 import json
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,7 +100,7 @@ class RerankRequest(EncodeRequest):
 class Rules:
     """What a request is checked against."""
 
-    models: Collection[str]
+    models: Sequence[str]  # names that a request may give; the first is the model's own
     dimensions: int  # of a whole vector
     tokens: int  # of the vocabulary
     texts: int  # in one request
@@ -299,24 +299,25 @@ def _items(
             raise _wrong(name, _TEXTS)
         if not item:
             raise _wrong(name, "must not have an empty text")
-        if kind is list:
-            _check_ids(item, name, rules)
+        if kind is list and (why := _refusal(item, rules)):
+            raise _wrong(name, why)
     return given
 
 
-def _check_ids(ids: list[Any], name: str, rules: Rules) -> None:
+def _refusal(ids: list[Any], rules: Rules) -> str:
+    """Return what is wrong with the token ids of a text, or nothing."""
     if not all(type(token) is int for token in ids):
-        raise _wrong(name, _TEXTS)
+        return _TEXTS
     if not rules.token_ids:
         why = "has token ids, by default of OpenAI's tokenizer and not of this model's. Send texts"
-        raise _wrong(name, f"{why}; {LANGCHAIN}. --accept-token-ids is for ids of this model's own")
+        return f"{why}; {LANGCHAIN}. --accept-token-ids is for ids of this model's own"
     if min(ids) < 0 or max(ids) >= rules.tokens:
         why = f"has a token id outside 0 to {rules.tokens - 1}, so these are another tokenizer's"
-        raise _wrong(name, f"{why} ids. Send texts; {LANGCHAIN}")
-    if not rules.special.isdisjoint(ids):
-        why = f"has the special token {min(rules.special & set(ids))}: send a text's own ids"
-        how = "as add_special_tokens=False gives them, or texts"
-        raise _wrong(name, f"{why}, {how}; {LANGCHAIN}")
+        return f"{why} ids. Send texts; {LANGCHAIN}"
+    if special := rules.special.intersection(ids):
+        why = f"has the special token {min(special)}: send a text's own ids, as"
+        return f"{why} add_special_tokens=False gives them, or texts; {LANGCHAIN}"
+    return ""
 
 
 def _writer(

@@ -41,17 +41,6 @@ _REASONS = {408: "timeout", 413: "body_too_large", 429: "rate_limit_exceeded", 5
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """What is served, and to whom."""
-
-    models: tuple[str, ...]  # names that a request may give; the first is the model's own
-    token: bytes | None = None
-    cors_origins: Sequence[str] = ()
-    strict: bool = False
-    token_ids: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class VectorRoute:
     """An endpoint whose answer is made from vectors: ``parse`` reads a body, ``finish`` writes."""
 
@@ -139,11 +128,11 @@ def request_counter(app: ASGIApp, service: Service) -> ASGIApp:
     return respond
 
 
-def application(service: Service, served: Served) -> ASGIApp:
-    """Return the application."""
+def application(service: Service, token: bytes | None, cors_origins: Sequence[str]) -> ASGIApp:
+    """Return the application, for who has the ``token``, and for web pages of ``cors_origins``."""
     entry = {"object": "model", "created": int(time.time()), "owned_by": "asterisk"}
     entries = {name: {"id": name, **entry} for name in service.rules.names()}
-    own = served.models[0]
+    own = service.rules.models[0]
 
     async def models(_: Request) -> Response:
         return _json({"object": "list", "data": list(entries.values())})
@@ -184,11 +173,11 @@ def application(service: Service, served: Served) -> ASGIApp:
         answer = {"model": own, "results": results, "usage": usage}
         return [json.dumps(answer, ensure_ascii=False).encode(errors="replace")]
 
-    middleware = [Middleware(access_control, service=service, token=served.token)]
-    if served.cors_origins:
+    middleware = [Middleware(access_control, service=service, token=token)]
+    if cors_origins:
         cors = Middleware(
             CORSMiddleware,
-            allow_origins=served.cors_origins,
+            allow_origins=cors_origins,
             allow_methods=("GET", "POST"),
             allow_headers=("*",),
             allow_private_network=True,

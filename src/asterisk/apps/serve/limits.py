@@ -37,15 +37,13 @@ def with_reserve(need: int) -> int:
 
 
 def limits_for(size: int | None) -> Limits:
-    """Return the bounds for requests that may take ``size`` bytes, None for the default ones.
-
-    A character of a body can come to take four bytes, and exist twice: half of the size is for
-    bodies. A text in an answer takes about 4 KiB, and answers have a bit more than a quarter, so
-    that two to the longest list fit. What a connection's client does not read is up to 96 KiB more.
-    """
+    """Return the bounds for requests that may take ``size`` bytes, None for the default ones."""
     default = Limits()
     if size is None:
         return default
+    # A character of a body can come to take four bytes, and exist twice: half of the size is for
+    # bodies. A text in an answer takes about 4 KiB, and answers have a bit more than a quarter, so
+    # that two to the longest list fit. What a client does not read is up to 96 KiB a connection.
     return Limits(
         body=min(default.body, size // 32),
         bodies=min(default.bodies, size // 16),

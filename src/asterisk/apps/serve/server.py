@@ -12,7 +12,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from uvicorn.config import Config
 from uvicorn.server import Server
 
 from asterisk.apps.serve.api import Rules
-from asterisk.apps.serve.app import Served, application
+from asterisk.apps.serve.app import application
 from asterisk.apps.serve.limits import Limits
 from asterisk.apps.serve.service import Metrics, Service, Workers
 from asterisk.common.errors import UsageError
@@ -41,13 +41,33 @@ _SWITCH = 0.0005  # seconds: a worker that waits for the interpreter is a reques
 def serve(
     runtime: Runtime,
     listener: socket.socket,
-    served: Served,
     limits: Limits,
+    models: Sequence[str],
     *,
     threads: int,
     on_long: OnLong,
+    token: bytes | None = None,
+    cors_origins: Sequence[str] = (),
+    strict: bool = False,
+    token_ids: bool = False,
 ) -> int:
-    """Serve until a signal says stop; return the exit status: 0, or 130 for an interrupt."""
+    """Serve until a signal says stop; return the exit status: 0, or 130 for an interrupt.
+
+    See `Rules` and `application`; ``threads`` embed, and ``on_long`` is for requests without it.
+    """
+    tokenizer = runtime.tokenizer
+    special = (tokenizer.pad_id, *tokenizer.prefix, *tokenizer.suffix)
+    rules = Rules(
+        models=models,
+        dimensions=runtime.config.embedding_size,
+        tokens=tokenizer.vocab_size,
+        texts=limits.texts,
+        special=frozenset(number for number in special if number is not None),
+        prompts=runtime.prompts,
+        default_prompt=runtime.prompt(),
+        strict=strict,
+        token_ids=token_ids,
+    )
     limits = replace(limits, connections=_connections(limits.connections))
     sys.setswitchinterval(_SWITCH)
     signals: list[int] = []
@@ -56,12 +76,12 @@ def serve(
         signal.signal(number, lambda number, _: signals.append(number))
 
     async def main() -> None:
-        about = {"model": served.models[0], "format": runtime.format}
-        metrics = Metrics({**about, "fingerprint": runtime.fingerprint})
+        about = {"model": models[0], "format": runtime.format, "fingerprint": runtime.fingerprint}
+        metrics = Metrics(about)
         workers = Workers(runtime, threads, limits.queue, on_long)
-        service = Service(workers, _rules(runtime, served, limits), limits, metrics)
+        service = Service(workers, rules, limits, metrics)
         config = Config(
-            application(service, served),
+            application(service, token, cors_origins),
             http="h11",  # uvicorn's other reader drops the body of a request for HTTP/2
             ws="none",
             lifespan="off",
@@ -98,22 +118,6 @@ def serve(
 
     asyncio.run(main())
     return 130 if signal.SIGINT in signals else 0
-
-
-def _rules(runtime: Runtime, served: Served, limits: Limits) -> Rules:
-    tokenizer = runtime.tokenizer
-    special = (tokenizer.pad_id, *tokenizer.prefix, *tokenizer.suffix)
-    return Rules(
-        models=served.models,
-        dimensions=runtime.config.embedding_size,
-        tokens=tokenizer.vocab_size,
-        texts=limits.texts,
-        special=frozenset(token for token in special if token is not None),
-        prompts=runtime.prompts,
-        default_prompt=runtime.prompt(),
-        strict=served.strict,
-        token_ids=served.token_ids,
-    )
 
 
 async def _supervise(

@@ -84,9 +84,8 @@ class Job:
 class Workers:
     """``threads`` threads that embed, and at most ``limit`` texts that wait for them.
 
-    A worker takes some texts of the request at the front and puts the request behind all others,
-    so that a single text waits for a slice of every long list and not for the lists. `submit` and
-    `abandon` belong to the event loop's thread.
+    A worker takes some texts of the first request and puts it behind all others, so that a single
+    text waits for slices of long lists only. `submit` and `abandon` are for the event loop.
     """
 
     def __init__(self, runtime: Runtime, threads: int, limit: int, on_long: OnLong) -> None:
@@ -206,14 +205,11 @@ def _finish(future: asyncio.Future[None]) -> None:
 
 
 class Service:
-    """What the routes share: workers, rules, bounds and figures.
-
-    ``connections`` is replaced by what returns how many are open.
-    """
+    """What the routes share: workers, rules, bounds and figures."""
 
     def __init__(self, workers: Workers, rules: Rules, limits: Limits, metrics: Metrics) -> None:
         self.workers, self.rules, self.limits, self.metrics = workers, rules, limits, metrics
-        self.connections: Callable[[], int] = int
+        self.connections: Callable[[], int] = int  # how many are open; the server has its own
         self.bodies = ByteBudget(limits.bodies)
         self.answers = ByteBudget(limits.answers)
         self.cut_short = 0  # requests that were not answered when the server had to end
