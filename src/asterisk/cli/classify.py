@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from asterisk.cli import common
 from asterisk.cli.common import Family, Sub, positive, utf8
-from asterisk.common.errors import MissingExtra, OutputError, UsageError
+from asterisk.common.errors import OutputError, UsageError
+from asterisk.common.plugins import require
 from asterisk.common.terminal import Bar, lines_of, report
 
 if TYPE_CHECKING:
@@ -96,10 +97,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from asterisk.apps.classify.head import HeadRecipe, fit
     from asterisk.apps.classify.labelling import held_out, load, score
 
-    try:
-        import torch
-    except ImportError as missing:
-        raise MissingExtra(missing.name or "torch", "train") from None
+    torch = require("torch", "train")
     recipe = HeadRecipe(**{it.name: getattr(arguments, it.name) for it in fields(HeadRecipe)})
     if not arguments.out.parent.is_dir() or arguments.out.is_dir():
         raise OutputError(f"cannot write {arguments.out}: no such folder, or one of that name")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from asterisk.cli.common import Parser, format_of, fraction, positive, prompt_argument, run
-from asterisk.common import terminal
 from asterisk.common.errors import InputError, OutputError, UsageError
-from asterisk.common.terminal import Stages
+from asterisk.common.terminal import Stages, report
 
 if TYPE_CHECKING:
     from asterisk.apps.dedup.texts import Copies, Spool
@@ -102,7 +100,7 @@ def _check(arguments: argparse.Namespace) -> Options:
         raise UsageError("--prompt-name is for texts that are embedded; an index holds vectors")
     if arguments.threshold == 0 or arguments.precision == 0:
         raise UsageError("a threshold or precision of 0 would make everything one cluster")
-    targets = _targets(arguments)
+    targets = arguments.targets = [*filter(None, (arguments.out, arguments.keep))]
     for target in targets:
         _check_target(target, [*databases, *filter(None, [arguments.db])])
         for source in filter(None, (arguments.db, arguments.labelled)):
@@ -112,10 +110,6 @@ def _check(arguments: argparse.Namespace) -> Options:
     arguments.format = arguments.format or format_of(arguments.out, FORMATS)
     format_of(arguments.keep, KEEP_FORMATS, "--keep")
     return settings
-
-
-def _targets(arguments: argparse.Namespace) -> list[Path]:
-    return [target for target in (arguments.out, arguments.keep) if target]
 
 
 def _check_target(target: Path, databases: Sequence[Path]) -> None:
@@ -164,7 +158,7 @@ def _read(
             prompt_name = prompt_name or index.settings.prompt_name
             if prompt_name is None:
                 prompt_name = prompt_name_of("document", runtime.prompts)
-        threshold = _threshold(arguments, (index or runtime).fingerprint, runtime, prompt_name)
+        threshold = _threshold(arguments, runtime, prompt_name, (index or runtime).fingerprint)
         if index:
             return *from_index(index, spool), 0, *threshold
         copies, before = collect(_records(arguments, settings, stages), spool), runtime.truncated
@@ -181,33 +175,32 @@ def _records(
     from asterisk.cli.reading_options import skip_report
     from asterisk.sources import read, scan
 
-    skipped, numbers = skip_report(arguments), itertools.count(1)
+    skipped, number = skip_report(arguments), 0
     for file in scan(arguments.paths, settings, skipped):
-        for target in _targets(arguments):
+        for target in arguments.targets:
             _check_not_input(target, file.path)
         for document in read(file, settings, skipped):
+            number += 1
+            stages("read", number, 0)
             yield to_record(document)
-            stages("read", next(numbers), 0)
     if skipped.count:
-        terminal.report(f"asterisk-dedup: {skipped.summary()}")
+        report(f"asterisk-dedup: {skipped.summary()}")
 
 
 def _threshold(
-    arguments: argparse.Namespace,
-    fingerprint: str,
-    runtime: Runtime | None,
-    prompt_name: str | None,
+    arguments: argparse.Namespace, runtime: Runtime | None, prompt_name: str | None, space: str
 ) -> tuple[float, str]:
+    """Return the threshold for an embedding space, and how it was chosen."""
     from asterisk.apps.dedup import calibration
 
     if arguments.precision is None:
-        return arguments.threshold or calibration.default_threshold(fingerprint), ""
+        return arguments.threshold or calibration.default_threshold(space), ""
     if arguments.labelled and runtime is not None:
         judged = calibration.judged_cosines(arguments.labelled, runtime, prompt_name)
         points, source = calibration.count_points(*judged), "labelled pairs"
         how = f"by {arguments.labelled}"
     else:
-        points, source = calibration.shipped_points(fingerprint), "shipped calibration"
+        points, source = calibration.shipped_points(space), "shipped calibration"
         how = "by the calibration that ships, which knows nothing of these texts"
     point = calibration.choose(points, arguments.precision, source)
     return point.threshold, f", {how}: {point}"

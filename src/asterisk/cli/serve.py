@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -44,13 +43,15 @@ def parser() -> argparse.ArgumentParser:
     add_option(it)
     it.add_argument("--token-file", type=Path, help="private file with the bearer token to ask for")
     name = "name that requests may give, beside the artifact's own; may be repeated"
-    it.add_argument("--model-name", action="append", help=name)
+    it.add_argument("--model-name", action="append", default=[], help=name)
     strict = "refuse a model's name that is none of these"
     it.add_argument("--strict", action="store_true", help=strict)
     ids = "take lists of numbers for ids of this model's tokenizer"
     it.add_argument("--accept-token-ids", action="store_true", help=ids)
     origin = "web page that may ask, as https://example.org, or *; may be repeated"
-    it.add_argument("--cors-origin", action="append", type=_origin, metavar="ORIGIN", help=origin)
+    it.add_argument(
+        "--cors-origin", action="append", default=[], type=_origin, metavar="ORIGIN", help=origin
+    )
     on_long = "truncate a text that is too long, and count it, or refuse it as OpenAI does"
     it.add_argument("--on-long", choices=("truncate", "error"), default="truncate", help=on_long)
     default = Limits()
@@ -77,23 +78,22 @@ def _serve(arguments: argparse.Namespace) -> int:
         else server.bind_tcp(arguments.host, arguments.port)
     ) as listener:
         runtime, limits = _load(arguments)
-        name = _model_name(arguments.artifact)
         url = address = listener.getsockname()
         if not arguments.socket:
             host = f"[{address[0]}]" if ":" in address[0] else address[0]
             url = f"http://{host}:{address[1]}"
             if not token and not host.startswith(("127.", "[::1")):
                 report(f"asterisk-serve: warning: anyone who reaches {url} may use it: no token")
-        report(f"asterisk-serve: {name} ({runtime.format}) on {url}")
+        report(f"asterisk-serve: {runtime.name} ({runtime.format}) on {url}")
         return server.serve(
             runtime,
             listener,
             limits,
-            models=tuple(dict.fromkeys((name, *(arguments.model_name or ())))),
+            models=tuple(dict.fromkeys((runtime.name, *arguments.model_name))),
             threads=runtime.budget.threads if runtime.budget else arguments.threads,
             on_long=arguments.on_long,
             token=token,
-            cors_origins=tuple(arguments.cors_origin or ()),
+            cors_origins=arguments.cors_origin,
             strict=arguments.strict,
             token_ids=arguments.accept_token_ids,
         )
@@ -129,15 +129,6 @@ def _limits(arguments: argparse.Namespace, size: int | None) -> Limits:
     given.setdefault("queue", max(limits.queue, given.get("texts", 0)))
     given.setdefault("bodies", max(limits.bodies, given.get("body", 0)))
     return replace(limits, **given)
-
-
-def _model_name(folder: Path) -> str:
-    """Return the model's name; the artifact has been checked, a checkpoint has its folder's."""
-    from asterisk.artifact import MANIFEST, is_artifact
-
-    if not is_artifact(folder):
-        return folder.resolve().name
-    return str(json.loads((folder / MANIFEST).read_text("utf-8"))["name"])
 
 
 def _port(text: str) -> int:
