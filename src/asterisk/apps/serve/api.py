@@ -17,6 +17,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from asterisk.common.files import strict_json
 from asterisk.common.vectors import quantize
 from asterisk.model.config import ROLES, prompt_name_of
 from asterisk.runtimes.runtime import OnLong, Vectors
@@ -165,11 +166,12 @@ def parse_rerank(body: bytes, rules: Rules) -> RerankRequest:
     query, top_n, whole = values["query"], values["top_n"], bool(values["return_documents"])
     if not query:
         raise _wrong("query", "must be a text that is not empty")
-    given = values.get("documents")
-    if isinstance(given, list):
-        values["documents"] = [it.get("text") if isinstance(it, dict) else it for it in given]
-    documents = _items(values, "documents", rules)
-    if not isinstance(given, list) or not isinstance(documents[0], str):
+    given: Any = values.get("documents")
+    listed = isinstance(given, list)
+    if listed:
+        given = [it.get("text") if isinstance(it, dict) else it for it in given]
+    documents = _items({"documents": given}, "documents", rules)
+    if not listed or not isinstance(documents[0], str):
         raise _wrong("documents", "must be a list of strings or of objects with a 'text'")
     if top_n is not None and top_n < 1:
         raise _wrong("top_n", "must be at least 1")
@@ -196,13 +198,16 @@ def _object(
     What is not among ``others`` has been checked, and is None if it was not given.
     """
     try:
-        values = json.loads(
-            body.decode("utf-8-sig"), object_pairs_hook=_unambiguous, parse_constant=_no_constant
-        )
-    except RecursionError:
-        raise ApiError(400, "The body is not JSON: it is nested too deeply.") from None
-    except ValueError:  # also UnicodeDecodeError, and integers of thousands of digits
-        raise ApiError(400, "The body could not be parsed: it must be JSON in UTF-8.") from None
+        values = strict_json(body.decode("utf-8-sig"))
+    except ValueError as failure:  # also UnicodeDecodeError, and integers of thousands of digits
+        why, reason = "The body could not be parsed: it must be JSON in UTF-8.", str(failure)
+        if reason.startswith("the name"):
+            why = "The body gives one name two values."
+        elif reason in ("NaN", "Infinity", "-Infinity"):
+            why = f"The body is not JSON: {reason} is no number there."
+        elif reason == "nested too deeply":
+            why = "The body is not JSON: it is nested too deeply."
+        raise ApiError(400, why) from None
     if not isinstance(values, dict):
         raise ApiError(400, "The body must be a JSON object.")
     kinds: dict[str, tuple[type, str]] = dict.fromkeys(strings.split(), (str, "a string"))
@@ -213,17 +218,6 @@ def _object(
             raise _wrong(name, f"must be {what}")
     ignored = len(values.keys() - kinds.keys() - {*others.split()})
     return dict.fromkeys(kinds) | values, ignored
-
-
-def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise ApiError(400, "The body gives one name two values.")
-    return values
-
-
-def _no_constant(name: str) -> None:
-    raise ApiError(400, f"The body is not JSON: {name} is no number there.")
 
 
 def _prompt(values: dict[str, Any], rules: Rules) -> tuple[str | None, str]:
