@@ -138,12 +138,12 @@ def test_a_budget_is_given_back_whatever_happens():
         assert one.grow(60)
         assert not two.grow(41, allow_first=True)
         assert two.grow(40, allow_first=True)
-        assert budget.held == 100
+        assert budget.reserved == 100
         one.resize(10)
         assert two.grow(50)
         assert not one.grow(1)
         raise ZeroDivisionError
-    assert budget.held == 0
+    assert budget.reserved == 0
     with budget.reserve() as alone:
         assert not alone.grow(1000)
         assert alone.grow(1000, allow_first=True)  # or it could never be answered

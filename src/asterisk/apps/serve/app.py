@@ -60,8 +60,8 @@ class VectorRoute:
     ) -> list[bytes]:
         service, start = self.service, time.monotonic()
         try:
-            with service.bodies.reserve() as held:
-                body = await service.body(scope, receive, held)
+            with service.bodies.reserve() as inbound:
+                body = await service.body(scope, receive, inbound)
                 request = self.parse(body, service.rules)
                 del body
                 if not reservation.grow(request.answer_size, allow_first=True):

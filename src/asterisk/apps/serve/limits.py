@@ -59,7 +59,7 @@ class ByteBudget:
     """At most ``limit`` bytes of one kind, held by all requests; for the event loop's thread."""
 
     limit: int
-    held: int = 0
+    reserved: int = 0
 
     @contextmanager
     def reserve(self) -> Iterator[Reservation]:
@@ -83,13 +83,13 @@ class Reservation:
 
         With ``allow_first`` a request that is alone may exceed the limit.
         """
-        free = self.budget.held + size <= self.budget.limit
-        if free or (allow_first and not self.budget.held):
+        free = self.budget.reserved + size <= self.budget.limit
+        if free or (allow_first and not self.budget.reserved):
             self.resize(self.size + size)
             return True
         return False
 
     def resize(self, size: int) -> None:
         """Hold ``size`` bytes from now on."""
-        self.budget.held += size - self.size
+        self.budget.reserved += size - self.size
         self.size = size

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import prometheus_client as prometheus
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
 from asterisk.apps.serve.api import ApiError, EncodeRequest, Item, Rules
@@ -75,8 +75,8 @@ class Job:
         self.entries = [b""] * len(items)  # each vector as the request's ``write`` gives it
         # Longest first: a new length costs LiteRT a new plan of its memory.
         self.order = sorted(range(len(items)), key=lambda i: len(items[i]), reverse=True)
-        self.taken = self.tokens = self.truncated = 0
-        self.left = len(items)
+        self.started = self.tokens = self.truncated = 0
+        self.unfinished = len(items)
         self.failure: BaseException | None = None
         self.abandoned = False
 
@@ -120,7 +120,7 @@ class Workers:
         with self._lock:
             if not job.abandoned:
                 job.abandoned = True
-                self.waiting -= len(job.order) - job.taken
+                self.waiting -= len(job.order) - job.started
 
     def close(self, seconds: float) -> bool:
         """Let the threads end, all within ``seconds``; return whether they have."""
@@ -141,10 +141,10 @@ class Workers:
         with self._lock:
             if job.abandoned:
                 return
-            indices = job.order[job.taken : job.taken + SLICE]
-            job.taken += len(indices)
+            indices = job.order[job.started : job.started + SLICE]
+            job.started += len(indices)
             self.waiting -= len(indices)
-            more = job.taken < len(job.order)
+            more = job.started < len(job.order)
         if more:
             self._jobs.put(job)
         tokens = truncated = 0
@@ -159,8 +159,8 @@ class Workers:
         with self._lock:
             job.tokens += tokens
             job.truncated += truncated
-            job.left -= len(indices)
-            finished = job.failure is not None or not job.left
+            job.unfinished -= len(indices)
+            finished = job.failure is not None or not job.unfinished
         if finished:
             with contextlib.suppress(RuntimeError):  # the loop has been closed
                 self._loop.call_soon_threadsafe(_finish, job.finished)
@@ -214,8 +214,8 @@ class Service:
         self.answers = ByteBudget(limits.answers)
         self.cut_short = 0  # requests that were not answered when the server had to end
         metrics.gauge("asterisk_queue_texts", "Texts waiting.", lambda: workers.waiting)
-        metrics.gauge("asterisk_body_bytes", "Bodies of requests.", lambda: self.bodies.held)
-        metrics.gauge("asterisk_answer_bytes", "Answers not sent.", lambda: self.answers.held)
+        metrics.gauge("asterisk_body_bytes", "Bodies of requests.", lambda: self.bodies.reserved)
+        metrics.gauge("asterisk_answer_bytes", "Answers not sent.", lambda: self.answers.reserved)
 
     async def embed(self, request: EncodeRequest, receive: Receive) -> Job:
         """Return the request's vectors, written; ApiError, ClientDisconnect."""
@@ -259,18 +259,13 @@ class Service:
         if large and b"expect" in headers:
             raise _too_large(limit)
         gzip = _decompressor(headers.get(b"content-encoding", b"identity"))
-        parts: list[bytes] = []
-        more, dropped = True, 0
+        parts, dropped = list[bytes](), 0
         try:
             async with asyncio.timeout(seconds):
-                # A body that is too large is read, too: many clients hear nothing before its end.
-                while more and dropped < _MOST_DROPPED:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientDisconnect
-                    more, part = message["more_body"], message["body"]
+                async for sent in Request(scope, receive).stream():
+                    part = sent
                     if gzip is not None and not large:
-                        part = gzip.decompress(part, limit - reservation.size + 1)
+                        part = gzip.decompress(sent, limit - reservation.size + 1)
                         if gzip.unused_data:
                             raise zlib.error
                     if large or reservation.size + len(part) > limit:
@@ -278,6 +273,8 @@ class Service:
                         dropped += len(part)
                         parts.clear()
                         reservation.resize(0)
+                        if dropped >= _MOST_DROPPED:
+                            break  # till then it is read: many clients hear nothing before its end
                     elif reservation.grow(len(part)):
                         parts.append(part)
                     else:
