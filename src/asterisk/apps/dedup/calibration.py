@@ -33,7 +33,6 @@ THRESHOLD = 0.9
 
 PRECISION = 0.988
 FEWEST = 20  # pairs that decide: fewer say nothing about a share
-LEAST, STEP = 0.70, 0.005
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,7 +227,7 @@ def _candidates(
             yield first[i + start], second[j]
 
 
-def cells(bounds: Floats, *, cell: int = CELL, seed: int = 0) -> Iterator[Rows]:
+def cells(bounds: Floats, *, cell: int = CELL) -> Iterator[Rows]:
     """Yield the rows of each cell, ascending, int64 [·]; every row is in `CELLS_PER_ROW` of them.
 
     An inverted file (Jégou, Douze and Schmid, 2011): k-means on a sample of the rows, and each row
@@ -235,7 +235,7 @@ def cells(bounds: Floats, *, cell: int = CELL, seed: int = 0) -> Iterator[Rows]:
     benchmarks/results. ``bounds`` is float32 [n, d] of unit length or a little less.
     """
     count = max(CELLS_PER_ROW, -(-len(bounds) // cell))
-    centres = _centres(bounds, count, seed)
+    centres = _centres(bounds, count)
     nearest = np.empty((len(bounds), CELLS_PER_ROW), np.int16 if count < 1 << 15 else np.int32)
     for start in range(0, len(bounds), CELL_BLOCK):
         products = bounds[start : start + CELL_BLOCK] @ centres.T
@@ -248,9 +248,9 @@ def cells(bounds: Floats, *, cell: int = CELL, seed: int = 0) -> Iterator[Rows]:
         yield rows.astype(np.int64) // CELLS_PER_ROW
 
 
-def _centres(bounds: Floats, count: int, seed: int) -> Floats:
+def _centres(bounds: Floats, count: int) -> Floats:
     """Return unit vectors, float32 [count, d], by spherical k-means on a sample."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     size = min(len(bounds), count * CENTRE_SAMPLE)
     rows = np.asarray(bounds[np.sort(random.choice(len(bounds), size, replace=False))])
     centres = rows[random.choice(len(rows), count, replace=len(rows) < count)]
