@@ -232,14 +232,15 @@ def test_a_memory_limit_bounds_requests_too(tflite):
         assert server.metric("process_resident_memory_bytes") < 96 << 20
 
 
-def test_a_memory_limit_that_is_too_low(command, tflite):
+def test_a_memory_limit_that_is_too_low(command, capfd, tflite):
     """It names the total with what is for requests, and that is taken."""
-    for limit in ("1", "50M"):
-        done = command("serve", tflite, "--port", 0, "--max-memory", limit)
-        assert done.returncode == 10
-        assert b"M for requests; a memory limit of " in done.stderr
-        assert done.stderr.count(b"\n") == 1
-        named = re.search(r"needs about (\d+)M ", done.stderr.decode())[1]
+    assert main([str(tflite), "--port", "0", "--max-memory", "1"]) == 10
+    assert "M for requests; a memory limit of 1 bytes is not enough" in capfd.readouterr().err
+    done = command("serve", tflite, "--port", 0, "--max-memory", "50M")
+    assert done.returncode == 10
+    assert b"M for requests; a memory limit of " in done.stderr
+    assert done.stderr.count(b"\n") == 1
+    named = re.search(r"needs about (\d+)M ", done.stderr.decode())[1]
     with running(tflite, "--max-memory", f"{named}M") as server:
         assert server.embed("many words " * 500)[0] == 200
     done = command("serve", tflite, "--port", 0, "--max-memory", f"{int(named) - 4}M")
