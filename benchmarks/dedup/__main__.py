@@ -26,6 +26,7 @@ THRESHOLDS = (0.80, 0.85, 0.875, 0.90, 0.925, 0.95, 0.97)
 BITS = (0, 1, 2, 3, 4, 6, 8, 10, 12)
 METHODS = ("asterisk", "simhash letters", "simhash words", "exact")
 ROWS = 100_000
+LEAST, STEP = 0.70, 0.005  # thresholds of a calibration
 
 
 def parser() -> argparse.ArgumentParser:
@@ -187,10 +188,10 @@ def _calibrate(arguments: argparse.Namespace, made: Planted) -> None:
     import numpy as np
 
     import asterisk
-    from asterisk.apps.dedup.calibration import LEAST, STEP
     from asterisk.apps.dedup.texts import normalize
-    from asterisk.apps.dedup.vectors import Vectors, pairs
+    from asterisk.apps.dedup.vectors import Vectors
     from asterisk.common.vectors import to_int8
+    from benchmarks.dedup.pairs import pairs
     from benchmarks.dedup.score import Truth
 
     with asterisk.load(arguments.artifact, threads=arguments.threads) as runtime:

@@ -49,15 +49,12 @@ def _asterisk(spec: dict[str, Any], phases: dict[str, float]) -> Sweep:
     from asterisk.apps.dedup.clustering import UnionFind, split
     from asterisk.apps.dedup.deduplication import cluster as clustered
     from asterisk.apps.dedup.deduplication import embed, numbers_of
-    from asterisk.apps.dedup.texts import DIFFER, Collector, Spool, contradict
-    from asterisk.apps.dedup.vectors import pairs
+    from asterisk.apps.dedup.texts import DIFFER, Spool, collect, contradict
+    from benchmarks.dedup.pairs import pairs
 
     spool = Spool()
-    collected = Collector(spool)
     with Path(spec["texts"]).open(encoding="utf-8") as file:
-        for line in file:
-            collected.append(line[:-1], line)
-    copies = collected.finish()
+        copies = collect((line[:-1] for line in file), spool)
     phases["read"] = time.time() - spec["started"]
     with asterisk.load(spec["artifact"], threads=spec["threads"]) as runtime:
         vectors = embed(copies, spool, runtime)

@@ -6,21 +6,14 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asterisk.cli.common import (
-    Family,
-    Sub,
-    format_of,
-    positive,
-    prompt_argument,
-    record_arguments,
-    utf8,
-)
-from asterisk.common.errors import MissingExtra, OutputError, UsageError
+from asterisk.cli import common
+from asterisk.cli.common import Family, Sub, positive, utf8
+from asterisk.common.errors import OutputError, UsageError
+from asterisk.common.plugins import require
 from asterisk.common.terminal import Bar, lines_of, report
 
 if TYPE_CHECKING:
@@ -48,7 +41,7 @@ def _model_arguments(it: argparse.ArgumentParser) -> None:
     it.add_argument("--model", type=Path, required=True, help="artifact or checkpoint folder")
     it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
     what = "before each text, for a head the one it was trained with (default: its own)"
-    prompt_argument(it, what)
+    common.prompt_argument(it, what)
 
 
 def _train_arguments(it: argparse.ArgumentParser) -> None:
@@ -91,7 +84,7 @@ def _text_arguments(it: argparse.ArgumentParser) -> None:
     it.add_argument("texts", nargs="*", type=utf8, help="texts; none and no --file: standard input")
     _model_arguments(it)
     it.add_argument("--file", type=Path, action="append", help="a text a line; may be repeated")
-    record_arguments(it)
+    common.record_arguments(it)
     it.add_argument("--out", type=Path, help="file to write (default: standard output)")
     it.add_argument("--format", choices=("tsv", "jsonl"), help="default: by --out's name, else tsv")
     it.add_argument("--top", type=positive, default=1, help="labels a text gets in JSON lines (1)")
@@ -104,48 +97,47 @@ def _train(arguments: argparse.Namespace) -> None:
     from asterisk.apps.classify.head import HeadRecipe, fit
     from asterisk.apps.classify.labelling import held_out, load, score
 
-    try:
-        import torch
-    except ImportError as missing:
-        raise MissingExtra(missing.name or "torch", "train") from None
-    names = [field.name for field in fields(HeadRecipe)]
-    recipe = HeadRecipe(**{name: getattr(arguments, name) for name in names})
+    torch = require("torch", "train")
+    recipe = HeadRecipe(**{it.name: getattr(arguments, it.name) for it in fields(HeadRecipe)})
     if not arguments.out.parent.is_dir() or arguments.out.is_dir():
         raise OutputError(f"cannot write {arguments.out}: no such folder, or one of that name")
     given = load(arguments.labelled)
     dev = load(arguments.dev) if arguments.dev else None
     torch.set_num_threads(1)  # the order of sums, and so the head, must not depend on the cores
     with asterisk.load(arguments.model, threads=arguments.threads) as runtime:
-        vectors = _embedded(runtime, given, arguments.dim, arguments.prompt_name)
-        fingerprint = runtime.fingerprint
+        vectors = _embedded(arguments, runtime, given, arguments.dim)
 
-        def fitted(rows: Floats, labels: Sequence[str]) -> Head:
+        def fitted(rows: Sequence[int]) -> Head:
+            labels = [given.labels[row] for row in rows]
             with Bar(recipe.steps(len(rows)), "steps") as bar:
-                return fit(rows, labels, fingerprint, recipe, progress=bar.advance)
+                space, progress = runtime.fingerprint, bar.advance
+                return fit(vectors[rows], labels, space, recipe, progress=progress)
 
+        every = list(range(len(given.labels)))
         if dev is not None:
-            head = fitted(vectors, given.labels)
-            dev_vectors = _embedded(runtime, dev, arguments.dim, arguments.prompt_name)
-            result = score(head, dev_vectors, dev.labels)
+            head = fitted(every)
+            result = score(head, _embedded(arguments, runtime, dev, arguments.dim), dev.labels)
         else:
             train, test = held_out(given, HELD_OUT)
-            trial = fitted(vectors[train], [given.labels[i] for i in train])
-            result = score(trial, vectors[test], [given.labels[i] for i in test])
-            head = fitted(vectors, given.labels)
+            result = score(fitted(train), vectors[test], [given.labels[row] for row in test])
+            head = fitted(every)
     head.save(arguments.out)
     print(
-        f"wrote {arguments.out}: {len(head.labels)} labels from {len(given.texts):,} texts; "
+        f"wrote {arguments.out}: {len(head.labels)} labels from {len(given.labels):,} texts; "
         f"accuracy {result.accuracy:.4f} on {result.texts:,} texts apart"
     )
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    import asterisk
     from asterisk.apps.classify.head import Head
     from asterisk.apps.classify.labelling import load, score
+    from asterisk.artifact import spaces
 
     head, given = Head.open(arguments.head), load(arguments.labelled)
-    with _opened(arguments, head) as runtime:
-        vectors = _embedded(runtime, given, head.dim, arguments.prompt_name)
+    with asterisk.load(arguments.model, threads=arguments.threads) as runtime:
+        head.check(spaces(runtime), runtime.config.embedding_size)
+        vectors = _embedded(arguments, runtime, given, head.dim)
         result = score(head, vectors, given.labels)
     if arguments.json:
         print(json.dumps(asdict(result)))
@@ -157,71 +149,51 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _embedded(
-    runtime: Runtime, given: Labelled, dim: int | None, prompt_name: str | None
+    arguments: argparse.Namespace, runtime: Runtime, given: Labelled, dim: int | None
 ) -> Floats:
-    from asterisk.common.text_files import Record
     from asterisk.runtimes.runtime import encode_records
 
-    records = list(map(Record, given.texts, given.positions))
     how = {"dim": dim, "normalize": True, "show_progress": sys.stderr.isatty()}
-    return encode_records(runtime, records, prompt_name, "truncate", **how)
+    return encode_records(runtime, given.records, arguments.prompt_name, "truncate", **how)
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from asterisk.apps.classify.head import Head
-
-    head = Head.open(arguments.head)
-    with _opened(arguments, head) as runtime:
-        _label(arguments, runtime, head)
-
-
-@contextmanager
-def _opened(arguments: argparse.Namespace, head: Head) -> Iterator[Runtime]:
-    """Open the model; ArtifactError unless ``head`` is for its vectors."""
     import asterisk
+    from asterisk.apps.classify.head import Head
     from asterisk.artifact import spaces
 
+    head = Head.open(arguments.head)
     with asterisk.load(arguments.model, threads=arguments.threads) as runtime:
         head.check(spaces(runtime), runtime.config.embedding_size)
-        yield runtime
+        _label(arguments, runtime, head)
 
 
 def _zero_shot(arguments: argparse.Namespace) -> None:
     import asterisk
     from asterisk.apps.classify.head import zero_shot
 
+    labels = arguments.labels.split(",")
+    how = {name: getattr(arguments, name) for name in ("template", "temperature", "prompt_name")}
     with asterisk.load(arguments.model, threads=arguments.threads) as runtime:
-        head = zero_shot(
-            runtime,
-            arguments.labels.split(","),
-            template=arguments.template,
-            temperature=arguments.temperature,
-            prompt_name=arguments.prompt_name,
-        )
-        _label(arguments, runtime, head)
+        _label(arguments, runtime, zero_shot(runtime, labels, **how))
 
 
 def _label(arguments: argparse.Namespace, runtime: Runtime, head: Head) -> None:
-    from asterisk.apps.classify.labelling import Rules, label
+    from asterisk.apps.classify.labelling import label
     from asterisk.common.text_files import Record, read_records
 
-    if arguments.texts and (arguments.file or arguments.json is not None):
-        raise UsageError("texts on the command line exclude --file and --json")
-    rules = Rules(
-        arguments.format or format_of(arguments.out, FORMATS),
-        arguments.top,
-        arguments.on_long,
-        arguments.on_empty,
-        arguments.prompt_name,
-    )
     files = arguments.file or []
+    if arguments.texts and (files or arguments.json is not None):
+        raise UsageError("texts on the command line exclude --file and --json")
+    format = arguments.format or common.format_of(arguments.out, FORMATS)
+    how = {name: getattr(arguments, name) for name in ("top", "on_long", "on_empty", "prompt_name")}
     records: Iterator[Record]
     if arguments.texts:
         numbered = enumerate(arguments.texts, 1)
         records = (Record(text, f"text {number}") for number, text in numbered)
     else:
         records = read_records(files, json_lines=arguments.json, field=arguments.field)
-    label(runtime, head, records, rules, arguments.out, total=lambda: lines_of(files))
+    label(runtime, head, records, arguments.out, format, **how, total=lambda: lines_of(files))
     if runtime.truncated:
         texts = "1 text" if runtime.truncated == 1 else f"{runtime.truncated} texts"
         report(f"asterisk-classify: {texts} truncated to {runtime.longest} tokens")

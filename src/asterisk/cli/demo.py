@@ -7,19 +7,19 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asterisk.cli.common import Parser, positive, run
-from asterisk.common import texts
 from asterisk.common.files import ARTIFACTS
 from asterisk.common.terminal import printable, report
-from asterisk.common.texts import Text
+from asterisk.common.texts import Text, load
 
 if TYPE_CHECKING:
     from asterisk.apps.search import Hit, Index
     from asterisk.runtimes.runtime import Runtime
+    from asterisk.sources import Document
 
 # Most share no word with what answers them; the last is a name that the model never learnt, for
 # which words are the better way.
@@ -45,15 +45,10 @@ def parser() -> argparse.ArgumentParser:
         description="Index the texts that ship, search them, find near-duplicates, and report "
         "times and memory. Nothing is left behind and no network is used.",
     )
-    it.add_argument(
-        "artifact",
-        nargs="?",
-        type=Path,
-        help="artifact folder (default: the LiteRT one, exported first if there is none)",
-    )
-    it.add_argument(
-        "--artifacts", type=Path, default=ARTIFACTS, help="where that one is (%(default)s)"
-    )
+    default = "artifact folder (default: the LiteRT one, exported first if there is none)"
+    it.add_argument("artifact", nargs="?", type=Path, help=default)
+    where = "where that one is (%(default)s)"
+    it.add_argument("--artifacts", type=Path, default=ARTIFACTS, help=where)
     it.add_argument("--threads", type=positive, default=1, help="texts embedded at once (1)")
     it.add_argument("--interactive", action="store_true", help="then ask for queries")
     return it
@@ -75,64 +70,52 @@ def _demo(arguments: argparse.Namespace) -> None:
         tempfile.TemporaryDirectory(prefix="asterisk-demo-") as folder,
         Index.create(Path(folder) / "demo.db", artifact, runtime=runtime) as index,
     ):
-        every = texts.load()
-        print(f"{artifact.name} ({runtime.format}), {len(every):,} texts that ship\n")
-        _print(_index(index, runtime, every))
-        _print(_search(index, runtime, every))
-        timing = list(_time(index, runtime, every))  # before more is in memory
-        _print(_find_duplicates(runtime, every))
-        _print(_sort(runtime, every))
-        _print(timing)
+        texts = load()
+        _print(f"{artifact.name} ({runtime.format}), {len(texts):,} texts that ship")
+        start = time.perf_counter()
+        index.update(map(_document, texts), runtime)
+        seconds = time.perf_counter() - start
+        speed = f"{len(texts):,} texts in {seconds:.1f} s ({len(texts) / seconds:,.0f} a second)"
+        _print(f"Indexed {speed}: news, notes, questions, definitions, long and short.")
+        _print(*_search(index, runtime, {text.id: text.text for text in texts}))
+        timing = list(_time(index, runtime, texts))  # before more is in memory
+        _print(*_find_duplicates(runtime, texts))
+        _print(_sort(runtime, texts))
+        _print(*timing)
         if arguments.interactive:
             _answer_queries(index, runtime)
 
 
-def _print(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(line, flush=True)
-    print()
+def _print(*lines: str) -> None:
+    print(*lines, "", sep="\n", flush=True)
 
 
-def _index(index: Index, runtime: Runtime, texts: Sequence[Text]) -> Iterator[str]:
+def _document(text: Text) -> Document:
     from asterisk.sources import Document, digest
 
-    start = time.perf_counter()
-    documents = (
-        Document(
-            f"asterisk/common/texts/{text.source}", text.id, "", text.text, digest("", text.text)
-        )
-        for text in texts
-    )
-    index.update(documents, runtime)
-    seconds = time.perf_counter() - start
-    yield (
-        f"Indexed {len(texts):,} texts in {seconds:.1f} s ({len(texts) / seconds:,.0f} a second): "
-        "news, notes, questions, definitions, long and short."
-    )
+    source = f"asterisk/common/texts/{text.source}"
+    return Document(source, text.id, "", text.text, digest("", text.text))
 
 
-def _search(index: Index, runtime: Runtime, texts: Sequence[Text]) -> Iterator[str]:
-    """Answer each query by meaning and by words."""
-    whole = {text.id: text.text for text in texts}
-    for query in QUERIES:
-        yield f"? {query}"
-        yield BY_MEANING + _best(index.search(query, 1, runtime, "vectors"), query, whole)
-        if index.words is not None and index.words.usable:
-            yield BY_WORDS + _best(index.search(query, 1, None, "words"), query, whole)
-
-
-def _best(hits: Sequence[Hit], query: str, whole: Mapping[str, str]) -> str:
-    """Return the best hit, and which words it shares with the query."""
+def _search(index: Index, runtime: Runtime, texts: Mapping[str, str]) -> Iterator[str]:
+    """Yield each query with the best hit by meaning and by words, and the words it shares."""
     from asterisk.apps.search.query import terms
 
-    if not hits:
-        return "nothing"
-    hit = hits[0]
-    words = set(terms(whole[hit.key]))  # not the snippet alone: it may leave out what is shared
-    common = [word for word in terms(query) if word in words]
-    shared = f"shares: {', '.join(common)}" if common else "no word in common"
-    near = "" if hit.similarity is None else f"{hit.similarity:.2f}, "
-    return f"{_cut(hit.snippet)}  ({near}{shared})"
+    def best(hits: Sequence[Hit], query: str) -> str:
+        if not hits:
+            return "nothing"
+        hit = hits[0]
+        words = set(terms(texts[hit.key]))  # the snippet may leave out what is shared
+        common = ", ".join(word for word in terms(query) if word in words)
+        shared = f"shares: {common}" if common else "no word in common"
+        near = "" if hit.similarity is None else f"{hit.similarity:.2f}, "
+        return f"{_cut(hit.snippet)}  ({near}{shared})"
+
+    for query in QUERIES:
+        yield f"? {query}"
+        yield BY_MEANING + best(index.search(query, 1, runtime, "vectors"), query)
+        if index.words is not None and index.words.usable:
+            yield BY_WORDS + best(index.search(query, 1, None, "words"), query)
 
 
 def _time(index: Index, runtime: Runtime, texts: Sequence[Text]) -> Iterator[str]:
@@ -141,18 +124,14 @@ def _time(index: Index, runtime: Runtime, texts: Sequence[Text]) -> Iterator[str
     from asterisk.bench.worker import snapshot
 
     questions = [text.text for text in texts if text.kind == "question"]
-    for question in questions[:5]:
-        index.search(question, 10, runtime)
     samples = []
-    for question in questions:
+    for question in questions[:5] + questions:
         start = time.perf_counter_ns()
         index.search(question, 10, runtime)
         samples.append(time.perf_counter_ns() - start)
-    memory, latency = snapshot(), summarise([samples])
-    yield (
-        f"A query, text to hits:  median {latency.p50:.2f} ms, p95 {latency.p95:.2f} ms "
-        f"({latency.samples} queries, one thread)"
-    )
+    memory, latency = snapshot(), summarise([samples[5:]])  # the first ones warm up
+    times = f"median {latency.p50:.2f} ms, p95 {latency.p95:.2f} ms"
+    yield f"A query, text to hits:  {times} ({latency.samples} queries, one thread)"
     sizes = {"PSS": memory["pss"], "RSS": memory["rss"], "peak RSS": memory["peak"]}
     named = [f"{name} {size / MB:.0f} MB" for name, size in sizes.items() if size is not None]
     yield f"This process:  {', '.join(named) or 'memory unknown here'}"
@@ -165,31 +144,29 @@ def _find_duplicates(runtime: Runtime, texts: Sequence[Text]) -> Iterator[str]:
     start = time.perf_counter()
     found = deduplicate([text.text for text in texts], runtime)
     seconds, count = time.perf_counter() - start, len(found.clusters)
-    yield (
-        f"Near-duplicates among {found.rows:,} texts, cosine {found.threshold:g} and more: "
-        f"{count} cluster{'' if count == 1 else 's'} in {seconds:.1f} s, embedding included."
-    )
+    clusters = "1 cluster" if count == 1 else f"{count} clusters"
+    near = f"Near-duplicates among {found.rows:,} texts, cosine {found.threshold:g} and more"
+    yield f"{near}: {clusters} in {seconds:.1f} s, embedding included."
     for cluster in found.clusters:
         for member, similarity in zip(cluster.members, cluster.similarities, strict=True):
             mark = "*" if member == cluster.representative else f"{similarity:.2f}"
             yield f"   {mark:>4} {_cut(texts[member].text)}"
 
 
-def _sort(runtime: Runtime, texts: Sequence[Text]) -> Iterator[str]:
+def _sort(runtime: Runtime, texts: Sequence[Text]) -> str:
     """Find a text's source by the nearest mean vector; half the texts are examples."""
     import numpy as np
 
     counts = Counter(text.source for text in texts)
-    labels = sorted(label for label, count in counts.items() if count >= FEWEST)
-    some = [text for text in texts if text.source in labels]
+    some = [text for text in texts if counts[text.source] >= FEWEST]
+    labels, true = np.unique([text.source for text in some], return_inverse=True)
     vectors = runtime.encode([text.text for text in some])
-    true = np.array([labels.index(text.source) for text in some])
     train, test = vectors[::2], vectors[1::2]
     means = np.stack([train[true[::2] == label].mean(0) for label in range(len(labels))])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     right = float(((test @ means.T).argmax(1) == true[1::2]).mean())
     largest = float(np.bincount(true[1::2]).max() / len(test))
-    yield (
+    return (
         f"Sorted {len(test)} texts into {len(labels)} sources by the nearest mean of "
         f"{len(train)} others: {right:.0%} right (always the largest: {largest:.0%})."
     )
@@ -201,10 +178,9 @@ def _answer_queries(index: Index, runtime: Runtime) -> None:
     def answer(query: str) -> None:
         hits = index.search(query, 5, runtime)
         for number, hit in enumerate(hits, 1):
-            print(format_hit(number, hit))
+            print(format_hit(number, hit), flush=True)
         if not hits:
             report("nothing found")
-        sys.stdout.flush()
 
     read_queries(answer)
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +17,6 @@ from asterisk.common.terminal import report
 from asterisk.runtimes.memory_budget import add_option
 
 if TYPE_CHECKING:
-    import socket
-
     from asterisk.runtimes.runtime import Runtime
 
 BOUNDS = {
@@ -47,13 +43,15 @@ def parser() -> argparse.ArgumentParser:
     add_option(it)
     it.add_argument("--token-file", type=Path, help="private file with the bearer token to ask for")
     name = "name that requests may give, beside the artifact's own; may be repeated"
-    it.add_argument("--model-name", action="append", help=name)
+    it.add_argument("--model-name", action="append", default=[], help=name)
     strict = "refuse a model's name that is none of these"
     it.add_argument("--strict", action="store_true", help=strict)
     ids = "take lists of numbers for ids of this model's tokenizer"
     it.add_argument("--accept-token-ids", action="store_true", help=ids)
     origin = "web page that may ask, as https://example.org, or *; may be repeated"
-    it.add_argument("--cors-origin", action="append", type=_origin, metavar="ORIGIN", help=origin)
+    it.add_argument(
+        "--cors-origin", action="append", default=[], type=_origin, metavar="ORIGIN", help=origin
+    )
     on_long = "truncate a text that is too long, and count it, or refuse it as OpenAI does"
     it.add_argument("--on-long", choices=("truncate", "error"), default="truncate", help=on_long)
     default = Limits()
@@ -79,82 +77,58 @@ def _serve(arguments: argparse.Namespace) -> int:
         if arguments.socket
         else server.bind_tcp(arguments.host, arguments.port)
     ) as listener:
-        return _run(arguments, listener, token)
+        runtime, limits = _load(arguments)
+        url = address = listener.getsockname()
+        if not arguments.socket:
+            host = f"[{address[0]}]" if ":" in address[0] else address[0]
+            url = f"http://{host}:{address[1]}"
+            if not token and not host.startswith(("127.", "[::1")):
+                report(f"asterisk-serve: warning: anyone who reaches {url} may use it: no token")
+        report(f"asterisk-serve: {runtime.name} ({runtime.format}) on {url}")
+        return server.serve(
+            runtime,
+            listener,
+            limits,
+            models=tuple(dict.fromkeys((runtime.name, *arguments.model_name))),
+            threads=runtime.budget.threads if runtime.budget else arguments.threads,
+            on_long=arguments.on_long,
+            token=token,
+            cors_origins=arguments.cors_origin,
+            strict=arguments.strict,
+            token_ids=arguments.accept_token_ids,
+        )
 
 
-def _run(arguments: argparse.Namespace, listener: socket.socket, token: bytes | None) -> int:
-    from asterisk.apps.serve.app import Served
-    from asterisk.apps.serve.server import serve
-
-    runtime, size = _load(arguments)
-    name = _model_name(arguments.artifact)
-    served = Served(
-        models=tuple(dict.fromkeys((name, *(arguments.model_name or ())))),
-        format=runtime.format,
-        fingerprint=runtime.fingerprint,
-        created=int(time.time()),
-        token=token,
-        cors_origins=tuple(arguments.cors_origin or ()),
-        strict=arguments.strict,
-        token_ids=arguments.accept_token_ids,
-    )
-    address = listener.getsockname()
-    url = address
-    if not arguments.socket:
-        url = f"http://[{address[0]}]" if ":" in address[0] else f"http://{address[0]}"
-        url += f":{address[1]}"
-        if not token and not address[0].startswith(("127.", "::1")):
-            report(f"asterisk-serve: warning: anyone who reaches {url} may use it: no token")
-    report(f"asterisk-serve: {name} ({runtime.format}) on {url}")
-    threads = runtime.budget.threads if runtime.budget else arguments.threads
-    limits = _limits(arguments, size)
-    return serve(runtime, listener, served, limits, threads=threads, on_long=arguments.on_long)
-
-
-def _load(arguments: argparse.Namespace) -> tuple[Runtime, int | None]:
-    """Return the runtime and the bytes that requests may take, None if nobody counts them."""
+def _load(arguments: argparse.Namespace) -> tuple[Runtime, Limits]:
+    """Return the runtime, and the bounds that follow from memory or from options."""
     import asterisk
-
-    if arguments.max_memory is None:
-        return asterisk.load(arguments.artifact, threads=arguments.threads), None
     from asterisk.common import process_memory
     from asterisk.runtimes.memory_budget import LimitTooLow, format_size, parse
 
-    total = min(arguments.max_memory, process_memory.limit() or arguments.max_memory)
-    reserved = reserve(total)
+    folder, threads, asked = arguments.artifact, arguments.threads, arguments.max_memory
+    if asked is None:
+        return asterisk.load(folder, threads=threads), _limits(arguments, None)
+    total = min(asked, process_memory.limit() or asked)
+    size = reserve(total)
     try:
-        runtime = asterisk.load(
-            arguments.artifact, threads=arguments.threads, max_memory=max(total - reserved, 1)
-        )
+        runtime = asterisk.load(folder, threads=threads, max_memory=max(total - size, 1))
     except LimitTooLow as failure:
         needed = parse(format_size(with_reserve(failure.least)))
-        grouped = total < arguments.max_memory
-        raise failure.beside(reserve(needed), needed, total, grouped) from None
-    budget = runtime.budget
-    if budget is None:
-        return runtime, reserved
-    if budget.message:
-        report(f"asterisk-serve: {budget.message}")
-    return runtime, max(total - budget.need, reserved)
+        raise failure.beside(reserve(needed), needed, total, total < asked) from None
+    if runtime.budget:
+        size = max(total - runtime.budget.need, size)
+        if runtime.budget.message:
+            report(f"asterisk-serve: {runtime.budget.message}")
+    return runtime, _limits(arguments, size)
 
 
 def _limits(arguments: argparse.Namespace, size: int | None) -> Limits:
-    """Return the bounds that follow from memory, or those of the options in their stead."""
     limits = limits_for(size)
     options = {field: getattr(arguments, field) for field, _ in BOUNDS.values()}
     given = {field: value for field, value in options.items() if value is not None}
     given.setdefault("queue", max(limits.queue, given.get("texts", 0)))
     given.setdefault("bodies", max(limits.bodies, given.get("body", 0)))
     return replace(limits, **given)
-
-
-def _model_name(folder: Path) -> str:
-    """Return the model's name; the artifact has been checked, a checkpoint has its folder's."""
-    from asterisk.artifact import MANIFEST, is_artifact
-
-    if not is_artifact(folder):
-        return folder.resolve().name
-    return str(json.loads((folder / MANIFEST).read_text("utf-8"))["name"])
 
 
 def _port(text: str) -> int:

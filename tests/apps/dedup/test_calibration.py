@@ -15,7 +15,6 @@ from asterisk.apps.dedup.calibration import (
     count_points,
     default_threshold,
     judged_cosines,
-    read_pairs,
 )
 from asterisk.apps.dedup.calibration import shipped_points as shipped_for
 from asterisk.common.errors import InputError, UsageError
@@ -90,11 +89,11 @@ def test_labelled_pairs_have_the_cosine_they_are_compared_by(shipped, tmp_path):
 
 
 @pytest.mark.parametrize("line", ["2\ta\tb", "1\ta", "1\ta\tb\tc", "1\t\tb", "yes\ta\tb", "1 a b"])
-def test_bad_pairs_are_named(line, tmp_path):
+def test_bad_pairs_are_named(line, tmp_path, shipped):
     path = tmp_path / "pairs.tsv"
     path.write_text(f"1\ta\tb\n{line}\n")
     with pytest.raises(InputError, match=r"pairs\.tsv, line 2"):
-        read_pairs(path)
+        judged_cosines(path, shipped)
 
 
 @pytest.mark.parametrize("content", [b"", b"1\t\xff\tb\n", b"1\t\xe2\x80\x8b\tb\n", None])

@@ -14,8 +14,9 @@ from scipy.sparse.csgraph import connected_components
 from apps.dedup.conftest import clusters, crowd, every_cosine
 from asterisk.apps.dedup import clustering
 from asterisk.apps.dedup.clustering import UnionFind, connect
-from asterisk.apps.dedup.vectors import Vectors, bound_vectors, cells, pairs
+from asterisk.apps.dedup.vectors import Vectors, bound_vectors, cells
 from asterisk.common.vectors import to_int8
+from benchmarks.dedup.pairs import pairs
 
 
 def assert_clusters_hold(vectors, found, threshold):

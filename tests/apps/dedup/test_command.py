@@ -292,7 +292,7 @@ def test_prompts(prompted, tmp_path, capsys):
     place = tmp_path / "lines.txt"
     place.write_text(f"{NEWS}\n{NEWS} Again.\n")
     found = {}
-    for name in (None, "query", "passage"):
+    for name in (None, "query"):
         given = [] if name is None else ["--prompt-name", name]
         arguments = [str(place), "--lines", "--artifact", str(prompted), "--format", "json"]
         assert main([*arguments, "--threshold", "0.1", *given]) == 0

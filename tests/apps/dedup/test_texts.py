@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asterisk.apps.dedup.texts import Collector, Spool, contradict, digest, normalize, numbers
+from asterisk.apps.dedup.texts import Spool, collect, contradict, digest, normalize, numbers
 from asterisk.apps.dedup.vectors import RowBuffer
 from asterisk.common.errors import OutputError
 
@@ -43,10 +43,7 @@ def test_an_empty_text_has_no_digest(text):
 @given(st.lists(st.sampled_from(["a", "b", "c", "", " "]), max_size=20))
 def test_copies_are_those_of_a_dictionary(texts):
     with Spool() as spool:
-        collector = Collector(spool)
-        for text in texts:
-            collector.append(text, text)
-        copies = collector.finish()
+        copies = collect(texts, spool)
         assert list(spool) == texts
     firsts = {}
     for row, text in enumerate(texts):

@@ -10,15 +10,9 @@ from hypothesis.extra import numpy as arrays
 
 from apps.dedup.conftest import crowd, every_cosine
 from asterisk.apps.dedup import vectors as module
-from asterisk.apps.dedup.vectors import (
-    WIDEST,
-    RowBuffer,
-    Vectors,
-    bound_vectors,
-    compare,
-    pairs,
-)
+from asterisk.apps.dedup.vectors import WIDEST, RowBuffer, Vectors, bound_vectors, compare
 from asterisk.common.errors import UsageError
+from benchmarks.dedup.pairs import pairs
 
 ROWS = arrays.arrays(
     np.int8, st.tuples(st.integers(0, 12), st.integers(1, 9)), elements=st.integers(-127, 127)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from apps.serve.conftest import NAME, answer, refused, running, until
-from asterisk.apps.serve.load import drive, main
+from benchmarks.serve_load import drive, main
 
 BODY = json.dumps({"model": NAME, "input": "x"}).encode()
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n"
@@ -52,7 +52,13 @@ def test_bodies_of_ten_megabytes(server):
     assert server.embed("x")[0] == 200
 
 
-def test_slow_clients_are_let_go(tflite):
+@pytest.fixture(scope="module")
+def impatient(tflite):
+    with running(tflite, "--timeout-arrival", 1) as it:
+        yield it
+
+
+def test_slow_clients_are_let_go(impatient):
     """A body that does not come is answered; a head that does not is cut off."""
     silent = (
         b"",
@@ -61,7 +67,8 @@ def test_slow_clients_are_let_go(tflite):
         b"GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET /hea",  # the second one on its connection
     )
     slow = (HEAD % 100 + b"\r\n", HEAD % 100 + b"\r\n" + b"{")
-    with running(tflite, "--timeout-arrival", 1) as server, contextlib.ExitStack() as stack:
+    server = impatient
+    with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(server.connect(10)) for _ in silent + slow]
         for it, data in zip(sockets, silent + slow, strict=True):
             for part in data.partition(b"\r\n\r\n"):
@@ -92,33 +99,35 @@ def test_slow_clients_are_let_go(tflite):
         assert server.metric("asterisk_connections") == 1
 
 
-def test_answers_that_nobody_reads(tflite):
-    with running(tflite, "--timeout-arrival", 1) as server:
-        data = json.dumps({"model": NAME, "input": ["x"] * 2000}).encode()
-        with server.connect() as it:
-            it.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            it.sendall((HEAD % len(data) + b"\r\n" + data) * 4)  # 24 MB of answers
-            unread = 'asterisk_rejected_total{reason="unread"}'
-            until(lambda: server.metric(unread) == 1, 60)
-            until(lambda: server.metric("asterisk_connections") == 1)
-        assert server.metric("asterisk_answer_bytes") == 0
+def test_answers_that_nobody_reads(impatient):
+    data = json.dumps({"model": NAME, "input": ["x"] * 2000}).encode()
+    unread = 'asterisk_rejected_total{reason="unread"}'
+    before = impatient.metric(unread)
+    with impatient.connect() as it:
+        it.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        it.sendall((HEAD % len(data) + b"\r\n" + data) * 4)  # 24 MB of answers
+        until(lambda: impatient.metric(unread) == before + 1, 60)
+        until(lambda: impatient.metric("asterisk_connections") == 1)
+    assert impatient.metric("asterisk_answer_bytes") == 0
 
 
-def test_small_answers_that_nobody_reads(tflite):
+def test_small_answers_that_nobody_reads(impatient):
     """Each is small enough to be sent at once, but for those before it."""
-    with running(tflite, "--timeout-arrival", 1) as server, socket.socket() as it:
+    unread = 'asterisk_rejected_total{reason="unread"}'
+    before = impatient.metric(unread)
+    with socket.socket() as it:
         it.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         it.settimeout(0.5)
-        it.connect((server.host, server.port))
+        it.connect((impatient.host, impatient.port))
         with contextlib.suppress(TimeoutError):
             for _ in range(100_000):
                 it.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
-        until(lambda: server.metric("asterisk_connections") == 1, 60)
-        assert server.metric('asterisk_rejected_total{reason="unread"}') == 1
+        until(lambda: impatient.metric("asterisk_connections") == 1, 60)
+        assert impatient.metric(unread) == before + 1
 
 
-def test_bodies_together_have_a_bound(tflite):
-    with running(tflite, "--max-body", 4 << 20) as server, contextlib.ExitStack() as stack:
+def test_bodies_together_have_a_bound(server):
+    with contextlib.ExitStack() as stack:
         for _ in range(2):
             it = stack.enter_context(server.connect())
             it.sendall(HEAD % (4 << 20) + b"\r\n" + b" " * ((4 << 20) - 1))
@@ -129,24 +138,21 @@ def test_bodies_together_have_a_bound(tflite):
         assert server.embed("x")[0] == 200
 
 
-def test_small_requests_do_not_wait_for_long_lists(tflite):
-    with running(tflite) as server:
-        lists = [start(server, {"input": LONG}) for _ in range(3)]
-        until(lambda: server.metric("asterisk_queue_texts") > 2000)
-        for _ in range(3):
-            assert server.embed("x")[0] == 200
-        # They were answered with most of the lists still to come.
-        assert server.metric("asterisk_queue_texts") > 1500
-        for it in lists:
-            it.close()
-        # Nobody is there for the rest.
-        until(lambda: server.metric("asterisk_queue_texts") == 0)
-        until(
-            lambda: (
-                server.metric('asterisk_requests_total{path="/v1/embeddings",status="499"}') == 3
-            )
-        )
-        assert server.metric("asterisk_texts_total") == 3
+def test_small_requests_do_not_wait_for_long_lists(server):
+    gone = 'asterisk_requests_total{path="/v1/embeddings",status="499"}'
+    before, texts = server.metric(gone), server.metric("asterisk_texts_total")
+    lists = [start(server, {"input": LONG}) for _ in range(3)]
+    until(lambda: server.metric("asterisk_queue_texts") > 2000)
+    for _ in range(3):
+        assert server.embed("x")[0] == 200
+    # They were answered with most of the lists still to come.
+    assert server.metric("asterisk_queue_texts") > 1500
+    for it in lists:
+        it.close()
+    # Nobody is there for the rest.
+    until(lambda: server.metric("asterisk_queue_texts") == 0)
+    until(lambda: server.metric(gone) == before + 3)
+    assert server.metric("asterisk_texts_total") == texts + 3
 
 
 def test_a_full_queue_says_when_to_come_back(tflite):
@@ -204,8 +210,8 @@ def test_sigterm_under_load_loses_no_request(tflite):
     with running(tflite, "--threads", 2) as server:
 
         async def load():
-            asyncio.get_running_loop().call_later(1.5, os.kill, server.process.pid, signal.SIGTERM)
-            return await drive(server.url, rate=200, seconds=3, connections=8, settle=1)
+            asyncio.get_running_loop().call_later(0.7, os.kill, server.process.pid, signal.SIGTERM)
+            return await drive(server.url, rate=200, seconds=1.4, connections=8, settle=0.5)
 
         lists = [start(server, {"input": LONG[:40]}) for _ in range(2)]
         outcome = asyncio.run(load())
@@ -265,8 +271,8 @@ def test_an_idle_connection_is_closed_and_what_is_under_way_answered(tflite):
     with running(tflite, "--timeout-stop", 60) as server, server.connect() as idle:
         idle.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
         until(lambda: server.metric('asterisk_requests_total{path="/health",status="200"}') == 1)
-        with start(server, {"input": LONG[:150]}) as busy:
-            until(lambda: server.metric("asterisk_queue_texts") > 80)
+        with start(server, {"input": LONG[:60]}) as busy:
+            until(lambda: server.metric("asterisk_queue_texts") > 30)
             os.kill(server.process.pid, signal.SIGTERM)
             assert status(answer(idle)) == 200
             with pytest.raises(ConnectionRefusedError):
@@ -303,15 +309,15 @@ def test_the_generator_reports_what_the_server_takes(server, capsys):
     assert "/proc/4194999" in capsys.readouterr().err
 
 
-def test_a_pause_of_the_server_is_in_every_latency(tflite):
-    with running(tflite) as server:
-        pause = threading.Timer(0.5, os.kill, (server.process.pid, signal.SIGSTOP))
-        resume = threading.Timer(1.5, os.kill, (server.process.pid, signal.SIGCONT))
-        pause.start(), resume.start()
-        outcome = asyncio.run(drive(server.url, rate=100, seconds=2, connections=2))
-        assert not outcome.errors
-        # A closed loop would have seen two slow requests: one a connection.
-        assert sum(seconds > 0.3 for seconds in outcome.seconds) >= 60
+def test_a_pause_of_the_server_is_in_every_latency(server):
+    pause = threading.Timer(0.3, os.kill, (server.process.pid, signal.SIGSTOP))
+    resume = threading.Timer(1.3, os.kill, (server.process.pid, signal.SIGCONT))
+    pause.start(), resume.start()
+    outcome = asyncio.run(drive(server.url, rate=100, seconds=1.5, connections=2))
+    resume.join()
+    assert not outcome.errors
+    # A closed loop would have seen two slow requests: one a connection.
+    assert sum(seconds > 0.3 for seconds in outcome.seconds) >= 60
 
 
 def test_memory_under_load(tflite):
@@ -324,7 +330,7 @@ def test_memory_under_load(tflite):
             return 1024 * next(int(it.split()[1]) for it in lines if it.startswith("Pss:"))
 
         async def load() -> list[int]:
-            task = asyncio.ensure_future(drive(server.url, rate=100, seconds=3, connections=32))
+            task = asyncio.ensure_future(drive(server.url, rate=100, seconds=1.5, connections=32))
             seen = []
             while not task.done():
                 seen.append(await asyncio.to_thread(pss))

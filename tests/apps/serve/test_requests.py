@@ -114,7 +114,7 @@ bodies = (
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(path=st.sampled_from(["/v1/embeddings", "/v1/rerank", "/embed"]), body=bodies)
 def test_any_body(server, connection, path, body):

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
+import socket
+import sys
+import threading
 
 import numpy as np
 import pytest
 
-from apps.serve.conftest import NAME, answer, refused, running
+from apps.serve.conftest import NAME, Server, answer, refused, running, until
+from asterisk.cli.serve import main
 
 LONG = "a long text of many words " * 200
 
@@ -45,14 +51,40 @@ def test_every_bit_is_the_runtimes(server, runtime, lines, encoding, dimensions)
     assert body["usage"]["prompt_tokens"] == tokens
 
 
-def test_a_checkpoint_folder_is_served_too(toy_folder, lines):
-    with running(toy_folder) as it:
-        assert [model["id"] for model in json.loads(it.call("GET", "/v1/models")[2])["data"]] == [
-            NAME
-        ]
-        status, body = it.embed(lines[:10])
-        assert status == 200
-        assert floats(body).shape == (10, 256)
+@pytest.fixture
+def signals():
+    """Leave this process as it was: a server that ran in it has changed its signals."""
+    handlers = {it: signal.getsignal(it) for it in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    interval = sys.getswitchinterval()
+    yield
+    sys.setswitchinterval(interval)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_a_checkpoint_folder_is_served_too(toy_folder, lines, signals):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    it, answers = Server.__new__(Server), []
+    it.host, it.port = "127.0.0.1", port
+
+    def ask() -> None:
+        try:
+            until(lambda: socket.socket().connect_ex((it.host, port)) == 0, 60)
+            answers.append(json.loads(it.call("GET", "/v1/models")[2])["data"])
+            answers.append(it.embed(lines[:10]))
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    client = threading.Thread(target=ask)
+    client.start()
+    assert main([str(toy_folder), "--port", str(port)]) == 0
+    client.join()
+    models, (status, body) = answers
+    assert [model["id"] for model in models] == [NAME]
+    assert status == 200
+    assert floats(body).shape == (10, 256)
 
 
 @pytest.fixture(scope="module")

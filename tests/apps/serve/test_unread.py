@@ -35,17 +35,17 @@ def deaf(server, data: bytes) -> socket.socket:
     return it
 
 
-def test_sixty_long_lists_that_nobody_reads(tflite):
-    """The bar is 75 MB of PSS; without a bound it was 265."""
+def test_thirty_long_lists_that_nobody_reads(tflite):
+    """The bar is 75 MB of PSS; without a bound sixty took 265."""
     with running(tflite, "--timeout-arrival", 60) as server, contextlib.ExitStack() as stack:
         rollup = Path(f"/proc/{server.process.pid}/smaps_rollup")
         peak = 0
-        for _ in range(60):
+        for _ in range(30):
             stack.enter_context(deaf(server, LIST))
             peak = max(peak, pss(rollup))
             time.sleep(0.02)
         rejected = 'asterisk_rejected_total{reason="rate_limit_exceeded"}'
-        until(lambda: server.metric(rejected) >= 50, 20)
+        until(lambda: server.metric(rejected) >= 20, 20)
         assert 0 < server.metric("asterisk_answer_bytes") <= Limits().answers
         until(lambda: server.metric("asterisk_queue_texts") == 0, 30)
         peak = max(peak, pss(rollup))
@@ -109,7 +109,7 @@ def longest(texts: int, dimensions: int, **fields) -> EncodeRequest:
     return parse_embeddings(json.dumps({"input": ["a"] * texts, **fields}).encode(), rules)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     st.integers(1, 300),
     st.integers(1, 20),
@@ -138,12 +138,12 @@ def test_a_budget_is_given_back_whatever_happens():
         assert one.grow(60)
         assert not two.grow(41, allow_first=True)
         assert two.grow(40, allow_first=True)
-        assert budget.held == 100
+        assert budget.reserved == 100
         one.resize(10)
         assert two.grow(50)
         assert not one.grow(1)
         raise ZeroDivisionError
-    assert budget.held == 0
+    assert budget.reserved == 0
     with budget.reserve() as alone:
         assert not alone.grow(1000)
         assert alone.grow(1000, allow_first=True)  # or it could never be answered

@@ -21,23 +21,15 @@ from asterisk.artifact import share_space
 from asterisk.common import tensors
 from asterisk.common.errors import ArtifactError, InputError, UsageError, strings
 from asterisk.evaluation import logistic_regression
-from asterisk.evaluation.logistic_regression import (
-    MOST_LAYERS,
-    Classifier,
-    Floats,
-    HeadRecipe,
-    Layer,
-)
+from asterisk.evaluation.logistic_regression import Classifier, Floats, HeadRecipe, Layer
 from asterisk.runtimes.runtime import Runtime
 
 __all__ = ["Head", "HeadRecipe", "Layer", "fit", "zero_shot"]
 
-FORMAT = "asterisk-head"
-SCHEMA = "1"
+FORMAT, SCHEMA = "asterisk-head", "1"
 LARGEST = 256 << 20  # bytes
 TEMPLATE = "{}"
 TEMPERATURE = 0.05
-LABELS = "labels must be a list of strings"
 
 
 class Head(Classifier):
@@ -64,13 +56,8 @@ class Head(Classifier):
         for number, layer in enumerate(self.layers):
             arrays[f"layers.{number}.weight"] = layer.weight
             arrays[f"layers.{number}.bias"] = layer.bias
-        metadata = {
-            "format": FORMAT,
-            "schema": SCHEMA,
-            "fingerprint": self.fingerprint,
-            "labels": json.dumps(self.labels),
-        }
-        tensors.write(Path(path), arrays, metadata)
+        metadata = {"format": FORMAT, "schema": SCHEMA, "fingerprint": self.fingerprint}
+        tensors.write(Path(path), arrays, metadata | {"labels": json.dumps(self.labels)})
 
     @classmethod
     def open(cls, path: str | Path) -> Head:
@@ -78,7 +65,7 @@ class Head(Classifier):
         read = tensors.read(Path(path), largest=LARGEST)
         try:
             return _parse(read)
-        except ArtifactError as failure:
+        except (ArtifactError, InputError) as failure:
             raise ArtifactError(f"{path}: {failure}") from None
 
 
@@ -103,9 +90,9 @@ def _parse(read: tensors.Tensors) -> Head:
     fingerprint = read.metadata.get("fingerprint", "")
     if not fingerprint or len(fingerprint) > 100 or not fingerprint.isprintable():
         raise ArtifactError("it names no embedding space")
-    count = len(read.arrays) // 2
+    count, most = len(read.arrays) // 2, logistic_regression.MOST_LAYERS
     names = [(f"layers.{n}.weight", f"layers.{n}.bias") for n in range(count)]
-    if count > MOST_LAYERS or set(read.arrays) != {name for pair in names for name in pair}:
+    if count > most or set(read.arrays) != {name for pair in names for name in pair}:
         raise ArtifactError("its tensors are not those of a head")
     layers = tuple(Layer(read.arrays[weight], read.arrays[bias]) for weight, bias in names)
     if any(layer.weight.ndim != 2 or layer.bias.ndim != 1 for layer in layers):
@@ -116,10 +103,7 @@ def _parse(read: tensors.Tensors) -> Head:
         raise ArtifactError("its labels are not JSON") from None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ArtifactError("its labels are not a list of strings")
-    try:
-        return Head(tuple(check_label(label) for label in labels), layers, fingerprint)
-    except InputError as failure:
-        raise ArtifactError(str(failure)) from None
+    return Head(tuple(map(check_label, labels)), layers, fingerprint)
 
 
 def zero_shot(
@@ -132,12 +116,13 @@ def zero_shot(
 ) -> Head:
     """Return a linear head whose rows are the embedded ``labels`` over ``temperature``.
 
-    Its probabilities are the softmax of the cosines over ``temperature``. ``{}`` in ``template``
-    stands for the label, in which ``_`` is read as a space; ``prompt_name`` names the model's
-    prompt before it, which should be the texts' prompt too. UsageError for fewer than two labels, a
-    label given twice, a template without ``{}``, or a temperature outside 0.001 to 100.
+    ``{}`` in ``template`` stands for the label, in which ``_`` is read as a space; ``prompt_name``
+    names the model's prompt before it, which should be the texts' prompt too. UsageError for fewer
+    than two labels, a label given twice, a template without ``{}``, or a temperature outside 0.001
+    to 100.
     """
-    names = tuple(check_label(label.strip()) for label in strings(labels, LABELS))
+    given = strings(labels, "labels must be a list of strings")
+    names = tuple(check_label(label.strip()) for label in given)
     if len(names) < 2 or len(set(names)) < len(names):
         raise UsageError("zero-shot needs two or more different labels")
     if "{}" not in template:

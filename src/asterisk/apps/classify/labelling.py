@@ -30,11 +30,15 @@ _SPACES = str.maketrans(dict.fromkeys("\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029", 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Texts and the label of each; ``positions`` say where each is in its file, for messages."""
+    """Texts with their positions, and the label of each."""
 
-    texts: tuple[str, ...]
-    labels: tuple[str, ...]
-    positions: tuple[str, ...]
+    records: list[Record]
+    labels: list[str]
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts alone."""
+        return [record.text for record in self.records]
 
 
 def load(path: Path) -> Labelled:
@@ -43,23 +47,22 @@ def load(path: Path) -> Labelled:
     A text may hold further tabs; blank lines are skipped. InputError names a line without a tab or
     a text, or with a label that `check_label` refuses.
     """
-    rows = []
+    given = Labelled([], [])
     for record in read_records([path], json_lines=False, field=""):
-        if not record.text.strip():
-            continue
         label, tab, text = record.text.partition("\t")
-        if not tab:
-            raise InputError(f"{record.place}: no tab between label and text")
-        if not text.strip():
-            raise InputError(f"{record.place}: empty text")
         try:
-            rows.append((text, check_label(label.strip()), record.place))
+            if record.text.strip():
+                if not tab:
+                    raise InputError("no tab between label and text")
+                if not text.strip():
+                    raise InputError("empty text")
+                given.labels.append(check_label(label.strip()))
+                given.records.append(Record(text, record.place))
         except InputError as failure:
             raise InputError(f"{record.place}: {failure}") from None
-    if not rows:
+    if not given.labels:
         raise InputError(f"{path}: no labelled texts")
-    texts, labels, positions = zip(*rows, strict=True)
-    return Labelled(texts, labels, positions)
+    return given
 
 
 def check_label(label: str) -> str:
@@ -86,15 +89,12 @@ def held_out(given: Labelled, share: int) -> tuple[list[int], list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Shares of 1: ``accuracy``, and ``macro_f1`` over the labels that are true or predicted.
-
-    ``unknown`` counts the texts whose label the head does not have; they are wrong.
-    """
+    """How well a head labels texts."""
 
     texts: int
     accuracy: float
-    macro_f1: float
-    unknown: int
+    macro_f1: float  # over the labels that are true or predicted
+    unknown: int  # texts whose label the head does not have; they are wrong
 
 
 def score(head: Head, vectors: Floats, labels: Sequence[str]) -> Score:
@@ -105,72 +105,62 @@ def score(head: Head, vectors: Floats, labels: Sequence[str]) -> Score:
     true = np.array(labels, dtype=object)
     shares = []
     for label in sorted({*predicted, *true}):
-        both = np.count_nonzero((predicted == label) & (true == label))
-        either = np.count_nonzero(predicted == label) + np.count_nonzero(true == label)
-        shares.append(2 * both / either)
+        found, wanted = predicted == label, true == label
+        shares.append(2 * (found & wanted).sum() / (found.sum() + wanted.sum()))
     unknown = sum(label not in head.labels for label in labels)
     accuracy = float(np.mean(predicted == true))
     return Score(len(labels), accuracy, float(np.mean(shares)), unknown)
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """``format`` tsv or jsonl, ``top`` labels a text, and what becomes of long and empty texts.
-
-    ``prompt_name`` names the model's prompt before each text, None its default one.
-    """
-
-    format: str = "tsv"
-    top: int = 1
-    on_long: OnLong = "truncate"
-    on_empty: str = "error"
-    prompt_name: str | None = None
 
 
 def label(
     runtime: Runtime,
     head: Head,
     records: Iterator[Record],
-    rules: Rules,
     out: Path | None,
+    format: str,
     *,
+    top: int = 1,
+    on_long: OnLong = "truncate",
+    on_empty: str = "error",
+    prompt_name: str | None = None,
     total: int | Callable[[], int] = 0,
 ) -> None:
     """Write a line for each record to ``out``, whole or not at all, or to standard output.
 
-    ``total`` is how many records there are, for the progress bar; 0 is unknown.
+    ``format`` is "tsv", or "jsonl" with ``top`` labels a text; ``total`` is how many records there
+    are, for the progress bar, 0 if unknown.
     """
     with open_output(out) as file, Bar(total, "texts") as bar:
-        index = 0
-        while block := list(itertools.islice(filter_empty(records, rules.on_empty), BLOCK)):
-            full = [record for record in block if record.text.strip()]
+        numbered = enumerate(filter_empty(records, on_empty))
+        while block := list(itertools.islice(numbered, BLOCK)):
+            full = [record for _, record in block if record.text.strip()]
             vectors = encode_records(
-                runtime, full, rules.prompt_name, rules.on_long, dim=head.dim, normalize=True
+                runtime, full, prompt_name, on_long, dim=head.dim, normalize=True
             )
             shares = iter(head.probabilities(vectors))
-            for record in block:
-                found = next(shares) if record.text.strip() else None
-                file.write(_line(head, record, found, rules, index).encode("utf-8", "replace"))
-                index += 1
+            for index, record in block:
+                ranked = []
+                if record.text.strip():
+                    found = next(shares)
+                    best = np.argsort(-found, kind="stable")[:top].tolist()
+                    ranked = [(head.labels[number], float(found[number])) for number in best]
+                line = _line(record, ranked, index, None if format == "tsv" else top)
+                file.write(line.encode("utf-8", "replace"))
             bar.advance(len(block))
         file.flush()
 
 
-def _line(head: Head, record: Record, shares: Floats | None, rules: Rules, index: int) -> str:
-    best = [] if shares is None else np.argsort(-shares, kind="stable")[: rules.top].tolist()
-    if rules.format == "tsv":
+def _line(record: Record, ranked: list[tuple[str, float]], index: int, top: int | None) -> str:
+    """Return a JSON object with ``top`` labels; None: a table's row."""
+    if top is None:
         # A line break or a tab inside a text would make another row or column of it.
         text = record.text.translate(_SPACES)
-        if shares is None:
-            return f"\t\t{text}\n"
-        return f"{head.labels[best[0]]}\t{shares[best[0]]:.4f}\t{text}\n"
+        return f"{ranked[0][0]}\t{ranked[0][1]:.4f}\t{text}\n" if ranked else f"\t\t{text}\n"
     values: dict[str, Any] = {"index": index}
     if record.id is not None:
         values["id"] = record.id
-    values |= {"label": None, "probability": None}
-    if shares is not None:
-        ranked = [(head.labels[number], round(float(shares[number]), 6)) for number in best]
-        values["label"], values["probability"] = ranked[0]
-        if rules.top > 1:
-            values["top"] = [{"label": name, "probability": share} for name, share in ranked]
+    labels = [{"label": name, "probability": round(share, 6)} for name, share in ranked]
+    values |= labels[0] if labels else {"label": None, "probability": None}
+    if labels and top > 1:
+        values["top"] = labels
     return json.dumps(values | {"text": record.text}) + "\n"

@@ -1,9 +1,4 @@
-"""Near-duplicates among texts: exact ones by their digests, near ones by their vectors.
-
->>> from asterisk.apps.dedup import deduplicate
->>> found = deduplicate(texts, runtime)  # doctest: +SKIP
->>> [texts[row] for row in found.kept()]  # doctest: +SKIP
-"""
+"""Near-duplicates among texts: exact ones by their digests, near ones by their vectors."""
 
 from __future__ import annotations
 

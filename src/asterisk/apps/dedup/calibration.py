@@ -1,13 +1,13 @@
 """The threshold that gives a wanted precision, by pairs that somebody has judged.
 
 Either the user's own pairs, or counts that ship: how many of the pairs found at each threshold were
-planted near-duplicates, among real texts (see dedup.md in benchmarks/results). The same command
-counts them again. Both hold for pairs like those that were counted, and for a set with as many
-near-duplicates among its texts as theirs.
+planted near-duplicates, among real texts (see dedup.md in benchmarks/results). Both hold for texts
+like those, with as many near-duplicates among them.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -33,20 +33,16 @@ THRESHOLD = 0.9
 
 PRECISION = 0.988
 FEWEST = 20  # pairs that decide: fewer say nothing about a share
-LEAST, STEP = 0.70, 0.005
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """At ``threshold``, ``right`` of the pairs found were duplicates and ``wrong`` were not.
-
-    ``missed`` duplicates were not found.
-    """
+    """What is found at a threshold."""
 
     threshold: float
-    right: int
-    wrong: int
-    missed: int
+    right: int  # of the pairs that were found, duplicates
+    wrong: int  # the others
+    missed: int  # duplicates that were not found
 
     @property
     def precision(self) -> float:
@@ -76,15 +72,13 @@ class Point:
 
 def count_points(cosines: Sequence[float], same: Sequence[bool]) -> list[Point]:
     """Return a point for every cosine among judged pairs, ascending."""
-    judged = sorted(zip(cosines, same, strict=True), reverse=True)
-    points: list[Point] = []
-    right = wrong = 0
-    for number, (cosine, duplicate) in enumerate(judged, 1):
-        right += duplicate
-        wrong += not duplicate
-        if number == len(judged) or judged[number][0] < cosine:
-            points.append(Point(cosine, right, wrong, sum(same) - right))
-    return points[::-1]
+    order = np.argsort(cosines, kind="stable")
+    thresholds, starts = np.unique(np.array(cosines)[order], return_index=True)
+    missed = np.concatenate([[0], np.cumsum(np.array(same, np.int64)[order])])
+    right = missed[-1] - missed[starts]
+    wrong = len(order) - starts - right
+    table = zip(thresholds, right, wrong, missed[starts], strict=True)
+    return [Point(*(value.item() for value in row)) for row in table]
 
 
 def choose(points: Sequence[Point], precision: float, source: str) -> Point:
@@ -96,19 +90,16 @@ def choose(points: Sequence[Point], precision: float, source: str) -> Point:
     enough = [point for point in points if point.right + point.wrong >= FEWEST]
     if not enough:
         raise UsageError(f"{source}: at no threshold are {FEWEST} of the pairs found")
-    lowest: Point | None = None
-    for point in sorted(enough, key=lambda point: -point.threshold):
-        if point.precision < precision:
-            break
-        lowest = point
+    enough.sort(key=lambda point: -point.threshold)
     # Precision need not rise with the threshold: a lucky low one is no promise, a whole range is.
-    if lowest is None:
+    reached = list(itertools.takewhile(lambda point: point.precision >= precision, enough))
+    if not reached:
         best = max(enough, key=lambda point: (point.precision, -point.threshold))
         raise UsageError(
             f"{source}: precision {precision:g} is not reached; the best there is is "
             f"{best.precision:.3f}, from --threshold {best.threshold:.3f} on"
         )
-    return lowest
+    return reached[-1]
 
 
 def shipped_points(fingerprint: str) -> list[Point]:
@@ -131,41 +122,29 @@ def default_threshold(fingerprint: str) -> float:
     return choose(points, PRECISION, "shipped calibration").threshold
 
 
-def read_pairs(path: Path) -> tuple[list[bool], list[str], list[str]]:
-    """Read judged pairs, one a line: 1 or 0, text, text, separated by tabs.
+def judged_cosines(
+    path: Path, runtime: Runtime, prompt_name: str | None = None
+) -> tuple[list[float], list[bool]]:
+    """Return the cosine of each judged pair, as deduplication computes it, and the judgement.
 
-    InputError names a line that is none, and a file that cannot be read.
+    A line is 1 or 0, text, text, separated by tabs. InputError names a line that is none, a file
+    that cannot be read or holds no pairs, and a text without words.
     """
-    same: list[bool] = []
-    first: list[str] = []
-    second: list[str] = []
+    pairs = []
     for position, line in lines(path):
         cells = line.split("\t")
         if cells == [""]:
             continue
         if len(cells) != 3 or cells[0] not in ("0", "1") or not all(map(str.strip, cells)):
             raise InputError(f"{position}: not 0 or 1, a text, and a text")
-        same.append(cells[0] == "1")
-        first.append(cells[1])
-        second.append(cells[2])
-    return same, first, second
-
-
-def judged_cosines(
-    path: Path, runtime: Runtime, prompt_name: str | None = None
-) -> tuple[list[float], list[bool]]:
-    """Return the cosine of each judged pair, as deduplication computes it, and the judgement.
-
-    InputError as for `read_pairs`, for a file without pairs, and for a text without words.
-    """
-    same, first, second = read_pairs(path)
-    if not same:
+        pairs.append((cells[0] == "1", normalize(cells[1]), normalize(cells[2])))
+    if not pairs:
         raise InputError(f"{path} holds no pairs")
-    forms = [[normalize(text) for text in texts] for texts in (first, second)]
-    for number, pair in enumerate(zip(*forms, strict=True), 1):
-        if not all(pair):
+    for number, (_, *forms) in enumerate(pairs, 1):
+        if not all(forms):
             raise InputError(f"{path}, pair {number}: a text without any words")
-    numbers = {form: number for number, form in enumerate(dict.fromkeys(forms[0] + forms[1]))}
+    same, *sides = zip(*pairs, strict=True)
+    numbers = {form: number for number, form in enumerate(dict.fromkeys(sides[0] + sides[1]))}
     vectors = Vectors(to_int8(runtime.encode(list(numbers), prompt_name=prompt_name)))
-    rows = [np.array([numbers[form] for form in side], np.int64) for side in forms]
-    return vectors.of_pairs(*rows).tolist(), same
+    rows = [np.array([numbers[form] for form in side]) for side in sides]
+    return vectors.of_pairs(*rows).tolist(), list(same)

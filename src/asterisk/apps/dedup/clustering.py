@@ -1,17 +1,17 @@
 """From vectors to clusters: near rows are connected, and each group is split into stars.
 
-In a group that is connected pair by pair, the first and the last row may have nothing in common.
-Star clustering (Aslam, Pelekhov and Rus, 2004) splits it into stars, whose rows all reach the
-threshold with a centre. Rows are visited from the one with the most neighbours in the group down
-(ties: by the mean cosine with the group, then the earlier row); one that no centre covers yet
-becomes a centre. Every other row then goes to the centre nearest to it.
+Star clustering (Aslam, Pelekhov and Rus, 2004): all rows of a star reach the threshold with its
+centre. Rows are visited from the one with the most neighbours in the group down (ties: by the mean
+cosine with the group, then the earlier row); one that no centre covers yet becomes a centre. Every
+other row then goes to the centre nearest to it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from typing import cast
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ DIGITS = 9  # of a mean that count: below is only the order of a sum
 
 Progress = Callable[[str, int, int], None]
 NumbersOf = Callable[[int], Numbers]
+Star = tuple[Rows, int]  # its rows, and which one represents it
 
 
 def no_progress(stage: str, finished: int, total: int) -> None:
@@ -34,11 +35,11 @@ def no_progress(stage: str, finished: int, total: int) -> None:
 
 
 class UnionFind:
-    """Which of ``count`` rows are connected, in one number a row; safe to use from several threads.
+    """Which of ``count`` rows are connected; safe to use from several threads.
 
-    A group's root is its first row, so that the order in which pairs come leaves no trace. Whole
-    arrays of pairs are united at once: each root gets the smallest root it is paired with as its
-    parent, until nothing changes (Shiloach and Vishkin, 1982).
+    A group's root is its first row, in whatever order pairs come. Whole arrays of pairs are united
+    at once: each root gets the smallest root it is paired with as its parent, until nothing changes
+    (Shiloach and Vishkin, 1982).
     """
 
     def __init__(self, count: int) -> None:
@@ -46,14 +47,14 @@ class UnionFind:
         self._lock = threading.Lock()
 
     def find(self, rows: Rows) -> Rows:
-        """Return the root of each row's group so far, int64 [rows]."""
+        """Return the root of each row's group so far, int64 like ``rows``."""
         with self._lock:
             return self._roots(rows)
 
     def connected(self, first: Rows, second: Rows) -> npt.NDArray[np.bool_]:
         """Return which pairs are in one group so far, bool [pairs]."""
-        with self._lock:
-            found: npt.NDArray[np.bool_] = self._roots(first) == self._roots(second)
+        one, other = self.find(np.stack([first, second]))
+        found: npt.NDArray[np.bool_] = one == other
         return found
 
     def union(self, first: Rows, second: Rows) -> None:
@@ -71,17 +72,12 @@ class UnionFind:
         order = np.argsort(roots, kind="stable")
         starts = np.flatnonzero(np.diff(roots[order], prepend=-1))
         sizes = np.diff(starts, append=len(order))
-        return [
-            order[start : start + size]
-            for start, size in zip(starts[sizes > 1], sizes[sizes > 1], strict=True)
-        ]
+        many = sizes > 1
+        return [order[at : at + size] for at, size in zip(starts[many], sizes[many], strict=True)]
 
     def _roots(self, rows: Rows) -> Rows:
         found: Rows = self._parent[rows].astype(np.int64)
-        while True:
-            above = self._parent[found]
-            if np.array_equal(above, found):
-                break
+        while not np.array_equal(above := self._parent[found], found):
             found = above.astype(np.int64)
         self._parent[rows] = found  # path compression
         return found
@@ -95,7 +91,7 @@ def connect(
     exact: int = EXACT,
     progress: Progress = no_progress,
 ) -> UnionFind:
-    """Unite all rows whose cosine is at least ``threshold``.
+    """Unite all rows whose cosine is at least ``threshold``; above ``exact`` rows see `cells`.
 
     Memory grows with the rows alone, however many pairs are near. ``progress`` is called with
     "compared", how many comparisons of rows are finished, and of how many.
@@ -103,23 +99,19 @@ def connect(
     groups = UnionFind(len(vectors))
 
     def take(first: Rows, second: Rows) -> None:
-        # Rows that are connected already need not be compared: in a crowd of near-duplicates that
-        # is almost every pair.
-        while True:
+        # In a crowd of near-duplicates almost every pair is connected already.
+        while len(first):
             apart = ~groups.connected(first, second)
             first, second = first[apart], second[apart]
-            if not len(first):
-                return
-            one, other, _ = vectors.near(threshold, first[:CHUNK], second[:CHUNK])
-            groups.union(one, other)
+            one, other = first[:CHUNK], second[:CHUNK]
+            near = vectors.of_pairs(one, other) >= threshold
+            groups.union(one[near], other[near])
             first, second = first[CHUNK:], second[CHUNK:]
 
     buffer, bounds = bound_vectors(vectors)
-    parts: list[Rows | None] = [None]
-    if len(vectors) > exact:
-        parts = [part for part in cells(bounds) if len(part) > 1]
-    sizes = [float(len(vectors) if part is None else len(part)) for part in parts]
-    total, compared = int(sum(size**2 for size in sizes) / 2), 0
+    every = cells(bounds) if len(vectors) > exact else [np.arange(len(vectors))]
+    parts = [part for part in every if len(part) > 1]
+    total, compared = sum(len(part) ** 2 for part in parts) // 2, 0
 
     def release() -> None:
         buffer.release()
@@ -130,17 +122,9 @@ def connect(
         compared += count
         progress("compared", min(compared, total), total)
 
+    how: dict[str, Any] = {"threads": threads, "find": groups.find, "release": release}
     for part in parts:
-        compare(
-            bounds,
-            threshold,
-            take,
-            threads=threads,
-            on_compared=on_compared,
-            rows=part,
-            find=groups.find,
-            release=release,
-        )
+        compare(bounds, threshold, take, rows=part, on_compared=on_compared, **how)
     return groups
 
 
@@ -156,43 +140,45 @@ def split(
     for number, group in enumerate(groups.groups()):
         if number % RELEASE == 0:
             vectors.release()
-        for star, centre in star_clusters(vectors, group, threshold):
-            parts = iter([(star, centre)])
-            if numbers is not None and len(star) > 1:
-                parts = _split_by_numbers(vectors, star, centre, threshold, numbers)
-            for rows, at in parts:
-                if len(rows) > 1:
-                    cosines = vectors.between(rows[at : at + 1], rows)[0]
-                    cosines[at] = 1.0
-                    members, similarities = tuple(rows.tolist()), tuple(cosines.tolist())
-                    found.append(Cluster(int(rows[at]), members, similarities))
+        stars = star_clusters(vectors, group, threshold)
+        if numbers is not None:
+            stars = _split_by_numbers(vectors, stars, threshold, numbers)
+        for rows, at in stars:
+            if len(rows) > 1:
+                cosines = vectors.between(rows[at : at + 1], rows)[0]
+                cosines[at] = 1.0
+                members, similarities = tuple(rows.tolist()), tuple(cosines.tolist())
+                found.append(Cluster(int(rows[at]), members, similarities))
     return sorted(found, key=lambda cluster: cluster.members[0])
 
 
 def _split_by_numbers(
-    vectors: Vectors, rows: Rows, centre: int, threshold: float, numbers: NumbersOf
-) -> Iterator[tuple[Rows, int]]:
-    """Yield the star ``rows`` without those that contradict its centre, then stars of those.
+    vectors: Vectors, stars: Iterable[Star], threshold: float, numbers: NumbersOf
+) -> Iterator[Star]:
+    """Yield each star of several rows without those that contradict its centre, then their stars.
 
     What leaves is split again among rows with the very same numbers, so that one pass settles a
     crowd in which every row differs.
     """
-    own = numbers(int(rows[centre]))
-    agreeing, others = list[int](), dict[Numbers, list[int]]()
-    for row in rows.tolist():
-        found = numbers(row)
-        (others.setdefault(found, []) if contradict(own, found) else agreeing).append(row)
-    yield np.array(agreeing), agreeing.index(int(rows[centre]))
-    for same in others.values():
-        group = np.array(same)
-        # Two rows of a star reach its centre, not always one another.
-        if len(group) > 2 or (
-            len(group) == 2 and vectors.between(group[:1], group[1:]).min() >= threshold
-        ):
-            yield from star_clusters(vectors, group, threshold)
+    for rows, centre in stars:
+        if len(rows) == 1:
+            continue
+        own, agreeing = numbers(int(rows[centre])), list[int]()
+        others = defaultdict[Numbers, list[int]](list)
+        for row in rows.tolist():
+            found = numbers(row)
+            (others[found] if contradict(own, found) else agreeing).append(row)
+        yield np.array(agreeing), agreeing.index(rows[centre])
+        for same in others.values():
+            group = np.array(same)
+            # Two rows of a star reach its centre, not always one another.
+            if len(group) > 2 or (
+                len(group) == 2 and vectors.between(group[:1], group[1:]).min() >= threshold
+            ):
+                yield from star_clusters(vectors, group, threshold)
 
 
-def star_clusters(vectors: Vectors, group: Rows, threshold: float) -> Iterator[tuple[Rows, int]]:
+def star_clusters(vectors: Vectors, group: Rows, threshold: float) -> Iterator[Star]:
     """Yield each star of ``group`` (ascending): its rows, ascending, and which one represents it.
 
     That is the star's medoid, the row with the highest mean cosine with the star (ties: the
@@ -217,29 +203,20 @@ def star_clusters(vectors: Vectors, group: Rows, threshold: float) -> Iterator[t
 
 def _centres(vectors: Vectors, group: Rows, threshold: float) -> Rows:
     sample = group[np.linspace(0, len(group) - 1, min(SAMPLE, len(group))).astype(np.int64)]
-    degrees = np.concatenate(
-        [
-            (vectors.between(group[start : start + BLOCK], sample) >= threshold).sum(axis=1)
-            for start in range(0, len(group), BLOCK)
-        ]
-    )
-    left = group[np.lexsort((group, -_means(vectors, group, sample), -degrees))]
+    near = [(vectors.between(rows, sample) >= threshold).sum(axis=1) for rows in _blocks(group)]
+    left = group[np.lexsort((-_means(vectors, group, sample), -np.concatenate(near)))]
     chosen: list[Rows] = []
     while len(left):
         block, left = left[:BLOCK], left[BLOCK:]
-        near = vectors.between(block, block) >= threshold
+        covers = vectors.between(block, block) >= threshold
         covered, centres = np.zeros(len(block), np.bool_), []
         for row in range(len(block)):
             if not covered[row]:
                 centres.append(row)
-                covered |= near[row]
+                covered |= covers[row]
         chosen.append(block[centres])
-        uncovered = [
-            part[~(vectors.between(part, chosen[-1]) >= threshold).any(axis=1)]
-            for part in np.split(left, range(BLOCK, len(left), BLOCK))
-            if len(part)
-        ]
-        left = np.concatenate(uncovered) if uncovered else left[:0]
+        cosines = [vectors.between(rows, chosen[-1]) for rows in _blocks(left)]
+        left = left[np.concatenate([(part < threshold).all(axis=1) for part in cosines])]
     return np.concatenate(chosen)
 
 
@@ -251,25 +228,25 @@ def _nearest(vectors: Vectors, group: Rows, centres: Rows) -> Rows:
         best = np.full(len(rows), -np.inf)
         for first in range(0, len(centres), BLOCK):
             cosines = vectors.between(rows, centres[first : first + BLOCK])
-            column = cosines.argmax(axis=1)
-            value = cosines[np.arange(len(rows)), column]
-            better = value > best
-            own[start : start + BLOCK][better] = column[better] + first
-            best = np.maximum(best, value)
-    numbers = np.full(len(group), -1)
-    numbers[np.searchsorted(group, centres)] = np.arange(len(centres))
-    return np.where(numbers >= 0, numbers, own)  # a centre is its own, whatever its twin
+            better = cosines.max(axis=1) > best
+            own[start : start + BLOCK][better] = cosines.argmax(axis=1)[better] + first
+            best = np.maximum(best, cosines.max(axis=1))
+    own[np.searchsorted(group, centres)] = np.arange(len(centres))  # whatever its twin
+    return own
 
 
 def _means(vectors: Vectors, rows: Rows, others: Rows) -> Cosines:
     """Return each row's mean cosine with ``others``, float64 [rows]."""
     total = np.zeros(vectors.rows.shape[1])
-    for start in range(0, len(others), BLOCK):
-        part = others[start : start + BLOCK]
+    for part in _blocks(others):
         total += (vectors.rows[part] / vectors.lengths(part)[:, None]).sum(axis=0)
     total /= len(others)
     found = [
         vectors.rows[part].astype(np.float64) @ total / vectors.lengths(part)
-        for part in np.split(rows, range(BLOCK, len(rows), BLOCK))
+        for part in _blocks(rows)
     ]
     return cast(Cosines, np.round(np.concatenate(found), DIGITS))
+
+
+def _blocks(rows: Rows) -> list[Rows]:
+    return np.split(rows, range(BLOCK, len(rows), BLOCK))

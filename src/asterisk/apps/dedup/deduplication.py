@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +24,10 @@ from asterisk.apps.dedup.texts import (
     FIELDS,
     NUMBERS,
     Cluster,
-    Collector,
     Copies,
     Record,
     Spool,
+    collect,
     normalize,
     numbers,
     to_record,
@@ -41,33 +39,27 @@ from asterisk.common.vectors import to_int8
 
 if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime
-    from asterisk.sources import Document
 
 BLOCK = 1_024  # texts embedded at a time
 FIRST_WORDS = 72  # characters
 SHOWN = 10  # clusters, and members of each, in a report
 COLUMNS = ("cluster", "representative", "similarity", "row", *FIELDS)
 
-_CONTROLS = re.compile(r"[\\\x00-\x1f\x7f-\x9f]")
-_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+_ESCAPES |= str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Clusters of two rows and more, largest first, those of equal size by their first rows.
-
-    ``rows`` texts were read, of which ``empty`` had nothing to compare and ``exact`` repeated an
-    earlier one word for word. ``complete`` tells whether every pair was compared (else those that
-    share a cell of a partition), and ``cut`` how many texts the model read only the beginning of.
-    """
+    """Clusters of two rows and more, largest first, those of equal size by their first rows."""
 
     threshold: float
-    rows: int
-    empty: int
-    exact: int
+    rows: int  # texts that were read
+    empty: int  # of them, with nothing to compare
+    exact: int  # that repeat an earlier one word for word
     clusters: tuple[Cluster, ...]
-    complete: bool = True
-    cut: int = 0
+    complete: bool = True  # whether every pair was compared, and not only those within cells
+    cut: int = 0  # texts of which the model read only the beginning
 
     @property
     def removed(self) -> int:
@@ -81,20 +73,6 @@ class Found:
         return [row for row in range(self.rows) if row not in members]
 
 
-class PassageIndex(Protocol):
-    """What `asterisk.apps.search.Index` gives of its documents' passages."""
-
-    @property
-    def dimension(self) -> int:
-        """The size of a vector."""
-
-    def vectors(self) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-        """Yield numbers of passages and their vectors, [passages, dimension], in blocks."""
-
-    def passage(self, number: int, /) -> tuple[Document, Any]:
-        """Return the document that a passage is part of, and the passage."""
-
-
 def deduplicate(
     texts: Iterable[str],
     runtime: Runtime,
@@ -105,28 +83,22 @@ def deduplicate(
     prompt_name: str | None = None,
     progress: Progress = no_progress,
 ) -> Found:
-    """Find the near-duplicates among ``texts``, numbered in their order; see `Found`.
+    """Find the near-duplicates among ``texts``, numbered in their order.
 
     The members of a cluster have a cosine of ``threshold`` or more with its representative, as int8
     vectors (None: the model's own, see `default_threshold`), and with ``numbers`` "differ" (else
     "ignore") no numbers that contradict the representative's, see `contradict`. Texts wait in a
-    temporary file, so that a million of them need no more memory than their vectors. ``threads``
-    compare vectors; the runtime has its own. ``prompt_name`` names the model's prompt before each
-    text, None its default one. ``progress`` is called with the stage, how many are finished, and
-    of how many.
-
-    UsageError for a threshold outside 0 to 1 or other ``numbers``; OutputError if the temporary
-    files do not fit on the disk.
+    temporary file. ``threads`` compare vectors; the runtime has its own. ``progress`` is called
+    with the stage, how many are finished, and of how many. UsageError for a threshold outside 0 to
+    1 or other ``numbers``; OutputError if the temporary files do not fit on the disk.
     """
     threshold = default_threshold(runtime.fingerprint) if threshold is None else threshold
     _check_threshold(threshold)
     one_of("numbers", numbers, NUMBERS)
     threads = integer("threads", threads, 1)
     with Spool() as spool:
-        collector = Collector(spool)
-        for text in strings(texts, "texts must be a list of strings"):
-            collector.append(text, text)
-        copies, before = collector.finish(), runtime.truncated
+        copies = collect(strings(texts, "texts must be a list of strings"), spool)
+        before = runtime.truncated
         vectors = embed(copies, spool, runtime, prompt_name=prompt_name, progress=progress)
         cut = runtime.truncated - before
         of = numbers_of(copies, spool) if numbers == DIFFER else None
@@ -147,20 +119,18 @@ def embed(
 
     The model tells upper from lower case; for the same item in two feeds that is no difference.
     """
-    buffer, finished = RowBuffer(np.int8), 0
-    rows = iter(copies.distinct.tolist())
-    while block := list(itertools.islice(rows, BLOCK)):
-        forms = [normalize(spool.text_of(spool[row])) for row in block]
+    rows, buffer = copies.distinct.tolist(), RowBuffer(np.int8)
+    for start in range(0, len(rows), BLOCK):
+        forms = [normalize(spool.text_of(spool[row])) for row in rows[start : start + BLOCK]]
         buffer.append(to_int8(runtime.encode(forms, prompt_name=prompt_name)))
-        finished += len(block)
-        progress("embedded", finished, len(copies.distinct))
+        progress("embedded", start + len(forms), len(rows))
     return Vectors(buffer.finish(runtime.config.embedding_size), buffer.release)
 
 
-def from_index(index: PassageIndex, spool: Spool) -> tuple[Copies, Vectors]:
+def from_index(index: Any, spool: Spool) -> tuple[Copies, Vectors]:
     """Put an index's documents into ``spool``; return the vectors of the distinct ones as well.
 
-    A document's vector is the mean of its passages'.
+    A document's vector is the mean of its passages'. ``index`` is an `asterisk.apps.search.Index`.
     """
     ids: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
     buffer = RowBuffer(np.int8)
@@ -170,16 +140,19 @@ def from_index(index: PassageIndex, spool: Spool) -> tuple[Copies, Vectors]:
     passages = Vectors(buffer.finish(index.dimension), buffer.release)
     numbers = np.concatenate(ids)
     order = np.argsort(numbers, kind="stable")  # a document's passages have successive numbers
-    collector, starts, last = Collector(spool), list[int](), None
-    for position, row in enumerate(order):
-        document, _ = index.passage(int(numbers[row]))
-        if last != (document.source, document.key):
-            last = document.source, document.key
-            record = to_record(document)
-            collector.append(record, spool.text_of(record))
-            starts.append(position)
-    copies, ends = collector.finish(), [*starts[1:], len(order)]
-    means = RowBuffer(np.int8)
+    starts: list[int] = []
+
+    def records() -> Iterator[Record]:
+        last = None
+        for position, number in enumerate(numbers[order].tolist()):
+            document, _ = index.passage(number)
+            if last != (document.source, document.key):
+                last = document.source, document.key
+                starts.append(position)
+                yield to_record(document)
+
+    copies, means = collect(records(), spool), RowBuffer(np.int8)
+    ends = [*starts[1:], len(order)]
     for number in copies.distinct.tolist():
         rows = order[starts[number] : ends[number]]
         mean = passages.rows[rows]
@@ -211,9 +184,7 @@ def cluster(
     groups = connect(vectors, threshold, threads=threads, exact=exact, progress=progress)
     clusters = copies.spread(split(groups, vectors, threshold, numbers))
     complete = len(vectors) <= exact
-    return Found(
-        threshold, copies.rows, copies.empty, copies.copies, clusters, complete=complete, cut=cut
-    )
+    return Found(threshold, copies.rows, copies.empty, copies.copies, clusters, complete, cut)
 
 
 def _check_threshold(threshold: float) -> None:
@@ -222,48 +193,33 @@ def _check_threshold(threshold: float) -> None:
 
 
 def write_found(
-    found: Found,
-    spool: Spool,
-    format: str,
-    file: TextIO,
-    *,
-    numbers: str,
-    chosen: str = "",
+    found: Found, spool: Spool, format: str, file: TextIO, *, numbers: str, chosen: str = ""
 ) -> None:
     """Write ``found`` as "report", where ``chosen`` follows the threshold, as "json" or "tsv"."""
-    if format == "report":
-        lines = _report_lines(found, spool, chosen)
-    elif format == "json":
-        lines = _json_lines(found, spool, numbers)
-    else:
-        lines = _tsv_lines(found, spool)
-    for line in lines:
-        file.write(line + "\n")
+    formats = {
+        "report": lambda: _report_lines(found, spool, chosen),
+        "json": lambda: _json_lines(found, spool, numbers),
+        "tsv": lambda: _tsv_lines(found, spool),
+    }
+    file.writelines(line + "\n" for line in formats[format]())
 
 
 def _report_lines(found: Found, spool: Spool, chosen: str) -> Iterator[str]:
     """Yield counts, then the largest clusters with the members' cosines."""
-    yield (
-        f"{_count(found.rows, 'text')}: {found.exact:,} exact copies, {found.empty:,} empty, "
-        f"{found.rows - found.exact - found.empty:,} compared"
-        + ("" if found.complete else " within cells of their neighbours")
-    )
+    compared, stay = found.rows - found.exact - found.empty, found.rows - found.removed
+    how = "" if found.complete else " within cells of their neighbours"
+    share, exact = found.removed / max(1, found.rows), f"{found.exact:,} exact copies"
+    texts, clusters = _count(found.rows, "text"), _count(len(found.clusters), "cluster")
+    yield f"{texts}: {exact}, {found.empty:,} empty, {compared:,} compared{how}"
     yield f"threshold {found.threshold:.4g}{chosen}"
     if found.cut:
         yield f"{_count(found.cut, 'text')} longer than the model reads: compared by the beginning"
-    yield (
-        f"{_count(len(found.clusters), 'cluster')}; {found.removed:,} texts "
-        f"({found.removed / max(1, found.rows):.1%}) repeat another, "
-        f"{found.rows - found.removed:,} stay"
-    )
+    yield f"{clusters}; {found.removed:,} texts ({share:.1%}) repeat another, {stay:,} stay"
     for number, cluster in enumerate(found.clusters[:SHOWN], 1):
         yield f"\ncluster {number}: {len(cluster.members):,} texts"
         yield f"  stays  {_record_line(spool[cluster.representative])}"
-        others = [
-            (cosine, row)
-            for cosine, row in zip(cluster.similarities, cluster.members, strict=True)
-            if row != cluster.representative
-        ]
+        pairs = zip(cluster.similarities, cluster.members, strict=True)
+        others = [(cosine, row) for cosine, row in pairs if row != cluster.representative]
         for cosine, row in others[:SHOWN]:
             yield f"  {cosine:.3f}  {_record_line(spool[row])}"
         if len(others) > SHOWN:
@@ -297,33 +253,31 @@ def _json_lines(found: Found, spool: Spool, numbers: str) -> Iterator[str]:
 
 
 def _tsv_lines(found: Found, spool: Spool) -> Iterator[str]:
-    """Yield a header and a line for each member, in cells that `escaped` made."""
+    """Yield a header and a line for each member."""
     yield "\t".join(COLUMNS)
     for number, cluster in enumerate(found.clusters, 1):
         for row, cosine in zip(cluster.members, cluster.similarities, strict=True):
-            represents = str(int(row == cluster.representative))
-            cells = [str(number), represents, f"{cosine:.6f}", str(row)]
-            cells += [escaped(value) for value in _brief(spool[row]).values()]
-            yield "\t".join(cells)
+            represents = int(row == cluster.representative)
+            cells = _cells(_brief(spool[row]))
+            yield f"{number}\t{represents}\t{cosine:.6f}\t{row}\t{cells}"
 
 
 def write_kept(found: Found, spool: Spool, format: str, file: TextIO) -> None:
     """Write the records that stay, whole and in their order, as "jsonl" or "tsv"."""
     if format == "tsv":
         file.write("\t".join(FIELDS) + "\n")
-    for row in found.kept():
-        record = spool[row]
-        if format == "tsv":
-            file.write("\t".join(escaped(record[name]) for name in FIELDS) + "\n")
-        else:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    for record in map(spool.__getitem__, found.kept()):
+        line = _cells(record) if format == "tsv" else json.dumps(record, ensure_ascii=False)
+        file.write(line + "\n")
+
+
+def _cells(record: Record) -> str:
+    return "\t".join(map(escaped, record.values()))
 
 
 def escaped(text: str) -> str:
     r"""Return ``text`` as a cell: ``\\``, ``\t``, ``\n``, ``\r``, other controls as ``\x1b``."""
-    if text.isprintable() and "\\" not in text:
-        return text
-    return _CONTROLS.sub(lambda found: _ESCAPES.get(found[0], f"\\x{ord(found[0]):02x}"), text)
+    return text.translate(_ESCAPES)
 
 
 def first_words(text: str, longest: int = FIRST_WORDS) -> str:

@@ -10,7 +10,7 @@ import tempfile
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,7 +26,8 @@ Rows = npt.NDArray[np.int64]
 Numbers = tuple[str, ...]
 Record = dict[str, str]
 
-DIFFER, IGNORE = NUMBERS = ("differ", "ignore")
+DIFFER = "differ"
+NUMBERS = (DIFFER, "ignore")
 FIELDS = ("source", "key", "title", "text")  # of a record
 # Bytes of a digest: among 10^9 texts, two different ones share one with probability 1e-21.
 DIGEST_SIZE = 16
@@ -42,8 +43,8 @@ _DIGITS = re.compile(r"\d+")
 def normalize(text: str) -> str:
     """Return ``text`` as it is compared, without differences that are only typesetting.
 
-    These are Unicode's compatibility forms (NFKC), case, kinds of quotation marks and dashes, white
-    space and invisible characters. Words, numbers and punctuation stay.
+    These are compatibility forms (NFKC), case, kinds of quotation marks and dashes, white space and
+    invisible characters.
     """
     if not text.isascii():
         text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).translate(_FOLDED)
@@ -59,39 +60,30 @@ def digest(text: str) -> bytes:
 
 
 def numbers(text: str) -> Numbers:
-    """Return the runs of digits in the normal form of ``text``, sorted.
+    """Return the runs of digits in the normal form of ``text``, sorted, without leading zeros.
 
-    Punctuation is removed first, so that 1,000 is 1000 and 2.5 is 25 (which is what a feed that
-    drops punctuation makes of it). Leading zeros do not count. Numbers in words, such as "three
-    dead" and "seven dead", are left to the model.
+    Punctuation is removed first: 1,000 is 1000 and 2.5 is 25, as in feeds without punctuation.
     """
     found = _DIGITS.findall(_PUNCTUATION.sub("", normalize(text)))
     return tuple(sorted(digits.lstrip("0") or "0" for digits in found))
 
 
 def contradict(one: Numbers, other: Numbers) -> bool:
-    """Return whether each side has a number, as often as it has it, that the other one lacks.
+    """Return whether each side has a number that the other one has not, or not as often.
 
-    A truncated end removes numbers and boilerplate adds some: on one side only, which is no
-    contradiction. A changed number is missing on both sides.
+    A truncated end removes numbers and boilerplate adds some, both on one side only.
     """
-    if one == other:
-        return False
     ours, theirs = Counter(one), Counter(other)
     return bool(ours - theirs) and bool(theirs - ours)
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Rows that say the same: the one that represents them, and all in ascending order.
-
-    ``similarities`` are the members' cosines with the representative, 1.0 for itself and for its
-    exact duplicates; none is below the threshold.
-    """
+    """Rows that say the same, and the one that represents them."""
 
     representative: int
-    members: tuple[int, ...]
-    similarities: tuple[float, ...]
+    members: tuple[int, ...]  # ascending, the representative among them
+    similarities: tuple[float, ...]  # cosines with the representative, none below the threshold
 
 
 @contextlib.contextmanager
@@ -115,9 +107,6 @@ class Spool:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115
         self._starts = array("q", [0])
 
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
     def append(self, value: Any) -> None:
         """Add one value."""
         raw = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
@@ -125,14 +114,10 @@ class Spool:
             self._file.write(raw)
         self._starts.append(self._starts[-1] + len(raw))
 
-    def finish(self) -> None:
-        """Make what was appended readable."""
-        with disk_errors():
-            self._file.flush()
-
     def __getitem__(self, number: int) -> Any:
         start, end = self._starts[number], self._starts[number + 1]
-        self._file.seek(start)
+        with disk_errors():  # the first read writes what is still in the buffer
+            self._file.seek(start)
         return json.loads(self._file.read(end - start))
 
     def __enter__(self) -> Self:
@@ -143,46 +128,30 @@ class Spool:
             self._file.close()
 
 
-class Collector:
-    """Puts values into a spool and notes the digest of each one's text."""
-
-    def __init__(self, spool: Spool) -> None:
-        self.spool = spool
-        self._digests = bytearray()
-        self._empty: list[int] = []
-
-    def append(self, value: Any, text: str) -> None:
-        """Add one value, of which ``text`` is compared."""
-        found = digest(text)
-        if not found:
-            self._empty.append(len(self.spool))
-        self.spool.append(value)
-        self._digests += found or bytes(DIGEST_SIZE)
-
-    def finish(self) -> Copies:
-        """Return which rows are copies of which."""
-        self.spool.finish()
-        return Copies(bytes(self._digests), np.array(self._empty, np.int64))
+def collect(values: Iterable[Any], spool: Spool) -> Copies:
+    """Put ``values`` into ``spool``; return which of them are copies of which."""
+    digests = bytearray()
+    for value in values:
+        spool.append(value)
+        digests += digest(spool.text_of(value)) or bytes(DIGEST_SIZE)
+    return Copies(digests)
 
 
 class Copies:
-    """``rows`` rows, of which ``distinct`` are the first of their kind, ascending, int64 [u]."""
+    """``rows`` rows, of which ``distinct`` are the first of their kind, ascending, int64 [u].
 
-    def __init__(self, digests: bytes, empty: Rows) -> None:
+    ``digests`` are those of all rows, zeros for an ``empty`` one.
+    """
+
+    def __init__(self, digests: bytearray) -> None:
         halves = np.frombuffer(digests, "<u8").reshape(-1, 2)
-        self.rows, self.empty = len(halves), len(empty)
         order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: the first row stays first
-        if self.empty:
-            order = order[~np.isin(order, empty)]
-        ordered = halves[order]
-        new = np.ones(len(order), np.bool_)
-        new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-        starts = np.flatnonzero(new)
-        firsts = order[starts]
-        by_row = np.argsort(firsts, kind="stable")
-        self.distinct: Rows = firsts[by_row]
-        self._order = order
-        self._starts = starts[by_row]
+        order = order[halves[order].any(axis=1)]
+        starts = np.flatnonzero(np.diff(halves[order], axis=0, prepend=np.uint64(0)).any(axis=1))
+        by_row = np.argsort(order[starts])
+        self.rows, self.empty = len(halves), len(halves) - len(order)
+        self.distinct: Rows = order[starts][by_row]
+        self._order, self._starts = order, starts[by_row]
         self._sizes = np.diff(starts, append=len(order))[by_row]
 
     @property
@@ -196,25 +165,19 @@ class Copies:
         rows: list[int] = self._order[start : start + self._sizes[number]].tolist()
         return rows
 
-    def spread(self, clusters: Iterable[Cluster]) -> tuple[Cluster, ...]:
+    def spread(self, clusters: Sequence[Cluster]) -> tuple[Cluster, ...]:
         """Return ``clusters`` of distinct rows as clusters of all rows, the largest first.
 
         Those of equal size are in the order of their first rows.
         """
-        found, seen = [], np.zeros(len(self.distinct), np.bool_)
-        for cluster in clusters:
-            seen[list(cluster.members)] = True
-            members = sorted(
-                (row, cosine)
-                for number, cosine in zip(cluster.members, cluster.similarities, strict=True)
-                for row in self.of(number)
-            )
+        repeated, spread = set(np.flatnonzero(self._sizes > 1).tolist()), []
+        alone = repeated.difference(*(cluster.members for cluster in clusters))
+        for cluster in [*clusters, *(Cluster(number, (number,), (1.0,)) for number in alone)]:
+            pairs = zip(cluster.members, cluster.similarities, strict=True)
+            members = sorted((row, cosine) for number, cosine in pairs for row in self.of(number))
             rows, cosines = zip(*members, strict=True)
-            found.append(Cluster(int(self.distinct[cluster.representative]), rows, cosines))
-        for number in np.flatnonzero((self._sizes > 1) & ~seen):
-            same = self.of(int(number))
-            found.append(Cluster(same[0], tuple(same), (1.0,) * len(same)))
-        return tuple(sorted(found, key=lambda one: (-len(one.members), one.members[0])))
+            spread.append(Cluster(int(self.distinct[cluster.representative]), rows, cosines))
+        return tuple(sorted(spread, key=lambda one: (-len(one.members), one.members[0])))
 
 
 def to_record(document: Document) -> Record:

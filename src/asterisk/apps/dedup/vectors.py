@@ -1,24 +1,21 @@
 """int8 vectors, and every pair of them from a threshold on without the matrix of all cosines.
 
-A dot product of whole numbers below 2^24 is exact in float32 whatever the order of its sum, so that
-neither the block a pair is compared in nor the number of threads can move it across a threshold.
-
-Most of the work is saved exactly: rows are rotated so that their variance is in the first
-components (a rotation changes no dot product), and by Cauchy and Schwarz
+A dot product of whole numbers below 2^24 is exact in float32 whatever the order of its sum: blocks
+and threads change no pair. Rows are rotated so that their variance is in the first components, and
+only pairs for which this bound for unit vectors (Cauchy and Schwarz), one dot product of k + 1
+numbers, reaches the threshold have their true cosine computed::
 
     cos(a, b)  <=  a[:k] · b[:k]  +  |a[k:]| · |b[k:]|
-
-for unit vectors, which is one dot product of k + 1 numbers. Only pairs for which this bound reaches
-the threshold have their true cosine computed.
 """
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 import numpy as np
@@ -53,13 +50,11 @@ CELL_BLOCK = 8_192
 class RowBuffer:
     """An array [n, d] appended in blocks; beyond ``limit`` bytes in a mapped temporary file.
 
-    The file has no name and so cannot be left behind. It is only ever read through the map: writing
-    through one ends the process when the disk is full.
+    The map is only read: writing through one ends the process when the disk is full.
     """
 
     def __init__(self, dtype: npt.DTypeLike, limit: int = IN_MEMORY) -> None:
-        self._dtype = np.dtype(dtype)
-        self._limit = limit
+        self._dtype, self._limit = np.dtype(dtype), limit
         self._blocks: list[npt.NDArray[Any]] = []
         self._bytes = 0
         self._file: Any = None
@@ -79,9 +74,9 @@ class RowBuffer:
     def finish(self, columns: int) -> npt.NDArray[Any]:
         """Return all rows, [n, ``columns``], read-only if they are in a file."""
         if self._file is None:
-            rows = np.concatenate(self._blocks) if self._blocks else None
+            rows = np.concatenate([np.empty((0, columns), self._dtype), *self._blocks])
             self._blocks = []
-            return np.empty((0, columns), self._dtype) if rows is None else rows
+            return rows
         with disk_errors():
             self._file.flush()
         self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -97,8 +92,7 @@ class RowBuffer:
 class Vectors:
     """int8 rows [n, d] with their squared lengths; a row of zeros has cosine 0 with all others.
 
-    ``release`` lets go of the pages that reading mapped rows has brought in. UsageError for rows of
-    another type or shape, or too wide to be exact.
+    ``release`` lets go of mapped pages. UsageError for another type or shape, or too wide rows.
     """
 
     def __init__(
@@ -109,7 +103,7 @@ class Vectors:
         self.rows, self.release = rows, release
         self.squares = np.empty(len(rows))
         for start in range(0, len(rows), CHUNK):
-            wide = rows[start : start + CHUNK].astype(np.float32)
+            wide = self._floats(slice(start, start + CHUNK))
             self.squares[start : start + CHUNK] = np.einsum("nd,nd->n", wide, wide)
             release()
 
@@ -125,38 +119,31 @@ class Vectors:
         out = np.empty(len(first))
         for start in range(0, len(first), CHUNK):
             i, j = first[start : start + CHUNK], second[start : start + CHUNK]
-            dots = np.einsum(
-                "nd,nd->n", self.rows[i].astype(np.float32), self.rows[j].astype(np.float32)
-            )
+            dots = np.einsum("nd,nd->n", self._floats(i), self._floats(j))
             squares = np.maximum(self.squares[i] * self.squares[j], 1.0)
             out[start : start + CHUNK] = dots / np.sqrt(squares)
         return out
 
     def between(self, first: Rows, second: Rows) -> Cosines:
         """Return the cosine of each of ``first`` with each of ``second``, float64 [a, b]."""
-        dots = self.rows[first].astype(np.float32) @ self.rows[second].astype(np.float32).T
+        dots = self._floats(first) @ self._floats(second).T
         squares = np.multiply.outer(self.squares[first], self.squares[second])
         found: Cosines = dots / np.sqrt(np.maximum(squares, 1.0))
         return found
 
-    def near(self, threshold: float, first: Rows, second: Rows) -> tuple[Rows, Rows, Cosines]:
-        """Return those pairs whose cosine is at least ``threshold``, and their cosines."""
-        cosines = self.of_pairs(first, second)
-        near = cosines >= threshold
-        return first[near], second[near], cosines[near]
-
     def unit(self, rows: slice) -> Floats:
         """Return some rows at unit length, float32 [rows, d]."""
-        lengths = self.lengths(rows).astype(np.float32)
-        unit: Floats = self.rows[rows].astype(np.float32) / lengths[:, None]
+        unit: Floats = self._floats(rows) / self.lengths(rows).astype(np.float32)[:, None]
         return unit
+
+    def _floats(self, rows: Rows | slice) -> Floats:
+        return self.rows[rows].astype(np.float32)
 
 
 def bound_vectors(vectors: Vectors, leading: int = LEADING) -> tuple[RowBuffer, Floats]:
     """Return float32 [n, k + 1] rows whose dot products are no less than the vectors' cosines.
 
-    They are ``leading`` components and the length of the rest, of each unit vector after the
-    rotation; the buffer holds their pages.
+    They are ``leading`` components and the length of the rest, of each rotated unit vector.
     """
     step = max(1, len(vectors) // ROTATION_SAMPLE)
     sample = vectors.unit(slice(None, ROTATION_SAMPLE * step, step)).astype(np.float64)
@@ -186,54 +173,42 @@ def compare(
 ) -> None:
     """Call ``take`` with the pairs whose bound reaches ``threshold``, int64 [·] twice.
 
-    Each pair comes once, with the smaller row first, from one of ``threads`` threads. ``rows``
-    restricts it to some rows. A pair may be left out where ``find`` gives both its rows the same
-    number: in a crowd of near-duplicates that are connected as they come, almost every pair is.
-    ``on_compared`` is called with the number of row comparisons made. What a thread raises is
-    raised.
+    Each pair comes once, with the smaller row first, from one of ``threads`` threads, of some
+    ``rows`` or of all. It may be left out where ``find`` gives both its rows the same number.
+    ``on_compared`` is called with the number of row comparisons made.
     """
     rows = np.arange(len(bounds)) if rows is None else rows
     blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
-    tasks = ((i, j) for i in range(len(blocks)) for j in range(i, len(blocks)))
-    lock, failed = threading.Lock(), threading.Event()
+    tasks = itertools.combinations_with_replacement(blocks, 2)
+    lock, stop = threading.Lock(), threading.Event()
 
     def work() -> None:
         products = np.empty(BLOCK * BLOCK, np.float32)
-        row_of_blocks, left = -1, bounds[:0]
-        try:
-            while not failed.is_set():
-                with lock:
-                    task = next(tasks, None)
-                if task is None:
-                    return
-                first, second = blocks[task[0]], blocks[task[1]]
-                if task[0] != row_of_blocks:
-                    row_of_blocks, left = task[0], bounds[first]
-                    release()
-                if find is None or np.ptp(np.concatenate([find(first), find(second)])):
-                    space = products[: len(first) * len(second)].reshape(len(first), len(second))
-                    reached = np.matmul(left, bounds[second].T, out=space) >= threshold - MARGIN
-                    if first is second:
-                        reached = np.triu(reached, 1)
-                    for one, other in _candidates(reached, first, second, find):
-                        take(np.minimum(one, other), np.maximum(one, other))
-                with lock:
-                    on_compared(len(first) * len(second))
-        except BaseException:
-            failed.set()
-            raise
+        while not stop.is_set():
+            with lock:
+                task = next(tasks, None)
+            if task is None:
+                return
+            first, second = task
+            if first is second:  # the first task of each row of blocks
+                release()
+            if find is None or np.ptp(find(np.concatenate(task))):
+                space = products[: len(first) * len(second)].reshape(len(first), len(second))
+                np.matmul(bounds[first], bounds[second].T, out=space)
+                reached = space >= threshold - MARGIN
+                if first is second:
+                    reached = np.triu(reached, 1)
+                for one, other in _candidates(reached, first, second, find):
+                    take(np.minimum(one, other), np.maximum(one, other))
+            with lock:
+                on_compared(len(first) * len(second))
 
-    if threads < 2 or len(blocks) < 2:
-        work()
-        return
     with ThreadPoolExecutor(threads) as pool:
-        jobs = [pool.submit(work) for _ in range(threads)]
         try:
-            for job in jobs:
+            for job in as_completed([pool.submit(work) for _ in range(threads)]):
                 job.result()
-        except BaseException:
-            failed.set()
-            raise
+        finally:
+            stop.set()
 
 
 def _candidates(
@@ -252,40 +227,15 @@ def _candidates(
             yield first[i + start], second[j]
 
 
-def pairs(
-    vectors: Vectors, threshold: float, *, threads: int = 1, leading: int = LEADING
-) -> tuple[Rows, Rows, Cosines]:
-    """Return all pairs i < j whose cosine is at least ``threshold``, in order, and their cosines.
-
-    They are all in memory at once: for clusters use what connects them as they come.
-    """
-    found: list[tuple[Rows, Rows, Cosines]] = []
-    buffer, bounds = bound_vectors(vectors, leading)
-    compare(
-        bounds,
-        threshold,
-        lambda first, second: found.append(vectors.near(threshold, first, second)),
-        threads=threads,
-        release=buffer.release,
-    )
-    if not found:
-        none = np.empty(0, np.int64)
-        return none, none, np.empty(0)
-    first, second, cosines = (np.concatenate(part) for part in zip(*found, strict=True))
-    order = np.lexsort((second, first))
-    return first[order], second[order], cosines[order]
-
-
-def cells(bounds: Floats, *, cell: int = CELL, seed: int = 0) -> Iterator[Rows]:
+def cells(bounds: Floats, *, cell: int = CELL) -> Iterator[Rows]:
     """Yield the rows of each cell, ascending, int64 [·]; every row is in `CELLS_PER_ROW` of them.
 
     An inverted file (Jégou, Douze and Schmid, 2011): k-means on a sample of the rows, and each row
-    in the few cells whose centres are nearest to it. Two near-duplicates are compared if they share
-    a cell; how seldom they share none is measured, see benchmarks/results. ``bounds`` is float32
-    [n, d] of unit length or a little less, in memory or mapped.
+    in the few cells whose centres are nearest to it. Near-duplicates seldom share no cell, see
+    benchmarks/results. ``bounds`` is float32 [n, d] of unit length or a little less.
     """
     count = max(CELLS_PER_ROW, -(-len(bounds) // cell))
-    centres = _centres(bounds, count, seed)
+    centres = _centres(bounds, count)
     nearest = np.empty((len(bounds), CELLS_PER_ROW), np.int16 if count < 1 << 15 else np.int32)
     for start in range(0, len(bounds), CELL_BLOCK):
         products = bounds[start : start + CELL_BLOCK] @ centres.T
@@ -294,23 +244,19 @@ def cells(bounds: Floats, *, cell: int = CELL, seed: int = 0) -> Iterator[Rows]:
     flat = nearest.reshape(-1)
     order = np.argsort(flat, kind="stable").astype(np.int64 if flat.size >> 31 else np.int32)
     ends = np.cumsum(np.bincount(flat, minlength=count))
-    for start, end in zip([0, *ends[:-1]], ends, strict=True):
-        yield order[start:end].astype(np.int64) // CELLS_PER_ROW
+    for rows in np.split(order, ends[:-1]):
+        yield rows.astype(np.int64) // CELLS_PER_ROW
 
 
-def _centres(bounds: Floats, count: int, seed: int) -> Floats:
+def _centres(bounds: Floats, count: int) -> Floats:
     """Return unit vectors, float32 [count, d], by spherical k-means on a sample."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     size = min(len(bounds), count * CENTRE_SAMPLE)
     rows = np.asarray(bounds[np.sort(random.choice(len(bounds), size, replace=False))])
     centres = rows[random.choice(len(rows), count, replace=len(rows) < count)]
     for _ in range(ROUNDS):
-        own = np.concatenate(
-            [
-                (rows[start : start + CELL_BLOCK] @ centres.T).argmax(axis=1)
-                for start in range(0, len(rows), CELL_BLOCK)
-            ]
-        )
+        blocks = np.split(rows, range(CELL_BLOCK, len(rows), CELL_BLOCK))
+        own = np.concatenate([(block @ centres.T).argmax(axis=1) for block in blocks])
         order = np.argsort(own, kind="stable")
         used, starts = np.unique(own[order], return_index=True)
         sums = np.add.reduceat(rows[order], starts, axis=0)

@@ -41,31 +41,12 @@ _REASONS = {408: "timeout", 413: "body_too_large", 429: "rate_limit_exceeded", 5
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """What is served, and to whom."""
-
-    models: tuple[str, ...]  # names that a request may give; the first is the model's own
-    format: str
-    fingerprint: str
-    created: int  # seconds since 1970
-    token: bytes | None = None
-    cors_origins: Sequence[str] = ()
-    strict: bool = False
-    token_ids: bool = False
-
-
 class VectorRoute:
     """An endpoint whose answer is made from vectors: ``parse`` reads a body, ``finish`` writes."""
 
-    def __init__(
-        self,
-        service: Service,
-        parse: Callable[[bytes, api.Rules], Any],
-        finish: Callable[[Any, Job], list[bytes]],
-    ) -> None:
-        self.service = service
-        self.parse = parse
-        self.finish = finish
+    service: Service
+    parse: Callable[[bytes, api.Rules], api.EncodeRequest]
+    finish: Callable[[Any, Job], list[bytes]]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -79,14 +60,13 @@ class VectorRoute:
     ) -> list[bytes]:
         service, start = self.service, time.monotonic()
         try:
-            with service.bodies.reserve() as held:
-                body = await service.body(scope, receive, held)
+            with service.bodies.reserve() as inbound:
+                body = await service.body(scope, receive, inbound)
                 request = self.parse(body, service.rules)
                 del body
-                encode = getattr(request, "encode", request)
-                if not reservation.grow(encode.answer_size, allow_first=True):
+                if not reservation.grow(request.answer_size, allow_first=True):
                     raise ApiError(429, "Too many answers are under way or not read yet.")
-                job = await service.embed(encode, receive)
+                job = await service.embed(request, receive)
             parts = self.finish(request, job)
         except (ApiError, ClientDisconnect):
             raise
@@ -102,22 +82,18 @@ def access_control(app: ASGIApp, service: Service, token: bytes | None) -> ASGIA
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
         responder, path = app, scope["path"]
-        authorization = dict(scope["headers"]).get(b"authorization", b"")
+        scheme, _, given = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
+        # The comparison's time says nothing about the token.
+        wrong = scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), token or b"")
         if path == "/health":
             pass
         elif service.connections() > service.limits.connections:
             responder = ApiError(503, "Too many connections.").response(path)
-        elif token is not None and not _carries(token, authorization):
+        elif token is not None and wrong:
             responder = ApiError(401, "Incorrect API key provided.").response(path)
         await responder(scope, receive, send)
 
     return respond
-
-
-def _carries(token: bytes, authorization: bytes) -> bool:
-    """Return whether a header's value has ``token``, in a time that says nothing about it."""
-    scheme, _, given = authorization.partition(b" ")
-    return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), token)
 
 
 def request_counter(app: ASGIApp, service: Service) -> ASGIApp:
@@ -152,10 +128,11 @@ def request_counter(app: ASGIApp, service: Service) -> ASGIApp:
     return respond
 
 
-def application(service: Service, served: Served) -> ASGIApp:
-    """Return the application."""
-    entry = {"object": "model", "created": served.created, "owned_by": "asterisk"}
+def application(service: Service, token: bytes | None, cors_origins: Sequence[str]) -> ASGIApp:
+    """Return the application, for who has the ``token``, and for web pages of ``cors_origins``."""
+    entry = {"object": "model", "created": int(time.time()), "owned_by": "asterisk"}
     entries = {name: {"id": name, **entry} for name in service.rules.names()}
+    own = service.rules.models[0]
 
     async def models(_: Request) -> Response:
         return _json({"object": "list", "data": list(entries.values())})
@@ -171,69 +148,57 @@ def application(service: Service, served: Served) -> ASGIApp:
         return _json({"status": "ok"})
 
     async def metrics(_: Request) -> Response:
-        headers = {"content-type": CONTENT_TYPE_PLAIN_0_0_4}
-        return Response(service.metrics.render(), headers=headers)
+        content_type = {"content-type": CONTENT_TYPE_PLAIN_0_0_4}
+        return Response(service.metrics.render(), headers=content_type)
 
     def embeddings(_: api.EncodeRequest, job: Job) -> list[bytes]:
-        model = json.dumps(served.models[0]).encode()
         usage = b'{"prompt_tokens":%d,"total_tokens":%d}' % (job.tokens, job.tokens)
-        tail = b'],"model":%b,"usage":%b}\n' % (model, usage)
+        tail = b'],"model":%b,"usage":%b}\n' % (json.dumps(own).encode(), usage)
         return [b'{"object":"list","data":[', *job.entries, tail]
 
     def embed(_: api.EncodeRequest, job: Job) -> list[bytes]:
         return [b"[", *job.entries, b"]\n"]
 
     def rerank(request: api.RerankRequest, job: Job) -> list[bytes]:
-        answer = {
-            "model": served.models[0],
-            "results": _ranked(request, job.entries, service.rules.dimensions),
-            "usage": {"prompt_tokens": job.tokens, "total_tokens": job.tokens},
-        }
+        """Sort the documents by their cosines with the query, which is the last vector."""
+        vectors = np.frombuffer(b"".join(job.entries), np.float32).reshape(len(job.entries), -1)
+        scores = similarity(vectors[-1:], vectors[:-1])[0]
+        results: list[dict[str, object]] = []
+        for index in np.argsort(-scores, kind="stable")[: request.top_n].tolist():
+            score = min(1.0, float(scores[index]))  # rounding may go beyond
+            results.append({"index": index, "relevance_score": score})
+            if request.return_documents:
+                results[-1]["document"] = {"text": request.documents[index]}
+        usage = {"prompt_tokens": job.tokens, "total_tokens": job.tokens}
+        answer = {"model": own, "results": results, "usage": usage}
         return [json.dumps(answer, ensure_ascii=False).encode(errors="replace")]
 
-    middleware = [Middleware(access_control, service=service, token=served.token)]
-    if served.cors_origins:
+    middleware = [Middleware(access_control, service=service, token=token)]
+    if cors_origins:
         cors = Middleware(
             CORSMiddleware,
-            allow_origins=served.cors_origins,
+            allow_origins=cors_origins,
             allow_methods=("GET", "POST"),
             allow_headers=("*",),
             allow_private_network=True,
         )
         middleware.insert(0, cors)  # so that refusals carry its headers, too
-    vectors: Sequence[tuple[str, Any, Any]] = (
-        ("/v1/embeddings", api.parse_embeddings, embeddings),
-        ("/v1/rerank", api.parse_rerank, rerank),
-        ("/embed", api.parse_embed, embed),
-    )
-    routes = [
-        *(
-            Route(path, VectorRoute(service, parse, finish), methods=["POST"])
-            for path, parse, finish in vectors
-        ),
-        Route("/v1/models", models),
-        Route("/v1/models/{name:path}", model),
-        Route("/health", health),
-        Route("/metrics", metrics),
-    ]
+    post = {
+        "/v1/embeddings": VectorRoute(service, api.parse_embeddings, embeddings),
+        "/v1/rerank": VectorRoute(service, api.parse_rerank, rerank),
+        "/embed": VectorRoute(service, api.parse_embed, embed),
+    }
+    get = {
+        "/v1/models": models,
+        "/v1/models/{name:path}": model,
+        "/health": health,
+        "/metrics": metrics,
+    }
+    routes = [Route(path, route, methods=["POST"]) for path, route in post.items()]
+    routes += [Route(path, route) for path, route in get.items()]
     handlers = {ApiError: _api_error, HTTPException: _http_error, ClientDisconnect: _hung_up}
     starlette = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
     return request_counter(starlette, service)
-
-
-def _ranked(
-    request: api.RerankRequest, entries: Sequence[bytes], size: int
-) -> list[dict[str, object]]:
-    """Return a reranker's results: cosines of the documents with the query, the best first."""
-    vectors = np.frombuffer(b"".join(entries), np.float32).reshape(-1, size)
-    scores = similarity(vectors[-1:], vectors[:-1])[0]
-    results: list[dict[str, object]] = []
-    for index in np.argsort(-scores, kind="stable")[: request.top_n].tolist():
-        score = min(1.0, float(scores[index]))  # rounding may go beyond
-        results.append({"index": index, "relevance_score": score})
-        if request.return_documents:
-            results[-1]["document"] = {"text": request.documents[index]}
-    return results
 
 
 async def _api_error(request: Request, failure: ApiError) -> Response:
@@ -242,9 +207,11 @@ async def _api_error(request: Request, failure: ApiError) -> Response:
 
 async def _http_error(request: Request, failure: HTTPException) -> Response:
     asked = f"{request.method} {request.scope['path'][:200]}"
-    if failure.status_code == 405:
-        return ApiError(405, f"Not allowed: {asked}.", headers=failure.headers).response("")
-    return ApiError(404, f"Unknown request URL: {asked}.", code="unknown_url").response("")
+    if failure.status_code != 405:
+        return ApiError(404, f"Unknown request URL: {asked}.", code="unknown_url").response("")
+    response = ApiError(405, f"Not allowed: {asked}.").response("")
+    response.headers.update(failure.headers or {})
+    return response
 
 
 async def _hung_up(_: Request, _failure: ClientDisconnect) -> None:

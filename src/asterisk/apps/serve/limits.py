@@ -37,15 +37,13 @@ def with_reserve(need: int) -> int:
 
 
 def limits_for(size: int | None) -> Limits:
-    """Return the bounds for requests that may take ``size`` bytes, None for the default ones.
-
-    A character of a body can come to take four bytes, and exist twice: half of the size is for
-    bodies. A text in an answer takes about 4 KiB, and answers have a bit more than a quarter, so
-    that two to the longest list fit. What a connection's client does not read is up to 96 KiB more.
-    """
+    """Return the bounds for requests that may take ``size`` bytes, None for the default ones."""
     default = Limits()
     if size is None:
         return default
+    # A character of a body can come to take four bytes, and exist twice: half of the size is for
+    # bodies. A text in an answer takes about 4 KiB, and answers have a bit more than a quarter, so
+    # that two to the longest list fit. What a client does not read is up to 96 KiB a connection.
     return Limits(
         body=min(default.body, size // 32),
         bodies=min(default.bodies, size // 16),
@@ -56,16 +54,16 @@ def limits_for(size: int | None) -> Limits:
     )
 
 
+@dataclass(slots=True)
 class ByteBudget:
     """At most ``limit`` bytes of one kind, held by all requests; for the event loop's thread."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.held = 0
+    limit: int
+    reserved: int = 0
 
     @contextmanager
     def reserve(self) -> Iterator[Reservation]:
-        """Give one request a reservation, empty at first and released in the end."""
+        """Give one request a reservation, released in the end."""
         reservation = Reservation(self)
         try:
             yield reservation
@@ -73,25 +71,25 @@ class ByteBudget:
             reservation.resize(0)
 
 
+@dataclass(slots=True)
 class Reservation:
     """What one request holds of a budget: ``size`` bytes."""
 
-    def __init__(self, budget: ByteBudget) -> None:
-        self.size = 0
-        self._budget = budget
+    budget: ByteBudget
+    size: int = 0
 
     def grow(self, size: int, *, allow_first: bool = False) -> bool:
         """Reserve ``size`` more bytes; False if they are not free.
 
         With ``allow_first`` a request that is alone may exceed the limit.
         """
-        budget = self._budget
-        if budget.held + size > budget.limit and not (allow_first and not budget.held):
-            return False
-        self.resize(self.size + size)
-        return True
+        free = self.budget.reserved + size <= self.budget.limit
+        if free or (allow_first and not self.budget.reserved):
+            self.resize(self.size + size)
+            return True
+        return False
 
     def resize(self, size: int) -> None:
         """Hold ``size`` bytes from now on."""
-        self._budget.held += size - self.size
+        self.budget.reserved += size - self.size
         self.size = size

@@ -12,7 +12,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from uvicorn.config import Config
 from uvicorn.server import Server
 
 from asterisk.apps.serve.api import Rules
-from asterisk.apps.serve.app import Served, application
+from asterisk.apps.serve.app import application
 from asterisk.apps.serve.limits import Limits
 from asterisk.apps.serve.service import Metrics, Service, Workers
 from asterisk.common.errors import UsageError
@@ -41,13 +41,33 @@ _SWITCH = 0.0005  # seconds: a worker that waits for the interpreter is a reques
 def serve(
     runtime: Runtime,
     listener: socket.socket,
-    served: Served,
     limits: Limits,
+    models: Sequence[str],
     *,
     threads: int,
     on_long: OnLong,
+    token: bytes | None = None,
+    cors_origins: Sequence[str] = (),
+    strict: bool = False,
+    token_ids: bool = False,
 ) -> int:
-    """Serve until a signal says stop; return the exit status: 0, or 130 for an interrupt."""
+    """Serve until a signal says stop; return the exit status: 0, or 130 for an interrupt.
+
+    See `Rules` and `application`; ``threads`` embed, and ``on_long`` is for requests without it.
+    """
+    tokenizer = runtime.tokenizer
+    special = (tokenizer.pad_id, *tokenizer.prefix, *tokenizer.suffix)
+    rules = Rules(
+        models=models,
+        dimensions=runtime.config.embedding_size,
+        tokens=tokenizer.vocab_size,
+        texts=limits.texts,
+        special=frozenset(number for number in special if number is not None),
+        prompts=runtime.prompts,
+        default_prompt=runtime.prompt(),
+        strict=strict,
+        token_ids=token_ids,
+    )
     limits = replace(limits, connections=_connections(limits.connections))
     sys.setswitchinterval(_SWITCH)
     signals: list[int] = []
@@ -56,12 +76,12 @@ def serve(
         signal.signal(number, lambda number, _: signals.append(number))
 
     async def main() -> None:
-        about = {"model": served.models[0], "format": served.format}
-        metrics = Metrics({**about, "fingerprint": served.fingerprint})
+        about = {"model": models[0], "format": runtime.format, "fingerprint": runtime.fingerprint}
+        metrics = Metrics(about)
         workers = Workers(runtime, threads, limits.queue, on_long)
-        service = Service(workers, _rules(runtime, served, limits), limits, metrics)
+        service = Service(workers, rules, limits, metrics)
         config = Config(
-            application(service, served),
+            application(service, token, cors_origins),
             http="h11",  # uvicorn's other reader drops the body of a request for HTTP/2
             ws="none",
             lifespan="off",
@@ -77,17 +97,18 @@ def serve(
             h11_max_incomplete_event_size=LONGEST_HEAD,
         )
         server = Server(config)
-        service.connections = lambda: len(server.server_state.connections)
+        state = server.server_state
+        service.connections = lambda: len(state.connections)
         metrics.gauge("asterisk_connections", "Open connections.", service.connections)
         asyncio.get_running_loop().set_exception_handler(_print_failure)
         supervisor = asyncio.ensure_future(_supervise(server, listener, limits, metrics, signals))
         await server.serve(sockets=[listener])
         await supervisor
-        if tasks := list(server.server_state.tasks):
+        if tasks := list(state.tasks):
             for task in tasks:
                 task.cancel()  # it answers 503 if its answer has not begun
             await asyncio.wait(tasks, timeout=_LAST)
-        for connection in list(server.server_state.connections):
+        for connection in list(state.connections):
             connection.transport.abort()
         await asyncio.sleep(0)  # which closes them
         if service.cut_short:
@@ -97,22 +118,6 @@ def serve(
 
     asyncio.run(main())
     return 130 if signal.SIGINT in signals else 0
-
-
-def _rules(runtime: Runtime, served: Served, limits: Limits) -> Rules:
-    tokenizer = runtime.tokenizer
-    padding = () if tokenizer.pad_id is None else (tokenizer.pad_id,)
-    return Rules(
-        models=served.models,
-        dimensions=runtime.config.embedding_size,
-        tokens=tokenizer.vocab_size,
-        texts=limits.texts,
-        special=frozenset((*padding, *tokenizer.prefix, *tokenizer.suffix)),
-        prompts=runtime.prompts,
-        default_prompt=runtime.prompt(),
-        strict=served.strict,
-        token_ids=served.token_ids,
-    )
 
 
 async def _supervise(
@@ -136,9 +141,8 @@ def _sweep(
 ) -> None:
     """Cut connections whose client has done nothing for ``patience`` seconds.
 
-    uvicorn waits for ever for the head of a request once its first byte, or none at all, is there,
-    and for a client to read. ``seen`` is when each connection was last seen to go on, by
-    `time.monotonic`, and how many bytes of answers it had not taken then.
+    uvicorn itself waits for ever for a request's head and for a client to read. ``seen`` is when
+    each connection was last seen to go on, and how many bytes of answers it had not taken then.
     """
     now = time.monotonic()
     for it in seen.keys() - connections:
@@ -158,28 +162,22 @@ def _sweep(
 def _notify(state: str) -> None:
     """Send ``state`` to systemd, if it started this process; see sd_notify(3)."""
     address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address.startswith(("/", "@")):
-        return
-    if address.startswith("@"):  # an abstract socket
-        address = "\0" + address[1:]
-    with (
-        contextlib.suppress(OSError),
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as it,
-    ):
-        it.connect(address)
-        it.sendall(state.encode())
+    if address.startswith(("/", "@")):
+        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, kind) as it:
+            it.connect(address.replace("@", "\0", 1) if address[0] == "@" else address)
+            it.sendall(state.encode())
 
 
 def _connections(wanted: int) -> int:
     """Return how many connections there are descriptors for, having asked for enough."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + _RESERVED
+    kind, needed = resource.RLIMIT_NOFILE, wanted + _RESERVED
+    soft, hard = resource.getrlimit(kind)
     if soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(min(wanted, soft - _RESERVED), 1)
+            resource.setrlimit(kind, (most, hard))
+    return max(min(wanted, resource.getrlimit(kind)[0] - _RESERVED), 1)
 
 
 def _print_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -196,23 +194,28 @@ def bind_tcp(host: str, port: int) -> socket.socket:
         )[0]
         it = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as failure:
-        raise UsageError(f"cannot listen on {host}: {_reason(failure)}") from None
+        raise _cannot_listen(host, failure) from None
     try:
         it.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         it.bind(address)
         it.listen(BACKLOG)  # two may bind one address: only the first of them may listen
     except OSError as failure:
         it.close()
-        raise UsageError(f"cannot listen on {host} port {port}: {_reason(failure)}") from None
+        raise _cannot_listen(f"{host} port {port}", failure) from None
     return it
+
+
+def _cannot_listen(where: object, failure: Exception) -> UsageError:
+    reason = getattr(failure, "strerror", None) or failure
+    return UsageError(f"cannot listen on {where}: {reason}")
 
 
 @contextlib.contextmanager
 def unix_socket(path: Path) -> Iterator[socket.socket]:
     """Give a Unix socket that listens at ``path``, for this user only; UsageError if it cannot.
 
-    What a server that was killed has left there is replaced. In the end the path is removed, unless
-    another server has taken it over.
+    One that a killed server has left is replaced. In the end the path is removed, unless another
+    server has taken it over.
     """
     it = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(0o177)
@@ -223,7 +226,7 @@ def unix_socket(path: Path) -> Iterator[socket.socket]:
         it.listen(BACKLOG)
     except OSError as failure:
         it.close()
-        raise UsageError(f"cannot listen on {path}: {_reason(failure)}") from None
+        raise _cannot_listen(path, failure) from None
     finally:
         os.umask(mask)
     identity = _identity(path)
@@ -237,11 +240,12 @@ def unix_socket(path: Path) -> Iterator[socket.socket]:
 
 def _identity(path: Path) -> tuple[int, int, int] | None:
     """Return what tells the socket at ``path`` from one that replaced it, None if there is none."""
-    with contextlib.suppress(OSError):
+    try:
         it = path.lstat()
-        # The number of a socket that is gone may be given to the next, and a chmod changes ctime.
-        return it.st_dev, it.st_ino, it.st_mtime_ns
-    return None
+    except OSError:
+        return None
+    # The number of a socket that is gone may be given to the next, and a chmod changes ctime.
+    return it.st_dev, it.st_ino, it.st_mtime_ns
 
 
 def _is_left_over(path: Path) -> bool:
@@ -252,16 +256,11 @@ def _is_left_over(path: Path) -> bool:
     return False
 
 
-def _reason(failure: Exception) -> str:
-    return str(getattr(failure, "strerror", None) or failure)
-
-
 def read_token(path: Path) -> bytes:
     """Return the bearer token in ``path``, without the white space around it.
 
-    The file must be regular, belong to this user or root, and give others no permission at all. A
-    credential of systemd's may be readable by a group: that bit is the mask of the access list
-    which lets the service's own user in. UsageError for anything else.
+    UsageError unless the file is regular, belongs to this user or root, and gives others no
+    permission at all.
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -275,6 +274,8 @@ def read_token(path: Path) -> bytes:
             raise UsageError(f"{path} belongs to another user")
         folder = os.environ.get("CREDENTIALS_DIRECTORY")
         credential = folder and path.resolve().parent == Path(folder).resolve()
+        # Of a systemd credential the group's bit is the mask of the access list that lets the
+        # service's own user in.
         allowed = 0o740 if status.st_uid == 0 and credential else 0o700
         if stat.S_IMODE(status.st_mode) & ~allowed:
             raise UsageError(f"{path} must be private: chmod 600 {path}")

@@ -7,22 +7,13 @@ import contextlib
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    Info,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
-from starlette.requests import ClientDisconnect
+import prometheus_client as prometheus
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
 from asterisk.apps.serve.api import ApiError, EncodeRequest, Item, Rules
@@ -42,46 +33,36 @@ class Metrics:
     """What Prometheus reads: counts since the start; ``about`` labels what is served."""
 
     def __init__(self, about: Mapping[str, str]) -> None:
-        disable_created_metrics()
-        registry = self._registry = CollectorRegistry()
+        prometheus.disable_created_metrics()
+        registry = self._registry = prometheus.CollectorRegistry()
         labels = {name: value.encode(errors="replace").decode() for name, value in about.items()}
-        Info("asterisk", "What is served.", registry=registry).info(labels)
+        prometheus.Info("asterisk", "What is served.", registry=registry).info(labels)
 
-        def counter(name: str, help: str, *labels: str) -> Counter:
-            return Counter(f"asterisk_{name}", help, labels, registry=registry)
+        def counter(name: str, help: str, *labels: str) -> prometheus.Counter:
+            return prometheus.Counter(f"asterisk_{name}", help, labels, registry=registry)
 
-        self.requests = counter(
-            "requests",
-            "Requests answered, by path and status; 499 is a client that hung up.",
-            "path",
-            "status",
-        )
-        self.rejected = counter(
-            "rejected", "Requests and connections refused for want of room or time.", "reason"
-        )
+        answered = "Requests answered, by path and status; 499 is a client that hung up."
+        self.requests = counter("requests", answered, "path", "status")
+        refused = "Requests and connections refused for want of room or time."
+        self.rejected = counter("rejected", refused, "reason")
         self.texts = counter("texts", "Texts embedded.")
         self.tokens = counter("tokens", "Tokens embedded.")
         self.truncated = counter("truncated_texts", "Texts cut.")
         self.ignored = counter("ignored_fields", "Fields of requests that are not known here.")
-        self.seconds = Histogram(
-            "asterisk_request_seconds",
-            "From a request's head to its vectors.",
-            buckets=BUCKETS,
-            registry=registry,
-        )
-        ProcessCollector(registry=registry)
+        name, help = "asterisk_request_seconds", "From a request's head to its vectors."
+        self.seconds = prometheus.Histogram(name, help, buckets=BUCKETS, registry=registry)
+        prometheus.ProcessCollector(registry=registry)
         if ROLLUP.exists():
-            self.gauge(
-                "asterisk_pss_bytes", "Memory, shared pages by share.", lambda: read_sizes()["Pss"]
-            )
+            help = "Memory, shared pages by share."
+            self.gauge("asterisk_pss_bytes", help, lambda: read_sizes()["Pss"])
 
     def gauge(self, name: str, help: str, value: Callable[[], float]) -> None:
         """Add a figure that is computed at each scrape."""
-        Gauge(name, help, registry=self._registry).set_function(value)
+        prometheus.Gauge(name, help, registry=self._registry).set_function(value)
 
     def render(self) -> bytes:
         """Return the page, in Prometheus's text format."""
-        page: bytes = generate_latest(self._registry)
+        page: bytes = prometheus.generate_latest(self._registry)
         return page
 
 
@@ -90,15 +71,12 @@ class Job:
 
     def __init__(self, request: EncodeRequest, finished: asyncio.Future[None]) -> None:
         items = request.items
-        self.request = request
-        self.finished = finished
+        self.request, self.finished = request, finished
         self.entries = [b""] * len(items)  # each vector as the request's ``write`` gives it
         # Longest first: a new length costs LiteRT a new plan of its memory.
         self.order = sorted(range(len(items)), key=lambda i: len(items[i]), reverse=True)
-        self.taken = 0
-        self.left = len(items)
-        self.tokens = 0
-        self.truncated = 0
+        self.started = self.tokens = self.truncated = 0
+        self.unfinished = len(items)
         self.failure: BaseException | None = None
         self.abandoned = False
 
@@ -106,25 +84,21 @@ class Job:
 class Workers:
     """``threads`` threads that embed, and at most ``limit`` texts that wait for them.
 
-    A worker takes some texts of the request at the front and puts the request behind all others,
-    so that a single text waits for a slice of every long list and not for the lists. `submit` and
-    `abandon` belong to the event loop's thread.
+    A worker takes some texts of the first request and puts it behind all others, so that a single
+    text waits for slices of long lists only. `submit` and `abandon` are for the event loop.
     """
 
     def __init__(self, runtime: Runtime, threads: int, limit: int, on_long: OnLong) -> None:
-        self.waiting = 0
-        self.runtime = runtime
-        self._limit = limit
-        self._on_long = on_long
+        self.runtime, self.waiting = runtime, 0
+        self._limit, self._on_long = limit, on_long
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._loop = asyncio.get_running_loop()
         self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"embed-{number}", daemon=True)
-            for number in range(threads)
-        ]
-        for thread in self._threads:
+        self._threads: list[threading.Thread] = []
+        for number in range(threads):
+            thread = threading.Thread(target=self._work, name=f"embed-{number}", daemon=True)
+            self._threads.append(thread)
             thread.start()
 
     def submit(self, request: EncodeRequest) -> Job:
@@ -146,7 +120,7 @@ class Workers:
         with self._lock:
             if not job.abandoned:
                 job.abandoned = True
-                self.waiting -= len(job.order) - job.taken
+                self.waiting -= len(job.order) - job.started
 
     def close(self, seconds: float) -> bool:
         """Let the threads end, all within ``seconds``; return whether they have."""
@@ -167,46 +141,45 @@ class Workers:
         with self._lock:
             if job.abandoned:
                 return
-            indices = job.order[job.taken : job.taken + SLICE]
-            job.taken += len(indices)
+            indices = job.order[job.started : job.started + SLICE]
+            job.started += len(indices)
             self.waiting -= len(indices)
-            more = job.taken < len(job.order)
+            more = job.started < len(job.order)
         if more:
             self._jobs.put(job)
+        tokens = truncated = 0
         try:
-            tokens, truncated = self._embed(job, indices)
+            for index in indices:
+                ids, cut = self._embed(job, index)
+                tokens += len(ids)
+                truncated += cut
         except BaseException as failure:
             self.abandon(job)
             job.failure = failure
-            finished = True
-        else:
-            with self._lock:
-                job.tokens += tokens
-                job.truncated += truncated
-                job.left -= len(indices)
-                finished = not job.left
+        with self._lock:
+            job.tokens += tokens
+            job.truncated += truncated
+            job.unfinished -= len(indices)
+            finished = job.failure is not None or not job.unfinished
         if finished:
             with contextlib.suppress(RuntimeError):  # the loop has been closed
                 self._loop.call_soon_threadsafe(_finish, job.finished)
 
-    def _embed(self, job: Job, indices: Sequence[int]) -> tuple[int, int]:
+    def _embed(self, job: Job, index: int) -> tuple[list[int], bool]:
+        """Make one entry; return what `_ids` does."""
         request, runtime = job.request, self.runtime
-        unit = runtime.config.normalize if request.normalize is None else request.normalize
         on_long = request.on_long or self._on_long
-        tokens = truncated = 0
-        for index in indices:
-            try:
-                ids, cut = self._ids(request.items[index], request.prompt, on_long)
-            except InputError as failure:
-                message = f"'{request.name_of(index)}': {failure}."
-                raise ApiError(400, message, param=request.field) from None
-            # A copy, as `Runtime.encode` has one: a sum's last bit may depend on where a row is.
-            row = np.array(runtime.embed_ids(ids)[: request.dimensions])
-            length = divisor(row)
-            job.entries[index] = request.write(index, row / length if unit else row)
-            tokens += len(ids)
-            truncated += cut
-        return tokens, truncated
+        try:
+            ids, cut = self._ids(request.items[index], request.prompt, on_long)
+        except InputError as failure:
+            message = f"'{request.name_of(index)}': {failure}."
+            raise ApiError(400, message, param=request.field) from None
+        # A copy, as `Runtime.encode` has one: a sum's last bit may depend on where a row is.
+        row = np.array(runtime.embed_ids(ids)[: request.dimensions])
+        if runtime.config.normalize if request.normalize is None else request.normalize:
+            row = row / divisor(row)
+        job.entries[index] = request.write(index, row)
+        return ids, cut
 
     def _ids(self, item: Item, prompt: str, on_long: OnLong) -> tuple[list[int], bool]:
         """Return the ids that the engine is given, and whether they are a part only."""
@@ -232,23 +205,17 @@ def _finish(future: asyncio.Future[None]) -> None:
 
 
 class Service:
-    """What the routes share: workers, rules, bounds and figures.
-
-    ``connections`` is replaced by what returns how many are open.
-    """
+    """What the routes share: workers, rules, bounds and figures."""
 
     def __init__(self, workers: Workers, rules: Rules, limits: Limits, metrics: Metrics) -> None:
-        self.workers = workers
-        self.rules = rules
-        self.limits = limits
-        self.metrics = metrics
-        self.connections: Callable[[], int] = int
+        self.workers, self.rules, self.limits, self.metrics = workers, rules, limits, metrics
+        self.connections: Callable[[], int] = int  # how many are open; the server has its own
         self.bodies = ByteBudget(limits.bodies)
         self.answers = ByteBudget(limits.answers)
         self.cut_short = 0  # requests that were not answered when the server had to end
         metrics.gauge("asterisk_queue_texts", "Texts waiting.", lambda: workers.waiting)
-        metrics.gauge("asterisk_body_bytes", "Bodies of requests.", lambda: self.bodies.held)
-        metrics.gauge("asterisk_answer_bytes", "Answers not sent.", lambda: self.answers.held)
+        metrics.gauge("asterisk_body_bytes", "Bodies of requests.", lambda: self.bodies.reserved)
+        metrics.gauge("asterisk_answer_bytes", "Answers not sent.", lambda: self.answers.reserved)
 
     async def embed(self, request: EncodeRequest, receive: Receive) -> Job:
         """Return the request's vectors, written; ApiError, ClientDisconnect."""
@@ -292,19 +259,13 @@ class Service:
         if large and b"expect" in headers:
             raise _too_large(limit)
         gzip = _decompressor(headers.get(b"content-encoding", b"identity"))
-        parts: list[bytes] = []
-        more = True
-        dropped = 0
+        parts, dropped = list[bytes](), 0
         try:
             async with asyncio.timeout(seconds):
-                # A body that is too large is read, too: many clients hear nothing before its end.
-                while more and dropped < _MOST_DROPPED:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientDisconnect
-                    more, part = message["more_body"], message["body"]
+                async for sent in Request(scope, receive).stream():
+                    part = sent
                     if gzip is not None and not large:
-                        part = gzip.decompress(part, limit - reservation.size + 1)
+                        part = gzip.decompress(sent, limit - reservation.size + 1)
                         if gzip.unused_data:
                             raise zlib.error
                     if large or reservation.size + len(part) > limit:
@@ -312,6 +273,8 @@ class Service:
                         dropped += len(part)
                         parts.clear()
                         reservation.resize(0)
+                        if dropped >= _MOST_DROPPED:
+                            break  # till then it is read: many clients hear nothing before its end
                     elif reservation.grow(len(part)):
                         parts.append(part)
                     else:

@@ -1,6 +1,6 @@
 """Requests at a fixed rate, to see what a server holds.
 
-``python -m asterisk.apps.serve.load URL --rate 1000 --seconds 10 --connections 32 --pid PID``
+``python -m benchmarks.serve_load URL --rate 1000 --seconds 10 --connections 32 --pid PID``
 
 An open loop: each request has a time at which it is meant to leave, whatever became of those
 before, and its latency counts from then. So a server that stands still for a second has a thousand
@@ -174,7 +174,7 @@ class ProcessMonitor:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line; 1 if a request was not answered with vectors."""
     summary = (__doc__ or "").split("\n")[0]
-    it = argparse.ArgumentParser(prog="asterisk.apps.serve.load", description=summary)
+    it = argparse.ArgumentParser(prog="benchmarks.serve_load", description=summary)
     it.add_argument("url", help="such as http://127.0.0.1:8080")
     it.add_argument("--rate", type=float, default=1000, help="requests a second (1000)")
     it.add_argument("--seconds", type=float, default=10)
