@@ -1,11 +1,9 @@
 """What people read of a run: the tables, and the files that are rendered from its JSON.
 
-Which columns stand where, which say the same in every row and are stated once, and which cells are
-struck out is decided once, for Markdown and for HTML. The CSV (RFC 4180) has a line a row, every
-figure as the JSON has it and units in the heading; samples are left to the JSON. The HTML page
-needs nothing else, no network and no script to be read: jinja2 escapes whatever comes from the
-report, and a Content-Security-Policy (W3C, CSP Level 3) lets the browser load nothing and run only
-the style and the script whose hashes it names.
+Markdown and HTML have the same tables. The CSV (RFC 4180) has a line a row and every figure as the
+JSON has it. jinja2 escapes whatever the page shows of a report, and a Content-Security-Policy (W3C,
+CSP Level 3) lets the browser load nothing and run only the style and the script whose hashes it
+names.
 """
 
 from __future__ import annotations
@@ -16,9 +14,8 @@ import hashlib
 import io
 import shlex
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from asterisk.bench.charts import NAMES, STYLE, Picture, charts
 from asterisk.bench.columns import FAILED, NONE, UNAVAILABLE, Field, Group, Number, fields
@@ -38,8 +35,7 @@ INTERCHANGE_NOTE = (
 _FORMULAS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     """A cell's text, the value it sorts by, and whether it is struck out."""
 
     text: str
@@ -47,20 +43,16 @@ class Cell:
     struck: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Some columns of some rows; the first ``names`` columns say which row it is.
-
-    ``same`` are the headings and texts of columns that say one thing in every row.
-    """
+class Table(NamedTuple):
+    """Some columns of some rows."""
 
     title: str
     note: str
-    columns: tuple[Field, ...]
-    names: int
-    rows: tuple[RowResult, ...]
-    cells: tuple[tuple[Cell, ...], ...]
-    same: tuple[tuple[Field, str], ...]
+    columns: list[Field]
+    names: int  # so many of the first columns say which row it is
+    rows: list[RowResult]
+    cells: list[list[Cell]]
+    same: list[tuple[Field, str]]  # columns that say one thing in every row, and what
 
 
 def tables(report: Report) -> list[Table]:
@@ -72,28 +64,30 @@ def tables(report: Report) -> list[Table]:
 
 def _table(report: Report, every: Sequence[Field], group: Group) -> Table | None:
     rows = [row for row in report.rows if group.holds(row)]
-    names = [field for field in every if field.group is None]
-    own = [field for field in every if field.group is group]
-    own = [field for field in own if any(field.show(row) != NONE for row in rows)]
+    own = [
+        field
+        for field in every
+        if field.group is group and any(field.show(row) != NONE for row in rows)
+    ]
     if not own:
         return None
-    same = [field for field in (*names, *own) if _is_same(field, rows)]
-    names = [field for field in names if field not in same]
+    shown = [field for field in every if field.group is None] + own
+    same = [field for field in shown if _is_same(field, rows)]
+    shown = [field for field in shown if field not in same]
 
     def cell(field: Field, row: RowResult) -> Cell:
-        value = field.values[0].read(row) if field.values else None
+        value = next((read(row) for read in field.values.values()), None)
         return Cell(field.show(row), value, field.struck(row))
 
-    shown = [*names, *(field for field in own if field not in same)]
     return Table(
         group.title,
         group.note,
-        tuple(shown),
-        len(names),
-        tuple(rows),
-        tuple(tuple(cell(field, row) for field in shown) for row in rows),
+        shown,
+        sum(field.group is None for field in shown),
+        rows,
+        [[cell(field, row) for field in shown] for row in rows],
         # That everything ran on this machine is not worth a word.
-        tuple((it, it.show(rows[0])) for it in same if it.group or it.show(rows[0]) != LOCAL),
+        [(it, it.show(rows[0])) for it in same if it.group or it.show(rows[0]) != LOCAL],
     )
 
 
@@ -201,16 +195,14 @@ def grid(lines: Sequence[Sequence[str]], left: Collection[int]) -> str:
     """Return headings and rows as a table; the columns in ``left`` are set left, others right."""
     lines = [[plain(text).replace("|", r"\|") for text in line] for line in lines]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]  # a rule is ---
-    rule = [
-        "-" * width if number in left else "-" * (width - 1) + ":"
-        for number, width in enumerate(widths)
+    aligned = [str.ljust if number in left else str.rjust for number in range(len(widths))]
+    rules = [
+        "-" * width if set_ is str.ljust else "-" * (width - 1) + ":"
+        for set_, width in zip(aligned, widths, strict=True)
     ]
     padded = (
-        [
-            text.ljust(width) if number in left else text.rjust(width)
-            for number, (text, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        for line in (lines[0], rule, *lines[1:])
+        [set_(text, width) for set_, text, width in zip(aligned, line, widths, strict=True)]
+        for line in (lines[0], rules, *lines[1:])
     )
     return "\n".join("| " + " | ".join(line) + " |" for line in padded)
 
@@ -223,15 +215,15 @@ def plain(text: str) -> str:
 
 def csv_text(report: Report) -> str:
     """Return the CSV of ``report``; an empty cell is a missing figure."""
-    values = [(field.group, value) for field in fields(report) for value in field.values]
+    columns = [
+        (field.group, *column) for field in fields(report) for column in field.values.items()
+    ]
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow([_escaped(value.heading) for _, value in values])
+    writer.writerow([_escaped(heading) for _, heading, _ in columns])
     for row in report.rows:
-        held = (
-            value.read(row) if not group or group.holds(row) else None for group, value in values
-        )
-        writer.writerow([_escaped(figure) for figure in held])
+        found = (read(row) if not group or group.holds(row) else None for group, _, read in columns)
+        writer.writerow(map(_escaped, found))
     return text.getvalue()
 
 
@@ -322,21 +314,14 @@ def _targets(report: Report) -> list[list[str]]:
     """Return the table of machines, where there is more than the one in the heading."""
     if not report.targets.keys() - {"local"}:
         return []
-    grid = [["target", "kind", "machine", "cores", "memory", "temperature, \u00b0C", "throttled"]]
+    rows = [["target", "kind", "machine", "cores", "memory", "temperature, \u00b0C", "throttled"]]
     for name, target in report.targets.items():
         machine, before, after = (target.get(part) or {} for part in ("machine", "before", "after"))
-        grid.append(
-            [
-                name,
-                str(target.get("kind", NONE)),
-                str(machine.get("cpu", NONE)),
-                str(machine.get("cores", NONE)),
-                _gigabytes(machine.get("ram_bytes")),
-                _change(before.get("temperature_c"), after.get("temperature_c")) or UNAVAILABLE,
-                str(after.get("throttled", UNAVAILABLE)),
-            ]
-        )
-    return grid
+        degrees = _change(before.get("temperature_c"), after.get("temperature_c"))
+        row = [name, target.get("kind", NONE), machine.get("cpu", NONE), machine.get("cores", NONE)]
+        row += [_gigabytes(machine.get("ram_bytes")), degrees or UNAVAILABLE]
+        rows.append([*map(str, row), str(after.get("throttled", UNAVAILABLE))])
+    return rows
 
 
 def renderings(report: Report) -> Iterator[tuple[str, str]]:
