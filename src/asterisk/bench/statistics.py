@@ -20,6 +20,7 @@ MIN_FOR_P99 = 1_000  # samples
 OUTLIER = 5.0  # times the median absolute deviation
 NS_PER_MS = 1e6
 
+# Peaks in the shape of the samples.
 MIN_FOR_MODES = 50  # samples below which no shape is to be seen
 GRID = 200
 TAIL = 0.01  # share left out at either end: outliers are not a way of running
