@@ -136,7 +136,7 @@ def _typical(weighings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def held(rows: Sequence[Row], results: Sequence[RowResult], limit: int) -> list[str]:
-    """Return a warning for each row that a memory limit of ``limit`` bytes changed or did not hold."""
+    """Return a warning for each row that a ``limit`` in bytes changed, or that exceeded it."""
     lines = []
     unlimited = {row.name for row in rows if not row.limited}
     for result in results:

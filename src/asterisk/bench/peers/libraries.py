@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.bench.peers import MINILM, REFERENCE, Peer, row
+from asterisk.bench.peers import MINILM, REFERENCE
 from asterisk.bench.peers.onnx import COMPARED, MODEL, TOKENIZER, default_prompt, quiet, trace
 from asterisk.common.plugins import require
 
@@ -248,15 +248,12 @@ class FastembedEncoder:
 
     def padding(self, texts: Sequence[str]) -> float:
         """Return the share of padding among the tokens that ``texts`` are computed with."""
-        masks = [
-            [
-                one.attention_mask
-                for one in self.model.tokenize(list(texts[at : at + FASTEMBED_BATCH]))
-            ]
+        batches = (
+            self.model.tokenize(list(texts[at : at + FASTEMBED_BATCH]))
             for at in range(0, len(texts), FASTEMBED_BATCH)
-        ]
-        rows = [mask for batch in masks for mask in batch]
-        return 1 - sum(map(sum, rows)) / sum(map(len, rows))
+        )
+        masks = [one.attention_mask for batch in batches for one in batch]
+        return 1 - sum(map(sum, masks)) / sum(map(len, masks))
 
 
 def prepare_model2vec(folder: Path, checkpoint: Path) -> None:  # noqa: ARG001 - has its own model
@@ -347,49 +344,3 @@ class Model2vecEncoder:
         """Embed one text, float32 [d], or n of them, float32 [n, d], L2-normalised."""
         given = texts if isinstance(texts, str) else list(texts)
         return self.model.encode(given).astype(np.float32)
-
-
-PEERS = {
-    "sentence-transformers": Peer(
-        row(
-            "sentence-transformers",
-            "sentence-transformers, PyTorch",
-            "fp32",
-            "SentenceTransformersEncoder",
-            ("torch", "sentence_transformers"),
-            ("sentence-transformers",),
-        ),
-        copy_checkpoint,
-        SentenceTransformersEncoder,
-    ),
-    "sentence-transformers-onnx": Peer(
-        row(
-            "sentence-transformers-onnx",
-            "sentence-transformers, ONNX Runtime",
-            "int8",
-            "open_onnx",
-            ("torch", "sentence_transformers", "optimum.onnxruntime"),
-            ("sentence-transformers", "optimum-onnx", "onnxruntime"),
-        ),
-        prepare_onnx,
-        open_onnx,
-    ),
-    "fastembed": Peer(
-        row("fastembed", "fastembed", "fp32", "FastembedEncoder", ("fastembed",), ("fastembed",)),
-        prepare_fastembed,
-        FastembedEncoder,
-    ),
-    "model2vec": Peer(
-        row(
-            "model2vec",
-            f"{MINILM}, model2vec",
-            "static fp16",
-            "Model2vecEncoder",
-            ("model2vec",),
-            ("model2vec",),
-            f"a static model of {MINILM}",
-        ),
-        prepare_model2vec,
-        Model2vecEncoder,
-    ),
-}

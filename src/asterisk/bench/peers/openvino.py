@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from asterisk.bench.peers import Peer, row
 from asterisk.bench.peers.onnx import (
     INPUTS,
     PeerEncoder,
@@ -35,7 +33,7 @@ def prepare_static(folder: Path, checkpoint: Path) -> None:
     """Convert, calibrate and quantise the model in the folder ``checkpoint``."""
     from asterisk.common import texts
 
-    nncf, model = _nncf(), _converted(folder, checkpoint)
+    nncf, model = _converted(folder, checkpoint)
     tokenize, _ = tokenizer(folder)
     every = texts.load()
     some = [text.text for text in every[:: max(len(every) // CALIBRATION, 1)][:CALIBRATION]]
@@ -44,42 +42,31 @@ def prepare_static(folder: Path, checkpoint: Path) -> None:
         ids = tokenize(text)
         return [ids, np.ones_like(ids)]
 
-    quantised = nncf.quantize(
-        model,
-        nncf.Dataset(some, inputs),
-        model_type=nncf.ModelType.TRANSFORMER,
-        subset_size=CALIBRATION,
-    )
-    _save(quantised, folder)
+    kind, calibration = nncf.ModelType.TRANSFORMER, nncf.Dataset(some, inputs)
+    _save(nncf.quantize(model, calibration, model_type=kind, subset_size=CALIBRATION), folder)
 
 
 def prepare_weights(folder: Path, checkpoint: Path) -> None:
     """Convert the model in the folder ``checkpoint`` and compress its weights to int8."""
-    nncf, model = _nncf(), _converted(folder, checkpoint)
+    nncf, model = _converted(folder, checkpoint)
     _save(nncf.compress_weights(model), folder)
 
 
-def _nncf() -> Any:
-    from asterisk.common.plugins import require
-
-    os.environ.setdefault("NNCF_CI", "1")  # it sends no usage statistics from what it takes for CI
-    return require("nncf", "peers")
-
-
-def _converted(folder: Path, checkpoint: Path) -> Any:
-    """Write the tokenizer into ``folder`` and return the model, float32, as OpenVINO has it."""
+def _converted(folder: Path, checkpoint: Path) -> tuple[Any, Any]:
+    """Write the tokenizer into ``folder``; return NNCF, and the model in float32 for it."""
     from asterisk.common.plugins import require
     from asterisk.model.checkpoint import load
 
+    os.environ.setdefault("NNCF_CI", "1")  # it sends no usage statistics from what it takes for CI
+    nncf = require("nncf", "peers")
     openvino, torch = require("openvino", "peers"), require("torch", "peers")
     source = load(checkpoint)
     write_tokenizer(source, folder)
     ids = torch.full((2, 16), 101)
     example = dict(zip(INPUTS, (ids, torch.ones_like(ids)), strict=True))
     with quiet():
-        return openvino.convert_model(
-            sentence_module(source, attention="sdpa"), example_input=example
-        )
+        module = sentence_module(source, attention="sdpa")
+        return nncf, openvino.convert_model(module, example_input=example)
 
 
 def _save(model: Any, folder: Path) -> None:
@@ -92,15 +79,12 @@ def open_model(folder: Path, threads: int) -> PeerEncoder:
     """Open what was prepared; ``threads`` are streams of one thread each."""
     import openvino
 
-    compiled = openvino.Core().compile_model(
-        folder / MODEL,
-        "CPU",
-        {
-            "PERFORMANCE_HINT": "LATENCY" if threads == 1 else "THROUGHPUT",
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": threads,
-        },
-    )
+    options = {
+        "PERFORMANCE_HINT": "LATENCY" if threads == 1 else "THROUGHPUT",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": threads,
+    }
+    compiled = openvino.Core().compile_model(folder / MODEL, "CPU", options)
     tokenize, pad = tokenizer(folder)
     local = threading.local()  # a request serves one thread at a time
 
@@ -110,18 +94,3 @@ def open_model(folder: Path, threads: int) -> PeerEncoder:
         return np.array(local.request.infer([ids, mask], share_inputs=True)[0])
 
     return PeerEncoder(tokenize, run, threads, pad=pad)
-
-
-STATIC = row(
-    "openvino",
-    "OpenVINO",
-    "static int8",
-    "open_model",
-    ("openvino", "tokenizers"),
-    ("openvino", "tokenizers"),
-)
-WEIGHTS = replace(STATIC, name="openvino-weights", recipe="int8 weights")
-PEERS = {
-    "openvino": Peer(STATIC, prepare_static, open_model),
-    "openvino-weights": Peer(WEIGHTS, prepare_weights, open_model),
-}

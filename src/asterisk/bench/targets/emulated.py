@@ -21,8 +21,7 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ import asterisk.bench.targets.root as files
 from asterisk.artifact import is_artifact
 from asterisk.bench import machine, process
 from asterisk.bench.plan import Row
-from asterisk.bench.targets import ARM, INPUTS, OUTPUT, Emulated, Unavailable
+from asterisk.bench.targets import ARM, INPUTS, OUTPUT, Emulated, Session, Unavailable
 from asterisk.bench.targets.ssh import write_package
 from asterisk.common.debian import KEYRING, Apt, call, mirror
 from asterisk.common.errors import EngineError
@@ -64,15 +63,7 @@ CONFIGURE = (
 EDITION = 1  # to be raised when something else is made of the same names
 
 
-@contextmanager
-def emulated(target: Emulated, folder: Path) -> Iterator[EmulatedSession]:
-    """Give a session; Unavailable, in one line, where the machine cannot emulate."""
-    session = EmulatedSession(target, folder)
-    session.check()
-    yield session
-
-
-class EmulatedSession:
+class EmulatedSession(Session):
     """One emulated processor; ``folder`` is what its workers see as their own."""
 
     timed = False
@@ -108,15 +99,10 @@ class EmulatedSession:
     def check(self) -> None:
         """Start its Python once; Unavailable with what the system said if that fails."""
         command = [*self.python(), "-c", "import platform; print(platform.machine())"]
+        options: dict[str, Any] = {"env": self.environment, "stdin": subprocess.DEVNULL}
         try:
             answer = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
+                command, capture_output=True, text=True, timeout=120, check=False, **options
             )
         except (OSError, subprocess.TimeoutExpired) as failure:
             raise Unavailable(f"{self.target}: {failure}") from None
@@ -180,16 +166,9 @@ class EmulatedSession:
             "instructions": bool(self.counting),
         }
 
-    def state(self) -> dict[str, Any]:
-        """Return the state of the machine that emulates."""
-        return machine.state()
-
     def takes(self, row: Row) -> bool:
         """Take artifacts only: no PyTorch, and no peer, is emulated."""
         return not row.peer and is_artifact(Path(row.path))
-
-    def lacks(self, row: Row) -> None:
-        """Lack nothing: the root has every engine."""
 
     def weigh(self, names: Iterable[str]) -> None:
         """Weigh nothing: what is installed for emulation is not what a board would have."""

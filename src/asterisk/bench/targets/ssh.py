@@ -23,7 +23,7 @@ import asterisk
 from asterisk.bench.plan import Row
 from asterisk.bench.process import MAX_ANSWER, CellError
 from asterisk.bench.results import check
-from asterisk.bench.targets import INPUTS, OUTPUT, Ssh, TargetError, check_cpus
+from asterisk.bench.targets import INPUTS, OUTPUT, Session, Ssh, TargetError, check_cpus
 from asterisk.common import ssh as client
 from asterisk.common import terminal
 from asterisk.common.errors import MissingExtra
@@ -72,7 +72,7 @@ NO_MEASUREMENT = "answered with something other than a measurement"
 
 
 class Disconnected(CellError):
-    """The connection, not what ran over it, failed."""
+    """The connection failed, not what ran over it."""
 
 
 @contextmanager
@@ -93,12 +93,10 @@ def connected(target: Ssh, folder: Path, keep: bool) -> Iterator[SshSession]:
                 session.run(["rm", "-rf", "--", session.home])
 
 
-class SshSession:
+class SshSession(Session):
     """A connection and a folder there; ``folder`` is for files on this side."""
 
-    timed = True
-
-    def __init__(self, target: Ssh, folder: Path) -> None:
+    def __init__(self, target: Ssh, folder: Path) -> None:  # its CPUs are checked there
         self.target = target
         self.folder = folder
         self.home = ""
@@ -112,8 +110,7 @@ class SshSession:
         found = _VERSION.search(answer.strip())
         if found is None:
             raise TargetError(f"{self.target}: {self.target.python} there is no Python")
-        version = int(found[1]), int(found[2])
-        if version < OLDEST:
+        if (version := (int(found[1]), int(found[2]))) < OLDEST:
             raise TargetError(
                 f"{self.target}: Python {version[0]}.{version[1]} there, and at least "
                 f"{OLDEST[0]}.{OLDEST[1]} is needed; name another one with ?python=/path"
@@ -144,7 +141,7 @@ class SshSession:
         """Compile the package there, so that no worker has to; check numpy and CPUs."""
         compiled = [self.target.python, "-m", "compileall", "-q", f"{self.home}/lib"]
         self.run(compiled, timeout=PUSH_SECONDS)
-        answer = self._ask_machine({"cpus": None, "missing": ["numpy"]})
+        answer = self._ask_machine(cpus=None, missing=["numpy"])
         if answer.get("missing"):
             raise TargetError(
                 f"{self.target}: numpy is not installed there; install it with: pip install numpy"
@@ -211,27 +208,24 @@ class SshSession:
         check_vectors(staged, min(spec["count"] or texts, texts))
         staged.replace(here)
 
-    def _ask_machine(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        answer = self._supervise("asterisk.bench.machine", question, SHORT_SECONDS)
+    def _ask_machine(self, **questions: Any) -> dict[str, Any]:
+        """Return the answers of `asterisk.bench.machine` there, their texts printable."""
+        answer = self._supervise("asterisk.bench.machine", questions, SHORT_SECONDS)
         plain: dict[str, Any] = _plain(answer)
         return plain
 
     def describe(self, packages: Iterable[str]) -> dict[str, Any]:
         """Describe the machine there."""
-        described = self._ask_machine({"machine": sorted(packages)}).get("machine")
+        described = self._ask_machine(machine=sorted(packages)).get("machine")
         return described if isinstance(described, dict) else {}
 
     def state(self) -> dict[str, Any]:
         """Return its state."""
-        return check_state(self._ask_machine({"state": None}).get("state"))
-
-    def takes(self, row: Row) -> bool:  # noqa: ARG002
-        """Take everything; `lacks` says what is not installed there."""
-        return True
+        return check_state(self._ask_machine(state=None).get("state"))
 
     def lacks(self, row: Row) -> str | None:
         """Name the first package that is not installed there, and the extra that brings it."""
-        missing = self._ask_machine({"missing": list(row.distributions)}).get("missing")
+        missing = self._ask_machine(missing=list(row.distributions)).get("missing")
         if not isinstance(missing, list) or not missing:
             return None
         if row.peer:
@@ -240,7 +234,7 @@ class SshSession:
 
     def weigh(self, names: Iterable[str]) -> dict[str, int] | None:
         """Weigh what is installed there."""
-        value = self._ask_machine({"weigh": sorted(names)}).get("weigh")
+        value = self._ask_machine(weigh=sorted(names)).get("weigh")
         if not isinstance(value, dict) or value.keys() != {"bytes", "base"}:
             return None
         _check(value, {"bytes": int, "base": int})
@@ -277,23 +271,21 @@ def write_package(stream: IO[bytes]) -> None:
         for path in _files(root):
             inner = path.relative_to(root)
             if inner.parts[0] not in NOT_FOR_DEVICES:
-                _add(tar, f"lib/asterisk/{inner.as_posix()}", path.read_bytes())
-        folder = f"lib/asterisk_edge-{installed.version}.dist-info"
+                _add(tar, f"lib/asterisk/{inner.as_posix()}", path)
         for name in METADATA:
-            _add(tar, f"{folder}/{name}", (installed.read_text(name) or "").encode())
+            data = (installed.read_text(name) or "").encode()
+            entry = tarfile.TarInfo(f"lib/asterisk_edge-{installed.version}.dist-info/{name}")
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
 
 
 def write_tree(stream: IO[bytes], path: Path, name: str) -> None:
     """Write the file ``path``, or the plain files of a folder, under ``name`` as a tar stream."""
     with tarfile.open(fileobj=stream, mode="w") as tar:
-        files = {name: path} if path.is_file() else {}
-        if path.is_dir():
-            files = {f"{name}/{file.relative_to(path).as_posix()}": file for file in _files(path)}
-        for inner, file in files.items():
-            entry = tarfile.TarInfo(inner)
-            with file.open("rb") as source:
-                entry.size = file.stat().st_size
-                tar.addfile(entry, source)
+        if path.is_file():
+            _add(tar, name, path)
+        for file in _files(path):
+            _add(tar, f"{name}/{file.relative_to(path).as_posix()}", file)
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -302,10 +294,12 @@ def _files(root: Path) -> Iterator[Path]:
             yield path
 
 
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+def _add(tar: tarfile.TarFile, name: str, path: Path) -> None:
+    """Add a file without its owner, mode and time."""
     entry = tarfile.TarInfo(name)
-    entry.size = len(data)
-    tar.addfile(entry, io.BytesIO(data))
+    entry.size = path.stat().st_size
+    with path.open("rb") as source:
+        tar.addfile(entry, source)
 
 
 def _plain(value: Any) -> Any:
@@ -320,20 +314,16 @@ def check_measurement(answer: Mapping[str, Any], spec: Mapping[str, Any]) -> dic
     """Return an answer to ``spec`` whose figures can be computed with; CellError otherwise."""
     clean: dict[str, Any] = _plain(dict(answer))
     _check(clean, MEASUREMENT)
-    phases, latency = clean.get("phases"), clean.get("latency")
-    memory: Mapping[str, Mapping[str, Any]] = clean.get("memory", {})
-    parts: Mapping[str, Mapping[str, Any]] = clean.get("parts", {})
-    samples = [
-        *(latency or {}).values(),
-        *(taken for part in parts.values() for taken in part.values()),
-    ]
-    samples += [clean["passes"]] if "passes" in clean else []
-    sizes = [size for phase in memory.values() for size in phase.values() if size is not None]
+    phases, latency, parts = (clean.get(name) for name in ("phases", "latency", "parts"))
+    memory = clean.get("memory", {}).values()
+    samples = [*(latency or {}).values(), *([clean["passes"]] if "passes" in clean else [])]
+    samples += [taken for part in (parts or {}).values() for taken in part.values()]
+    sizes = [size for phase in memory for size in phase.values() if size is not None]
     sound = (
         (phases is None or phases.keys() >= {"import", "load", "first"})
         and (latency is None or latency.keys() == set(spec.get("buckets", ())))
-        and all(key.isdigit() for key in parts)
-        and all(phase.keys() >= {"pss", "private", "rss", "peak"} for phase in memory.values())
+        and all(key.isdigit() for key in parts or ())
+        and all(phase.keys() >= {"pss", "private", "rss", "peak"} for phase in memory)
         and all(taken and min(taken) > 0 for taken in samples)
         and min([0, *(phases or {}).values(), *sizes]) == 0
     )
@@ -356,9 +346,9 @@ def check_vectors(path: Path, count: int) -> None:
         layout = header["descr"], header["fortran_order"], data[: len(_NPY)]
         sound = layout == ("<f4", False, _NPY) and rows == count and 1 <= width <= MAX_DIMENSIONS
         sound = sound and len(data) == start + size + 4 * rows * width
-    except (struct.error, ValueError, SyntaxError, LookupError, TypeError):
-        sound = False
-    except (MemoryError, RecursionError):  # from a header that is nested too deeply
+    # The last two from a header that is nested too deeply.
+    except (struct.error, ValueError, SyntaxError, LookupError, TypeError, MemoryError,
+            RecursionError):  # fmt: skip
         sound = False
     if not sound:
         raise CellError(f"left vectors that are no float32 array of {count} rows")
