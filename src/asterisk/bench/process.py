@@ -38,7 +38,6 @@ def ask(
 ) -> dict[str, Any]:
     """Run ``python -m module`` with ``spec`` on its stdin and return the object it prints.
 
-    Blocks in ``communicate``: a parent that polls slows its child down where cores are few.
     CellError if the process crashes, takes more than ``timeout`` seconds, prints anything but one
     JSON object, or answers with an ``error``. Unless ``quiet``, its stderr is the caller's.
     """
@@ -51,6 +50,7 @@ def ask(
         env=environment(python[0]),
     ) as process:
         try:
+            # Not polling, which would slow the child down where cores are few.
             out, noise = process.communicate(json.dumps(spec).encode(), timeout)
         except subprocess.TimeoutExpired:
             process.kill()
@@ -78,10 +78,9 @@ def _answer(status: int, out: bytes, noise: bytes) -> dict[str, Any]:
     if status:
         cause = f"ended with status {status}"
         if status < 0:
-            try:
-                cause = f"crashed ({signal.Signals(-status).name})"
-            except ValueError:
-                cause = f"crashed (signal {-status})"
+            known = {it.value for it in signal.Signals}
+            name = signal.Signals(-status).name if -status in known else f"signal {-status}"
+            cause = f"crashed ({name})"
         last = noise.decode("utf-8", "replace").strip().splitlines()[-1:]
         raise CellError(f"{cause}: {last[0].strip()[:200]}" if last else cause)
     try:

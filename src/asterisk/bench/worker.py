@@ -14,6 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 from time import perf_counter_ns
@@ -83,12 +84,6 @@ def load(spec: Spec) -> Encoder:
     return encoder
 
 
-def lessened(encoder: Any) -> str:
-    """Return in one line what a memory limit did not allow; empty if nothing."""
-    line: str = getattr(getattr(encoder, "budget", None), "message", "")
-    return line
-
-
 class Stopwatch:
     """Notes how long each phase took, in ns."""
 
@@ -98,8 +93,7 @@ class Stopwatch:
 
     def __call__(self, phase: str) -> None:
         """Note that ``phase`` ends now."""
-        now = perf_counter_ns()
-        self.phases[phase] = now - self.last
+        self.phases[phase] = perf_counter_ns() - self.last
         self.last = perf_counter_ns()
 
 
@@ -118,10 +112,7 @@ def samples(
     effort: Spec,
     clock: Callable[[], int] = perf_counter_ns,
 ) -> list[int]:
-    """Time single calls over ``inputs`` again and again; return every duration in ns.
-
-    Stops as `asterisk.bench.plan.Effort` says.
-    """
+    """Time calls over ``inputs``, in ns; stops as `asterisk.bench.plan.Effort` says."""
     taken: list[int] = []
     began = clock()
     for item in cycle(inputs):
@@ -170,20 +161,11 @@ def padding(encoder: Any, spec: Spec) -> float | None:
     return share
 
 
-def throughput(encoder: Encoder, spec: Spec) -> list[int]:
-    """Return how long each pass over the mixed list took, in ns; at least two passes."""
-    effort, mixed = spec["effort"], spec["mixed"]
-    encoder.encode(mixed)
-    enough = {**effort, "calls": 2, "most_seconds": effort["most_seconds"] + effort["seconds"]}
-    return samples(encoder.encode, [mixed], enough)
-
-
 def snapshot(proc: Path | None = None) -> Snapshot:
     """Return bytes now: ``pss``, ``private``, ``rss`` and, since the start, ``peak`` RSS.
 
     Of this process, or of the one whose folder under /proc is ``proc``; None where the system does
-    not say. Where there is no /proc, psutil (if it is installed) gives RSS and getrusage its peak.
-    Source: `Documentation/filesystems/proc.rst` of the Linux kernel.
+    not say. Source: `Documentation/filesystems/proc.rst` of the Linux kernel.
     """
     if proc is None:
         if not (PROC / "self/status").exists():
@@ -200,23 +182,17 @@ def snapshot(proc: Path | None = None) -> Snapshot:
 
 
 def _snapshot_elsewhere() -> Snapshot:
+    """Return RSS by psutil, where it is installed, and its peak by getrusage."""
     found: Snapshot = {"pss": None, "private": None, "rss": None, "peak": None}
-    psutil, resource = _optional("psutil"), _optional("resource")
-    if psutil is not None:
-        usage = psutil.Process().memory_info()
-        found["rss"] = usage.rss
-        found["peak"] = getattr(usage, "peak_wset", None)  # Windows
-    if resource is not None and found["peak"] is None:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        found["peak"] = peak * (1 if sys.platform == "darwin" else KIB)
+    with suppress(ModuleNotFoundError):
+        usage = importlib.import_module("psutil").Process().memory_info()
+        found |= {"rss": usage.rss, "peak": getattr(usage, "peak_wset", None)}  # Windows
+    with suppress(ModuleNotFoundError):
+        resource: Any = importlib.import_module("resource")
+        if found["peak"] is None:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            found["peak"] = peak * (1 if sys.platform == "darwin" else KIB)
     return found
-
-
-def _optional(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError:
-        return None
 
 
 def sharers(proc: Path = PROC, own: int | None = None) -> list[str]:
@@ -225,14 +201,13 @@ def sharers(proc: Path = PROC, own: int | None = None) -> list[str]:
     Its pages are divided among the processes in PSS, which then understates what this one would
     occupy alone. Processes of other users cannot be seen.
     """
-    pid = os.getpid() if own is None else own
-    ours = libraries(_read(proc / str(pid) / "maps"))
-    shared: dict[str, str] = {}
+    own = os.getpid() if own is None else own
+    ours = _libraries_of(proc / str(own))
+    theirs: set[str] = set()
     for folder in proc.glob("[0-9]*"):
-        if folder.name != str(pid):
-            theirs = libraries(_read(folder / "maps"))
-            shared |= {path: package for path, package in ours.items() if path in theirs}
-    return sorted(set(shared.values()))
+        if folder.name != str(own):
+            theirs.update(_libraries_of(folder))
+    return sorted({package for path, package in ours.items() if path in theirs})
 
 
 def libraries(maps: str) -> dict[str, str]:
@@ -245,11 +220,11 @@ def libraries(maps: str) -> dict[str, str]:
     return {match.group(): match.group(1) for match in found if match}
 
 
-def _read(path: Path) -> str:
+def _libraries_of(process: Path) -> dict[str, str]:
     try:
-        return path.read_text("utf-8", "replace")
+        return libraries((process / "maps").read_text("utf-8", "replace"))
     except OSError:
-        return ""
+        return {}
 
 
 def stability(encoder: Encoder, texts: Sequence[str]) -> float | None:
@@ -285,7 +260,21 @@ def measure_times(spec: Spec) -> dict[str, Any]:
     answer["passes"] = throughput(encoder, spec)
     if spec["kind"] == "latency":
         answer["padding"] = padding(encoder, spec)
-    return answer | {"lessened": lessened(encoder)}
+    return answer | {"lessened": _lessened(encoder)}
+
+
+def throughput(encoder: Encoder, spec: Spec) -> list[int]:
+    """Return how long each pass over the mixed list took, in ns; at least two passes."""
+    effort, mixed = spec["effort"], spec["mixed"]
+    encoder.encode(mixed)
+    enough = {**effort, "calls": 2, "most_seconds": effort["most_seconds"] + effort["seconds"]}
+    return samples(encoder.encode, [mixed], enough)
+
+
+def _lessened(encoder: Any) -> str:
+    """Return in one line what a memory limit did not allow; empty if nothing."""
+    line: str = getattr(getattr(encoder, "budget", None), "message", "")
+    return line
 
 
 def measure_memory(spec: Spec) -> dict[str, Any]:
@@ -298,19 +287,15 @@ def measure_memory(spec: Spec) -> dict[str, Any]:
     encoder = start(spec, mark)
     warm(encoder.encode, spec["buckets"][spec["steady"]], spec["calls"], 0.0)
     mark("steady")
-    encoder.encode(spec["long"])
-    mark("long")
-    encoder.encode(spec["batch"])
-    mark("batch")
+    for phase in ("long", "batch"):
+        encoder.encode(spec[phase])
+        mark(phase)
     shared = sharers()
     if spec["vectors"]:
         _save_vectors(encoder, spec)
-    return {
-        "memory": phases,
-        "shared": shared,
-        "stability": stability(encoder, spec["varied"]),
-        "lessened": lessened(encoder),
-    }
+    smallest = stability(encoder, spec["varied"])
+    lessened = _lessened(encoder)
+    return {"memory": phases, "shared": shared, "stability": smallest, "lessened": lessened}
 
 
 def embed(spec: Spec) -> dict[str, Any]:
@@ -341,10 +326,8 @@ def mark_calls(call: Callable[[str], Any], texts: Mapping[str, Sequence[str]]) -
 
 
 def _mark() -> None:
-    try:
+    with suppress(OSError):
         os.getsid(MARK)
-    except OSError:
-        return
 
 
 KINDS: Mapping[str, Callable[[Spec], dict[str, Any]]] = {
