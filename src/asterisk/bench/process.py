@@ -78,9 +78,8 @@ def _answer(status: int, out: bytes, noise: bytes) -> dict[str, Any]:
     if status:
         cause = f"ended with status {status}"
         if status < 0:
-            known = {it.value for it in signal.Signals}
-            name = signal.Signals(-status).name if -status in known else f"signal {-status}"
-            cause = f"crashed ({name})"
+            names = {it.value: it.name for it in signal.Signals}
+            cause = f"crashed ({names.get(-status, f'signal {-status}')})"
         last = noise.decode("utf-8", "replace").strip().splitlines()[-1:]
         raise CellError(f"{cause}: {last[0].strip()[:200]}" if last else cause)
     try:
