@@ -70,7 +70,7 @@ def describe(packages: Iterable[str], root: Path = Path("/")) -> dict[str, Any]:
         "architecture": platform.machine(),
         "libc": " ".join(platform.libc_ver()).strip() or UNKNOWN,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in sorted(set(packages))},
+        "packages": versions(packages),
         "git": _git(),
     }
 
@@ -263,6 +263,11 @@ def _cpu_quota(root: Path) -> float | None:
     """Return how many CPUs' time the control group may take; None for all."""
     words = _read(root / "sys/fs/cgroup/cpu.max").split()
     return int(words[0]) / int(words[1]) if len(words) == 2 and words[0].isdigit() else None
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the version of each of ``packages``, or `MISSING`, sorted."""
+    return {name: _version(name) for name in sorted(set(packages))}
 
 
 def _version(package: str) -> str:

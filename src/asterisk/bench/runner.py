@@ -20,15 +20,7 @@ from asterisk.bench import collect, machine, plan, process
 from asterisk.bench.collect import EMULATED_EVERY, HOME, RunState
 from asterisk.bench.plan import REFERENCE, Cell, Effort, Row
 from asterisk.bench.results import Report
-from asterisk.bench.targets import (
-    HERE,
-    LOCAL,
-    Session,
-    Target,
-    TargetError,
-    Unavailable,
-    opened,
-)
+from asterisk.bench.targets import HERE, LOCAL, Session, Target, TargetError, Unavailable, opened
 from asterisk.common.errors import AsteriskError, EngineError
 
 STEADY_CALLS = 200  # calls before the memory that is reported
@@ -47,12 +39,7 @@ Answers = dict[str, list[tuple[Cell, Mapping[str, Any]]]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to measure and where things are; ``timeout`` in seconds a worker.
-
-    ``max_memory`` in bytes is what every row of a format is opened with; ``recipes`` names, by
-    format, another recipe than the default one. ``checkpoint`` is a folder or a model's name;
-    ``peer_python`` the interpreter of peers with an environment of their own, empty for this one.
-    """
+    """What to measure and where things are."""
 
     runtimes: tuple[str, ...]
     peers: tuple[str, ...]
@@ -62,13 +49,14 @@ class Request:
     threads: tuple[int, ...]
     effort: Effort
     seed: int
-    timeout: float
+    timeout: float  # seconds a worker
     targets: tuple[Target, ...] = (LOCAL,)
     buckets: tuple[int, ...] = plan.BUCKETS
     keep: bool = False
-    max_memory: int | None = None
+    max_memory: int | None = None  # bytes that every row of a format is opened with
+    # By format, another recipe than the default one.
     recipes: Mapping[str, str] = field(default_factory=dict)
-    peer_python: str = ""
+    peer_python: str = ""  # interpreter of peers with an environment of their own
 
     @property
     def all_buckets(self) -> list[int]:
@@ -78,11 +66,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Everything a cell's spec is made from; ``folder`` is gone after the run.
-
-    ``load`` was the machine's before anything was prepared, None if unknown; ``interrupted`` gets a
-    line once the user has had enough, ``states`` what the target was like between rounds.
-    """
+    """Everything a cell's spec is made from; ``folder`` is gone after the run."""
 
     folder: Path
     rows: Mapping[str, Row]
@@ -90,9 +74,9 @@ class Work:
     request: Request
     target: str = "local"
     session: Session = HERE
-    load: float | None = None
-    interrupted: list[str] = field(default_factory=list)
-    states: list[dict[str, Any]] = field(default_factory=list)
+    load: float | None = None  # the machine's before anything was prepared
+    interrupted: list[str] = field(default_factory=list)  # a line once the user has had enough
+    states: list[dict[str, Any]] = field(default_factory=list)  # of the target between rounds
 
     def within(self, name: str, **changed: Any) -> Work:
         """Return the same in a new folder ``name`` of its own."""
@@ -110,8 +94,8 @@ class Work:
 
     def spec(self, cell: Cell) -> dict[str, Any]:
         """Return what the worker of ``cell`` reads."""
-        row, buckets = self.rows[cell.row], self.prepared["buckets"]
-        steady = str(plan.STEADY)
+        row, prepared, steady = self.rows[cell.row], self.prepared, str(plan.STEADY)
+        buckets = prepared["buckets"]
         spec = {
             "kind": cell.kind,
             "opener": row.opener,
@@ -124,10 +108,12 @@ class Work:
         if self.request.max_memory and row.limited:
             spec["max_memory"] = self.request.max_memory
         if cell.kind == "vectors":
-            some = self._written("some.json", self.prepared["texts"][::EMULATED_EVERY])
-            counted = {name: texts[:1] for name, texts in buckets.items()}
-            texts = {"vectors": str(self.vectors(row.name)), "texts": some, "count": None}
-            return spec | texts | {"counted": counted}
+            return spec | {
+                "vectors": str(self.vectors(row.name)),
+                "texts": self._written("some.json", prepared["texts"][::EMULATED_EVERY]),
+                "count": None,
+                "counted": {name: texts[:1] for name, texts in buckets.items()},
+            }
         if cell.kind == "memory":
             compared = row.reference or not row.model
             longest = buckets[str(max(map(int, buckets)))]
@@ -135,14 +121,14 @@ class Work:
                 "steady": steady,
                 "buckets": {steady: buckets[steady]},
                 "calls": STEADY_CALLS,
-                "long": self.prepared["long"],
+                "long": prepared["long"],
                 "batch": list(islice(cycle(longest), BATCH)),
-                "varied": self.prepared["mixed"][:VARIED],
+                "varied": prepared["mixed"][:VARIED],
                 "vectors": str(self.vectors(row.name)) if compared and not cell.repetition else "",
-                "texts": self._written("texts.json", self.prepared["texts"]),
+                "texts": self._written("texts.json", prepared["texts"]),
                 "count": row.compared or None,
             }
-        spec |= {"effort": asdict(self.request.effort), "mixed": self.prepared["mixed"]}
+        spec |= {"effort": asdict(self.request.effort), "mixed": prepared["mixed"]}
         if cell.kind == "latency":
             # Another length first in every process, so that none is always measured last.
             names = list(buckets)
@@ -205,8 +191,7 @@ def bench(request: Request, progress: Progress) -> Report:
         state = everywhere(work, rows, progress)
         state.judge()
         table = collect.measured_interchange(every, state.files.get(HOME, {}))
-    limit = request.max_memory
-    after = machine.state()
+    limit, after = request.max_memory, machine.state()
     # A target here warns of the same, and of what was between the rounds.
     measured_here = any(target.kind == "local" for target in request.targets)
     warnings = [] if measured_here else machine.warnings(before, after)
@@ -217,26 +202,27 @@ def bench(request: Request, progress: Progress) -> Report:
         if row.shared
     ]
     warnings += collect.broken_promises(every, table, prepared["checkpoint"]["fingerprint"])
+    settings = {
+        "argv": sys.argv[1:],
+        "runtimes": list(request.runtimes),
+        "peers": list(request.peers),
+        "threads": list(request.threads),
+        "buckets": request.all_buckets,
+        "max_memory": limit,
+        "targets": list(map(str, request.targets)),
+        "effort": asdict(request.effort),
+        "seed": request.seed,
+        "interrupted": bool(work.interrupted),
+    }
     return Report(
-        checkpoint=prepared["checkpoint"],
-        settings={
-            "argv": sys.argv[1:],
-            "runtimes": list(request.runtimes),
-            "peers": list(request.peers),
-            "threads": list(request.threads),
-            "buckets": request.all_buckets,
-            "max_memory": limit,
-            "targets": list(map(str, request.targets)),
-            "effort": asdict(request.effort),
-            "seed": request.seed,
-            "interrupted": bool(work.interrupted),
-        },
-        machine=with_versions(machine.describe(packages_of(rows)), rows),
-        before=before,
-        after=after,
-        warnings=warnings + state.left_out,
-        rows=state.results,
-        failed=failed | state.failed,
+        prepared["checkpoint"],
+        settings,
+        with_versions(machine.describe(packages_of(rows)), rows),
+        before,
+        after,
+        warnings + state.left_out,
+        state.results,
+        failed | state.failed,
         targets=state.targets,
         interchange=table,
     )
@@ -350,10 +336,11 @@ def _memory_cells(rows: Sequence[Row]) -> list[Cell]:
 def prepare(
     request: Request, *, every_recipe: bool = False, without_reference: bool = False
 ) -> dict[str, Any]:
-    """Have `asterisk.bench.prepare` export and choose; the reference comes along for its vectors.
+    """Have `asterisk.bench.prepare` export what is missing and choose the texts.
 
-    Not ``without_reference``, nor with ``every_recipe``: each row is then named after its format
-    and recipe. AsteriskError if the checkpoint itself cannot be read.
+    The reference comes along for its vectors. Not ``without_reference``, nor with ``every_recipe``:
+    each row is then named after its format and recipe. AsteriskError if the checkpoint itself
+    cannot be read.
     """
     names = list(request.runtimes)
     if REFERENCE not in names and not (every_recipe or without_reference):
