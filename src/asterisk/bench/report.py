@@ -257,7 +257,9 @@ def html_page(report: Report, pictures: Sequence[Picture] = ()) -> str:
         script=script,
         doubt=not_for_publication(report),
         effort=effort(report),
-        facts=_facts(report),
+        report=report,
+        machine=report.machine,
+        git=report.machine.get("git") or {},
         problems=problems(report),
         tables=tables(report),
         classes={NONE: "none", UNAVAILABLE: "none", FAILED: "failure"},
@@ -265,38 +267,13 @@ def html_page(report: Report, pictures: Sequence[Picture] = ()) -> str:
         interchange_title=INTERCHANGE,
         interchange_note=INTERCHANGE_NOTE,
         pictures=pictures,
-        targets=_targets(report),
+        change=_change,
+        gigabytes=_gigabytes,
         legend=[(field.heading, field.about) for field in fields(report)],
         command=shlex.join(["asterisk-bench", *map(str, report.settings.get("argv", ()))]),
         packages=", ".join(f"{name} {version}" for name, version in versions),
-        schema=report.schema,
     )
     return text
-
-
-def _facts(report: Report) -> list[tuple[str, Any]]:
-    machine, before, after = report.machine, report.before, report.after
-    git = machine.get("git") or {}
-    facts = [
-        ("Machine", machine["cpu"]),
-        ("Board", machine.get("board")),
-        ("Cores", machine["cores"]),
-        ("Memory", _gigabytes(machine.get("ram_bytes"))),
-        ("Limit of memory", _gigabytes(machine.get("cgroup_limit_bytes"))),
-        ("System", " ".join(str(machine.get(n) or "") for n in ("system", "kernel", "libc"))),
-        ("Distribution", machine.get("distribution")),
-        ("Architecture", machine["architecture"]),
-        ("Python", machine["python"]),
-        ("Instructions", " ".join(machine.get("isa") or ())),
-        ("Load", _change(before.get("load"), after.get("load"))),
-        ("Governor", before.get("governor")),
-        ("Temperature, \u00b0C", _change(before.get("temperature_c"), after.get("temperature_c"))),
-        ("Throttled", after.get("throttled")),
-        ("Commit", f"{str(git['commit'])[:12]}{' and changes' if git.get('dirty') else ''}"
-         if git.get("commit") else None),
-        ("Embedding space", str(report.checkpoint.get("fingerprint", ""))[:16]),
-    ]  # fmt: skip
-    return [fact for fact in facts if fact[1] not in (None, "", UNAVAILABLE)]
 
 
 def _change(before: object, after: object) -> str | None:
@@ -308,20 +285,6 @@ def _change(before: object, after: object) -> str | None:
 
 def _gigabytes(value: Any) -> str:
     return f"{value / 1e9:.1f} GB" if value else UNAVAILABLE
-
-
-def _targets(report: Report) -> list[list[str]]:
-    """Return the table of machines, where there is more than the one in the heading."""
-    if not report.targets.keys() - {"local"}:
-        return []
-    rows = [["target", "kind", "machine", "cores", "memory", "temperature, \u00b0C", "throttled"]]
-    for name, target in report.targets.items():
-        machine, before, after = (target.get(part) or {} for part in ("machine", "before", "after"))
-        degrees = _change(before.get("temperature_c"), after.get("temperature_c"))
-        row = [name, target.get("kind", NONE), machine.get("cpu", NONE), machine.get("cores", NONE)]
-        row += [_gigabytes(machine.get("ram_bytes")), degrees or UNAVAILABLE]
-        rows.append([*map(str, row), str(after.get("throttled", UNAVAILABLE))])
-    return rows
 
 
 def renderings(report: Report) -> Iterator[tuple[str, str]]:

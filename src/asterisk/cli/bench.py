@@ -133,6 +133,10 @@ def _run(arguments: argparse.Namespace) -> int:
     if old and arguments.new:
         _compare(old, read(arguments.new), limits, arguments.force)
         return 0
+    effort = plan.THOROUGH if arguments.thorough else plan.QUICK
+    processes = arguments.processes or (MIN_PROCESSES if old else effort.processes)
+    # With enough processes a report can be compared with another, and then its memory should too.
+    weighings = processes if processes >= MIN_PROCESSES else effort.weighings
     runtimes, others = choose(arguments.runtime, without_peers=arguments.no_peers)
     if importlib.util.find_spec("torch") is None:
         raise errors.MissingExtra("PyTorch, which everything is compared with,", "bench")
@@ -143,7 +147,7 @@ def _run(arguments: argparse.Namespace) -> int:
         artifacts=arguments.artifacts,
         work=arguments.out / "peers",
         threads=arguments.threads,
-        effort=_effort(arguments),
+        effort=replace(effort, processes=processes, weighings=weighings),
         seed=random.SystemRandom().randrange(1 << 32) if arguments.seed is None else arguments.seed,
         timeout=arguments.timeout,
         targets=parse_all(arguments.target or ["local"]),
@@ -169,15 +173,6 @@ def _run(arguments: argparse.Namespace) -> int:
     if old:
         _compare(old, report, limits, arguments.force)
     return errors.EngineError.status if report.failures else 0
-
-
-def _effort(arguments: argparse.Namespace) -> plan.Effort:
-    effort = plan.THOROUGH if arguments.thorough else plan.QUICK
-    default = effort.processes if arguments.compare is None else MIN_PROCESSES
-    processes = arguments.processes or default
-    # With enough processes a report can be compared with another, and then its memory should too.
-    weighings = processes if processes >= MIN_PROCESSES else effort.weighings
-    return replace(effort, processes=processes, weighings=weighings)
 
 
 def _render(arguments: argparse.Namespace) -> int:
