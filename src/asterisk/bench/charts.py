@@ -1,7 +1,7 @@
 """The pictures of a report, drawn by matplotlib, as SVG that follows a light or a dark page.
 
-They are drawn in the colours of the light page. matplotlib's inline styles become attributes, which
-no security policy forbids and which one rule a colour overrides on a dark page.
+matplotlib's inline styles become attributes, which no security policy forbids and which one rule a
+colour overrides on a dark page.
 """
 
 from __future__ import annotations
@@ -111,10 +111,7 @@ def charts(report: Report) -> list[Picture]:
 
 @contextmanager
 def canvas(width: float, height: float, **options: Any) -> Iterator[Any]:
-    """Give an empty figure of that many pixels, in the style of all pictures while it is open.
-
-    MissingExtra without matplotlib.
-    """
+    """Give an empty figure in the style of all pictures; MissingExtra without matplotlib."""
     figure = require("matplotlib.figure", "bench").Figure
     with require("matplotlib.style", "bench").context(["default", RC]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # the reader's font has what this one lacks

@@ -232,8 +232,7 @@ def interchange(vectors: Mapping[str, Vectors], reference: Vectors) -> Table:
 def measured_interchange(rows: Sequence[Row], files: Mapping[str, Path]) -> Table:
     """Return the table of those ``rows`` that share an embedding space, from their .npy files.
 
-    Systems of others are left out, and so are rows without vectors or with unsound ones. Empty
-    without FP32 vectors or with fewer than two rows.
+    Rows with unsound vectors are left out. Empty without FP32 vectors or with fewer than two rows.
     """
     import numpy as np
 
@@ -260,8 +259,7 @@ def _is_sound(vectors: Vectors) -> bool:
 def broken_promises(rows: Sequence[Row], table: Table, fingerprint: str) -> list[str]:
     """Return a line for each pair of rows that falls short of what their artifacts promise.
 
-    A row with the checkpoint's ``fingerprint`` in its ``spaces`` promises that its vectors may be
-    compared with those of every other such row.
+    A row promises by ``fingerprint`` in its ``spaces`` that its vectors go with those of others.
     """
     promising = [row for row in rows if fingerprint in row.spaces]
     lines = []
@@ -279,8 +277,7 @@ def broken_promises(rows: Sequence[Row], table: Table, fingerprint: str) -> list
 def least_interchange(query: Row, index: Row) -> dict[str, float]:
     """Return the least figures that a pair of rows has to reach; FP32 itself promises all.
 
-    They follow from the thresholds of the two: the lower of the overlaps, and the mean cosine of
-    two vectors as far from FP32 as allowed, on opposite sides of it.
+    The lower of the overlaps, and the cosine of two vectors that differ from FP32 in opposite ways.
     """
     limits = [row.thresholds or {} for row in (query, index)]
     angles = [math.acos(min(1.0, limit.get("cosine_mean", 1.0))) for limit in limits]

@@ -1,8 +1,4 @@
-"""The columns of the tables: one list, from which every rendering is made.
-
-A column is a heading, an explanation, a function from a row to its text and the numbers behind that
-text. To add one, add it here: Markdown, CSV and HTML follow.
-"""
+"""The columns of the tables: one list, from which Markdown, CSV and HTML are made."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Times and PSS differ from process to process, so a rise has to be both larger than its limit and
 beyond chance: Mann-Whitney over the processes, with all tests of a comparison held to 5 % together
-(Holm). Fidelity, size and instruction counts are exact, and are held to their limits as they are.
+(Holm).
 """
 
 from __future__ import annotations
@@ -137,8 +137,7 @@ def compare(
 ) -> Comparison:
     """Compare ``new`` with ``old``; only figures that ``limits`` names can fail.
 
-    UsageError for unlike machines, unless ``force``. With no more than exact figures in ``limits``
-    they are no reason to refuse: times and memory are then left out.
+    UsageError for unlike machines, unless ``force`` or only exact figures are in ``limits``.
     """
     unlike = machine_differences(old, new)
     timed = not unlike or force

@@ -1,7 +1,6 @@
-"""What was measured on what: everything a reader needs to judge a number. Standard library only.
+"""What was measured on what. Standard library only.
 
-``python -m asterisk.bench.machine`` answers questions about the machine that it runs on, asked as
-a worker is: those of `ANSWERS`, each with its argument.
+``python -m asterisk.bench.machine`` answers those of `ANSWERS` that it is asked, as a worker does.
 """
 
 from __future__ import annotations
@@ -192,8 +191,7 @@ def warnings(before: State, after: State, between: Sequence[State] = ()) -> list
 def weigh(names: Iterable[str]) -> dict[str, int] | None:
     """Return ``bytes`` of the distributions and all they require, and ``base``: numpy's share.
 
-    None if one of ``names`` is not installed. A requirement that is not installed, because its
-    condition does not hold here, counts nothing.
+    None if one of ``names`` is not installed; a requirement that is not counts nothing.
     """
     sizes: dict[str, int] = {}
     waiting = list(names)

@@ -1,15 +1,6 @@
 """What is measured, how long and in which order; and a whole run written down in TOML.
 
-::
-
-    runtime = ["onnx", "gguf"]
-    threads = [1, 4]
-    buckets = [8, 20, 128]
-    processes = 5
-    target = ["local", "ssh://pi@pi5", "emu:cortex-a72"]
-
-Peers import this module in the process that is measured: it imports the standard library only, and
-what reads TOML inside functions.
+Peers import this module in the process that is measured: it imports the standard library only.
 """
 
 from __future__ import annotations

@@ -300,7 +300,6 @@ def _specials(tokenizer: Tokenizer) -> int:
 def default_artifact(folder: Path, on_progress: Callable[[str], None]) -> Path:
     """Return the LiteRT artifact of the shipped checkpoint in ``folder``, exported if missing.
 
-    In a process of its own, so that PyTorch is not in the memory that is reported afterwards.
     UsageError outside a clone of the project, EngineError with the reason if it cannot be exported.
     """
     wanted = f"{SHIPPED}-{FORMAT}-{RECIPE}"

@@ -1,9 +1,8 @@
 """Starting a process that answers with one JSON line, and surviving one that does not.
 
-``python -m asterisk.bench.process`` is the other end of an ssh connection: it reads one JSON line,
-``{"module", "spec", "timeout"}``, runs that module and answers with its object or
-``{"error": line}``. Its input stays open meanwhile; when that ends, the connection is gone, and so
-are this process and all it started.
+``python -m asterisk.bench.process`` is the other end of an ssh connection: it runs the module that
+one JSON line names. When its input ends, the connection is gone, and so are this process and all it
+started.
 """
 
 from __future__ import annotations
@@ -64,8 +63,7 @@ def ask(
 def environment(python: str) -> dict[str, str] | None:
     """Return what another interpreter needs to find this package; None for this interpreter.
 
-    Nothing from a site-packages folder, because everything else in it would come along: there the
-    package has to be installed for the other interpreter as well.
+    Nothing from a site-packages folder: everything else in it would come along.
     """
     home = Path(asterisk.__file__).parents[1]
     if python == sys.executable or home.name in ("site-packages", "dist-packages"):

@@ -1,9 +1,7 @@
 """What people read of a run: the tables, and the files that are rendered from its JSON.
 
-Markdown and HTML have the same tables. The CSV (RFC 4180) has a line a row and every figure as the
-JSON has it. jinja2 escapes whatever the page shows of a report, and a Content-Security-Policy (W3C,
-CSP Level 3) lets the browser load nothing and run only the style and the script whose hashes it
-names.
+The CSV (RFC 4180) has every figure as the JSON has it. On the page a Content-Security-Policy (W3C,
+CSP Level 3) allows only the style and the script whose hashes it names.
 """
 
 from __future__ import annotations
@@ -304,8 +302,7 @@ def renderings(report: Report) -> Iterator[tuple[str, str]]:
 def write(report: Report, out: Path) -> None:
     """Write all of them into ``out``, each whole or not at all; OutputError if one cannot be.
 
-    A page or picture of an earlier run that this one has not is removed, since it would be taken
-    for this one's.
+    A page or picture of an earlier run is removed: it would be taken for this one's.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)

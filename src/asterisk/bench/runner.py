@@ -174,10 +174,7 @@ def measure(
 
 
 def bench(request: Request, progress: Progress) -> Report:
-    """Carry out ``request``; AsteriskError if nothing can be measured.
-
-    Rows and processes that fail are lines of the report, and the others go on.
-    """
+    """Carry out ``request``, whatever fails in it; AsteriskError if nothing can be measured."""
     before = machine.state()
     prepared = prepare(request)
     every = [Row.from_dict(values) for values in prepared["rows"]]
@@ -338,9 +335,8 @@ def prepare(
 ) -> dict[str, Any]:
     """Have `asterisk.bench.prepare` export what is missing and choose the texts.
 
-    The reference comes along for its vectors. Not ``without_reference``, nor with ``every_recipe``:
-    each row is then named after its format and recipe. AsteriskError if the checkpoint itself
-    cannot be read.
+    With ``every_recipe`` each row is named after its format and recipe. AsteriskError if the
+    checkpoint itself cannot be read.
     """
     names = list(request.runtimes)
     if REFERENCE not in names and not (every_recipe or without_reference):

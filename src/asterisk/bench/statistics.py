@@ -88,10 +88,8 @@ def interval(medians: Sequence[float], seed: int = 0) -> tuple[float, float]:
 def modes(samples: Sequence[float]) -> int:
     """Return how many separate peaks the samples have; 1 where there are too few to see any.
 
-    Peaks of a kernel density estimate of their logarithms (Silverman's width) that hold a tenth of
-    the samples each, with a valley between them of at most half the lower peak. Where a processor
-    changes its clock or a machine shares its cores, the median lies between two times that both
-    occur, and means neither.
+    Peaks of a kernel density estimate of their logarithms (Silverman's width). Of two, where a
+    processor changes its clock say, the median lies between, and means neither.
     """
     if len(samples) < MIN_FOR_MODES or min(samples) <= 0:
         return 1
@@ -147,8 +145,7 @@ def ratio(
 ) -> tuple[float, tuple[float, float]]:
     """Return the median of ``new`` over that of ``old``, and its 95 % confidence interval.
 
-    One positive value a process. The interval is a percentile bootstrap: the processes of each side
-    drawn again with replacement, 1,000 times, the same for the same ``seed``.
+    A percentile bootstrap of one positive value a process, the same for the same ``seed``.
     """
     np = require("numpy", "bench")
     draw = np.random.default_rng(seed)
@@ -159,11 +156,10 @@ def ratio(
 
 
 def mann_whitney(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return the two-sided p of the Mann-Whitney U test of two independent samples.
+    """Return the two-sided p of the Mann-Whitney U test; MissingExtra without scipy.
 
-    Exact up to 100 values: the share of all ways to choose ``len(a)`` of them, ties and all, whose
-    rank sum is as far out. Above that scipy's normal approximation, corrected for ties and
-    continuity. MissingExtra without scipy.
+    Exact up to 100 values, ties and all: the share of all ways to choose ``len(a)`` of them whose
+    rank sum is as far out. Above that scipy's normal approximation.
     """
     stats, np = require("scipy.stats", "bench"), require("numpy", "bench")
     if not a or not b:
@@ -183,10 +179,7 @@ def mann_whitney(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Return each p adjusted for the number of tests (Holm, 1979), in the order given.
-
-    At most 5 % of families without any difference have one adjusted p below 0.05.
-    """
+    """Return each p adjusted for the number of tests (Holm, 1979), in the order given."""
     order = sorted(range(len(ps)), key=ps.__getitem__)
     steps = (min(1.0, (len(ps) - rank) * ps[i]) for rank, i in enumerate(order))
     adjusted = dict(zip(order, accumulate(steps, max), strict=True))

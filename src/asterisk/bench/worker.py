@@ -1,8 +1,7 @@
 """One cell in a process of its own: a JSON object on stdin, one JSON line back.
 
 It is what is measured, so it imports the standard library and what the cell's row names, and
-nothing else. The line goes out on the stdout that this process was given; whatever an engine
-prints goes to stderr.
+nothing else.
 """
 
 from __future__ import annotations
@@ -198,8 +197,7 @@ def _snapshot_elsewhere() -> Snapshot:
 def sharers(proc: Path = PROC, own: int | None = None) -> list[str]:
     """Return the installed packages of which this and another process map the same library.
 
-    Its pages are divided among the processes in PSS, which then understates what this one would
-    occupy alone. Processes of other users cannot be seen.
+    PSS then understates what this one would occupy alone.
     """
     own = os.getpid() if own is None else own
     ours = _libraries_of(proc / str(own))
@@ -211,10 +209,7 @@ def sharers(proc: Path = PROC, own: int | None = None) -> list[str]:
 
 
 def libraries(maps: str) -> dict[str, str]:
-    """Return the package of each library under ``site-packages`` in a ``maps`` file, by its path.
-
-    Of ``numpy.libs`` and the like, the package is the part before the dot.
-    """
+    """Return the package of each library under ``site-packages`` in a ``maps``, by its path."""
     lines = (line.split(maxsplit=5) for line in maps.splitlines())
     found = (_LIBRARY.fullmatch(line[5].strip()) for line in lines if len(line) == 6)
     return {match.group(): match.group(1) for match in found if match}
@@ -228,10 +223,7 @@ def _libraries_of(process: Path) -> dict[str, str]:
 
 
 def stability(encoder: Encoder, texts: Sequence[str]) -> float | None:
-    """Return the smallest cosine between a text embedded alone and in the list of all ``texts``.
-
-    None if a vector is no direction: all zeros, or not finite.
-    """
+    """Return the smallest cosine of a text alone and in a list; None without a direction."""
     import numpy as np
 
     from asterisk.evaluation.fidelity import stability as smallest

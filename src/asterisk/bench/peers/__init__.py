@@ -1,8 +1,7 @@
 """Systems of others that stand in the same table, measured in the same run.
 
-Each has ``ROW``, what is known of it beforehand; ``prepare(folder, checkpoint)``, which writes its
-files once, for the checkpoint in that folder; and ``open(folder, threads)``, which a worker calls.
-A package adds its own as a module under the entry-point group `GROUP`.
+Each has ``ROW``, what is known of it; ``prepare(folder, checkpoint)``, which writes its files once;
+and ``open(folder, threads)``, which a worker calls. Packages add theirs as modules under `GROUP`.
 """
 
 from __future__ import annotations

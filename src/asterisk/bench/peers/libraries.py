@@ -1,16 +1,12 @@
 """Peers that are whole libraries: sentence-transformers, fastembed and model2vec.
 
-- sentence-transformers on PyTorch, in float32: its own batches of 32 after a sort by length, padded
-  to the longest; ``threads`` are PyTorch's within an operator, which is how it uses several cores.
-- sentence-transformers with ``backend="onnx"``, in int8: the file is the library's own, exported
-  through optimum and quantised by ``export_dynamic_quantized_onnx_model`` with the configuration
-  that its pages name for the processor; ``threads`` are ONNX Runtime's within an operator.
-- fastembed in float32. It brings no weights and would fetch its own from the network. It is given
-  the same weights as PyTorch's exporter traces them; pooling and unit length are its own.
-- a model2vec static model of all-MiniLM-L6-v2, distilled by the library's own recipe and defaults:
-  the mean state of each word piece between [CLS] and [SEP], 256 principal components, weighted for
-  frequency by rank (SIF), stored as float16. It is distilled here, because the library's code for
-  it does not go with the version of `transformers` that this project is pinned to.
+- sentence-transformers in float32, ``threads`` within an operator; and with ``backend="onnx"`` in
+  int8, by the library's own export and its configuration for the processor.
+- fastembed in float32, given the checkpoint's weights; pooling and unit length are its own.
+- a model2vec static model of all-MiniLM-L6-v2, by the library's own recipe: the mean state of each
+  word piece between [CLS] and [SEP], 256 principal components, weighted for frequency by rank
+  (SIF), stored as float16. It is distilled here, because the library's code for it does not go with
+  the version of `transformers` that this project is pinned to.
 """
 
 from __future__ import annotations
@@ -134,10 +130,7 @@ def prepare_onnx(folder: Path, checkpoint: Path) -> None:
 
 
 def _add_token_type(folder: Path) -> None:
-    """Give a BERT with one token type a second, which no text has.
-
-    optimum's export fails without it: its example inputs have both.
-    """
+    """Give a BERT with one token type a second, or optimum's export fails."""
     path = folder / "config.json"
     config = json.loads(path.read_text("utf-8"))
     if config.get("model_type") != "bert" or config.get("type_vocab_size") != 1:

@@ -1,10 +1,9 @@
 """Peers that run a graph under ONNX Runtime, and what all peers have that are given token ids.
 
 ``dynamic`` is a checkpoint in int8 as people make it: a graph that PyTorch's exporter traces of
-`transformers`' own model, then ONNX Runtime's `quantize_dynamic`; per tensor, which is its default,
-or per channel. ``minilm`` is the same over all-MiniLM-L6-v2, whatever the checkpoint is. Their
-tokenizer is the light one, not transformers'. ``original`` is the original
-`asterisk-embedding-model`'s configuration, as its own scripts deploy it.
+`transformers`' own model, then ONNX Runtime's `quantize_dynamic`. ``minilm`` is the same over
+all-MiniLM-L6-v2. ``original`` is the original `asterisk-embedding-model`'s configuration, as its
+own scripts deploy it.
 """
 
 from __future__ import annotations
@@ -124,10 +123,7 @@ def onnx_session(model: Path) -> Any:
 
 
 def tokenizer(folder: Path) -> tuple[Callable[[str], Ids], int]:
-    """Return a function from a text to its ids, int64 [1, tokens], and the id of padding.
-
-    Under the light `tokenizers` library, from what `write_tokenizer` wrote.
-    """
+    """Return a function from a text to its ids, int64 [1, tokens], and the id of padding."""
     from tokenizers import Tokenizer
 
     settings = json.loads((folder / SETTINGS).read_text("utf-8"))
@@ -254,10 +250,7 @@ def quantize_per_channel(folder: Path, checkpoint: Path) -> None:
 
 
 def quantize_minilm(folder: Path, checkpoint: Path) -> None:  # noqa: ARG001 - has its own model
-    """Trace and quantise all-MiniLM-L6-v2; write its own FP32 vectors of the first texts.
-
-    MissingExtra where the package with the weights or `transformers` is not installed.
-    """
+    """Quantise all-MiniLM-L6-v2; write its own FP32 vectors of the first texts."""
     from asterisk.common import texts
     from asterisk.runtimes.torch import open_checkpoint
     from asterisk.training.teachers import teacher

@@ -1,10 +1,8 @@
 """A checkpoint under OpenVINO in int8: static, or with weights alone in int8.
 
 Static int8 is what sentence-transformers' pages advise for CPUs: NNCF's ``quantize`` with its
-preset for transformers after calibration on shipped texts, which is what
-``export_static_quantized_openvino_model`` does. The model is OpenVINO's own conversion of
-`transformers`' model; inference is in the precision that OpenVINO chooses for the processor. The
-tokenizer is the light one.
+preset for transformers after calibration on shipped texts. The model is OpenVINO's own conversion
+of `transformers`' model.
 """
 
 from __future__ import annotations

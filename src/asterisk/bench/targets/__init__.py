@@ -1,12 +1,7 @@
 """Where a worker runs: on this machine, on another one over ssh, or on an emulated processor.
 
-A target is a way of starting ``python -m asterisk.bench.worker`` (a spec on stdin, one JSON line
-back), of having files there, and of asking `asterisk.bench.machine` there. People write::
-
-    local
-    local:threads=1+2,cpus=0-3
-    ssh://user@host:22?python=/home/pi/venv/bin/python&threads=4
-    emu:cortex-a72
+People write ``local``, ``local:threads=1+2,cpus=0-3``, ``emu:cortex-a72`` or
+``ssh://user@host:22?python=/home/pi/venv/bin/python&threads=4``.
 """
 
 from __future__ import annotations
@@ -170,16 +165,14 @@ class Session:
     """
 
     timed = True  # whether its clock means anything
+    copied: dict[str, str]  # what is there, by the path here
 
     def __init__(self, target: Local) -> None:
         check_cpus(target, machine.cpus())
         self.extra = {"cpus": list(target.cpus)} if target.cpus else {}
 
     def ask(self, module: str, spec: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-        """Run ``module`` there, under the interpreter ``spec["python"]`` if any.
-
-        Paths in ``spec`` are of this machine on both ways.
-        """
+        """Run ``module`` there; paths in ``spec`` are of this machine on both ways."""
         python = spec.get("python") or sys.executable
         return process.ask(module, {**spec, **self.extra}, timeout, python=(python,))
 
@@ -202,6 +195,22 @@ class Session:
     def lacks(self, row: Row) -> str | None:  # noqa: ARG002
         """Return in one line what ``row`` would need there and does not find."""
         return None  # preparing the row would have reported it
+
+    def _there(self, spec: Mapping[str, Any], home: str) -> dict[str, Any]:
+        """Return ``spec`` with the paths in ``home``, where its files are copied once each."""
+        there = dict(spec)
+        for key in INPUTS:
+            if path := spec.get(key):
+                if path not in self.copied:
+                    self.copied[path] = self._copy(Path(path), f"in{len(self.copied)}")
+                there[key] = f"{home}/{self.copied[path]}"
+        if spec.get(OUTPUT):
+            there[OUTPUT] = f"{home}/{OUTPUT}.npy"
+        return there
+
+    def _copy(self, path: Path, name: str) -> str:
+        """Copy a file or folder there; return where it is under its home."""
+        raise NotImplementedError
 
 
 HERE = Session(LOCAL)

@@ -28,7 +28,7 @@ import asterisk.bench.targets.root as files
 from asterisk.artifact import is_artifact
 from asterisk.bench import machine, process
 from asterisk.bench.plan import Row
-from asterisk.bench.targets import ARM, INPUTS, OUTPUT, Emulated, Session, Unavailable
+from asterisk.bench.targets import ARM, OUTPUT, Emulated, Session, Unavailable
 from asterisk.bench.targets.ssh import write_package
 from asterisk.common.debian import KEYRING, Apt, call, mirror
 from asterisk.common.errors import EngineError
@@ -74,7 +74,7 @@ class EmulatedSession(Session):
         self.arm = target.cpu in ARM
         self.folder = folder.resolve()
         self.made = files.find()
-        self.brought: dict[str, str] = {}
+        self.copied = {}
         self.counting = find_counting() if self.arm else None
         self.environment = {"PATH": os.environ.get("PATH", os.defpath)}
         if self.arm:
@@ -127,30 +127,21 @@ class EmulatedSession(Session):
 
     def ask(self, module: str, spec: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Run ``module`` emulated; instructions a call are added to what it answers."""
-        remote = dict(spec)
         output = spec.get(OUTPUT)
-        if self.arm:
-            for key in INPUTS:
-                if spec.get(key):
-                    remote[key] = self._bring(Path(spec[key]))
-            remote[OUTPUT] = f"{WORK}/{OUTPUT}.npy" if output else ""
+        there = self._there(spec, WORK) if self.arm else spec
         counts = self.folder / COUNTS
         counts.unlink(missing_ok=True)
-        answer = process.ask(module, remote, timeout * SLOWER, python=self.python())
+        answer = process.ask(module, there, timeout * SLOWER, python=self.python())
         if output and self.arm:
             (self.folder / f"{OUTPUT}.npy").replace(output)
         if self.counting and "marked" in answer:
             answer["instructions"] = million_instructions(counts, answer["marked"])
         return answer
 
-    def _bring(self, path: Path) -> str:
-        local = str(path)
-        if local not in self.brought:
-            name = f"in{len(self.brought)}"
-            copy = shutil.copytree if path.is_dir() else shutil.copy2
-            copy(path, self.folder / name)
-            self.brought[local] = f"{WORK}/{name}"
-        return self.brought[local]
+    def _copy(self, path: Path, name: str) -> str:
+        copy = shutil.copytree if path.is_dir() else shutil.copy2
+        copy(path, self.folder / name)
+        return name
 
     def describe(self, packages: Iterable[str]) -> dict[str, Any]:
         """Say what is emulated, by which qemu, and on which machine."""

@@ -23,7 +23,7 @@ import asterisk
 from asterisk.bench.plan import Row
 from asterisk.bench.process import MAX_ANSWER, CellError
 from asterisk.bench.results import check
-from asterisk.bench.targets import INPUTS, OUTPUT, Session, Ssh, TargetError, check_cpus
+from asterisk.bench.targets import OUTPUT, Session, Ssh, TargetError, check_cpus
 from asterisk.common import ssh as client
 from asterisk.common import terminal
 from asterisk.common.errors import MissingExtra
@@ -81,8 +81,6 @@ def connected(target: Ssh, folder: Path, keep: bool) -> Iterator[SshSession]:
     session = SshSession(target, folder)
     try:
         session.check_python()
-        session.make_folder()
-        session.push("", write_package)
         session.prepare()
         yield session
     except CellError as failure:
@@ -100,7 +98,7 @@ class SshSession(Session):
         self.target = target
         self.folder = folder
         self.home = ""
-        self.pushed: dict[str, str] = {}
+        self.copied = {}
         self.lost = ""
         self.extra = {"cpus": list(target.cpus)} if target.cpus else {}
 
@@ -122,13 +120,6 @@ class SshSession(Session):
                 "a 64-bit system is needed"
             )
 
-    def make_folder(self) -> None:
-        """Make the private folder there."""
-        home = self.run(["sh", "-c", MAKE]).decode("utf-8", "replace").rpartition("\n")[2]
-        if not _FOLDER.fullmatch(home) or "/../" in home:
-            raise TargetError(f"{self.target}: no temporary folder could be made there")
-        self.home = home
-
     def push(self, name: str, write: Callable[[IO[bytes]], None]) -> None:
         """Unpack there, in the folder ``name``, the tar stream that ``write`` writes."""
         words = ["sh", "-c", UNPACK, "sh", f"{self.home}/{name}".rstrip("/")]
@@ -138,8 +129,14 @@ class SshSession(Session):
             self.run(words, source=stream, timeout=PUSH_SECONDS)
 
     def prepare(self) -> None:
-        """Compile the package there, so that no worker has to; check numpy and CPUs."""
-        compiled = [self.target.python, "-m", "compileall", "-q", f"{self.home}/lib"]
+        """Copy the package into a private folder there and compile it; check numpy and CPUs."""
+        home = self.run(["sh", "-c", MAKE]).decode("utf-8", "replace").rpartition("\n")[2]
+        if not _FOLDER.fullmatch(home) or "/../" in home:
+            raise TargetError(f"{self.target}: no temporary folder could be made there")
+        self.home = home
+        self.push("", write_package)
+        # So that no worker has to.
+        compiled = [self.target.python, "-m", "compileall", "-q", f"{home}/lib"]
         self.run(compiled, timeout=PUSH_SECONDS)
         answer = self._ask_machine(cpus=None, missing=["numpy"])
         if answer.get("missing"):
@@ -153,16 +150,11 @@ class SshSession(Session):
         """Run ``module`` there, its files brought there before and its vectors back after."""
         if self.lost:
             raise CellError(self.lost)
-        remote = {**spec, **self.extra}
         try:
-            for key in INPUTS:
-                if spec.get(key):
-                    remote[key] = self._bring(Path(spec[key]))
+            there = self._there({**spec, **self.extra}, self.home)
+            answer = check_measurement(self._supervise(module, there, timeout), spec)
             if spec.get(OUTPUT):
-                remote[OUTPUT] = f"{self.home}/{OUTPUT}.npy"
-            answer = check_measurement(self._supervise(module, remote, timeout), spec)
-            if spec.get(OUTPUT):
-                self._fetch(remote[OUTPUT], Path(spec[OUTPUT]), spec)
+                self._fetch(there[OUTPUT], spec)
         except Disconnected as failure:
             try:  # once more, so that the other cells do not wait in vain
                 self.run(["true"])
@@ -193,20 +185,16 @@ class SshSession(Session):
             raise CellError(terminal.printable(str(answer["error"])))
         return answer
 
-    def _bring(self, path: Path) -> str:
-        local = str(path)
-        if local not in self.pushed:
-            name = f"in{len(self.pushed)}"
-            self.push(name, lambda stream: write_tree(stream, path, "it"))
-            self.pushed[local] = f"{self.home}/{name}/it"
-        return self.pushed[local]
+    def _copy(self, path: Path, name: str) -> str:
+        self.push(name, lambda stream: write_tree(stream, path, "it"))
+        return f"{name}/it"
 
-    def _fetch(self, remote: str, here: Path, spec: Mapping[str, Any]) -> None:
+    def _fetch(self, remote: str, spec: Mapping[str, Any]) -> None:
         staged = self.folder / "fetched.npy"
         staged.write_bytes(self.run(["cat", "--", remote], limit=MAX_VECTORS))
         texts = len(json.loads(Path(spec["texts"]).read_text("utf-8")))
         check_vectors(staged, min(spec["count"] or texts, texts))
-        staged.replace(here)
+        staged.replace(spec[OUTPUT])
 
     def _ask_machine(self, **questions: Any) -> dict[str, Any]:
         """Return the answers of `asterisk.bench.machine` there, their texts printable."""
