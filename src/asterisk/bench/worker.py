@@ -17,7 +17,7 @@ from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any, Protocol
+from typing import Any
 
 from asterisk.common.process_memory import read_sizes
 
@@ -30,13 +30,6 @@ KIB = 1_024
 _LIBRARY = re.compile(r"\S*/site-packages/([^/.]+)\S*\.so[.\d]*$")
 Spec = Mapping[str, Any]
 Snapshot = dict[str, int | None]
-
-
-class Encoder(Protocol):
-    """What a row's opener returns; `asterisk.runtimes.runtime.Runtime` is one."""
-
-    def encode(self, texts: str | Sequence[str]) -> Any:
-        """Embed one text, float32 [d], or n of them, float32 [n, d], L2-normalised."""
 
 
 def serve(handle: Callable[[Any], Mapping[str, Any]]) -> int:
@@ -62,7 +55,7 @@ def error(failure: Exception) -> dict[str, Any]:
     return {"error": f"{type(failure).__name__}: {text}" if text else repr(failure)}
 
 
-def start(spec: Spec, mark: Callable[[str], None]) -> Encoder:
+def start(spec: Spec, mark: Callable[[str], None]) -> Any:
     """Import, load and call once, each followed by ``mark`` with the phase's name."""
     for module in spec["modules"]:
         importlib.import_module(module)
@@ -74,26 +67,16 @@ def start(spec: Spec, mark: Callable[[str], None]) -> Encoder:
     return encoder
 
 
-def load(spec: Spec) -> Encoder:
-    """Open ``spec``'s path with its opener, ``module:function``, and the options it names."""
+def load(spec: Spec) -> Any:
+    """Open ``spec``'s path with its opener, ``module:function``, and the options it names.
+
+    What it returns has ``encode``: one text to float32 [d], n of them to float32 [n, d], of unit
+    length.
+    """
     module, _, function = spec["opener"].partition(":")
     opener = getattr(importlib.import_module(module), function)
     options = {name: spec[name] for name in ("threads", "max_memory") if name in spec}
-    encoder: Encoder = opener(Path(spec["path"]), **options)
-    return encoder
-
-
-class Stopwatch:
-    """Notes how long each phase took, in ns."""
-
-    def __init__(self) -> None:
-        self.phases: dict[str, int] = {}
-        self.last = perf_counter_ns()
-
-    def __call__(self, phase: str) -> None:
-        """Note that ``phase`` ends now."""
-        self.phases[phase] = perf_counter_ns() - self.last
-        self.last = perf_counter_ns()
+    return opener(Path(spec["path"]), **options)
 
 
 def warm(call: Callable[[Any], object], inputs: Sequence[Any], calls: int, seconds: float) -> None:
@@ -125,7 +108,7 @@ def samples(
     return taken
 
 
-def latency(encoder: Encoder, spec: Spec) -> dict[str, list[int]]:
+def latency(encoder: Any, spec: Spec) -> dict[str, list[int]]:
     """Return the samples of each bucket by its number of tokens; one text a call."""
     effort, buckets = spec["effort"], spec["buckets"]
     mixed = [text for texts in zip(*buckets.values(), strict=False) for text in texts]
@@ -222,7 +205,7 @@ def _libraries_of(process: Path) -> dict[str, str]:
         return {}
 
 
-def stability(encoder: Encoder, texts: Sequence[str]) -> float | None:
+def stability(encoder: Any, texts: Sequence[str]) -> float | None:
     """Return the smallest cosine of a text alone and in a list; None without a direction."""
     import numpy as np
 
@@ -235,7 +218,7 @@ def stability(encoder: Encoder, texts: Sequence[str]) -> float | None:
     return smallest(alone, listed)
 
 
-def _save_vectors(encoder: Encoder, spec: Spec) -> None:
+def _save_vectors(encoder: Any, spec: Spec) -> None:
     import numpy as np
 
     texts = json.loads(Path(spec["texts"]).read_text("utf-8"))
@@ -244,9 +227,16 @@ def _save_vectors(encoder: Encoder, spec: Spec) -> None:
 
 def measure_times(spec: Spec) -> dict[str, Any]:
     """Time the start and throughput and, for latency, single calls by length and their parts."""
-    watch = Stopwatch()
-    encoder = start(spec, watch)
-    answer: dict[str, Any] = {"phases": watch.phases}
+    phases: dict[str, int] = {}
+    last = perf_counter_ns()
+
+    def mark(phase: str) -> None:
+        nonlocal last
+        phases[phase] = perf_counter_ns() - last
+        last = perf_counter_ns()
+
+    encoder = start(spec, mark)
+    answer: dict[str, Any] = {"phases": phases}
     if spec["kind"] == "latency":
         answer |= {"latency": latency(encoder, spec), "parts": parts(encoder, spec)}
     answer["passes"] = throughput(encoder, spec)
@@ -255,7 +245,7 @@ def measure_times(spec: Spec) -> dict[str, Any]:
     return answer | {"lessened": _lessened(encoder)}
 
 
-def throughput(encoder: Encoder, spec: Spec) -> list[int]:
+def throughput(encoder: Any, spec: Spec) -> list[int]:
     """Return how long each pass over the mixed list took, in ns; at least two passes."""
     effort, mixed = spec["effort"], spec["mixed"]
     encoder.encode(mixed)
