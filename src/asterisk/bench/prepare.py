@@ -21,15 +21,8 @@ from asterisk.bench import peers, process
 from asterisk.bench.plan import BUCKETS, LONG, REFERENCE, Row
 from asterisk.bench.process import ask
 from asterisk.bench.worker import serve
-from asterisk.common import plugins, texts
-from asterisk.common.errors import (
-    ArtifactError,
-    AsteriskError,
-    EngineError,
-    InputError,
-    UsageError,
-    one_line,
-)
+from asterisk.common import errors, plugins, texts
+from asterisk.common.errors import AsteriskError, one_line
 from asterisk.common.files import SHIPPED, replacing_folder, shipped_checkpoint
 from asterisk.common.terminal import report
 
@@ -91,7 +84,7 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
         raise AssertionError("unreachable: a checkpoint that was read has a folder")
     longest = checkpoint.config.max_seq_length
     if max(request["buckets"]) > longest:
-        raise UsageError(
+        raise errors.UsageError(
             f"{checkpoint.name} reads {longest} tokens: --buckets {longest} are the most"
         )
     prepared = Prepared()
@@ -110,7 +103,7 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     chosen = choose(checkpoint.tokenizer.open(), request["buckets"])
     for tokens, some in chosen.buckets.items():
         if not some:
-            raise InputError(f"no text that ships can be cut to exactly {tokens} tokens")
+            raise errors.InputError(f"no text that ships can be cut to exactly {tokens} tokens")
     return {
         "checkpoint": {"name": checkpoint.name, "fingerprint": fingerprint},
         "rows": [asdict(row) for row in prepared.rows],
@@ -182,7 +175,7 @@ def _is_current(folder: Path, fingerprint: str) -> bool:
         return False
     try:
         return open_artifact(folder).manifest.fingerprint == fingerprint
-    except ArtifactError as failure:
+    except errors.ArtifactError as failure:
         report(f"{failure}: exporting it again")
         return False
 
@@ -317,10 +310,10 @@ def default_artifact(folder: Path, on_progress: Callable[[str], None]) -> Path:
     try:
         answer = ask(MODULE, request, EXPORT_SECONDS, quiet=False)
     except process.CellError as failure:
-        raise EngineError(f"{wanted} could not be exported: {failure}") from failure
+        raise errors.EngineError(f"{wanted} could not be exported: {failure}") from failure
     if not answer.get("rows"):
         reason = answer.get("refused") or answer.get("failed", {}).get(FORMAT, "no reason given")
-        raise EngineError(f"{wanted} could not be exported: {reason}")
+        raise errors.EngineError(f"{wanted} could not be exported: {reason}")
     return Path(answer["rows"][0]["path"])
 
 

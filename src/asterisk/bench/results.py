@@ -168,23 +168,19 @@ def _check_object(value: Mapping[str, Any], hint: Any, where: str, depth: int) -
             raise ValueError(f"{where} has no {each.name}")
 
 
-# What is shown of the parts that are declared as Any, and which of it has to be there.
-_NEEDED = {
-    "checkpoint": ("name",),
-    "settings": ("buckets", "threads", "peers", "effort", "seed"),
-    "machine": ("cpu", "cores", "system", "architecture", "python", "packages"),
-}
-_SHOWN: Mapping[str, Mapping[str, Any]] = {
-    "checkpoint": {"name": str},
-    "settings": {"buckets": list[int], "threads": list[int], "peers": list[str],
-                 "effort": dict[str, Any], "seed": int, "argv": list[str],
-                 "max_memory": int | None},
-    "machine": {"cpu": str, "cores": int | None, "system": str, "architecture": str,
-                "python": str, "packages": dict[str, str], "ram_bytes": int | None,
-                "cgroup_limit_bytes": int | None, "isa": list[str], "git": dict[str, Any]},
-    "target": {"kind": str, "machine": dict[str, Any] | None, "before": dict[str, Any] | None,
-               "after": dict[str, Any] | None, "warnings": list[str] | None},
+# What is shown of the parts that are declared as Any: what has to be there, and what may be.
+_SHOWN: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    "checkpoint": ({"name": str}, {}),
+    "settings": ({"buckets": list[int], "threads": list[int], "peers": list[str],
+                  "effort": dict[str, Any], "seed": int},
+                 {"argv": list[str], "max_memory": int | None}),
+    "machine": ({"cpu": str, "cores": int | None, "system": str, "architecture": str,
+                 "python": str, "packages": dict[str, str]},
+                {"ram_bytes": int | None, "cgroup_limit_bytes": int | None, "isa": list[str],
+                 "git": dict[str, Any]}),
 }  # fmt: skip
+_TARGET = {"kind": str, "machine": dict[str, Any] | None, "before": dict[str, Any] | None,
+           "after": dict[str, Any] | None, "warnings": list[str] | None}  # fmt: skip
 # Figures by tokens or threads, which are shown in the order of these numbers.
 _NUMBERED = ("latency", "samples_ns", "throughput", "parts_ms", "instructions")
 
@@ -194,15 +190,14 @@ def check_renderable(report: Report) -> None:
     try:
         if len(report.rows) > MAX_ROWS:
             raise ValueError(f"it has more than {MAX_ROWS} rows")
-        for part, names in _NEEDED.items():
-            for name in names:
-                if name not in getattr(report, part):
-                    raise ValueError(f"{part} has no {name}")
-            _check_items(getattr(report, part), _SHOWN[part], part)
+        for part, (needed, optional) in _SHOWN.items():
+            if missing := [name for name in needed if name not in getattr(report, part)]:
+                raise ValueError(f"{part} has no {missing[0]}")
+            _check_items(getattr(report, part), {**needed, **optional}, part)
         check(report.settings["effort"].get("processes"), int, "settings.effort.processes")
         for name, target in report.targets.items():
             where = f"targets[{name!r:.40}]"
-            _check_items(target, _SHOWN["target"], where)
+            _check_items(target, _TARGET, where)
             _check_items(target.get("machine") or {}, {"ram_bytes": int | None}, where)
         for row in report.rows:
             figures = [getattr(row, name) for name in _NUMBERED]

@@ -105,6 +105,8 @@ class SentenceTransformersEncoder:
 
 def prepare_onnx(folder: Path, checkpoint: Path) -> None:
     """Export and quantise the model in the folder ``checkpoint``."""
+    from asterisk.bench import machine
+
     library = require("sentence_transformers", "peers")
     require("optimum.onnxruntime", "peers")
     with tempfile.TemporaryDirectory() as scratch, quiet():
@@ -112,14 +114,17 @@ def prepare_onnx(folder: Path, checkpoint: Path) -> None:
         source.mkdir()
         copy_checkpoint(source, checkpoint)
         _add_token_type(source)
+        export = {"provider": "CPUExecutionProvider", "export": True}
         model = library.SentenceTransformer(
-            str(source),
-            backend="onnx",
-            device="cpu",
-            local_files_only=True,
-            model_kwargs={"provider": "CPUExecutionProvider", "export": True},
+            str(source), backend="onnx", device="cpu", local_files_only=True, model_kwargs=export
         )
-        library.export_dynamic_quantized_onnx_model(model, _configuration(), scratch)
+        flags = {"avx512_vnni": "avx512_vnni", "avx512f": "avx512"}.items()
+        processor = next(
+            (name for flag, name in flags if flag in machine.processor()["isa"]), "avx2"
+        )
+        if platform.machine() in ("aarch64", "arm64"):
+            processor = "arm64"
+        library.export_dynamic_quantized_onnx_model(model, processor, scratch)
         (made,) = Path(scratch).glob("onnx/*.onnx")
         (folder / QUANTIZED).parent.mkdir()
         copyfile(made, folder / QUANTIZED)
@@ -142,17 +147,6 @@ def _add_token_type(folder: Path) -> None:
     weights[name] = weights[name].repeat(2, 1)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     path.write_text(json.dumps(config | {"type_vocab_size": 2}), "utf-8")
-
-
-def _configuration() -> str:
-    """Return the name of the library's configuration for this machine's processor."""
-    from asterisk.bench.machine import processor
-
-    if platform.machine() in ("aarch64", "arm64"):
-        return "arm64"
-    flags: list[str] = processor()["isa"]
-    configurations = {"avx512_vnni": "avx512_vnni", "avx512f": "avx512"}
-    return next((name for flag, name in configurations.items() if flag in flags), "avx2")
 
 
 def open_onnx(folder: Path, threads: int) -> SentenceTransformersEncoder:
@@ -258,35 +252,23 @@ def prepare_model2vec(folder: Path, checkpoint: Path) -> None:  # noqa: ARG001 -
 
     source = teacher.find(MINILM)
     file = json.loads((source / TOKENIZER).read_text("utf-8"))
-    tokens = word_pieces(file["model"]["vocab"])
-    vectors = distil(source, file["model"]["vocab"], tokens)
-    tokenizer = Tokenizer.from_str(json.dumps(_with_only(file, tokens)))
+    vocabulary: dict[str, int] = file["model"]["vocab"]
+    ordered = sorted(vocabulary, key=vocabulary.__getitem__)
+    tokens = [token for token in ordered if not UNUSED.fullmatch(token)]
+    vectors = distil(source, vocabulary, tokens)
+    # A tokenizer with these tokens only, which adds nothing to a text.
+    ids = {token: number for number, token in enumerate(tokens)}
+    added = [one for one in file["added_tokens"] if one["content"] in ids]
+    file["added_tokens"] = [{**one, "id": ids[one["content"]]} for one in added]
+    file["model"]["vocab"] = ids
+    file |= dict.fromkeys(("post_processor", "padding", "truncation"))
+    tokenizer = Tokenizer.from_str(json.dumps(file))
+    config = {"model_type": "model2vec", "architectures": ["StaticModel"], "normalize": True}
     model = model2vec.StaticModel(
-        vectors.astype(np.float16),
-        tokenizer,
-        {"model_type": "model2vec", "architectures": ["StaticModel"], "normalize": True},
-        normalize=True,
-        base_model_name=MINILM,
+        vectors.astype(np.float16), tokenizer, config, normalize=True, base_model_name=MINILM
     )
     model.save_pretrained(str(folder))
     np.save(folder / REFERENCE, _reference(tokenizer, vectors))
-
-
-def word_pieces(vocabulary: dict[str, int]) -> list[str]:
-    """Return the word pieces that a text can have, in the order of their ids."""
-    ordered = sorted(vocabulary, key=vocabulary.__getitem__)
-    return [token for token in ordered if not UNUSED.fullmatch(token)]
-
-
-def _with_only(file: dict[str, Any], tokens: Sequence[str]) -> dict[str, Any]:
-    """Return a `tokenizer.json` with ``tokens`` only, which adds nothing to a text."""
-    ids = {token: number for number, token in enumerate(tokens)}
-    added = [
-        {**one, "id": ids[one["content"]]} for one in file["added_tokens"] if one["content"] in ids
-    ]
-    model = {**file["model"], "vocab": ids}
-    bare: dict[str, None] = dict.fromkeys(("post_processor", "padding", "truncation"))
-    return {**file, **bare, "added_tokens": added, "model": model}
 
 
 def distil(source: Path, vocabulary: dict[str, int], tokens: Sequence[str]) -> Array:

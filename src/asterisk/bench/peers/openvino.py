@@ -14,14 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from asterisk.bench.peers.onnx import (
-    INPUTS,
-    PeerEncoder,
-    quiet,
-    sentence_module,
-    tokenizer,
-    write_tokenizer,
-)
+from asterisk.bench.peers import onnx
 
 MODEL = "model.xml"
 CALIBRATION = 300  # texts
@@ -32,7 +25,7 @@ def prepare_static(folder: Path, checkpoint: Path) -> None:
     from asterisk.common import texts
 
     nncf, model = _converted(folder, checkpoint)
-    tokenize, _ = tokenizer(folder)
+    tokenize, _ = onnx.tokenizer(folder)
     every = texts.load()
     some = [text.text for text in every[:: max(len(every) // CALIBRATION, 1)][:CALIBRATION]]
 
@@ -59,11 +52,11 @@ def _converted(folder: Path, checkpoint: Path) -> tuple[Any, Any]:
     nncf = require("nncf", "peers")
     openvino, torch = require("openvino", "peers"), require("torch", "peers")
     source = load(checkpoint)
-    write_tokenizer(source, folder)
+    onnx.write_tokenizer(source, folder)
     ids = torch.full((2, 16), 101)
-    example = dict(zip(INPUTS, (ids, torch.ones_like(ids)), strict=True))
-    with quiet():
-        module = sentence_module(source, attention="sdpa")
+    example = dict(zip(onnx.INPUTS, (ids, torch.ones_like(ids)), strict=True))
+    with onnx.quiet():
+        module = onnx.sentence_module(source, attention="sdpa")
         return nncf, openvino.convert_model(module, example_input=example)
 
 
@@ -73,7 +66,7 @@ def _save(model: Any, folder: Path) -> None:
     openvino.save_model(model, folder / MODEL)
 
 
-def open_model(folder: Path, threads: int) -> PeerEncoder:
+def open_model(folder: Path, threads: int) -> onnx.PeerEncoder:
     """Open what was prepared; ``threads`` are streams of one thread each."""
     import openvino
 
@@ -83,7 +76,7 @@ def open_model(folder: Path, threads: int) -> PeerEncoder:
         "NUM_STREAMS": threads,
     }
     compiled = openvino.Core().compile_model(folder / MODEL, "CPU", options)
-    tokenize, pad = tokenizer(folder)
+    tokenize, pad = onnx.tokenizer(folder)
     local = threading.local()  # a request serves one thread at a time
 
     def run(ids: Any, mask: Any) -> Any:
@@ -91,4 +84,4 @@ def open_model(folder: Path, threads: int) -> PeerEncoder:
             local.request = compiled.create_infer_request()
         return np.array(local.request.infer([ids, mask], share_inputs=True)[0])
 
-    return PeerEncoder(tokenize, run, threads, pad=pad)
+    return onnx.PeerEncoder(tokenize, run, threads, pad=pad)
