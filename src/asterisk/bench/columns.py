@@ -15,6 +15,17 @@ FAILED = "failed"
 MB = 1e6
 PARTS = {"tokenize": "tokenise", "embed_ids": "infer"}
 PHASES = ("import", "load", "first")
+# Heading, figure of the fidelity, its unit in the CSV, form and explanation.
+FIDELITY = (
+    ("cosine mean", "cosine_mean", "cosine", "{:.5f}", "mean cosine to FP32"),
+    ("1 %", "cosine_p1", "cosine", "{:.4f}", "1st percentile of the cosines to FP32"),
+    ("min", "cosine_min", "cosine", "{:.4f}", "smallest cosine to FP32"),
+    ("overlap@10", "overlap_at_10", "share", "{:.3f}", "share of the same ten neighbours"),
+    ("Spearman", "spearman", "correlation", "{:.4f}",
+     "rank correlation of all pairwise similarities"),
+    ("flipped", "flipped", "share", "{:.1%}",
+     "share of the duplicates (cosine of at least 0.7) that only one of this and FP32 finds"),
+)  # fmt: skip
 Number = int | float
 Show = Callable[[RowResult], str]
 Read = Callable[[RowResult], Any]  # a number or text, None if unknown
@@ -215,29 +226,26 @@ def _times(report: Report) -> list[Field]:
         values = {f"{PARTS[p]} at {n} tokens (ms)": _at("parts_ms", n, p) for p in PARTS}
         return _figures(f"at {n} tokens, ms", about, parts, values)
 
-    padding, phases = _at("padding"), {f"{it} (ms)": _at("start_ms", it) for it in PHASES}
-    of_padding = "share of padding among the tokens that the list is computed with"
-    of_phases = (
-        "the start's three phases: importing the engine, loading the model, the first vector"
-    )
-
     def start(row: RowResult) -> float | None:
         return sum(row.start_ms.values()) or None
 
+    shares = "share of padding among the tokens that the list is computed with"
+    phases = "the start's three phases: importing the engine, loading the model, the first vector"
+    names = report.settings["peers"]
+    suffix = f", {alone}"
+    padding = _at("padding")
     return [
         *map(quantiles, lengths),
-        *(faster(peer, peers, "faster", " p50", "") for peer in report.settings["peers"]),
-        *(
-            faster(peer, engines, "faster_engine", f", {alone}", f", {alone}")
-            for peer in report.settings["peers"]
-        ),
+        *(faster(peer, peers, "faster", " p50", "") for peer in names),
+        *(faster(peer, engines, "faster_engine", suffix, suffix) for peer in names),
         *map(apart, lengths),
         *(_throughput(threads, rate) for threads in threads_of(report)),
-        Field("padding", of_padding, _text(padding, "{:.0%}"), {"padding (share)": padding}, rate,
+        Field("padding", shares, _text(padding, "{:.0%}"), {"padding (share)": padding}, rate,
               hides=False),
         Field("start, ms", "import, load and first vector together", _text(start, "{:.0f}", FAILED),
               {"start (ms)": start}, rate, timed=True),
-        _figures("import / load / first, ms", of_phases, rate, phases),
+        _figures("import / load / first, ms", phases, rate,
+                 {f"{phase} (ms)": _at("start_ms", phase) for phase in PHASES}),
     ]  # fmt: skip
 
 
@@ -318,19 +326,11 @@ def _fidelity() -> list[Field]:
         lambda row: True,
     )
 
-    def field(heading: str, about: str, value: str, read: Read, form: str) -> Field:
+    def field(heading: str, value: str, read: Read, form: str, about: str) -> Field:
         return Field(heading, about, _text(read, form), {value: read}, group)
 
-    def fidelity(heading: str, about: str, name: str, unit: str, form: str) -> Field:
-        return field(heading, about, f"{name} ({unit})", _at("fidelity", name), form)
-
-    flipped = (
-        "share of the duplicates (cosine of at least 0.7) that only one of this and FP32 finds"
-    )
-    stability = "smallest cosine between a text embedded alone and among texts of other lengths"
-    overlap, cosine = "share of the same ten neighbours", "1st percentile of the cosines to FP32"
-    spearman = "rank correlation of all pairwise similarities"
     texts = "how many texts were compared"
+    stability = "smallest cosine between a text embedded alone and among texts of other lengths"
     trust = "measured, below its thresholds, void (its times mean nothing), or failed"
     reasons: dict[str, Read] = {
         "below thresholds": lambda row: "; ".join(row.below),
@@ -338,13 +338,11 @@ def _fidelity() -> list[Field]:
         "failures": lambda row: "; ".join(row.failures),
     }
     return [
-        fidelity("cosine mean", "mean cosine to FP32", "cosine_mean", "cosine", "{:.5f}"),
-        fidelity("1 %", cosine, "cosine_p1", "cosine", "{:.4f}"),
-        fidelity("min", "smallest cosine to FP32", "cosine_min", "cosine", "{:.4f}"),
-        fidelity("overlap@10", overlap, "overlap_at_10", "share", "{:.3f}"),
-        fidelity("Spearman", spearman, "spearman", "correlation", "{:.4f}"),
-        fidelity("flipped", flipped, "flipped", "share", "{:.1%}"),
-        field("stability", stability, "stability (cosine)", _at("stability"), "{:.6f}"),
-        field("texts", texts, "texts compared (count)", _at("fidelity", "texts"), "{:.0f}"),
+        *(
+            field(heading, f"{name} ({unit})", _at("fidelity", name), form, about)
+            for heading, name, unit, form, about in FIDELITY
+        ),
+        field("stability", "stability (cosine)", _at("stability"), "{:.6f}", stability),
+        field("texts", "texts compared (count)", _at("fidelity", "texts"), "{:.0f}", texts),
         Field("state", trust, state, reasons, group),
     ]

@@ -37,12 +37,7 @@ FIRMWARE = "sys/devices/platform/soc/soc:firmware/get_throttled"
 BUSY = 0.5  # load average above which times are doubtful
 # Bits of a Raspberry Pi's word: what holds now and, 16 bits further up, has held since boot.
 # Source: Raspberry Pi documentation, ``vcgencmd get_throttled``.
-FLAGS = {
-    0: "under-voltage",
-    1: "ARM frequency capped",
-    2: "throttled",
-    3: "soft temperature limit",
-}
+FLAGS = {0: "under-voltage", 1: "ARM frequency capped", 2: "throttled", 3: "soft temperature limit"}
 SINCE_BOOT = 16
 RISE = 10.0  # °C over a run, above which its beginning and its end are two machines
 HOT = 80.0  # °C at which a Raspberry Pi begins to slow down
