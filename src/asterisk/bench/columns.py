@@ -60,6 +60,10 @@ class Field:
         void = bool(row.below or row.invalid)
         return self.timed and void and self.show(row) not in (NONE, FAILED, UNAVAILABLE)
 
+    def marked(self, row: RowResult) -> str:
+        """Return the cell's text in Markdown."""
+        return f"~~{self.show(row)}~~" if self.struck(row) else self.show(row)
+
 
 def joined(texts: Iterable[str]) -> str:
     """Join the texts of some figures; one dash if all of them are missing."""

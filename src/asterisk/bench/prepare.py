@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,22 +52,21 @@ MIXED_TEXTS = 512  # enough that starting threads costs nothing
 MIXED_TOKENS = 128  # of the longest text in the mixed list
 
 
-@dataclass(slots=True)
-class Prepared:
-    """Rows in the order of the table, and one line for each that could not be prepared."""
+Job = tuple[str, Callable[[], Row]]  # a row's name, and what makes the row
 
-    rows: list[Row] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
 
-    def attempt(self, name: str, make: Callable[[], Row]) -> None:
-        """Add what ``make`` returns, or note why it fails."""
+def attempt_all(jobs: Iterable[Job]) -> tuple[list[Row], dict[str, str]]:
+    """Return the rows in order, and by name one line for each that could not be made."""
+    rows, failed = [], {}
+    for name, make in jobs:
         try:
-            self.rows.append(make())
+            rows.append(replace(make(), name=name))
         except Exception as failure:  # converters of others raise what they like
             ours = isinstance(failure, AsteriskError | process.CellError)
             line = str(failure) if ours else f"{type(failure).__name__}: {failure}"
-            self.failed[name] = " ".join(line.split())
-            report(f"{name}: {self.failed[name]}")
+            failed[name] = " ".join(line.split())
+            report(f"{name}: {failed[name]}")
+    return rows, failed
 
 
 def prepare(request: dict[str, Any]) -> dict[str, Any]:
@@ -87,27 +86,26 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
         raise errors.UsageError(
             f"{checkpoint.name} reads {longest} tokens: --buckets {longest} are the most"
         )
-    prepared = Prepared()
+    jobs: list[Job] = []
+    unknown: dict[str, str] = {}
     for name in request["runtimes"]:
-        make = partial(_artifact, checkpoint, name, Path(request["artifacts"]))
-        if name == REFERENCE:
-            prepared.rows.append(_reference(folder, fingerprint))
-        elif request["every_recipe"]:
-            _attempt_each(prepared, name, make)
-        else:
-            prepared.attempt(name, partial(make, request.get("recipes", {}).get(name)))
+        try:
+            jobs += _jobs(checkpoint, folder, name, request)
+        except AsteriskError as failure:
+            unknown[name] = one_line(failure)
     for name in request["peers"]:
         if name == "minilm" and checkpoint.name == peers.MINILM and "dynamic" in request["peers"]:
             continue  # it would be that row once more
-        prepared.attempt(name, partial(_peer, name, folder, fingerprint, request))
+        jobs.append((name, partial(_peer, name, folder, fingerprint, request)))
+    rows, failed = attempt_all(jobs)
     chosen = choose(checkpoint.tokenizer.open(), request["buckets"])
     for tokens, some in chosen.buckets.items():
         if not some:
             raise errors.InputError(f"no text that ships can be cut to exactly {tokens} tokens")
     return {
         "checkpoint": {"name": checkpoint.name, "fingerprint": fingerprint},
-        "rows": [asdict(row) for row in prepared.rows],
-        "failed": prepared.failed,
+        "rows": [asdict(row) for row in rows],
+        "failed": unknown | failed,
         **asdict(chosen),
         "texts": [text.text for text in texts.load()],
     }
@@ -129,20 +127,16 @@ def model_files(folder: Path) -> list[Path]:
     return [path for path in files if path.suffix != ".bin" or path.parent not in in_both]
 
 
-def _attempt_each(prepared: Prepared, format: str, make: Callable[[str], Row]) -> None:
-    from asterisk.exporters import export
+def _jobs(checkpoint: Checkpoint, folder: Path, format: str, request: dict[str, Any]) -> list[Job]:
+    if format == REFERENCE:
+        return [(format, partial(_reference, folder, checkpoint.fingerprint))]
+    make = partial(_artifact, checkpoint, format, Path(request["artifacts"]))
+    if not request["every_recipe"]:
+        return [(format, partial(make, request.get("recipes", {}).get(format)))]
+    from asterisk.exporters.export import find_exporter
 
-    try:
-        recipes = export.find_exporter(format).recipes
-    except AsteriskError as failure:
-        prepared.failed[format] = one_line(failure)
-        return
-
-    def named(recipe: str) -> Row:
-        return replace(make(recipe), name=f"{format}-{recipe}")
-
-    for recipe in recipes:
-        prepared.attempt(f"{format}-{recipe.name}", partial(named, recipe.name))
+    recipes = [recipe.name for recipe in find_exporter(format).recipes]
+    return [(f"{format}-{recipe}", partial(make, recipe)) for recipe in recipes]
 
 
 def _artifact(

@@ -33,14 +33,6 @@ INTERCHANGE_NOTE = (
 _FORMULAS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
-class Cell(NamedTuple):
-    """A cell's text, the value it sorts by, and whether it is struck out."""
-
-    text: str
-    value: Number | str | None
-    struck: bool
-
-
 class Table(NamedTuple):
     """Some columns of some rows."""
 
@@ -49,7 +41,6 @@ class Table(NamedTuple):
     columns: list[Field]
     names: int  # so many of the first columns say which row it is
     rows: list[RowResult]
-    cells: list[list[Cell]]
     same: list[tuple[Field, str]]  # columns that say one thing in every row, and what
 
 
@@ -72,18 +63,12 @@ def _table(report: Report, every: Sequence[Field], group: Group) -> Table | None
     shown = [field for field in every if field.group is None] + own
     same = [field for field in shown if _is_same(field, rows)]
     shown = [field for field in shown if field not in same]
-
-    def cell(field: Field, row: RowResult) -> Cell:
-        value = next((read(row) for read in field.values.values()), None)
-        return Cell(field.show(row), value, field.struck(row))
-
     return Table(
         group.title,
         group.note,
         shown,
         sum(field.group is None for field in shown),
         rows,
-        [[cell(field, row) for field in shown] for row in rows],
         # That everything ran on this machine is not worth a word.
         [(it, it.show(rows[0])) for it in same if it.group or it.show(rows[0]) != LOCAL],
     )
@@ -178,10 +163,8 @@ def markdown(report: Report) -> str:
         parts.append(f"**{table.title}.** {table.note}{same}")
         if len(table.columns) > table.names:
             headings = [field.heading for field in table.columns]
-            cells = [
-                [f"~~{it.text}~~" if it.struck else it.text for it in row] for row in table.cells
-            ]
-            parts.append(grid([headings, *cells], range(table.names)))
+            lines = [[field.marked(row) for field in table.columns] for row in table.rows]
+            parts.append(grid([headings, *lines], range(table.names)))
     if lines := interchange(report):
         parts += [f"**{INTERCHANGE}.** {INTERCHANGE_NOTE}", grid(lines, {0})]
     for title, why in problems(report):

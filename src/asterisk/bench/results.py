@@ -43,14 +43,12 @@ class RowResult:
     passes_ns: dict[str, list[list[int]]] = field(default_factory=dict)  # over the mixed list
     start_ms: dict[str, float] = field(default_factory=dict)  # by phase: import, load, first
     starts_ns: dict[str, list[int]] = field(default_factory=dict)
-    # In bytes by phase (start, import, load, first, steady, long, batch) and kind.
-    memory: dict[str, dict[str, int | None]] = field(default_factory=dict)
+    memory: dict[str, dict[str, int | None]] = field(default_factory=dict)  # by phase and kind
     weighings: list[dict[str, dict[str, int | None]]] = field(default_factory=list)  # by process
     shared: list[str] = field(default_factory=list)  # packages that another process mapped too
     fidelity: dict[str, float] | None = None  # to its own FP32 vectors
     below: list[str] = field(default_factory=list)  # the thresholds that it misses
-    # By peer and tokens: the ratio of medians, end to end.
-    faster: dict[str, dict[str, float]] = field(default_factory=dict)
+    faster: dict[str, dict[str, float]] = field(default_factory=dict)  # by peer and tokens
     failures: list[str] = field(default_factory=list)  # a line a process without an answer
     target: str = "local"  # one of the report's targets
     instructions: dict[str, float] = field(default_factory=dict)  # million by tokens, if emulated
@@ -77,7 +75,7 @@ class Report:
     schema: int = SCHEMA
     # By name: kind (local, ssh, emu), machine, before, between rounds, after, warnings.
     targets: dict[str, dict[str, Any]] = field(default_factory=dict)
-    # By the row that embedded the queries, then by the row that embedded the index.
+    # By the row of the queries, then by that of the index.
     interchange: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     @property

@@ -54,8 +54,7 @@ class Request:
     buckets: tuple[int, ...] = plan.BUCKETS
     keep: bool = False
     max_memory: int | None = None  # bytes that every row of a format is opened with
-    # By format, another recipe than the default one.
-    recipes: Mapping[str, str] = field(default_factory=dict)
+    recipes: Mapping[str, str] = field(default_factory=dict)  # by format, not the default one
     peer_python: str = ""  # interpreter of peers with an environment of their own
 
     @property

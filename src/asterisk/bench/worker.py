@@ -137,10 +137,9 @@ def parts(encoder: Any, spec: Spec) -> dict[str, dict[str, list[int]]]:
     return taken
 
 
-def padding(encoder: Any, spec: Spec) -> float | None:
+def padding(encoder: Any, spec: Spec) -> Any:
     """Return the share of padding among the tokens of the mixed list; None if unknown."""
-    share: float | None = encoder.padding(spec["mixed"]) if hasattr(encoder, "padding") else None
-    return share
+    return encoder.padding(spec["mixed"]) if hasattr(encoder, "padding") else None
 
 
 def snapshot(proc: Path | None = None) -> Snapshot:
@@ -255,8 +254,7 @@ def throughput(encoder: Any, spec: Spec) -> list[int]:
 
 def _lessened(encoder: Any) -> str:
     """Return in one line what a memory limit did not allow; empty if nothing."""
-    line: str = getattr(getattr(encoder, "budget", None), "message", "")
-    return line
+    return str(getattr(getattr(encoder, "budget", None), "message", ""))
 
 
 def measure_memory(spec: Spec) -> dict[str, Any]:

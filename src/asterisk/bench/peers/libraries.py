@@ -289,8 +289,7 @@ def distil(source: Path, vocabulary: dict[str, int], tokens: Sequence[str]) -> A
     centred = states.numpy() - states.numpy().mean(0)
     _, directions = np.linalg.eigh(centred.T @ centred)
     components = centred @ directions[:, ::-1][:, :COMPONENTS]
-    vectors: Array = (components * weights[:, None]).astype(np.float32)
-    return vectors
+    return np.asarray(components * weights[:, None], np.float32)
 
 
 def _reference(tokenizer: Any, vectors: Array) -> Array:

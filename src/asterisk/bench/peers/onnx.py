@@ -63,16 +63,14 @@ class PeerEncoder:
         self.pad, self.batch_size, self.own_padding = pad, batch_size, own_padding
         self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
-    def embed_ids(self, ids: Ids) -> Array:
+    def embed_ids(self, ids: Ids) -> Any:
         """Return the vector of one text, float32 [d], not normalised."""
-        vector: Array = self.run(ids, np.ones_like(ids))[0]
-        return vector
+        return self.run(ids, np.ones_like(ids))[0]
 
-    def encode(self, texts: str | Sequence[str]) -> Array:
+    def encode(self, texts: str | Sequence[str]) -> Any:
         """Embed one text, float32 [d], or n of them, float32 [n, d], L2-normalised."""
         if isinstance(texts, str):
-            single: Array = _unit(self.embed_ids(self.tokenize(texts))[None])[0]
-            return single
+            return _unit(self.embed_ids(self.tokenize(texts))[None])[0]
         rows, batches = self._batches(texts)
         vectors = np.concatenate(self._map(lambda batch: self._embed(rows, batch), batches))
         found = np.empty_like(vectors)
@@ -104,10 +102,8 @@ class PeerEncoder:
         return list(self.pool.map(function, items) if self.pool else map(function, items))
 
 
-def _unit(vectors: Array) -> Array:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: Array = vectors / np.maximum(lengths, 1e-12)
-    return scaled
+def _unit(vectors: Array) -> Any:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def onnx_session(model: Path) -> Any:
@@ -266,9 +262,8 @@ def open_quantized(folder: Path, threads: int) -> PeerEncoder:
     session = onnx_session(folder / MODEL)
     tokenize, pad = tokenizer(folder)
 
-    def run(ids: Ids, mask: Ids) -> Array:
-        vectors: Array = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
-        return vectors
+    def run(ids: Ids, mask: Ids) -> Any:
+        return session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
 
     return PeerEncoder(tokenize, run, threads, pad=pad)
 

@@ -186,7 +186,7 @@ class SshSession(Session):
         return answer
 
     def _copy(self, path: Path, name: str) -> str:
-        self.push(name, lambda stream: write_tree(stream, path, "it"))
+        self.push(name, lambda stream: write_tree(stream, path))
         return f"{name}/it"
 
     def _fetch(self, remote: str, spec: Mapping[str, Any]) -> None:
@@ -242,10 +242,9 @@ class SshSession(Session):
             return client.run(
                 self.target, words, timeout=timeout, limit=limit, data=data, source=source
             )
-        except client.Disconnected as failure:
-            raise Disconnected(str(failure)) from None
         except client.RemoteError as failure:
-            raise CellError(str(failure)) from None
+            kind = Disconnected if isinstance(failure, client.Disconnected) else CellError
+            raise kind(str(failure)) from None
 
 
 def write_package(stream: IO[bytes]) -> None:
@@ -267,13 +266,13 @@ def write_package(stream: IO[bytes]) -> None:
             tar.addfile(entry, io.BytesIO(data))
 
 
-def write_tree(stream: IO[bytes], path: Path, name: str) -> None:
-    """Write the file ``path``, or the plain files of a folder, under ``name`` as a tar stream."""
+def write_tree(stream: IO[bytes], path: Path) -> None:
+    """Write the file ``path``, or the plain files of a folder, under ``it`` as a tar stream."""
     with tarfile.open(fileobj=stream, mode="w") as tar:
         if path.is_file():
-            _add(tar, name, path)
+            _add(tar, "it", path)
         for file in _files(path):
-            _add(tar, f"{name}/{file.relative_to(path).as_posix()}", file)
+            _add(tar, f"it/{file.relative_to(path).as_posix()}", file)
 
 
 def _files(root: Path) -> Iterator[Path]:
