@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any, Literal
 
@@ -180,6 +181,7 @@ def _list(settings: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def _tested(old: RowResult, new: RowResult, limits: Mapping[str, Limit]) -> Iterator[Line]:
+    start = partial(Line, old.name, old.target, old=None, new=None, verdict="inconclusive")
     void = [f"old run: {reason}" for reason in [*old.invalid, *old.below]]
     void += [f"new run: {reason}" for reason in [*new.invalid, *new.below]]
     for tokens in sorted({*old.samples_ns, *new.samples_ns}, key=_number):
@@ -187,8 +189,7 @@ def _tested(old: RowResult, new: RowResult, limits: Mapping[str, Limit]) -> Iter
             [median(taken) for taken in row.samples_ns.get(tokens, []) if taken and min(taken) > 0]
             for row in (old, new)
         ]
-        line = Line(old.name, old.target, "p50", f"{tokens} tokens, ms", None, None,
-                    "inconclusive", "p50" in limits)  # fmt: skip
+        line = start("p50", f"{tokens} tokens, ms", gated="p50" in limits)
         yield _over_processes(line, sides, "; ".join(void))
     sides = [
         [pss for each in row.weighings if (pss := each.get("steady", {}).get("pss")) and pss > 0]
@@ -196,8 +197,7 @@ def _tested(old: RowResult, new: RowResult, limits: Mapping[str, Limit]) -> Iter
     ]
     if any(sides):
         shared = "another process maps the same engine" if old.shared or new.shared else ""
-        line = Line(old.name, old.target, "pss", "MB", None, None, "inconclusive", "pss" in limits)
-        yield _over_processes(line, sides, shared)
+        yield _over_processes(start("pss", "MB", gated="pss" in limits), sides, shared)
 
 
 def _over_processes(line: Line, sides: Sequence[Sequence[float]], void: str) -> Line:

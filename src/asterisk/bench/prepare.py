@@ -221,8 +221,8 @@ def _edition(name: str, peer: Any, fingerprint: str) -> str:
     """Name the folder of a peer's files after the code, engine and model they are made of."""
     from asterisk.bench.machine import versions
 
-    here = Path(peers.__file__ if isinstance(peer, peers.Peer) else peer.__file__)
-    is_package = isinstance(peer, peers.Peer) or peer.__package__
+    here = Path(peers.__file__ if name in peers.BUILTIN else peer.__file__)
+    is_package = name in peers.BUILTIN or peer.__package__
     digest = hashlib.sha256(fingerprint.encode())
     for source in sorted(here.parent.glob("*.py")) if is_package else [here]:
         digest.update(source.read_bytes())
@@ -267,7 +267,7 @@ def choose(tokenizer: Tokenizer, tokens: Sequence[int] = BUCKETS) -> Texts:
 
 def cut(tokenizer: Tokenizer, text: str, tokens: int) -> str | None:
     """Return the beginning of ``text`` of exactly ``tokens`` tokens, if a word ends there."""
-    count, end = _specials(tokenizer), 0
+    count, end = _length(tokenizer, ""), 0
     for word, ids in tokenizer.words(text):
         count, end = count + len(ids), end + len(word)
         if count >= tokens:
@@ -277,11 +277,7 @@ def cut(tokenizer: Tokenizer, text: str, tokens: int) -> str | None:
 
 
 def _length(tokenizer: Tokenizer, text: str) -> int:
-    return len(tokenizer.encode(text)) + _specials(tokenizer)
-
-
-def _specials(tokenizer: Tokenizer) -> int:
-    return len(tokenizer.prefix) + len(tokenizer.suffix)
+    return len(tokenizer.with_special_tokens(tokenizer.encode(text)))
 
 
 def default_artifact(folder: Path, on_progress: Callable[[str], None]) -> Path:

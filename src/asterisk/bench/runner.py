@@ -233,7 +233,8 @@ def everywhere(work: Work, rows: Sequence[Row], progress: Progress) -> RunState:
         home = LOCAL
         reference = [row for row in work.rows.values() if row.name == REFERENCE]
         here = work.within(HOME)
-        state.add_failures(measure(here, _memory_cells(reference), progress)[1])
+        cells = [Cell(row.name, "memory", 1, 0) for row in reference]
+        state.add_failures(measure(here, cells, progress)[1])
         state.files[HOME] = here.embedded()
     for number, target in enumerate(request.targets):
         if work.interrupted:
@@ -275,7 +276,7 @@ def _on_target(
     if session.timed:
         threads, effort = target.threads or request.threads, request.effort
         cells = plan.cells(names, threads, effort.processes, request.seed, effort.weighings)
-        cells += _memory_cells(extra)
+        cells += [Cell(row.name, "memory", 1, 0) for row in extra]
     else:
         cells = [Cell(name, "vectors", 1, 0) for name in names]
     answers, failures = measure(work, cells, progress)
@@ -323,10 +324,6 @@ def with_versions(described: dict[str, Any], rows: Sequence[Row]) -> dict[str, A
     ours = packages_of([row for row in rows if not row.python])
     packages = {k: v for k, v in described["packages"].items() if k in ours}
     return {**described, "packages": packages | theirs}
-
-
-def _memory_cells(rows: Sequence[Row]) -> list[Cell]:
-    return [Cell(row.name, "memory", 1, 0) for row in rows]
 
 
 def prepare(

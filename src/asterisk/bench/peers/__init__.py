@@ -7,9 +7,7 @@ and ``open(folder, threads)``, which a worker calls. Packages add theirs as modu
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from asterisk.bench.plan import Row
@@ -70,22 +68,13 @@ BUILTIN = {
 DEFAULT = ("original", "minilm")
 
 
-@dataclass(frozen=True)
-class Peer:
-    """A built-in peer."""
-
-    ROW: Row
-    prepare: Callable[[Path, Path], None]
-    open: Callable[[Path, int], Any]
-
-
 def names() -> tuple[str, ...]:
     """Return every peer's name, the built-in ones first; imports none of them."""
     return (*BUILTIN, *(name for name in plugins.names(GROUP) if name not in BUILTIN))
 
 
 def find(name: str) -> Any:
-    """Import and return a peer: a `Peer`, or the module of a third party.
+    """Import and return a peer's three: in a namespace, or in the module of a third party.
 
     UnknownName if there is none; MissingPackage if one of a third party lacks a package.
     """
@@ -96,4 +85,5 @@ def find(name: str) -> Any:
     module, opener = importlib.import_module(path), f"{path}:{it.open}"
     needs = it.modules, it.distributions
     row = Row(name, it.title, it.recipe, opener, "", *needs, 0, peer=True, model=it.model)
-    return Peer(row, getattr(module, it.prepare), getattr(module, it.open))
+    prepare, open_ = getattr(module, it.prepare), getattr(module, it.open)
+    return SimpleNamespace(ROW=row, prepare=prepare, open=open_)

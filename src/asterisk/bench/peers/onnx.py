@@ -34,9 +34,7 @@ BATCH = 8
 COMPARED = 256  # texts that the fidelity of a peer with another model is measured over
 LENGTH = 128  # tokens of every text of the original
 VOCABULARY, POSITIONS, HIDDEN, LAYERS, HEADS, OUT = 50_259, 512, 512, 2, 2, 256
-EXPORT: dict[str, Any] = {
-    "dynamo": True, "external_data": False, "opset_version": 20, "verbose": False
-}  # fmt: skip
+EXPORT: Any = {"dynamo": True, "external_data": False, "opset_version": 20, "verbose": False}
 Array = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 Run = Callable[[Ids, Ids], Array]

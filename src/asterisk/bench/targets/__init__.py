@@ -171,6 +171,12 @@ class Session:
         check_cpus(target, machine.cpus())
         self.extra = {"cpus": list(target.cpus)} if target.cpus else {}
 
+    def open(self) -> None:
+        """Make it ready; TargetError if it cannot be used."""
+
+    def close(self, keep: bool) -> None:
+        """Leave nothing there, unless ``keep``."""
+
     def ask(self, module: str, spec: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Run ``module`` there; paths in ``spec`` are of this machine on both ways."""
         python = spec.get("python") or sys.executable
@@ -222,16 +228,19 @@ def opened(target: Target, folder: Path, keep: bool) -> Iterator[Session]:
 
     ``folder`` is for files on this side. TargetError if the target cannot be used.
     """
+    session: Session
     if isinstance(target, Local):
-        yield Session(target)
+        session = Session(target)
     elif isinstance(target, Ssh):
-        from asterisk.bench.targets.ssh import connected  # what a run here need not load
+        from asterisk.bench.targets.ssh import SshSession  # what a run here need not load
 
-        with connected(target, folder, keep) as session:
-            yield session
+        session = SshSession(target, folder)
     else:
         from asterisk.bench.targets.emulated import EmulatedSession  # nor this
 
-        emulated = EmulatedSession(target, folder)
-        emulated.check()
-        yield emulated
+        session = EmulatedSession(target, folder)
+    try:
+        session.open()
+        yield session
+    finally:
+        session.close(keep)

@@ -81,21 +81,11 @@ class EmulatedSession(Session):
             for tool in (*NAMESPACES[:1], "chroot", "mount"):
                 if shutil.which(tool) is None:
                     raise Unavailable(f"{target}: {tool} is needed and is not here")
-            self._fill()
+            self._copy_package()
         elif platform.machine() != "x86_64":
             raise Unavailable(f"{target}: an x86 processor is emulated on x86-64 only")
 
-    def _fill(self) -> None:
-        stream = self.folder / "package.tar"
-        with stream.open("wb") as file:
-            write_package(file)
-        call(["tar", "-x", "-C", str(self.folder), "-f", str(stream)])
-        stream.unlink()
-        shutil.copy2(self.made / "qemu-aarch64", self.folder)
-        if self.counting:
-            shutil.copytree(self.counting, self.folder / COUNTING)
-
-    def check(self) -> None:
+    def open(self) -> None:
         """Start its Python once; Unavailable with what the system said if that fails."""
         command = [*self.python(), "-c", "import platform; print(platform.machine())"]
         options: dict[str, Any] = {"env": self.environment, "stdin": subprocess.DEVNULL}
@@ -108,6 +98,15 @@ class EmulatedSession(Session):
         if answer.stdout.strip() != ("aarch64" if self.arm else "x86_64"):
             last = (answer.stderr.strip().splitlines() or ["no answer"])[-1][:200]
             raise Unavailable(f"{self.target}: this system does not let it start: {last}")
+
+    def _copy_package(self) -> None:
+        with (self.folder / "package.tar").open("wb") as stream:
+            write_package(stream)
+        call(["tar", "-x", "-C", str(self.folder), "-f", stream.name])
+        Path(stream.name).unlink()
+        shutil.copy2(self.made / "qemu-aarch64", self.folder)
+        if self.counting:
+            shutil.copytree(self.counting, self.folder / COUNTING)
 
     def python(self) -> list[str]:
         """Return the words that start the emulated Python."""

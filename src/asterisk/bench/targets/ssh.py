@@ -14,7 +14,7 @@ import struct
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import IO, Any
@@ -75,22 +75,6 @@ class Disconnected(CellError):
     """The connection failed, not what ran over it."""
 
 
-@contextmanager
-def connected(target: Ssh, folder: Path, keep: bool) -> Iterator[SshSession]:
-    """Connect, look at what is there and copy the package; clean up in the end unless ``keep``."""
-    session = SshSession(target, folder)
-    try:
-        session.check_python()
-        session.prepare()
-        yield session
-    except CellError as failure:
-        raise TargetError(f"{target}: {failure}") from None
-    finally:
-        if session.home and not keep:
-            with suppress(CellError):  # where the connection is gone for good
-                session.run(["rm", "-rf", "--", session.home])
-
-
 class SshSession(Session):
     """A connection and a folder there; ``folder`` is for files on this side."""
 
@@ -101,6 +85,20 @@ class SshSession(Session):
         self.copied = {}
         self.lost = ""
         self.extra = {"cpus": list(target.cpus)} if target.cpus else {}
+
+    def open(self) -> None:
+        """Connect, look at what is there and copy the package."""
+        try:
+            self.check_python()
+            self.prepare()
+        except CellError as failure:
+            raise TargetError(f"{self.target}: {failure}") from None
+
+    def close(self, keep: bool) -> None:
+        """Remove the folder there, unless ``keep``."""
+        if self.home and not keep:
+            with suppress(CellError):  # where the connection is gone for good
+                self.run(["rm", "-rf", "--", self.home])
 
     def check_python(self) -> None:
         """Raise TargetError for a target without a Python that can run this."""
@@ -333,9 +331,9 @@ def check_vectors(path: Path, count: int) -> None:
         layout = header["descr"], header["fortran_order"], data[: len(_NPY)]
         sound = layout == ("<f4", False, _NPY) and rows == count and 1 <= width <= MAX_DIMENSIONS
         sound = sound and len(data) == start + size + 4 * rows * width
-    # The last two from a header that is nested too deeply.
-    except (struct.error, ValueError, SyntaxError, LookupError, TypeError, MemoryError,
-            RecursionError):  # fmt: skip
+    except (struct.error, ValueError, SyntaxError, LookupError, TypeError):
+        sound = False
+    except (MemoryError, RecursionError):  # from a header that is nested too deeply
         sound = False
     if not sound:
         raise CellError(f"left vectors that are no float32 array of {count} rows")
