@@ -77,7 +77,7 @@ class Work:
     interrupted: list[str] = field(default_factory=list)  # a line once the user has had enough
     states: list[dict[str, Any]] = field(default_factory=list)  # of the target between rounds
 
-    def within(self, name: str, **changed: Any) -> Work:
+    def in_folder(self, name: str, **changed: Any) -> Work:
         """Return the same in a new folder ``name`` of its own."""
         folder = self.folder / name
         folder.mkdir()
@@ -184,7 +184,7 @@ def bench(request: Request, progress: Progress) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         by_name = {row.name: row for row in every}
         work = Work(Path(folder), by_name, prepared, request, load=before["load"])
-        state = everywhere(work, rows, progress)
+        state = measure_targets(work, rows, progress)
         state.judge()
         table = collect.measured_interchange(every, state.files.get(HOME, {}))
     limit, after = request.max_memory, machine.state()
@@ -224,7 +224,7 @@ def bench(request: Request, progress: Progress) -> Report:
     )
 
 
-def everywhere(work: Work, rows: Sequence[Row], progress: Progress) -> RunState:
+def measure_targets(work: Work, rows: Sequence[Row], progress: Progress) -> RunState:
     """Measure ``rows`` on one target after the other; what cannot be had is a line of the state."""
     request, state = work.request, RunState()
     home = next((target for target in request.targets if target.kind == "local"), None)
@@ -232,14 +232,14 @@ def everywhere(work: Work, rows: Sequence[Row], progress: Progress) -> RunState:
     if home is None:
         home = LOCAL
         reference = [row for row in work.rows.values() if row.name == REFERENCE]
-        here = work.within(HOME)
+        here = work.in_folder(HOME)
         cells = [Cell(row.name, "memory", 1, 0) for row in reference]
         state.add_failures(measure(here, cells, progress)[1])
         state.files[HOME] = here.embedded()
     for number, target in enumerate(request.targets):
         if work.interrupted:
             break
-        here = work.within(str(number), target=str(target))
+        here = work.in_folder(str(number), target=str(target))
         try:
             with opened(target, here.folder, request.keep) as session:
                 wanted = work.rows if target is home else {row.name: row for row in rows}
@@ -269,7 +269,7 @@ def _on_target(
     before = session.state()
     if target.kind == "local":  # what exports and peers loaded it with is over by now
         before = {**before, "load": work.load}
-    lacking = {row.name: session.lacks(row) for row in rows if session.takes(row)}
+    lacking = {row.name: session.missing_package(row) for row in rows if session.accepts(row)}
     state.failed |= {f"{name} on {target}": line for name, line in lacking.items() if line}
     rows = [row for row in rows if row.name in lacking and not lacking[row.name]]
     names = [row.name for row in rows]

@@ -16,7 +16,7 @@ import pytest
 
 from asterisk.bench import process
 from asterisk.bench.plan import Cell, Effort, Row
-from asterisk.bench.runner import Request, Work, everywhere, measure
+from asterisk.bench.runner import Request, Work, measure, measure_targets
 from asterisk.bench.targets import Ssh, TargetError, opened, ssh
 from asterisk.common import ssh as client
 from asterisk.common.terminal import excerpt
@@ -126,7 +126,7 @@ def test_a_bad_worker_there_is_one_line_and_the_others_go_on(there, work, tmp_pa
         assert len(answers["good"]) == 1
         assert not workers(session.home)
         row = Row("onnx", "o", "r", "m:f", "p", (), ("no-such-engine", "numpy"), 1)
-        assert session.lacks(row) == (
+        assert session.missing_package(row) == (
             "no-such-engine is not installed; install it with: pip install 'asterisk-edge[onnx]'"
         )
 
@@ -193,7 +193,7 @@ def test_a_dead_host_is_one_line_and_the_other_targets_go_on(work):
 
     dead = Ssh("127.0.0.1", port=1)
     some = work(None, "good", targets=(dead, LOCAL))
-    done = everywhere(some, [some.rows["good"]], lambda line: None)
+    done = measure_targets(some, [some.rows["good"]], lambda line: None)
     (line,) = done.failed.values()
     assert list(done.failed) == [str(dead)]
     assert "Connection refused" in line
@@ -277,7 +277,7 @@ def test_ctrl_c_keeps_what_was_measured_and_cleans_up(server, there, work):
         if "] hang" in line:
             threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
 
-    done = everywhere(some, rows, interrupt)
+    done = measure_targets(some, rows, interrupt)
     assert some.interrupted
     assert done.failed["interrupted"] == "the rest was not measured"
     assert [result.name for result in done.results] == ["good", "hang"]

@@ -194,25 +194,25 @@ class Session:
         """Return `asterisk.bench.machine.weigh` of the target."""
         return machine.weigh(names)
 
-    def takes(self, row: Row) -> bool:  # noqa: ARG002
+    def accepts(self, row: Row) -> bool:  # noqa: ARG002
         """Whether the target is meant for such a row at all."""
         return True
 
-    def lacks(self, row: Row) -> str | None:  # noqa: ARG002
+    def missing_package(self, row: Row) -> str | None:  # noqa: ARG002
         """Return in one line what ``row`` would need there and does not find."""
         return None  # preparing the row would have reported it
 
-    def _there(self, spec: Mapping[str, Any], home: str) -> dict[str, Any]:
+    def _remote_spec(self, spec: Mapping[str, Any], home: str) -> dict[str, Any]:
         """Return ``spec`` with the paths in ``home``, where its files are copied once each."""
-        there = dict(spec)
+        remote = dict(spec)
         for key in INPUTS:
             if path := spec.get(key):
                 if path not in self.copied:
                     self.copied[path] = self._copy(Path(path), f"in{len(self.copied)}")
-                there[key] = f"{home}/{self.copied[path]}"
+                remote[key] = f"{home}/{self.copied[path]}"
         if spec.get(OUTPUT):
-            there[OUTPUT] = f"{home}/{OUTPUT}.npy"
-        return there
+            remote[OUTPUT] = f"{home}/{OUTPUT}.npy"
+        return remote
 
     def _copy(self, path: Path, name: str) -> str:
         """Copy a file or folder there; return where it is under its home."""

@@ -127,10 +127,10 @@ class EmulatedSession(Session):
     def ask(self, module: str, spec: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Run ``module`` emulated; instructions a call are added to what it answers."""
         output = spec.get(OUTPUT)
-        there = self._there(spec, WORK) if self.arm else spec
+        remote = self._remote_spec(spec, WORK) if self.arm else spec
         counts = self.folder / COUNTS
         counts.unlink(missing_ok=True)
-        answer = process.ask(module, there, timeout * SLOWER, python=self.python())
+        answer = process.ask(module, remote, timeout * SLOWER, python=self.python())
         if output and self.arm:
             (self.folder / f"{OUTPUT}.npy").replace(output)
         if self.counting and "marked" in answer:
@@ -155,7 +155,7 @@ class EmulatedSession(Session):
             "instructions": bool(self.counting),
         }
 
-    def takes(self, row: Row) -> bool:
+    def accepts(self, row: Row) -> bool:
         """Take artifacts only: no PyTorch, and no peer, is emulated."""
         return not row.peer and is_artifact(Path(row.path))
 

@@ -149,10 +149,10 @@ class SshSession(Session):
         if self.lost:
             raise CellError(self.lost)
         try:
-            there = self._there({**spec, **self.extra}, self.home)
-            answer = check_measurement(self._supervise(module, there, timeout), spec)
+            remote = self._remote_spec({**spec, **self.extra}, self.home)
+            answer = check_measurement(self._supervise(module, remote, timeout), spec)
             if spec.get(OUTPUT):
-                self._fetch(there[OUTPUT], spec)
+                self._fetch(remote[OUTPUT], spec)
         except Disconnected as failure:
             try:  # once more, so that the other cells do not wait in vain
                 self.run(["true"])
@@ -209,7 +209,7 @@ class SshSession(Session):
         """Return its state."""
         return check_state(self._ask_machine(state=None).get("state"))
 
-    def lacks(self, row: Row) -> str | None:
+    def missing_package(self, row: Row) -> str | None:
         """Name the first package that is not installed there, and the extra that brings it."""
         missing = self._ask_machine(missing=list(row.distributions)).get("missing")
         if not isinstance(missing, list) or not missing:
