@@ -89,8 +89,8 @@ class SshSession(Session):
     def open(self) -> None:
         """Connect, look at what is there and copy the package."""
         try:
-            self.check_python()
-            self.prepare()
+            self._check_python()
+            self._prepare()
         except CellError as failure:
             raise TargetError(f"{self.target}: {failure}") from None
 
@@ -100,22 +100,20 @@ class SshSession(Session):
             with suppress(CellError):  # where the connection is gone for good
                 self.run(["rm", "-rf", "--", self.home])
 
-    def check_python(self) -> None:
-        """Raise TargetError for a target without a Python that can run this."""
+    def _check_python(self) -> None:
         answer = self.run([self.target.python, "-c", _ASK_VERSION])
         found = _VERSION.search(answer.strip())
         if found is None:
-            raise TargetError(f"{self.target}: {self.target.python} there is no Python")
+            raise CellError(f"{self.target.python} there is no Python")
         if (version := (int(found[1]), int(found[2]))) < OLDEST:
-            raise TargetError(
-                f"{self.target}: Python {version[0]}.{version[1]} there, and at least "
-                f"{OLDEST[0]}.{OLDEST[1]} is needed; name another one with ?python=/path"
+            raise CellError(
+                f"Python {version[0]}.{version[1]} there, and at least {OLDEST[0]}.{OLDEST[1]} is "
+                "needed; name another one with ?python=/path"
             )
-        architecture = terminal.printable(found[3].decode("ascii", "replace"))
-        if architecture not in MACHINES:
-            raise TargetError(
-                f"{self.target}: a {architecture} system, for which no engine exists; "
-                "a 64-bit system is needed"
+        system = terminal.printable(found[3].decode("ascii", "replace"))
+        if system not in MACHINES:
+            raise CellError(
+                f"a {system} system, for which no engine exists; a 64-bit system is needed"
             )
 
     def push(self, name: str, write: Callable[[IO[bytes]], None]) -> None:
@@ -126,11 +124,11 @@ class SshSession(Session):
             stream.seek(0)
             self.run(words, source=stream, timeout=PUSH_SECONDS)
 
-    def prepare(self) -> None:
+    def _prepare(self) -> None:
         """Copy the package into a private folder there and compile it; check numpy and CPUs."""
         home = self.run(["sh", "-c", MAKE]).decode("utf-8", "replace").rpartition("\n")[2]
         if not _FOLDER.fullmatch(home) or "/../" in home:
-            raise TargetError(f"{self.target}: no temporary folder could be made there")
+            raise CellError("no temporary folder could be made there")
         self.home = home
         self.push("", write_package)
         # So that no worker has to.
@@ -138,9 +136,7 @@ class SshSession(Session):
         self.run(compiled, timeout=PUSH_SECONDS)
         answer = self._ask_machine(cpus=None, missing=["numpy"])
         if answer.get("missing"):
-            raise TargetError(
-                f"{self.target}: numpy is not installed there; install it with: pip install numpy"
-            )
+            raise CellError("numpy is not installed there; install it with: pip install numpy")
         cpus = answer.get("cpus")
         check_cpus(self.target, cpus if isinstance(cpus, list) else None)
 
