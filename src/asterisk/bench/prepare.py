@@ -113,10 +113,12 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
 
 def _reference(folder: Path, fingerprint: str) -> Row:
     modules = ("asterisk.runtimes.load", "asterisk.runtimes.torch")
+    packages, title = DISTRIBUTIONS[REFERENCE], TITLES[REFERENCE]
     size = sum(path.stat().st_size for path in model_files(folder))
-    needs = modules, DISTRIBUTIONS[REFERENCE]
-    what = REFERENCE, TITLES[REFERENCE], "fp32"
-    return Row(*what, OPENER, str(folder), *needs, size, spaces=(fingerprint,))
+    spaces = (fingerprint,)
+    return Row(
+        REFERENCE, title, "fp32", OPENER, str(folder), modules, packages, size, spaces=spaces
+    )
 
 
 def model_files(folder: Path) -> list[Path]:

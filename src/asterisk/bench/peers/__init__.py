@@ -7,6 +7,7 @@ and ``open(folder, threads)``, which a worker calls. Packages add theirs as modu
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -83,7 +84,7 @@ def find(name: str) -> Any:
     it = BUILTIN[name]
     path = f"{__name__}.{it.module}"
     module, opener = importlib.import_module(path), f"{path}:{it.open}"
-    needs = it.modules, it.distributions
-    row = Row(name, it.title, it.recipe, opener, "", *needs, 0, peer=True, model=it.model)
+    row = Row(name, it.title, it.recipe, opener, "", it.modules, it.distributions, 0, peer=True)
+    row = replace(row, model=it.model)
     prepare, open_ = getattr(module, it.prepare), getattr(module, it.open)
     return SimpleNamespace(ROW=row, prepare=prepare, open=open_)
