@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import permutations
@@ -44,13 +43,6 @@ class RunState:
         for name, lines in failures.items():
             if lines:
                 self.failed[name] = "; ".join([*filter(None, [self.failed.get(name)]), *lines])
-
-    def leave_out(self, target: str, reason: str) -> None:
-        """Go without ``target``; where CI promises that it was measured, that is a failure."""
-        if os.environ.get("CI") == "true":
-            self.failed[target] = reason.removeprefix(f"{target}: ")
-        else:
-            self.left_out.append(reason)
 
     def judge(self) -> None:
         """Fill in every row's fidelity and what it is faster than; imports numpy.

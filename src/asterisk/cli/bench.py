@@ -24,10 +24,7 @@ from asterisk.common import errors, plugins, terminal
 from asterisk.common.files import ARTIFACTS, shipped_checkpoint
 from asterisk.runtimes import memory_budget as budget
 
-RESULTS = Path("bench-results")
 PEER_PYTHON = Path(".venv-peers/bin/python")
-TIMEOUT = 180
-INTERRUPTED = 130
 ORDER = ("torch", "onnx", "tflite", "gguf")  # of the table; formats of others follow
 MAX_NAMED = 3  # of what got worse, in the one line at the end
 STUDIES = {"--pareto": "benchmarks.pareto", "--models": "benchmarks.models"}
@@ -81,13 +78,13 @@ def parser() -> argparse.ArgumentParser:
     add("--no-peers", action="store_true")
     add("--peer-python", type=Path, metavar="PATH")
     add("--artifacts", type=Path, default=ARTIFACTS)
-    add("--out", type=Path, default=RESULTS)
+    add("--out", type=Path, default=Path("bench-results"))
     add("--threads", type=_threads, default=(1, 2))
     add("--processes", type=positive)
     budget.add_option(it)
     add("--thorough", action="store_true")
     add("--seed", type=int)
-    add("--timeout", type=positive, default=TIMEOUT)
+    add("--timeout", type=positive, default=180)
     add("--buckets", type=_buckets, default=plan.BUCKETS, metavar="8,20,128")
     add("--target", action="append", metavar="TARGET")
     add("--keep", action="store_true")
@@ -105,12 +102,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     given = list(sys.argv[1:] if argv is None else argv)
-    for word in given:
-        option = word.partition("=")[0]
+    for option in (word.partition("=")[0] for word in given):
         if option in STUDIES:
-            command = f"python -m {STUDIES[option]} PAGE"
-            line = f"{option} is a study of its own: in a clone, run {command}"
-            print(f"asterisk-bench: {line}", file=sys.stderr)
+            line = f"in a clone, run python -m {STUDIES[option]} PAGE"
+            print(f"asterisk-bench: {option} is a study of its own: {line}", file=sys.stderr)
             return errors.UsageError.status
     return run(parser(), lambda arguments: _run(planned(arguments, given)), given)
 
@@ -169,7 +164,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for line in report.failures:
         terminal.report(f"failed: {line}")
     if report.settings["interrupted"]:
-        return INTERRUPTED
+        return 130  # as a command that was interrupted
     if old:
         _compare(old, report, limits, arguments.force)
     return errors.EngineError.status if report.failures else 0
@@ -192,8 +187,7 @@ def _compare(old: Report, new: Report, limits: Mapping[str, Limit], force: bool)
     print(comparison.table(found), end="", flush=True)
     if failed := [line.name for line in found.failed]:
         more = f" and {len(failed) - MAX_NAMED} more" if len(failed) > MAX_NAMED else ""
-        names = ", ".join(failed[:MAX_NAMED])
-        raise errors.RegressionError(f"worse than allowed: {names}{more}")
+        raise errors.RegressionError(f"worse than allowed: {', '.join(failed[:MAX_NAMED])}{more}")
 
 
 def _baseline(arguments: argparse.Namespace) -> tuple[Report | None, Mapping[str, Limit]]:
