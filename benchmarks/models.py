@@ -19,7 +19,7 @@ from statistics import fmean
 from typing import Any
 
 from asterisk.bench import collect, machine, plan, runner
-from asterisk.bench.charts import SERIES, canvas, png
+from asterisk.bench.charts import SERIES, canvas
 from asterisk.bench.columns import MB, NONE
 from asterisk.bench.peers import MINILM
 from asterisk.bench.plan import Row
@@ -259,7 +259,7 @@ def plot(run: Comparison) -> bytes | None:
         )
         axes.xaxis.set_major_formatter("{x:g}")
         axes.margins(x=0.4, y=0.2)
-        return png(figure)
+        return pages.png(figure)
 
 
 def models(own: str | None) -> dict[str, str | Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import random
 import shlex
@@ -146,6 +147,13 @@ def write(
             with replacing_file(target.with_suffix(suffix)) as staging:
                 staging.write_bytes(data)
     print(text, end="", flush=True)
+
+
+def png(figure: Any) -> bytes:
+    """Return ``figure`` as PNG, the same bytes for the same drawing."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=120, metadata={"Software": None})
+    return out.getvalue()
 
 
 def to_json(run: Any) -> str:

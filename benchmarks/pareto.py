@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from asterisk.bench import collect, machine, plan, runner
-from asterisk.bench.charts import canvas, png
+from asterisk.bench.charts import canvas
 from asterisk.bench.columns import MB, NONE
 from asterisk.bench.plan import Row
 from asterisk.bench.results import RowResult
@@ -243,7 +243,7 @@ def plot(run: Pareto) -> bytes | None:
             axis.set_major_formatter("{x:g}")
         axes.margins(0.15)  # of labels too
         figure.colorbar(dots, label="nines of mean cosine to FP32: -log10(1 - cosine)")
-        return png(figure)
+        return pages.png(figure)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import cache
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from asterisk.bench.charts import DARK, NAMES, charts
+from asterisk.bench.charts import DARK, NAMES, Picture, charts
 from asterisk.bench.statistics import summarise
 from bench.reports import HOSTILE, full
 
 pytest.importorskip("matplotlib")
 SVG = "{http://www.w3.org/2000/svg}"
+
+
+@cache
+def of_full() -> list[Picture]:
+    return charts(full())
 
 
 def drawn(report) -> dict[str, ET.Element]:
@@ -31,7 +37,7 @@ def place(root: ET.Element, words: str) -> tuple[float, float]:
 
 
 def test_a_full_report_has_every_picture_and_each_is_a_file_of_its_own():
-    pictures = charts(full())
+    pictures = of_full()
     assert tuple(picture.name for picture in pictures) == NAMES
     for picture in pictures:
         root = ET.fromstring(picture.file())
@@ -41,7 +47,7 @@ def test_a_full_report_has_every_picture_and_each_is_a_file_of_its_own():
 
 
 def test_nothing_is_loaded_and_nothing_needs_an_inline_style():
-    for picture in charts(full()):
+    for picture in of_full():
         assert set(re.findall(r"https?://[^\"]+", picture.file())) <= {
             "http://www.w3.org/2000/svg",
             "http://www.w3.org/1999/xlink",
@@ -54,18 +60,18 @@ def test_nothing_is_loaded_and_nothing_needs_an_inline_style():
 
 
 def test_every_colour_has_another_one_on_a_dark_page():
-    for picture in charts(full()):
+    for picture in of_full():
         style = picture.file().partition("prefers-color-scheme:dark")[2]
         for colour in re.findall(r'(?:fill|stroke)="(#\w+)"', picture.svg):
             assert f'[fill="{colour}"]{{fill:{DARK[colour]}}}' in style
 
 
 def test_the_same_report_gives_the_same_bytes():
-    assert charts(full()) == charts(full())
+    assert charts(full()) == of_full()
 
 
 def test_no_two_pictures_share_an_id():
-    found = [name for it in charts(full()) for name in re.findall(r' id="([^"]+)"', it.svg)]
+    found = [name for it in of_full() for name in re.findall(r' id="([^"]+)"', it.svg)]
     assert len(found) == len(set(found)) > 0
 
 
@@ -101,7 +107,7 @@ def test_what_means_nothing_is_struck_out(report):
 
 
 def test_figures_are_told_as_text_and_emulated_rows_apart():
-    pictures = drawn(full())
+    pictures = {it.name: ET.fromstring(it.file()) for it in of_full()}
     told = texts(pictures["throughput"])
     assert {"1,890", "2,176"} <= set(told)
     assert not any("emu" in text for text in told)
@@ -132,7 +138,7 @@ def test_a_slow_process_is_told_from_the_others(report):
 
 
 def test_names_are_text():
-    pictures = charts(full())
+    pictures = of_full()
     assert not any("<script" in picture.file() for picture in pictures)
     assert any(HOSTILE in text for text in texts(ET.fromstring(pictures[-1].svg)))
 

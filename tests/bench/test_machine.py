@@ -71,6 +71,8 @@ def board_at(root, name, throttled=""):
         "proc/loadavg": "0.25 0.10 0.05 1/150 999\n",
         "etc/os-release": 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\n',
         "sys/class/thermal/thermal_zone0/temp": "51540\n",
+        "proc/self/mountinfo": "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+        "proc/self/cgroup": "0::/\n",
         "sys/fs/cgroup/memory.max": "1073741824\n",
         "sys/fs/cgroup/cpu.max": "150000 100000\n",
     }

@@ -8,7 +8,7 @@ import pytest
 
 from asterisk.bench import prepare as prepare_module
 from asterisk.bench.plan import BUCKETS, LONG, Row
-from asterisk.bench.prepare import Prepared, _is_current, choose, cut, prepare
+from asterisk.bench.prepare import _is_current, attempt_all, choose, cut, prepare
 from asterisk.common.errors import FidelityError, MissingExtra, UsageError
 from asterisk.common.files import shipped_checkpoint
 from asterisk.exporters import Recipe, export
@@ -32,11 +32,10 @@ def test_what_cannot_be_prepared_is_one_line(capsys):
     def fail():
         raise RuntimeError("a converter\nbroke")
 
-    prepared = Prepared()
-    prepared.attempt("onnx", fail)
-    prepared.attempt("gguf", lambda: Row("gguf", "gguf", "r", "m:f", "p", (), (), 1))
-    assert prepared.failed == {"onnx": "RuntimeError: a converter broke"}
-    assert [some.name for some in prepared.rows] == ["gguf"]
+    good = Row("gguf", "gguf", "r", "m:f", "p", (), (), 1)
+    rows, failed = attempt_all([("onnx", fail), ("gguf", lambda: good)])
+    assert failed == {"onnx": "RuntimeError: a converter broke"}
+    assert [some.name for some in rows] == ["gguf"]
 
 
 def test_a_packaged_model_is_opened_by_its_name():
@@ -53,7 +52,9 @@ def test_texts_longer_than_the_model_reads_are_refused(toy_folder, tmp_path):
         prepare(request)
 
 
-def test_what_cannot_be_exported_is_a_line_and_the_rest_goes_on(monkeypatch, capsys):
+def test_what_cannot_be_exported_is_a_line_and_the_rest_goes_on(
+    toy_folder, tmp_path, monkeypatch, capsys
+):
     class Exporter:
         recipes = tuple(Recipe(name, "") for name in ("good", "poor"))
 
@@ -62,19 +63,22 @@ def test_what_cannot_be_exported_is_a_line_and_the_rest_goes_on(monkeypatch, cap
             raise MissingExtra("engine", "export")
         return Exporter()
 
-    def make(recipe):
+    def make(checkpoint, format, artifacts, recipe):
         if recipe == "poor":
             raise FidelityError("cosine_mean 0.90000 is below the recipe's 0.998")
         return Row("strange", "Strange", recipe, "m:f", "p", (), (), 1)
 
     monkeypatch.setattr(export, "find_exporter", exporter)
-    prepared = Prepared()
-    for name in ("absent", "strange"):
-        prepare_module._attempt_each(prepared, name, make)
-    assert [(row.name, row.recipe) for row in prepared.rows] == [("strange-good", "good")]
-    assert prepared.failed.keys() == {"absent", "strange-poor"}
-    assert "asterisk-edge[export]" in prepared.failed["absent"]
-    assert "below the recipe's" in prepared.failed["strange-poor"]
+    monkeypatch.setattr(prepare_module, "_artifact", make)
+    request = {"checkpoint": str(toy_folder), "buckets": [20], "artifacts": str(tmp_path)}
+    found = prepare(
+        request | {"runtimes": ["absent", "strange"], "peers": [], "every_recipe": True}
+    )
+    assert [(row["name"], row["recipe"]) for row in found["rows"]] == [("strange-good", "good")]
+    failed = found["failed"]
+    assert failed.keys() == {"absent", "strange-poor"}
+    assert "asterisk-edge[export]" in failed["absent"]
+    assert "below the recipe's" in failed["strange-poor"]
 
 
 @pytest.mark.parametrize("name", ["asterisk-256", "asterisk-384"])

@@ -260,7 +260,7 @@ def test_it_has_the_figures_of_the_json_to_the_last_digit():
 
 def test_every_field_has_a_column_and_no_two_share_a_heading():
     headings = next(csv.reader(io.StringIO(csv_text(full()))))
-    assert headings == [value.heading for field in fields(full()) for value in field.values]
+    assert headings == [heading for field in fields(full()) for heading in field.values]
     assert len(set(headings)) == len(headings)
     # The first table repeats what the others have.
     without = {field.group.title for field in fields(full()) if not field.values}

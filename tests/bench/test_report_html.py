@@ -163,7 +163,7 @@ def test_machines_of_other_targets_are_told():
     assert any("it is hot" in line for line in page.inside["li"])
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(odd())
 def test_odd_reports_have_tables_lines_and_a_page_too(report):
     text = markdown(report)

@@ -13,7 +13,7 @@ from asterisk.bench import machine, process
 from asterisk.bench.collect import RunState
 from asterisk.bench.plan import Effort
 from asterisk.bench.runner import Request, Work, _on_target
-from asterisk.bench.targets import LOCAL, LocalSession
+from asterisk.bench.targets import LOCAL, Session
 from asterisk.cli.bench import choose, main
 from asterisk.common import texts
 from asterisk.common.errors import UnknownName, UsageError
@@ -121,7 +121,7 @@ PREPARED = {
 QUIET = {"load": 0.0, "governor": "performance", "temperature_c": 50.0}
 
 
-class Board(LocalSession):
+class Board(Session):
     """This machine, under the firmware of a Raspberry Pi."""
 
     def __init__(self, words, temperatures=()):

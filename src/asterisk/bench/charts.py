@@ -1,7 +1,7 @@
 """The pictures of a report, drawn by matplotlib, as SVG that follows a light or a dark page.
 
-They are drawn in the colours of the light page. matplotlib's inline styles become attributes, which
-no security policy forbids and which one rule a colour overrides on a dark page.
+matplotlib's inline styles become attributes, which no security policy forbids and which one rule a
+colour overrides on a dark page.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 from unicodedata import east_asian_width
@@ -51,15 +52,6 @@ STYLE = (
     # The stroke around the letters would cover the line through them.
     + f'}}.chart text[fill="{VOID}"]{{text-decoration:line-through;stroke:none}}'
 )  # fmt: skip
-RC = {
-    "svg.fonttype": "none", "text.parse_math": False, "font.family": "DejaVu Sans",
-    "font.size": 12, "text.color": INK, "axes.edgecolor": AXIS, "axes.labelcolor": MUTE,
-    "axes.grid": True, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 1,
-    "axes.spines.top": False, "axes.spines.right": False, "xtick.color": GRID, "ytick.color": GRID,
-    "xtick.labelcolor": MUTE, "ytick.labelcolor": MUTE, "legend.frameon": False,
-    "legend.labelcolor": MUTE, "legend.handletextpad": 0.2, "legend.columnspacing": 1.2,
-    "legend.borderpad": 0, "legend.borderaxespad": 0, "legend.handlelength": 1.4,
-}  # fmt: skip
 PHASES = ("start", "import", "load", "first", "steady", "long", "batch")
 MEMORY = (
     "PSS after each phase: the start of Python, importing the engine, loading, the first vector, "
@@ -111,21 +103,12 @@ def charts(report: Report) -> list[Picture]:
 
 @contextmanager
 def canvas(width: float, height: float, **options: Any) -> Iterator[Any]:
-    """Give an empty figure of that many pixels, in the style of all pictures while it is open.
-
-    MissingExtra without matplotlib.
-    """
+    """Give an empty figure in the style of all pictures; MissingExtra without matplotlib."""
     figure = require("matplotlib.figure", "bench").Figure
-    with require("matplotlib.style", "bench").context(["default", RC]), warnings.catch_warnings():
+    styles = ["default", str(Path(__file__).with_name("templates") / "chart.mplstyle")]
+    with require("matplotlib.style", "bench").context(styles), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # the reader's font has what this one lacks
         yield figure(figsize=(width / 72, height / 72), dpi=72, **options)
-
-
-def png(figure: Any) -> bytes:
-    """Return ``figure`` as PNG, the same bytes for the same drawing."""
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=120, metadata={"Software": None})
-    return out.getvalue()
 
 
 def _picture(figure: Any, name: str, title: str, note: str) -> Picture:
@@ -215,12 +198,6 @@ def _rows(report: Report, rows: Sequence[RowResult], high: float, **share: Any) 
             axes.set_title(_name(report, row), loc="left", x=left, pad=7, **style)
             axes.spines["left"].set_visible(False)
         yield figure, every
-
-
-def _beside(axes: Any, y: float, words: str, row: RowResult) -> None:
-    """Write to the right of ``axes``."""
-    style = {"color": _look(row)[0], "va": "center", "transform": axes.get_yaxis_transform()}
-    axes.text(1.02, y, words, **style)
 
 
 def _tradeoff(report: Report, rows: Sequence[RowResult]) -> Picture | None:
@@ -329,7 +306,8 @@ def _latency(report: Report, rows: Sequence[RowResult]) -> Picture | None:
             axes.plot([it.low, it.high], [y + 0.45] * 2, lw=2, **look)
             medians = [median(each) / NS_PER_MS for each in row.samples_ns.get(tokens, ()) if each]
             axes.plot(medians, [y + 0.45] * len(medians), "o", ms=4, mew=0, **look)
-            _beside(axes, y, ms(it.p50), row)
+            beside = {"va": "center", "transform": axes.get_yaxis_transform()}
+            axes.text(1.02, y, ms(it.p50), color=_look(row)[0], **beside)
         return _picture(figure, "latency", "Latency of single calls by tokens", LATENCY)
 
 

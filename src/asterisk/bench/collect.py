@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import permutations
 from pathlib import Path
 from statistics import median, median_low
 from typing import TYPE_CHECKING, Any
@@ -28,34 +28,21 @@ Table = dict[str, dict[str, dict[str, float]]]
 
 @dataclass(slots=True)
 class RunState:
-    """What has been measured so far, on every target.
-
-    ``rows`` with their ``results``, in order, and one line for each thing that ``failed``.
-    ``targets`` is that of `asterisk.bench.results.Report`; ``files`` are the vectors by target, or
-    `HOME`, and row, in a folder that is gone after the run; ``left_out`` what cannot be had here
-    and was not insisted on.
-    """
+    """What has been measured so far, on every target: ``rows`` with their ``results``, in order."""
 
     rows: list[Row] = field(default_factory=list)
     results: list[RowResult] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
-    targets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)  # cannot be had here, nor was insisted on
+    targets: dict[str, dict[str, Any]] = field(default_factory=dict)  # as in the report
+    # The vectors by target, or `HOME`, and row, in a folder that is gone after the run.
     files: dict[str, dict[str, Path]] = field(default_factory=dict)
 
     def add_failures(self, failures: Mapping[str, Sequence[str]]) -> None:
         """Add the failures of rows that have no result to carry them."""
         for name, lines in failures.items():
-            for line in lines:
-                earlier = self.failed.get(name)
-                self.failed[name] = f"{earlier}; {line}" if earlier else line
-
-    def leave_out(self, target: str, reason: str) -> None:
-        """Go without ``target``; where CI promises that it was measured, that is a failure."""
-        if os.environ.get("CI") == "true":
-            self.failed[target] = reason.removeprefix(f"{target}: ")
-        else:
-            self.left_out.append(reason)
+            if lines:
+                self.failed[name] = "; ".join([*filter(None, [self.failed.get(name)]), *lines])
 
     def judge(self) -> None:
         """Fill in every row's fidelity and what it is faster than; imports numpy.
@@ -64,9 +51,8 @@ class RunState:
         """
         home = self.files.get(HOME, {})
         for target in dict.fromkeys(result.target for result in self.results):
-            pairs = zip(self.rows, self.results, strict=True)
-            mine = [(row, result) for row, result in pairs if result.target == target]
-            rows, results = [row for row, _ in mine], [result for _, result in mine]
+            mine = [i for i, result in enumerate(self.results) if result.target == target]
+            rows, results = [self.rows[i] for i in mine], [self.results[i] for i in mine]
             vectors = self.files.get(target, home)
             if target in self.files:
                 rows = [_with_reference(row, home, vectors.get(row.name)) for row in rows]
@@ -101,13 +87,13 @@ def collect(row: Row, answers: Sequence[tuple[Cell, Mapping[str, Any]]], mixed: 
         result.samples_ns[tokens] = [answer["latency"][tokens] for answer in timed]
         result.latency[tokens] = summarise(result.samples_ns[tokens])
     for tokens in sorted(timed[0]["parts"], key=int) if timed else ():
-        parts = {
+        result.parts_ns[tokens] = {
             part: [answer["parts"][tokens][part] for answer in timed]
             for part in timed[0]["parts"][tokens]
         }
-        result.parts_ns[tokens] = parts
         result.parts_ms[tokens] = {
-            part: median(map(median, processes)) / NS_PER_MS for part, processes in parts.items()
+            part: median(map(median, processes)) / NS_PER_MS
+            for part, processes in result.parts_ns[tokens].items()
         }
     for cell, answer in answers:
         if answer.get("padding") is not None:
@@ -120,38 +106,29 @@ def collect(row: Row, answers: Sequence[tuple[Cell, Mapping[str, Any]]], mixed: 
             result.stability = answer.get("stability")
         else:
             result.passes_ns.setdefault(str(cell.threads), []).append(answer["passes"])
+            for phase in PHASES:
+                result.starts_ns.setdefault(phase, []).append(answer["phases"][phase])
     result.memory = _typical(result.weighings)
     for threads, passes in sorted(result.passes_ns.items()):
         rates = [mixed * len(process) / sum(process) * 1e9 for process in passes]
         result.throughput[threads] = median(rates)
-    starts = [answer["phases"] for cell, answer in answers if cell.kind != "memory"]
-    if starts:
-        result.starts_ns = {phase: [start[phase] for start in starts] for phase in PHASES}
-        result.start_ms = {
-            phase: median(each) / NS_PER_MS for phase, each in result.starts_ns.items()
-        }
+    result.start_ms = {phase: median(each) / NS_PER_MS for phase, each in result.starts_ns.items()}
     return result
 
 
 def _typical(weighings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the median over processes of each kind of memory after each phase, one that was read.
-
-    None where the figure of any process is unknown.
-    """
+    """Return the median by phase and kind, one that was read; None where a process's is unknown."""
     typical: dict[str, Any] = {}
-    for phase in weighings[0] if weighings else ():
-        typical[phase] = {}
-        for kind in weighings[0][phase]:
-            read = [weighing[phase][kind] for weighing in weighings]
-            typical[phase][kind] = None if None in read else median_low(read)
+    for phase, kinds in weighings[0].items() if weighings else ():
+        read = {kind: [weighing[phase][kind] for weighing in weighings] for kind in kinds}
+        typical[phase] = {
+            kind: None if None in sizes else median_low(sizes) for kind, sizes in read.items()
+        }
     return typical
 
 
 def held(rows: Sequence[Row], results: Sequence[RowResult], limit: int) -> list[str]:
-    """Return a warning for each row that a memory limit of ``limit`` bytes changed or did not hold.
-
-    Each process of a row counts by the peak of its RSS until the batch, on one thread.
-    """
+    """Return a warning for each row that a ``limit`` in bytes changed, or that exceeded it."""
     lines = []
     unlimited = {row.name for row in rows if not row.limited}
     for result in results:
@@ -169,28 +146,24 @@ def held(rows: Sequence[Row], results: Sequence[RowResult], limit: int) -> list[
 
 
 def compare(results: Sequence[RowResult]) -> None:
-    """Fill in how many times faster each row is than each peer, by tokens.
-
-    End to end, and the engine alone where both can be taken apart.
-    """
-
-    def ratios(row: Mapping[str, float], peer: Mapping[str, float]) -> dict[str, float]:
-        return {tokens: peer[tokens] / row[tokens] for tokens in row if peer.get(tokens)}
-
-    def engine(row: RowResult) -> dict[str, float]:
-        return {n: one["embed_ids"] for n, one in row.parts_ms.items() if "embed_ids" in one}
-
-    def whole(row: RowResult) -> dict[str, float]:
-        return {n: one.p50 for n, one in row.latency.items()}
-
+    """Fill in how many times faster each row is than each peer, by tokens."""
     for row in results:
         for peer in results:
-            if not peer.peer or peer is row:
-                continue
-            if found := ratios(whole(row), whole(peer)):
-                row.faster[peer.name] = found
-            if found := ratios(engine(row), engine(peer)):
-                row.faster_engine[peer.name] = found
+            if peer.peer and peer is not row:
+                for figures, mine, theirs in (
+                    (row.faster, _whole(row), _whole(peer)),
+                    (row.faster_engine, _engine(row), _engine(peer)),
+                ):
+                    if found := {n: theirs[n] / mine[n] for n in mine if theirs.get(n)}:
+                        figures[peer.name] = found
+
+
+def _whole(row: RowResult) -> dict[str, float]:
+    return {tokens: figures.p50 for tokens, figures in row.latency.items()}
+
+
+def _engine(row: RowResult) -> dict[str, float]:
+    return {n: parts["embed_ids"] for n, parts in row.parts_ms.items() if "embed_ids" in parts}
 
 
 def judge(rows: Sequence[Row], results: Sequence[RowResult], vectors: Mapping[str, Path]) -> None:
@@ -211,7 +184,7 @@ def judge(rows: Sequence[Row], results: Sequence[RowResult], vectors: Mapping[st
         if result is None or ours is None or theirs is None:
             continue
         a, b = np.load(ours), np.load(theirs)
-        if a.shape != b.shape or not (np.isfinite(a).all() and a.any(axis=1).all()):
+        if a.shape != b.shape or not _is_sound(a):
             result.failures.append(f"{row.name}: vectors {a.shape} that are no embeddings")
             result.below.append("its vectors are no embeddings")
             continue
@@ -228,10 +201,8 @@ def interchange(vectors: Mapping[str, Vectors], reference: Vectors) -> Table:
     """Return what happens when one row embeds the queries and another the index.
 
     ``vectors`` float [n, d] by row and the FP32 ``reference``, all of the same texts; n > 10, no
-    row all zeros. Figures by the row of the queries, then by the row of the index: ``cosine_mean``
-    is that of the same text's two vectors, ``overlap_at_10`` the mean share of a query's ten
-    nearest texts that FP32 on both sides finds too; the text itself is not among them. Where both
-    are the same row it is that row's overlap@10 as in its fidelity.
+    row all zeros. ``cosine_mean`` is that of the same text's two vectors, ``overlap_at_10`` the
+    mean share of a query's ten nearest texts, itself left out, that FP32 on both sides finds too.
     """
     import numpy as np
 
@@ -240,65 +211,66 @@ def interchange(vectors: Mapping[str, Vectors], reference: Vectors) -> Table:
     truth = unit_rows(reference)
     expected = nearest(truth, truth)
     units = {name: unit_rows(some) for name, some in vectors.items()}
+
+    def figures(a: Any, b: Any) -> dict[str, float]:
+        cosine = float(np.einsum("ij,ij->i", a, b).mean())
+        return {"cosine_mean": cosine, "overlap_at_10": common(nearest(a, b), expected)}
+
     return {
-        query: {
-            index: {
-                "cosine_mean": float(np.einsum("ij,ij->i", a, b).mean()),
-                "overlap_at_10": common(nearest(a, b), expected),
-            }
-            for index, b in units.items()
-        }
-        for query, a in units.items()
+        query: {index: figures(a, b) for index, b in units.items()} for query, a in units.items()
     }
 
 
 def measured_interchange(rows: Sequence[Row], files: Mapping[str, Path]) -> Table:
     """Return the table of those ``rows`` that share an embedding space, from their .npy files.
 
-    Systems of others are left out, and so are rows without vectors or with unsound ones. Empty
-    without FP32 vectors or with fewer than two rows.
+    Rows with unsound vectors are left out. Empty without FP32 vectors or with fewer than two rows.
     """
     import numpy as np
 
     names = [row.name for row in rows if not row.peer and row.name in files]
-    vectors = {name: np.load(files[name]) for name in names}
-    reference = vectors.get(REFERENCE)
-    if reference is None:
+    if REFERENCE not in names:
         return {}
+    vectors = {name: np.load(files[name]) for name in names}
+    shape = vectors[REFERENCE].shape
     sound = {
-        name: some
-        for name, some in vectors.items()
-        if some.shape == reference.shape and np.isfinite(some).all() and some.any(axis=1).all()
+        name: some for name, some in vectors.items() if some.shape == shape and _is_sound(some)
     }
-    return interchange(sound, reference) if len(sound) > 1 and REFERENCE in sound else {}
+    if REFERENCE not in sound or len(sound) < 2:
+        return {}
+    return interchange(sound, sound[REFERENCE])
+
+
+def _is_sound(vectors: Vectors) -> bool:
+    """Return whether every row is a direction: finite, and not all zeros."""
+    import numpy as np
+
+    return bool(np.isfinite(vectors).all() and vectors.any(axis=1).all())
 
 
 def broken_promises(rows: Sequence[Row], table: Table, fingerprint: str) -> list[str]:
     """Return a line for each pair of rows that falls short of what their artifacts promise.
 
-    A row promises, by the checkpoint's ``fingerprint`` in its ``spaces``, that its vectors may be
-    compared with those of every other row that does. The limits follow from what the two recipes
-    promise each: an overlap@10 of at least the lower of their thresholds, and a mean cosine that
-    two vectors have which are as far from FP32 as their thresholds allow, on opposite sides of it.
+    A row promises by ``fingerprint`` in its ``spaces`` that its vectors go with those of others.
     """
     promising = [row for row in rows if fingerprint in row.spaces]
     lines = []
-    for query in promising:
-        for index in promising:
-            found = table.get(query.name, {}).get(index.name)
-            if found is None or query is index:  # a row with itself is its fidelity
-                continue
-            for name, least in least_interchange(query, index).items():
-                if not found[name] >= least:
-                    lines.append(
-                        f"{query.name} says in compatible_with that its vectors go with those of "
-                        f"{index.name}, but {name} is {found[name]:.4f}, below {least:.4f}"
-                    )
+    for query, index in permutations(promising, 2):  # a row with itself is its fidelity
+        found = table.get(query.name, {}).get(index.name)
+        for name, least in least_interchange(query, index).items():
+            if found and not found[name] >= least:
+                lines.append(
+                    f"{query.name} says in compatible_with that its vectors go with those of "
+                    f"{index.name}, but {name} is {found[name]:.4f}, below {least:.4f}"
+                )
     return lines
 
 
 def least_interchange(query: Row, index: Row) -> dict[str, float]:
-    """Return the least figures that a pair of rows has to reach; FP32 itself promises all."""
+    """Return the least figures that a pair of rows has to reach; FP32 itself promises all.
+
+    The lower of the overlaps, and the cosine of two vectors that differ from FP32 in opposite ways.
+    """
     limits = [row.thresholds or {} for row in (query, index)]
     angles = [math.acos(min(1.0, limit.get("cosine_mean", 1.0))) for limit in limits]
     return {

@@ -2,7 +2,7 @@
 
 Times and PSS differ from process to process, so a rise has to be both larger than its limit and
 beyond chance: Mann-Whitney over the processes, with all tests of a comparison held to 5 % together
-(Holm). Fidelity, size and instruction counts are exact, and are held to their limits as they are.
+(Holm).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from asterisk.common.errors import UsageError
 
 ALPHA = 0.05
 MILLION = 1e6  # bytes a MB, ns a ms
+NOT_IN_OLD = "not in the old report"
 TESTED = ("p50", "pss")  # told from noise by a test over processes; the others are exact
 FIGURES = (*TESTED, "cosine", "overlap", "size", "instructions")
 FLOORS, BYTES = ("cosine", "overlap"), ("pss", "size")
@@ -38,16 +39,11 @@ Verdict = Literal["ok", "better", "regression", "inconclusive", "missing"]
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """By how much a figure may get worse.
+    """By how much a figure may get worse; one that must not be small has a ``floor``."""
 
-    ``share`` of the old one or, if given, ``amount``: in MB where the figure is bytes. One that
-    must not be small has instead a ``floor`` below which it must never be, and may drop by
-    ``amount``.
-    """
-
-    share: float = 0.0
-    amount: float | None = None
-    floor: float | None = None
+    share: float = 0.0  # of the old one
+    amount: float | None = None  # instead, if given: in MB where the figure is bytes
+    floor: float | None = None  # it must never be below; it may drop by ``amount``
 
     def exceeded(self, old: float, new: float) -> bool:
         """Return whether ``new`` is more than ``old``, positive, by more than allowed."""
@@ -82,41 +78,36 @@ def parse_limits(text: str) -> dict[str, Limit]:
 
 
 def _limit(name: str, value: str) -> Limit:
-    shown = f"not {value[:40]!r}"
+    expected = "a percentage, 5%, "
     if name in FLOORS:
+        expected = "the least it may be, 0.995 say, "
         if found := _SHARE.fullmatch(value):
             return Limit(amount=DEFAULTS[name].amount, floor=float(found[1]))
-        raise UsageError(f"--fail-on {name} takes the least it may be, 0.995 say, {shown}")
-    percent, amount = _PERCENT.fullmatch(value), _MB.fullmatch(value)
-    if percent:
-        return Limit(share=float(percent[1]) / 100)
-    if amount and name in BYTES:
-        return Limit(amount=float(amount[1]))
-    or_bytes = " or 5MB" if name in BYTES else ""
-    raise UsageError(f"--fail-on {name} takes a percentage, 5%{or_bytes}, {shown}")
+    elif found := _PERCENT.fullmatch(value):
+        return Limit(share=float(found[1]) / 100)
+    elif name in BYTES:
+        expected = "a percentage, 5% or 5MB, "
+        if found := _MB.fullmatch(value):
+            return Limit(amount=float(found[1]))
+    raise UsageError(f"--fail-on {name} takes {expected}not {value[:40]!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One figure of one row, old and new.
-
-    ``old`` and ``new`` are medians over ``processes`` of each side where the figure is tested;
-    ``interval`` holds the ratio of the two with 95 % confidence and ``p`` is adjusted for all tests
-    of the comparison. ``why`` explains a verdict that the numbers do not.
-    """
+    """One figure of one row, old and new."""
 
     row: str
     target: str
     figure: str
     detail: str
-    old: float | None
+    old: float | None  # as ``new`` the median over ``processes`` of its side, if it is tested
     new: float | None
     verdict: Verdict
     gated: bool
     processes: tuple[int, int] | None = None
-    interval: tuple[float, float] | None = None
-    p: float | None = None
-    why: str = ""
+    interval: tuple[float, float] | None = None  # of the ratio of the two, 95 % confidence
+    p: float | None = None  # adjusted for all tests of the comparison
+    why: str = ""  # explains a verdict that the numbers do not
 
     @property
     def failed(self) -> bool:
@@ -147,8 +138,7 @@ def compare(
 ) -> Comparison:
     """Compare ``new`` with ``old``; only figures that ``limits`` names can fail.
 
-    UsageError for unlike machines, unless ``force``. With no more than exact figures in ``limits``
-    they are no reason to refuse: times and memory are then left out.
+    UsageError for unlike machines, unless ``force`` or only exact figures are in ``limits``.
     """
     unlike = machine_differences(old, new)
     timed = not unlike or force
@@ -201,13 +191,13 @@ def _tested(old: RowResult, new: RowResult, limits: Mapping[str, Limit]) -> Iter
         ]
         line = start("p50", f"{tokens} tokens, ms", gated="p50" in limits)
         yield _over_processes(line, sides, "; ".join(void))
-    memory = [
+    sides = [
         [pss for each in row.weighings if (pss := each.get("steady", {}).get("pss")) and pss > 0]
         for row in (old, new)
     ]
-    if any(memory):
-        sharing = "another process maps the same engine" if old.shared or new.shared else ""
-        yield _over_processes(start("pss", "MB", gated="pss" in limits), memory, sharing)
+    if any(sides):
+        shared = "another process maps the same engine" if old.shared or new.shared else ""
+        yield _over_processes(start("pss", "MB", gated="pss" in limits), sides, shared)
 
 
 def _over_processes(line: Line, sides: Sequence[Sequence[float]], void: str) -> Line:
@@ -216,47 +206,49 @@ def _over_processes(line: Line, sides: Sequence[Sequence[float]], void: str) -> 
     medians = [median(side) / MILLION if side else None for side in sides]
     line = replace(line, old=medians[0], new=medians[1], processes=(len(old), len(new)))
     if not old:
-        return replace(line, why="not in the old report")
+        return replace(line, why=NOT_IN_OLD)
     if not new:
         return replace(line, verdict="missing")
-    line = replace(line, interval=ratio(old, new)[1])
-    if void:
-        return replace(line, why=void)
-    if min(len(old), len(new)) < MIN_PROCESSES:
-        return replace(line, why=f"fewer than {MIN_PROCESSES} processes")
-    return replace(line, p=mann_whitney(old, new))
+    if not void and min(line.processes or ()) < MIN_PROCESSES:
+        void = f"fewer than {MIN_PROCESSES} processes"
+    p = None if void else mann_whitney(old, new)
+    return replace(line, interval=ratio(old, new)[1], why=void, p=p)
 
 
 def _decided(line: Line, p: float, limits: Mapping[str, Limit]) -> Line:
     """Give a tested line the ``p`` that all tests together leave it, and its verdict."""
-    limit = limits.get(line.figure, DEFAULTS[line.figure])
-    old, new = line.old or 0.0, line.new or 0.0
-    worse = limit.exceeded(old, new)
-    if not worse and not limit.exceeded(new, old):
-        return replace(line, p=p, verdict="ok")
-    if p >= ALPHA:
-        return replace(line, p=p, why="may be chance")
-    return replace(line, p=p, verdict="regression" if worse else "better")
+    verdict, why = _judged(limits.get(line.figure, DEFAULTS[line.figure]), line.old, line.new)
+    if verdict != "ok" and p >= ALPHA:
+        verdict, why = "inconclusive", "may be chance"
+    return replace(line, p=p, verdict=verdict, why=why)
+
+
+def _judged(limit: Limit, old: float | None, new: float | None) -> tuple[Verdict, str]:
+    """Return the verdict on a figure as it is, and what explains it."""
+    if new is None:
+        return "missing", ""
+    if limit.floor is not None and not new >= limit.floor:
+        return "regression", f"below {limit.floor:g}"
+    if old is None:
+        return "ok", NOT_IN_OLD
+    low, high = (old, new) if limit.floor is None else (new, old)
+    if limit.exceeded(low, high):
+        return "regression", "" if limit.floor is None else f"{old - new:.4f} lower"
+    return ("better" if limit.exceeded(high, low) else "ok"), ""
 
 
 def _exact(old: RowResult, new: RowResult, limits: Mapping[str, Limit]) -> Iterator[Line]:
     def line(figure: str, detail: str, a: float | None, b: float | None) -> Line:
-        start = Line(new.name, new.target, figure, detail, a, b, "ok", figure in limits)
         limit = limits.get(figure, DEFAULTS[figure])
-        if b is None:
-            return replace(start, verdict="missing")
-        if limit.floor is not None:
+        if limit.floor and new.peer:
             # What a system of others computes is its own affair, as long as it does not change.
-            return _floored(start, replace(limit, floor=0.0) if new.peer else limit)
-        if a is None:
-            return replace(start, why="not in the old report")
-        if limit.exceeded(a, b):
-            return replace(start, verdict="regression")
-        return replace(start, verdict="better") if limit.exceeded(b, a) else start
+            limit = replace(limit, floor=0.0)
+        verdict, why = _judged(limit, a, b)
+        return Line(new.name, new.target, figure, detail, a, b, verdict, figure in limits, why=why)
 
     figures = (("cosine", "cosine_mean", "mean to FP32"), ("overlap", "overlap_at_10", "at 10"))
     for figure, name, detail in figures:
-        a, b = (((row.fidelity or {}).get(name)) for row in (old, new))
+        a, b = ((row.fidelity or {}).get(name) for row in (old, new))
         if a is not None or b is not None:
             found = line(figure, detail, a, b)
             if figure == "cosine" and new.below and not old.below:
@@ -266,18 +258,6 @@ def _exact(old: RowResult, new: RowResult, limits: Mapping[str, Limit]) -> Itera
     for tokens in sorted({*old.instructions, *new.instructions}, key=_number):
         counts = old.instructions.get(tokens), new.instructions.get(tokens)
         yield line("instructions", f"{tokens} tokens, million", *counts)
-
-
-def _floored(line: Line, limit: Limit) -> Line:
-    """Judge a figure that must be large: never below its floor, nor much below what it was."""
-    new, floor, drop = line.new or 0.0, limit.floor or 0.0, limit.amount or 0.0
-    if not new >= floor:
-        return replace(line, verdict="regression", why=f"below {floor:g}")
-    if line.old is None:
-        return replace(line, why="not in the old report")
-    if line.old - new > drop:
-        return replace(line, verdict="regression", why=f"{line.old - new:.4f} lower")
-    return replace(line, verdict="better") if new - line.old > drop else line
 
 
 def _number(text: str) -> tuple[int, str]:
@@ -295,25 +275,19 @@ def check_machines(unlike: Sequence[str], limits: Mapping[str, Limit]) -> None:
 
 def machine_differences(old: Report, new: Report) -> list[str]:
     """Return how the machines differ on which rows of both were timed; emulated ones were not."""
-    shared = {row.target for row in old.rows} & {row.target for row in new.rows}
     lines = []
-    for target in sorted(shared):
-        kinds = [str(run.targets.get(target, {}).get("kind", target)) for run in (old, new)]
+    for target in sorted({row.target for row in old.rows} & {row.target for row in new.rows}):
+        kinds = [run.targets.get(target, {}).get("kind", target) for run in (old, new)]
         if kinds == ["emu", "emu"]:
             continue
         a, b = _machine(old, target), _machine(new, target)
         for name in MACHINE:
             x, y = a.get(name), b.get(name)
-            # Of its memory, the firmware keeps a little more or less for itself.
-            near = name == "ram_bytes" and _is_near(x, y)
-            if x != y and not near:
-                lines.append(f"{_on(name, target)} was {_short(x)}, is {_short(y)}")
+            if name == "ram_bytes" and isinstance(x, int | float) and isinstance(y, int | float):
+                # Of its memory, the firmware keeps a little more or less for itself.
+                y = x if abs(x - y) <= 0.1 * max(x, y) else y
+            lines += _changed(_on(name, target), x, y)
     return lines
-
-
-def _is_near(a: Any, b: Any) -> bool:
-    numbers = isinstance(a, int | float) and isinstance(b, int | float)
-    return numbers and abs(a - b) <= 0.1 * max(a, b)
 
 
 def check_here(old: Report, limits: Mapping[str, Limit]) -> None:
@@ -326,6 +300,10 @@ def check_here(old: Report, limits: Mapping[str, Limit]) -> None:
 def _machine(report: Report, target: str) -> Mapping[str, Any]:
     described = report.targets.get(target, {}).get("machine")
     return described if isinstance(described, dict) and described else report.machine
+
+
+def _changed(what: str, old: Any, new: Any) -> list[str]:
+    return [f"{what} was {_short(old)}, is {_short(new)}"] if old != new else []
 
 
 def _short(value: Any) -> str:
@@ -342,20 +320,17 @@ def differences(old: Report, new: Report) -> list[str]:
     lines = []
     if old.checkpoint.get("fingerprint") != new.checkpoint.get("fingerprint"):
         lines.append("another checkpoint")
+    for name in ("python", "kernel", "libc"):
+        lines += _changed(name, old.machine.get(name), new.machine.get(name))
     a, b = dicts("machine", "packages")
-    names = ("python", "kernel", "libc")
-    pairs = [(name, old.machine.get(name), new.machine.get(name)) for name in names]
-    pairs += [(_short(name), a[name], b[name]) for name in sorted(a.keys() & b.keys())]
-    lines += [f"{name} was {_short(x)}, is {_short(y)}" for name, x, y in pairs if x != y]
-    limits = [report.settings.get("max_memory") for report in (old, new)]
-    was, now = (_short(limit) if limit else "none" for limit in limits)
-    if limits[0] != limits[1]:
-        lines.append(f"the memory limit was {was}, is {now}: threads and longest texts may differ")
+    for name in sorted(a.keys() & b.keys()):
+        lines += _changed(_short(name), a[name], b[name])
+    was, now = (report.settings.get("max_memory") for report in (old, new))
+    for line in _changed("the memory limit", was or "none", now or "none"):
+        lines.append(f"{line}: threads and longest texts may differ")
     a, b = dicts("settings", "effort")
     for name in sorted({*a, *b} - {"processes", "weighings"}):
-        if a.get(name) != b.get(name):
-            was, now = _short(a.get(name)), _short(b.get(name))
-            lines.append(f"{_short(name)} a cell was {was}, is {now}")
+        lines += _changed(f"{_short(name)} a cell", a.get(name), b.get(name))
     return lines
 
 

@@ -1,7 +1,6 @@
-"""What was measured on what: everything a reader needs to judge a number. Standard library only.
+"""What was measured on what. Standard library only.
 
-``python -m asterisk.bench.machine`` answers questions about the machine that it runs on, asked as
-a worker is: those of `ANSWERS`, each with its argument.
+``python -m asterisk.bench.machine`` answers those of `ANSWERS` that it is asked, as a worker does.
 """
 
 from __future__ import annotations
@@ -9,15 +8,15 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import Distribution, PackageNotFoundError, distribution, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
 from asterisk.bench.worker import serve
+from asterisk.common.process_memory import limit
 
 UNKNOWN = "unavailable"
 MISSING = "not installed"
@@ -38,17 +37,12 @@ FIRMWARE = "sys/devices/platform/soc/soc:firmware/get_throttled"
 BUSY = 0.5  # load average above which times are doubtful
 # Bits of a Raspberry Pi's word: what holds now and, 16 bits further up, has held since boot.
 # Source: Raspberry Pi documentation, ``vcgencmd get_throttled``.
-FLAGS = {
-    0: "under-voltage",
-    1: "ARM frequency capped",
-    2: "throttled",
-    3: "soft temperature limit",
-}
+FLAGS = {0: "under-voltage", 1: "ARM frequency capped", 2: "throttled", 3: "soft temperature limit"}
 SINCE_BOOT = 16
 RISE = 10.0  # °C over a run, above which its beginning and its end are two machines
 HOT = 80.0  # °C at which a Raspberry Pi begins to slow down
 BASE = ("numpy",)  # what every installation has anyway
-_REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 State = Mapping[str, Any]
 
 
@@ -57,20 +51,24 @@ def describe(packages: Iterable[str], root: Path = Path("/")) -> dict[str, Any]:
 
     A board's serial number, which `/proc/cpuinfo` has too, is left out on purpose.
     """
+    kib = _find(r"^MemTotal:\s+(\d+) kB", _read(root / "proc/meminfo"))
+    ram = str(int(kib) * 1024) if kib else _ask_mac("hw.memsize")
+    quota = _read(root / "sys/fs/cgroup/cpu.max").split()  # of how many CPUs' time; max for all
+    release = _read(root / "etc/os-release")
     return {
         **processor(root),
         "cores": len(cpus() or ()) or os.cpu_count(),
-        "ram_bytes": _memory(root),
+        "ram_bytes": int(ram) if ram.isdigit() else None,
         "page_bytes": os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None,
-        "cgroup_limit_bytes": _memory_limit(root),
-        "cgroup_cpus": _cpu_quota(root),
+        "cgroup_limit_bytes": limit(root),
+        "cgroup_cpus": int(quota[0]) / int(quota[1]) if quota[:1] != ["max"] and quota else None,
         "kernel": platform.release(),
         "system": platform.system(),
-        "distribution": _find(r'^PRETTY_NAME="?([^"\n]+)', root / "etc/os-release") or UNKNOWN,
+        "distribution": _find(r'^PRETTY_NAME="?([^"\n]+)', release) or UNKNOWN,
         "architecture": platform.machine(),
         "libc": " ".join(platform.libc_ver()).strip() or UNKNOWN,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in sorted(set(packages))},
+        "packages": versions(packages),
         "git": _git(),
     }
 
@@ -81,10 +79,10 @@ def processor(root: Path = Path("/")) -> dict[str, Any]:
     tree = root / "proc/device-tree"
     board = _read(tree / "model").strip("\0")
     cores = arm_cores(cpuinfo)
-    brand = _ask("sysctl", "-n", "machdep.cpu.brand_string") if _is_mac() else ""
+    name = board or _field(cpuinfo, "model name") or _ask_mac("machdep.cpu.brand_string")
     flags = set(_field(cpuinfo, "(?:flags|Features)").split())
     return {
-        "cpu": board or _field(cpuinfo, "model name") or brand or ", ".join(cores) or UNKNOWN,
+        "cpu": name or ", ".join(cores) or UNKNOWN,
         "board": board or UNKNOWN,
         "compatible": [part for part in _read(tree / "compatible").split("\0") if part],
         "revision": _field(cpuinfo, "Revision") or UNKNOWN,
@@ -97,35 +95,38 @@ def arm_cores(cpuinfo: str) -> list[str]:
     """Return the kinds of Arm cores in order of appearance; numbers where the name is unknown."""
     found: dict[str, None] = {}
     for block in re.split(r"\n\s*\n", cpuinfo):
-        maker, part = _field(block, "CPU implementer"), _field(block, "CPU part")
+        names = ("implementer", "part", "variant", "revision")
+        maker, part, variant, revision = (_field(block, f"CPU {name}") for name in names)
         if maker and part:
             name = ARM_CORES.get(f"{maker}:{part}", f"{maker}:{part}")
-            variant, revision = _field(block, "CPU variant"), _field(block, "CPU revision")
-            if variant and revision:
-                name += f" r{int(variant, 16)}p{revision}"
-            found[name] = None
+            step = f" r{int(variant, 16)}p{revision}" if variant and revision else ""
+            found[name + step] = None
     return list(found)
 
 
 def state(root: Path = Path("/")) -> dict[str, Any]:
-    """Return what changes during a run: load, governor, frequencies, temperature, throttling.
-
-    ``throttled`` is the firmware's word of a Raspberry Pi, ``throttle_count`` the sum of the x86
-    kernel's counters.
-    """
+    """Return what changes during a run: load, governor, frequencies, temperature, throttling."""
     cpus = sorted(root.glob("sys/devices/system/cpu/cpu[0-9]*"), key=lambda cpu: int(cpu.name[3:]))
     governors = [text for cpu in cpus if (text := _read(cpu / "cpufreq/scaling_governor"))]
     frequencies = _numbers(cpu / "cpufreq/scaling_cur_freq" for cpu in cpus)
     temperatures = _numbers(sorted(root.glob("sys/class/thermal/thermal_zone*/temp")))
     throttles = _numbers(cpu / "thermal_throttle/core_throttle_count" for cpu in cpus)
+    load = _read(root / "proc/loadavg").split()
+    elsewhere = (
+        os.getloadavg() if platform.system() != "Linux" and hasattr(os, "getloadavg") else ()
+    )
+    # The firmware's own tool first: the kernel's driver resets the word when it polls it.
+    is_pi = _read(root / "proc/device-tree/model").startswith("Raspberry Pi")
+    answer = _ask("vcgencmd", "get_throttled") if is_pi else ""
+    word = throttle_bits(answer or _read(root / FIRMWARE))
     return {
-        "load": _load(root),
+        "load": next(map(float, load or elsewhere), None),
         "governor": ", ".join(dict.fromkeys(governors)) or UNKNOWN,
         "frequency_khz": frequencies[0] if frequencies else None,
         "frequencies_khz": frequencies,
         "temperature_c": max(temperatures) / 1000 if temperatures else None,
-        "throttled": _throttled(root),
-        "throttle_count": sum(throttles) if throttles else None,
+        "throttled": UNKNOWN if word is None else hex(word),  # the firmware's word on a Pi
+        "throttle_count": sum(throttles) if throttles else None,  # the x86 kernel's counters
     }
 
 
@@ -147,9 +148,7 @@ def _flags(word: int) -> tuple[list[str], list[str]]:
 def void_reasons(states: Sequence[State]) -> list[str]:
     """Return why times taken between the first and the last of ``states`` are void.
 
-    Any flag that holds at one of the readings, and any "since boot" that appeared after the first
-    of them: the machine was slowed down between two readings. The same for the x86 kernel's
-    counter.
+    Any flag that holds at one of them, and any "since boot" or count that came after the first.
     """
     words = [word for each in states if (word := throttle_bits(each.get("throttled"))) is not None]
     before = _flags(words[0])[1] if words else []
@@ -187,8 +186,7 @@ def warnings(before: State, after: State, between: Sequence[State] = ()) -> list
 def weigh(names: Iterable[str]) -> dict[str, int] | None:
     """Return ``bytes`` of the distributions and all they require, and ``base``: numpy's share.
 
-    None if one of ``names`` is not installed. A requirement that is not installed, because its
-    condition does not hold here, counts nothing.
+    None if one of ``names`` is not installed; a requirement that is not counts nothing.
     """
     sizes: dict[str, int] = {}
     waiting = list(names)
@@ -200,15 +198,15 @@ def weigh(names: Iterable[str]) -> dict[str, int] | None:
         if key in sizes or missing([name]):
             continue
         package = distribution(name)
-        sizes[key] = _size(package)
+        paths = (Path(str(file.locate())) for file in package.files or ())
+        sizes[key] = sum(path.stat().st_size for path in paths if path.is_file())
         waiting += required(package.requires or ())
     return {"bytes": sum(sizes.values()), "base": sum(sizes.get(name, 0) for name in BASE)}
 
 
 def required(lines: Iterable[str]) -> list[str]:
     """Return the names in requirement lines, without those of extras."""
-    matches = (_REQUIREMENT.match(line) for line in lines if "extra ==" not in line)
-    return [match.group() for match in matches if match]
+    return [it.group() for line in lines if "extra ==" not in line and (it := _NAME.match(line))]
 
 
 def missing(names: Iterable[str]) -> list[str]:
@@ -221,48 +219,9 @@ def cpus() -> list[int] | None:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
-def _size(package: Distribution) -> int:
-    paths = (Path(str(file.locate())) for file in package.files or ())
-    return sum(path.stat().st_size for path in paths if path.is_file())
-
-
-def _load(root: Path) -> float | None:
-    words = _read(root / "proc/loadavg").split()
-    if words:
-        return float(words[0])
-    if platform.system() == "Linux" or not hasattr(os, "getloadavg"):
-        return None
-    return os.getloadavg()[0]
-
-
-def _throttled(root: Path) -> str:
-    """Ask the firmware's own tool first: the kernel's driver resets the word when it polls it."""
-    is_pi = _read(root / "proc/device-tree/model").startswith("Raspberry Pi")
-    answer = _ask("vcgencmd", "get_throttled") if is_pi else ""
-    word = throttle_bits(answer or _read(root / FIRMWARE) or UNKNOWN)
-    return UNKNOWN if word is None else hex(word)
-
-
-def _memory(root: Path) -> int | None:
-    kib = _find(r"^MemTotal:\s+(\d+) kB", root / "proc/meminfo")
-    if kib:
-        return int(kib) * 1024
-    size = _ask("sysctl", "-n", "hw.memsize") if _is_mac() else ""
-    return int(size) if size.isdigit() else None
-
-
-def _memory_limit(root: Path) -> int | None:
-    for name in ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        text = _read(root / name)
-        if text.isdigit() and int(text) < 1 << 60:
-            return int(text)
-    return None
-
-
-def _cpu_quota(root: Path) -> float | None:
-    """Return how many CPUs' time the control group may take; None for all."""
-    words = _read(root / "sys/fs/cgroup/cpu.max").split()
-    return int(words[0]) / int(words[1]) if len(words) == 2 and words[0].isdigit() else None
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the version of each of ``packages``, or `MISSING`, sorted."""
+    return {name: _version(name) for name in sorted(set(packages))}
 
 
 def _version(package: str) -> str:
@@ -275,27 +234,25 @@ def _version(package: str) -> str:
 def _git() -> dict[str, Any]:
     """Return the commit of the clone this package is in, and whether it has uncommitted changes."""
     here = str(Path(__file__).parent)
-    commit = _run(["git", "-C", here, "rev-parse", "HEAD"], 10)
-    status = _run(["git", "-C", here, "status", "--porcelain", "--", "."], 10)
+    commit = _run("git", "-C", here, "rev-parse", "HEAD")
+    status = _run("git", "-C", here, "status", "--porcelain", "--", ".")
     return {"commit": commit, "dirty": None if status is None else bool(status)}
 
 
 def _ask(*command: str) -> str:
     """Return what a tool of the system prints; empty if it is missing, fails or takes too long."""
-    tool = shutil.which(command[0])
-    return (tool and _run([tool, *command[1:]], TOOL_SECONDS)) or ""
+    return _run(*command, seconds=TOOL_SECONDS) or ""
 
 
-def _run(command: Sequence[str], seconds: float) -> str | None:
+def _ask_mac(name: str) -> str:
+    return _ask("sysctl", "-n", name) if platform.system() == "Darwin" else ""
+
+
+def _run(*command: str, seconds: float = 10) -> str | None:
+    options: dict[str, Any] = {"text": True, "errors": "replace", "timeout": seconds}
     try:
         finished = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            check=False,
+            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, **options
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -309,22 +266,17 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _find(pattern: str, path: Path) -> str:
-    found = re.search(pattern, _read(path), re.MULTILINE)
-    return found.group(1) if found else ""
+def _find(pattern: str, text: str) -> str:
+    found = re.search(pattern, text, re.MULTILINE)
+    return found.group(1).strip() if found else ""
 
 
 def _field(cpuinfo: str, name: str) -> str:
-    found = re.search(rf"^{name}\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    return found.group(1).strip() if found else ""
+    return _find(rf"^{name}\s*:\s*(.+)$", cpuinfo)
 
 
 def _numbers(paths: Iterable[Path]) -> list[int]:
     return [int(text) for path in paths if (text := _read(path)).lstrip("-").isdigit()]
-
-
-def _is_mac() -> bool:
-    return platform.system() == "Darwin"
 
 
 ANSWERS: Mapping[str, Callable[[Any], Any]] = {

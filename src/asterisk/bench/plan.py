@@ -1,15 +1,6 @@
 """What is measured, how long and in which order; and a whole run written down in TOML.
 
-::
-
-    runtime = ["onnx", "gguf"]
-    threads = [1, 4]
-    buckets = [8, 20, 128]
-    processes = 5
-    target = ["local", "ssh://pi@pi5", "emu:cortex-a72"]
-
-Peers import this module in the process that is measured: it imports the standard library only, and
-what reads TOML inside functions.
+Peers import this module in the process that is measured: it imports the standard library only.
 """
 
 from __future__ import annotations
@@ -18,7 +9,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from asterisk.common.errors import InputError, UsageError
 
@@ -34,36 +25,26 @@ MAX_COUNT = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: a model, how a worker opens it and what is known beforehand.
-
-    ``opener`` is ``module:function``, called with ``path`` and ``threads``; ``modules`` are
-    imported before it, so that importing an engine and loading a model are timed apart.
-    ``distributions`` are the installed packages it needs and ``size`` the bytes of its files.
-    ``model`` names what a peer runs instead of the checkpoint. ``reference`` is the .npy file with
-    FP32 vectors of the first ``compared`` texts; empty for all texts as the row `REFERENCE` embeds
-    them, or for a peer with another model, which then has none. ``thresholds`` are those of the
-    artifact's recipe. ``spaces`` are the fingerprints of the embedding spaces that its vectors may
-    be compared with: ``compatible_with`` in its manifest. ``python`` is the interpreter of a peer
-    that has an environment of its own; ``installed`` and ``versions`` are the size and the versions
-    of its distributions there.
-    """
+    """One line of the table: a model, how a worker opens it and what is known beforehand."""
 
     name: str
     title: str
     recipe: str
-    opener: str
+    opener: str  # ``module:function``, called with ``path`` and ``threads``
     path: str
-    modules: tuple[str, ...]
-    distributions: tuple[str, ...]
-    size: int
+    modules: tuple[str, ...]  # imported before it: importing and loading are timed apart
+    distributions: tuple[str, ...]  # the installed packages it needs
+    size: int  # bytes of its files
     peer: bool = False
+    # The .npy file with FP32 vectors of the first ``compared`` texts. Empty for all texts as the
+    # row `REFERENCE` embeds them, or for a peer with another model, which then has none.
     reference: str = ""
     compared: int = 0
-    thresholds: Mapping[str, float] | None = None
-    spaces: tuple[str, ...] = ()
-    model: str = ""
-    python: str = ""
-    installed: dict[str, int] | None = None
+    thresholds: Mapping[str, float] | None = None  # of the artifact's recipe
+    spaces: tuple[str, ...] = ()  # ``compatible_with`` in its manifest
+    model: str = ""  # what a peer runs instead of the checkpoint
+    python: str = ""  # the interpreter of a peer that has an environment of its own
+    installed: dict[str, int] | None = None  # the size and versions of its distributions there
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -80,21 +61,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long a cell is measured.
-
-    A loop of timed calls ends once it has both ``calls`` and ``seconds``, and in any case after
-    ``most_seconds`` or ``cap`` samples; it is warm after both ``warm_calls`` and ``warm_seconds``.
-    ``weighings`` are the processes in which a row's memory is read.
-    """
+    """How long a cell is measured; loops are warm after ``warm_calls`` and ``warm_seconds``."""
 
     processes: int = 3
     warm_calls: int = 10
     warm_seconds: float = 0.5
-    calls: int = 200
+    calls: int = 200  # timed ones end once there were so many in at least ``seconds``,
     seconds: float = 0.5
-    most_seconds: float = 0.75
+    most_seconds: float = 0.75  # and in any case after that time or number
     cap: int = 2_000
-    weighings: int = 1
+    weighings: int = 1  # processes in which a row's memory is read
 
 
 QUICK = Effort()
@@ -125,96 +101,77 @@ def cells(
 ) -> list[Cell]:
     """Return every cell in the order of measurement, the same for the same ``seed``.
 
-    Memory comes first, ``weighings`` processes a row. Then come ``processes`` rounds over
-    row x threads, each in an order of its own, so that a machine that warms up or throttles slows
-    all rows alike. Latency is measured at the smallest number of threads only: one text is never
-    split, so more threads change throughput alone.
+    Memory comes first. Then come ``processes`` rounds over row x threads, each in an order of its
+    own, so that a machine that warms up or throttles slows all rows alike. Latency is measured at
+    the smallest number of threads only: one text is never split.
     """
     order = random.Random(seed)  # noqa: S311 - an order, not a secret
-    least = min(threads)
+    kinds: dict[int, Kind] = dict.fromkeys(sorted(set(threads)), "throughput")
+    kinds[min(threads)] = "latency"
     planned = [Cell(row, "memory", 1, number) for number in range(weighings) for row in rows]
     order.shuffle(planned)
     for repetition in range(processes):
-        round_: list[Cell] = []
-        for row in rows:
-            for count in sorted(set(threads)):
-                kind: Kind = "latency" if count == least else "throughput"
-                round_.append(Cell(row, kind, count, repetition))
+        round_ = [Cell(row, kinds[n], n, repetition) for row in rows for n in kinds]
         order.shuffle(round_)
         planned += round_
     return planned
 
 
-Check = Callable[[str, Any], Any]
+class Key(NamedTuple):
+    """What a plan may have under a name."""
+
+    kind: type
+    listed: bool = False  # one or several of them
+    most: int = MAX_COUNT  # of a number
+    least: int = 1
+    read: Callable[[Any], Any] = lambda value: value
+
+    def wanted(self, value: Any) -> str:
+        """Return what a value should be; empty if it is."""
+        if self.kind is str:
+            sound = isinstance(value, str) and value and value.isprintable()
+            return "" if sound else "a text"
+        if self.kind is bool:
+            return "" if isinstance(value, bool) else "true or false"
+        sound = type(value) is int and self.least <= value <= self.most
+        return "" if sound else f"a number from {self.least} to {self.most}"
 
 
-def _text(key: str, value: Any) -> str:
-    if not isinstance(value, str) or not value or not value.isprintable():
-        raise UsageError(f"{key} must be a text, not {_shown(value)}")
-    return value
+def _sorted(numbers: list[int]) -> tuple[int, ...]:
+    return tuple(sorted(set(numbers)))
 
 
-def _path(key: str, value: Any) -> Path:
-    return Path(_text(key, value))
-
-
-def _flag(key: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise UsageError(f"{key} must be true or false, not {_shown(value)}")
-    return value
-
-
-def _number(most: int, least: int = 1) -> Check:
-    def check(key: str, value: Any) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise UsageError(f"{key} must be a number from {least} to {most}, not {_shown(value)}")
-        return value
-
-    return check
-
-
-def _list(key: str, value: Any, check: Check) -> list[Any]:
-    items = value if isinstance(value, list) else [value]
-    if not items:
-        raise UsageError(f"{key} is an empty list")
-    return [check(key, item) for item in items]
-
-
-def _numbers(most: int) -> Check:
-    return lambda key, value: tuple(sorted(set(_list(key, value, _number(most)))))
-
-
-def _targets(key: str, value: Any) -> list[str]:
+def _targets(texts: list[str]) -> list[str]:
     from asterisk.bench.targets import parse_all
 
-    return [str(target) for target in parse_all(_list(key, value, _text))]
+    return [str(target) for target in parse_all(texts)]
 
 
-def _memory(key: str, value: Any) -> int:
+def _memory(text: str) -> int:
     from asterisk.runtimes.memory_budget import parse
 
     try:
-        return parse(_text(key, value))
+        return parse(text)
     except UsageError as failure:
-        raise UsageError(f"{key}: {failure}") from None
+        raise UsageError(f"max-memory: {failure}") from None
 
 
-KEYS: Mapping[str, Check] = {
-    "runtime": lambda key, value: ",".join(_list(key, value, _text)),
-    "no-peers": _flag,
-    "checkpoint": _text,
-    "artifacts": _path,
-    "out": _path,
-    "threads": _numbers(MAX_THREADS),
-    "buckets": _numbers(LONG),
-    "processes": _number(MAX_COUNT),
-    "thorough": _flag,
-    "max-memory": _memory,
-    "seed": _number((1 << 63) - 1, -(1 << 63)),
-    "timeout": _number(MAX_COUNT),
-    "target": _targets,
-    "keep": _flag,
-    "peer-python": _path,
+KEYS: Mapping[str, Key] = {
+    "runtime": Key(str, listed=True, read=",".join),
+    "no-peers": Key(bool),
+    "checkpoint": Key(str),
+    "artifacts": Key(str, read=Path),
+    "out": Key(str, read=Path),
+    "threads": Key(int, listed=True, most=MAX_THREADS, read=_sorted),
+    "buckets": Key(int, listed=True, most=LONG, read=_sorted),
+    "processes": Key(int),
+    "thorough": Key(bool),
+    "max-memory": Key(str, read=_memory),
+    "seed": Key(int, most=(1 << 63) - 1, least=-(1 << 63)),
+    "timeout": Key(int),
+    "target": Key(str, listed=True, read=_targets),
+    "keep": Key(bool),
+    "peer-python": Key(str, read=Path),
 }
 
 
@@ -240,15 +197,19 @@ def read_plan(path: Path) -> dict[str, Any]:
 
 
 def check(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a plan's ``values`` under argparse's names; UsageError names what is wrong.
-
-    Paths are relative to where the command runs, as on the command line.
-    """
+    """Return a plan's ``values`` under argparse's names; UsageError names what is wrong."""
     found = {}
     for key, value in values.items():
         if key not in KEYS:
             raise UsageError(f"there is no {_shown(key)} in a plan; there are: {', '.join(KEYS)}")
-        found[key.replace("-", "_")] = KEYS[key](key, value)
+        rules = KEYS[key]
+        items = value if rules.listed and isinstance(value, list) else [value]
+        if not items:
+            raise UsageError(f"{key} is an empty list")
+        for item in items:
+            if wanted := rules.wanted(item):
+                raise UsageError(f"{key} must be {wanted}, not {_shown(item)}")
+        found[key.replace("-", "_")] = rules.read(items if rules.listed else value)
     return found
 
 

@@ -2,8 +2,7 @@
 
 A process of its own, ``python -m asterisk.bench.prepare``, because exporting maps every engine:
 pages that the parent shared with a worker would count half in the worker's PSS. Each peer writes
-its files in one more process, since converters of others may crash or hang, under the interpreter
-that the peer is measured with; hence the imports inside functions.
+its files in one more process, under the interpreter that it is measured with.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +21,8 @@ from asterisk.bench import peers, process
 from asterisk.bench.plan import BUCKETS, LONG, REFERENCE, Row
 from asterisk.bench.process import ask
 from asterisk.bench.worker import serve
-from asterisk.common import plugins, texts
-from asterisk.common.errors import (
-    ArtifactError,
-    AsteriskError,
-    EngineError,
-    InputError,
-    UsageError,
-    one_line,
-)
+from asterisk.common import errors, plugins, texts
+from asterisk.common.errors import AsteriskError, one_line
 from asterisk.common.files import SHIPPED, replacing_folder, shipped_checkpoint
 from asterisk.common.terminal import report
 
@@ -60,84 +52,72 @@ MIXED_TEXTS = 512  # enough that starting threads costs nothing
 MIXED_TOKENS = 128  # of the longest text in the mixed list
 
 
-@dataclass(slots=True)
-class Prepared:
-    """Rows in the order of the table, and one line for each that could not be prepared."""
+Job = tuple[str, Callable[[], Row]]  # a row's name, and what makes the row
 
-    rows: list[Row] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
 
-    def attempt(self, name: str, make: Callable[[], Row]) -> None:
-        """Add what ``make`` returns, or note why it fails."""
+def attempt_all(jobs: Iterable[Job]) -> tuple[list[Row], dict[str, str]]:
+    """Return the rows in order, and by name one line for each that could not be made."""
+    rows, failed = [], {}
+    for name, make in jobs:
         try:
-            self.rows.append(make())
+            rows.append(replace(make(), name=name))
         except Exception as failure:  # converters of others raise what they like
             ours = isinstance(failure, AsteriskError | process.CellError)
             line = str(failure) if ours else f"{type(failure).__name__}: {failure}"
-            self.failed[name] = " ".join(line.split())
-            report(f"{name}: {self.failed[name]}")
+            failed[name] = " ".join(line.split())
+            report(f"{name}: {failed[name]}")
+    return rows, failed
 
 
 def prepare(request: dict[str, Any]) -> dict[str, Any]:
     """Return the rows, the failures, the texts and the checkpoint's name and fingerprint.
 
-    ``request``: ``runtimes`` and ``peers``, names; ``checkpoint``, a folder or a model's name;
-    ``artifacts``, ``work``, folders; ``buckets``, tokens; ``every_recipe`` for a row each instead
-    of the default one's; ``recipes``, by format, one to take instead of the default one; and, for
-    peers, ``peer_python``, an interpreter, and ``timeout``, seconds.
-    AsteriskError if the checkpoint itself cannot be read.
+    ``request`` is that of `asterisk.bench.runner.prepare`. AsteriskError if the checkpoint itself
+    cannot be read.
     """
     from asterisk.model.hub import open_checkpoint
 
     checkpoint = open_checkpoint(request["checkpoint"])
-    folder = checkpoint.folder
+    folder, fingerprint = checkpoint.folder, checkpoint.fingerprint
     if folder is None:
         raise AssertionError("unreachable: a checkpoint that was read has a folder")
     longest = checkpoint.config.max_seq_length
     if max(request["buckets"]) > longest:
-        raise UsageError(
+        raise errors.UsageError(
             f"{checkpoint.name} reads {longest} tokens: --buckets {longest} are the most"
         )
-    prepared = Prepared()
+    jobs: list[Job] = []
+    unknown: dict[str, str] = {}
     for name in request["runtimes"]:
-        if name == REFERENCE:
-            prepared.rows.append(_reference(folder, checkpoint.fingerprint))
-            continue
-        make = partial(_artifact, checkpoint, name, Path(request["artifacts"]))
-        if request["every_recipe"]:
-            _attempt_each(prepared, name, make)
-        else:
-            prepared.attempt(name, partial(make, request.get("recipes", {}).get(name)))
+        try:
+            jobs += _jobs(checkpoint, folder, name, request)
+        except AsteriskError as failure:
+            unknown[name] = one_line(failure)
     for name in request["peers"]:
         if name == "minilm" and checkpoint.name == peers.MINILM and "dynamic" in request["peers"]:
             continue  # it would be that row once more
-        prepared.attempt(name, partial(_peer, name, folder, checkpoint.fingerprint, request))
+        jobs.append((name, partial(_peer, name, folder, fingerprint, request)))
+    rows, failed = attempt_all(jobs)
     chosen = choose(checkpoint.tokenizer.open(), request["buckets"])
     for tokens, some in chosen.buckets.items():
         if not some:
-            raise InputError(f"no text that ships can be cut to exactly {tokens} tokens")
+            raise errors.InputError(f"no text that ships can be cut to exactly {tokens} tokens")
     return {
-        "checkpoint": {"name": checkpoint.name, "fingerprint": checkpoint.fingerprint},
-        "rows": [asdict(row) for row in prepared.rows],
-        "failed": prepared.failed,
-        "buckets": chosen.buckets,
-        "mixed": chosen.mixed,
-        "long": chosen.long,
+        "checkpoint": {"name": checkpoint.name, "fingerprint": fingerprint},
+        "rows": [asdict(row) for row in rows],
+        "failed": unknown | failed,
+        **asdict(chosen),
         "texts": [text.text for text in texts.load()],
     }
 
 
 def _reference(folder: Path, fingerprint: str) -> Row:
+    modules = ("asterisk.runtimes.load", "asterisk.runtimes.torch")
+    packages, title = DISTRIBUTIONS[REFERENCE], TITLES[REFERENCE]
+    size = sum(path.stat().st_size for path in model_files(folder))
+    spaces = (fingerprint,)
     return Row(
-        name=REFERENCE,
-        title=TITLES[REFERENCE],
-        recipe="fp32",
-        opener=OPENER,
-        path=str(folder),
-        modules=("asterisk.runtimes.load", "asterisk.runtimes.torch"),
-        distributions=DISTRIBUTIONS[REFERENCE],
-        size=sum(path.stat().st_size for path in model_files(folder)),
-        spaces=(fingerprint,),
+        REFERENCE, title, "fp32", OPENER, str(folder), modules, packages, size, spaces=spaces
     )
 
 
@@ -149,21 +129,16 @@ def model_files(folder: Path) -> list[Path]:
     return [path for path in files if path.suffix != ".bin" or path.parent not in in_both]
 
 
-def _attempt_each(prepared: Prepared, format: str, make: Callable[[str], Row]) -> None:
-    from asterisk.exporters import export
+def _jobs(checkpoint: Checkpoint, folder: Path, format: str, request: dict[str, Any]) -> list[Job]:
+    if format == REFERENCE:
+        return [(format, partial(_reference, folder, checkpoint.fingerprint))]
+    make = partial(_artifact, checkpoint, format, Path(request["artifacts"]))
+    if not request["every_recipe"]:
+        return [(format, partial(make, request.get("recipes", {}).get(format)))]
+    from asterisk.exporters.export import find_exporter
 
-    try:
-        recipes = export.find_exporter(format).recipes
-    except AsteriskError as failure:
-        prepared.failed[format] = one_line(failure)
-        return
-
-    def named(name: str, recipe: str) -> Row:
-        return replace(make(recipe), name=name)
-
-    for recipe in recipes:
-        name = f"{format}-{recipe.name}"
-        prepared.attempt(name, partial(named, name, recipe.name))
+    recipes = [recipe.name for recipe in find_exporter(format).recipes]
+    return [(f"{format}-{recipe}", partial(make, recipe)) for recipe in recipes]
 
 
 def _artifact(
@@ -196,36 +171,26 @@ def _is_current(folder: Path, fingerprint: str) -> bool:
         return False
     try:
         return open_artifact(folder).manifest.fingerprint == fingerprint
-    except ArtifactError as failure:
+    except errors.ArtifactError as failure:
         report(f"{failure}: exporting it again")
         return False
 
 
 def _peer(name: str, checkpoint: Path, fingerprint: str, request: dict[str, Any]) -> Row:
-    """Return a peer's row; CellError, one line, if it is missing, fails, crashes or hangs.
-
-    The default ones need no environment of their own, and one of a third party runs where it is
-    installed: here.
-    """
+    """Return a peer's row; CellError, one line, if it is missing, fails, crashes or hangs."""
+    # The default ones need no environment of their own; one of a third party is installed here.
     elsewhere = name in peers.BUILTIN and name not in peers.DEFAULT
     python = request.get("peer_python", "") if elsewhere else ""
     report(f"{name}: preparing")
-    spec = {
-        "peer": name,
-        "work": str(Path(request["work"]).absolute()),
-        "checkpoint": str(checkpoint),
-        "fingerprint": fingerprint,
-    }
+    work = str(Path(request["work"]).absolute())
+    spec = {"peer": name, "work": work, "checkpoint": str(checkpoint), "fingerprint": fingerprint}
     seconds = BUILD_FACTOR * request["timeout"]
     answer = process.ask(MODULE, spec, seconds, python=(python or sys.executable,))
     return replace(Row.from_dict(answer["row"]), python=python)
 
 
 def build_peer(name: str, work: Path, checkpoint: Path, fingerprint: str) -> Row:
-    """Return the row of a peer, whose files are in a folder under ``work``, made if need be.
-
-    ``fingerprint`` is that of the model in the folder ``checkpoint``.
-    """
+    """Return the row of a peer, whose files are in a folder under ``work``, made if need be."""
     from importlib.metadata import version
 
     import numpy as np
@@ -256,18 +221,16 @@ def build_peer(name: str, work: Path, checkpoint: Path, fingerprint: str) -> Row
 
 def _edition(name: str, peer: Any, fingerprint: str) -> str:
     """Name the folder of a peer's files after the code, engine and model they are made of."""
-    from importlib.metadata import PackageNotFoundError, version
+    from asterisk.bench.machine import versions
 
-    here = Path(peers.__file__ if isinstance(peer, peers.Peer) else peer.__file__)
-    is_package = isinstance(peer, peers.Peer) or peer.__package__
+    here = Path(peers.__file__ if name in peers.BUILTIN else peer.__file__)
+    is_package = name in peers.BUILTIN or peer.__package__
     digest = hashlib.sha256(fingerprint.encode())
     for source in sorted(here.parent.glob("*.py")) if is_package else [here]:
         digest.update(source.read_bytes())
-    for needed in sorted({"onnxruntime", "torch", "transformers", *peer.ROW.distributions}):
-        try:
-            digest.update(f"{needed} {version(needed)}".encode())
-        except PackageNotFoundError:
-            continue
+    needed = {"onnxruntime", "torch", "transformers", *peer.ROW.distributions}
+    for package, version in versions(needed).items():
+        digest.update(f"{package} {version}".encode())
     for text in texts.load():
         digest.update(text.text.encode())
     return f"{name}-{digest.hexdigest()[:12]}"
@@ -285,28 +248,28 @@ class Texts:
 def choose(tokenizer: Tokenizer, tokens: Sequence[int] = BUCKETS) -> Texts:
     """Choose the texts that are timed, in buckets of so many ``tokens``; the same every time.
 
-    Texts that ship, cut at a word's end. Special tokens count: a text of 20 tokens is computed
-    with 20.
+    Texts that ship, cut at a word's end. Special tokens count.
     """
     prose = [text.text for text in texts.load() if text.kind in PROSE]
-    buckets = {count: _cut_all(tokenizer, prose, count, BUCKET_TEXTS) for count in tokens}
-    mixed = [text for text in prose if _length(tokenizer, text) <= MIXED_TOKENS][:MIXED_TEXTS]
-    return Texts(buckets, mixed, _cut_all(tokenizer, prose, LONG, 1)[0])
 
-
-def _cut_all(tokenizer: Tokenizer, some: Iterable[str], tokens: int, most: int) -> list[str]:
-    found: dict[str, None] = {}
-    for text in some:
-        if (start := cut(tokenizer, text, tokens)) is not None:
-            found[start] = None
+    def cut_all(count: int, most: int) -> list[str]:
+        starts = (cut(tokenizer, text, count) for text in prose)
+        found: dict[str, None] = {}
+        for start in starts:
+            if start is not None:
+                found[start] = None
             if len(found) == most:
                 break
-    return list(found)
+        return list(found)
+
+    buckets = {count: cut_all(count, BUCKET_TEXTS) for count in tokens}
+    mixed = [text for text in prose if _length(tokenizer, text) <= MIXED_TOKENS][:MIXED_TEXTS]
+    return Texts(buckets, mixed, cut_all(LONG, 1)[0])
 
 
 def cut(tokenizer: Tokenizer, text: str, tokens: int) -> str | None:
     """Return the beginning of ``text`` of exactly ``tokens`` tokens, if a word ends there."""
-    count, end = _specials(tokenizer), 0
+    count, end = _length(tokenizer, ""), 0
     for word, ids in tokenizer.words(text):
         count, end = count + len(ids), end + len(word)
         if count >= tokens:
@@ -316,61 +279,50 @@ def cut(tokenizer: Tokenizer, text: str, tokens: int) -> str | None:
 
 
 def _length(tokenizer: Tokenizer, text: str) -> int:
-    return len(tokenizer.encode(text)) + _specials(tokenizer)
-
-
-def _specials(tokenizer: Tokenizer) -> int:
-    return len(tokenizer.prefix) + len(tokenizer.suffix)
+    return len(tokenizer.with_special_tokens(tokenizer.encode(text)))
 
 
 def default_artifact(folder: Path, on_progress: Callable[[str], None]) -> Path:
     """Return the LiteRT artifact of the shipped checkpoint in ``folder``, exported if missing.
 
-    In a process of its own, so that PyTorch is not in the memory that is reported afterwards.
     UsageError outside a clone of the project, EngineError with the reason if it cannot be exported.
     """
     wanted = f"{SHIPPED}-{FORMAT}-{RECIPE}"
     if is_artifact(folder / wanted):
         return folder / wanted
-    checkpoint = shipped_checkpoint()
-    on_progress(f"exporting {wanted} (once, about a minute)")
     request = {
-        "checkpoint": str(checkpoint),
+        "checkpoint": str(shipped_checkpoint()),
         "runtimes": [FORMAT],
         "peers": [],
         "artifacts": str(folder),
-        "work": str(folder),
         "buckets": [20],
         "every_recipe": False,
     }
+    on_progress(f"exporting {wanted} (once, about a minute)")
     try:
         answer = ask(MODULE, request, EXPORT_SECONDS, quiet=False)
     except process.CellError as failure:
-        raise EngineError(f"{wanted} could not be exported: {failure}") from failure
+        raise errors.EngineError(f"{wanted} could not be exported: {failure}") from failure
     if not answer.get("rows"):
         reason = answer.get("refused") or answer.get("failed", {}).get(FORMAT, "no reason given")
-        raise EngineError(f"{wanted} could not be exported: {reason}")
+        raise errors.EngineError(f"{wanted} could not be exported: {reason}")
     return Path(answer["rows"][0]["path"])
 
 
 def _attempt(request: dict[str, Any]) -> dict[str, Any]:
-    if "peer" in request:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched
-        work, checkpoint = Path(request["work"]), Path(request["checkpoint"])
-        try:
-            row = build_peer(request["peer"], work, checkpoint, request["fingerprint"])
-        except AsteriskError as failure:
-            return {"error": one_line(failure)}
-        except Exception as failure:  # converters of others raise what they like
-            return {"error": f"{type(failure).__name__}: {one_line(failure)}"}
-        return {"row": asdict(row)}
     try:
-        return prepare(request)
-    except AsteriskError as failure:
-        return {"refused": one_line(failure), "status": failure.status}
-    except Exception as failure:
-        line = " ".join(str(failure).split())
-        return {"refused": f"{type(failure).__name__}: {line}", "status": AsteriskError.status}
+        if "peer" not in request:
+            return prepare(request)
+        os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched
+        folders = Path(request["work"]), Path(request["checkpoint"])
+        return {"row": asdict(build_peer(request["peer"], *folders, request["fingerprint"]))}
+    except Exception as failure:  # converters of others raise what they like
+        ours = isinstance(failure, AsteriskError)
+        line = one_line(failure) if ours else f"{type(failure).__name__}: {one_line(failure)}"
+        if "peer" in request:
+            return {"error": line}
+        status = failure.status if isinstance(failure, AsteriskError) else AsteriskError.status
+        return {"refused": line, "status": status}
 
 
 if __name__ == "__main__":

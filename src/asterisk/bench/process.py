@@ -1,9 +1,8 @@
 """Starting a process that answers with one JSON line, and surviving one that does not.
 
-``python -m asterisk.bench.process`` is the other end of an ssh connection: it reads one JSON line,
-``{"module", "spec", "timeout"}``, runs that module and answers with its object or
-``{"error": line}``. Its input stays open meanwhile; when that ends, the connection is gone, and so
-are this process and all it started.
+``python -m asterisk.bench.process`` is the other end of an ssh connection: it runs the module that
+one JSON line names. When its input ends, the connection is gone, and so are this process and all it
+started.
 """
 
 from __future__ import annotations
@@ -38,7 +37,6 @@ def ask(
 ) -> dict[str, Any]:
     """Run ``python -m module`` with ``spec`` on its stdin and return the object it prints.
 
-    Blocks in ``communicate``: a parent that polls slows its child down where cores are few.
     CellError if the process crashes, takes more than ``timeout`` seconds, prints anything but one
     JSON object, or answers with an ``error``. Unless ``quiet``, its stderr is the caller's.
     """
@@ -51,6 +49,7 @@ def ask(
         env=environment(python[0]),
     ) as process:
         try:
+            # Not polling, which would slow the child down where cores are few.
             out, noise = process.communicate(json.dumps(spec).encode(), timeout)
         except subprocess.TimeoutExpired:
             process.kill()
@@ -64,8 +63,7 @@ def ask(
 def environment(python: str) -> dict[str, str] | None:
     """Return what another interpreter needs to find this package; None for this interpreter.
 
-    Nothing from a site-packages folder, because everything else in it would come along: there the
-    package has to be installed for the other interpreter as well.
+    Nothing from a site-packages folder: everything else in it would come along.
     """
     home = Path(asterisk.__file__).parents[1]
     if python == sys.executable or home.name in ("site-packages", "dist-packages"):
@@ -78,10 +76,8 @@ def _answer(status: int, out: bytes, noise: bytes) -> dict[str, Any]:
     if status:
         cause = f"ended with status {status}"
         if status < 0:
-            try:
-                cause = f"crashed ({signal.Signals(-status).name})"
-            except ValueError:
-                cause = f"crashed (signal {-status})"
+            names = {it.value: it.name for it in signal.Signals}
+            cause = f"crashed ({names.get(-status, f'signal {-status}')})"
         last = noise.decode("utf-8", "replace").strip().splitlines()[-1:]
         raise CellError(f"{cause}: {last[0].strip()[:200]}" if last else cause)
     try:

@@ -1,11 +1,7 @@
 """What people read of a run: the tables, and the files that are rendered from its JSON.
 
-Which columns stand where, which say the same in every row and are stated once, and which cells are
-struck out is decided once, for Markdown and for HTML. The CSV (RFC 4180) has a line a row, every
-figure as the JSON has it and units in the heading; samples are left to the JSON. The HTML page
-needs nothing else, no network and no script to be read: jinja2 escapes whatever comes from the
-report, and a Content-Security-Policy (W3C, CSP Level 3) lets the browser load nothing and run only
-the style and the script whose hashes it names.
+The CSV (RFC 4180) has every figure as the JSON has it. On the page a Content-Security-Policy (W3C,
+CSP Level 3) allows only the style and the script whose hashes it names.
 """
 
 from __future__ import annotations
@@ -16,9 +12,8 @@ import hashlib
 import io
 import shlex
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from asterisk.bench.charts import NAMES, STYLE, Picture, charts
 from asterisk.bench.columns import FAILED, NONE, UNAVAILABLE, Field, Group, Number, fields
@@ -38,29 +33,15 @@ INTERCHANGE_NOTE = (
 _FORMULAS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A cell's text, the value it sorts by, and whether it is struck out."""
-
-    text: str
-    value: Number | str | None
-    struck: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Some columns of some rows; the first ``names`` columns say which row it is.
-
-    ``same`` are the headings and texts of columns that say one thing in every row.
-    """
+class Table(NamedTuple):
+    """Some columns of some rows."""
 
     title: str
     note: str
-    columns: tuple[Field, ...]
-    names: int
-    rows: tuple[RowResult, ...]
-    cells: tuple[tuple[Cell, ...], ...]
-    same: tuple[tuple[Field, str], ...]
+    columns: list[Field]
+    names: int  # so many of the first columns say which row it is
+    rows: list[RowResult]
+    same: list[tuple[Field, str]]  # columns that say one thing in every row, and what
 
 
 def tables(report: Report) -> list[Table]:
@@ -72,28 +53,24 @@ def tables(report: Report) -> list[Table]:
 
 def _table(report: Report, every: Sequence[Field], group: Group) -> Table | None:
     rows = [row for row in report.rows if group.holds(row)]
-    names = [field for field in every if field.group is None]
-    own = [field for field in every if field.group is group]
-    own = [field for field in own if any(field.show(row) != NONE for row in rows)]
+    own = [
+        field
+        for field in every
+        if field.group is group and any(field.show(row) != NONE for row in rows)
+    ]
     if not own:
         return None
-    same = [field for field in (*names, *own) if _is_same(field, rows)]
-    names = [field for field in names if field not in same]
-
-    def cell(field: Field, row: RowResult) -> Cell:
-        value = field.values[0].read(row) if field.values else None
-        return Cell(field.show(row), value, field.struck(row))
-
-    shown = [*names, *(field for field in own if field not in same)]
+    shown = [field for field in every if field.group is None] + own
+    same = [field for field in shown if _is_same(field, rows)]
+    shown = [field for field in shown if field not in same]
     return Table(
         group.title,
         group.note,
-        tuple(shown),
-        len(names),
-        tuple(rows),
-        tuple(tuple(cell(field, row) for field in shown) for row in rows),
+        shown,
+        sum(field.group is None for field in shown),
+        rows,
         # That everything ran on this machine is not worth a word.
-        tuple((it, it.show(rows[0])) for it in same if it.group or it.show(rows[0]) != LOCAL),
+        [(it, it.show(rows[0])) for it in same if it.group or it.show(rows[0]) != LOCAL],
     )
 
 
@@ -186,10 +163,8 @@ def markdown(report: Report) -> str:
         parts.append(f"**{table.title}.** {table.note}{same}")
         if len(table.columns) > table.names:
             headings = [field.heading for field in table.columns]
-            cells = [
-                [f"~~{it.text}~~" if it.struck else it.text for it in row] for row in table.cells
-            ]
-            parts.append(grid([headings, *cells], range(table.names)))
+            lines = [[field.marked(row) for field in table.columns] for row in table.rows]
+            parts.append(grid([headings, *lines], range(table.names)))
     if lines := interchange(report):
         parts += [f"**{INTERCHANGE}.** {INTERCHANGE_NOTE}", grid(lines, {0})]
     for title, why in problems(report):
@@ -201,16 +176,14 @@ def grid(lines: Sequence[Sequence[str]], left: Collection[int]) -> str:
     """Return headings and rows as a table; the columns in ``left`` are set left, others right."""
     lines = [[plain(text).replace("|", r"\|") for text in line] for line in lines]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]  # a rule is ---
-    rule = [
-        "-" * width if number in left else "-" * (width - 1) + ":"
-        for number, width in enumerate(widths)
+    aligned = [str.ljust if number in left else str.rjust for number in range(len(widths))]
+    rules = [
+        "-" * width if set_ is str.ljust else "-" * (width - 1) + ":"
+        for set_, width in zip(aligned, widths, strict=True)
     ]
     padded = (
-        [
-            text.ljust(width) if number in left else text.rjust(width)
-            for number, (text, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        for line in (lines[0], rule, *lines[1:])
+        [set_(text, width) for set_, text, width in zip(aligned, line, widths, strict=True)]
+        for line in (lines[0], rules, *lines[1:])
     )
     return "\n".join("| " + " | ".join(line) + " |" for line in padded)
 
@@ -223,15 +196,15 @@ def plain(text: str) -> str:
 
 def csv_text(report: Report) -> str:
     """Return the CSV of ``report``; an empty cell is a missing figure."""
-    values = [(field.group, value) for field in fields(report) for value in field.values]
+    columns = [
+        (field.group, *column) for field in fields(report) for column in field.values.items()
+    ]
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow([_escaped(value.heading) for _, value in values])
+    writer.writerow([_escaped(heading) for _, heading, _ in columns])
     for row in report.rows:
-        held = (
-            value.read(row) if not group or group.holds(row) else None for group, value in values
-        )
-        writer.writerow([_escaped(figure) for figure in held])
+        found = (read(row) if not group or group.holds(row) else None for group, _, read in columns)
+        writer.writerow(map(_escaped, found))
     return text.getvalue()
 
 
@@ -265,7 +238,9 @@ def html_page(report: Report, pictures: Sequence[Picture] = ()) -> str:
         script=script,
         doubt=not_for_publication(report),
         effort=effort(report),
-        facts=_facts(report),
+        report=report,
+        machine=report.machine,
+        git=report.machine.get("git") or {},
         problems=problems(report),
         tables=tables(report),
         classes={NONE: "none", UNAVAILABLE: "none", FAILED: "failure"},
@@ -273,38 +248,13 @@ def html_page(report: Report, pictures: Sequence[Picture] = ()) -> str:
         interchange_title=INTERCHANGE,
         interchange_note=INTERCHANGE_NOTE,
         pictures=pictures,
-        targets=_targets(report),
+        change=_change,
+        gigabytes=_gigabytes,
         legend=[(field.heading, field.about) for field in fields(report)],
         command=shlex.join(["asterisk-bench", *map(str, report.settings.get("argv", ()))]),
         packages=", ".join(f"{name} {version}" for name, version in versions),
-        schema=report.schema,
     )
     return text
-
-
-def _facts(report: Report) -> list[tuple[str, Any]]:
-    machine, before, after = report.machine, report.before, report.after
-    git = machine.get("git") or {}
-    facts = [
-        ("Machine", machine["cpu"]),
-        ("Board", machine.get("board")),
-        ("Cores", machine["cores"]),
-        ("Memory", _gigabytes(machine.get("ram_bytes"))),
-        ("Limit of memory", _gigabytes(machine.get("cgroup_limit_bytes"))),
-        ("System", " ".join(str(machine.get(n) or "") for n in ("system", "kernel", "libc"))),
-        ("Distribution", machine.get("distribution")),
-        ("Architecture", machine["architecture"]),
-        ("Python", machine["python"]),
-        ("Instructions", " ".join(machine.get("isa") or ())),
-        ("Load", _change(before.get("load"), after.get("load"))),
-        ("Governor", before.get("governor")),
-        ("Temperature, \u00b0C", _change(before.get("temperature_c"), after.get("temperature_c"))),
-        ("Throttled", after.get("throttled")),
-        ("Commit", f"{str(git['commit'])[:12]}{' and changes' if git.get('dirty') else ''}"
-         if git.get("commit") else None),
-        ("Embedding space", str(report.checkpoint.get("fingerprint", ""))[:16]),
-    ]  # fmt: skip
-    return [fact for fact in facts if fact[1] not in (None, "", UNAVAILABLE)]
 
 
 def _change(before: object, after: object) -> str | None:
@@ -316,27 +266,6 @@ def _change(before: object, after: object) -> str | None:
 
 def _gigabytes(value: Any) -> str:
     return f"{value / 1e9:.1f} GB" if value else UNAVAILABLE
-
-
-def _targets(report: Report) -> list[list[str]]:
-    """Return the table of machines, where there is more than the one in the heading."""
-    if not report.targets.keys() - {"local"}:
-        return []
-    grid = [["target", "kind", "machine", "cores", "memory", "temperature, \u00b0C", "throttled"]]
-    for name, target in report.targets.items():
-        machine, before, after = (target.get(part) or {} for part in ("machine", "before", "after"))
-        grid.append(
-            [
-                name,
-                str(target.get("kind", NONE)),
-                str(machine.get("cpu", NONE)),
-                str(machine.get("cores", NONE)),
-                _gigabytes(machine.get("ram_bytes")),
-                _change(before.get("temperature_c"), after.get("temperature_c")) or UNAVAILABLE,
-                str(after.get("throttled", UNAVAILABLE)),
-            ]
-        )
-    return grid
 
 
 def renderings(report: Report) -> Iterator[tuple[str, str]]:
@@ -356,8 +285,7 @@ def renderings(report: Report) -> Iterator[tuple[str, str]]:
 def write(report: Report, out: Path) -> None:
     """Write all of them into ``out``, each whole or not at all; OutputError if one cannot be.
 
-    A page or picture of an earlier run that this one has not is removed, since it would be taken
-    for this one's.
+    A page or picture of an earlier run is removed: it would be taken for this one's.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)

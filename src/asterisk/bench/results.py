@@ -27,69 +27,42 @@ _INTEGERS = re.compile(r"\[[\d,\s]+\]")
 
 @dataclass(slots=True)
 class RowResult:
-    """One line of the table: one model on one target.
-
-    ``latency`` by tokens of the text, one text a call on one thread, with its ``samples_ns`` by
-    process; ``parts_ms`` by tokens, the median of tokenising and of the engine alone, with its
-    ``parts_ns`` by part and process, empty for a row that cannot be taken apart;
-    ``throughput`` in texts a second by threads, with the ``passes_ns`` over the mixed list;
-    ``start_ms`` by phase (import, load, first call), medians over processes, with its ``starts_ns``
-    by process; ``memory`` in bytes by phase (start, import, load, first, steady, long, batch), None
-    where the system does not say, medians over the ``weighings``, one a process; ``shared`` the
-    packages another process mapped meanwhile; ``size`` of the model's files and ``installed`` of
-    its packages in bytes;
-    ``fidelity`` to its own FP32 vectors and ``below`` the thresholds it misses; ``faster`` than
-    each peer, a ratio of medians by tokens, end to end, and ``faster_engine`` of the engine alone.
-    ``model`` is the one that a peer runs, if not the checkpoint; ``padding`` the share of padding
-    among the tokens that the mixed list is computed with. ``target`` names one of the report's
-    targets;
-    ``instructions`` are million guest instructions an encode by tokens, of emulated targets only,
-    which have no times; ``stability`` the smallest cosine between a text embedded alone and in a
-    list of mixed lengths; ``lessened`` by threads what a memory limit did not allow; ``invalid``
-    the reasons why the row's times are void.
-    """
+    """One line of the table: one model on one target; figures are medians over processes."""
 
     name: str
     title: str
     recipe: str
     peer: bool
-    size: int
-    installed: dict[str, int] | None = None
-    latency: dict[str, Latency] = field(default_factory=dict)
-    samples_ns: dict[str, list[list[int]]] = field(default_factory=dict)
-    parts_ms: dict[str, dict[str, float]] = field(default_factory=dict)
+    size: int  # bytes of the model's files
+    installed: dict[str, int] | None = None  # bytes of its packages
+    latency: dict[str, Latency] = field(default_factory=dict)  # by tokens, one text, one thread
+    samples_ns: dict[str, list[list[int]]] = field(default_factory=dict)  # by tokens and process
+    parts_ms: dict[str, dict[str, float]] = field(default_factory=dict)  # by tokens and part
     parts_ns: dict[str, dict[str, list[list[int]]]] = field(default_factory=dict)
-    throughput: dict[str, float] = field(default_factory=dict)
-    passes_ns: dict[str, list[list[int]]] = field(default_factory=dict)
-    start_ms: dict[str, float] = field(default_factory=dict)
+    throughput: dict[str, float] = field(default_factory=dict)  # texts a second by threads
+    passes_ns: dict[str, list[list[int]]] = field(default_factory=dict)  # over the mixed list
+    start_ms: dict[str, float] = field(default_factory=dict)  # by phase: import, load, first
     starts_ns: dict[str, list[int]] = field(default_factory=dict)
-    memory: dict[str, dict[str, int | None]] = field(default_factory=dict)
-    weighings: list[dict[str, dict[str, int | None]]] = field(default_factory=list)
-    shared: list[str] = field(default_factory=list)
-    fidelity: dict[str, float] | None = None
-    below: list[str] = field(default_factory=list)
-    faster: dict[str, dict[str, float]] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
-    target: str = "local"
-    instructions: dict[str, float] = field(default_factory=dict)
-    stability: float | None = None
-    lessened: dict[str, str] = field(default_factory=dict)
-    invalid: list[str] = field(default_factory=list)
-    model: str = ""
-    padding: float | None = None
-    faster_engine: dict[str, dict[str, float]] = field(default_factory=dict)
+    memory: dict[str, dict[str, int | None]] = field(default_factory=dict)  # by phase and kind
+    weighings: list[dict[str, dict[str, int | None]]] = field(default_factory=list)  # by process
+    shared: list[str] = field(default_factory=list)  # packages that another process mapped too
+    fidelity: dict[str, float] | None = None  # to its own FP32 vectors
+    below: list[str] = field(default_factory=list)  # the thresholds that it misses
+    faster: dict[str, dict[str, float]] = field(default_factory=dict)  # by peer and tokens
+    failures: list[str] = field(default_factory=list)  # a line a process without an answer
+    target: str = "local"  # one of the report's targets
+    instructions: dict[str, float] = field(default_factory=dict)  # million by tokens, if emulated
+    stability: float | None = None  # smallest cosine of a text alone and in a list
+    lessened: dict[str, str] = field(default_factory=dict)  # what a memory limit did, by threads
+    invalid: list[str] = field(default_factory=list)  # why its times are void
+    model: str = ""  # what a peer runs, if not the checkpoint
+    padding: float | None = None  # share of the tokens of the mixed list
+    faster_engine: dict[str, dict[str, float]] = field(default_factory=dict)  # the engine alone
 
 
 @dataclass(slots=True)
 class Report:
-    """A whole run: what was asked, on which machine, what came out.
-
-    ``failed`` has a line for every row that could not be prepared; a row's own ``failures`` one for
-    every process that gave no answer. ``targets`` has by name the ``kind`` (local, ssh or emu),
-    ``machine``, ``before``, ``between`` rounds, ``after`` and ``warnings`` of each target;
-    ``interchange`` by the row that embedded the queries, then by the row that embedded the index,
-    ``cosine_mean`` and ``overlap_at_10``.
-    """
+    """A whole run: what was asked, on which machine, what came out."""
 
     checkpoint: dict[str, str]
     settings: dict[str, Any]
@@ -98,9 +71,11 @@ class Report:
     after: dict[str, Any]
     warnings: list[str]
     rows: list[RowResult]
-    failed: dict[str, str]
+    failed: dict[str, str]  # rows that could not be prepared
     schema: int = SCHEMA
+    # By name: kind (local, ssh, emu), machine, before, between rounds, after, warnings.
     targets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # By the row of the queries, then by that of the index.
     interchange: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     @property
@@ -116,15 +91,15 @@ class Report:
 
     @classmethod
     def from_json(cls, text: str) -> Report:
-        """Read what `to_json` wrote; ValueError for another schema."""
-        values = json.loads(text)
-        if values.get("schema") != SCHEMA:
-            raise ValueError(f"a report of schema {values.get('schema')}, not {SCHEMA}")
-        rows = []
-        for row in values.pop("rows"):
-            latency = {tokens: Latency(**figures) for tokens, figures in row["latency"].items()}
-            rows.append(RowResult(**{**row, "latency": latency}))
-        return cls(rows=rows, **values)
+        """Read what `to_json` wrote; ValueError for anything else."""
+        values = json.loads(text, parse_constant=_refuse)
+        schema = values.get("schema") if isinstance(values, dict) else None
+        if schema != SCHEMA:
+            raise ValueError(f"a report of schema {schema!r}"[:60] + f", not {SCHEMA}")
+        check(values, cls, "report")
+        for row in values["rows"]:
+            row["latency"] = {n: Latency(**figures) for n, figures in row["latency"].items()}
+        return cls(**values | {"rows": [RowResult(**row) for row in values["rows"]]})
 
 
 def read(path: Path) -> Report:
@@ -139,13 +114,7 @@ def read(path: Path) -> Report:
     if len(data) > MAX_BYTES:
         raise InputError(f"{path} is larger than {MAX_BYTES >> 20} MiB: that is no report")
     try:
-        text = data.decode("utf-8")
-        values = json.loads(text, parse_constant=_refuse)
-        if not isinstance(values, dict) or values.get("schema") != SCHEMA:
-            schema = values.get("schema") if isinstance(values, dict) else None
-            raise ValueError(f"a report of schema {schema!r}"[:60] + f", not {SCHEMA}")
-        check(values, Report, "report")
-        return Report.from_json(text)
+        return Report.from_json(data.decode("utf-8"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as failure:
         reason = one_line(failure)[:200] if type(failure) is ValueError else "it is damaged"
         reason = "".join(sign if sign.isprintable() else "?" for sign in reason)
@@ -180,7 +149,9 @@ def check(value: Any, hint: Any, where: str, depth: int = 0) -> None:
         values = value.values() if isinstance(value, dict) else value
         for item in values if isinstance(value, dict | list) else ():
             check(item, Any, where, depth + 1)
-    elif not _is_plain(value, hint):
+    elif not isinstance(value, (int, float) if hint is float else origin or hint) or (
+        isinstance(value, bool) and hint is not bool
+    ):
         raise ValueError(f"{where} is no {getattr(hint, '__name__', hint)}")
 
 
@@ -195,33 +166,19 @@ def _check_object(value: Mapping[str, Any], hint: Any, where: str, depth: int) -
             raise ValueError(f"{where} has no {each.name}")
 
 
-def _is_plain(value: Any, hint: Any) -> bool:
-    if hint in (int, float):
-        kinds = int if hint is int else int | float
-        return isinstance(value, kinds) and not isinstance(value, bool)
-    return hint in (str, bool) and isinstance(value, hint)
-
-
-# What is shown of the parts that are declared as Any.
-_NEEDED: Mapping[str, Mapping[str, Any]] = {
-    "checkpoint": {"name": str},
-    "settings": {"buckets": list[int], "threads": list[int], "peers": list[str],
-                 "effort": dict[str, Any], "seed": int},
-    "machine": {"cpu": str, "cores": int | None, "system": str, "architecture": str,
-                "python": str, "packages": dict[str, str]},
+# What is shown of the parts that are declared as Any: what has to be there, and what may be.
+_SHOWN: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    "checkpoint": ({"name": str}, {}),
+    "settings": ({"buckets": list[int], "threads": list[int], "peers": list[str],
+                  "effort": dict[str, Any], "seed": int},
+                 {"argv": list[str], "max_memory": int | None}),
+    "machine": ({"cpu": str, "cores": int | None, "system": str, "architecture": str,
+                 "python": str, "packages": dict[str, str]},
+                {"ram_bytes": int | None, "cgroup_limit_bytes": int | None, "isa": list[str],
+                 "git": dict[str, Any]}),
 }  # fmt: skip
-_OPTIONAL: Mapping[str, Mapping[str, Any]] = {
-    "settings": {"argv": list[str], "max_memory": int | None},
-    "machine": {"ram_bytes": int | None, "cgroup_limit_bytes": int | None,
-                "isa": list[str], "git": dict[str, Any]},
-}  # fmt: skip
-_TARGET: Mapping[str, Any] = {
-    "kind": str,
-    "machine": dict[str, Any] | None,
-    "before": dict[str, Any] | None,
-    "after": dict[str, Any] | None,
-    "warnings": list[str] | None,
-}
+_TARGET = {"kind": str, "machine": dict[str, Any] | None, "before": dict[str, Any] | None,
+           "after": dict[str, Any] | None, "warnings": list[str] | None}  # fmt: skip
 # Figures by tokens or threads, which are shown in the order of these numbers.
 _NUMBERED = ("latency", "samples_ns", "throughput", "parts_ms", "instructions")
 
@@ -231,11 +188,10 @@ def check_renderable(report: Report) -> None:
     try:
         if len(report.rows) > MAX_ROWS:
             raise ValueError(f"it has more than {MAX_ROWS} rows")
-        for part, kinds in _NEEDED.items():
-            for name in kinds:
-                if name not in getattr(report, part):
-                    raise ValueError(f"{part} has no {name}")
-            _check_items(getattr(report, part), {**kinds, **_OPTIONAL.get(part, {})}, part)
+        for part, (needed, optional) in _SHOWN.items():
+            if missing := [name for name in needed if name not in getattr(report, part)]:
+                raise ValueError(f"{part} has no {missing[0]}")
+            _check_items(getattr(report, part), {**needed, **optional}, part)
         check(report.settings["effort"].get("processes"), int, "settings.effort.processes")
         for name, target in report.targets.items():
             where = f"targets[{name!r:.40}]"

@@ -20,6 +20,7 @@ MIN_FOR_P99 = 1_000  # samples
 OUTLIER = 5.0  # times the median absolute deviation
 NS_PER_MS = 1e6
 
+# Peaks in the shape of the samples.
 MIN_FOR_MODES = 50  # samples below which no shape is to be seen
 GRID = 200
 TAIL = 0.01  # share left out at either end: outliers are not a way of running
@@ -34,24 +35,18 @@ MAX_EXACT = 100  # values of both sides together up to which every arrangement i
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Duration of single calls, in ms, over all samples of all processes.
-
-    ``low`` and ``high`` bound 95 % of the medians that other choices of processes would have given
-    (bootstrap over process medians), and ``p50`` lies within; ``p99`` is None below 1,000 samples;
-    ``outliers`` is the share of samples more than 5 median absolute deviations above the median.
-    No sample is left out. ``modes`` above 1: the samples come from several ways of running, and the
-    median may be a time that never occurs.
-    """
+    """Duration of single calls, in ms, over all samples of all processes; none is left out."""
 
     p50: float
     p90: float
     p95: float
-    p99: float | None
+    p99: float | None  # None below 1,000 samples
+    # 95 % of the medians that other choices of processes would have given; p50 lies within.
     low: float
     high: float
-    outliers: float
+    outliers: float  # share of samples above the median by 5 median absolute deviations
     samples: int
-    modes: int = 1
+    modes: int = 1  # above 1 the median may be a time that never occurs
 
 
 def summarise(processes: Sequence[Sequence[int]]) -> Latency:
@@ -93,10 +88,8 @@ def interval(medians: Sequence[float], seed: int = 0) -> tuple[float, float]:
 def modes(samples: Sequence[float]) -> int:
     """Return how many separate peaks the samples have; 1 where there are too few to see any.
 
-    Peaks of a kernel density estimate of their logarithms (Silverman's width) that hold a tenth of
-    the samples each, with a valley between them of at most half the lower peak. Where a processor
-    changes its clock or a machine shares its cores, the median lies between two times that both
-    occur, and means neither.
+    Peaks of a kernel density estimate of their logarithms (Silverman's width). Of two, where a
+    processor changes its clock say, the median lies between, and means neither.
     """
     if len(samples) < MIN_FOR_MODES or min(samples) <= 0:
         return 1
@@ -115,45 +108,33 @@ def modes(samples: Sequence[float]) -> int:
     counts = [0] * GRID
     for value in inner:
         counts[round((value - low) / step)] += 1
-    return _peaks(counts, _smooth(counts, width / step))
-
-
-def _smooth(counts: Sequence[int], width: float) -> list[float]:
-    reach = int(REACH * width) + 1
-    kernel = [math.exp(-0.5 * (offset / width) ** 2) for offset in range(-reach, reach + 1)]
-    density = [0.0] * len(counts)
-    for at, count in enumerate(counts):
-        if count:
-            for i, weight in enumerate(kernel, at - reach):
-                if 0 <= i < len(density):
-                    density[i] += count * weight
-    return density
+    reach = int(REACH * width / step) + 1
+    kernel = [math.exp(-0.5 * (offset * step / width) ** 2) for offset in range(reach + 1)]
+    density = [
+        sum(count * kernel[abs(i - j)] for j, count in enumerate(counts) if abs(i - j) <= reach)
+        for i in range(GRID)
+    ]
+    return _peaks(counts, density)
 
 
 def _peaks(counts: Sequence[int], density: Sequence[float]) -> int:
     """Join peaks with the neighbour of the shallowest valley until every one of them counts."""
-    last = len(density) - 1
-    tops = [
-        i
-        for i, here in enumerate(density)
-        if (i == 0 or here > density[i - 1]) and (i == last or here >= density[i + 1])
-    ]
+    padded = [-1.0, *density, -1.0]
+    tops = [i for i in range(GRID) if padded[i] < density[i] >= padded[i + 2]]
     valleys = [min(range(left, right), key=density.__getitem__) for left, right in pairwise(tops)]
-    while len(tops) > 1:
-        edges = [0, *valleys, len(density)]
-        sizes = [sum(counts[left:right]) for left, right in pairwise(edges)]
+    while valleys:
+        sizes = [sum(counts[left:right]) for left, right in pairwise([0, *valleys, GRID])]
         depth = [
             density[valley] / min(density[left], density[right])
             for valley, (left, right) in zip(valleys, pairwise(tops), strict=True)
         ]
         small = min(range(len(tops)), key=sizes.__getitem__)
+        sides = range(len(valleys))
         if sizes[small] < SHARE * sum(counts):
-            beside = [i for i in (small - 1, small) if 0 <= i < len(valleys)]
-            joined = max(beside, key=depth.__getitem__)
-        else:
-            joined = max(range(len(valleys)), key=depth.__getitem__)
-            if depth[joined] <= VALLEY:
-                break
+            sides = sides[max(0, small - 1) : small + 1]
+        elif max(depth) <= VALLEY:
+            break
+        joined = max(sides, key=depth.__getitem__)
         tops[joined : joined + 2] = [max(tops[joined : joined + 2], key=density.__getitem__)]
         del valleys[joined]
     return len(tops)
@@ -164,8 +145,7 @@ def ratio(
 ) -> tuple[float, tuple[float, float]]:
     """Return the median of ``new`` over that of ``old``, and its 95 % confidence interval.
 
-    One positive value a process. The interval is a percentile bootstrap: the processes of each side
-    drawn again with replacement, 1,000 times, the same for the same ``seed``.
+    A percentile bootstrap of one positive value a process, the same for the same ``seed``.
     """
     np = require("numpy", "bench")
     draw = np.random.default_rng(seed)
@@ -176,38 +156,30 @@ def ratio(
 
 
 def mann_whitney(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return the two-sided p of the Mann-Whitney U test of two independent samples.
+    """Return the two-sided p of the Mann-Whitney U test; MissingExtra without scipy.
 
-    Exact up to 100 values: the share of all ways to choose ``len(a)`` of them, ties and all, whose
-    rank sum is as far out. Above that scipy's normal approximation, corrected for ties and
-    continuity. MissingExtra without scipy.
+    Exact up to 100 values, ties and all: the share of all ways to choose ``len(a)`` of them whose
+    rank sum is as far out. Above that scipy's normal approximation.
     """
-    stats = require("scipy.stats", "bench")
+    stats, np = require("scipy.stats", "bench"), require("numpy", "bench")
     if not a or not b:
         return 1.0
     if len(a) + len(b) > MAX_EXACT:
         return float(stats.mannwhitneyu(a, b, method="asymptotic").pvalue)
-    # scipy's exact method takes no ties, and its permutations are too many from 12 a side on.
-    # Here the choices are counted by their sum, each count in a slot of one long integer: adding a
-    # rank to every choice is a shift. Doubled ranks are whole numbers.
+    # scipy's exact method takes no ties, and its permutations are too many from 12 a side on. Here
+    # the choices are counted by how many values they have and their sum of doubled ranks.
     ranks = [int(2 * rank) for rank in stats.rankdata([*a, *b])]
-    slot = len(ranks) + 1  # bits: there are fewer than 2^n choices
-    choices = [1] + [0] * len(a)
-    for number, rank in enumerate(ranks, 1):
-        for count in range(min(number, len(a)), 0, -1):
-            choices[count] += choices[count - 1] << rank * slot
-    observed, ones = sum(ranks[: len(a)]), (1 << slot) - 1
-    # 2^slot is 1 modulo 2^slot - 1, so that the remainder is the sum of the slots.
-    least = (choices[-1] & ((1 << (observed + 1) * slot) - 1)) % ones
-    most = (choices[-1] >> observed * slot) % ones
-    return min(1.0, 2 * min(least, most) / math.comb(len(ranks), len(a)))
+    choices = np.zeros((len(a) + 1, sum(ranks) + 1))
+    choices[0, 0] = 1
+    for rank in ranks:
+        choices[1:, rank:] += choices[:-1, :-rank]
+    observed, ways = sum(ranks[: len(a)]), choices[-1]
+    tail = min(ways[: observed + 1].sum(), ways[observed:].sum())
+    return min(1.0, float(2 * tail / ways.sum()))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Return each p adjusted for the number of tests (Holm, 1979), in the order given.
-
-    At most 5 % of families without any difference have one adjusted p below 0.05.
-    """
+    """Return each p adjusted for the number of tests (Holm, 1979), in the order given."""
     order = sorted(range(len(ps)), key=ps.__getitem__)
     steps = (min(1.0, (len(ps) - rank) * ps[i]) for rank, i in enumerate(order))
     adjusted = dict(zip(order, accumulate(steps, max), strict=True))

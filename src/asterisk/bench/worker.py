@@ -1,8 +1,7 @@
 """One cell in a process of its own: a JSON object on stdin, one JSON line back.
 
 It is what is measured, so it imports the standard library and what the cell's row names, and
-nothing else. The line goes out on the stdout that this process was given; whatever an engine
-prints goes to stderr.
+nothing else.
 """
 
 from __future__ import annotations
@@ -14,10 +13,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any, Protocol
+from typing import Any
 
 from asterisk.common.process_memory import read_sizes
 
@@ -30,13 +30,6 @@ KIB = 1_024
 _LIBRARY = re.compile(r"\S*/site-packages/([^/.]+)\S*\.so[.\d]*$")
 Spec = Mapping[str, Any]
 Snapshot = dict[str, int | None]
-
-
-class Encoder(Protocol):
-    """What a row's opener returns; `asterisk.runtimes.runtime.Runtime` is one."""
-
-    def encode(self, texts: str | Sequence[str]) -> Any:
-        """Embed one text, float32 [d], or n of them, float32 [n, d], L2-normalised."""
 
 
 def serve(handle: Callable[[Any], Mapping[str, Any]]) -> int:
@@ -62,7 +55,7 @@ def error(failure: Exception) -> dict[str, Any]:
     return {"error": f"{type(failure).__name__}: {text}" if text else repr(failure)}
 
 
-def start(spec: Spec, mark: Callable[[str], None]) -> Encoder:
+def start(spec: Spec, mark: Callable[[str], None]) -> Any:
     """Import, load and call once, each followed by ``mark`` with the phase's name."""
     for module in spec["modules"]:
         importlib.import_module(module)
@@ -74,33 +67,16 @@ def start(spec: Spec, mark: Callable[[str], None]) -> Encoder:
     return encoder
 
 
-def load(spec: Spec) -> Encoder:
-    """Open ``spec``'s path with its opener, ``module:function``, and the options it names."""
+def load(spec: Spec) -> Any:
+    """Open ``spec``'s path with its opener, ``module:function``, and the options it names.
+
+    What it returns has ``encode``: one text to float32 [d], n of them to float32 [n, d], of unit
+    length.
+    """
     module, _, function = spec["opener"].partition(":")
     opener = getattr(importlib.import_module(module), function)
     options = {name: spec[name] for name in ("threads", "max_memory") if name in spec}
-    encoder: Encoder = opener(Path(spec["path"]), **options)
-    return encoder
-
-
-def lessened(encoder: Any) -> str:
-    """Return in one line what a memory limit did not allow; empty if nothing."""
-    line: str = getattr(getattr(encoder, "budget", None), "message", "")
-    return line
-
-
-class Stopwatch:
-    """Notes how long each phase took, in ns."""
-
-    def __init__(self) -> None:
-        self.phases: dict[str, int] = {}
-        self.last = perf_counter_ns()
-
-    def __call__(self, phase: str) -> None:
-        """Note that ``phase`` ends now."""
-        now = perf_counter_ns()
-        self.phases[phase] = now - self.last
-        self.last = perf_counter_ns()
+    return opener(Path(spec["path"]), **options)
 
 
 def warm(call: Callable[[Any], object], inputs: Sequence[Any], calls: int, seconds: float) -> None:
@@ -118,10 +94,7 @@ def samples(
     effort: Spec,
     clock: Callable[[], int] = perf_counter_ns,
 ) -> list[int]:
-    """Time single calls over ``inputs`` again and again; return every duration in ns.
-
-    Stops as `asterisk.bench.plan.Effort` says.
-    """
+    """Time calls over ``inputs``, in ns; stops as `asterisk.bench.plan.Effort` says."""
     taken: list[int] = []
     began = clock()
     for item in cycle(inputs):
@@ -135,7 +108,7 @@ def samples(
     return taken
 
 
-def latency(encoder: Encoder, spec: Spec) -> dict[str, list[int]]:
+def latency(encoder: Any, spec: Spec) -> dict[str, list[int]]:
     """Return the samples of each bucket by its number of tokens; one text a call."""
     effort, buckets = spec["effort"], spec["buckets"]
     mixed = [text for texts in zip(*buckets.values(), strict=False) for text in texts]
@@ -164,26 +137,16 @@ def parts(encoder: Any, spec: Spec) -> dict[str, dict[str, list[int]]]:
     return taken
 
 
-def padding(encoder: Any, spec: Spec) -> float | None:
+def padding(encoder: Any, spec: Spec) -> Any:
     """Return the share of padding among the tokens of the mixed list; None if unknown."""
-    share: float | None = encoder.padding(spec["mixed"]) if hasattr(encoder, "padding") else None
-    return share
-
-
-def throughput(encoder: Encoder, spec: Spec) -> list[int]:
-    """Return how long each pass over the mixed list took, in ns; at least two passes."""
-    effort, mixed = spec["effort"], spec["mixed"]
-    encoder.encode(mixed)
-    enough = {**effort, "calls": 2, "most_seconds": effort["most_seconds"] + effort["seconds"]}
-    return samples(encoder.encode, [mixed], enough)
+    return encoder.padding(spec["mixed"]) if hasattr(encoder, "padding") else None
 
 
 def snapshot(proc: Path | None = None) -> Snapshot:
     """Return bytes now: ``pss``, ``private``, ``rss`` and, since the start, ``peak`` RSS.
 
     Of this process, or of the one whose folder under /proc is ``proc``; None where the system does
-    not say. Where there is no /proc, psutil (if it is installed) gives RSS and getrusage its peak.
-    Source: `Documentation/filesystems/proc.rst` of the Linux kernel.
+    not say. Source: `Documentation/filesystems/proc.rst` of the Linux kernel.
     """
     if proc is None:
         if not (PROC / "self/status").exists():
@@ -200,63 +163,49 @@ def snapshot(proc: Path | None = None) -> Snapshot:
 
 
 def _snapshot_elsewhere() -> Snapshot:
+    """Return RSS by psutil, where it is installed, and its peak by getrusage."""
     found: Snapshot = {"pss": None, "private": None, "rss": None, "peak": None}
-    psutil, resource = _optional("psutil"), _optional("resource")
-    if psutil is not None:
-        usage = psutil.Process().memory_info()
-        found["rss"] = usage.rss
-        found["peak"] = getattr(usage, "peak_wset", None)  # Windows
-    if resource is not None and found["peak"] is None:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        found["peak"] = peak * (1 if sys.platform == "darwin" else KIB)
+    with suppress(ModuleNotFoundError):
+        usage = importlib.import_module("psutil").Process().memory_info()
+        found |= {"rss": usage.rss, "peak": getattr(usage, "peak_wset", None)}  # Windows
+    with suppress(ModuleNotFoundError):
+        resource: Any = importlib.import_module("resource")
+        if found["peak"] is None:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            found["peak"] = peak * (1 if sys.platform == "darwin" else KIB)
     return found
-
-
-def _optional(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError:
-        return None
 
 
 def sharers(proc: Path = PROC, own: int | None = None) -> list[str]:
     """Return the installed packages of which this and another process map the same library.
 
-    Its pages are divided among the processes in PSS, which then understates what this one would
-    occupy alone. Processes of other users cannot be seen.
+    PSS then understates what this one would occupy alone.
     """
-    pid = os.getpid() if own is None else own
-    ours = libraries(_read(proc / str(pid) / "maps"))
-    shared: dict[str, str] = {}
+    own = os.getpid() if own is None else own
+    ours = _libraries_of(proc / str(own))
+    theirs: set[str] = set()
     for folder in proc.glob("[0-9]*"):
-        if folder.name != str(pid):
-            theirs = libraries(_read(folder / "maps"))
-            shared |= {path: package for path, package in ours.items() if path in theirs}
-    return sorted(set(shared.values()))
+        if folder.name != str(own):
+            theirs.update(_libraries_of(folder))
+    return sorted({package for path, package in ours.items() if path in theirs})
 
 
 def libraries(maps: str) -> dict[str, str]:
-    """Return the package of each library under ``site-packages`` in a ``maps`` file, by its path.
-
-    Of ``numpy.libs`` and the like, the package is the part before the dot.
-    """
+    """Return the package of each library under ``site-packages`` in a ``maps``, by its path."""
     lines = (line.split(maxsplit=5) for line in maps.splitlines())
     found = (_LIBRARY.fullmatch(line[5].strip()) for line in lines if len(line) == 6)
     return {match.group(): match.group(1) for match in found if match}
 
 
-def _read(path: Path) -> str:
+def _libraries_of(process: Path) -> dict[str, str]:
     try:
-        return path.read_text("utf-8", "replace")
+        return libraries((process / "maps").read_text("utf-8", "replace"))
     except OSError:
-        return ""
+        return {}
 
 
-def stability(encoder: Encoder, texts: Sequence[str]) -> float | None:
-    """Return the smallest cosine between a text embedded alone and in the list of all ``texts``.
-
-    None if a vector is no direction: all zeros, or not finite.
-    """
+def stability(encoder: Any, texts: Sequence[str]) -> float | None:
+    """Return the smallest cosine of a text alone and in a list; None without a direction."""
     import numpy as np
 
     from asterisk.evaluation.fidelity import stability as smallest
@@ -268,7 +217,7 @@ def stability(encoder: Encoder, texts: Sequence[str]) -> float | None:
     return smallest(alone, listed)
 
 
-def _save_vectors(encoder: Encoder, spec: Spec) -> None:
+def _save_vectors(encoder: Any, spec: Spec) -> None:
     import numpy as np
 
     texts = json.loads(Path(spec["texts"]).read_text("utf-8"))
@@ -277,15 +226,35 @@ def _save_vectors(encoder: Encoder, spec: Spec) -> None:
 
 def measure_times(spec: Spec) -> dict[str, Any]:
     """Time the start and throughput and, for latency, single calls by length and their parts."""
-    watch = Stopwatch()
-    encoder = start(spec, watch)
-    answer: dict[str, Any] = {"phases": watch.phases}
+    phases: dict[str, int] = {}
+    last = perf_counter_ns()
+
+    def mark(phase: str) -> None:
+        nonlocal last
+        phases[phase] = perf_counter_ns() - last
+        last = perf_counter_ns()
+
+    encoder = start(spec, mark)
+    answer: dict[str, Any] = {"phases": phases}
     if spec["kind"] == "latency":
         answer |= {"latency": latency(encoder, spec), "parts": parts(encoder, spec)}
     answer["passes"] = throughput(encoder, spec)
     if spec["kind"] == "latency":
         answer["padding"] = padding(encoder, spec)
-    return answer | {"lessened": lessened(encoder)}
+    return answer | {"lessened": _lessened(encoder)}
+
+
+def throughput(encoder: Any, spec: Spec) -> list[int]:
+    """Return how long each pass over the mixed list took, in ns; at least two passes."""
+    effort, mixed = spec["effort"], spec["mixed"]
+    encoder.encode(mixed)
+    enough = {**effort, "calls": 2, "most_seconds": effort["most_seconds"] + effort["seconds"]}
+    return samples(encoder.encode, [mixed], enough)
+
+
+def _lessened(encoder: Any) -> str:
+    """Return in one line what a memory limit did not allow; empty if nothing."""
+    return str(getattr(getattr(encoder, "budget", None), "message", ""))
 
 
 def measure_memory(spec: Spec) -> dict[str, Any]:
@@ -298,19 +267,15 @@ def measure_memory(spec: Spec) -> dict[str, Any]:
     encoder = start(spec, mark)
     warm(encoder.encode, spec["buckets"][spec["steady"]], spec["calls"], 0.0)
     mark("steady")
-    encoder.encode(spec["long"])
-    mark("long")
-    encoder.encode(spec["batch"])
-    mark("batch")
+    for phase in ("long", "batch"):
+        encoder.encode(spec[phase])
+        mark(phase)
     shared = sharers()
     if spec["vectors"]:
         _save_vectors(encoder, spec)
-    return {
-        "memory": phases,
-        "shared": shared,
-        "stability": stability(encoder, spec["varied"]),
-        "lessened": lessened(encoder),
-    }
+    smallest = stability(encoder, spec["varied"])
+    lessened = _lessened(encoder)
+    return {"memory": phases, "shared": shared, "stability": smallest, "lessened": lessened}
 
 
 def embed(spec: Spec) -> dict[str, Any]:
@@ -341,10 +306,8 @@ def mark_calls(call: Callable[[str], Any], texts: Mapping[str, Sequence[str]]) -
 
 
 def _mark() -> None:
-    try:
+    with suppress(OSError):
         os.getsid(MARK)
-    except OSError:
-        return
 
 
 KINDS: Mapping[str, Callable[[Spec], dict[str, Any]]] = {

@@ -15,7 +15,7 @@ from asterisk.bench.collect import RunState
 from asterisk.bench.plan import QUICK, Row
 from asterisk.bench.prepare import _artifact
 from asterisk.bench.process import CellError
-from asterisk.bench.runner import Request, Work, everywhere
+from asterisk.bench.runner import Request, Work, measure_targets
 from asterisk.bench.targets import Emulated, Unavailable, emulated, opened, parse_target
 from asterisk.evaluation.fidelity import compare
 from asterisk.runtimes.load import load
@@ -62,7 +62,7 @@ def test_vectors_of_an_emulated_processor_are_the_reference_s(  # noqa: PLR0917
     monkeypatch.setattr(emulated, "find_counting", lambda: None)  # counting takes its time
     session = emulation(cpu)
     row = _artifact(toy, format, artifact_of(format, recipe).parent, recipe)
-    assert session.takes(row)
+    assert session.accepts(row)
     texts = tmp_path / "texts.json"
     texts.write_text(json.dumps(lines[:SOME]), "utf-8")
     spec = {
@@ -120,7 +120,7 @@ def absent(tmp_path):
     work = Work(tmp_path / "w", {}, prepared, request)
     told: list[str] = []
     row = Row("x", "x", "x", "m:f", "p", (), (), 0)
-    return everywhere(work, [row], told.append), told
+    return measure_targets(work, [row], told.append), told
 
 
 @pytest.mark.usefixtures("nothing_made")
@@ -153,11 +153,11 @@ def test_the_root_is_named_after_what_it_is_made_of(monkeypatch):
 def test_a_peer_and_pytorch_are_not_emulated(artifact_of, toy_folder):
     from asterisk.bench.targets.emulated import EmulatedSession
 
-    takes = EmulatedSession.takes
+    accepts = EmulatedSession.accepts
     row = Row("x", "x", "x", "m:f", str(artifact_of("onnx", "int8")), (), (), 0)
-    assert takes(None, row)
-    assert not takes(None, replace(row, peer=True))
-    assert not takes(None, replace(row, path=str(toy_folder)))
+    assert accepts(None, row)
+    assert not accepts(None, replace(row, peer=True))
+    assert not accepts(None, replace(row, path=str(toy_folder)))
 
 
 def test_a_row_elsewhere_is_judged_by_the_vectors_of_this_machine(tmp_path):

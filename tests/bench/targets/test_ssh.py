@@ -16,7 +16,7 @@ import pytest
 
 from asterisk.bench import process
 from asterisk.bench.plan import Cell, Effort, Row
-from asterisk.bench.runner import Request, Work, everywhere, measure
+from asterisk.bench.runner import Request, Work, measure, measure_targets
 from asterisk.bench.targets import Ssh, TargetError, opened, ssh
 from asterisk.common import ssh as client
 from asterisk.common.terminal import excerpt
@@ -101,33 +101,34 @@ def test_kept_only_when_asked(server, tmp_path):
     assert not (server.there / folder / "lib" / "asterisk" / "training").exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
-        ("refuse", "ValueError: two lines"),
-        ("crash", "crashed (SIGABRT)"),
-        ("leave", "ended with status 3: its last words"),
-        ("rubbish", "instead of a JSON object"),
-    ],
-)
-def test_a_bad_worker_there_is_one_line_and_the_others_go_on(there, work, tmp_path, name, told):
-    with opened(there, tmp_path, keep=False) as session:
-        some = work(session, name, "good")
-        answers, failures = measure(some, planned(name, "good"), lambda line: None)
-    (line,) = failures[name]
-    assert line.startswith(f"{name} throughput, 1 thread, process 1 on there: ")
-    assert told in line
-    assert "\n" not in line
-    assert len(answers["good"]) == 1
+BAD = {
+    "refuse": "ValueError: two lines",
+    "crash": "crashed (SIGABRT)",
+    "leave": "ended with status 3: its last words",
+    "rubbish": "instead of a JSON object",
+}
 
 
-def test_a_worker_that_hangs_is_stopped_there(there, work, tmp_path):
+def test_a_bad_worker_there_is_one_line_and_the_others_go_on(there, work, tmp_path):
     with opened(there, tmp_path, keep=False) as session:
+        some = work(session, *BAD, "good")
+        answers, failures = measure(some, planned(*BAD, "good"), lambda line: None)
+        for name, told in BAD.items():
+            (line,) = failures[name]
+            assert line.startswith(f"{name} throughput, 1 thread, process 1 on there: ")
+            assert told in line
+            assert "\n" not in line
+        assert len(answers["good"]) == 1
+        # One that hangs is stopped; a missing engine names its extra.
         some = work(session, "hang", "good", timeout=6.0)
         answers, failures = measure(some, planned("hang", "good"), lambda line: None)
         assert "gave no answer in 6 s and was stopped" in failures["hang"][0]
         assert len(answers["good"]) == 1
         assert not workers(session.home)
+        row = Row("onnx", "o", "r", "m:f", "p", (), ("no-such-engine", "numpy"), 1)
+        assert session.missing_package(row) == (
+            "no-such-engine is not installed; install it with: pip install 'asterisk-edge[onnx]'"
+        )
 
 
 def workers(home):
@@ -192,7 +193,7 @@ def test_a_dead_host_is_one_line_and_the_other_targets_go_on(work):
 
     dead = Ssh("127.0.0.1", port=1)
     some = work(None, "good", targets=(dead, LOCAL))
-    done = everywhere(some, [some.rows["good"]], lambda line: None)
+    done = measure_targets(some, [some.rows["good"]], lambda line: None)
     (line,) = done.failed.values()
     assert list(done.failed) == [str(dead)]
     assert "Connection refused" in line
@@ -260,14 +261,6 @@ def test_a_python_that_cannot_run_it_is_one_line(server, tmp_path, script, told)
     assert left(server) == []
 
 
-def test_a_missing_engine_names_its_extra(server, tmp_path):
-    row = Row("onnx", "o", "r", "m:f", "p", (), ("no-such-engine", "numpy"), 1)
-    with opened(server.target, tmp_path, keep=False) as session:
-        assert session.lacks(row) == (
-            "no-such-engine is not installed; install it with: pip install 'asterisk-edge[onnx]'"
-        )
-
-
 def test_a_cpu_that_is_not_there_is_one_line(server, tmp_path):
     target = Ssh("board", python=sys.executable, cpus=(0, 250))
     with pytest.raises(TargetError, match="there is no CPU 250"):  # noqa: SIM117
@@ -282,9 +275,9 @@ def test_ctrl_c_keeps_what_was_measured_and_cleans_up(server, there, work):
 
     def interrupt(line):
         if "] hang" in line:
-            threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+            threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
 
-    done = everywhere(some, rows, interrupt)
+    done = measure_targets(some, rows, interrupt)
     assert some.interrupted
     assert done.failed["interrupted"] == "the rest was not measured"
     assert [result.name for result in done.results] == ["good", "hang"]

@@ -14,7 +14,7 @@ from asterisk.bench.targets import (
     X86,
     Emulated,
     Local,
-    LocalSession,
+    Session,
     Ssh,
     TargetError,
     opened,
@@ -176,14 +176,14 @@ def test_a_worker_runs_on_the_cpus_that_were_named(tmp_path, monkeypatch):
 
 def test_a_cpu_that_is_not_here_is_one_line():
     with pytest.raises(TargetError, match=r"there is no CPU 250; there are: \d"):
-        LocalSession(parse_target("local:cpus=250"))
+        Session(parse_target("local:cpus=250"))
 
 
 def test_a_system_that_binds_no_process_says_so(monkeypatch):
     monkeypatch.setattr(machine, "cpus", lambda: None)
     with pytest.raises(TargetError, match="cannot keep a process on chosen CPUs"):
-        LocalSession(parse_target("local:cpus=0"))
-    LocalSession(parse_target("local:threads=2"))
+        Session(parse_target("local:cpus=0"))
+    Session(parse_target("local:threads=2"))
 
 
 def test_a_wrong_target_is_refused_before_anything_is_done(capsys):

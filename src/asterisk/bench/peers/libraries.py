@@ -1,16 +1,12 @@
 """Peers that are whole libraries: sentence-transformers, fastembed and model2vec.
 
-- sentence-transformers on PyTorch, in float32: its own batches of 32 after a sort by length, padded
-  to the longest; ``threads`` are PyTorch's within an operator, which is how it uses several cores.
-- sentence-transformers with ``backend="onnx"``, in int8: the file is the library's own, exported
-  through optimum and quantised by ``export_dynamic_quantized_onnx_model`` with the configuration
-  that its pages name for the processor; ``threads`` are ONNX Runtime's within an operator.
-- fastembed in float32. It brings no weights and would fetch its own from the network. It is given
-  the same weights as PyTorch's exporter traces them; pooling and unit length are its own.
-- a model2vec static model of all-MiniLM-L6-v2, distilled by the library's own recipe and defaults:
-  the mean state of each word piece between [CLS] and [SEP], 256 principal components, weighted for
-  frequency by rank (SIF), stored as float16. It is distilled here, because the library's code for
-  it does not go with the version of `transformers` that this project is pinned to.
+- sentence-transformers in float32, ``threads`` within an operator; and with ``backend="onnx"`` in
+  int8, by the library's own export and its configuration for the processor.
+- fastembed in float32, given the checkpoint's weights; pooling and unit length are its own.
+- a model2vec static model of all-MiniLM-L6-v2, by the library's own recipe: the mean state of each
+  word piece between [CLS] and [SEP], 256 principal components, weighted for frequency by rank
+  (SIF), stored as float16. It is distilled here, because the library's code for it does not go with
+  the version of `transformers` that this project is pinned to.
 """
 
 from __future__ import annotations
@@ -28,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.bench.peers import MINILM, REFERENCE, Peer, row
+from asterisk.bench.peers import MINILM, REFERENCE
 from asterisk.bench.peers.onnx import COMPARED, MODEL, TOKENIZER, default_prompt, quiet, trace
 from asterisk.common.plugins import require
 
@@ -109,6 +105,8 @@ class SentenceTransformersEncoder:
 
 def prepare_onnx(folder: Path, checkpoint: Path) -> None:
     """Export and quantise the model in the folder ``checkpoint``."""
+    from asterisk.bench import machine
+
     library = require("sentence_transformers", "peers")
     require("optimum.onnxruntime", "peers")
     with tempfile.TemporaryDirectory() as scratch, quiet():
@@ -116,14 +114,17 @@ def prepare_onnx(folder: Path, checkpoint: Path) -> None:
         source.mkdir()
         copy_checkpoint(source, checkpoint)
         _add_token_type(source)
+        export = {"provider": "CPUExecutionProvider", "export": True}
         model = library.SentenceTransformer(
-            str(source),
-            backend="onnx",
-            device="cpu",
-            local_files_only=True,
-            model_kwargs={"provider": "CPUExecutionProvider", "export": True},
+            str(source), backend="onnx", device="cpu", local_files_only=True, model_kwargs=export
         )
-        library.export_dynamic_quantized_onnx_model(model, _configuration(), scratch)
+        flags = {"avx512_vnni": "avx512_vnni", "avx512f": "avx512"}.items()
+        processor = next(
+            (name for flag, name in flags if flag in machine.processor()["isa"]), "avx2"
+        )
+        if platform.machine() in ("aarch64", "arm64"):
+            processor = "arm64"
+        library.export_dynamic_quantized_onnx_model(model, processor, scratch)
         (made,) = Path(scratch).glob("onnx/*.onnx")
         (folder / QUANTIZED).parent.mkdir()
         copyfile(made, folder / QUANTIZED)
@@ -134,10 +135,7 @@ def prepare_onnx(folder: Path, checkpoint: Path) -> None:
 
 
 def _add_token_type(folder: Path) -> None:
-    """Give a BERT with one token type a second, which no text has.
-
-    optimum's export fails without it: its example inputs have both.
-    """
+    """Give a BERT with one token type a second, or optimum's export fails."""
     path = folder / "config.json"
     config = json.loads(path.read_text("utf-8"))
     if config.get("model_type") != "bert" or config.get("type_vocab_size") != 1:
@@ -149,17 +147,6 @@ def _add_token_type(folder: Path) -> None:
     weights[name] = weights[name].repeat(2, 1)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     path.write_text(json.dumps(config | {"type_vocab_size": 2}), "utf-8")
-
-
-def _configuration() -> str:
-    """Return the name of the library's configuration for this machine's processor."""
-    from asterisk.bench.machine import processor
-
-    if platform.machine() in ("aarch64", "arm64"):
-        return "arm64"
-    flags: list[str] = processor()["isa"]
-    configurations = {"avx512_vnni": "avx512_vnni", "avx512f": "avx512"}
-    return next((name for flag, name in configurations.items() if flag in flags), "avx2")
 
 
 def open_onnx(folder: Path, threads: int) -> SentenceTransformersEncoder:
@@ -248,15 +235,12 @@ class FastembedEncoder:
 
     def padding(self, texts: Sequence[str]) -> float:
         """Return the share of padding among the tokens that ``texts`` are computed with."""
-        masks = [
-            [
-                one.attention_mask
-                for one in self.model.tokenize(list(texts[at : at + FASTEMBED_BATCH]))
-            ]
+        batches = (
+            self.model.tokenize(list(texts[at : at + FASTEMBED_BATCH]))
             for at in range(0, len(texts), FASTEMBED_BATCH)
-        ]
-        rows = [mask for batch in masks for mask in batch]
-        return 1 - sum(map(sum, rows)) / sum(map(len, rows))
+        )
+        masks = [one.attention_mask for batch in batches for one in batch]
+        return 1 - sum(map(sum, masks)) / sum(map(len, masks))
 
 
 def prepare_model2vec(folder: Path, checkpoint: Path) -> None:  # noqa: ARG001 - has its own model
@@ -268,35 +252,23 @@ def prepare_model2vec(folder: Path, checkpoint: Path) -> None:  # noqa: ARG001 -
 
     source = teacher.find(MINILM)
     file = json.loads((source / TOKENIZER).read_text("utf-8"))
-    tokens = word_pieces(file["model"]["vocab"])
-    vectors = distil(source, file["model"]["vocab"], tokens)
-    tokenizer = Tokenizer.from_str(json.dumps(_with_only(file, tokens)))
+    vocabulary: dict[str, int] = file["model"]["vocab"]
+    ordered = sorted(vocabulary, key=vocabulary.__getitem__)
+    tokens = [token for token in ordered if not UNUSED.fullmatch(token)]
+    vectors = distil(source, vocabulary, tokens)
+    # A tokenizer with these tokens only, which adds nothing to a text.
+    ids = {token: number for number, token in enumerate(tokens)}
+    added = [one for one in file["added_tokens"] if one["content"] in ids]
+    file["added_tokens"] = [{**one, "id": ids[one["content"]]} for one in added]
+    file["model"]["vocab"] = ids
+    file |= dict.fromkeys(("post_processor", "padding", "truncation"))
+    tokenizer = Tokenizer.from_str(json.dumps(file))
+    config = {"model_type": "model2vec", "architectures": ["StaticModel"], "normalize": True}
     model = model2vec.StaticModel(
-        vectors.astype(np.float16),
-        tokenizer,
-        {"model_type": "model2vec", "architectures": ["StaticModel"], "normalize": True},
-        normalize=True,
-        base_model_name=MINILM,
+        vectors.astype(np.float16), tokenizer, config, normalize=True, base_model_name=MINILM
     )
     model.save_pretrained(str(folder))
     np.save(folder / REFERENCE, _reference(tokenizer, vectors))
-
-
-def word_pieces(vocabulary: dict[str, int]) -> list[str]:
-    """Return the word pieces that a text can have, in the order of their ids."""
-    ordered = sorted(vocabulary, key=vocabulary.__getitem__)
-    return [token for token in ordered if not UNUSED.fullmatch(token)]
-
-
-def _with_only(file: dict[str, Any], tokens: Sequence[str]) -> dict[str, Any]:
-    """Return a `tokenizer.json` with ``tokens`` only, which adds nothing to a text."""
-    ids = {token: number for number, token in enumerate(tokens)}
-    added = [
-        {**one, "id": ids[one["content"]]} for one in file["added_tokens"] if one["content"] in ids
-    ]
-    model = {**file["model"], "vocab": ids}
-    bare: dict[str, None] = dict.fromkeys(("post_processor", "padding", "truncation"))
-    return {**file, **bare, "added_tokens": added, "model": model}
 
 
 def distil(source: Path, vocabulary: dict[str, int], tokens: Sequence[str]) -> Array:
@@ -317,8 +289,7 @@ def distil(source: Path, vocabulary: dict[str, int], tokens: Sequence[str]) -> A
     centred = states.numpy() - states.numpy().mean(0)
     _, directions = np.linalg.eigh(centred.T @ centred)
     components = centred @ directions[:, ::-1][:, :COMPONENTS]
-    vectors: Array = (components * weights[:, None]).astype(np.float32)
-    return vectors
+    return np.asarray(components * weights[:, None], np.float32)
 
 
 def _reference(tokenizer: Any, vectors: Array) -> Array:
@@ -347,49 +318,3 @@ class Model2vecEncoder:
         """Embed one text, float32 [d], or n of them, float32 [n, d], L2-normalised."""
         given = texts if isinstance(texts, str) else list(texts)
         return self.model.encode(given).astype(np.float32)
-
-
-PEERS = {
-    "sentence-transformers": Peer(
-        row(
-            "sentence-transformers",
-            "sentence-transformers, PyTorch",
-            "fp32",
-            "SentenceTransformersEncoder",
-            ("torch", "sentence_transformers"),
-            ("sentence-transformers",),
-        ),
-        copy_checkpoint,
-        SentenceTransformersEncoder,
-    ),
-    "sentence-transformers-onnx": Peer(
-        row(
-            "sentence-transformers-onnx",
-            "sentence-transformers, ONNX Runtime",
-            "int8",
-            "open_onnx",
-            ("torch", "sentence_transformers", "optimum.onnxruntime"),
-            ("sentence-transformers", "optimum-onnx", "onnxruntime"),
-        ),
-        prepare_onnx,
-        open_onnx,
-    ),
-    "fastembed": Peer(
-        row("fastembed", "fastembed", "fp32", "FastembedEncoder", ("fastembed",), ("fastembed",)),
-        prepare_fastembed,
-        FastembedEncoder,
-    ),
-    "model2vec": Peer(
-        row(
-            "model2vec",
-            f"{MINILM}, model2vec",
-            "static fp16",
-            "Model2vecEncoder",
-            ("model2vec",),
-            ("model2vec",),
-            f"a static model of {MINILM}",
-        ),
-        prepare_model2vec,
-        Model2vecEncoder,
-    ),
-}

@@ -1,10 +1,9 @@
 """Peers that run a graph under ONNX Runtime, and what all peers have that are given token ids.
 
 ``dynamic`` is a checkpoint in int8 as people make it: a graph that PyTorch's exporter traces of
-`transformers`' own model, then ONNX Runtime's `quantize_dynamic`; per tensor, which is its default,
-or per channel. ``minilm`` is the same over all-MiniLM-L6-v2, whatever the checkpoint is. Their
-tokenizer is the light one, not transformers'. ``original`` is the original
-`asterisk-embedding-model`'s configuration, as its own scripts deploy it.
+`transformers`' own model, then ONNX Runtime's `quantize_dynamic`. ``minilm`` is the same over
+all-MiniLM-L6-v2. ``original`` is the original `asterisk-embedding-model`'s configuration, as its
+own scripts deploy it.
 """
 
 from __future__ import annotations
@@ -17,15 +16,13 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.bench.peers import MINILM, REFERENCE, Peer, row
+from asterisk.bench.peers import MINILM, REFERENCE
 
 if TYPE_CHECKING:
     from asterisk.model.checkpoint import Checkpoint
@@ -37,6 +34,7 @@ BATCH = 8
 COMPARED = 256  # texts that the fidelity of a peer with another model is measured over
 LENGTH = 128  # tokens of every text of the original
 VOCABULARY, POSITIONS, HIDDEN, LAYERS, HEADS, OUT = 50_259, 512, 512, 2, 2, 256
+EXPORT: Any = {"dynamo": True, "external_data": False, "opset_version": 20, "verbose": False}
 Array = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 Run = Callable[[Ids, Ids], Array]
@@ -46,8 +44,7 @@ class PeerEncoder:
     """Text to vectors: one text at its exact length, a list in padded batches of like lengths.
 
     ``tokenize`` gives int64 [1, tokens]; ``run`` maps ids and a mask, int64 [n, tokens], to float32
-    [n, d]; ``threads`` batches of ``batch_size`` texts run at once. ``pad`` is the id that fills a
-    batch, ``own_padding`` the one with which a tokenizer pads that does so itself.
+    [n, d]; ``threads`` batches of ``batch_size`` texts run at once.
     """
 
     def __init__(
@@ -56,24 +53,22 @@ class PeerEncoder:
         run: Run,
         threads: int,
         *,
-        pad: int = 0,
+        pad: int = 0,  # the id that fills a batch
         batch_size: int = BATCH,
-        own_padding: int | None = None,
+        own_padding: int | None = None,  # the id with which a tokenizer pads that does so itself
     ) -> None:
         self.tokenize, self.run = tokenize, run
         self.pad, self.batch_size, self.own_padding = pad, batch_size, own_padding
         self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
-    def embed_ids(self, ids: Ids) -> Array:
+    def embed_ids(self, ids: Ids) -> Any:
         """Return the vector of one text, float32 [d], not normalised."""
-        vector: Array = self.run(ids, np.ones_like(ids))[0]
-        return vector
+        return self.run(ids, np.ones_like(ids))[0]
 
-    def encode(self, texts: str | Sequence[str]) -> Array:
+    def encode(self, texts: str | Sequence[str]) -> Any:
         """Embed one text, float32 [d], or n of them, float32 [n, d], L2-normalised."""
         if isinstance(texts, str):
-            single: Array = _unit(self.embed_ids(self.tokenize(texts))[None])[0]
-            return single
+            return _unit(self.embed_ids(self.tokenize(texts))[None])[0]
         rows, batches = self._batches(texts)
         vectors = np.concatenate(self._map(lambda batch: self._embed(rows, batch), batches))
         found = np.empty_like(vectors)
@@ -91,9 +86,7 @@ class PeerEncoder:
         """Return each text's ids, [tokens], and the texts' indices in batches of like lengths."""
         rows = [ids[0] for ids in self._map(self.tokenize, texts)]
         order = np.argsort([len(row) for row in rows], kind="stable")
-        return rows, [
-            order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)
-        ]
+        return rows, np.split(order, range(self.batch_size, len(order), self.batch_size))
 
     def _embed(self, rows: Sequence[Ids], batch: npt.NDArray[np.intp]) -> Array:
         ids = np.full((len(batch), max(len(rows[i]) for i in batch)), self.pad, np.int64)
@@ -107,10 +100,8 @@ class PeerEncoder:
         return list(self.pool.map(function, items) if self.pool else map(function, items))
 
 
-def _unit(vectors: Array) -> Array:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: Array = vectors / np.maximum(lengths, 1e-12)
-    return scaled
+def _unit(vectors: Array) -> Any:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def onnx_session(model: Path) -> Any:
@@ -126,10 +117,7 @@ def onnx_session(model: Path) -> Any:
 
 
 def tokenizer(folder: Path) -> tuple[Callable[[str], Ids], int]:
-    """Return a function from a text to its ids, int64 [1, tokens], and the id of padding.
-
-    Under the light `tokenizers` library, from what `write_tokenizer` wrote.
-    """
+    """Return a function from a text to its ids, int64 [1, tokens], and the id of padding."""
     from tokenizers import Tokenizer
 
     settings = json.loads((folder / SETTINGS).read_text("utf-8"))
@@ -162,13 +150,14 @@ def sentence_module(checkpoint: Checkpoint, *, attention: str, pooled: bool = Tr
     from torch import Tensor, nn
     from transformers import AutoModel
 
-    from asterisk.model.encoder import pool
+    from asterisk.model.encoder import of_checkpoint, pool
     from asterisk.model.modules import read_modules
 
-    config = checkpoint.config
     if checkpoint.folder is None:
         raise AssertionError("unreachable: a checkpoint that was read has a folder")
     folder = read_modules(checkpoint.folder).transformer
+    ours = of_checkpoint(checkpoint)
+    del ours.embeddings, ours.encoder  # of it only the maps after the pooling are used
 
     class Sentence(nn.Module):
         def __init__(self) -> None:
@@ -176,35 +165,20 @@ def sentence_module(checkpoint: Checkpoint, *, attention: str, pooled: bool = Tr
             self.model: Any = AutoModel.from_pretrained(
                 folder, dtype=torch.float32, attn_implementation=attention
             )
-            self.maps = nn.ModuleList()
-            for number, dense in enumerate(config.dense):
-                named = {
-                    name: torch.from_numpy(checkpoint.tensors[f"dense.{number}.{name}"])
-                    for name in (("weight", "bias") if dense.bias else ("weight",))
-                }
-                out, width = named["weight"].shape
-                linear = nn.Linear(width, out, bias=dense.bias)
-                linear.load_state_dict(named)
-                self.maps.append(linear)
+            self.maps = ours
 
         def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
             found = self.model(input_ids=input_ids, attention_mask=attention_mask)
             states: Tensor = found.last_hidden_state
             if not pooled:
                 return states
-            vectors = pool(states, attention_mask.bool(), config.pooling)
-            for linear, dense in zip(self.maps, config.dense, strict=True):
-                vectors = linear(vectors)
-                if dense.activation == "tanh":
-                    vectors = vectors.tanh()
-            return vectors
+            return self.maps.project(pool(states, attention_mask.bool(), checkpoint.config.pooling))
 
     return Sentence().eval()
 
 
 def trace(checkpoint: Path, graph: Path, *, pooled: bool = True) -> None:
     """Write the float32 graph of the model in a folder; inputs and output as `sentence_module`."""
-    import onnx
     import torch
 
     from asterisk.model.checkpoint import load
@@ -219,13 +193,17 @@ def trace(checkpoint: Path, graph: Path, *, pooled: bool = True) -> None:
             input_names=list(INPUTS),
             output_names=["sentence_embedding" if pooled else "last_hidden_state"],
             dynamic_shapes=({0: batch, 1: length}, {0: batch, 1: length}),
-            dynamo=True,
-            external_data=False,
-            opset_version=20,
-            verbose=False,
+            **EXPORT,
         )
+    _drop_shapes(graph)
+
+
+def _drop_shapes(graph: Path) -> None:
+    """Remove the exporter's own shapes, which stop quantize_dynamic: it infers others."""
+    import onnx
+
     model = onnx.load(graph)
-    del model.graph.value_info[:]  # quantize_dynamic's shape inference trips over them
+    del model.graph.value_info[:]
     onnx.save(model, graph)
 
 
@@ -251,25 +229,22 @@ def quantize(folder: Path, checkpoint: Path, *, per_channel: bool = False) -> No
     from asterisk.common.plugins import require
     from asterisk.model.checkpoint import load
 
-    quantization = require("onnxruntime.quantization", "bench")
-    graph = folder / "traced.onnx"
+    ort, graph = require("onnxruntime.quantization", "bench"), folder / "traced.onnx"
     trace(checkpoint, graph)
+    int8 = ort.QuantType.QInt8
     with quiet():
-        quantization.quantize_dynamic(
-            graph,
-            folder / MODEL,
-            per_channel=per_channel,
-            weight_type=quantization.QuantType.QInt8,
-        )
+        ort.quantize_dynamic(graph, folder / MODEL, per_channel=per_channel, weight_type=int8)
     graph.unlink()
     write_tokenizer(load(checkpoint), folder)
 
 
-def quantize_minilm(folder: Path, checkpoint: Path) -> None:  # noqa: ARG001 - has its own model
-    """Trace and quantise all-MiniLM-L6-v2; write its own FP32 vectors of the first texts.
+def quantize_per_channel(folder: Path, checkpoint: Path) -> None:
+    """Do as `quantize`, with a scale for each channel."""
+    quantize(folder, checkpoint, per_channel=True)
 
-    MissingExtra where the package with the weights or `transformers` is not installed.
-    """
+
+def quantize_minilm(folder: Path, checkpoint: Path) -> None:  # noqa: ARG001 - has its own model
+    """Quantise all-MiniLM-L6-v2; write its own FP32 vectors of the first texts."""
     from asterisk.common import texts
     from asterisk.runtimes.torch import open_checkpoint
     from asterisk.training.teachers import teacher
@@ -285,9 +260,8 @@ def open_quantized(folder: Path, threads: int) -> PeerEncoder:
     session = onnx_session(folder / MODEL)
     tokenize, pad = tokenizer(folder)
 
-    def run(ids: Ids, mask: Ids) -> Array:
-        vectors: Array = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
-        return vectors
+    def run(ids: Ids, mask: Ids) -> Any:
+        return session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
 
     return PeerEncoder(tokenize, run, threads, pad=pad)
 
@@ -299,7 +273,6 @@ def prepare_original(folder: Path, checkpoint: Path) -> None:  # noqa: ARG001 - 
     at 128 tokens, to which every text is padded without a mask; per-tensor dynamic int8; the
     tokenizer of `transformers`.
     """
-    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     from asterisk.tokenizer import gpt2, huggingface
@@ -308,10 +281,7 @@ def prepare_original(folder: Path, checkpoint: Path) -> None:  # noqa: ARG001 - 
     wide = folder / "wide.onnx"
     with quiet():
         _export_original(wide)
-        model = onnx.load(wide)
-        # The exporter's own shapes contradict those that the quantiser infers, and stop it.
-        del model.graph.value_info[:]
-        onnx.save(model, wide)
+        _drop_shapes(wide)
         quantize_dynamic(wide, folder / MODEL, weight_type=QuantType.QInt8)
     wide.unlink()
 
@@ -345,10 +315,7 @@ def _export_original(path: Path) -> None:
         str(path),
         input_names=["input_ids"],
         output_names=["sentence_embedding"],
-        opset_version=20,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
+        **EXPORT,
     )
 
 
@@ -370,30 +337,3 @@ def open_original(folder: Path, threads: int) -> PeerEncoder:
 
     pad = tokenizer.pad_token_id
     return PeerEncoder(tokenize, run, threads, batch_size=1, own_padding=pad)
-
-
-DYNAMIC = row(
-    "dynamic",
-    "quantize_dynamic, ONNX Runtime",
-    "int8",
-    "open_quantized",
-    ("onnxruntime", "tokenizers"),
-    ("onnxruntime", "tokenizers"),
-)
-PER_CHANNEL = replace(DYNAMIC, name="dynamic-per-channel", recipe="int8 per channel")
-OF_MINILM = replace(DYNAMIC, name="minilm", title=f"{MINILM}, {DYNAMIC.title}", model=MINILM)
-ORIGINAL = row(
-    "original",
-    "original, random weights, padded to 128",
-    "int8 per tensor",
-    "open_original",
-    ("onnxruntime", "transformers"),
-    ("onnxruntime", "transformers"),
-    "the original's configuration",
-)
-PEERS = {
-    "dynamic": Peer(DYNAMIC, quantize, open_quantized),
-    "dynamic-per-channel": Peer(PER_CHANNEL, partial(quantize, per_channel=True), open_quantized),
-    "minilm": Peer(OF_MINILM, quantize_minilm, open_quantized),
-    "original": Peer(ORIGINAL, prepare_original, open_original),
-}

@@ -1,12 +1,7 @@
 """Where a worker runs: on this machine, on another one over ssh, or on an emulated processor.
 
-A target is a way of starting ``python -m asterisk.bench.worker`` (a spec on stdin, one JSON line
-back), of having files there, and of asking `asterisk.bench.machine` there. People write::
-
-    local
-    local:threads=1+2,cpus=0-3
-    ssh://user@host:22?python=/home/pi/venv/bin/python&threads=4
-    emu:cortex-a72
+People write ``local``, ``local:threads=1+2,cpus=0-3``, ``emu:cortex-a72`` or
+``ssh://user@host:22?python=/home/pi/venv/bin/python&threads=4``.
 """
 
 from __future__ import annotations
@@ -14,10 +9,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from asterisk.bench import machine, process
 from asterisk.bench.plan import MAX_THREADS, Row
@@ -41,8 +36,8 @@ class Local:
     kind: Literal["local"] = "local"
 
     def __str__(self) -> str:
-        options = _written(self.threads, self.cpus)
-        return f"local:{','.join(options)}" if options else "local"
+        options = ",".join(_written(threads=self.threads, cpus=self.cpus))
+        return f"local:{options}" if options else "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +54,7 @@ class Ssh:
 
     def __str__(self) -> str:
         python = [f"python={self.python}"] if self.python != "python3" else []
-        options = "&".join(python + _written(self.threads, self.cpus))
+        options = "&".join(python + _written(threads=self.threads, cpus=self.cpus))
         return f"{Address(self.host, self.user, self.port)}{'?' if options else ''}{options}"
 
 
@@ -84,17 +79,18 @@ def parse_target(text: str) -> Target:
     if text == "local":
         return LOCAL
     if text.startswith("local:"):
-        options = _options(text, text[6:].split(","), {"threads", "cpus"})
-        return Local(_threads(text, options), _numbers(text, options.get("cpus")))
+        options = _options(text, text[6:].split(","), "threads", "cpus")
+        return Local(_numbers(text, options, "threads"), _numbers(text, options, "cpus"))
     if text.startswith("ssh://"):
         rest, asked, query = text.removeprefix("ssh://").partition("?")
-        options = _options(text, query.split("&"), {"python", "threads", "cpus"}) if asked else {}
+        parts = query.split("&") if asked else ()
+        options = _options(text, parts, "python", "threads", "cpus")
         address = after_scheme(text, rest)
         python = options.get("python", "python3")
         if not _PYTHON.fullmatch(python) or "/../" in f"{python}/":
             raise UsageError(f"{python!r} in {text!r} is no path of a Python")
-        threads, cpus = _threads(text, options), _numbers(text, options.get("cpus"))
-        return Ssh(address.host, address.user, address.port, python, threads, cpus)
+        numbers = _numbers(text, options, "threads"), _numbers(text, options, "cpus")
+        return Ssh(address.host, address.user, address.port, python, *numbers)
     if text.startswith("emu:"):
         cpu = text[4:]
         cpu = f"cortex-{cpu}" if f"cortex-{cpu}" in ARM else cpu
@@ -113,7 +109,7 @@ def parse_all(texts: Iterable[str]) -> tuple[Target, ...]:
     return tuple(targets)
 
 
-def _options(text: str, parts: Iterable[str], names: set[str]) -> dict[str, str]:
+def _options(text: str, parts: Iterable[str], *names: str) -> dict[str, str]:
     options: dict[str, str] = {}
     for part in parts:
         name, equals, value = part.partition("=")
@@ -124,17 +120,10 @@ def _options(text: str, parts: Iterable[str], names: set[str]) -> dict[str, str]
     return options
 
 
-def _threads(text: str, options: Mapping[str, str]) -> tuple[int, ...]:
-    counts = _numbers(text, options.get("threads"))
-    if 0 in counts:
-        raise UsageError(f"no threads at all in {text!r}")
-    return counts
-
-
-def _numbers(text: str, value: str | None) -> tuple[int, ...]:
+def _numbers(text: str, options: Mapping[str, str], name: str) -> tuple[int, ...]:
     """Read ``0``, ``0+2`` or ``0-3``, sorted and each once."""
     found: set[int] = set()
-    for part in value.split("+") if value is not None else ():
+    for part in options[name].split("+") if name in options else ():
         first, dash, last = part.partition("-")
         last = last if dash else first
         if not _NUMBER.fullmatch(first) or not _NUMBER.fullmatch(last):
@@ -142,12 +131,13 @@ def _numbers(text: str, value: str | None) -> tuple[int, ...]:
         if not int(first) <= int(last) <= MAX_THREADS:
             raise UsageError(f"{part!r} in {text!r} is out of range")
         found.update(range(int(first), int(last) + 1))
+    if name == "threads" and 0 in found:
+        raise UsageError(f"no threads at all in {text!r}")
     return tuple(sorted(found))
 
 
-def _written(threads: tuple[int, ...], cpus: tuple[int, ...]) -> list[str]:
-    both = (("threads", threads), ("cpus", cpus))
-    return [f"{name}={'+'.join(map(str, values))}" for name, values in both if values]
+def _written(**options: tuple[int, ...]) -> list[str]:
+    return [f"{name}={'+'.join(map(str, numbers))}" for name, numbers in options.items() if numbers]
 
 
 class TargetError(EngineError):
@@ -156,34 +146,6 @@ class TargetError(EngineError):
 
 class Unavailable(TargetError):
     """An emulation that cannot be had here; the message is one line."""
-
-
-class Session(Protocol):
-    """A target that is ready to run workers.
-
-    ``timed`` is whether its clock means anything. Everything here raises
-    `asterisk.bench.process.CellError` for what one cell cannot have.
-    """
-
-    timed: bool
-
-    def ask(self, module: str, spec: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-        """Run ``module`` there; paths in ``spec`` are of this machine on both ways."""
-
-    def describe(self, packages: Iterable[str]) -> dict[str, Any]:
-        """Return `asterisk.bench.machine.describe` of the target."""
-
-    def state(self) -> dict[str, Any]:
-        """Return `asterisk.bench.machine.state` of the target."""
-
-    def takes(self, row: Row) -> bool:
-        """Whether the target is meant for such a row at all."""
-
-    def lacks(self, row: Row) -> str | None:
-        """Return in one line what ``row`` would need there and does not find."""
-
-    def weigh(self, names: Iterable[str]) -> dict[str, int] | None:
-        """Return `asterisk.bench.machine.weigh` of the target."""
 
 
 def check_cpus(target: Local | Ssh, available: list[int] | None) -> None:
@@ -196,53 +158,89 @@ def check_cpus(target: Local | Ssh, available: list[int] | None) -> None:
         raise TargetError(f"{target}: there is no CPU {', '.join(missing)}; there are: {have}")
 
 
-class LocalSession:
-    """This machine."""
+class Session:
+    """A target that is ready to run workers: this machine, or what a subclass makes of it.
 
-    timed = True
+    Everything here raises `asterisk.bench.process.CellError` for what one cell cannot have.
+    """
+
+    timed = True  # whether its clock means anything
+    copied: dict[str, str]  # what is there, by the path here
 
     def __init__(self, target: Local) -> None:
         check_cpus(target, machine.cpus())
         self.extra = {"cpus": list(target.cpus)} if target.cpus else {}
 
+    def open(self) -> None:
+        """Make it ready; TargetError if it cannot be used."""
+
+    def close(self, keep: bool) -> None:
+        """Leave nothing there, unless ``keep``."""
+
     def ask(self, module: str, spec: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-        """Run ``module`` on the target's CPUs, under the interpreter ``spec["python"]`` if any."""
+        """Run ``module`` there; paths in ``spec`` are of this machine on both ways."""
         python = spec.get("python") or sys.executable
         return process.ask(module, {**spec, **self.extra}, timeout, python=(python,))
 
-    describe = staticmethod(machine.describe)
-    state = staticmethod(machine.state)
-    weigh = staticmethod(machine.weigh)
+    def describe(self, packages: Iterable[str]) -> dict[str, Any]:
+        """Return `asterisk.bench.machine.describe` of the target."""
+        return machine.describe(packages)
 
-    def takes(self, row: Row) -> bool:  # noqa: ARG002
-        """Take everything."""
+    def state(self) -> dict[str, Any]:
+        """Return `asterisk.bench.machine.state` of the target."""
+        return machine.state()
+
+    def weigh(self, names: Iterable[str]) -> dict[str, int] | None:
+        """Return `asterisk.bench.machine.weigh` of the target."""
+        return machine.weigh(names)
+
+    def accepts(self, row: Row) -> bool:  # noqa: ARG002
+        """Whether the target is meant for such a row at all."""
         return True
 
-    def lacks(self, row: Row) -> None:
-        """Lack nothing that preparing the row would not have reported."""
+    def missing_package(self, row: Row) -> str | None:  # noqa: ARG002
+        """Return in one line what ``row`` would need there and does not find."""
+        return None  # preparing the row would have reported it
+
+    def _remote_spec(self, spec: Mapping[str, Any], home: str) -> dict[str, Any]:
+        """Return ``spec`` with the paths in ``home``, where its files are copied once each."""
+        remote = dict(spec)
+        for key in INPUTS:
+            if path := spec.get(key):
+                if path not in self.copied:
+                    self.copied[path] = self._copy(Path(path), f"in{len(self.copied)}")
+                remote[key] = f"{home}/{self.copied[path]}"
+        if spec.get(OUTPUT):
+            remote[OUTPUT] = f"{home}/{OUTPUT}.npy"
+        return remote
+
+    def _copy(self, path: Path, name: str) -> str:
+        """Copy a file or folder there; return where it is under its home."""
+        raise NotImplementedError
 
 
-HERE = LocalSession(LOCAL)
+HERE = Session(LOCAL)
 
 
 @contextmanager
 def opened(target: Target, folder: Path, keep: bool) -> Iterator[Session]:
     """Make ``target`` ready and, in the end, leave nothing there unless ``keep``.
 
-    ``folder`` is for files on this side and exists as long as the session does. TargetError if the
-    target cannot be used.
+    ``folder`` is for files on this side. TargetError if the target cannot be used.
     """
-    context: AbstractContextManager[Session]
+    session: Session
     if isinstance(target, Local):
-        yield LocalSession(target)
-        return
-    if isinstance(target, Ssh):
-        from asterisk.bench.targets.ssh import connected  # what a run here need not load
+        session = Session(target)
+    elif isinstance(target, Ssh):
+        from asterisk.bench.targets.ssh import SshSession  # what a run here need not load
 
-        context = connected(target, folder, keep)
+        session = SshSession(target, folder)
     else:
-        from asterisk.bench.targets.emulated import emulated  # nor this, and numpy with it
+        from asterisk.bench.targets.emulated import EmulatedSession  # nor this
 
-        context = emulated(target, folder)
-    with context as session:
+        session = EmulatedSession(target, folder)
+    try:
+        session.open()
         yield session
+    finally:
+        session.close(keep)

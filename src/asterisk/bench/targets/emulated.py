@@ -4,9 +4,9 @@ Never for times: qemu's cost of an instruction is none of the processor's. AArch
 the root that `asterisk.bench.targets.root` makes, in namespaces of their own; x86-64 ones run this
 machine's own Python.
 
-Instructions are counted by a plugin. Debian's qemu-user is static and loads none, so ``python -m
-asterisk.bench.targets.emulated`` builds the same version from Debian's source, with the plugin in
-``instructions.c``. That needs a C compiler, ninja, pkg-config and GLib's headers, and some minutes.
+Debian's qemu-user loads no plugins: ``python -m asterisk.bench.targets.emulated`` builds the same
+version with the one in ``instructions.c``, which counts. It needs a C compiler, ninja, pkg-config
+and GLib's headers, and some minutes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import venv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ import asterisk.bench.targets.root as files
 from asterisk.artifact import is_artifact
 from asterisk.bench import machine, process
 from asterisk.bench.plan import Row
-from asterisk.bench.targets import ARM, INPUTS, OUTPUT, Emulated, Unavailable
+from asterisk.bench.targets import ARM, OUTPUT, Emulated, Session, Unavailable
 from asterisk.bench.targets.ssh import write_package
 from asterisk.common.debian import KEYRING, Apt, call, mirror
 from asterisk.common.errors import EngineError
@@ -64,15 +62,7 @@ CONFIGURE = (
 EDITION = 1  # to be raised when something else is made of the same names
 
 
-@contextmanager
-def emulated(target: Emulated, folder: Path) -> Iterator[EmulatedSession]:
-    """Give a session; Unavailable, in one line, where the machine cannot emulate."""
-    session = EmulatedSession(target, folder)
-    session.check()
-    yield session
-
-
-class EmulatedSession:
+class EmulatedSession(Session):
     """One emulated processor; ``folder`` is what its workers see as their own."""
 
     timed = False
@@ -84,45 +74,39 @@ class EmulatedSession:
         self.arm = target.cpu in ARM
         self.folder = folder.resolve()
         self.made = files.find()
-        self.brought: dict[str, str] = {}
+        self.copied = {}
         self.counting = find_counting() if self.arm else None
         self.environment = {"PATH": os.environ.get("PATH", os.defpath)}
         if self.arm:
             for tool in (*NAMESPACES[:1], "chroot", "mount"):
                 if shutil.which(tool) is None:
                     raise Unavailable(f"{target}: {tool} is needed and is not here")
-            self._fill()
+            self._copy_package()
         elif platform.machine() != "x86_64":
             raise Unavailable(f"{target}: an x86 processor is emulated on x86-64 only")
 
-    def _fill(self) -> None:
-        stream = self.folder / "package.tar"
-        with stream.open("wb") as file:
-            write_package(file)
-        call(["tar", "-x", "-C", str(self.folder), "-f", str(stream)])
-        stream.unlink()
-        shutil.copy2(self.made / "qemu-aarch64", self.folder)
-        if self.counting:
-            shutil.copytree(self.counting, self.folder / COUNTING)
-
-    def check(self) -> None:
+    def open(self) -> None:
         """Start its Python once; Unavailable with what the system said if that fails."""
         command = [*self.python(), "-c", "import platform; print(platform.machine())"]
+        options: dict[str, Any] = {"env": self.environment, "stdin": subprocess.DEVNULL}
         try:
             answer = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
+                command, capture_output=True, text=True, timeout=120, check=False, **options
             )
         except (OSError, subprocess.TimeoutExpired) as failure:
             raise Unavailable(f"{self.target}: {failure}") from None
         if answer.stdout.strip() != ("aarch64" if self.arm else "x86_64"):
             last = (answer.stderr.strip().splitlines() or ["no answer"])[-1][:200]
             raise Unavailable(f"{self.target}: this system does not let it start: {last}")
+
+    def _copy_package(self) -> None:
+        with (self.folder / "package.tar").open("wb") as stream:
+            write_package(stream)
+        call(["tar", "-x", "-C", str(self.folder), "-f", stream.name])
+        Path(stream.name).unlink()
+        shutil.copy2(self.made / "qemu-aarch64", self.folder)
+        if self.counting:
+            shutil.copytree(self.counting, self.folder / COUNTING)
 
     def python(self) -> list[str]:
         """Return the words that start the emulated Python."""
@@ -142,13 +126,8 @@ class EmulatedSession:
 
     def ask(self, module: str, spec: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Run ``module`` emulated; instructions a call are added to what it answers."""
-        remote = dict(spec)
         output = spec.get(OUTPUT)
-        if self.arm:
-            for key in INPUTS:
-                if spec.get(key):
-                    remote[key] = self._bring(Path(spec[key]))
-            remote[OUTPUT] = f"{WORK}/{OUTPUT}.npy" if output else ""
+        remote = self._remote_spec(spec, WORK) if self.arm else spec
         counts = self.folder / COUNTS
         counts.unlink(missing_ok=True)
         answer = process.ask(module, remote, timeout * SLOWER, python=self.python())
@@ -158,38 +137,27 @@ class EmulatedSession:
             answer["instructions"] = million_instructions(counts, answer["marked"])
         return answer
 
-    def _bring(self, path: Path) -> str:
-        local = str(path)
-        if local not in self.brought:
-            name = f"in{len(self.brought)}"
-            copy = shutil.copytree if path.is_dir() else shutil.copy2
-            copy(path, self.folder / name)
-            self.brought[local] = f"{WORK}/{name}"
-        return self.brought[local]
+    def _copy(self, path: Path, name: str) -> str:
+        copy = shutil.copytree if path.is_dir() else shutil.copy2
+        copy(path, self.folder / name)
+        return name
 
     def describe(self, packages: Iterable[str]) -> dict[str, Any]:
         """Say what is emulated, by which qemu, and on which machine."""
-        versions = json.loads((self.made / "made.json").read_text("utf-8"))
+        qemu = json.loads((self.made / "made.json").read_text("utf-8")).get("qemu-user", "unknown")
         return machine.describe(packages if not self.arm else ()) | {
             "cpu": f"{self.target.cpu}, emulated",
             "isa": [],
             "architecture": "aarch64" if self.arm else "x86_64",
-            "emulator": f"qemu {versions.get('qemu-user', 'unknown')}",
+            "emulator": f"qemu {qemu}",
             "emulated_on": machine.describe(())["cpu"],
             "engines": files.wheels() if self.arm else [],
             "instructions": bool(self.counting),
         }
 
-    def state(self) -> dict[str, Any]:
-        """Return the state of the machine that emulates."""
-        return machine.state()
-
-    def takes(self, row: Row) -> bool:
+    def accepts(self, row: Row) -> bool:
         """Take artifacts only: no PyTorch, and no peer, is emulated."""
         return not row.peer and is_artifact(Path(row.path))
-
-    def lacks(self, row: Row) -> None:
-        """Lack nothing: the root has every engine."""
 
     def weigh(self, names: Iterable[str]) -> None:
         """Weigh nothing: what is installed for emulation is not what a board would have."""
@@ -210,8 +178,7 @@ def find_counting() -> Path | None:
 def million_instructions(path: Path, marked: Sequence[str]) -> dict[str, float]:
     """Return million instructions a call by bucket, the smallest of its calls.
 
-    ``path`` has the counter at each mark; two marks a call, in the order of ``marked``. CellError
-    if they do not match.
+    ``path`` has the counter at both marks of each call in ``marked``; CellError otherwise.
     """
     try:
         counters = [int(line) for line in path.read_text("ascii").split()]
@@ -227,64 +194,53 @@ def million_instructions(path: Path, marked: Sequence[str]) -> dict[str, float]:
 
 def make_counting() -> Path:
     """Build it if it does not exist; EngineError, one line, where that cannot be done."""
-    folder = counting_path()
-    if find_counting():
+    if folder := find_counting():
         return folder
     for tool, package in BUILD_TOOLS.items():
         if shutil.which(tool) is None:
             raise EngineError(f"{tool} is needed to build qemu; install {package}")
     call(["pkg-config", "--exists", "--print-errors", "glib-2.0"])
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".counting-", dir=folder.parent))
-    try:
-        made = staging / "made"
-        made.mkdir()
-        _build(staging, made)
-        made.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return folder
+    return files.make_once(counting_path(), _build)
 
 
-def _build(staging: Path, folder: Path) -> None:
+def _build(folder: Path) -> dict[str, str]:
     report("counting: qemu's source")
-    apt = Apt(staging / "apt", "amd64", files.BACKPORTS)
+    work = folder / "work"
+    apt = Apt(work / "apt", "amd64", files.BACKPORTS)
     signed = f"[signed-by={KEYRING}] {mirror()} {files.BACKPORTS} main\n"
     (apt.folder / "sources.list").write_text(f"deb-src {signed}", "utf-8")
     apt.run("update")
     apt.run("source", "--download-only", "--tar-only", "qemu")  # checks what Debian signed
     (archive,) = (apt.folder / "archives").glob("qemu_*.orig.tar.*")
-    source = staging / "source"
-    build = source / "build"
-    source.mkdir()
+    source, build = work / "source", work / "source" / "build"
+    build.mkdir(parents=True)
     call(["tar", "-x", "--strip-components=1", "-C", str(source), "-f", str(archive)])
     report("counting: building qemu with plugins")
-    venv.create(staging / "venv", with_pip=True)
-    python = staging / "venv" / "bin" / "python"
+    venv.create(work / "venv", with_pip=True)
+    python = work / "venv" / "bin" / "python"
     call([python, "-m", "pip", "install", "--quiet", *BUILD_PACKAGES])
-    build.mkdir()
     paths = f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     environment = {**os.environ, "PATH": paths}
     call(["../configure", f"--python={python}", *CONFIGURE], cwd=build, env=environment)
     call(["ninja", "qemu-aarch64"], cwd=build, env=environment)
     _install(build / "qemu-aarch64", source / "include", folder)
+    shutil.rmtree(work)
+    return files.versions([archive])
 
 
 def _install(qemu: Path, headers: Path, folder: Path) -> None:
     """Put qemu, the libraries it loads and the plugin into ``folder``, which needs nothing else."""
     libraries = [Path(path) for path in LOADER.findall(call(["ldd", str(qemu)]))]
+    # glibc opens the last one itself when a thread ends.
+    libraries.append(Path(call(["cc", "-print-file-name=libgcc_s.so.1"]).strip()))
     for library in libraries:
-        shutil.copy2(library.resolve(), folder / library.name)
-    # glibc opens this one itself when a thread ends.
-    needed_at_exit = Path(call(["cc", "-print-file-name=libgcc_s.so.1"]).strip())
-    shutil.copy2(needed_at_exit.resolve(), folder / needed_at_exit.name)
-    loader = next(library for library in libraries if library.name.startswith("ld-"))
-    (folder / loader.name).rename(folder / "loader")
+        loader = library.name.startswith("ld-")
+        shutil.copy2(library.resolve(), folder / ("loader" if loader else library.name))
     includes = [f"-I{headers}", f"-I{headers}/qemu"]
     includes += call(["pkg-config", "--cflags", "glib-2.0"]).split()
     plugin = folder / "instructions.so"
     call(["cc", "-O2", "-shared", "-fPIC", *includes, "-o", str(plugin), str(SOURCE)])
-    shutil.copy2(qemu, folder / "qemu-aarch64")  # last: it says that all is there
+    shutil.copy2(qemu, folder)
 
 
 if __name__ == "__main__":

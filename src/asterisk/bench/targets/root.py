@@ -1,9 +1,8 @@
 """The emulated machines' files: ``python -m asterisk.bench.targets.root`` makes them once.
 
 A Debian arm64 root with Python, this project's engines for AArch64 and a qemu that is new enough
-(Bookworm's own, 7.2, crashes in two of the engines). Nothing is emulated for it, no maintainer
-script runs and nothing is installed: packages are downloaded under a private apt configuration and
-unpacked. It stays outside the clone, in a folder named after a digest of everything it is made of.
+(Bookworm's own, 7.2, crashes in two of the engines). Packages are unpacked, never installed. It
+stays outside the clone, in a folder named after a digest of everything it is made of.
 """
 
 from __future__ import annotations
@@ -41,11 +40,8 @@ _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+==[0-9.]+); extra == [\"'](\w+)[\"']
 
 def wheels() -> list[str]:
     """Return the pinned requirements of the engines, numpy among them."""
-    found = {}
-    for line in requires("asterisk-edge") or ():
-        match = _REQUIREMENT.fullmatch(line.strip())
-        if match and match[2] in EXTRAS:
-            found[match[2]] = match[1]
+    lines = map(str.strip, requires("asterisk-edge") or ())
+    found = {it[2]: it[1] for it in map(_REQUIREMENT.fullmatch, lines) if it}
     return [NUMPY, *(found[extra] for extra in EXTRAS)]
 
 
@@ -83,16 +79,15 @@ def make_once(folder: Path, fill: Callable[[Path], dict[str, str]]) -> Path:
         if shutil.which(tool) is None:
             raise EngineError(f"{tool} is needed for an emulated machine and is not here")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".emulation-", dir=folder.parent))
+    staging = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
     try:
         made = fill(staging)
         (staging / "made.json").write_text(json.dumps(made, indent=1) + "\n", "utf-8")
         staging.chmod(0o755)
-        try:
-            staging.rename(folder)
-        except OSError:
-            if not (folder / "made.json").is_file():  # another process was not first
-                raise
+        staging.rename(folder)
+    except OSError:
+        if not (folder / "made.json").is_file():  # another process was not first
+            raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return folder
@@ -100,21 +95,18 @@ def make_once(folder: Path, fill: Callable[[Path], dict[str, str]]) -> Path:
 
 def _fill(staging: Path) -> dict[str, str]:
     work, root = staging / "work", staging / "root"
-    work.mkdir()
-    root.mkdir()
+    for folder in (work, *(root / name for name in MOUNTS)):
+        folder.mkdir(parents=True)
     report("emulation: Debian's packages for arm64")
     debs = Apt(work / "arm64", "arm64", SUITE).download(PACKAGES)
     for deb in debs:
         unpack(deb, root)
-    for name in MOUNTS:
-        (root / name).mkdir(exist_ok=True)
     report("emulation: qemu")
     qemu = emulators(work, staging, EMULATORS)
     report("emulation: the engines' wheels for AArch64")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", PYTHON]
-    command += [part for name in PLATFORMS for part in ("--platform", name)]
-    command += [part for name in ABIS for part in ("--abi", name)]
+    command += [f"--platform={name}" for name in PLATFORMS] + [f"--abi={name}" for name in ABIS]
     call([*command, "--dest", str(work / "wheels"), *wheels()])
     for wheel in sorted((work / "wheels").glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:

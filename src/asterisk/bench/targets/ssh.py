@@ -14,7 +14,7 @@ import struct
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +23,7 @@ import asterisk
 from asterisk.bench.plan import Row
 from asterisk.bench.process import MAX_ANSWER, CellError
 from asterisk.bench.results import check
-from asterisk.bench.targets import INPUTS, OUTPUT, Ssh, TargetError, check_cpus
+from asterisk.bench.targets import OUTPUT, Session, Ssh, TargetError, check_cpus
 from asterisk.common import ssh as client
 from asterisk.common import terminal
 from asterisk.common.errors import MissingExtra
@@ -72,65 +72,49 @@ NO_MEASUREMENT = "answered with something other than a measurement"
 
 
 class Disconnected(CellError):
-    """The connection, not what ran over it, failed."""
+    """The connection failed, not what ran over it."""
 
 
-@contextmanager
-def connected(target: Ssh, folder: Path, keep: bool) -> Iterator[SshSession]:
-    """Connect, look at what is there and copy the package; clean up in the end unless ``keep``."""
-    session = SshSession(target, folder)
-    try:
-        session.check_python()
-        session.make_folder()
-        session.push("", write_package)
-        session.prepare()
-        yield session
-    except CellError as failure:
-        raise TargetError(f"{target}: {failure}") from None
-    finally:
-        if session.home and not keep:
-            with suppress(CellError):  # where the connection is gone for good
-                session.run(["rm", "-rf", "--", session.home])
-
-
-class SshSession:
+class SshSession(Session):
     """A connection and a folder there; ``folder`` is for files on this side."""
 
-    timed = True
-
-    def __init__(self, target: Ssh, folder: Path) -> None:
+    def __init__(self, target: Ssh, folder: Path) -> None:  # its CPUs are checked there
         self.target = target
         self.folder = folder
         self.home = ""
-        self.pushed: dict[str, str] = {}
+        self.copied = {}
         self.lost = ""
         self.extra = {"cpus": list(target.cpus)} if target.cpus else {}
 
-    def check_python(self) -> None:
-        """Raise TargetError for a target without a Python that can run this."""
+    def open(self) -> None:
+        """Connect, look at what is there and copy the package."""
+        try:
+            self._check_python()
+            self._prepare()
+        except CellError as failure:
+            raise TargetError(f"{self.target}: {failure}") from None
+
+    def close(self, keep: bool) -> None:
+        """Remove the folder there, unless ``keep``."""
+        if self.home and not keep:
+            with suppress(CellError):  # where the connection is gone for good
+                self.run(["rm", "-rf", "--", self.home])
+
+    def _check_python(self) -> None:
         answer = self.run([self.target.python, "-c", _ASK_VERSION])
         found = _VERSION.search(answer.strip())
         if found is None:
-            raise TargetError(f"{self.target}: {self.target.python} there is no Python")
-        version = int(found[1]), int(found[2])
-        if version < OLDEST:
-            raise TargetError(
-                f"{self.target}: Python {version[0]}.{version[1]} there, and at least "
-                f"{OLDEST[0]}.{OLDEST[1]} is needed; name another one with ?python=/path"
+            raise CellError(f"{self.target.python} there is no Python")
+        if (version := (int(found[1]), int(found[2]))) < OLDEST:
+            raise CellError(
+                f"Python {version[0]}.{version[1]} there, and at least {OLDEST[0]}.{OLDEST[1]} is "
+                "needed; name another one with ?python=/path"
             )
-        architecture = terminal.printable(found[3].decode("ascii", "replace"))
-        if architecture not in MACHINES:
-            raise TargetError(
-                f"{self.target}: a {architecture} system, for which no engine exists; "
-                "a 64-bit system is needed"
+        system = terminal.printable(found[3].decode("ascii", "replace"))
+        if system not in MACHINES:
+            raise CellError(
+                f"a {system} system, for which no engine exists; a 64-bit system is needed"
             )
-
-    def make_folder(self) -> None:
-        """Make the private folder there."""
-        home = self.run(["sh", "-c", MAKE]).decode("utf-8", "replace").rpartition("\n")[2]
-        if not _FOLDER.fullmatch(home) or "/../" in home:
-            raise TargetError(f"{self.target}: no temporary folder could be made there")
-        self.home = home
 
     def push(self, name: str, write: Callable[[IO[bytes]], None]) -> None:
         """Unpack there, in the folder ``name``, the tar stream that ``write`` writes."""
@@ -140,15 +124,19 @@ class SshSession:
             stream.seek(0)
             self.run(words, source=stream, timeout=PUSH_SECONDS)
 
-    def prepare(self) -> None:
-        """Compile the package there, so that no worker has to; check numpy and CPUs."""
-        compiled = [self.target.python, "-m", "compileall", "-q", f"{self.home}/lib"]
+    def _prepare(self) -> None:
+        """Copy the package into a private folder there and compile it; check numpy and CPUs."""
+        home = self.run(["sh", "-c", MAKE]).decode("utf-8", "replace").rpartition("\n")[2]
+        if not _FOLDER.fullmatch(home) or "/../" in home:
+            raise CellError("no temporary folder could be made there")
+        self.home = home
+        self.push("", write_package)
+        # So that no worker has to.
+        compiled = [self.target.python, "-m", "compileall", "-q", f"{home}/lib"]
         self.run(compiled, timeout=PUSH_SECONDS)
-        answer = self._ask_machine({"cpus": None, "missing": ["numpy"]})
+        answer = self._ask_machine(cpus=None, missing=["numpy"])
         if answer.get("missing"):
-            raise TargetError(
-                f"{self.target}: numpy is not installed there; install it with: pip install numpy"
-            )
+            raise CellError("numpy is not installed there; install it with: pip install numpy")
         cpus = answer.get("cpus")
         check_cpus(self.target, cpus if isinstance(cpus, list) else None)
 
@@ -156,16 +144,11 @@ class SshSession:
         """Run ``module`` there, its files brought there before and its vectors back after."""
         if self.lost:
             raise CellError(self.lost)
-        remote = {**spec, **self.extra}
         try:
-            for key in INPUTS:
-                if spec.get(key):
-                    remote[key] = self._bring(Path(spec[key]))
-            if spec.get(OUTPUT):
-                remote[OUTPUT] = f"{self.home}/{OUTPUT}.npy"
+            remote = self._remote_spec({**spec, **self.extra}, self.home)
             answer = check_measurement(self._supervise(module, remote, timeout), spec)
             if spec.get(OUTPUT):
-                self._fetch(remote[OUTPUT], Path(spec[OUTPUT]), spec)
+                self._fetch(remote[OUTPUT], spec)
         except Disconnected as failure:
             try:  # once more, so that the other cells do not wait in vain
                 self.run(["true"])
@@ -196,42 +179,35 @@ class SshSession:
             raise CellError(terminal.printable(str(answer["error"])))
         return answer
 
-    def _bring(self, path: Path) -> str:
-        local = str(path)
-        if local not in self.pushed:
-            name = f"in{len(self.pushed)}"
-            self.push(name, lambda stream: write_tree(stream, path, "it"))
-            self.pushed[local] = f"{self.home}/{name}/it"
-        return self.pushed[local]
+    def _copy(self, path: Path, name: str) -> str:
+        self.push(name, lambda stream: write_tree(stream, path))
+        return f"{name}/it"
 
-    def _fetch(self, remote: str, here: Path, spec: Mapping[str, Any]) -> None:
+    def _fetch(self, remote: str, spec: Mapping[str, Any]) -> None:
         staged = self.folder / "fetched.npy"
         staged.write_bytes(self.run(["cat", "--", remote], limit=MAX_VECTORS))
         texts = len(json.loads(Path(spec["texts"]).read_text("utf-8")))
         check_vectors(staged, min(spec["count"] or texts, texts))
-        staged.replace(here)
+        staged.replace(spec[OUTPUT])
 
-    def _ask_machine(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        answer = self._supervise("asterisk.bench.machine", question, SHORT_SECONDS)
+    def _ask_machine(self, **questions: Any) -> dict[str, Any]:
+        """Return the answers of `asterisk.bench.machine` there, their texts printable."""
+        answer = self._supervise("asterisk.bench.machine", questions, SHORT_SECONDS)
         plain: dict[str, Any] = _plain(answer)
         return plain
 
     def describe(self, packages: Iterable[str]) -> dict[str, Any]:
         """Describe the machine there."""
-        described = self._ask_machine({"machine": sorted(packages)}).get("machine")
+        described = self._ask_machine(machine=sorted(packages)).get("machine")
         return described if isinstance(described, dict) else {}
 
     def state(self) -> dict[str, Any]:
         """Return its state."""
-        return check_state(self._ask_machine({"state": None}).get("state"))
+        return check_state(self._ask_machine(state=None).get("state"))
 
-    def takes(self, row: Row) -> bool:  # noqa: ARG002
-        """Take everything; `lacks` says what is not installed there."""
-        return True
-
-    def lacks(self, row: Row) -> str | None:
+    def missing_package(self, row: Row) -> str | None:
         """Name the first package that is not installed there, and the extra that brings it."""
-        missing = self._ask_machine({"missing": list(row.distributions)}).get("missing")
+        missing = self._ask_machine(missing=list(row.distributions)).get("missing")
         if not isinstance(missing, list) or not missing:
             return None
         if row.peer:
@@ -240,7 +216,7 @@ class SshSession:
 
     def weigh(self, names: Iterable[str]) -> dict[str, int] | None:
         """Weigh what is installed there."""
-        value = self._ask_machine({"weigh": sorted(names)}).get("weigh")
+        value = self._ask_machine(weigh=sorted(names)).get("weigh")
         if not isinstance(value, dict) or value.keys() != {"bytes", "base"}:
             return None
         _check(value, {"bytes": int, "base": int})
@@ -260,10 +236,9 @@ class SshSession:
             return client.run(
                 self.target, words, timeout=timeout, limit=limit, data=data, source=source
             )
-        except client.Disconnected as failure:
-            raise Disconnected(str(failure)) from None
         except client.RemoteError as failure:
-            raise CellError(str(failure)) from None
+            kind = Disconnected if isinstance(failure, client.Disconnected) else CellError
+            raise kind(str(failure)) from None
 
 
 def write_package(stream: IO[bytes]) -> None:
@@ -277,23 +252,21 @@ def write_package(stream: IO[bytes]) -> None:
         for path in _files(root):
             inner = path.relative_to(root)
             if inner.parts[0] not in NOT_FOR_DEVICES:
-                _add(tar, f"lib/asterisk/{inner.as_posix()}", path.read_bytes())
-        folder = f"lib/asterisk_edge-{installed.version}.dist-info"
+                _add(tar, f"lib/asterisk/{inner.as_posix()}", path)
         for name in METADATA:
-            _add(tar, f"{folder}/{name}", (installed.read_text(name) or "").encode())
+            data = (installed.read_text(name) or "").encode()
+            entry = tarfile.TarInfo(f"lib/asterisk_edge-{installed.version}.dist-info/{name}")
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
 
 
-def write_tree(stream: IO[bytes], path: Path, name: str) -> None:
-    """Write the file ``path``, or the plain files of a folder, under ``name`` as a tar stream."""
+def write_tree(stream: IO[bytes], path: Path) -> None:
+    """Write the file ``path``, or the plain files of a folder, under ``it`` as a tar stream."""
     with tarfile.open(fileobj=stream, mode="w") as tar:
-        files = {name: path} if path.is_file() else {}
-        if path.is_dir():
-            files = {f"{name}/{file.relative_to(path).as_posix()}": file for file in _files(path)}
-        for inner, file in files.items():
-            entry = tarfile.TarInfo(inner)
-            with file.open("rb") as source:
-                entry.size = file.stat().st_size
-                tar.addfile(entry, source)
+        if path.is_file():
+            _add(tar, "it", path)
+        for file in _files(path):
+            _add(tar, f"it/{file.relative_to(path).as_posix()}", file)
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -302,10 +275,12 @@ def _files(root: Path) -> Iterator[Path]:
             yield path
 
 
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+def _add(tar: tarfile.TarFile, name: str, path: Path) -> None:
+    """Add a file without its owner, mode and time."""
     entry = tarfile.TarInfo(name)
-    entry.size = len(data)
-    tar.addfile(entry, io.BytesIO(data))
+    entry.size = path.stat().st_size
+    with path.open("rb") as source:
+        tar.addfile(entry, source)
 
 
 def _plain(value: Any) -> Any:
@@ -320,20 +295,16 @@ def check_measurement(answer: Mapping[str, Any], spec: Mapping[str, Any]) -> dic
     """Return an answer to ``spec`` whose figures can be computed with; CellError otherwise."""
     clean: dict[str, Any] = _plain(dict(answer))
     _check(clean, MEASUREMENT)
-    phases, latency = clean.get("phases"), clean.get("latency")
-    memory: Mapping[str, Mapping[str, Any]] = clean.get("memory", {})
-    parts: Mapping[str, Mapping[str, Any]] = clean.get("parts", {})
-    samples = [
-        *(latency or {}).values(),
-        *(taken for part in parts.values() for taken in part.values()),
-    ]
-    samples += [clean["passes"]] if "passes" in clean else []
-    sizes = [size for phase in memory.values() for size in phase.values() if size is not None]
+    phases, latency, parts = (clean.get(name) for name in ("phases", "latency", "parts"))
+    memory = clean.get("memory", {}).values()
+    samples = [*(latency or {}).values(), *([clean["passes"]] if "passes" in clean else [])]
+    samples += [taken for part in (parts or {}).values() for taken in part.values()]
+    sizes = [size for phase in memory for size in phase.values() if size is not None]
     sound = (
         (phases is None or phases.keys() >= {"import", "load", "first"})
         and (latency is None or latency.keys() == set(spec.get("buckets", ())))
-        and all(key.isdigit() for key in parts)
-        and all(phase.keys() >= {"pss", "private", "rss", "peak"} for phase in memory.values())
+        and all(key.isdigit() for key in parts or ())
+        and all(phase.keys() >= {"pss", "private", "rss", "peak"} for phase in memory)
         and all(taken and min(taken) > 0 for taken in samples)
         and min([0, *(phases or {}).values(), *sizes]) == 0
     )
