@@ -326,7 +326,7 @@ def test_two_at_once(way, capsys):
     assert "another installer is at work" in one_line(capsys)
     go.touch()
     thread.join()
-    assert first in answers[0].line
+    assert first in answers[0][0]
     assert bundle.manifest["id"] == way.current
     way.check(first)
 
@@ -677,4 +677,4 @@ def test_the_benchmark_prepares_the_recipe_that_it_is_asked_for(tmp_path, monkey
 
 
 def test_the_unit_is_in_the_usual_place():
-    assert (service.FOLDER, service.NAME) == ("/etc/systemd/system", "asterisk.service")
+    assert service.PATH == "/etc/systemd/system/asterisk.service"

@@ -71,7 +71,7 @@ def way(tmp_path, monkeypatch):
             path.chmod(0o755)
         server.stop()
         server.start(environment={"PATH": f"{tmp_path}/board:{os.environ['PATH']}"})
-        monkeypatch.setattr(service, "FOLDER", str(way.units))
+        monkeypatch.setattr(service, "PATH", str(way.units / service.NAME))
         monkeypatch.setattr(service, "HIDDEN_FOLDERS", ())  # pytest's folders are in one of them
         read, script = boards.read_machine, deploy.script
         monkeypatch.setattr(

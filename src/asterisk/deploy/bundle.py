@@ -37,54 +37,35 @@ from asterisk.common.terminal import report
 from asterisk.deploy import libraries, wheels
 from asterisk.deploy.boards import MACHINE, Board
 from asterisk.deploy.device import script
-from asterisk.deploy.device.manifest import MANIFEST, SCHEMA, check_manifest, identity
+from asterisk.deploy.device.manifest import MANIFEST, SCHEMA, TOP, check_manifest, identity
 
-TOP = "asterisk-bundle"
 LIMITS = {"tflite": 35_000_000, "onnx": 40_000_000, "gguf": 60_000_000}  # bytes of an archive
-NOT_FOR_DEVICES = ("training", "exporters", "apps/classify", "deploy")
-COMMANDS_NOT_FOR_DEVICES = (
-    *("bundle", "classify", "data", "deploy", "evaluate", "export", "importing", "teacher"),
-    "train",
+NOT_FOR_DEVICES = (
+    *("training/", "exporters/", "apps/classify/", "deploy/", "cli/bundle.py", "cli/classify.py"),
+    *("cli/data.py", "cli/deploy.py", "cli/evaluate.py", "cli/export.py", "cli/importing.py"),
+    *("cli/teacher.py", "cli/train.py"),
 )
 LAUNCHERS = ("embed", "verify", "search", "dedup", "demo", "serve", "bench")
 WITHOUT_DEFAULTS = ("bench",)  # it measures what its options say
-LAUNCHER = """#!/bin/sh
-# Made by asterisk-bundle. ASTERISK_PYTHON names another interpreter of Python {python}, and what is
-# to be found before the bundle's own packages stands in ASTERISK_PYTHONPATH.
-here=$(dirname -- "$(readlink -f -- "$0")")
-here=${{here%/bin}}
-first="${{ASTERISK_PYTHONPATH:+$ASTERISK_PYTHONPATH:}}$here/site"
-export PYTHONPATH="$first${{PYTHONPATH:+:$PYTHONPATH}}"
-# What is installed stays as it was verified.
-export PYTHONDONTWRITEBYTECODE="${{PYTHONDONTWRITEBYTECODE-1}}"
-if [ -d "$here/lib" ]; then
-  export LD_LIBRARY_PATH="$here/lib${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"
-fi
-python=${{ASTERISK_PYTHON:-$(command -v python{python} || command -v python3 || echo python3)}}
-exec "$python" -P -s{words} "$@"
-"""
 OLDEST_TIME = 315_532_800  # 1980, of every entry: the oldest that zip files and FAT can name
 PRESET = 6  # of xz: 9 takes 64 MB of a board to unpack and gains a percent
 
 
-# --- the artifact ------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The artifact, why it is this one, and what else there is to say (or nothing)."""
+    """An artifact for a board."""
 
     artifact: Artifact
-    why: str
-    note: str = ""
+    why: str  # it is this one
+    note: str = ""  # what else there is to say
 
 
 @contextmanager
 def choose_artifact(path: Path, board: Board, format: str | None = None) -> Iterator[Choice]:
     """Give the artifact for ``board``: ``path`` is one, holds several, or is a checkpoint.
 
-    ``format`` narrows the choice. A checkpoint's export is there inside of the ``with`` only.
-    UsageError where the choice is not clear, ArtifactError where there is nothing to choose from.
+    A checkpoint's export is there inside of the ``with`` only. UsageError where the choice is not
+    clear, ArtifactError where there is nothing to choose from.
     """
     if format is not None and format not in board.formats:
         raise UsageError(f"no format named {format!r}; there are: {', '.join(board.formats)}")
@@ -135,9 +116,6 @@ def _best_artifact(path: Path, board: Board, format: str | None) -> Choice:
     return Choice(best, why if note else f"{why}; {board.because(best.manifest.format)}", note)
 
 
-# --- what is in a bundle -----------------------------------------------------------------------
-
-
 class Scratch:
     """A folder that is removed with this object."""
 
@@ -148,28 +126,17 @@ class Scratch:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """``manifest`` is bundle.json's contents; ``files`` maps a path in the bundle to a file here.
+    """What is to be on the device, but for bundle.json and install.py."""
 
-    Every path of ``manifest["files"]`` is in ``files``; bundle.json and install.py are in neither.
-    The files are there for as long as ``scratch`` is.
-    """
-
-    manifest: dict[str, Any]
-    files: dict[str, Path]
-    scratch: Scratch | None = field(default=None, repr=False)
-
-    @property
-    def installed_bytes(self) -> int:
-        """Bytes of all files on the device."""
-        return int(self.manifest["installed_bytes"])
+    manifest: dict[str, Any]  # bundle.json's contents
+    files: dict[str, Path]  # files here by their paths in the bundle
+    scratch: Scratch | None = field(default=None, repr=False)  # where these files are
 
     @property
     def engine(self) -> str:
         """The engine's distribution and version."""
-        engines = {
-            wheels.canonical(line.partition("==")[0])
-            for line in wheels.required_by(self.manifest["format"])
-        }
+        lines = wheels.required_by(self.manifest["format"])
+        engines = {wheels.canonical(line.partition("==")[0]) for line in lines}
         packages = self.manifest["packages"].items()
         return ", ".join(f"{it} {v}" for it, v in packages if wheels.canonical(it) in engines)
 
@@ -210,13 +177,9 @@ def collect(artifact: Artifact | Path, board: Board, python: str) -> Bundle:
         (root / "lib").mkdir()
         for name, path in (libraries.libgomp() or {}).items():
             shutil.copyfile(path, root / "lib" / name)
-        natives.update(libraries.read_all(root / "lib"))
-        needs = libraries.check(natives, board, python)
-    files = {
-        path.relative_to(root).as_posix(): path
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
+        needs = libraries.check(natives | libraries.read_all(root / "lib"), board, python)
+    paths = [path for path in sorted(root.rglob("*")) if path.is_file()]
+    files = {path.relative_to(root).as_posix(): path for path in paths}
     entries = {
         name: {
             "sha256": sha256(path),
@@ -251,12 +214,9 @@ def _copy_package(site: Path) -> None:
     """Copy the part of this package that devices run, described as pip would have described it."""
     source = Path(asterisk.__file__).parent
     for path in sorted(source.rglob("*")):
-        inner = path.relative_to(source)
-        if inner.parts[0] == "cli":
-            skipped = inner.stem in COMMANDS_NOT_FOR_DEVICES
-        else:
-            skipped = inner.as_posix().startswith(tuple(f"{it}/" for it in NOT_FOR_DEVICES))
-        if path.is_file() and "__pycache__" not in inner.parts and not skipped:
+        inner = path.relative_to(source).as_posix()
+        skipped = inner.startswith(NOT_FOR_DEVICES) or path.parent.name == "__pycache__"
+        if path.is_file() and not skipped:
             target = site / "asterisk" / inner
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
@@ -266,8 +226,10 @@ def _copy_package(site: Path) -> None:
     text = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n"
     (metadata / "METADATA").write_text(text, "utf-8")
     (metadata / "entry_points.txt").write_text(wheels.entry_points(), "utf-8")
-    for file_name, text in wheels.licences():
-        (metadata / "licenses" / file_name).write_text(text, "utf-8")
+    for licence in ("LICENSE", "THIRD_PARTY_NOTICES.md"):
+        licence_text = wheels.project().read_text(f"licenses/{licence}")
+        if licence_text:
+            (metadata / "licenses" / licence).write_text(licence_text, "utf-8")
 
 
 def write_launchers(folder: Path, python: str, board: Board) -> None:
@@ -287,12 +249,11 @@ def write_launchers(folder: Path, python: str, board: Board) -> None:
             if "--max-memory" in options and board.max_memory is not None:
                 words += f" --max-memory {board.max_memory}"
         launchers[f"asterisk-{command}"] = words
+    template = Path(__file__).with_name("templates").joinpath("launcher.sh").read_text("utf-8")
     for name, words in launchers.items():
-        (folder / name).write_text(LAUNCHER.format(python=python, words=words), "utf-8")
+        text = template.replace("@PYTHON@", python).replace("@WORDS@", words)
+        (folder / name).write_text(text, "utf-8")
         (folder / name).chmod(0o755)
-
-
-# --- the archive -------------------------------------------------------------------------------
 
 
 def write(bundle: Bundle, target: Path, preset: int = PRESET) -> int:
@@ -311,10 +272,8 @@ def write(bundle: Bundle, target: Path, preset: int = PRESET) -> int:
             write_parts(bundle, bundle.files, stream)
         size = path.stat().st_size
         if limit is not None and size > limit:
-            raise OutputError(
-                f"{target} would have {size / 1e6:.1f} MB, over the {limit / 1e6:.0f} MB of a "
-                f"{bundle.manifest['format']} bundle"
-            )
+            most = f"the {limit / 1e6:.0f} MB of a {bundle.manifest['format']} bundle"
+            raise OutputError(f"{target} would have {size / 1e6:.1f} MB, over {most}")
     return size
 
 

@@ -15,7 +15,6 @@ import sys
 import time
 
 UNIT = "asterisk.service"
-FEATURES = ("asimd", "asimddp", "asimdhp", "fphp", "i8mm", "sve")
 
 
 def read(path: str) -> str:
@@ -38,22 +37,12 @@ def value_of(path: str, *names: str) -> str:
 
 def output(*words: str) -> object:
     """Return what a program prints, or None where it is not there or fails."""
+    null = subprocess.DEVNULL
     try:
-        out = subprocess.check_output(
-            words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=15
-        )
+        out = subprocess.check_output(words, stdin=null, stderr=null, timeout=15)
     except (OSError, subprocess.SubprocessError):
         return None
     return out.decode("utf-8", "replace").strip()
-
-
-def glibc() -> str:
-    """Return glibc's version, or nothing for another C library."""
-    try:
-        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
-    except (ValueError, OSError):
-        return ""
-    return version if name == "glibc" else ""
 
 
 def disk(prefix: str) -> "dict[str, object]":
@@ -100,18 +89,17 @@ def main() -> None:
     """Read the question, answer it."""
     asked = json.loads(sys.stdin.buffer.readline().decode())
     prefix = os.path.expanduser(asked["prefix"])  # noqa: PTH111
-    features = value_of("/proc/cpuinfo", "Features", "flags").split()
+    library, version = platform.libc_ver()
     answer = {
         "system": platform.system(),
         "machine": platform.machine(),
         "bits": 8 * struct.calcsize("P"),
         "page_size": os.sysconf("SC_PAGE_SIZE"),
-        "python": list(sys.version_info[:2]),
+        "python": ".".join(map(str, sys.version_info[:2])),
         "implementation": platform.python_implementation(),
-        "glibc": glibc(),
+        "glibc": version if library == "glibc" else "",
         "memory": int(value_of("/proc/meminfo", "MemTotal").partition("kB")[0] or 0) * 1024,
-        "cores": os.cpu_count() or 1,
-        "features": [name for name in FEATURES if name in features],
+        "dotprod": "asimddp" in value_of("/proc/cpuinfo", "Features", "flags").split(),
         "model": read("/proc/device-tree/model"),
         "prefix": prefix,
         "clock": time.time(),
@@ -126,9 +114,8 @@ def main() -> None:
     answer.update(served(asked["unit"], prefix))
     if asked["sudo"]:
         answer["sudo"] = output("sudo", "-n", "true") is not None
-        answer["systemd"] = (
-            answer["systemd"] or output("systemctl", "is-system-running") is not None
-        )
+        if not answer["systemd"]:
+            answer["systemd"] = output("systemctl", "is-system-running") is not None
         answer["active"] = output("systemctl", "is-active", UNIT) == "active"
     sys.stdout.write("\n" + json.dumps(answer) + "\n")
     sys.stdout.flush()

@@ -14,7 +14,9 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from asterisk.deploy.device.manifest import (
     ID,
@@ -22,16 +24,9 @@ from asterisk.deploy.device.manifest import (
     Refusal,
     copy_checked,
     is_intact,
-    parse_manifest,
+    read_manifest,
     read_small,
 )
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import Any
-
-    Entry = Mapping[str, Any]
 
 SPARE = 8 << 20  # bytes to be left free
 TEMPORARY_LINKS = (".current.new", ".previous.new", ".bin.new")
@@ -111,8 +106,7 @@ class Installation:
         installed, files = self.installed(), manifest["files"].values()
         missing = [entry["size"] for entry in files if entry["sha256"] not in installed]
         needed = sum(size + 4096 for size in missing) + SPARE
-        folder = next(it for it in (self.prefix, *self.prefix.parents) if it.is_dir())
-        disk = os.statvfs(folder)
+        disk = os.statvfs(next(it for it in (self.prefix, *self.prefix.parents) if it.is_dir()))
         free = disk.f_bavail * disk.f_frsize
         if free < needed:
             raise Refusal(
@@ -197,35 +191,38 @@ class Installation:
 
     def manifest(self, id: str) -> dict[str, Any]:
         """Return the manifest of an installed version; Refusal if it is not its own."""
-        found = parse_manifest(read_small(self.versions / id / MANIFEST))
+        found = read_manifest(self.versions / id)
         if found["id"] != id:
             raise Refusal(f"{id} is not that version")
         return found
 
     def is_whole(self, id: str) -> bool:
         """Whether every file of a version is there and intact."""
-        root = self.versions / id
-        if root.is_symlink() or not root.is_dir():
-            return False
         try:
             files = self.manifest(id)["files"]
         except Refusal:
             return False
-        return all(
-            os.path.realpath(root / path) == str(root / path) and is_intact(root / path, entry)
-            for path, entry in files.items()
-        )
+        return all(is_intact(self.versions / id / name, entry) for name, entry in files.items())
 
-    def installed(self) -> dict[str, list[tuple[Path, Entry]]]:
+    def installed(self) -> dict[str, list[tuple[Path, Mapping[str, Any]]]]:
         """Return {sha256: [(path, its entry)]} of the files that the versions say they have."""
-        found: dict[str, list[tuple[Path, Entry]]] = {}
+        found: dict[str, list[tuple[Path, Mapping[str, Any]]]] = {}
         for id in self.ids():
             with contextlib.suppress(Refusal):  # one that is damaged has nothing to give
                 for name, entry in self.manifest(id)["files"].items():
-                    path = self.versions / id / name
-                    if os.path.realpath(path) == str(path):
-                        found.setdefault(entry["sha256"], []).append((path, entry))
+                    copies = found.setdefault(entry["sha256"], [])
+                    copies.append((self.versions / id / name, entry))
         return found
+
+    def inventory(self) -> dict[str, Any]:
+        """Return what is installed: ids, and where an intact file of each sha256 is."""
+        self.check()
+        files = {}
+        for digest, copies in self.installed().items():
+            intact = next((path for path, entry in copies if is_intact(path, entry)), None)
+            if intact is not None:
+                files[digest] = str(intact.relative_to(self.prefix))
+        return {"current": self.linked("current"), "previous": self.previous(), "files": files}
 
     def tidy(self) -> None:
         """Remove what an interrupted installer has left."""
@@ -243,18 +240,18 @@ class Installation:
         for name, entry in sorted(manifest["files"].items()):
             target = root / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            known = installed.get(entry["sha256"], ())
-            old = next((path for path, _ in known if is_intact(path, entry)), None)
+            copies = installed.get(entry["sha256"], ())
+            old = next((path for path, _ in copies if is_intact(path, entry)), None)
             if old is not None:
                 try:
                     os.link(old, target, follow_symlinks=False)
                 except OSError:  # a file system without hard links
                     copy_checked(old, target, entry, str(old))
                 continue
-            beside = source / name
-            if os.path.realpath(beside) != str(beside) or not beside.is_file():
+            sent = source / name
+            if os.path.realpath(sent) != str(sent) or not sent.is_file():
                 raise Refusal(f"{name} is neither beside install.py nor installed, intact")
-            copy_checked(beside, target, entry, name)
+            copy_checked(sent, target, entry, name)
         with (root / MANIFEST).open("xb") as file:
             file.write(json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
         (root / MANIFEST).chmod(0o644)
@@ -296,7 +293,7 @@ class Installation:
             self.link("current", f"versions/{id}")
 
     def restore(self, current: str | None, previous: str | None) -> None:
-        """Undo a switch."""
+        """Make the links what they were before a switch."""
         self.link("current", current and f"versions/{current}")
         self.link("previous", previous and f"versions/{previous}")
         if current is None:
