@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy.typing as npt
 
@@ -86,9 +86,23 @@ class LazyRuntime:
         return type(self), (self.artifact, self.threads)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, LazyRuntime):
-            return NotImplemented
-        return (self.artifact, self.threads) == (other.artifact, other.threads)
+        return isinstance(other, LazyRuntime) and self.__reduce__() == other.__reduce__()
 
     def __hash__(self) -> int:
-        return hash((self.artifact, self.threads))
+        return hash(self.__reduce__())
+
+
+class Closing:
+    """Something with a runtime that is opened at first use."""
+
+    _lazy: LazyRuntime
+
+    def close(self) -> None:
+        """Release the engine; the next use opens it again."""
+        self._lazy.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

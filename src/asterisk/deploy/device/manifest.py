@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import json
@@ -19,9 +20,7 @@ SCHEMA = 1
 TOP = "asterisk-bundle"  # the folder of everything in an archive
 MANIFEST = "bundle.json"
 VERIFY = "bin/asterisk-verify"
-LARGEST_MANIFEST = 16 << 20
-LARGEST_FILE = 4 << 30
-LARGEST_BUNDLE = 8 << 30
+LARGEST_MANIFEST, LARGEST_FILE, LARGEST_BUNDLE = 16 << 20, 4 << 30, 8 << 30  # bytes
 MOST_FILES = 50_000
 MODES = {True: 0o755, False: 0o644}  # by whether a file is executable
 TEXTS = ("name", "version", "board", "machine", "format", "recipe")
@@ -152,18 +151,13 @@ def open_plain(path: Path, name: str = "") -> IO[bytes]:
     return os.fdopen(descriptor, "rb")
 
 
-def read_small(path: Path) -> bytes:
-    """Return the bytes of a plain file, one more than a manifest may have at most."""
-    with open_plain(path) as file:
-        return file.read(LARGEST_MANIFEST + 1)
-
-
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest in ``folder``; Refusal as `parse_manifest`."""
-    return parse_manifest(read_small(folder / MANIFEST))
+    with open_plain(folder / MANIFEST) as file:
+        return parse_manifest(file.read(LARGEST_MANIFEST + 1))
 
 
-def copy_checked(source: Path, target: Path, entry: Mapping[str, Any], name: str) -> None:
+def copy(source: Path, target: Path, entry: Mapping[str, Any], name: str) -> None:
     """Copy a file while its hash is taken; Refusal if it is not the one of the manifest."""
     digest = hashlib.sha256()
     with open_plain(source, name) as old, target.open("xb") as new:
@@ -212,22 +206,19 @@ def check_device(manifest: Mapping[str, Any]) -> None:
             f"this is Python {python}; the bundle is for {wanted}: make one with --python "
             f"{python}, or run install.py by python{wanted}"
         )
-    try:
+    library = ""
+    with contextlib.suppress(ValueError, OSError):
         library = os.confstr("CS_GNU_LIBC_VERSION") or ""
-    except (ValueError, OSError):
-        library = ""
     name, _, version = library.partition(" ")
+    least = manifest["glibc"]
     if name != "glibc" or not VERSION.fullmatch(version):
-        raise Refusal(f"the bundle needs glibc {manifest['glibc']}, and this is not glibc")
-    found, least = ([int(part) for part in it.split(".")] for it in (version, manifest["glibc"]))
-    if found < least:
-        raise Refusal(f"glibc {version} is too old: {manifest['glibc']} is needed")
-    page = os.sysconf("SC_PAGE_SIZE")
-    if page > manifest["page_size"]:
-        raise Refusal(
-            f"this kernel has pages of {page >> 10} KiB; the bundle's libraries bear "
-            f"{manifest['page_size'] >> 10} KiB at most"
-        )
+        raise Refusal(f"the bundle needs glibc {least}, and this is not glibc")
+    if [int(part) for part in version.split(".")] < [int(part) for part in least.split(".")]:
+        raise Refusal(f"glibc {version} is too old: {least} is needed")
+    page, most = os.sysconf("SC_PAGE_SIZE"), manifest["page_size"]
+    if page > most:
+        bearable = f"the bundle's libraries bear {most >> 10} KiB at most"
+        raise Refusal(f"this kernel has pages of {page >> 10} KiB; {bearable}")
     bundled = {path.rpartition("/")[2] for path in manifest["files"] if path.startswith("lib/")}
     for soname, package in sorted(manifest["libraries"].items()):
         if soname not in bundled:

@@ -18,15 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from asterisk.deploy.device.manifest import (
-    ID,
-    MANIFEST,
-    Refusal,
-    copy_checked,
-    is_intact,
-    read_manifest,
-    read_small,
-)
+from asterisk.deploy.device.manifest import ID, MANIFEST, Refusal, copy, is_intact, read_manifest
 
 SPARE = 8 << 20  # bytes to be left free
 TEMPORARY_LINKS = (".current.new", ".previous.new", ".bin.new")
@@ -171,18 +163,15 @@ class Installation:
 
     def ids(self) -> list[str]:
         """Return the ids of the versions that are there."""
-        try:
-            return sorted(path.name for path in self.versions.iterdir() if ID.fullmatch(path.name))
-        except OSError:
-            return []
+        return sorted(path.name for path in self.versions.glob("*") if ID.fullmatch(path.name))
 
     def recent(self) -> list[str]:
         """Return the ids, the latest installed first, by the order of the report's lines."""
         order: dict[str, int] = {}
-        lines: list[bytes] = []
-        with contextlib.suppress(Refusal):
-            lines = read_small(self.report_file)[-(1 << 20) :].splitlines()
-        for number, line in enumerate(lines):
+        report = b""
+        with contextlib.suppress(OSError):
+            report = self.report_file.read_bytes()[-(1 << 20) :]
+        for number, line in enumerate(report.splitlines()):
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 entry = json.loads(line)
                 if entry["ok"] is True:
@@ -238,7 +227,7 @@ class Installation:
         root = Path(tempfile.mkdtemp(prefix=f".{manifest['id']}-", dir=self.versions))
         installed = self.installed()
         for name, entry in sorted(manifest["files"].items()):
-            target = root / name
+            sent, target = source / name, root / name
             target.parent.mkdir(parents=True, exist_ok=True)
             copies = installed.get(entry["sha256"], ())
             old = next((path for path, _ in copies if is_intact(path, entry)), None)
@@ -246,12 +235,11 @@ class Installation:
                 try:
                     os.link(old, target, follow_symlinks=False)
                 except OSError:  # a file system without hard links
-                    copy_checked(old, target, entry, str(old))
-                continue
-            sent = source / name
-            if os.path.realpath(sent) != str(sent) or not sent.is_file():
+                    copy(old, target, entry, str(old))
+            elif os.path.realpath(sent) != str(sent) or not sent.is_file():
                 raise Refusal(f"{name} is neither beside install.py nor installed, intact")
-            copy_checked(sent, target, entry, name)
+            else:
+                copy(sent, target, entry, name)
         with (root / MANIFEST).open("xb") as file:
             file.write(json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
         (root / MANIFEST).chmod(0o644)
