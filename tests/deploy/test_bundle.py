@@ -145,7 +145,7 @@ def test_the_package_in_it_runs_alone(exported, tmp_path):
 def test_its_own_packages_come_first_and_the_benchmarks_before_them(tmp_path):
     root = tmp_path / "bundle"
     root.mkdir()
-    bundle.write_launchers(root / "bin", "3.11", boards.board("pi4"))
+    bundle.write_launchers(root / "bin", "3.11", boards.BOARDS["pi4"])
     for name in ("bundle/site", "user", "pushed"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "found.py").write_text(f"print({name!r})\n")
@@ -167,7 +167,7 @@ def test_the_benchmark_brings_its_own_package_to_a_bundle(tmp_path, monkeypatch)
     package = root / "site" / "asterisk"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise SystemExit('the one in the bundle')\n")
-    bundle.write_launchers(root / "bin", "3.11", boards.board("pi4"))
+    bundle.write_launchers(root / "bin", "3.11", boards.BOARDS["pi4"])
     with running(tmp_path / "sshd", monkeypatch) as server:
         server.stop()
         server.start(environment={"PATH": os.environ["PATH"], "ASTERISK_PYTHON": sys.executable})
@@ -229,7 +229,7 @@ def test_only_what_is_named_travels(tmp_path):
 
 @pytest.mark.slow
 def test_what_is_picked(exported, artifact_of, toy_folder, tmp_path, monkeypatch):
-    zero, five = boards.board("zero2w"), boards.board("pi5")
+    zero, five = boards.BOARDS["zero2w"], boards.BOARDS["pi5"]
     with bundle.choose_artifact(exported, five) as pick:
         assert (pick.artifact.manifest.format, pick.note) == ("tflite", "")
         assert "of 3; dotprod" in pick.why

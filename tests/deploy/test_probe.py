@@ -17,7 +17,7 @@ import pytest
 
 from asterisk.common.ssh import parse
 from asterisk.deploy import DeployError, boards, service
-from asterisk.deploy.boards import BOARDS, board
+from asterisk.deploy.boards import BOARDS
 from asterisk.deploy.deploy import parse_answer
 from asterisk.deploy.device import script as device_script
 
@@ -209,7 +209,7 @@ def test_a_service_that_could_not_be_had_is_refused(other, message):
     ],
 )
 def test_which_board_it_is(other, asked, name, message):
-    chosen, notes = boards.choose_board(there(**other), board(asked) if asked else None)
+    chosen, notes = boards.choose_board(there(**other), BOARDS[asked] if asked else None)
     assert chosen == BOARDS[name]
     assert message in " ".join(notes)
     assert bool(notes) == bool(message)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from asterisk.cli.common import Parser, run
 from asterisk.common.terminal import report
-from asterisk.deploy.boards import BOARDS, PYTHONS, board
+from asterisk.deploy.boards import BOARDS, PYTHONS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,14 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _bundle(arguments: argparse.Namespace) -> None:
     from asterisk.deploy.bundle import choose_artifact, collect, write
 
-    target = board(arguments.target)
+    target = BOARDS[arguments.target]
     with choose_artifact(arguments.artifact, target, arguments.format) as choice:
         if choice.note:
             report(f"asterisk-bundle: {choice.note}")
         bundle = collect(choice.artifact, target, arguments.python)
-        path = arguments.out / bundle.file_name
+        it = bundle.manifest
+        path = arguments.out / "{name}-{format}-{recipe}-{board}-py{python}.tar.xz".format(**it)
         size = write(bundle, path)
-    it = bundle.manifest
     limit = "no limit" if it["max_memory"] is None else f"{it['max_memory'] >> 20} MiB at most"
     print(
         f"{path}  {size / 1e6:.1f} MB, installed {it['installed_bytes'] / 1e6:.1f} MB  "

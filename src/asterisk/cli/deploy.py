@@ -92,7 +92,7 @@ def _request(arguments: argparse.Namespace) -> Request:
     prefix = boards.check_prefix(default if arguments.prefix is None else arguments.prefix)
     if arguments.service:
         service.check_service_prefix(prefix)
-    board = boards.board(arguments.board) if arguments.board else None
+    board = boards.BOARDS[arguments.board] if arguments.board else None
     unit = service.Service(**given) if arguments.service else None
     return Request(parse(arguments.address), prefix, board, unit, arguments.timeout)
 

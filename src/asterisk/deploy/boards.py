@@ -10,13 +10,14 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from asterisk.common.errors import UnknownName, UsageError
+from asterisk.common.errors import UsageError
 from asterisk.deploy import DeployError
 
 MACHINE = "aarch64"
+FORMATS = ("tflite", "onnx", "gguf")  # in order of preference
 PYTHONS = {"3.11": "Raspberry Pi OS Bookworm", "3.13": "Trixie"}
 DEFAULT_PREFIX = "~/.local/share/asterisk"
 LONGEST_PREFIX = 200
@@ -43,12 +44,10 @@ class Board:
 
     name: str
     title: str
-    page_size: int  # bytes, of its usual kernel
     threads: int  # texts that are embedded at once by default
     max_memory: int | None  # bytes that are taken at most; None: no limit
     why: str  # the first recipe comes first
-    formats: tuple[str, ...] = ("tflite", "onnx", "gguf")  # in order of preference
-    recipes: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _RECIPES)  # likewise
+    recipes: Mapping[str, tuple[str, ...]]  # best first
 
     def because(self, format: str) -> str:
         """Return in a few words why the first recipe of ``format`` comes first."""
@@ -59,18 +58,14 @@ class Board:
     def rank(self, format: str, recipe: str) -> tuple[int, int]:
         """Return how well a recipe of a format suits: less is better; unknown names come last."""
         recipes = self.recipes.get(format, ())
-        return _index(self.formats, format), _index(recipes, recipe)
-
-
-def _index(names: tuple[str, ...], name: str) -> int:
-    return names.index(name) if name in names else len(names)
+        return [*FORMATS, format].index(format), [*recipes, recipe].index(recipe)
 
 
 BOARDS: Mapping[str, Board] = {
-    "pi3": Board("pi3", "Raspberry Pi 3", 4096, 4, None, _NO_DOTPROD),
-    "pi4": Board("pi4", "Raspberry Pi 4", 4096, 4, None, _NO_DOTPROD),
-    "pi5": Board("pi5", "Raspberry Pi 5", 16384, 4, None, _DOTPROD),
-    "zero2w": Board("zero2w", "Raspberry Pi Zero 2 W", 4096, 2, 128 << 20, _SCARCE, recipes=_SMALL),
+    "pi3": Board("pi3", "Raspberry Pi 3", 4, None, _NO_DOTPROD, _RECIPES),
+    "pi4": Board("pi4", "Raspberry Pi 4", 4, None, _NO_DOTPROD, _RECIPES),
+    "pi5": Board("pi5", "Raspberry Pi 5", 4, None, _DOTPROD, _RECIPES),
+    "zero2w": Board("zero2w", "Raspberry Pi Zero 2 W", 2, 128 << 20, _SCARCE, _SMALL),
 }
 _MODELS = (  # the first that matches: a 3A+ is a Zero 2 W in all that counts here
     (r"Raspberry Pi Zero 2\b|Raspberry Pi 3 Model A\b", "zero2w"),
@@ -78,13 +73,6 @@ _MODELS = (  # the first that matches: a 3A+ is a Zero 2 W in all that counts he
     (r"Raspberry Pi (4|400|Compute Module 4S?)\b", "pi4"),
     (r"Raspberry Pi (5|500|Compute Module 5)\b", "pi5"),
 )
-
-
-def board(name: str) -> Board:
-    """Return the board called ``name``; UnknownName if there is none."""
-    if name not in BOARDS:
-        raise UnknownName(f"no board named {name!r}; there are: {', '.join(BOARDS)}")
-    return BOARDS[name]
 
 
 def find(model: str) -> Board | None:
@@ -214,7 +202,8 @@ def choose_board(machine: Machine, wanted: Board | None) -> tuple[Board, list[st
     found = find(machine.model)
     notes = []
     small = machine.memory < 700 << 20
-    chosen = wanted or found or board("zero2w" if small else "pi5" if machine.dotprod else "pi4")
+    alike = "zero2w" if small else "pi5" if machine.dotprod else "pi4"
+    chosen = wanted or found or BOARDS[alike]
     if found is None:
         notes.append(f"no known Raspberry Pi, treated as a {chosen.title}; --board names another")
     elif found != chosen:

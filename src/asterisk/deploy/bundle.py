@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import asterisk
 from asterisk.artifact import MANIFEST as ARTIFACT_MANIFEST
@@ -35,9 +35,9 @@ from asterisk.common.errors import ArtifactError, OutputError, UsageError
 from asterisk.common.files import replacing_file
 from asterisk.common.terminal import report
 from asterisk.deploy import libraries, wheels
-from asterisk.deploy.boards import MACHINE, Board
+from asterisk.deploy.boards import FORMATS, MACHINE, Board
 from asterisk.deploy.device import script
-from asterisk.deploy.device.manifest import MANIFEST, SCHEMA, TOP, check_manifest, identity
+from asterisk.deploy.device.manifest import MANIFEST, MODES, SCHEMA, TOP, check_manifest, identity
 
 LIMITS = {"tflite": 35_000_000, "onnx": 40_000_000, "gguf": 60_000_000}  # bytes of an archive
 NOT_FOR_DEVICES = (
@@ -51,8 +51,7 @@ OLDEST_TIME = 315_532_800  # 1980, of every entry: the oldest that zip files and
 PRESET = 6  # of xz: 9 takes 64 MB of a board to unpack and gains a percent
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """An artifact for a board."""
 
     artifact: Artifact
@@ -67,9 +66,9 @@ def choose_artifact(path: Path, board: Board, format: str | None = None) -> Iter
     A checkpoint's export is there inside of the ``with`` only. UsageError where the choice is not
     clear, ArtifactError where there is nothing to choose from.
     """
-    if format is not None and format not in board.formats:
-        raise UsageError(f"no format named {format!r}; there are: {', '.join(board.formats)}")
-    from asterisk.model.checkpoint import is_checkpoint
+    if format is not None and format not in FORMATS:
+        raise UsageError(f"no format named {format!r}; there are: {', '.join(FORMATS)}")
+    from asterisk.model.checkpoint import is_checkpoint, load
 
     if is_artifact(path):
         artifact = open_artifact(path)
@@ -78,8 +77,8 @@ def choose_artifact(path: Path, board: Board, format: str | None = None) -> Iter
         yield Choice(artifact, "as given", better_recipe(artifact, board))
     elif is_checkpoint(path):
         export = plugins.require("asterisk.exporters.export", "export").export
-        checkpoint = plugins.require("asterisk.model.checkpoint", "export").load(path)
-        format = format or board.formats[0]
+        checkpoint = load(path)
+        format = format or FORMATS[0]
         recipe = board.recipes[format][0]
         with tempfile.TemporaryDirectory(prefix="asterisk-export-") as out:
             folder = Path(out) / f"{checkpoint.name}-{format}-{recipe}"
@@ -140,20 +139,14 @@ class Bundle:
         packages = self.manifest["packages"].items()
         return ", ".join(f"{it} {v}" for it, v in packages if wheels.canonical(it) in engines)
 
-    @property
-    def file_name(self) -> str:
-        """The archive's default name."""
-        return "{name}-{format}-{recipe}-{board}-py{python}.tar.xz".format(**self.manifest)
 
-
-def collect(artifact: Artifact | Path, board: Board, python: str) -> Bundle:
-    """Gather everything for ``board`` and its Python ("3.11" or "3.13"), wheels downloaded once.
+def collect(artifact: Artifact, board: Board, python: str) -> Bundle:
+    """Gather everything for ``board`` and its Python, "3.11" or "3.13".
 
     ArtifactError for what cannot be trusted, EngineError where the wheels cannot be had or a
     library would not run on the board.
     """
-    source = open_artifact(artifact) if isinstance(artifact, Path) else artifact
-    needed = wheels.requirements(source.manifest.format, source.manifest.tokenizer)
+    needed = wheels.requirements(artifact.manifest.format, artifact.manifest.tokenizer)
     found = wheels.wheels(needed, python)
     scratch = Scratch()
     root = scratch.folder
@@ -166,7 +159,7 @@ def collect(artifact: Artifact | Path, board: Board, python: str) -> Bundle:
             shutil.copyfile(artifact.folder / name, folder / name)
         return artifact.manifest
 
-    model = with_artifact(source.folder, copy)
+    model = with_artifact(artifact.folder, copy)
     site = root / "site"
     packages = dict(wheels.unpack(wheel, site) for wheel in found)
     _copy_package(site)
@@ -225,11 +218,10 @@ def _copy_package(site: Path) -> None:
     (metadata / "licenses").mkdir(parents=True)
     text = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n"
     (metadata / "METADATA").write_text(text, "utf-8")
-    (metadata / "entry_points.txt").write_text(wheels.entry_points(), "utf-8")
-    for licence in ("LICENSE", "THIRD_PARTY_NOTICES.md"):
-        licence_text = wheels.project().read_text(f"licenses/{licence}")
-        if licence_text:
-            (metadata / "licenses" / licence).write_text(licence_text, "utf-8")
+    for copied in ("entry_points.txt", "licenses/LICENSE", "licenses/THIRD_PARTY_NOTICES.md"):
+        text = wheels.project().read_text(copied) or ""
+        if text:
+            (metadata / copied).write_text(text, "utf-8")
 
 
 def write_launchers(folder: Path, python: str, board: Board) -> None:
@@ -262,7 +254,7 @@ def write(bundle: Bundle, target: Path, preset: int = PRESET) -> int:
     OutputError where it is over the format's limit or cannot be written; nothing is left then.
     ArtifactError where a file has changed since it was collected.
     """
-    limit = LIMITS.get(bundle.manifest["format"])
+    limit = LIMITS[bundle.manifest["format"]]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as failure:
@@ -271,22 +263,18 @@ def write(bundle: Bundle, target: Path, preset: int = PRESET) -> int:
         with lzma.open(path, "wb", preset=preset) as stream:
             write_parts(bundle, bundle.files, stream)
         size = path.stat().st_size
-        if limit is not None and size > limit:
+        if size > limit:
             most = f"the {limit / 1e6:.0f} MB of a {bundle.manifest['format']} bundle"
             raise OutputError(f"{target} would have {size / 1e6:.1f} MB, over {most}")
     return size
 
 
 def write_parts(bundle: Bundle, names: Iterable[str], stream: IO[bytes]) -> None:
-    """Write a plain tar of install.py, bundle.json and the files ``names``, under `TOP`.
+    """Write a plain tar of install.py, bundle.json and the files ``names``; errors as `write`."""
 
-    ArtifactError where a file has changed since it was collected.
-    """
-
-    def add(name: str, size: int, file: IO[bytes], *, executable: bool = False) -> None:
+    def add(name: str, size: int, file: IO[bytes], mode: int = 0o644) -> None:
         info = tarfile.TarInfo(f"{TOP}/{name}")
-        info.size, info.mtime = size, OLDEST_TIME
-        info.mode = 0o755 if executable else 0o644
+        info.size, info.mtime, info.mode = size, OLDEST_TIME, mode
         tar.addfile(info, file)
 
     def by_kind(name: str) -> tuple[str, str, str]:
@@ -295,16 +283,15 @@ def write_parts(bundle: Bundle, names: Iterable[str], stream: IO[bytes]) -> None
         return top, Path(name).suffix, rest
 
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-        installer = script("install").encode()
-        add("install.py", len(installer), io.BytesIO(installer))
-        manifest = to_json(bundle.manifest)
-        add(MANIFEST, len(manifest), io.BytesIO(manifest))
+        made = {"install.py": script("install").encode(), MANIFEST: to_json(bundle.manifest)}
+        for name, data in made.items():
+            add(name, len(data), io.BytesIO(data))
         for name in sorted(names, key=by_kind):
             entry, path = bundle.manifest["files"][name], bundle.files[name]
             if sha256(path) != entry["sha256"]:
                 raise ArtifactError(f"{name} has changed while it was bundled")
             with path.open("rb") as file:
-                add(name, entry["size"], file, executable=entry["executable"])
+                add(name, entry["size"], file, MODES[entry["executable"]])
 
 
 def to_json(manifest: dict[str, Any]) -> bytes:

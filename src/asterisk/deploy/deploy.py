@@ -51,8 +51,7 @@ def ask(
 ) -> dict[str, Any]:
     """Run the script ``text`` there with ``request``, and then ``follow``, as its input.
 
-    Returns the object in the last line that it prints. DeployError for anything else, at the latest
-    after ``timeout`` seconds.
+    Returns the object in the last line that it prints; DeployError without one.
     """
     source = text.encode()
     words = [*(SUDO if sudo else ()), "python3", "-I", "-c", _READ.format(len(source))]

@@ -10,9 +10,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from asterisk.common import debian
 from asterisk.common.errors import ArtifactError, EngineError, OutputError, one_line
@@ -39,8 +38,7 @@ PACKAGES = {  # what slim systems may lack, and Debian's package of it
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Library:
+class Library(NamedTuple):
     """What a library asks of the system."""
 
     machine: str  # as ELF names it
@@ -123,8 +121,7 @@ def _versions(elf: Any, dynamic: Any, count: int) -> dict[str, tuple[int, ...]]:
     return versions
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
+class Needs(NamedTuple):
     """What all libraries together ask for."""
 
     glibc: tuple[int, ...]
@@ -146,7 +143,6 @@ def read_all(root: Path) -> dict[str, Library]:
 
 def check(found: Mapping[str, Library], board: Board, python: str) -> Needs:
     """Return what libraries ask for; EngineError, one line, for one that would not load."""
-    bearable = max(PAGE_SIZE, board.page_size)
     glibc: tuple[int, ...] = (2, 17)
     page_size = 1 << 30
     system: dict[str, str] = {}
@@ -154,11 +150,10 @@ def check(found: Mapping[str, Library], board: Board, python: str) -> Needs:
         if library.machine != AARCH64:
             raise EngineError(f"{name} is not for {MACHINE}")
         page_size = min(page_size, library.alignment)
-        if library.alignment < bearable:
-            raise EngineError(
-                f"{name} is aligned to {library.alignment >> 10} KiB: a kernel with pages of "
-                f"{bearable >> 10} KiB, as {board.title}'s, cannot load it"
-            )
+        if library.alignment < PAGE_SIZE:
+            kernel = f"a kernel with pages of {PAGE_SIZE >> 10} KiB, as {board.title}'s"
+            alignment = f"{library.alignment >> 10} KiB"
+            raise EngineError(f"{name} is aligned to {alignment}: {kernel}, cannot load it")
         for family, most in (("GLIBC", wheels.GLIBC), ("GLIBCXX", wheels.GLIBCXX)):
             version = library.versions.get(family, ())
             if version > most[python]:
@@ -175,13 +170,11 @@ def check(found: Mapping[str, Library], board: Board, python: str) -> Needs:
 
 
 def libgomp() -> dict[str, Path] | None:
-    """Return ``libgomp.so.1`` for 64-bit Arm and its licence; None where no apt can bring it.
-
-    llama.cpp's library needs GNU's OpenMP, and slim systems lack it. It is Debian's, of the oldest
-    release that bundles are made for: newer ones have all that it needs of the C library.
-    """
+    """Return ``libgomp.so.1`` for 64-bit Arm and its licence; None where no apt can bring it."""
+    # llama.cpp's library needs it, and slim systems lack it. It is that of the oldest release that
+    # bundles are made for: newer ones have all that it needs of the C library.
     package, suite, edition = PACKAGES[LIBGOMP], "bookworm", 1
-    folder = wheels.cache() / f"{package}-{suite}-{edition}"
+    folder = wheels.cache_folder() / f"{package}-{suite}-{edition}"
     found = {name: folder / name for name in (LIBGOMP, LIBGOMP_LICENCE)}
     if all(path.is_file() for path in found.values()):
         return found

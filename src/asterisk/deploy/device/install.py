@@ -46,8 +46,7 @@ PYTHON_VARIABLES = {
 def verify(root: Path, *, compile: bool = False) -> str:
     """Have a version embed its golden texts; return what it says, Refusal if it fails.
 
-    A library that this processor cannot run is named. ``compile`` lets Python keep the modules that
-    it compiles on the way.
+    ``compile`` lets Python keep the modules that it compiles on the way.
     """
     environment = {key: it for key, it in os.environ.items() if key not in PYTHON_VARIABLES}
     environment["PYTHONFAULTHANDLER"] = "1"
@@ -72,9 +71,8 @@ def verify(root: Path, *, compile: bool = False) -> str:
     text = (process.stderr if status else process.stdout).decode("utf-8", "replace")
     last = ([line for line in text.splitlines() if line.strip()] or [""])[-1].strip()[:500]
     if -status in FAULTS:
-        package = faulty_package(root, text)
-        fault = FAULTS[-status]
-        raise Refusal(f"{package} dies of {fault} on this processor; nothing was replaced")
+        what = f"{faulty_package(root, text)} dies of {FAULTS[-status]}"
+        raise Refusal(f"{what} on this processor; nothing was replaced")
     if status < 0:
         with contextlib.suppress(ValueError):
             last = f"it was ended by {signal.Signals(-status).name}"

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import platform
+import re
 import socket
 import struct
 import subprocess
@@ -24,15 +25,6 @@ def read(path: str) -> str:
             return file.read(1 << 16).decode("utf-8", "replace").strip("\0 \n")
     except OSError:
         return ""
-
-
-def value_of(path: str, *names: str) -> str:
-    """Return what stands after ``name:`` in a file of such lines; nothing where it does not."""
-    for line in read(path).splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in names:
-            return value
-    return ""
 
 
 def output(*words: str) -> object:
@@ -60,17 +52,13 @@ def disk(prefix: str) -> "dict[str, object]":
 
 def served(path: str, prefix: str) -> "dict[str, object]":
     """Return from which prefix a unit serves, if that is ``prefix``, and its port; or nothing."""
-    lines = [line for line in read(path).splitlines() if line.startswith("ExecStart=")]
-    words = lines[0][len("ExecStart=") :].split() if lines else []
-    end = "/bin/asterisk-serve"
-    if not words or not words[0].endswith(end):
-        return {"unit": "", "serves": False, "unit_port": 0}
-    folder = words[0][: -len(end)]
-    port = words[words.index("--port") + 1 :][:1] if "--port" in words else []
+    unit = re.search(r"^ExecStart=(\S*)/bin/asterisk-serve(?= |$)(.*)", read(path), re.MULTILINE)
+    folder, options = unit.groups() if unit else ("", "")
+    port = re.search(r" --port (\d{1,5})(?= |$)", options)
     return {
         "unit": folder,
-        "serves": os.path.realpath(folder) == os.path.realpath(prefix),
-        "unit_port": int(port[0]) if port and port[0].isdecimal() and len(port[0]) < 6 else 0,
+        "serves": bool(unit) and os.path.realpath(folder) == os.path.realpath(prefix),
+        "unit_port": int(port.group(1)) if port else 0,
     }
 
 
@@ -98,8 +86,8 @@ def main() -> None:
         "python": ".".join(map(str, sys.version_info[:2])),
         "implementation": platform.python_implementation(),
         "glibc": version if library == "glibc" else "",
-        "memory": int(value_of("/proc/meminfo", "MemTotal").partition("kB")[0] or 0) * 1024,
-        "dotprod": "asimddp" in value_of("/proc/cpuinfo", "Features", "flags").split(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "dotprod": "asimddp" in read("/proc/cpuinfo").split(),
         "model": read("/proc/device-tree/model"),
         "prefix": prefix,
         "clock": time.time(),

@@ -78,22 +78,22 @@ class Incoming:
 def unpack(stream: IO[bytes], request: dict[str, Any], folder: Path) -> None:
     """Write the plain files of the stream below ``folder``; Refusal unless it is the one sent."""
     incoming = Incoming(stream, request["size"])
-    sound = True
-    try:
-        with tarfile.open(fileobj=incoming, mode="r|", bufsize=BLOCK) as tar:  # type: ignore[call-overload]
-            for entry in tar:
-                parts = entry.name.split("/")
-                if not entry.isreg() or parts[0] != TOP or {"", ".", ".."} & set(parts):
-                    raise Refusal("what arrived names something that is no plain file")
-                target = folder.joinpath(*parts)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with target.open("xb") as file:
-                    shutil.copyfileobj(tar.extractfile(entry) or io.BytesIO(), file)
-    except (tarfile.TarError, EOFError, FileExistsError, NotADirectoryError, ValueError):
-        sound = False
+    damages = (tarfile.TarError, EOFError, FileExistsError, NotADirectoryError, ValueError)
+    with (
+        contextlib.suppress(*damages),  # the digest will tell
+        tarfile.open(fileobj=incoming, mode="r|", bufsize=BLOCK) as tar,  # type: ignore[call-overload]
+    ):
+        for entry in tar:
+            parts = entry.name.split("/")
+            if not entry.isreg() or parts[0] != TOP or {"", ".", ".."} & set(parts):
+                raise Refusal("what arrived names something that is no plain file")
+            target = folder.joinpath(*parts)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as file:
+                shutil.copyfileobj(tar.extractfile(entry) or io.BytesIO(), file)
     while incoming.left:
         incoming.read(BLOCK)
-    if not sound or incoming.digest.hexdigest() != request["sha256"]:
+    if incoming.digest.hexdigest() != request["sha256"]:
         raise Refusal("what arrived is not what was sent")
 
 
@@ -280,10 +280,7 @@ class Session:
     def installer(
         self, state: str, *options: str, source: Path = Path(), step: str = ""
     ) -> dict[str, Any]:
-        """Run the installer, and then a step of the service; Refusal, with ``state``, on failure.
-
-        Whatever is in use then, its server runs again if this has stopped it.
-        """
+        """Run the installer and then a step of the service; Refusal, with ``state``, on failure."""
 
         def serve() -> None:
             self.serve(step)
@@ -296,7 +293,7 @@ class Session:
         state = answer.get("state", state)
         if self.service is not None and self.service.interrupted:
             state = state or f"{self.before} is in use again"
-            try:
+            try:  # this has stopped the server of what is in use again
                 self.serve("restart")
             except Refusal as reason:
                 state += f"; its server does not run: {reason}"
