@@ -537,8 +537,8 @@ class Steps:
 
 
 def sampled(steps):
-    """Return one step in four of those that copy and sync files, and every later one."""
-    return [step for step in range(1, steps + 1) if step % 4 == 1 or steps - step < 25]
+    """Return one step in nine of those that copy and sync files, and every later one."""
+    return [step for step in range(1, steps + 1) if step % 9 == 1 or steps - step < 25]
 
 
 def steps_of(source, template, folder, *options):
@@ -562,14 +562,13 @@ def template(bundles, tmp_path_factory):
 
 
 def whole(prefix):
-    """Return which version is current, and know that it is whole and runs; None if none is."""
-    place = versions.Installation(str(prefix))
-    place.check()
-    current = place.linked("current")
-    if current is None:
-        return None
-    assert place.is_whole(current)
-    works(prefix)
+    """Return which version is current, and know that ``bin`` has all of it; None if none is."""
+    installation = versions.Installation(str(prefix))
+    installation.check()
+    current = installation.linked("current")
+    if current is not None:
+        assert installation.is_whole(current)
+        assert (prefix / "bin" / "asterisk-verify").is_file()
     return current
 
 
