@@ -33,7 +33,6 @@ from asterisk.common import ssh as client
 from asterisk.common.errors import ArtifactError, EngineError, UsageError
 from asterisk.common.ssh import parse
 from asterisk.deploy import DeployError, boards, deploy, service
-from asterisk.deploy.bundle import to_json
 from asterisk.deploy.device.install import execute
 from deploy import fake
 
@@ -46,6 +45,10 @@ KILL = """
 n=$(( $(cat "$N" 2>/dev/null || echo 0) + 1 )); echo $n > "$N"
 [ $n = {call} ] || exec $SSH "$@"
 {how}
+"""
+SAYS = """
+n=$(( $(cat "$N" 2>/dev/null || echo 0) + 1 )); echo $n > "$N"
+case $n in 1) exec $SSH "$@" ;; 2) echo '{{}}' ;; *) echo {line} ;; esac
 """
 CUT = 'exec {pump} cut {count} /dev/null $SSH "$@"'
 
@@ -79,7 +82,7 @@ class Way:
         """Have a version on the device already; return its id."""
         id = self.use(version)
         source = self.bundle.files["bin/python"].parents[1]
-        (source / "bundle.json").write_bytes(to_json(self.bundle.manifest))
+        (source / "bundle.json").write_text(json.dumps(self.bundle.manifest))
         answer = execute(["--prefix", str(self.prefix)], source)
         assert answer["id"] == id, answer
         return id
@@ -254,7 +257,7 @@ def test_a_connection_that_never_comes_about(way, capsys, call):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [0, 3000, 14_000, 400_000])
+@pytest.mark.parametrize("count", [0, 14_000, 400_000])
 def test_a_connection_cut_while_files_are_sent(way, capsys, count):
     way.use()
     way.ssh(KILL.format(call=3, how=CUT.format(pump=PUMP, count=count)))
@@ -417,7 +420,7 @@ def test_garbage_for_an_answer(way, capsys, script):
 )
 def test_lies_about_the_installation(way, capsys, line):
     way.use()
-    way.ssh(KILL.format(call=3, how=f"echo {shlex.quote(json.dumps(line))}"))
+    way.ssh(SAYS.format(line=shlex.quote(json.dumps(line))))
     assert way.run() == 8
     assert one_line(capsys).isprintable()
 

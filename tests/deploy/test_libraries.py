@@ -62,7 +62,7 @@ def test_what_is_no_library_is_refused(tmp_path, data):
 HEAD = SMALLEST.read_bytes()
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=100, deadline=2000)
 @given(
     st.lists(st.tuples(st.integers(0, 1023), st.binary(min_size=1, max_size=8)), max_size=6),
     st.integers(0, len(HEAD)),

@@ -283,17 +283,12 @@ def write_parts(bundle: Bundle, names: Iterable[str], stream: IO[bytes]) -> None
         return top, Path(name).suffix, rest
 
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-        made = {"install.py": script("install").encode(), MANIFEST: to_json(bundle.manifest)}
-        for name, data in made.items():
-            add(name, len(data), io.BytesIO(data))
+        manifest = json.dumps(bundle.manifest, indent=1, sort_keys=True) + "\n"
+        for name, text in (("install.py", script("install")), (MANIFEST, manifest)):
+            add(name, len(text.encode()), io.BytesIO(text.encode()))
         for name in sorted(names, key=by_kind):
             entry, path = bundle.manifest["files"][name], bundle.files[name]
             if sha256(path) != entry["sha256"]:
                 raise ArtifactError(f"{name} has changed while it was bundled")
             with path.open("rb") as file:
                 add(name, entry["size"], file, MODES[entry["executable"]])
-
-
-def to_json(manifest: dict[str, Any]) -> bytes:
-    """Return a bundle.json's text, the same for the same contents."""
-    return json.dumps(manifest, indent=1, sort_keys=True).encode("utf-8") + b"\n"

@@ -44,7 +44,7 @@ def ask(
     address: Address,
     text: str,
     request: Mapping[str, Any],
-    *,
+    *arguments: str,
     sudo: bool = False,
     follow: IO[bytes] | None = None,
     timeout: float = SHORT_SECONDS,
@@ -54,7 +54,7 @@ def ask(
     Returns the object in the last line that it prints; DeployError without one.
     """
     source = text.encode()
-    words = [*(SUDO if sudo else ()), "python3", "-I", "-c", _READ.format(len(source))]
+    words = [*(SUDO if sudo else ()), "python3", "-I", "-c", _READ.format(len(source)), *arguments]
     data = source + json.dumps(request).encode() + b"\n"
     return parse_answer(address, run(address, words, data=data, follow=follow, timeout=timeout))
 
@@ -204,14 +204,9 @@ def _probe(request: Request, on_progress: OnProgress) -> Machine:
 
 def _inventory(request: Request, machine: Machine) -> tuple[str, frozenset[str]]:
     """Return the id of the version in use, or nothing, and the hashes of what is installed."""
-    # The installer reads no input of its own, and so can itself be what python3 reads.
-    words = [*(SUDO if request.sudo and not machine.root else ()), "python3", "-I", "-"]
-    words += ["--prefix", machine.prefix, "--inventory"]
-    with tempfile.TemporaryFile() as source:
-        source.write(script("install").encode())
-        source.seek(0)
-        out = run(request.address, words, source=source, timeout=SHORT_SECONDS)
-    answer = parse_answer(request.address, out)
+    options = ("--prefix", machine.prefix, "--inventory")
+    sudo = request.sudo and not machine.root
+    answer = ask(request.address, script("install"), {}, *options, sudo=sudo)
     files = answer.get("files", {})
     ids = [answer.get(name) or "" for name in ("current", "previous")]
     sound = isinstance(files, dict) and all(map(SHA256.fullmatch, files))

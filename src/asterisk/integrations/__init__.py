@@ -25,9 +25,8 @@ TEXTS = "texts must be a list of strings"
 class LazyRuntime:
     """An artifact by its path, which is all that is pickled, copied or compared.
 
-    Opened at first use, by one thread while others wait; after `close` the next use opens it anew,
-    and so does the first use in a process that forked. Safe to call from several threads. Opening
-    raises what `asterisk.load` does; UsageError at once for arguments of a wrong kind.
+    Opened at first use, and anew after `close` and in a process that forked. Safe to call from
+    several threads. Opening raises what `asterisk.load` does.
     """
 
     def __init__(self, artifact: str | os.PathLike[str], threads: int = 1) -> None:

@@ -39,10 +39,8 @@ class SentenceEncoder(Closing):
 
     Vectors are within the artifact's fidelity of it; shapes, dtypes and defaults are the same.
     What an artifact cannot do raises UsageError: token embeddings, pools of processes, devices
-    other than the CPU, inputs that are not text. The empty text raises InputError. Texts beyond
-    `max_seq_length` tokens are truncated.
-
-    The engine is opened at first use; pickling keeps the path, see `LazyRuntime`.
+    other than the CPU, inputs that are not text. The empty text raises InputError. The engine is
+    opened at first use; pickling keeps the path, see `LazyRuntime`.
     """
 
     def __init__(
@@ -96,17 +94,12 @@ class SentenceEncoder(Closing):
         sentences: Inputs = None,
         task: str | None = None,
     ) -> Any:
-        """Embed one text or a list of them.
+        """Embed one text or a list of them; sentence-transformers documents the arguments.
 
-        Returns float32 [d] or [n, d] in NumPy, unless ``precision`` is int8, uint8, binary or
-        ubinary (as `sentence_transformers.util.quantize_embeddings` makes them: int8's scale comes
-        from the list itself, so one text alone cannot be int8); an empty list gives shape [0].
-        ``convert_to_tensor`` gives a tensor, ``convert_to_numpy=False`` a list of them.
-
-        ``prompt``, or the prompt named ``prompt_name``, or the default one is put before each text.
-        ``truncate_dim`` keeps the first dimensions, unit length again only if
-        ``normalize_embeddings``. ``batch_size`` has no effect: each text is embedded at its exact
-        length. ``sentences`` is the older name of ``inputs``.
+        Returns float32 [d] or [n, d] in NumPy, unless ``precision`` says otherwise; an empty list
+        gives shape [0]. ``convert_to_tensor`` gives a tensor, ``convert_to_numpy=False`` a list of
+        them. int8's and uint8's scale comes from the list, so one text alone cannot have them.
+        ``batch_size`` has no effect: each text is embedded at its exact length.
         """
         _check_options(output_value, device, pool, task, batch_size, precision)
         given = inputs if sentences is None else sentences
@@ -158,10 +151,7 @@ class SentenceEncoder(Closing):
 
     @property
     def similarity_fn_name(self) -> str:
-        """What `similarity` computes: cosine, dot, or minus a euclidean or manhattan distance.
-
-        What the model's folder asks for, unless another one is given.
-        """
+        """cosine, dot, or minus a euclidean or manhattan distance; by default as in the folder."""
         if self._similarity_fn_name is None:
             self._similarity_fn_name = self._lazy.runtime.similarity or "cosine"
         return self._similarity_fn_name
@@ -289,10 +279,8 @@ SIMILARITIES: Mapping[str, Callable[[Array, Array], Array]] = {
 def _rows(embeddings: Any) -> Array:
     """See an array, a tensor or a list of either as floating-point rows."""
 
-    def array(values: Any) -> Array:
-        if hasattr(values, "detach"):  # a tensor, wherever it is
-            values = values.detach().cpu().numpy()
-        return np.asarray(values)
+    def array(values: Any) -> Array:  # of a tensor too, wherever it is
+        return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
     if isinstance(embeddings, (list, tuple)):
         rows = np.stack(list(map(array, embeddings))) if embeddings else np.empty((0, 0))

@@ -33,8 +33,7 @@ class AsteriskVectorizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Embeds an iterable of texts, float32 [n, d], as a step of a pipeline.
 
     Nothing is learned: `fit` opens the artifact and notes ``n_features_out_`` and the embedding
-    space's ``fingerprint_``. The engine stays open for the next call, is never pickled, cloned or
-    shared with a forked child, and is opened again where it is missing.
+    space's ``fingerprint_``. The engine is opened where it is missing, never pickled or cloned.
     """
 
     def __init__(
@@ -63,10 +62,7 @@ class AsteriskVectorizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def transform(self, X: Iterable[str]) -> Vectors:  # noqa: N803
-        """Embed texts; NotFittedError before `fit`, otherwise the errors of `Runtime.encode`.
-
-        UsageError if the artifact has been replaced by one of another embedding space.
-        """
+        """Embed texts; UsageError if another embedding space's artifact has taken its place."""
         check_is_fitted(self)
         texts = list(strings(X, TEXTS))
         lazy = self._opened()
