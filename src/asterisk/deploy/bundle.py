@@ -228,19 +228,17 @@ def write_launchers(folder: Path, python: str, board: Board) -> None:
     """Write ``python`` and a launcher for each command of this package that devices have."""
     folder.mkdir()
     launchers = {"python": ""}
+    defaults = {"--threads": board.threads, "--max-memory": board.max_memory}
     for command in LAUNCHERS:
         module = f"asterisk.cli.{command}"
         try:
             options = importlib.import_module(module).parser()._option_string_actions
         except ModuleNotFoundError:
             continue
-        words = f" -m {module}"
+        parts = [f" -m {module}"]
         if command not in WITHOUT_DEFAULTS:
-            if "--threads" in options:
-                words += f" --threads {board.threads}"
-            if "--max-memory" in options and board.max_memory is not None:
-                words += f" --max-memory {board.max_memory}"
-        launchers[f"asterisk-{command}"] = words
+            parts += [f"{it} {n}" for it, n in defaults.items() if it in options and n is not None]
+        launchers[f"asterisk-{command}"] = " ".join(parts)
     template = Path(__file__).with_name("templates").joinpath("launcher.sh").read_text("utf-8")
     for name, words in launchers.items():
         text = template.replace("@PYTHON@", python).replace("@WORDS@", words)

@@ -21,7 +21,6 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Sequence
-from functools import cache
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
 
@@ -39,6 +38,8 @@ PLATFORMS = tuple(f"manylinux{tag}_{MACHINE}" for tag in ("2014", "_2_17", "_2_2
 EDITION = 2  # to be raised when this module makes something else of the same request
 DOWNLOAD_SECONDS = 1800
 LARGEST_WHEEL = 1 << 30  # unpacked bytes
+_LISTED = (Path(__file__).parent / "templates" / "dropped.txt").read_text("utf-8").splitlines()
+DROPPED = [line for line in _LISTED if line and not line.startswith("#")]
 LICENCES = ("licen[cs]e*", "copying*", "notice*", "thirdparty*", "third_party*", "authors*")
 
 
@@ -120,13 +121,7 @@ def is_dropped(path: str) -> bool:
     licence = any(fnmatch.fnmatchcase(name, pattern) for pattern in LICENCES)
     if licence or ("/licenses/" in path and ".dist-info/" in path):
         return False
-    return any(fnmatch.fnmatchcase(path, pattern) for pattern in _dropped())
-
-
-@cache
-def _dropped() -> tuple[str, ...]:
-    lines = Path(__file__).with_name("templates").joinpath("dropped.txt").read_text("utf-8")
-    return tuple(line for line in lines.splitlines() if line and not line.startswith("#"))
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in DROPPED)
 
 
 def unpack(wheel: Path, site: Path) -> tuple[str, str]:
