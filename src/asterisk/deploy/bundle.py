@@ -216,12 +216,15 @@ def _copy_package(site: Path) -> None:
     name, version = wheels.PROJECT, asterisk.__version__
     metadata = site / f"{name.replace('-', '_')}-{version}.dist-info"
     (metadata / "licenses").mkdir(parents=True)
-    text = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n"
-    (metadata / "METADATA").write_text(text, "utf-8")
-    for copied in ("entry_points.txt", "licenses/LICENSE", "licenses/THIRD_PARTY_NOTICES.md"):
-        text = wheels.project().read_text(copied) or ""
+    texts = {
+        "METADATA": f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n",
+        "entry_points.txt": wheels.entry_points(),
+    }
+    for licence in ("licenses/LICENSE", "licenses/THIRD_PARTY_NOTICES.md"):
+        texts[licence] = wheels.project().read_text(licence) or ""
+    for inner, text in texts.items():
         if text:
-            (metadata / copied).write_text(text, "utf-8")
+            (metadata / inner).write_text(text, "utf-8")
 
 
 def write_launchers(folder: Path, python: str, board: Board) -> None:

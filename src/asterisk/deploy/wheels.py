@@ -51,6 +51,15 @@ def required_by(extra: str) -> tuple[str, ...]:
     return tuple(line for line in found if not line.startswith(PROJECT))
 
 
+def entry_points() -> str:
+    """Return the text of ``entry_points.txt``: the plug-ins, without the scripts."""
+    groups: dict[str, list[str]] = {}
+    for point in project().entry_points:
+        if point.group.startswith("asterisk."):
+            groups.setdefault(point.group, []).append(f"{point.name} = {point.value}\n")
+    return "\n".join(f"[{name}]\n{''.join(sorted(groups[name]))}" for name in sorted(groups))
+
+
 def project() -> Distribution:
     """Return this project as it is installed; MissingPackage where it is not."""
     try:
