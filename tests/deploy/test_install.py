@@ -150,11 +150,11 @@ def test_a_damaged_installation_is_made_whole_and_never_reused(bundles, prefix):
     engine.write_bytes(data)
     status, answer, _ = run(bundles["old"], prefix)
     assert (status, answer["ok"]) == (0, True)
-    assert versions.Installation(str(prefix)).is_whole(id_of(bundles["old"]))
+    assert versions.Installation(str(prefix)).is_complete(id_of(bundles["old"]))
     assert set(names(prefix / "versions")) == {id_of(bundles["old"])}
     engine.write_bytes(data)
     run(bundles["new"], prefix)
-    assert versions.Installation(str(prefix)).is_whole(id_of(bundles["new"]))
+    assert versions.Installation(str(prefix)).is_complete(id_of(bundles["new"]))
 
 
 @pytest.mark.parametrize("which", ["bad", "late"])
@@ -567,7 +567,7 @@ def whole(prefix):
     installation.check()
     current = installation.linked("current")
     if current is not None:
-        assert installation.is_whole(current)
+        assert installation.is_complete(current)
         assert (prefix / "bin" / "asterisk-verify").is_file()
     return current
 

@@ -56,13 +56,9 @@ def ask(
     source = text.encode()
     words = [*(SUDO if sudo else ()), "python3", "-I", "-c", _READ.format(len(source)), *arguments]
     data = source + json.dumps(request).encode() + b"\n"
-    return parse_answer(address, run(address, words, data=data, follow=follow, timeout=timeout))
-
-
-def run(address: Address, words: list[str], **options: Any) -> bytes:
-    """Run ``words`` there as `asterisk.common.ssh.run` does; DeployError with advice."""
+    how: dict[str, Any] = {"data": data, "follow": follow, "timeout": timeout}
     try:
-        return client.run(address, words, **{"limit": LONGEST_ANSWER, **options})
+        out = client.run(address, words, limit=LONGEST_ANSWER, **how)
     except client.Disconnected as failure:
         reason = str(failure)
         user = f"{address.user}@{address.host}" if address.user else address.host
@@ -81,6 +77,7 @@ def run(address: Address, words: list[str], **options: Any) -> bytes:
         if re.search("python3: (command )?not found|ended with status 127$", reason):
             reason = "there is no python3; install it with: sudo apt install python3"
         raise DeployError(f"{address}: {reason}") from None
+    return parse_answer(address, out)
 
 
 def parse_answer(address: Address, out: bytes) -> dict[str, Any]:

@@ -128,15 +128,15 @@ def install(
     id = manifest["id"]
     with installation.locked():
         try:
-            whole = installation.is_whole(id)
-            if not whole:
+            complete = installation.is_complete(id)
+            if not complete:
                 staged = installation.stage(manifest, source)
                 verify(staged, compile=True)
                 sync_tree(staged)  # with what was compiled
                 installation.put(staged, id)
             elif installation.linked("current") != id:
                 verify(installation.versions / id)
-            verified = use(installation, id, serve, new=not whole)
+            verified = use(installation, id, serve, new=not complete)
             with contextlib.suppress(OSError):  # what is too much goes the next time
                 installation.prune(keep)
                 installation.tidy()
@@ -148,7 +148,7 @@ def install(
                     installation.clear()
             raise
     what = "{name} {format} {recipe}, {version}".format(**manifest)
-    how = "already" if whole else "installed"
+    how = "already" if complete else "installed"
     return id, f"{what}: {how} in {installation.prefix}; {verified}"
 
 
@@ -158,7 +158,7 @@ def rollback(installation: Installation, serve: Callable[[], object]) -> tuple[s
         id = installation.previous()
         if id is None:
             raise Refusal(f"there is no earlier version in {installation.prefix}")
-        if not installation.is_whole(id):
+        if not installation.is_complete(id):
             raise Refusal(f"the earlier version, {id}, is damaged: install it again")
         verify(installation.versions / id)
         verified = use(installation, id, serve)

@@ -75,8 +75,8 @@ def busy(host: str, port: int) -> bool:
 
 def main() -> None:
     """Read the question, answer it."""
-    asked = json.loads(sys.stdin.buffer.readline().decode())
-    prefix = os.path.expanduser(asked["prefix"])  # noqa: PTH111
+    question = json.loads(sys.stdin.buffer.readline().decode())
+    prefix = os.path.expanduser(question["prefix"])  # noqa: PTH111
     library, version = platform.libc_ver()
     answer = {
         "system": platform.system(),
@@ -94,13 +94,13 @@ def main() -> None:
         "systemd": os.path.isdir("/run/systemd/system"),  # noqa: PTH112
         "root": os.geteuid() == 0,
         "sudo": False,
-        "busy": bool(asked["port"]) and busy(asked["host"], asked["port"]),
+        "busy": bool(question["port"]) and busy(question["host"], question["port"]),
         "active": False,
         "limits": "memory" in read("/sys/fs/cgroup/cgroup.controllers").split(),
     }
     answer.update(disk(prefix))
-    answer.update(served(asked["unit"], prefix))
-    if asked["sudo"]:
+    answer.update(served(question["unit"], prefix))
+    if question["sudo"]:
         answer["sudo"] = output("sudo", "-n", "true") is not None
         if not answer["systemd"]:
             answer["systemd"] = output("systemctl", "is-system-running") is not None

@@ -185,7 +185,7 @@ class Installation:
             raise Refusal(f"{id} is not that version")
         return found
 
-    def is_whole(self, id: str) -> bool:
+    def is_complete(self, id: str) -> bool:
         """Whether every file of a version is there and intact."""
         try:
             files = self.manifest(id)["files"]
@@ -290,11 +290,11 @@ class Installation:
     def prune(self, keep: int) -> None:
         """Remove versions until ``keep`` are left: the current, the previous, the latest."""
         by_rank = [self.linked("current"), self.previous(), *self.recent()]
-        staying = [id for id in dict.fromkeys(by_rank) if id][:keep]
-        if self.linked("previous") not in (None, *staying):
+        remaining = [id for id in dict.fromkeys(by_rank) if id][:keep]
+        if self.linked("previous") not in (None, *remaining):
             self.link("previous", None)
         for id in self.ids():
-            if id not in staying:
+            if id not in remaining:
                 self.discard(id)
 
     def discard(self, id: str) -> None:
