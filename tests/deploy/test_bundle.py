@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -68,9 +69,14 @@ def test_a_real_bundle(exported, tmp_path, monkeypatch, capsys, format):
     (target,) = (tmp_path / "out").iterdir()
     assert target.stat().st_size < bundle.LIMITS[format]
     recipe, size = it.manifest["recipe"], it.manifest["installed_bytes"]
+    engine = wheels.required_by(format)[0].replace("==", " ")
     for part in (
         *(str(target), f"{target.stat().st_size / 1e6:.1f} MB", "Python 3.11", "threads 4"),
-        *(f"installed {size / 1e6:.1f} MB", it.engine, f"{format} {recipe} (of 3; "),
+        *(
+            f"installed {size / 1e6:.1f} MB",
+            engine,
+            f"{format} {recipe} (of 3; ",
+        ),
     ):
         assert part in message
     if format == "tflite":
@@ -146,6 +152,13 @@ def test_the_package_in_it_runs_alone(exported, tmp_path):
         env={"ASTERISK_PYTHON": sys.executable, "PATH": "/usr/bin:/bin", "PYTHONPATH": ""},
     )
     assert where.stdout.startswith(str(root))
+
+
+@pytest.mark.parametrize("name", bundle.LAUNCHERS)
+def test_a_launcher_gives_its_command_the_boards_options(name):
+    options = import_module(f"asterisk.cli.{name}").parser().format_help()
+    known = tuple(it for it in ("--threads", "--max-memory") if it in options)
+    assert bundle.LAUNCHERS[name] == (() if name == "bench" else known)
 
 
 def test_its_own_packages_come_first_and_the_benchmarks_before_them(tmp_path):

@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _bundle(arguments: argparse.Namespace) -> None:
     from asterisk.deploy.bundle import choose_artifact, collect, write
+    from asterisk.deploy.wheels import required_by
 
     target = BOARDS[arguments.target]
     with choose_artifact(arguments.artifact, target, arguments.format) as choice:
@@ -46,10 +47,11 @@ def _bundle(arguments: argparse.Namespace) -> None:
         it = bundle.manifest
         path = arguments.out / "{name}-{format}-{recipe}-{board}-py{python}.tar.xz".format(**it)
         size = write(bundle, path)
+    engine = ", ".join(required_by(it["format"])).replace("==", " ")
     limit = "no limit" if it["max_memory"] is None else f"{it['max_memory'] >> 20} MiB at most"
     print(
         f"{path}  {size / 1e6:.1f} MB, installed {it['installed_bytes'] / 1e6:.1f} MB  "
-        f"Python {it['python']}, {bundle.engine}  {it['format']} {it['recipe']} ({choice.why})  "
+        f"Python {it['python']}, {engine}  {it['format']} {it['recipe']} ({choice.why})  "
         f"threads {it['threads']}, memory: {limit}"
     )
 

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import lzma
@@ -45,8 +44,11 @@ NOT_FOR_DEVICES = (
     *("cli/data.py", "cli/deploy.py", "cli/evaluate.py", "cli/export.py", "cli/importing.py"),
     *("cli/teacher.py", "cli/train.py"),
 )
-LAUNCHERS = ("embed", "verify", "search", "dedup", "demo", "serve", "bench")
-WITHOUT_DEFAULTS = ("bench",)  # it measures what its options say
+_THREADS, _BOTH = ("--threads",), ("--threads", "--max-memory")
+LAUNCHERS: dict[str, tuple[str, ...]] = {  # commands, and their options that are the board's
+    **{"embed": _BOTH, "verify": (), "search": (), "dedup": _THREADS, "demo": _THREADS},
+    **{"serve": _BOTH, "bench": ()},  # bench measures what its options say
+}
 OLDEST_TIME = 315_532_800  # 1980, of every entry: the oldest that zip files and FAT can name
 PRESET = 6  # of xz: 9 takes 64 MB of a board to unpack and gains a percent
 
@@ -130,14 +132,6 @@ class Bundle:
     manifest: dict[str, Any]  # bundle.json's contents
     files: dict[str, Path]  # files here by their paths in the bundle
     scratch: Scratch | None = field(default=None, repr=False)  # where these files are
-
-    @property
-    def engine(self) -> str:
-        """The engine's distribution and version."""
-        lines = wheels.required_by(self.manifest["format"])
-        engines = {wheels.canonical(line.partition("==")[0]) for line in lines}
-        packages = self.manifest["packages"].items()
-        return ", ".join(f"{it} {v}" for it, v in packages if wheels.canonical(it) in engines)
 
 
 def collect(artifact: Artifact, board: Board, python: str) -> Bundle:
@@ -230,19 +224,13 @@ def _copy_package(site: Path) -> None:
 def write_launchers(folder: Path, python: str, board: Board) -> None:
     """Write ``python`` and a launcher for each command of this package that devices have."""
     folder.mkdir()
-    launchers = {"python": ""}
-    defaults = {"--threads": board.threads, "--max-memory": board.max_memory}
-    for command in LAUNCHERS:
-        module = f"asterisk.cli.{command}"
-        try:
-            options = importlib.import_module(module).parser()._option_string_actions
-        except ModuleNotFoundError:
-            continue
-        parts = [f" -m {module}"]
-        if command not in WITHOUT_DEFAULTS:
-            parts += [f"{it} {n}" for it, n in defaults.items() if it in options and n is not None]
-        launchers[f"asterisk-{command}"] = " ".join(parts)
     template = Path(__file__).with_name("templates").joinpath("launcher.sh").read_text("utf-8")
+    defaults = {"--threads": board.threads, "--max-memory": board.max_memory}
+    launchers = {"python": ""}
+    for command, options in LAUNCHERS.items():
+        parts = [f" -m asterisk.cli.{command}"]
+        parts += [f"{it} {defaults[it]}" for it in options if defaults[it] is not None]
+        launchers[f"asterisk-{command}"] = " ".join(parts)
     for name, words in launchers.items():
         text = template.replace("@PYTHON@", python).replace("@WORDS@", words)
         (folder / name).write_text(text, "utf-8")

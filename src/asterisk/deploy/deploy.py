@@ -158,10 +158,7 @@ def deploy(
 
 
 def change(request: Request, action: str, on_progress: OnProgress) -> str:
-    """Carry out "rollback" or "remove" and return a line about it; DeployError.
-
-    A rollback has the version before used again; a removal takes all away, the service too.
-    """
+    """Carry out "rollback" or "remove", the service's too; return a line about it; DeployError."""
     machine = _probe(request, on_progress)
     if request.sudo:
         service.refuse_sudo(machine)
@@ -216,13 +213,10 @@ def _session(
     request: Request,
     machine: Machine,
     action: str,
-    manifest: Mapping[str, Any] | None = None,
-    file: BufferedRandom | None = None,
+    manifest: Mapping[str, Any] | None = None,  # of what is to be installed
+    file: BufferedRandom | None = None,  # with it, at its end
 ) -> dict[str, Any]:
-    """Have a session carry out ``action`` there; DeployError where it says that it could not.
-
-    To install, it needs the bundle's ``manifest`` and, at its end, the ``file`` to be sent.
-    """
+    """Have a session carry out ``action`` there; DeployError where it says that it could not."""
     question: dict[str, Any] = {"action": action, "prefix": machine.prefix, "service": None}
     if request.service is not None:
         unit = service.unit(request.service, machine.prefix, manifest) if manifest else ""

@@ -119,11 +119,6 @@ def _download(folder: Path, requirements: Sequence[str], python: str) -> None:
         raise EngineError(f"{what} (is there a package index within reach?): {reason}")
 
 
-def canonical(name: str) -> str:
-    """Return a distribution's name as it is compared (PEP 503)."""
-    return name.lower().replace("_", "-").replace(".", "-")
-
-
 def is_dropped(path: str) -> bool:
     """Whether ``path`` of a wheel is left out; licences always stay, and no file is changed."""
     name = PurePosixPath(path).name.lower()

@@ -44,13 +44,10 @@ PYTHON_VARIABLES = {
 
 
 def verify(root: Path, *, compile: bool = False) -> str:
-    """Have a version embed its golden texts; return what it says, Refusal if it fails.
-
-    ``compile`` lets Python keep the modules that it compiles on the way.
-    """
+    """Have a version embed its golden texts; return what it says, Refusal if it fails."""
     environment = {key: it for key, it in os.environ.items() if key not in PYTHON_VARIABLES}
     environment["PYTHONFAULTHANDLER"] = "1"
-    if compile:
+    if compile:  # Python keeps the modules that it compiles on the way
         environment["PYTHONDONTWRITEBYTECODE"] = ""
     artifact = str(root / "artifact")
     try:

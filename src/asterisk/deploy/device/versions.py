@@ -108,10 +108,7 @@ class Installation:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the prefix alone, made if it is not there, without an interrupted installer's rest.
-
-        Refusal where another installer holds it or it cannot be written.
-        """
+        """Hold the prefix alone, made and tidied where need be; Refusal where that cannot be."""
         self.check()
         new = not self.prefix.is_dir()
         try:
