@@ -20,11 +20,11 @@ MACHINE = "aarch64"
 FORMATS = ("tflite", "onnx", "gguf")  # in order of preference
 PYTHONS = {"3.11": "Raspberry Pi OS Bookworm", "3.13": "Trixie"}
 DEFAULT_PREFIX = "~/.local/share/asterisk"
-LONGEST_PREFIX = 200
 CLOCK_SKEW = 300  # seconds between two clocks that are worth a word
 SPARE_DISK = 16 << 20  # bytes beyond what is installed
 LITTLE_MEMORY = 400 << 20  # bytes, below any board's
-_FOLDER = re.compile(r"~?(?:/[A-Za-z0-9._+][A-Za-z0-9._+-]*)+")
+# At most 200 characters, neither . nor .. among the names.
+_FOLDER = re.compile(r"(?=.{1,200}\Z)~?(/(?!\.\.?(/|\Z))[A-Za-z0-9._+][A-Za-z0-9._+-]*)+")
 _INT8, _SMALLER = ("int8", "int8-emb4", "fp32"), ("int8-emb4", "int8", "fp32")
 _GGUF = ("q8_0", "q6_k", "q4_k_m", "f16", "fp32")
 _RECIPES = {"tflite": _INT8, "onnx": _INT8, "gguf": _GGUF}
@@ -83,8 +83,7 @@ def find(model: str) -> Board | None:
 
 def check_prefix(text: str) -> str:
     """Return ``text`` if it is a plain path, absolute or below ``~/``; UsageError, one line."""
-    parts = text.split("/")
-    if len(text) > LONGEST_PREFIX or not _FOLDER.fullmatch(text) or {".", ".."} & set(parts):
+    if not _FOLDER.fullmatch(text):
         raise UsageError(
             f"{text!r} is no folder to install in: an absolute path, or one that begins with ~/, "
             "of letters, digits and . _ + -"
@@ -165,11 +164,7 @@ def refuse_machine(machine: Machine) -> None:
 
 def refuse_prefix(machine: Machine) -> None:
     """Refuse a folder that a home of an unusual name would give; DeployError, one line."""
-    try:
-        absolute = check_prefix(machine.prefix).startswith("/")
-    except UsageError:
-        absolute = False
-    if not absolute:
+    if not machine.prefix.startswith("/") or not _FOLDER.fullmatch(machine.prefix):
         raise DeployError("its home folder has an unusual name: name another folder with --prefix")
 
 
