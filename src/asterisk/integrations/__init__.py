@@ -47,11 +47,6 @@ class LazyRuntime:
                 self._runtime = load(Path(self.artifact), threads=self.threads)
             return self._runtime
 
-    @property
-    def is_open(self) -> bool:
-        """Whether there is an engine in memory."""
-        return self._runtime is not None
-
     def encode(self, texts: str | Iterable[str], **options: Any) -> npt.NDArray[Any]:
         """Embed as `Runtime.encode` does, with its ``options``."""
         return self.runtime.encode(texts, **options)
