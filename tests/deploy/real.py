@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from asterisk.artifact import open_artifact
 from asterisk.common.errors import EngineError
 from asterisk.deploy import boards, bundle, libraries, wheels
 
@@ -27,7 +28,7 @@ def wheels_of(format, python):
 @cache
 def bundle_of(artifact: Path, board: str = "pi4", python: str = "3.11") -> bundle.Bundle:
     """Return the bundle of an artifact, whose format's wheels are there."""
-    return bundle.collect(artifact, boards.board(board), python)
+    return bundle.collect(open_artifact(artifact), boards.BOARDS[board], python)
 
 
 def libgomp():

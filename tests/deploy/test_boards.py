@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from asterisk.common.errors import UnknownName
 from asterisk.deploy import boards
 from asterisk.exporters import export as exporting
 
@@ -35,16 +34,11 @@ def test_models(model, name):
     assert (found and found.name) == name
 
 
-def test_an_unknown_board():
-    with pytest.raises(UnknownName, match="pi3, pi4, pi5, zero2w"):
-        boards.board("pi6")
-
-
 @pytest.mark.parametrize("board", boards.BOARDS.values(), ids=str)
 def test_what_a_board_prefers_exists(board):
     for format, recipes in board.recipes.items():
         assert set(recipes) == {it.name for it in exporting.find_exporter(format).recipes}
         assert board.because(format)
-    assert set(board.formats) == set(board.recipes) == set(exporting.formats())
+    assert set(boards.FORMATS) == set(board.recipes) == set(exporting.formats())
     assert board.rank("tflite", board.recipes["tflite"][0]) == (0, 0)
     assert board.rank("tflite", "unknown") > board.rank("tflite", board.recipes["tflite"][-1])

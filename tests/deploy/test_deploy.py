@@ -33,6 +33,7 @@ from asterisk.common import ssh as client
 from asterisk.common.errors import ArtifactError, EngineError, UsageError
 from asterisk.common.ssh import parse
 from asterisk.deploy import DeployError, boards, deploy, service
+from asterisk.deploy.device.install import execute
 from deploy import fake
 
 SSH = shutil.which("ssh")
@@ -44,6 +45,10 @@ KILL = """
 n=$(( $(cat "$N" 2>/dev/null || echo 0) + 1 )); echo $n > "$N"
 [ $n = {call} ] || exec $SSH "$@"
 {how}
+"""
+SAYS = """
+n=$(( $(cat "$N" 2>/dev/null || echo 0) + 1 )); echo $n > "$N"
+case $n in 1) exec $SSH "$@" ;; 2) echo '{{}}' ;; *) echo {line} ;; esac
 """
 CUT = 'exec {pump} cut {count} /dev/null $SSH "$@"'
 
@@ -72,6 +77,15 @@ class Way:
             self.made[key] = fake.bundle(self.folder / f"bundle{len(self.made)}", version, **how)
         self.bundle = self.made[key]
         return self.bundle.manifest["id"]
+
+    def installed(self, version="version1"):
+        """Have a version on the device already; return its id."""
+        id = self.use(version)
+        source = self.bundle.files["bin/python"].parents[1]
+        (source / "bundle.json").write_text(json.dumps(self.bundle.manifest))
+        answer = execute(["--prefix", str(self.prefix)], source)
+        assert answer["id"] == id, answer
+        return id
 
     def run(self, *options, address=ADDRESS):
         other = {"--rollback", "--remove"} & set(options)
@@ -163,8 +177,7 @@ def test_a_dry_run_changes_nothing(way, capsys):
 
 @pytest.mark.slow
 def test_back_and_away(way, capsys):
-    first = way.use()
-    assert way.run() == 0
+    first = way.installed()
     second = way.use("version2")
     assert way.run() == 0
     assert way.run("--rollback") == 0
@@ -187,20 +200,16 @@ def one_line(capsys):
 
 
 def test_an_engine_that_dies_there_leaves_the_old_one(way, capsys):
-    old = way.use()
-    assert way.run() == 0
+    old = way.installed()
     way.use("version2", engine="import os, signal; os.kill(os.getpid(), signal.SIGILL)")
-    capsys.readouterr()
     assert way.run() == 8
     assert "onnxruntime 1.31.1 dies of an illegal instruction (SIGILL)" in one_line(capsys)
     way.check(old)
 
 
 def test_an_artifact_that_fails_there_leaves_the_old_one(way, capsys):
-    old = way.use()
-    assert way.run() == 0
+    old = way.installed()
     way.use("version2", golden=False)
-    capsys.readouterr()
     assert way.run() == 8
     message = one_line(capsys)
     assert "verification failed" in message
@@ -211,8 +220,7 @@ def test_an_artifact_that_fails_there_leaves_the_old_one(way, capsys):
 
 @pytest.mark.slow
 def test_one_that_fails_only_in_its_place_is_rolled_back(way, capsys):
-    old = way.use()
-    assert way.run() == 0
+    old = way.installed()
     way.use("version2", extra='case "$1" in */current/*) echo "not here" >&2; exit 6;; esac')
     assert way.run() == 8
     assert "not here" in one_line(capsys)
@@ -222,8 +230,7 @@ def test_one_that_fails_only_in_its_place_is_rolled_back(way, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("offset", [60_000, 1_000_000])
 def test_a_corrupted_push_is_noticed(way, capsys, offset):
-    old = way.use()
-    assert way.run() == 0
+    old = way.installed()
     way.monkeypatch.setattr(fake, "ENGINE", fake.ENGINE + 1)
     new = way.use("version2")
     way.ssh(KILL.format(call=3, how=f'exec {PUMP} flip {offset} /dev/null $SSH "$@"'))
@@ -240,8 +247,7 @@ def test_a_corrupted_push_is_noticed(way, capsys, offset):
 @pytest.mark.slow
 @pytest.mark.parametrize("call", [1, 2, 3])
 def test_a_connection_that_never_comes_about(way, capsys, call):
-    old = way.use()
-    assert way.run() == 0
+    old = way.installed()
     way.use("version2")
     capsys.readouterr()
     way.ssh(KILL.format(call=call, how="echo 'ssh: connect: No route to host' >&2; exit 255"))
@@ -251,7 +257,7 @@ def test_a_connection_that_never_comes_about(way, capsys, call):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [0, 3000, 14_000, 400_000])
+@pytest.mark.parametrize("count", [0, 14_000, 400_000])
 def test_a_connection_cut_while_files_are_sent(way, capsys, count):
     way.use()
     way.ssh(KILL.format(call=3, how=CUT.format(pump=PUMP, count=count)))
@@ -264,8 +270,7 @@ def test_a_connection_cut_while_files_are_sent(way, capsys, count):
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["staged", "in its place"])
 def test_a_connection_cut_while_it_is_installed(way, capsys, when):
-    old = way.use()
-    assert way.run() == 0
+    old = way.installed()
     reached = way.folder / "reached"
     place = "*/current/*" if when == "in its place" else "*/versions/.*"
     slow = f'case "$1" in {place}) touch {reached}; sleep 60;; esac'
@@ -280,8 +285,7 @@ def test_a_connection_cut_while_it_is_installed(way, capsys, when):
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_the_device_as_it_was(way, capsys):
-    old = way.use()
-    assert way.run() == 0
+    old = way.installed()
     reached = way.folder / "reached"
     way.use("version2", extra=f"touch {reached}; sleep 60")
 
@@ -326,7 +330,7 @@ def test_two_at_once(way, capsys):
     assert "another installer is at work" in one_line(capsys)
     go.touch()
     thread.join()
-    assert first in answers[0].line
+    assert first in answers[0][0]
     assert bundle.manifest["id"] == way.current
     way.check(first)
 
@@ -341,8 +345,7 @@ def test_a_full_disk(way, capsys):
         pytest.skip("this system does not let a file system be mounted")
     try:
         way.monkeypatch.setattr(boards, "SPARE_DISK", 1 << 20)
-        old = way.use()
-        assert way.run() == 0
+        old = way.installed()
         (small / "filler").write_bytes(b"x" * (12 << 20))
         other = fake.bundle(way.folder / "other", "version2")
         way.bundle = other
@@ -417,7 +420,7 @@ def test_garbage_for_an_answer(way, capsys, script):
 )
 def test_lies_about_the_installation(way, capsys, line):
     way.use()
-    way.ssh(KILL.format(call=3, how=f"echo {shlex.quote(json.dumps(line))}"))
+    way.ssh(SAYS.format(line=shlex.quote(json.dumps(line))))
     assert way.run() == 8
     assert one_line(capsys).isprintable()
 
@@ -677,4 +680,4 @@ def test_the_benchmark_prepares_the_recipe_that_it_is_asked_for(tmp_path, monkey
 
 
 def test_the_unit_is_in_the_usual_place():
-    assert (service.FOLDER, service.NAME) == ("/etc/systemd/system", "asterisk.service")
+    assert service.PATH == "/etc/systemd/system/asterisk.service"

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asterisk.artifact import GOLDEN_TEXTS, GOLDEN_VECTORS, MANIFEST, sha256
+from asterisk.artifact import GOLDEN_TEXTS, GOLDEN_VECTORS, MANIFEST, open_artifact, sha256
 from asterisk.cli.deploy import main
 from asterisk.deploy import boards, bundle
 from asterisk.deploy import deploy as command
@@ -236,7 +236,7 @@ def test_a_corrupted_push_leaves_the_old_installation(installed, some):
 
 def with_dot_products(artifact, folder):
     """Return an artifact's bundle whose engine is made for newer processors."""
-    it = bundle.collect(artifact, boards.board("pi4"), "3.11")
+    it = bundle.collect(open_artifact(artifact), boards.BOARDS["pi4"], "3.11")
     name = "site/ai_edge_litert/__init__.py"
     path = folder / "engine.py"
     path.write_text(it.files[name].read_text("utf-8") + DOT_PRODUCT, "utf-8")

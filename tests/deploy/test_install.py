@@ -150,11 +150,11 @@ def test_a_damaged_installation_is_made_whole_and_never_reused(bundles, prefix):
     engine.write_bytes(data)
     status, answer, _ = run(bundles["old"], prefix)
     assert (status, answer["ok"]) == (0, True)
-    assert versions.Installation(str(prefix)).is_whole(id_of(bundles["old"]))
+    assert versions.Installation(str(prefix)).is_complete(id_of(bundles["old"]))
     assert set(names(prefix / "versions")) == {id_of(bundles["old"])}
     engine.write_bytes(data)
     run(bundles["new"], prefix)
-    assert versions.Installation(str(prefix)).is_whole(id_of(bundles["new"]))
+    assert versions.Installation(str(prefix)).is_complete(id_of(bundles["new"]))
 
 
 @pytest.mark.parametrize("which", ["bad", "late"])
@@ -293,7 +293,7 @@ def test_only_what_is_missing_has_to_be_beside_the_installer(bundles, prefix, tm
     assert run(part, tmp_path / "another")[2].endswith("nor installed, intact\n")
     # What is damaged is not told as being there.
     (prefix / "current" / "site" / "engine.so").write_bytes(b"")
-    again = install.inventory(versions.Installation(str(prefix)))
+    again = versions.Installation(str(prefix)).inventory()
     assert files["site/engine.so"]["sha256"] not in again["files"]
 
 
@@ -537,8 +537,8 @@ class Steps:
 
 
 def sampled(steps):
-    """Return one step in four of those that copy and sync files, and every later one."""
-    return [step for step in range(1, steps + 1) if step % 4 == 1 or steps - step < 25]
+    """Return one step in nine of those that copy and sync files, and every later one."""
+    return [step for step in range(1, steps + 1) if step % 9 == 1 or steps - step < 25]
 
 
 def steps_of(source, template, folder, *options):
@@ -562,14 +562,13 @@ def template(bundles, tmp_path_factory):
 
 
 def whole(prefix):
-    """Return which version is current, and know that it is whole and runs; None if none is."""
-    place = versions.Installation(str(prefix))
-    place.check()
-    current = place.linked("current")
-    if current is None:
-        return None
-    assert place.is_whole(current)
-    works(prefix)
+    """Return which version is current, and know that ``bin`` has all of it; None if none is."""
+    installation = versions.Installation(str(prefix))
+    installation.check()
+    current = installation.linked("current")
+    if current is not None:
+        assert installation.is_complete(current)
+        assert (prefix / "bin" / "asterisk-verify").is_file()
     return current
 
 
@@ -713,4 +712,4 @@ def test_modules_that_are_joined_share_no_name(name):
     kinds = (ast.FunctionDef, ast.ClassDef, ast.Assign)
     body = [node for node in ast.parse(script(name)).body if isinstance(node, kinds)]
     names = [getattr(node, "name", None) or node.targets[0].id for node in body]
-    assert {it for it in names if names.count(it) > 1} <= {"main", "TYPE_CHECKING"}
+    assert {it for it in names if names.count(it) > 1} <= {"main"}

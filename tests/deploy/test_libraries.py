@@ -62,7 +62,7 @@ def test_what_is_no_library_is_refused(tmp_path, data):
 HEAD = SMALLEST.read_bytes()
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=100, deadline=2000)
 @given(
     st.lists(st.tuples(st.integers(0, 1023), st.binary(min_size=1, max_size=8)), max_size=6),
     st.integers(0, len(HEAD)),
@@ -141,12 +141,12 @@ def test_a_library_that_would_not_load_is_refused(tmp_path, monkeypatch, header,
     found = library(tmp_path, "libit.so", **header)
     monkeypatch.setattr(libraries, "read", lambda path: found)
     with pytest.raises(EngineError, match=reason):
-        libraries.check(libraries.read_all(tmp_path), boards.board("pi4"), "3.11")
+        libraries.check(libraries.read_all(tmp_path), boards.BOARDS["pi4"], "3.11")
 
 
 def test_what_slim_systems_lack_is_to_be_probed_for(tmp_path, monkeypatch):
     needed = ("libc.so.6", "libgomp.so.1", "libit.so")
     found = library(tmp_path, "libit.so", needed=needed, versions={"GLIBC": (2, 38)})
     monkeypatch.setattr(libraries, "read", lambda path: found)
-    asked = libraries.check(libraries.read_all(tmp_path), boards.board("pi5"), "3.13")
+    asked = libraries.check(libraries.read_all(tmp_path), boards.BOARDS["pi5"], "3.13")
     assert asked == libraries.Needs((2, 38), 65536, {"libgomp.so.1": "libgomp1"})

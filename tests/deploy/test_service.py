@@ -48,7 +48,7 @@ case "$1" in
     command=$(sed -n 's/^ExecStart=//p' {units}/"$2")
     setsid $command < /dev/null > /dev/null 2> $log/journal &
     echo $! > $log/pid
-    sleep 0.5
+    sleep 0.2
     alive || {{ echo "Job for $2 failed." >&2; exit 1; }} ;;
 esac
 """
@@ -71,7 +71,7 @@ def way(tmp_path, monkeypatch):
             path.chmod(0o755)
         server.stop()
         server.start(environment={"PATH": f"{tmp_path}/board:{os.environ['PATH']}"})
-        monkeypatch.setattr(service, "FOLDER", str(way.units))
+        monkeypatch.setattr(service, "PATH", str(way.units / service.NAME))
         monkeypatch.setattr(service, "HIDDEN_FOLDERS", ())  # pytest's folders are in one of them
         read, script = boards.read_machine, deploy.script
         monkeypatch.setattr(
@@ -113,8 +113,7 @@ def asked(way, name="systemctl"):
 
 @pytest.mark.slow
 def test_a_service_is_installed_renewed_and_taken_away(way, capsys):
-    way.use("version0")
-    assert way.run() == 0
+    way.installed("version0")
     first = way.use()
     assert way.run("--service", "--port", way.port) == 0
     assert health(way) == "version1"
@@ -145,8 +144,7 @@ def test_a_service_is_installed_renewed_and_taken_away(way, capsys):
     [("unserved", "asterisk-serve: it does not start"), ("unwell00", "/health did not answer")],
 )
 def test_a_server_that_does_not_come_up_gives_way_to_the_old_one(way, capsys, version, message):
-    oldest = way.use("version0")
-    assert way.run() == 0
+    oldest = way.installed("version0")
     first = way.use()
     assert way.run("--service", "--port", way.port) == 0
     (way.units / "asterisk.service").write_text(unit(way) + "# by hand\n")
@@ -166,8 +164,7 @@ def test_a_server_that_does_not_come_up_gives_way_to_the_old_one(way, capsys, ve
 
 @pytest.mark.slow
 def test_a_rollback_whose_server_does_not_come_up_goes_forward_again(way, capsys):
-    bad = way.use("unserved")
-    assert way.run() == 0
+    bad = way.installed("unserved")
     first = way.use()
     assert way.run("--service", "--port", way.port) == 0
     capsys.readouterr()

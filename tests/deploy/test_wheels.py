@@ -9,14 +9,15 @@ from importlib.metadata import distribution
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from asterisk.common.errors import EngineError, UsageError
-from asterisk.deploy import wheels
+from asterisk.deploy import boards, wheels
 from deploy.real import wheels_of
 
 
 def test_requirements_are_pinned_and_follow_the_project():
-    for format in wheels.FORMATS:
+    for format in boards.FORMATS:
         asked = wheels.requirements(format)
         assert all("==" in line for line in asked), asked
         assert asked[0].startswith("numpy==")
@@ -48,7 +49,7 @@ UNUSED = {
 }
 
 
-@pytest.mark.parametrize("format", wheels.FORMATS)
+@pytest.mark.parametrize("format", boards.FORMATS)
 def test_what_devices_need_is_pinned_with_all_that_it_requires(format):
     asked = wheels.requirements(format, "tokenizer.json")
     names = {Requirement(line).name for line in asked}
@@ -56,7 +57,7 @@ def test_what_devices_need_is_pinned_with_all_that_it_requires(format):
         for line in distribution(name).requires or ():
             inner = Requirement(line)
             if inner.marker is None or inner.marker.evaluate({"python_version": "3.11"}):
-                assert wheels.canonical(inner.name) in names | UNUSED, name
+                assert canonicalize_name(inner.name) in names | UNUSED, name
 
 
 @pytest.mark.slow

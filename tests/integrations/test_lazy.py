@@ -19,7 +19,7 @@ def test_opened_once_by_many_threads_and_again_after_close(artifact, monkeypatch
     real = module.load
     monkeypatch.setattr(module, "load", lambda *a, **k: opened.append(a) or real(*a, **k))
     lazy = LazyRuntime(artifact)
-    assert not lazy.is_open
+    assert lazy._runtime is None
     found: list[np.ndarray] = []
     threads = [
         threading.Thread(target=lambda: found.append(lazy.encode("a text"))) for _ in range(6)
@@ -31,7 +31,7 @@ def test_opened_once_by_many_threads_and_again_after_close(artifact, monkeypatch
     assert len(opened) == 1
     assert len(found) == 6
     lazy.close()
-    assert not lazy.is_open
+    assert lazy._runtime is None
     np.testing.assert_array_equal(lazy.encode("a text"), found[0])
     assert len(opened) == 2
     lazy.close()
@@ -42,7 +42,7 @@ def test_pickled_compared_and_hashed_by_path(artifact):
     lazy = LazyRuntime(artifact, 2)
     lazy.encode("a text")
     again = pickle.loads(pickle.dumps(lazy))
-    assert not again.is_open
+    assert again._runtime is None
     assert again == lazy
     assert hash(again) == hash(lazy)
     assert again != LazyRuntime(artifact)
@@ -53,11 +53,11 @@ def test_pickled_compared_and_hashed_by_path(artifact):
 def test_nothing_is_opened_for_nothing(artifact):
     lazy = LazyRuntime(artifact)
     assert lazy.queries([]) == lazy.documents([]) == []
-    assert not lazy.is_open
+    assert lazy._runtime is None
 
 
 def _in_child(lazy, channel):
-    channel.send((lazy.is_open, lazy.encode("a text")))
+    channel.send((lazy._runtime is not None, lazy.encode("a text")))
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from asterisk.cli.common import Parser, run
 from asterisk.common.terminal import report
-from asterisk.deploy.boards import BOARDS, PYTHONS, board
+from asterisk.deploy.boards import BOARDS, PYTHONS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,22 +19,14 @@ def parser() -> argparse.ArgumentParser:
         description="Pack an artifact with all it needs on a 64-bit Raspberry Pi. There: "
         "tar xf FILE && python3 asterisk-bundle/install.py",
     )
-    it.add_argument(
-        "artifact",
-        type=Path,
-        help="artifact, or folder of several, or checkpoint: what suits the board best is taken",
-    )
+    what = "artifact, or folder of several, or checkpoint: what suits the board best is taken"
+    it.add_argument("artifact", type=Path, help=what)
     it.add_argument("--target", required=True, choices=tuple(BOARDS), help="the board")
-    it.add_argument(
-        "--python",
-        default="3.11",
-        choices=tuple(PYTHONS),
-        help="of its system: 3.11 in Bookworm, 3.13 in Trixie (default: %(default)s)",
-    )
+    python = "of its system: 3.11 in Bookworm, 3.13 in Trixie (default: %(default)s)"
+    it.add_argument("--python", default="3.11", choices=tuple(PYTHONS), help=python)
     it.add_argument("--format", help="a format's name; the board's best if left out")
-    it.add_argument(
-        "--out", type=Path, default=Path("bundles"), help="folder of bundles (default: %(default)s)"
-    )
+    folder = "folder of bundles (default: %(default)s)"
+    it.add_argument("--out", type=Path, default=Path("bundles"), help=folder)
     return it
 
 
@@ -44,20 +36,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _bundle(arguments: argparse.Namespace) -> None:
-    from asterisk.deploy import bundle as bundling
+    from asterisk.deploy.bundle import choose_artifact, collect, write
+    from asterisk.deploy.wheels import required_by
 
-    chosen = board(arguments.target)
-    with bundling.choose_artifact(arguments.artifact, chosen, arguments.format) as choice:
+    target = BOARDS[arguments.target]
+    with choose_artifact(arguments.artifact, target, arguments.format) as choice:
         if choice.note:
             report(f"asterisk-bundle: {choice.note}")
-        bundle = bundling.collect(choice.artifact, chosen, arguments.python)
-        target = arguments.out / bundle.file_name
-        size = bundling.write(bundle, target)
-    it = bundle.manifest
+        bundle = collect(choice.artifact, target, arguments.python)
+        it = bundle.manifest
+        path = arguments.out / "{name}-{format}-{recipe}-{board}-py{python}.tar.xz".format(**it)
+        size = write(bundle, path)
+    engine = ", ".join(required_by(it["format"])).replace("==", " ")
     limit = "no limit" if it["max_memory"] is None else f"{it['max_memory'] >> 20} MiB at most"
     print(
-        f"{target}  {size / 1e6:.1f} MB, installed {bundle.installed_bytes / 1e6:.1f} MB  "
-        f"Python {it['python']}, {bundle.engine}  {it['format']} {it['recipe']} ({choice.why})  "
+        f"{path}  {size / 1e6:.1f} MB, installed {it['installed_bytes'] / 1e6:.1f} MB  "
+        f"Python {it['python']}, {engine}  {it['format']} {it['recipe']} ({choice.why})  "
         f"threads {it['threads']}, memory: {limit}"
     )
 

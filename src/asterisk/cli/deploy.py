@@ -10,12 +10,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from asterisk.artifact import open_artifact
 from asterisk.cli.common import Parser, positive, run
 from asterisk.common import terminal
 from asterisk.common.errors import EngineError, UsageError
-from asterisk.common.files import replacing_file
+from asterisk.common.files import replacing_file, shipped_checkpoint
 from asterisk.common.ssh import Address, parse
 from asterisk.deploy import DeployError, boards, service
 from asterisk.deploy.deploy import INSTALL_SECONDS, Request, change, deploy
@@ -31,34 +32,26 @@ def parser() -> argparse.ArgumentParser:
     )
     it.add_argument("address", metavar="ADDRESS", help="ssh://user@host or ssh://user@host:port")
     it.add_argument("artifact", metavar="ARTIFACT", nargs="?", type=Path, help="artifact folder")
-    it.add_argument(
-        "--board", choices=sorted(boards.BOARDS), help="what to treat it as (default: what it is)"
-    )
+    named = "what to treat it as (default: what it is)"
+    it.add_argument("--board", choices=sorted(boards.BOARDS), help=named)
     folders = f"default: {boards.DEFAULT_PREFIX}; with --service {service.DEFAULT_PREFIX}"
     it.add_argument("--prefix", help=f"folder there ({folders})")
     it.add_argument("--dry-run", action="store_true", help="look, and say what would be sent")
     it.add_argument("--rollback", action="store_true", help="go back to the version before")
     it.add_argument("--remove", action="store_true", help="take everything away again")
-    it.add_argument(
-        "--timeout",
-        type=positive,
-        default=INSTALL_SECONDS,
-        help="seconds for sending and installing (default: %(default)s)",
-    )
+    seconds = "seconds for sending and installing (default: %(default)s)"
+    it.add_argument("--timeout", type=positive, default=INSTALL_SECONDS, help=seconds)
     unit = it.add_argument_group("the server, as a service of systemd")
-    unit.add_argument(
-        "--service", action="store_true", help="install and start it; needs sudo without a password"
-    )
+    root = "install and start it; needs sudo without a password"
+    unit.add_argument("--service", action="store_true", help=root)
     unit.add_argument("--host", help="address it listens on (default: 127.0.0.1)")
     unit.add_argument("--port", type=positive, help="port (default: 8080)")
-    unit.add_argument(
-        "--token-file", metavar="PATH", help="file on the device with its bearer token"
-    )
+    what = "file on the device with its bearer token"
+    unit.add_argument("--token-file", metavar="PATH", help=what)
     bench = it.add_argument_group("measuring")
     bench.add_argument("--bench", action="store_true", help="run asterisk-bench there afterwards")
-    bench.add_argument(
-        "--out", type=Path, metavar="JSON", help="default: bench-results/deploy-HOST.json"
-    )
+    out = "default: bench-results/deploy-HOST.json"
+    bench.add_argument("--out", type=Path, metavar="JSON", help=out)
     return it
 
 
@@ -74,10 +67,10 @@ def _deploy(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.bench:
         _refuse_unmeasured(arguments.artifact)
-    deployment = deploy(request, arguments.artifact, terminal.report, dry_run=arguments.dry_run)
-    print(deployment.line, flush=True)
+    line, prefix = deploy(request, arguments.artifact, terminal.report, dry_run=arguments.dry_run)
+    print(line, flush=True)
     if arguments.bench and not arguments.dry_run:
-        return _measure(request.address, deployment.prefix, arguments.artifact, arguments.out)
+        return _measure(request.address, prefix, arguments.artifact, arguments.out)
     return 0
 
 
@@ -99,18 +92,13 @@ def _request(arguments: argparse.Namespace) -> Request:
     prefix = boards.check_prefix(default if arguments.prefix is None else arguments.prefix)
     if arguments.service:
         service.check_service_prefix(prefix)
-    return Request(
-        parse(arguments.address),
-        prefix,
-        boards.board(arguments.board) if arguments.board else None,
-        service.Service(**given) if arguments.service else None,
-        arguments.timeout,
-    )
+    board = boards.BOARDS[arguments.board] if arguments.board else None
+    unit = service.Service(**given) if arguments.service else None
+    return Request(parse(arguments.address), prefix, board, unit, arguments.timeout)
 
 
 def _refuse_unmeasured(folder: Path) -> None:
     """Refuse an artifact that the benchmark would not measure; UsageError, one line."""
-    from asterisk.common.files import shipped_checkpoint
     from asterisk.exporters.export import find_exporter
     from asterisk.model.checkpoint import load
 
@@ -123,11 +111,8 @@ def _refuse_unmeasured(folder: Path) -> None:
 
 def _measure(address: Address, prefix: str, folder: Path, out: Path | None) -> int:
     """Measure the artifact by what was deployed, write the report and return an exit status."""
-    from asterisk.bench import plan
-    from asterisk.bench.runner import Request as Measurement
-    from asterisk.bench.runner import bench
+    from asterisk.bench import plan, runner
     from asterisk.bench.targets import Ssh
-    from asterisk.common.files import shipped_checkpoint
     from asterisk.model.checkpoint import load
 
     host = re.sub(r"[^A-Za-z0-9._-]", "-", address.host)
@@ -139,20 +124,12 @@ def _measure(address: Address, prefix: str, folder: Path, out: Path | None) -> i
         name = f"{load(checkpoint).name}-{manifest.format}-{manifest.recipe}"
         shutil.copytree(folder, Path(work, name))
         terminal.report(f"measure on {board}")
-        measurement = Measurement(
-            runtimes=(manifest.format,),
-            peers=(),
-            checkpoint=checkpoint,
-            artifacts=Path(work),
-            work=Path(work, "peers"),
-            threads=(1, 2),
-            effort=plan.QUICK,
-            seed=random.SystemRandom().randrange(1 << 32),
-            timeout=180,
-            targets=(board,),
-            recipes={manifest.format: manifest.recipe},
-        )
-        report = bench(measurement, terminal.report)
+        folders = (checkpoint, Path(work), Path(work, "peers"))
+        seed = random.SystemRandom().randrange(1 << 32)
+        how: dict[str, Any] = {"seed": seed, "timeout": 180, "targets": (board,)}
+        how["recipes"] = {manifest.format: manifest.recipe}
+        request = runner.Request((manifest.format,), (), *folders, (1, 2), plan.QUICK, **how)
+        report = runner.bench(request, terminal.report)
     if not report.rows:
         raise DeployError(f"{address}: nothing could be measured: {'; '.join(report.failures)}")
     with replacing_file(target) as staging:
@@ -160,8 +137,9 @@ def _measure(address: Address, prefix: str, folder: Path, out: Path | None) -> i
     for line in report.failures:
         terminal.report(f"failed: {line}")
     print(target, flush=True)
-    interrupted = report.settings.get("interrupted")
-    return 130 if interrupted else EngineError.status if report.failures else 0
+    if report.settings.get("interrupted"):
+        return 130
+    return EngineError.status if report.failures else 0
 
 
 if __name__ == "__main__":

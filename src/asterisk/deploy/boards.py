@@ -10,20 +10,21 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Any, get_type_hints
 
-from asterisk.common.errors import UnknownName, UsageError
+from asterisk.common.errors import UsageError
 from asterisk.deploy import DeployError
 
 MACHINE = "aarch64"
+FORMATS = ("tflite", "onnx", "gguf")  # in order of preference
 PYTHONS = {"3.11": "Raspberry Pi OS Bookworm", "3.13": "Trixie"}
 DEFAULT_PREFIX = "~/.local/share/asterisk"
-LONGEST_PREFIX = 200
 CLOCK_SKEW = 300  # seconds between two clocks that are worth a word
 SPARE_DISK = 16 << 20  # bytes beyond what is installed
 LITTLE_MEMORY = 400 << 20  # bytes, below any board's
-_FOLDER = re.compile(r"~?(?:/[A-Za-z0-9._+][A-Za-z0-9._+-]*)+")
+# At most 200 characters, neither . nor .. among the names.
+_FOLDER = re.compile(r"(?=.{1,200}\Z)~?(/(?!\.\.?(/|\Z))[A-Za-z0-9._+][A-Za-z0-9._+-]*)+")
 _INT8, _SMALLER = ("int8", "int8-emb4", "fp32"), ("int8-emb4", "int8", "fp32")
 _GGUF = ("q8_0", "q6_k", "q4_k_m", "f16", "fp32")
 _RECIPES = {"tflite": _INT8, "onnx": _INT8, "gguf": _GGUF}
@@ -39,43 +40,33 @@ _OTHER_FORMATS = {
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """A board: ``page_size`` in bytes of its usual kernel; ``why`` the first recipe comes first.
-
-    ``threads`` texts are embedded at once by default, ``max_memory`` bytes at most are taken (None:
-    no limit). ``formats`` stand in order of preference, and so do each format's ``recipes``.
-    """
+    """A board, and which artifacts suit it best."""
 
     name: str
     title: str
-    page_size: int
-    threads: int
-    max_memory: int | None
-    why: str
-    formats: tuple[str, ...] = ("tflite", "onnx", "gguf")
-    recipes: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _RECIPES)
+    threads: int  # texts that are embedded at once by default
+    max_memory: int | None  # bytes that are taken at most; None: no limit
+    why: str  # the first recipe comes first
+    recipes: Mapping[str, tuple[str, ...]]  # best first
 
     def because(self, format: str) -> str:
         """Return in a few words why the first recipe of ``format`` comes first."""
-        if self.recipes.get(format) == _RECIPES.get(format) and format in _OTHER_FORMATS:
-            return _OTHER_FORMATS[format]
+        if self.recipes.get(format) == _RECIPES.get(format):
+            return _OTHER_FORMATS.get(format, self.why)
         return self.why
 
     def rank(self, format: str, recipe: str) -> tuple[int, int]:
         """Return how well a recipe of a format suits: less is better; unknown names come last."""
         recipes = self.recipes.get(format, ())
-        return (
-            self.formats.index(format) if format in self.formats else len(self.formats),
-            recipes.index(recipe) if recipe in recipes else len(recipes),
-        )
+        return [*FORMATS, format].index(format), [*recipes, recipe].index(recipe)
 
 
-_ALL = (
-    Board("pi3", "Raspberry Pi 3", 4096, 4, None, _NO_DOTPROD),
-    Board("pi4", "Raspberry Pi 4", 4096, 4, None, _NO_DOTPROD),
-    Board("pi5", "Raspberry Pi 5", 16384, 4, None, _DOTPROD),
-    Board("zero2w", "Raspberry Pi Zero 2 W", 4096, 2, 128 << 20, _SCARCE, recipes=_SMALL),
-)
-BOARDS: Mapping[str, Board] = {board.name: board for board in _ALL}
+BOARDS: Mapping[str, Board] = {
+    "pi3": Board("pi3", "Raspberry Pi 3", 4, None, _NO_DOTPROD, _RECIPES),
+    "pi4": Board("pi4", "Raspberry Pi 4", 4, None, _NO_DOTPROD, _RECIPES),
+    "pi5": Board("pi5", "Raspberry Pi 5", 4, None, _DOTPROD, _RECIPES),
+    "zero2w": Board("zero2w", "Raspberry Pi Zero 2 W", 2, 128 << 20, _SCARCE, _SMALL),
+}
 _MODELS = (  # the first that matches: a 3A+ is a Zero 2 W in all that counts here
     (r"Raspberry Pi Zero 2\b|Raspberry Pi 3 Model A\b", "zero2w"),
     (r"Raspberry Pi (3|Compute Module 3)\b", "pi3"),
@@ -84,26 +75,15 @@ _MODELS = (  # the first that matches: a 3A+ is a Zero 2 W in all that counts he
 )
 
 
-def board(name: str) -> Board:
-    """Return the board called ``name``; UnknownName if there is none."""
-    if name not in BOARDS:
-        raise UnknownName(f"no board named {name!r}; there are: {', '.join(BOARDS)}")
-    return BOARDS[name]
-
-
 def find(model: str) -> Board | None:
     """Return the board of a ``/proc/device-tree/model`` text; None if it is none of them."""
     text = model.strip("\0 \n")
-    for pattern, name in _MODELS:
-        if re.match(pattern, text):
-            return BOARDS[name]
-    return None
+    return next((BOARDS[name] for pattern, name in _MODELS if re.match(pattern, text)), None)
 
 
 def check_prefix(text: str) -> str:
     """Return ``text`` if it is a plain path, absolute or below ``~/``; UsageError, one line."""
-    parts = text.split("/")
-    if len(text) > LONGEST_PREFIX or not _FOLDER.fullmatch(text) or {".", ".."} & set(parts):
+    if not _FOLDER.fullmatch(text):
         raise UsageError(
             f"{text!r} is no folder to install in: an absolute path, or one that begins with ~/, "
             "of letters, digits and . _ + -"
@@ -113,11 +93,7 @@ def check_prefix(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the probe says of a machine; sizes in bytes, ``clock`` in seconds since 1970.
-
-    ``unit`` is the prefix from which a unit of ours serves, at ``unit_port``, and ``serves``
-    whether that is ``prefix``; ``limits`` whether the kernel bounds the memory of services.
-    """
+    """What the probe says of a machine; sizes in bytes."""
 
     system: str
     machine: str
@@ -128,7 +104,6 @@ class Machine:
     bits: int
     page_size: int
     memory: int
-    cores: int
     free: int
     root: bool
     sudo: bool
@@ -136,52 +111,35 @@ class Machine:
     writable: bool
     busy: bool
     active: bool
-    limits: bool
-    unit: str
+    limits: bool  # the kernel bounds the memory of services
+    unit: str  # the prefix from which a unit of ours serves
     unit_port: int
-    serves: bool
-    python: tuple[int, ...]
-    features: tuple[str, ...]
-    clock: float
-
-    @property
-    def python_version(self) -> str:
-        """Its Python, such as 3.11."""
-        return ".".join(map(str, self.python))
+    serves: bool  # that prefix is this one
+    python: str  # such as 3.11
+    dotprod: bool  # its processor has these instructions
+    clock: float  # seconds since 1970
 
     def __str__(self) -> str:
         name = self.model or f"no Raspberry Pi ({self.machine})"
         return (
-            f"{name}, {self.bits} bits, Python {self.python_version}, "
+            f"{name}, {self.bits} bits, Python {self.python}, "
             f"glibc {self.glibc or 'none'}, {self.memory >> 20} MiB of memory, "
             f"{self.free >> 20} MiB free, pages of {self.page_size >> 10} KiB"
         )
 
 
-_FIELDS = {
-    name: list if get_origin(kind) is tuple else (int, float) if kind is float else kind
-    for name, kind in get_type_hints(Machine).items()
-}
+_FIELDS = get_type_hints(Machine)
 
 
 def read_machine(answer: Mapping[str, Any]) -> Machine:
     """Check the probe's answer; DeployError unless every field is there and can be used."""
     sound = answer.keys() == _FIELDS.keys() and all(
-        isinstance(answer[name], kind) and (kind is bool or not isinstance(answer[name], bool))
+        type(answer[name]) is kind and (kind is not int or 0 <= answer[name] < 1 << 60)
         for name, kind in _FIELDS.items()
     )
-    sound = (
-        sound
-        and all(isinstance(part, int) and 0 <= part < 1000 for part in answer["python"])
-        and len(answer["python"]) == 2
-        and all(isinstance(name, str) for name in answer["features"])
-        and all(0 <= answer[name] < 1 << 60 for name, kind in _FIELDS.items() if kind is int)
-        and math.isfinite(answer["clock"])
-    )
-    if not sound:
+    if not sound or not math.isfinite(answer["clock"]):
         raise DeployError("the probe's answer makes no sense")
-    lists = {name: tuple(answer[name]) for name in ("python", "features")}
-    return Machine(**{**answer, **lists})
+    return Machine(**answer)
 
 
 def refuse_machine(machine: Machine) -> None:
@@ -195,8 +153,8 @@ def refuse_machine(machine: Machine) -> None:
         )
     if machine.machine != MACHINE:
         raise DeployError(f"a {machine.machine} machine: bundles are for {MACHINE}")
-    if machine.python_version not in PYTHONS or machine.implementation != "CPython":
-        python = f"{machine.implementation} {machine.python_version}"
+    if machine.python not in PYTHONS or machine.implementation != "CPython":
+        python = f"{machine.implementation} {machine.python}"
         supported = " and ".join(f"{version} ({system})" for version, system in PYTHONS.items())
         raise DeployError(f"{python} there: bundles are for {supported}")
     if not machine.glibc:
@@ -206,11 +164,7 @@ def refuse_machine(machine: Machine) -> None:
 
 def refuse_prefix(machine: Machine) -> None:
     """Refuse a folder that a home of an unusual name would give; DeployError, one line."""
-    try:
-        absolute = check_prefix(machine.prefix).startswith("/")
-    except UsageError:
-        absolute = False
-    if not absolute:
+    if not machine.prefix.startswith("/") or not _FOLDER.fullmatch(machine.prefix):
         raise DeployError("its home folder has an unusual name: name another folder with --prefix")
 
 
@@ -242,8 +196,9 @@ def choose_board(machine: Machine, wanted: Board | None) -> tuple[Board, list[st
     """Return what the machine is treated as, and what should be said about that."""
     found = find(machine.model)
     notes = []
-    small, fast = machine.memory < 700 << 20, "asimddp" in machine.features
-    chosen = wanted or found or board("zero2w" if small else "pi5" if fast else "pi4")
+    small = machine.memory < 700 << 20
+    alike = "zero2w" if small else "pi5" if machine.dotprod else "pi4"
+    chosen = wanted or found or BOARDS[alike]
     if found is None:
         notes.append(f"no known Raspberry Pi, treated as a {chosen.title}; --board names another")
     elif found != chosen:

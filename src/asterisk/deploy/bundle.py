@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import lzma
@@ -25,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import asterisk
 from asterisk.artifact import MANIFEST as ARTIFACT_MANIFEST
@@ -35,60 +34,43 @@ from asterisk.common.errors import ArtifactError, OutputError, UsageError
 from asterisk.common.files import replacing_file
 from asterisk.common.terminal import report
 from asterisk.deploy import libraries, wheels
-from asterisk.deploy.boards import MACHINE, Board
+from asterisk.deploy.boards import FORMATS, MACHINE, Board
 from asterisk.deploy.device import script
-from asterisk.deploy.device.manifest import MANIFEST, SCHEMA, check_manifest, identity
+from asterisk.deploy.device.manifest import MANIFEST, MODES, SCHEMA, TOP, check_manifest, identity
 
-TOP = "asterisk-bundle"
 LIMITS = {"tflite": 35_000_000, "onnx": 40_000_000, "gguf": 60_000_000}  # bytes of an archive
-NOT_FOR_DEVICES = ("training", "exporters", "apps/classify", "deploy")
-COMMANDS_NOT_FOR_DEVICES = (
-    *("bundle", "classify", "data", "deploy", "evaluate", "export", "importing", "teacher"),
-    "train",
+NOT_FOR_DEVICES = (
+    *("training/", "exporters/", "apps/classify/", "deploy/", "cli/bundle.py", "cli/classify.py"),
+    *("cli/data.py", "cli/deploy.py", "cli/evaluate.py", "cli/export.py", "cli/importing.py"),
+    *("cli/teacher.py", "cli/train.py"),
 )
-LAUNCHERS = ("embed", "verify", "search", "dedup", "demo", "serve", "bench")
-WITHOUT_DEFAULTS = ("bench",)  # it measures what its options say
-LAUNCHER = """#!/bin/sh
-# Made by asterisk-bundle. ASTERISK_PYTHON names another interpreter of Python {python}, and what is
-# to be found before the bundle's own packages stands in ASTERISK_PYTHONPATH.
-here=$(dirname -- "$(readlink -f -- "$0")")
-here=${{here%/bin}}
-first="${{ASTERISK_PYTHONPATH:+$ASTERISK_PYTHONPATH:}}$here/site"
-export PYTHONPATH="$first${{PYTHONPATH:+:$PYTHONPATH}}"
-# What is installed stays as it was verified.
-export PYTHONDONTWRITEBYTECODE="${{PYTHONDONTWRITEBYTECODE-1}}"
-if [ -d "$here/lib" ]; then
-  export LD_LIBRARY_PATH="$here/lib${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"
-fi
-python=${{ASTERISK_PYTHON:-$(command -v python{python} || command -v python3 || echo python3)}}
-exec "$python" -P -s{words} "$@"
-"""
+_THREADS, _BOTH = ("--threads",), ("--threads", "--max-memory")
+LAUNCHERS: dict[str, tuple[str, ...]] = {  # commands, and their options that are the board's
+    **{"embed": _BOTH, "verify": (), "search": (), "dedup": _THREADS, "demo": _THREADS},
+    **{"serve": _BOTH, "bench": ()},  # bench measures what its options say
+}
 OLDEST_TIME = 315_532_800  # 1980, of every entry: the oldest that zip files and FAT can name
 PRESET = 6  # of xz: 9 takes 64 MB of a board to unpack and gains a percent
 
 
-# --- the artifact ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The artifact, why it is this one, and what else there is to say (or nothing)."""
+class Choice(NamedTuple):
+    """An artifact for a board."""
 
     artifact: Artifact
-    why: str
-    note: str = ""
+    why: str  # it is this one
+    note: str = ""  # what else there is to say
 
 
 @contextmanager
 def choose_artifact(path: Path, board: Board, format: str | None = None) -> Iterator[Choice]:
     """Give the artifact for ``board``: ``path`` is one, holds several, or is a checkpoint.
 
-    ``format`` narrows the choice. A checkpoint's export is there inside of the ``with`` only.
-    UsageError where the choice is not clear, ArtifactError where there is nothing to choose from.
+    A checkpoint's export is there inside of the ``with`` only. UsageError where the choice is not
+    clear, ArtifactError where there is nothing to choose from.
     """
-    if format is not None and format not in board.formats:
-        raise UsageError(f"no format named {format!r}; there are: {', '.join(board.formats)}")
-    from asterisk.model.checkpoint import is_checkpoint
+    if format is not None and format not in FORMATS:
+        raise UsageError(f"no format named {format!r}; there are: {', '.join(FORMATS)}")
+    from asterisk.model.checkpoint import is_checkpoint, load
 
     if is_artifact(path):
         artifact = open_artifact(path)
@@ -97,8 +79,8 @@ def choose_artifact(path: Path, board: Board, format: str | None = None) -> Iter
         yield Choice(artifact, "as given", better_recipe(artifact, board))
     elif is_checkpoint(path):
         export = plugins.require("asterisk.exporters.export", "export").export
-        checkpoint = plugins.require("asterisk.model.checkpoint", "export").load(path)
-        format = format or board.formats[0]
+        checkpoint = load(path)
+        format = format or FORMATS[0]
         recipe = board.recipes[format][0]
         with tempfile.TemporaryDirectory(prefix="asterisk-export-") as out:
             folder = Path(out) / f"{checkpoint.name}-{format}-{recipe}"
@@ -135,9 +117,6 @@ def _best_artifact(path: Path, board: Board, format: str | None) -> Choice:
     return Choice(best, why if note else f"{why}; {board.because(best.manifest.format)}", note)
 
 
-# --- what is in a bundle -----------------------------------------------------------------------
-
-
 class Scratch:
     """A folder that is removed with this object."""
 
@@ -148,45 +127,20 @@ class Scratch:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """``manifest`` is bundle.json's contents; ``files`` maps a path in the bundle to a file here.
+    """What is to be on the device, but for bundle.json and install.py."""
 
-    Every path of ``manifest["files"]`` is in ``files``; bundle.json and install.py are in neither.
-    The files are there for as long as ``scratch`` is.
-    """
-
-    manifest: dict[str, Any]
-    files: dict[str, Path]
-    scratch: Scratch | None = field(default=None, repr=False)
-
-    @property
-    def installed_bytes(self) -> int:
-        """Bytes of all files on the device."""
-        return int(self.manifest["installed_bytes"])
-
-    @property
-    def engine(self) -> str:
-        """The engine's distribution and version."""
-        engines = {
-            wheels.canonical(line.partition("==")[0])
-            for line in wheels.required_by(self.manifest["format"])
-        }
-        packages = self.manifest["packages"].items()
-        return ", ".join(f"{it} {v}" for it, v in packages if wheels.canonical(it) in engines)
-
-    @property
-    def file_name(self) -> str:
-        """The archive's default name."""
-        return "{name}-{format}-{recipe}-{board}-py{python}.tar.xz".format(**self.manifest)
+    manifest: dict[str, Any]  # bundle.json's contents
+    files: dict[str, Path]  # files here by their paths in the bundle
+    scratch: Scratch | None = field(default=None, repr=False)  # where these files are
 
 
-def collect(artifact: Artifact | Path, board: Board, python: str) -> Bundle:
-    """Gather everything for ``board`` and its Python ("3.11" or "3.13"), wheels downloaded once.
+def collect(artifact: Artifact, board: Board, python: str) -> Bundle:
+    """Gather everything for ``board`` and its Python, "3.11" or "3.13".
 
     ArtifactError for what cannot be trusted, EngineError where the wheels cannot be had or a
     library would not run on the board.
     """
-    source = open_artifact(artifact) if isinstance(artifact, Path) else artifact
-    needed = wheels.requirements(source.manifest.format, source.manifest.tokenizer)
+    needed = wheels.requirements(artifact.manifest.format, artifact.manifest.tokenizer)
     found = wheels.wheels(needed, python)
     scratch = Scratch()
     root = scratch.folder
@@ -199,7 +153,7 @@ def collect(artifact: Artifact | Path, board: Board, python: str) -> Bundle:
             shutil.copyfile(artifact.folder / name, folder / name)
         return artifact.manifest
 
-    model = with_artifact(source.folder, copy)
+    model = with_artifact(artifact.folder, copy)
     site = root / "site"
     packages = dict(wheels.unpack(wheel, site) for wheel in found)
     _copy_package(site)
@@ -210,13 +164,9 @@ def collect(artifact: Artifact | Path, board: Board, python: str) -> Bundle:
         (root / "lib").mkdir()
         for name, path in (libraries.libgomp() or {}).items():
             shutil.copyfile(path, root / "lib" / name)
-        natives.update(libraries.read_all(root / "lib"))
-        needs = libraries.check(natives, board, python)
-    files = {
-        path.relative_to(root).as_posix(): path
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
+        needs = libraries.check(natives | libraries.read_all(root / "lib"), board, python)
+    paths = [path for path in sorted(root.rglob("*")) if path.is_file()]
+    files = {path.relative_to(root).as_posix(): path for path in paths}
     entries = {
         name: {
             "sha256": sha256(path),
@@ -251,48 +201,40 @@ def _copy_package(site: Path) -> None:
     """Copy the part of this package that devices run, described as pip would have described it."""
     source = Path(asterisk.__file__).parent
     for path in sorted(source.rglob("*")):
-        inner = path.relative_to(source)
-        if inner.parts[0] == "cli":
-            skipped = inner.stem in COMMANDS_NOT_FOR_DEVICES
-        else:
-            skipped = inner.as_posix().startswith(tuple(f"{it}/" for it in NOT_FOR_DEVICES))
-        if path.is_file() and "__pycache__" not in inner.parts and not skipped:
+        inner = path.relative_to(source).as_posix()
+        skipped = inner.startswith(NOT_FOR_DEVICES) or path.parent.name == "__pycache__"
+        if path.is_file() and not skipped:
             target = site / "asterisk" / inner
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
     name, version = wheels.PROJECT, asterisk.__version__
     metadata = site / f"{name.replace('-', '_')}-{version}.dist-info"
     (metadata / "licenses").mkdir(parents=True)
-    text = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n"
-    (metadata / "METADATA").write_text(text, "utf-8")
-    (metadata / "entry_points.txt").write_text(wheels.entry_points(), "utf-8")
-    for file_name, text in wheels.licences():
-        (metadata / "licenses" / file_name).write_text(text, "utf-8")
+    texts = {
+        "METADATA": f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n",
+        "entry_points.txt": wheels.entry_points(),
+    }
+    for licence in ("licenses/LICENSE", "licenses/THIRD_PARTY_NOTICES.md"):
+        texts[licence] = wheels.project().read_text(licence) or ""
+    for inner, text in texts.items():
+        if text:
+            (metadata / inner).write_text(text, "utf-8")
 
 
 def write_launchers(folder: Path, python: str, board: Board) -> None:
     """Write ``python`` and a launcher for each command of this package that devices have."""
     folder.mkdir()
+    template = Path(__file__).with_name("templates").joinpath("launcher.sh").read_text("utf-8")
+    defaults = {"--threads": board.threads, "--max-memory": board.max_memory}
     launchers = {"python": ""}
-    for command in LAUNCHERS:
-        module = f"asterisk.cli.{command}"
-        try:
-            options = importlib.import_module(module).parser()._option_string_actions
-        except ModuleNotFoundError:
-            continue
-        words = f" -m {module}"
-        if command not in WITHOUT_DEFAULTS:
-            if "--threads" in options:
-                words += f" --threads {board.threads}"
-            if "--max-memory" in options and board.max_memory is not None:
-                words += f" --max-memory {board.max_memory}"
-        launchers[f"asterisk-{command}"] = words
+    for command, options in LAUNCHERS.items():
+        parts = [f" -m asterisk.cli.{command}"]
+        parts += [f"{it} {defaults[it]}" for it in options if defaults[it] is not None]
+        launchers[f"asterisk-{command}"] = " ".join(parts)
     for name, words in launchers.items():
-        (folder / name).write_text(LAUNCHER.format(python=python, words=words), "utf-8")
+        text = template.replace("@PYTHON@", python).replace("@WORDS@", words)
+        (folder / name).write_text(text, "utf-8")
         (folder / name).chmod(0o755)
-
-
-# --- the archive -------------------------------------------------------------------------------
 
 
 def write(bundle: Bundle, target: Path, preset: int = PRESET) -> int:
@@ -301,7 +243,7 @@ def write(bundle: Bundle, target: Path, preset: int = PRESET) -> int:
     OutputError where it is over the format's limit or cannot be written; nothing is left then.
     ArtifactError where a file has changed since it was collected.
     """
-    limit = LIMITS.get(bundle.manifest["format"])
+    limit = LIMITS[bundle.manifest["format"]]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as failure:
@@ -310,24 +252,18 @@ def write(bundle: Bundle, target: Path, preset: int = PRESET) -> int:
         with lzma.open(path, "wb", preset=preset) as stream:
             write_parts(bundle, bundle.files, stream)
         size = path.stat().st_size
-        if limit is not None and size > limit:
-            raise OutputError(
-                f"{target} would have {size / 1e6:.1f} MB, over the {limit / 1e6:.0f} MB of a "
-                f"{bundle.manifest['format']} bundle"
-            )
+        if size > limit:
+            most = f"the {limit / 1e6:.0f} MB of a {bundle.manifest['format']} bundle"
+            raise OutputError(f"{target} would have {size / 1e6:.1f} MB, over {most}")
     return size
 
 
 def write_parts(bundle: Bundle, names: Iterable[str], stream: IO[bytes]) -> None:
-    """Write a plain tar of install.py, bundle.json and the files ``names``, under `TOP`.
+    """Write a plain tar of install.py, bundle.json and the files ``names``; errors as `write`."""
 
-    ArtifactError where a file has changed since it was collected.
-    """
-
-    def add(name: str, size: int, file: IO[bytes], *, executable: bool = False) -> None:
+    def add(name: str, size: int, file: IO[bytes], mode: int = 0o644) -> None:
         info = tarfile.TarInfo(f"{TOP}/{name}")
-        info.size, info.mtime = size, OLDEST_TIME
-        info.mode = 0o755 if executable else 0o644
+        info.size, info.mtime, info.mode = size, OLDEST_TIME, mode
         tar.addfile(info, file)
 
     def by_kind(name: str) -> tuple[str, str, str]:
@@ -336,18 +272,12 @@ def write_parts(bundle: Bundle, names: Iterable[str], stream: IO[bytes]) -> None
         return top, Path(name).suffix, rest
 
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-        installer = script("install").encode()
-        add("install.py", len(installer), io.BytesIO(installer))
-        manifest = to_json(bundle.manifest)
-        add(MANIFEST, len(manifest), io.BytesIO(manifest))
+        manifest = json.dumps(bundle.manifest, indent=1, sort_keys=True) + "\n"
+        for name, text in (("install.py", script("install")), (MANIFEST, manifest)):
+            add(name, len(text.encode()), io.BytesIO(text.encode()))
         for name in sorted(names, key=by_kind):
             entry, path = bundle.manifest["files"][name], bundle.files[name]
             if sha256(path) != entry["sha256"]:
                 raise ArtifactError(f"{name} has changed while it was bundled")
             with path.open("rb") as file:
-                add(name, entry["size"], file, executable=entry["executable"])
-
-
-def to_json(manifest: dict[str, Any]) -> bytes:
-    """Return a bundle.json's text, the same for the same contents."""
-    return json.dumps(manifest, indent=1, sort_keys=True).encode("utf-8") + b"\n"
+                add(name, entry["size"], file, MODES[entry["executable"]])

@@ -1,9 +1,8 @@
 """An artifact's way to a device: look, refuse early, send what is missing, install, verify.
 
-What is done there is done by scripts of this package, which are sent over the system's ssh and run
-by the device's Python; nothing of them stays. All that changes something happens in one session
-that undoes what it began when the connection ends (`asterisk.deploy.device.session`), so that at
-every step the old installation stays.
+Scripts of this package are sent over the system's ssh and run by the device's Python; nothing of
+them stays. All that changes something happens in one session that undoes what it began when the
+connection ends (`asterisk.deploy.device.session`).
 """
 
 from __future__ import annotations
@@ -27,14 +26,13 @@ from asterisk.deploy import DeployError, boards, service
 from asterisk.deploy.boards import Board, Machine
 from asterisk.deploy.bundle import better_recipe, collect, write_parts
 from asterisk.deploy.device import script
+from asterisk.deploy.device.manifest import ID, SHA256
 
 INSTALL_SECONDS = 1800
 SHORT_SECONDS = 60
 LONGEST_ANSWER = 8 << 20
 SUDO = ("sudo", "-n", "--")
 _READ = "import sys; exec(compile(sys.stdin.buffer.read({}), 'asterisk', 'exec'))"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_ID = re.compile(r"[0-9a-f]{16}|")
 OnProgress = Callable[[str], None]
 
 
@@ -42,33 +40,25 @@ class ConnectionLost(DeployError):
     """The connection failed, so that nobody knows what became of the last request."""
 
 
-# --- scripts over ssh --------------------------------------------------------------------------
-
-
 def ask(
     address: Address,
     text: str,
     request: Mapping[str, Any],
-    *,
+    *arguments: str,
     sudo: bool = False,
     follow: IO[bytes] | None = None,
     timeout: float = SHORT_SECONDS,
 ) -> dict[str, Any]:
     """Run the script ``text`` there with ``request``, and then ``follow``, as its input.
 
-    Returns the object in the last line that it prints. DeployError for anything else, at the latest
-    after ``timeout`` seconds.
+    Returns the object in the last line that it prints; DeployError without one.
     """
     source = text.encode()
-    words = [*(SUDO if sudo else ()), "python3", "-I", "-c", _READ.format(len(source))]
+    words = [*(SUDO if sudo else ()), "python3", "-I", "-c", _READ.format(len(source)), *arguments]
     data = source + json.dumps(request).encode() + b"\n"
-    return parse_answer(address, run(address, words, data=data, follow=follow, timeout=timeout))
-
-
-def run(address: Address, words: list[str], **options: Any) -> bytes:
-    """Run ``words`` there as `asterisk.common.ssh.run` does; DeployError with advice."""
+    how: dict[str, Any] = {"data": data, "follow": follow, "timeout": timeout}
     try:
-        return client.run(address, words, **{"limit": LONGEST_ANSWER, **options})
+        out = client.run(address, words, limit=LONGEST_ANSWER, **how)
     except client.Disconnected as failure:
         reason = str(failure)
         user = f"{address.user}@{address.host}" if address.user else address.host
@@ -87,14 +77,14 @@ def run(address: Address, words: list[str], **options: Any) -> bytes:
         if re.search("python3: (command )?not found|ended with status 127$", reason):
             reason = "there is no python3; install it with: sudo apt install python3"
         raise DeployError(f"{address}: {reason}") from None
+    return parse_answer(address, out)
 
 
 def parse_answer(address: Address, out: bytes) -> dict[str, Any]:
     """Return the JSON object in the last line of ``out``, every text in it printable."""
-    lines = out.strip().splitlines()
     try:
-        answer = plain(json.loads(lines[-1])) if lines else None
-    except (ValueError, RecursionError):
+        answer = plain(json.loads(out.strip().splitlines()[-1]))
+    except (IndexError, ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
         shown = excerpt(repr(out[-40:]))
@@ -102,18 +92,15 @@ def parse_answer(address: Address, out: bytes) -> dict[str, Any]:
     return answer
 
 
-# --- what can be asked of a device -------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked of a device; ``timeout`` is of the sending and installing, in seconds."""
+    """What is asked of a device."""
 
     address: Address
     prefix: str = boards.DEFAULT_PREFIX
     board: Board | None = None
-    service: service.Service | None = None
-    timeout: float = INSTALL_SECONDS
+    service: service.Service | None = None  # which root has to set up
+    timeout: float = INSTALL_SECONDS  # of sending and installing, in seconds
 
     @property
     def sudo(self) -> bool:
@@ -121,20 +108,13 @@ class Request:
         return self.service is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """One ``line`` to report, and where it is."""
-
-    line: str
-    prefix: str
-
-
 def deploy(
     request: Request, folder: Path, on_progress: OnProgress, *, dry_run: bool = False
-) -> Deployment:
+) -> tuple[str, str]:
     """Take the artifact in ``folder`` to the device and leave it verified and in use there.
 
-    DeployError, one line, where anything fails; the old version is then still the one in use.
+    Returns a line to report, and the prefix. DeployError, one line, where anything fails; the old
+    version is then still the one in use.
     """
     _refuse_folder(folder)
     artifact = open_artifact(folder)
@@ -151,39 +131,34 @@ def deploy(
     notes.append(better_recipe(artifact, board))
     for note in filter(None, notes):
         on_progress(f"note: {note}")
-    python = machine.python_version
-    on_progress(f"bundle of {artifact.manifest.name} for {board.name}, Python {python}")
-    bundle = collect(artifact, board, python)
+    name = artifact.manifest.name
+    on_progress(f"bundle of {name} for {board.name}, Python {machine.python}")
+    bundle = collect(artifact, board, machine.python)
     manifest, files = bundle.manifest, bundle.manifest["files"]
     current, installed = _inventory(request, machine)
     missing = [name for name in sorted(files) if files[name]["sha256"] not in installed]
     size = sum(files[name]["size"] for name in missing)
     boards.refuse_bundle(machine, manifest, size)
-    what = (
-        f"{len(missing)} of {len(files)} files, "
-        f"{size / 1e6:.1f} of {manifest['installed_bytes'] / 1e6:.1f} MB"
-    )
+    megabytes = f"{size / 1e6:.1f} of {manifest['installed_bytes'] / 1e6:.1f} MB"
+    what = f"{len(missing)} of {len(files)} files, {megabytes}"
     if dry_run:
         line = f"would push {what} as {manifest['id']} to {machine.prefix} on {request.address}"
-        return Deployment(f"{line}; there now: {current or 'nothing'}", machine.prefix)
+        return f"{line}; there now: {current or 'nothing'}", machine.prefix
     on_progress(f"push {what}, install and verify")
     with tempfile.TemporaryFile() as file:
         write_parts(bundle, missing, file)
         answer = _session(request, machine, "install", manifest, file)
     if answer.get("id") != manifest["id"]:
         raise DeployError(f"{request.address}: installed something else than was sent")
-    return Deployment(
+    line = (
         f"{manifest['name']} is on {request.address} in {machine.prefix}: pushed {what}; "
-        f"{answer['line']}; id {manifest['id']}, before {answer['previous'] or 'none'}",
-        machine.prefix,
+        f"{answer['line']}; id {manifest['id']}, before {answer['previous'] or 'none'}"
     )
+    return line, machine.prefix
 
 
 def change(request: Request, action: str, on_progress: OnProgress) -> str:
-    """Carry out "rollback" or "remove" and return a line about it; DeployError.
-
-    A rollback has the version before used again; a removal takes all away, the service too.
-    """
+    """Carry out "rollback" or "remove", the service's too; return a line about it; DeployError."""
     machine = _probe(request, on_progress)
     if request.sudo:
         service.refuse_sudo(machine)
@@ -207,14 +182,11 @@ def _refuse_folder(folder: Path) -> None:
         )
 
 
-# --- the conversation --------------------------------------------------------------------------
-
-
 def _probe(request: Request, on_progress: OnProgress) -> Machine:
     on_progress(f"probe {request.address}")
     question = {
         "prefix": request.prefix,
-        "unit": f"{service.FOLDER}/{service.NAME}",
+        "unit": service.PATH,
         "host": request.service.host if request.service else "",
         "port": request.service.port if request.service else 0,
         "sudo": request.sudo,
@@ -226,18 +198,13 @@ def _probe(request: Request, on_progress: OnProgress) -> Machine:
 
 def _inventory(request: Request, machine: Machine) -> tuple[str, frozenset[str]]:
     """Return the id of the version in use, or nothing, and the hashes of what is installed."""
-    # The installer reads no input of its own, and so can itself be what python3 reads.
-    words = [*(SUDO if request.sudo and not machine.root else ()), "python3", "-I", "-"]
-    words += ["--prefix", machine.prefix, "--inventory"]
-    with tempfile.TemporaryFile() as source:
-        source.write(script("install").encode())
-        source.seek(0)
-        out = run(request.address, words, source=source, timeout=SHORT_SECONDS)
-    answer = parse_answer(request.address, out)
+    options = ("--prefix", machine.prefix, "--inventory")
+    sudo = request.sudo and not machine.root
+    answer = ask(request.address, script("install"), {}, *options, sudo=sudo)
     files = answer.get("files", {})
     ids = [answer.get(name) or "" for name in ("current", "previous")]
-    sound = isinstance(files, dict) and all(map(_SHA256.fullmatch, files))
-    if not sound or not all(isinstance(id, str) and _ID.fullmatch(id) for id in ids):
+    sound = isinstance(files, dict) and all(map(SHA256.fullmatch, files))
+    if not sound or not all(isinstance(id, str) and (not id or ID.fullmatch(id)) for id in ids):
         raise DeployError("the installer's inventory makes no sense")
     return ids[0], frozenset(files)
 
@@ -246,19 +213,14 @@ def _session(
     request: Request,
     machine: Machine,
     action: str,
-    manifest: Mapping[str, Any] | None = None,
-    file: BufferedRandom | None = None,
+    manifest: Mapping[str, Any] | None = None,  # of what is to be installed
+    file: BufferedRandom | None = None,  # with it, at its end
 ) -> dict[str, Any]:
-    """Have a session carry out ``action`` there; DeployError where it says that it could not.
-
-    To install, it needs the bundle's ``manifest`` and, at its end, the ``file`` to be sent.
-    """
+    """Have a session carry out ``action`` there; DeployError where it says that it could not."""
     question: dict[str, Any] = {"action": action, "prefix": machine.prefix, "service": None}
-    question["id"] = manifest["id"] if manifest else ""
     if request.service is not None:
         unit = service.unit(request.service, machine.prefix, manifest) if manifest else ""
-        names = {"unit": unit, "name": service.NAME, "folder": service.FOLDER}
-        question["service"] = {**asdict(request.service), **names}
+        question["service"] = {**asdict(request.service), "unit": unit, "path": service.PATH}
     if file is not None:
         question["size"] = file.tell()
         file.seek(0)
@@ -269,17 +231,17 @@ def _session(
     try:
         answer = ask(request.address, script("session"), question, **how)
     except ConnectionLost as failure:
-        raise ConnectionLost(
-            f"{failure}; the device goes back to what it had when it notices"
-        ) from None
+        line = f"{failure}; the device goes back to what it had when it notices"
+        raise ConnectionLost(line) from None
     except DeployError as failure:
         raise DeployError(f"{failure}; the old installation stays") from None
-    texts = (answer.get("line"), answer.get("previous", ""))
+    answer = {"previous": "", "state": "", **answer}
+    texts = (answer.get("line"), answer["previous"])
     if not isinstance(answer.get("ok"), bool) or not all(isinstance(text, str) for text in texts):
         raise DeployError(f"{request.address}: the answer makes no sense")
     if not answer["ok"]:
         stays = "the old installation stays" if action == "install" else "nothing changed"
-        state = answer.get("state")  # what it found to be true in the end
+        state = answer["state"]  # what it found to be true in the end
         shown = state if isinstance(state, str) and state else stays
         raise DeployError(f"{request.address}: {answer['line']}; {shown}")
-    return {"previous": "", **answer}
+    return answer

@@ -1,8 +1,7 @@
 """A bundle's native libraries: what they ask of the system that loads them, and libgomp.
 
-What a library asks is read from its ELF headers alone, by pyelftools, from the tables that the
-loader reads: those of the program headers. Sections, which may have been stripped or say something
-else, are not looked at.
+That is read by pyelftools from the tables that the loader reads, those of the program headers.
+Sections, which may have been stripped or say something else, are not looked at.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from asterisk.common import debian
-from asterisk.common.errors import ArtifactError, EngineError, one_line
+from asterisk.common.errors import ArtifactError, EngineError, OutputError, one_line
+from asterisk.common.files import replacing_folder
 from asterisk.common.plugins import require
 from asterisk.deploy import wheels
 from asterisk.deploy.boards import MACHINE, Board
@@ -39,18 +38,13 @@ PACKAGES = {  # what slim systems may lack, and Debian's package of it
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Library:
-    """``machine`` as ELF names it; ``alignment`` the least of the loaded segments', in bytes.
+class Library(NamedTuple):
+    """What a library asks of the system."""
 
-    ``needed`` are the sonames to be loaded first; ``versions`` has the highest symbol version of
-    each family that is asked for: ``{"GLIBC": (2, 34), "GLIBCXX": (3, 4, 29)}``.
-    """
-
-    machine: str
-    alignment: int
-    needed: tuple[str, ...]
-    versions: dict[str, tuple[int, ...]]
+    machine: str  # as ELF names it
+    alignment: int  # the least of the loaded segments', in bytes
+    needed: tuple[str, ...]  # sonames to be loaded first
+    versions: dict[str, tuple[int, ...]]  # the highest symbol's, as {"GLIBC": (2, 34)}
 
 
 def read(path: Path) -> Library:
@@ -127,13 +121,12 @@ def _versions(elf: Any, dynamic: Any, count: int) -> dict[str, tuple[int, ...]]:
     return versions
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What all libraries together ask for: ``system`` names sonames and Debian's packages."""
+class Needs(NamedTuple):
+    """What all libraries together ask for."""
 
     glibc: tuple[int, ...]
     page_size: int
-    system: dict[str, str]
+    system: dict[str, str]  # sonames, and Debian's packages of them
 
 
 def read_all(root: Path) -> dict[str, Library]:
@@ -142,15 +135,14 @@ def read_all(root: Path) -> dict[str, Library]:
     for path in sorted(root.rglob("*")):
         if path.is_file():
             with path.open("rb") as file:
-                native = file.read(4) == b"\x7fELF"
-            if native:
+                magic = file.read(4)
+            if magic == b"\x7fELF":
                 found[path.name] = read(path)
     return found
 
 
 def check(found: Mapping[str, Library], board: Board, python: str) -> Needs:
     """Return what libraries ask for; EngineError, one line, for one that would not load."""
-    bearable = max(PAGE_SIZE, board.page_size)
     glibc: tuple[int, ...] = (2, 17)
     page_size = 1 << 30
     system: dict[str, str] = {}
@@ -158,11 +150,10 @@ def check(found: Mapping[str, Library], board: Board, python: str) -> Needs:
         if library.machine != AARCH64:
             raise EngineError(f"{name} is not for {MACHINE}")
         page_size = min(page_size, library.alignment)
-        if library.alignment < bearable:
-            raise EngineError(
-                f"{name} is aligned to {library.alignment >> 10} KiB: a kernel with pages of "
-                f"{bearable >> 10} KiB, as {board.title}'s, cannot load it"
-            )
+        if library.alignment < PAGE_SIZE:
+            kernel = f"a kernel with pages of {PAGE_SIZE >> 10} KiB, as {board.title}'s"
+            alignment = f"{library.alignment >> 10} KiB"
+            raise EngineError(f"{name} is aligned to {alignment}: {kernel}, cannot load it")
         for family, most in (("GLIBC", wheels.GLIBC), ("GLIBCXX", wheels.GLIBCXX)):
             version = library.versions.get(family, ())
             if version > most[python]:
@@ -179,33 +170,28 @@ def check(found: Mapping[str, Library], board: Board, python: str) -> Needs:
 
 
 def libgomp() -> dict[str, Path] | None:
-    """Return ``libgomp.so.1`` for 64-bit Arm and its licence; None where no apt can bring it.
-
-    llama.cpp's library needs GNU's OpenMP, and slim systems lack it. It is Debian's, of the oldest
-    release that bundles are made for: newer ones have all that it needs of the C library.
-    """
+    """Return ``libgomp.so.1`` for 64-bit Arm and its licence; None where no apt can bring it."""
+    # llama.cpp's library needs it, and slim systems lack it. It is that of the oldest release that
+    # bundles are made for: newer ones have all that it needs of the C library.
     package, suite, edition = PACKAGES[LIBGOMP], "bookworm", 1
-    folder = wheels.cache() / f"{package}-{suite}-{edition}"
+    folder = wheels.cache_folder() / f"{package}-{suite}-{edition}"
     found = {name: folder / name for name in (LIBGOMP, LIBGOMP_LICENCE)}
     if all(path.is_file() for path in found.values()):
         return found
     if any(shutil.which(tool) is None for tool in debian.NEEDED):
         return None
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{package}-", dir=folder.parent))
     try:
-        for deb in debian.Apt(work / "apt", "arm64", suite).fetch(package, "gcc-12-base"):
-            debian.unpack(deb, work / "root")
-        new = work / "new"
-        new.mkdir()
-        library = next((work / "root").glob(f"**/lib/aarch64-linux-gnu/{LIBGOMP}"))
-        shutil.copyfile(library, new / LIBGOMP)
-        # Debian keeps one text for all packages of this source, in the one they all need.
-        shutil.copyfile(work / "root/usr/share/doc/gcc-12-base/copyright", new / LIBGOMP_LICENCE)
-        new.chmod(0o755)
-        new.rename(folder)
-    except (EngineError, OSError, StopIteration):  # another process was first, or no mirror is near
-        return found if folder.is_dir() else None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        with (
+            replacing_folder(folder, lambda _: True) as new,
+            tempfile.TemporaryDirectory(prefix=f".{package}-", dir=folder.parent) as work,
+        ):
+            root = Path(work, "root")
+            for deb in debian.Apt(Path(work, "apt"), "arm64", suite).fetch(package, "gcc-12-base"):
+                debian.unpack(deb, root)
+            [library] = root.glob(f"**/lib/aarch64-linux-gnu/{LIBGOMP}")
+            shutil.copyfile(library, new / LIBGOMP)
+            # Debian keeps one text for all packages of this source, in the one they all need.
+            shutil.copyfile(root / "usr/share/doc/gcc-12-base/copyright", new / LIBGOMP_LICENCE)
+    except (EngineError, OutputError, OSError, ValueError):  # no mirror is near
+        return None
     return found

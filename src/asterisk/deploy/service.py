@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from asterisk.common.errors import UsageError
@@ -15,7 +16,7 @@ from asterisk.deploy import DeployError
 from asterisk.deploy.boards import Machine, check_prefix
 
 NAME = "asterisk.service"
-FOLDER = "/etc/systemd/system"
+PATH = f"/etc/systemd/system/{NAME}"
 DEFAULT_PREFIX = "/opt/asterisk"
 # What the unit's ProtectHome and PrivateTmp keep from the server.
 HIDDEN_FOLDERS = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108
@@ -25,75 +26,14 @@ LEAST_MEMORY = 96 << 20
 DEFAULT_MEMORY = {"tflite": 256 << 20, "onnx": 256 << 20}
 LARGEST_MEMORY = 384 << 20  # of llama.cpp, and of formats that are not named here
 
-_UNIT = """\
-[Unit]
-Description=asterisk: text embeddings on this machine ({name})
-After=network.target
-StartLimitIntervalSec=300
-StartLimitBurst=5
-
-[Service]
-Type=notify
-ExecStart={command}
-Restart=on-failure
-RestartSec=2
-TimeoutStartSec=120
-TimeoutStopSec=30
-
-# What it may use.
-MemoryMax={memory}
-MemorySwapMax=0
-TasksMax=64
-LimitNOFILE=4096
-OOMPolicy=stop
-
-# Who it is: nobody, and nobody else afterwards.
-DynamicUser=yes
-{credential}NoNewPrivileges=yes
-CapabilityBoundingSet=
-AmbientCapabilities=
-UMask=0077
-
-# What it sees. Not MemoryDenyWriteExecute: engines may compile their kernels when they start.
-ProtectSystem=strict
-ReadOnlyPaths={prefix}
-ProtectHome=yes
-PrivateTmp=yes
-PrivateDevices=yes
-PrivateUsers=yes
-PrivateMounts=yes
-ProtectProc=invisible
-ProtectClock=yes
-ProtectHostname=yes
-ProtectKernelTunables=yes
-ProtectKernelModules=yes
-ProtectKernelLogs=yes
-ProtectControlGroups=yes
-RemoveIPC=yes
-
-# What it may ask of the kernel.
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-LockPersonality=yes
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallFilter=~@privileged
-SystemCallErrorNumber=EPERM
-
-[Install]
-WantedBy=multi-user.target
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """How the server is to run; ``token`` is a file on the device that holds a bearer token."""
+    """How the server is to run."""
 
     host: str = "127.0.0.1"
     port: int = 8080
-    token: str = ""
+    token: str = ""  # a file on the device that holds a bearer token
 
     def __post_init__(self) -> None:
         """Refuse what could not be meant; UsageError, one line."""
@@ -112,18 +52,15 @@ def check_service_prefix(prefix: str) -> None:
     if not prefix.startswith("/"):
         raise UsageError("with --service the prefix is an absolute path")
     for folder in HIDDEN_FOLDERS:
-        if prefix == folder or prefix.startswith(f"{folder}/"):
+        if f"{prefix}/".startswith(f"{folder}/"):
             raise UsageError(
                 f"a service does not see {folder}: name a prefix such as {DEFAULT_PREFIX}"
             )
 
 
 def unit(service: Service, prefix: str, manifest: Mapping[str, Any]) -> str:
-    """Return the unit's text for a bundle that is installed in ``prefix``, an absolute path.
-
-    The server keeps below the bundle's memory limit, or its format's, by itself; the kernel ends it
-    a quarter above that.
-    """
+    """Return the unit's text for a bundle that is installed in ``prefix``, an absolute path."""
+    # The server keeps below it by itself; the kernel ends it a quarter above that.
     limit = manifest["max_memory"] or DEFAULT_MEMORY.get(manifest["format"], LARGEST_MEMORY)
     command = [
         f"{prefix}/bin/asterisk-serve",
@@ -132,7 +69,8 @@ def unit(service: Service, prefix: str, manifest: Mapping[str, Any]) -> str:
         *("--threads", str(manifest["threads"]), "--max-memory", str(limit)),
         *(("--token-file", "%d/token") if service.token else ()),
     ]
-    return _UNIT.format(
+    template = Path(__file__).with_name("templates") / NAME
+    return template.read_text("utf-8").format(
         name=manifest["name"],
         command=" ".join(command),
         prefix=prefix,
@@ -152,14 +90,12 @@ def refuse_sudo(machine: Machine) -> None:
 
 def refuse_unit(machine: Machine, *, service: bool, installing: bool) -> None:
     """Refuse to change the files under a unit, or a unit of other files; DeployError, one line."""
+    serves = f"{NAME} serves from"
     if machine.serves and not service:
-        raise DeployError(
-            f"{NAME} serves from {machine.prefix}: add --service, or name another --prefix"
-        )
+        raise DeployError(f"{serves} {machine.prefix}: add --service, or name another --prefix")
     if service and machine.unit and not machine.serves and not installing:
-        raise DeployError(
-            f"{NAME} serves from {machine.unit}, not from {machine.prefix}: name that with --prefix"
-        )
+        other = f"{machine.unit}, not from {machine.prefix}"
+        raise DeployError(f"{serves} {other}: name that with --prefix")
 
 
 def refuse_service(machine: Machine, port: int) -> None:

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy.typing as npt
 
@@ -25,9 +25,8 @@ TEXTS = "texts must be a list of strings"
 class LazyRuntime:
     """An artifact by its path, which is all that is pickled, copied or compared.
 
-    Opened at first use, by one thread while others wait; after `close` the next use opens it anew,
-    and so does the first use in a process that forked. Safe to call from several threads. Opening
-    raises what `asterisk.load` does; UsageError at once for arguments of a wrong kind.
+    Opened at first use, and anew after `close` and in a process that forked. Safe to call from
+    several threads. Opening raises what `asterisk.load` does.
     """
 
     def __init__(self, artifact: str | os.PathLike[str], threads: int = 1) -> None:
@@ -47,11 +46,6 @@ class LazyRuntime:
             if self._runtime is None:
                 self._runtime = load(Path(self.artifact), threads=self.threads)
             return self._runtime
-
-    @property
-    def is_open(self) -> bool:
-        """Whether there is an engine in memory."""
-        return self._runtime is not None
 
     def encode(self, texts: str | Iterable[str], **options: Any) -> npt.NDArray[Any]:
         """Embed as `Runtime.encode` does, with its ``options``."""
@@ -86,9 +80,23 @@ class LazyRuntime:
         return type(self), (self.artifact, self.threads)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, LazyRuntime):
-            return NotImplemented
-        return (self.artifact, self.threads) == (other.artifact, other.threads)
+        return isinstance(other, LazyRuntime) and self.__reduce__() == other.__reduce__()
 
     def __hash__(self) -> int:
-        return hash((self.artifact, self.threads))
+        return hash(self.__reduce__())
+
+
+class Closing:
+    """Something with a runtime that is opened at first use."""
+
+    _lazy: LazyRuntime
+
+    def close(self) -> None:
+        """Release the engine; the next use opens it again."""
+        self._lazy.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

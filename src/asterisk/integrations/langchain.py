@@ -1,16 +1,13 @@
-"""An artifact as LangChain's embeddings.
+"""An artifact as LangChain's embeddings, which need langchain-core beside the engine.
 
 >>> from asterisk.integrations.langchain import AsteriskEmbeddings
 >>> store = InMemoryVectorStore(AsteriskEmbeddings("artifact"))  # doctest: +SKIP
-
-langchain-core is all this needs beside the engine.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Self
 
 from asterisk.common.errors import MissingPackage
 
@@ -20,16 +17,14 @@ except ModuleNotFoundError as failure:
     advice = "; install it with: pip install langchain-core"
     raise MissingPackage("langchain-core", advice) from failure
 
-from asterisk.integrations import LazyRuntime
+from asterisk.integrations import Closing, LazyRuntime
 
 
-class AsteriskEmbeddings(Embeddings):  # type: ignore[misc]
+class AsteriskEmbeddings(Closing, Embeddings):  # type: ignore[misc]
     """Vectors of texts, ``dim`` elements or all of the artifact's, each with its role's prompt.
 
     The engine is opened at first use and pickling keeps the path, see `LazyRuntime`. The methods
-    with an ``a`` run in a thread of LangChain's executor; the engine is not held from the event
-    loop. Errors are those of `Runtime.encode`: InputError for an empty text, UsageError for a
-    ``dim`` that the artifact does not have.
+    with an ``a`` run in a thread of LangChain's executor. Errors are those of `Runtime.encode`.
     """
 
     def __init__(
@@ -45,16 +40,6 @@ class AsteriskEmbeddings(Embeddings):  # type: ignore[misc]
     def embed_query(self, text: str) -> list[float]:
         """Embed a text to find others by."""
         return self._lazy.queries([text], self.dim)[0]
-
-    def close(self) -> None:
-        """Release the engine; the next use opens it again."""
-        self._lazy.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.artifact!r}, threads={self.threads}, dim={self.dim})"

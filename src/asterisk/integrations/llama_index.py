@@ -1,9 +1,7 @@
-"""An artifact as LlamaIndex's embedding model.
+"""An artifact as LlamaIndex's embedding model, which needs llama-index-core beside the engine.
 
 >>> from asterisk.integrations.llama_index import AsteriskEmbedding
 >>> index = VectorStoreIndex(nodes, embed_model=AsteriskEmbedding("artifact"))  # doctest: +SKIP
-
-llama-index-core is all this needs beside the engine.
 """
 
 from __future__ import annotations
@@ -32,8 +30,7 @@ class AsteriskEmbedding(BaseEmbedding):  # type: ignore[misc]
     """Vectors of texts, ``dim`` elements or all of the artifact's, each with its role's prompt.
 
     The engine is opened at first use; what is serialised is the path, see `LazyRuntime`. The
-    asynchronous methods run in a thread, so that the event loop goes on. Errors are those of
-    `Runtime.encode`: InputError for an empty text, UsageError for a ``dim`` that is not there.
+    asynchronous methods run in a thread. Errors are those of `Runtime.encode`.
     """
 
     artifact: str = Field(description="Path of the artifact.")

@@ -5,7 +5,7 @@
 >>> model.encode(["a text", "another"]).shape  # doctest: +SKIP
 (2, 256)
 
-Neither sentence-transformers nor PyTorch is needed, except that tensors come from PyTorch:
+Neither sentence-transformers nor PyTorch is needed, except for tensors:
 ``convert_to_tensor=True``, ``convert_to_numpy=False``, and `similarity`, whose result is one.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -22,26 +23,24 @@ import numpy.typing as npt
 
 from asterisk.common.errors import MissingPackage, UsageError, integer, strings
 from asterisk.common.vectors import quantize
-from asterisk.integrations import LazyRuntime
+from asterisk.integrations import Closing, LazyRuntime
 from asterisk.model.config import check_prompt_name, prompt_name_of
 
 Array = npt.NDArray[Any]
+Inputs = str | Sequence[str] | None
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 TASKS = (None, "query", "document")
 INPUTS = "inputs must be a string or a list of strings"
 BLOCK = 64  # rows whose differences with all others are held at once
 
 
-class SentenceEncoder:
+class SentenceEncoder(Closing):
     """What ``SentenceTransformer(checkpoint)`` is, for an artifact of that checkpoint.
 
     Vectors are within the artifact's fidelity of it; shapes, dtypes and defaults are the same.
     What an artifact cannot do raises UsageError: token embeddings, pools of processes, devices
-    other than the CPU, inputs that are not text. The empty text, which ends in a RuntimeError of
-    PyTorch's there, raises InputError. ``batch_size`` is checked and has no effect: each text is
-    embedded at its exact length. Texts beyond `max_seq_length` tokens are truncated.
-
-    The engine is opened at first use; pickling keeps the path, see `LazyRuntime`.
+    other than the CPU, inputs that are not text. The empty text raises InputError. The engine is
+    opened at first use; pickling keeps the path, see `LazyRuntime`.
     """
 
     def __init__(
@@ -56,18 +55,28 @@ class SentenceEncoder:
     ) -> None:
         self._lazy = LazyRuntime(model_name_or_path, threads)
         self._given = {name: text or "" for name, text in (prompts or {}).items()}
-        self._default_prompt_name = default_prompt_name
-        self._prompts: dict[str, str] | None = None  # until the model has been opened
-        if default_prompt_name is not None and default_prompt_name not in self._given:
-            self._prompt(None, default_prompt_name)
+        if default_prompt_name is not None:
+            if default_prompt_name not in self._given:
+                check_prompt_name(default_prompt_name, self.prompts)
+            self.default_prompt_name = default_prompt_name
         self.truncate_dim = _checked_dim(truncate_dim)
         self._similarity_fn_name: str | None = None
         if similarity_fn_name is not None:
             self.similarity_fn_name = similarity_fn_name
 
+    @cached_property
+    def prompts(self) -> dict[str, str]:
+        """Prompts by name: those given here, then the model's own; query and document always."""
+        return {"query": "", "document": "", **self._lazy.runtime.prompts, **self._given}
+
+    @cached_property
+    def default_prompt_name(self) -> str | None:
+        """The prompt of `encode` where none is named: the one given here, or the model's own."""
+        return self._lazy.runtime.default_prompt_name
+
     def encode(  # noqa: PLR0917
         self,
-        inputs: str | Sequence[str] | None = None,
+        inputs: Inputs = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = 32,
@@ -82,20 +91,15 @@ class SentenceEncoder:
         pool: Any = None,
         chunk_size: int | None = None,  # noqa: ARG002
         *,
-        sentences: str | Sequence[str] | None = None,
+        sentences: Inputs = None,
         task: str | None = None,
     ) -> Any:
-        """Embed one text or a list of them.
+        """Embed one text or a list of them; sentence-transformers documents the arguments.
 
-        Returns float32 [d] or [n, d] in NumPy, unless ``precision`` is int8, uint8, binary or
-        ubinary (as `sentence_transformers.util.quantize_embeddings` makes them: int8's scale comes
-        from the list itself, so one text alone cannot be int8); an empty list gives shape [0].
-        ``convert_to_tensor`` gives a tensor, ``convert_to_numpy=False`` a list of them.
-
-        ``prompt``, or the prompt named ``prompt_name``, or the default one is put before each text.
-        ``truncate_dim`` keeps the first dimensions, unit length again only if
-        ``normalize_embeddings``; whole vectors have unit length if the model's folder says so.
-        ``sentences`` is the older name of ``inputs``.
+        Returns float32 [d] or [n, d] in NumPy, unless ``precision`` says otherwise; an empty list
+        gives shape [0]. ``convert_to_tensor`` gives a tensor, ``convert_to_numpy=False`` a list of
+        them. int8's and uint8's scale comes from the list, so one text alone cannot have them.
+        ``batch_size`` has no effect: each text is embedded at its exact length.
         """
         _check_options(output_value, device, pool, task, batch_size, precision)
         given = inputs if sentences is None else sentences
@@ -105,80 +109,49 @@ class SentenceEncoder:
         vectors = np.array([])  # of shape [0], as there
         if texts:
             dim = _checked_dim(truncate_dim) or self.truncate_dim
-            text_prompt = self._prompt(prompt, prompt_name)
-            progress = bool(show_progress_bar)
-            vectors = self._lazy.encode(texts, prompt=text_prompt, show_progress=progress)
+            before = self._prompt(prompt, prompt_name)
+            vectors = self._lazy.encode(texts, prompt=before, show_progress_bar=show_progress_bar)
             vectors = np.ascontiguousarray(vectors[:, :dim])  # None: all of them
             # Whole vectors of a model that normalises have unit length already.
             if normalize_embeddings and (dim or not self._lazy.runtime.config.normalize):
                 vectors = _unit(vectors)
             vectors = _quantize(vectors, precision or "float32")
-        if convert_to_tensor:
-            result = _tensor(vectors)
-        elif convert_to_numpy:
-            result = vectors
-        else:
-            result = list(_tensor(vectors))
+        result: Any = vectors
+        if convert_to_tensor or not convert_to_numpy:
+            result = _tensor(vectors) if convert_to_tensor else list(_tensor(vectors))
         return result[0] if isinstance(given, str) else result
 
-    def encode_query(
-        self,
-        inputs: str | Sequence[str] | None = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        *more: Any,
-        **options: Any,
-    ) -> Any:
+    def encode_query(self, inputs: Inputs = None, *given: Any, **options: Any) -> Any:
         """Embed queries: `encode` with the prompt named ``query``, unless another is given."""
-        if prompt_name is None and prompt is None:
-            prompt_name = prompt_name_of("query", self.prompts)
-        return self.encode(inputs, prompt_name, prompt, *more, task="query", **options)
+        return self._encode_as("query", inputs, *given, **options)
 
-    def encode_document(
+    def encode_document(self, inputs: Inputs = None, *given: Any, **options: Any) -> Any:
+        """Embed documents: `encode` with the prompt named document, passage or corpus."""
+        return self._encode_as("document", inputs, *given, **options)
+
+    def _encode_as(
         self,
-        inputs: str | Sequence[str] | None = None,
+        task: str,
+        inputs: Inputs,
         prompt_name: str | None = None,
         prompt: str | None = None,
         *more: Any,
         **options: Any,
     ) -> Any:
-        """Embed documents: `encode` with the prompt named document, passage or corpus."""
         if prompt_name is None and prompt is None:
-            prompt_name = prompt_name_of("document", self.prompts)
-        return self.encode(inputs, prompt_name, prompt, *more, task="document", **options)
+            prompt_name = prompt_name_of(task, self.prompts)
+        return self.encode(inputs, prompt_name, prompt, *more, task=task, **options)
 
-    @property
-    def prompts(self) -> dict[str, str]:
-        """Prompts by name: those given here, then the model's own; query and document always."""
-        if self._prompts is None:
-            runtime = self._lazy.runtime
-            self._prompts = {"query": "", "document": "", **runtime.prompts, **self._given}
-            if self._default_prompt_name is None:
-                self._default_prompt_name = runtime.default_prompt_name
-        return self._prompts
-
-    @prompts.setter
-    def prompts(self, prompts: Mapping[str, str]) -> None:
-        self._prompts = dict(prompts)
-
-    @property
-    def default_prompt_name(self) -> str | None:
-        """The prompt of `encode` where none is named: the one given here, or the model's own."""
-        if self._default_prompt_name is None:
-            _ = self.prompts
-        return self._default_prompt_name
-
-    @default_prompt_name.setter
-    def default_prompt_name(self, name: str | None) -> None:
-        _ = self.prompts
-        self._default_prompt_name = name
+    def _prompt(self, prompt: str | None, name: str | None) -> str:
+        if prompt is not None:
+            return prompt
+        name = self.default_prompt_name if name is None else name
+        check_prompt_name(name, self.prompts)
+        return "" if name is None else self.prompts[name] or ""
 
     @property
     def similarity_fn_name(self) -> str:
-        """What `similarity` computes: cosine, dot, or minus a euclidean or manhattan distance.
-
-        What the model's folder asks for, unless another one is given.
-        """
+        """cosine, dot, or minus a euclidean or manhattan distance; by default as in the folder."""
         if self._similarity_fn_name is None:
             self._similarity_fn_name = self._lazy.runtime.similarity or "cosine"
         return self._similarity_fn_name
@@ -186,8 +159,8 @@ class SentenceEncoder:
     @similarity_fn_name.setter
     def similarity_fn_name(self, name: Any) -> None:
         text = str(getattr(name, "value", name))  # or a member of their enumeration
-        names = ", ".join(SIMILARITIES)
         if text not in SIMILARITIES:
+            names = ", ".join(SIMILARITIES)
             raise UsageError(f"similarity_fn_name is one of {names}, not {text!r}")
         self._similarity_fn_name = text
 
@@ -196,12 +169,13 @@ class SentenceEncoder:
         a, b = _rows(embeddings1), _rows(embeddings2)
         if a.shape[1] != b.shape[1]:
             raise UsageError(f"sizes differ: {a.shape[1]} and {b.shape[1]}")
-        if self.similarity_fn_name in ("cosine", "dot"):
-            both = (a, b) if self.similarity_fn_name == "dot" else (_unit(a), _unit(b))
-            return _tensor(both[0] @ both[1].T)
-        pairwise = SIMILARITIES[self.similarity_fn_name]
+        name = self.similarity_fn_name
+        if name == "cosine":
+            a, b = _unit(a), _unit(b)
+        if name in ("cosine", "dot"):
+            return _tensor(a @ b.T)
         blocks = [a[start : start + BLOCK, None] for start in range(0, len(a), BLOCK)]
-        return _tensor(np.concatenate([pairwise(block, b[None]) for block in blocks]))
+        return _tensor(np.concatenate([SIMILARITIES[name](block, b[None]) for block in blocks]))
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Return a tensor [n], each of the one with its counterpart in the other."""
@@ -217,14 +191,11 @@ class SentenceEncoder:
 
     get_sentence_embedding_dimension = get_embedding_dimension  # the older name
 
-    @property
-    def max_seq_length(self) -> int:
-        """Tokens after which a text is truncated."""
+    def get_max_seq_length(self) -> int:
+        """Return the number of tokens after which a text is truncated."""
         return self._lazy.runtime.config.max_seq_length
 
-    def get_max_seq_length(self) -> int:
-        """Return `max_seq_length`."""
-        return self.max_seq_length
+    max_seq_length = property(get_max_seq_length)
 
     @contextlib.contextmanager
     def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
@@ -255,24 +226,6 @@ class SentenceEncoder:
         """Return itself: there is nothing to train."""
         return self
 
-    def close(self) -> None:
-        """Release the engine; the next use opens it again."""
-        self._lazy.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _prompt(self, prompt: str | None, name: str | None) -> str:
-        if prompt is not None:
-            return prompt
-        if name is None:
-            name = self.default_prompt_name
-        check_prompt_name(name, self.prompts)
-        return "" if name is None else self.prompts[name] or ""
-
 
 def _check_options(  # noqa: PLR0917
     output_value: Any, device: Any, pool: Any, task: Any, batch_size: Any, precision: Any
@@ -295,14 +248,10 @@ def _checked_dim(dim: Any) -> int | None:
 
 
 def _quantize(vectors: Array, precision: str) -> Array:
-    """Return float32 [n, d] in a precision, as their ``util.quantize_embeddings`` does.
-
-    int8 and uint8 divide the range that each dimension has in these rows, so that one row alone is
-    refused and vectors of different calls cannot be compared; `asterisk.common.vectors.to_int8`
-    gives bytes without that. binary and ubinary are the signs, [n, d / 8].
-    """
-    if precision not in ("int8", "uint8"):
+    """Return float32 [n, d] in a precision, as their ``util.quantize_embeddings`` does."""
+    if precision not in ("int8", "uint8"):  # binary and ubinary are the signs, [n, d / 8]
         return quantize(vectors, precision)
+    # The range that each dimension has in these rows is divided.
     if len(vectors) < 2:
         raise UsageError("the range of int8 and uint8 comes from the texts: give two or more")
     lowest = vectors.min(0)
@@ -330,10 +279,8 @@ SIMILARITIES: Mapping[str, Callable[[Array, Array], Array]] = {
 def _rows(embeddings: Any) -> Array:
     """See an array, a tensor or a list of either as floating-point rows."""
 
-    def array(values: Any) -> Array:
-        if hasattr(values, "detach"):  # a tensor, wherever it is
-            values = values.detach().cpu().numpy()
-        return np.asarray(values)
+    def array(values: Any) -> Array:  # of a tensor too, wherever it is
+        return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
     if isinstance(embeddings, (list, tuple)):
         rows = np.stack(list(map(array, embeddings))) if embeddings else np.empty((0, 0))

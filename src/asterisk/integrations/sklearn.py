@@ -1,9 +1,7 @@
-"""An artifact as a scikit-learn transformer: texts in, vectors out.
+"""An artifact as a scikit-learn transformer, texts in, vectors out; it needs that and the engine.
 
 >>> from asterisk.integrations.sklearn import AsteriskVectorizer
 >>> make_pipeline(AsteriskVectorizer("artifact"), LogisticRegression())  # doctest: +SKIP
-
-scikit-learn is all this needs beside the engine.
 """
 
 from __future__ import annotations
@@ -34,12 +32,8 @@ TEXTS = "X must be a list of strings"
 class AsteriskVectorizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Embeds an iterable of texts, float32 [n, d], as a step of a pipeline.
 
-    ``artifact`` is a path; ``dim`` keeps the first dimensions; ``normalize`` makes what is kept
-    unit length, None as the model's folder says; ``threads`` texts are embedded at once;
-    ``prompt_name`` names the model's prompt before each text, None its default one. Nothing is
-    learned: `fit` opens the artifact and notes ``n_features_out_`` and the embedding space's
-    ``fingerprint_``. The engine stays open for the next call, is never pickled, cloned or shared
-    with a forked child, and is opened again where it is missing.
+    Nothing is learned: `fit` opens the artifact and notes ``n_features_out_`` and the embedding
+    space's ``fingerprint_``. The engine is opened where it is missing, never pickled or cloned.
     """
 
     def __init__(
@@ -52,11 +46,10 @@ class AsteriskVectorizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         prompt_name: str | None = None,
     ) -> None:
         # As they are, unchecked: scikit-learn's contract for parameters.
-        self.artifact = artifact
-        self.threads = threads
-        self.dim = dim
-        self.normalize = normalize
-        self.prompt_name = prompt_name
+        self.artifact, self.threads = artifact, threads
+        self.dim = dim  # the first dimensions are kept
+        self.normalize = normalize  # what is kept has unit length; None: as the folder says
+        self.prompt_name = prompt_name  # the model's prompt before each text; None: its default
 
     def fit(self, X: Iterable[str], y: Any = None) -> Self:  # noqa: N803, ARG002
         """Check the parameters and the texts; UsageError, ArtifactError where they are wrong."""
@@ -69,10 +62,7 @@ class AsteriskVectorizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def transform(self, X: Iterable[str]) -> Vectors:  # noqa: N803
-        """Embed texts; NotFittedError before `fit`, otherwise the errors of `Runtime.encode`.
-
-        UsageError if the artifact has been replaced by one of another embedding space.
-        """
+        """Embed texts; UsageError if another embedding space's artifact has taken its place."""
         check_is_fitted(self)
         texts = list(strings(X, TEXTS))
         lazy = self._opened()
@@ -81,9 +71,8 @@ class AsteriskVectorizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             raise UsageError(f"{self.artifact} is of another embedding space than at fit")
         if (self.dim or runtime.config.embedding_size) != self.n_features_out_:
             raise UsageError(f"{self.artifact} gives other dimensions than at fit")
-        return lazy.encode(
-            texts, dim=self.dim, normalize=self.normalize, prompt_name=self.prompt_name
-        )
+        options = {"dim": self.dim, "normalize": self.normalize, "prompt_name": self.prompt_name}
+        return lazy.encode(texts, **options)
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:  # noqa: ARG002
         """Return asterisk0, asterisk1, …; ``input_features`` is for the signature only."""

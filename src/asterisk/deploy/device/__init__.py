@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import ast
+import re
 from importlib.resources import files
 
-FUTURE = "from __future__ import annotations\n"
+FUTURE = "from __future__ import annotations\n"  # what has to stand at a file's beginning
+COMMAND = 'if __name__ == "__main__":\n'
+_IMPORT = re.compile(rf"^from {re.escape(__name__)}\.(\w+) import (?:\([^)]*\)|.*)\n", re.MULTILINE)
 
 
 def script(name: str) -> str:
-    """Return the text of one script; the modules of this package that it imports are part of it."""
-    texts: dict[str, str] = {}
+    """Return the text of one script, with the modules of this package in place of their imports."""
+    joined = {name}
 
-    def add(module: str) -> None:
-        text = (files(__name__) / f"{module}.py").read_text("utf-8")
-        lines = text.splitlines(keepends=True)
-        for node in reversed(ast.parse(text).body):
-            imported = (isinstance(node, ast.ImportFrom) and node.module) or ""
-            command = isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
-            package, _, inner = imported.rpartition(".")
-            if package == __name__ or (command and module != name):
-                del lines[node.lineno - 1 : node.end_lineno]
-            if package == __name__ and inner not in texts:
-                add(inner)
-        texts[module] = "".join(lines)
+    def text(module: str) -> str:
+        return (files(__name__) / f"{module}.py").read_text("utf-8")
 
-    add(name)
-    if len(texts) == 1:
-        return texts[name]
-    own = texts.pop(name)
-    head, future, body = own.partition(FUTURE)  # what has to stand at a file's beginning
-    return head + future + "".join(text.replace(FUTURE, "") for text in texts.values()) + body
+    def replacement(found: re.Match[str]) -> str:
+        module = found[1]
+        if module in joined:
+            return ""
+        joined.add(module)
+        body = text(module).partition(FUTURE)[2].partition(COMMAND)[0]
+        return _IMPORT.sub(replacement, body)
+
+    return _IMPORT.sub(replacement, text(name))

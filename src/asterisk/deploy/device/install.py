@@ -1,7 +1,7 @@
 """Install an unpacked bundle on this device: ``python3 install.py [--prefix DIR]``.
 
-Standard library only; needs no pip, no venv and no network, and runs on Pythons that are too old as
-well, to say so. In a bundle this is one file, which the modules that it imports are part of.
+Standard library only, and also runs on Pythons that are too old, to say so. In a bundle this is one
+file, which the modules that it imports are part of.
 
 ::
 
@@ -22,23 +22,12 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from asterisk.deploy.device.manifest import (
-    MANIFEST,
-    VERIFY,
-    Refusal,
-    check_device,
-    is_intact,
-    parse_manifest,
-    read_small,
-)
+from asterisk.deploy.device.manifest import VERIFY, Refusal, check_device, read_manifest, reason_of
 from asterisk.deploy.device.versions import Installation, sync_tree
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
 
 VERIFY_SECONDS = 900  # a slow card, or an emulated machine
 ENGINES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert", "gguf": "xllamacpp"}
@@ -55,14 +44,10 @@ PYTHON_VARIABLES = {
 
 
 def verify(root: Path, *, compile: bool = False) -> str:
-    """Have a version embed its golden texts; return what it says, Refusal if it fails.
-
-    A library that this processor cannot run is named. ``compile`` lets Python keep the modules that
-    it compiles on the way.
-    """
+    """Have a version embed its golden texts; return what it says, Refusal if it fails."""
     environment = {key: it for key, it in os.environ.items() if key not in PYTHON_VARIABLES}
     environment["PYTHONFAULTHANDLER"] = "1"
-    if compile:
+    if compile:  # Python keeps the modules that it compiles on the way
         environment["PYTHONDONTWRITEBYTECODE"] = ""
     artifact = str(root / "artifact")
     try:
@@ -83,9 +68,8 @@ def verify(root: Path, *, compile: bool = False) -> str:
     text = (process.stderr if status else process.stdout).decode("utf-8", "replace")
     last = ([line for line in text.splitlines() if line.strip()] or [""])[-1].strip()[:500]
     if -status in FAULTS:
-        package = faulty_package(root, text)
-        fault = FAULTS[-status]
-        raise Refusal(f"{package} dies of {fault} on this processor; nothing was replaced")
+        what = f"{faulty_package(root, text)} dies of {FAULTS[-status]}"
+        raise Refusal(f"{what} on this processor; nothing was replaced")
     if status < 0:
         with contextlib.suppress(ValueError):
             last = f"it was ended by {signal.Signals(-status).name}"
@@ -96,7 +80,7 @@ def verify(root: Path, *, compile: bool = False) -> str:
 
 def faulty_package(root: Path, trace: str) -> str:
     """Return which package's code ran in the end, by the trace of Python's faulthandler."""
-    manifest = parse_manifest(read_small(root / MANIFEST))
+    manifest = read_manifest(root)
     packages = {name.lower().replace("_", "-"): name for name in manifest["packages"]}
     others, _, current = trace.partition("Current thread")
     frames = re.findall(r"/site/(\w+)[/.]", current + others)
@@ -108,15 +92,51 @@ def faulty_package(root: Path, trace: str) -> str:
     return f"the {manifest['format']} engine"
 
 
-def install(installation: Installation, source: Path, keep: int) -> tuple[str, str]:
+def use(
+    installation: Installation, id: str, serve: Callable[[], object], *, new: bool = False
+) -> str:
+    """Make a version current, verify it once more and have it serve; on failure, the old one."""
+    current, previous = map(installation.linked, ("current", "previous"))
+    installation.switch(id)
+    try:
+        verified = verify(installation.prefix / "current")
+        serve()
+    except BaseException as failure:
+        try:
+            installation.restore(current, previous)
+            if new and current != id:
+                installation.discard(id)
+        except OSError as reason:
+            used = installation.linked("current") or "nothing"
+            state = f"{used} is in use, for going back failed: {reason_of(reason)}"
+            raise Refusal(str(failure), state) from None
+        raise
+    return verified
+
+
+def install(
+    installation: Installation, source: Path, keep: int, serve: Callable[[], object]
+) -> tuple[str, str]:
     """Install the bundle that lies in ``source``; return its id and what there is to say."""
-    manifest = parse_manifest(read_small(source / MANIFEST))
+    manifest = read_manifest(source)
     check_device(manifest)
     installation.check()
     installation.check_space(manifest)
+    id = manifest["id"]
     with installation.locked():
         try:
-            line = install_locked(installation, manifest, source, keep)
+            complete = installation.is_complete(id)
+            if not complete:
+                staged = installation.stage(manifest, source)
+                verify(staged, compile=True)
+                sync_tree(staged)  # with what was compiled
+                installation.put(staged, id)
+            elif installation.linked("current") != id:
+                verify(installation.versions / id)
+            verified = use(installation, id, serve, new=not complete)
+            with contextlib.suppress(OSError):  # what is too much goes the next time
+                installation.prune(keep)
+                installation.tidy()
         except BaseException:
             with contextlib.suppress(OSError):
                 installation.tidy()
@@ -125,54 +145,22 @@ def install(installation: Installation, source: Path, keep: int) -> tuple[str, s
                     installation.clear()
             raise
     what = "{name} {format} {recipe}, {version}".format(**manifest)
-    return manifest["id"], f"{what}: {line}"
+    how = "already" if complete else "installed"
+    return id, f"{what}: {how} in {installation.prefix}; {verified}"
 
 
-def install_locked(
-    installation: Installation, manifest: Mapping[str, Any], source: Path, keep: int
-) -> str:
-    """Stage, verify, switch, and verify once more; whatever fails, the old version stays."""
-    id = manifest["id"]
-    current, previous = installation.linked("current"), installation.linked("previous")
-    whole = installation.is_whole(id)
-    if not whole:
-        staged = installation.stage(manifest, source)
-        verify(staged, compile=True)
-        sync_tree(staged)  # with what was compiled
-        installation.put(staged, id)
-    elif current != id:
-        verify(installation.versions / id)
-    installation.switch(id)
-    try:
-        verified = verify(installation.prefix / "current")
-    except BaseException:
-        installation.restore(current, previous)
-        if current != id and not whole:
-            installation.discard(id)
-        raise
-    installation.prune(keep)
-    installation.tidy()
-    return f"{'already' if whole else 'installed'} in {installation.prefix}; {verified}"
-
-
-def rollback(installation: Installation) -> tuple[str, str]:
+def rollback(installation: Installation, serve: Callable[[], object]) -> tuple[str, str]:
     """Go back to the previous version; return its id and what there is to say."""
     with installation.locked():
-        current, previous = installation.linked("current"), installation.linked("previous")
         id = installation.previous()
         if id is None:
             raise Refusal(f"there is no earlier version in {installation.prefix}")
-        if not installation.is_whole(id):
+        if not installation.is_complete(id):
             raise Refusal(f"the earlier version, {id}, is damaged: install it again")
         verify(installation.versions / id)
-        installation.switch(id)
-        try:
-            verified = verify(installation.prefix / "current")
-        except BaseException:
-            installation.restore(current, previous)
-            raise
+        verified = use(installation, id, serve)
         recipe = installation.manifest(id)["recipe"]
-        return id, f"back to {recipe} in {installation.prefix}; {verified}"
+    return id, f"back to {recipe} in {installation.prefix}; {verified}"
 
 
 def undo(
@@ -203,23 +191,13 @@ def remove(installation: Installation) -> tuple[str | None, str]:
     return id, f"removed from {installation.prefix}"
 
 
-def inventory(installation: Installation) -> dict[str, Any]:
-    """Return what is installed: ids, and where an intact file of each sha256 is."""
-    installation.check()
-    files = {}
-    for digest, copies in installation.installed().items():
-        intact = next((path for path, entry in copies if is_intact(path, entry)), None)
-        if intact is not None:
-            files[digest] = str(intact.relative_to(installation.prefix))
-    current, previous = installation.linked("current"), installation.previous()
-    return {"current": current, "previous": previous, "files": files}
+def execute(
+    argv: Sequence[str] | None, source: Path, serve: Callable[[], object] = lambda: None
+) -> dict[str, Any]:
+    """Carry out a command line; return what there is to say, in JSON's types, failures too.
 
-
-def execute(argv: Sequence[str] | None, source: Path) -> dict[str, Any]:
-    """Carry out a command line; return what there is to say, in JSON's types.
-
-    ``source`` is the folder of the bundle. Failures are an answer too, but for those of the command
-    line itself.
+    ``source`` is the folder of the bundle. ``serve`` is called when another version is in use: if
+    it fails, the old one is again.
     """
     parser = argparse.ArgumentParser(
         prog="install.py", description="Install an unpacked bundle on this device."
@@ -242,41 +220,36 @@ def execute(argv: Sequence[str] | None, source: Path) -> dict[str, Any]:
         parser.error("--keep must be at least 1")
     installation: Installation | None = None
     id: str | None = None
-    ok = False
+    ok, state = False, ""
     try:
         installation = Installation(arguments.prefix)
         if arguments.inventory:
-            return inventory(installation)
-        id, line = run_action(installation, arguments, source)
+            return installation.inventory()
+        if arguments.rollback:
+            id, line = rollback(installation, serve)
+        elif arguments.remove:
+            id, line = remove(installation)
+        elif arguments.undo:
+            id, line = undo(installation, *arguments.undo)
+        elif arguments.prune:
+            with installation.locked():
+                installation.prune(arguments.keep)
+            id, line = installation.linked("current"), f"pruned {installation.prefix}"
+        else:
+            id, line = install(installation, source, arguments.keep, serve)
         ok = True
     except Refusal as refusal:
-        line = str(refusal)
+        line, state = str(refusal), refusal.state
     except OSError as failure:
-        what = f"{failure.filename}: " if failure.filename else ""
-        line = what + (failure.strerror or str(failure))
+        line = reason_of(failure)
     except (KeyboardInterrupt, SystemExit):
         line = "interrupted"
     answer = {"ok": ok, "id": id, "line": " ".join(line.split())}
+    if state:
+        answer["state"] = state
     if installation is not None and not (ok and (arguments.remove or arguments.prune)):
         installation.report(json.dumps(answer))
     return answer
-
-
-def run_action(
-    installation: Installation, arguments: argparse.Namespace, source: Path
-) -> tuple[str | None, str]:
-    """Do what is asked for; return the id of the version in use and a line about it."""
-    if arguments.rollback:
-        return rollback(installation)
-    if arguments.remove:
-        return remove(installation)
-    if arguments.prune:
-        with installation.locked():
-            installation.prune(arguments.keep)
-        return installation.linked("current"), f"pruned {installation.prefix}"
-    if arguments.undo:
-        return undo(installation, *arguments.undo)
-    return install(installation, source, arguments.keep)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

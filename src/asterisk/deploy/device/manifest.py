@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import json
@@ -11,20 +12,15 @@ import re
 import stat
 import struct
 import sys
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-    from typing import IO, Any
-
-    Entry = Mapping[str, Any]
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
 
 SCHEMA = 1
+TOP = "asterisk-bundle"  # the folder of everything in an archive
 MANIFEST = "bundle.json"
-FOLDERS = ("site", "lib", "artifact", "bin")
 VERIFY = "bin/asterisk-verify"
-LARGEST_MANIFEST = 16 << 20
+LARGEST_MANIFEST = 16 << 20  # bytes, as the others
 LARGEST_FILE = 4 << 30
 LARGEST_BUNDLE = 8 << 30
 MOST_FILES = 50_000
@@ -39,15 +35,26 @@ RANGES = {
 KEYS = {"schema", "id", "python", "glibc", "libraries", "packages", "files", *TEXTS, *RANGES}
 ID = re.compile(r"[0-9a-f]{16}")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,99}")
-PATH_PART = re.compile(r"[A-Za-z0-9._+@=,-]{1,150}")
+PLAIN_PATH = re.compile(
+    r"(?=.{1,500}\Z)(site|lib|artifact|bin)(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._+@=,-]{1,150})+"
+)
 SHA256 = re.compile(r"[0-9a-f]{64}")
 VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
-PATTERNS = {"id": ID, "python": VERSION, "glibc": VERSION}
-PATTERNS.update(dict.fromkeys(TEXTS, PLAIN_NAME))
+PATTERNS = {"id": ID, "python": VERSION, "glibc": VERSION, **dict.fromkeys(TEXTS, PLAIN_NAME)}
 
 
 class Refusal(Exception):
-    """Why nothing is installed, in one line."""
+    """Why a request is not carried out, in one line; ``state`` says what is true now."""
+
+    def __init__(self, line: str, state: str = "") -> None:
+        super().__init__(line)
+        self.state = state
+
+
+def reason_of(failure: OSError) -> str:
+    """Return in one line what the system says."""
+    what = f"{failure.filename}: " if failure.filename else ""
+    return f"{what}{failure.strerror or failure}"
 
 
 def parse_manifest(data: bytes) -> dict[str, Any]:
@@ -60,11 +67,8 @@ def parse_manifest(data: bytes) -> dict[str, Any]:
             raise ValueError("a name that stands twice")
         return dict(pairs)
 
-    def no_constant(name: str) -> None:
-        raise ValueError(name)
-
-    try:
-        values = json.loads(data, object_pairs_hook=unique, parse_constant=no_constant)
+    try:  # int: it refuses NaN and Infinity
+        values = json.loads(data, object_pairs_hook=unique, parse_constant=int)
     except (ValueError, RecursionError):
         raise Refusal(f"{MANIFEST} is not JSON") from None
     return check_manifest(values)
@@ -97,9 +101,8 @@ def check_fields(values: Mapping[str, Any]) -> None:
             raise Refusal(f"{MANIFEST}: {key} is not a plain name")
     for key, (least, most) in RANGES.items():
         value = values[key]
-        if key == "max_memory" and value is None:
-            continue
-        if type(value) is not int or not least <= value <= most:
+        unlimited = key == "max_memory" and value is None
+        if not unlimited and (type(value) is not int or not least <= value <= most):
             raise Refusal(f"{MANIFEST}: {key} is out of range")
     for key in ("libraries", "packages"):
         if not isinstance(values[key], dict) or not all(
@@ -116,20 +119,12 @@ def check_files(files: Any) -> None:
         raise Refusal(f"{MANIFEST}: files is malformed")
     folders: set[str] = set()
     for path, entry in files.items():
-        parts = path.split("/")
-        if (
-            len(path) > 500
-            or len(parts) < 2
-            or parts[0] not in FOLDERS
-            or not all(PATH_PART.fullmatch(part) and part not in (".", "..") for part in parts)
-        ):
+        if not PLAIN_PATH.fullmatch(path):
             raise Refusal(f"{MANIFEST}: {path!r:.100} is no plain relative path")
+        parts = path.split("/")
         folders.update("/".join(parts[:count]) for count in range(1, len(parts)))
-        if (
-            not isinstance(entry, dict)
-            or set(entry) != {"sha256", "size", "executable"}
-            or type(entry["executable"]) is not bool
-        ):
+        sound = isinstance(entry, dict) and set(entry) == {"sha256", "size", "executable"}
+        if not sound or type(entry["executable"]) is not bool:
             raise Refusal(f"{MANIFEST}: {path:.100} is malformed")
         if not isinstance(entry["sha256"], str) or not SHA256.fullmatch(entry["sha256"]):
             raise Refusal(f"{MANIFEST}: no sha256 for {path:.100}")
@@ -155,39 +150,33 @@ def open_plain(path: Path, name: str = "") -> IO[bytes]:
     return os.fdopen(descriptor, "rb")
 
 
-def read_small(path: Path) -> bytes:
-    """Return the bytes of a plain file, one more than a manifest may have at most."""
-    with open_plain(path) as file:
-        return file.read(LARGEST_MANIFEST + 1)
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest in ``folder``; Refusal as `parse_manifest`."""
+    with open_plain(folder / MANIFEST) as file:
+        return parse_manifest(file.read(LARGEST_MANIFEST + 1))
 
 
-def copy_checked(source: Path, target: Path, entry: Entry, name: str) -> None:
+def copy(source: Path, target: Path, entry: Mapping[str, Any], name: str) -> None:
     """Copy a file while its hash is taken; Refusal if it is not the one of the manifest."""
-    digest, left = hashlib.sha256(), entry["size"]
+    digest = hashlib.sha256()
     with open_plain(source, name) as old, target.open("xb") as new:
-        while left > 0:
-            block = old.read(min(left, 1 << 20))
-            if not block:
-                break
-            new.write(block)
-            digest.update(block)
-            left -= len(block)
-        longer = bool(old.read(1))
-    if left or longer or digest.hexdigest() != entry["sha256"]:
+        if os.fstat(old.fileno()).st_size == entry["size"]:
+            for block in iter(lambda: old.read(1 << 20), b""):
+                new.write(block)
+                digest.update(block)
+    if digest.hexdigest() != entry["sha256"]:
         raise Refusal(f"{name} is damaged: it is not the file that was bundled (sha256)")
     target.chmod(MODES[entry["executable"]])
 
 
-def is_intact(path: Path, entry: Entry) -> bool:
-    """Whether a plain file is the one of a manifest, its mode included."""
+def is_intact(path: Path, entry: Mapping[str, Any]) -> bool:
+    """Whether a plain file is the one of a manifest, mode included, and no link leads to it."""
     digest = hashlib.sha256()
     try:
         with open_plain(path) as file:
             status = os.fstat(file.fileno())
-            if (status.st_size, stat.S_IMODE(status.st_mode)) != (
-                entry["size"],
-                MODES[entry["executable"]],
-            ):
+            found = (os.path.realpath(path), status.st_size, stat.S_IMODE(status.st_mode))
+            if found != (str(path), entry["size"], MODES[entry["executable"]]):
                 return False
             for block in iter(lambda: file.read(1 << 20), b""):
                 digest.update(block)
@@ -216,22 +205,19 @@ def check_device(manifest: Mapping[str, Any]) -> None:
             f"this is Python {python}; the bundle is for {wanted}: make one with --python "
             f"{python}, or run install.py by python{wanted}"
         )
-    try:
+    library = ""
+    with contextlib.suppress(ValueError, OSError):
         library = os.confstr("CS_GNU_LIBC_VERSION") or ""
-    except (ValueError, OSError):
-        library = ""
     name, _, version = library.partition(" ")
+    least = manifest["glibc"]
     if name != "glibc" or not VERSION.fullmatch(version):
-        raise Refusal(f"the bundle needs glibc {manifest['glibc']}, and this is not glibc")
-    found, least = ([int(part) for part in it.split(".")] for it in (version, manifest["glibc"]))
-    if found < least:
-        raise Refusal(f"glibc {version} is too old: {manifest['glibc']} is needed")
-    page = os.sysconf("SC_PAGE_SIZE")
-    if page > manifest["page_size"]:
-        raise Refusal(
-            f"this kernel has pages of {page >> 10} KiB; the bundle's libraries bear "
-            f"{manifest['page_size'] >> 10} KiB at most"
-        )
+        raise Refusal(f"the bundle needs glibc {least}, and this is not glibc")
+    if [int(part) for part in version.split(".")] < [int(part) for part in least.split(".")]:
+        raise Refusal(f"glibc {version} is too old: {least} is needed")
+    page, most = os.sysconf("SC_PAGE_SIZE"), manifest["page_size"]
+    if page > most:
+        bearable = f"the bundle's libraries bear {most >> 10} KiB at most"
+        raise Refusal(f"this kernel has pages of {page >> 10} KiB; {bearable}")
     bundled = {path.rpartition("/")[2] for path in manifest["files"] if path.startswith("lib/")}
     for soname, package in sorted(manifest["libraries"].items()):
         if soname not in bundled:

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import platform
+import re
 import socket
 import struct
 import subprocess
@@ -15,7 +16,6 @@ import sys
 import time
 
 UNIT = "asterisk.service"
-FEATURES = ("asimd", "asimddp", "asimdhp", "fphp", "i8mm", "sve")
 
 
 def read(path: str) -> str:
@@ -27,33 +27,14 @@ def read(path: str) -> str:
         return ""
 
 
-def value_of(path: str, *names: str) -> str:
-    """Return what stands after ``name:`` in a file of such lines; nothing where it does not."""
-    for line in read(path).splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in names:
-            return value
-    return ""
-
-
 def output(*words: str) -> object:
     """Return what a program prints, or None where it is not there or fails."""
+    null = subprocess.DEVNULL
     try:
-        out = subprocess.check_output(
-            words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=15
-        )
+        out = subprocess.check_output(words, stdin=null, stderr=null, timeout=15)
     except (OSError, subprocess.SubprocessError):
         return None
     return out.decode("utf-8", "replace").strip()
-
-
-def glibc() -> str:
-    """Return glibc's version, or nothing for another C library."""
-    try:
-        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
-    except (ValueError, OSError):
-        return ""
-    return version if name == "glibc" else ""
 
 
 def disk(prefix: str) -> "dict[str, object]":
@@ -71,17 +52,13 @@ def disk(prefix: str) -> "dict[str, object]":
 
 def served(path: str, prefix: str) -> "dict[str, object]":
     """Return from which prefix a unit serves, if that is ``prefix``, and its port; or nothing."""
-    lines = [line for line in read(path).splitlines() if line.startswith("ExecStart=")]
-    words = lines[0][len("ExecStart=") :].split() if lines else []
-    end = "/bin/asterisk-serve"
-    if not words or not words[0].endswith(end):
-        return {"unit": "", "serves": False, "unit_port": 0}
-    folder = words[0][: -len(end)]
-    port = words[words.index("--port") + 1 :][:1] if "--port" in words else []
+    unit = re.search(r"^ExecStart=(\S*)/bin/asterisk-serve(?= |$)(.*)", read(path), re.MULTILINE)
+    folder, options = unit.groups() if unit else ("", "")
+    port = re.search(r" --port (\d{1,5})(?= |$)", options)
     return {
         "unit": folder,
-        "serves": os.path.realpath(folder) == os.path.realpath(prefix),
-        "unit_port": int(port[0]) if port and port[0].isdecimal() and len(port[0]) < 6 else 0,
+        "serves": bool(unit) and os.path.realpath(folder) == os.path.realpath(prefix),
+        "unit_port": int(port.group(1)) if port else 0,
     }
 
 
@@ -98,37 +75,35 @@ def busy(host: str, port: int) -> bool:
 
 def main() -> None:
     """Read the question, answer it."""
-    asked = json.loads(sys.stdin.buffer.readline().decode())
-    prefix = os.path.expanduser(asked["prefix"])  # noqa: PTH111
-    features = value_of("/proc/cpuinfo", "Features", "flags").split()
+    question = json.loads(sys.stdin.buffer.readline().decode())
+    prefix = os.path.expanduser(question["prefix"])  # noqa: PTH111
+    library, version = platform.libc_ver()
     answer = {
         "system": platform.system(),
         "machine": platform.machine(),
         "bits": 8 * struct.calcsize("P"),
         "page_size": os.sysconf("SC_PAGE_SIZE"),
-        "python": list(sys.version_info[:2]),
+        "python": ".".join(map(str, sys.version_info[:2])),
         "implementation": platform.python_implementation(),
-        "glibc": glibc(),
-        "memory": int(value_of("/proc/meminfo", "MemTotal").partition("kB")[0] or 0) * 1024,
-        "cores": os.cpu_count() or 1,
-        "features": [name for name in FEATURES if name in features],
+        "glibc": version if library == "glibc" else "",
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "dotprod": "asimddp" in read("/proc/cpuinfo").split(),
         "model": read("/proc/device-tree/model"),
         "prefix": prefix,
         "clock": time.time(),
         "systemd": os.path.isdir("/run/systemd/system"),  # noqa: PTH112
         "root": os.geteuid() == 0,
         "sudo": False,
-        "busy": bool(asked["port"]) and busy(asked["host"], asked["port"]),
+        "busy": bool(question["port"]) and busy(question["host"], question["port"]),
         "active": False,
         "limits": "memory" in read("/sys/fs/cgroup/cgroup.controllers").split(),
     }
     answer.update(disk(prefix))
-    answer.update(served(asked["unit"], prefix))
-    if asked["sudo"]:
+    answer.update(served(question["unit"], prefix))
+    if question["sudo"]:
         answer["sudo"] = output("sudo", "-n", "true") is not None
-        answer["systemd"] = (
-            answer["systemd"] or output("systemctl", "is-system-running") is not None
-        )
+        if not answer["systemd"]:
+            answer["systemd"] = output("systemctl", "is-system-running") is not None
         answer["active"] = output("systemctl", "is-active", UNIT) == "active"
     sys.stdout.write("\n" + json.dumps(answer) + "\n")
     sys.stdout.flush()

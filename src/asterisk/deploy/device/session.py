@@ -25,28 +25,18 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from asterisk.deploy.device.install import execute
-from asterisk.deploy.device.manifest import Refusal
+from asterisk.deploy.device.manifest import TOP, Refusal, reason_of
 from asterisk.deploy.device.versions import Installation, sync
 
-TOP = "asterisk-bundle"
 STAGING = ".asterisk-push-"
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 BLOCK = 1 << 16
 PATIENCE = 60  # seconds until the server has to answer
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-
-
-class Failure(Refusal):
-    """Why a request is not carried out, in one line; ``state`` says what is true now."""
-
-    def __init__(self, line: str, state: str = "") -> None:
-        super().__init__(line)
-        self.state = state
 
 
 def finish_regardless() -> None:
@@ -79,32 +69,32 @@ class Incoming:
         """Return the next bytes, none at the end."""
         data = self.stream.read(min(count, self.left))
         if not data and self.left:
-            raise Failure("the connection broke while files were sent")
+            raise Refusal("the connection broke while files were sent")
         self.left -= len(data)
         self.digest.update(data)
         return data
 
 
 def unpack(stream: IO[bytes], request: dict[str, Any], folder: Path) -> None:
-    """Write the plain files of the stream below ``folder``; Failure unless it is the one sent."""
+    """Write the plain files of the stream below ``folder``; Refusal unless it is the one sent."""
     incoming = Incoming(stream, request["size"])
-    sound = True
-    try:
-        with tarfile.open(fileobj=incoming, mode="r|", bufsize=BLOCK) as tar:  # type: ignore[call-overload]
-            for entry in tar:
-                parts = entry.name.split("/")
-                if not entry.isreg() or parts[0] != TOP or {"", ".", ".."} & set(parts):
-                    raise Failure("what arrived names something that is no plain file")
-                target = folder.joinpath(*parts)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with target.open("xb") as file:
-                    shutil.copyfileobj(tar.extractfile(entry) or io.BytesIO(), file)
-    except (tarfile.TarError, EOFError, FileExistsError, NotADirectoryError, ValueError):
-        sound = False
+    damages = (tarfile.TarError, EOFError, FileExistsError, NotADirectoryError, ValueError)
+    with (
+        contextlib.suppress(*damages),  # the digest will tell
+        tarfile.open(fileobj=incoming, mode="r|", bufsize=BLOCK) as tar,  # type: ignore[call-overload]
+    ):
+        for entry in tar:
+            parts = entry.name.split("/")
+            if not entry.isreg() or parts[0] != TOP or {"", ".", ".."} & set(parts):
+                raise Refusal("what arrived names something that is no plain file")
+            target = folder.joinpath(*parts)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as file:
+                shutil.copyfileobj(tar.extractfile(entry) or io.BytesIO(), file)
     while incoming.left:
         incoming.read(BLOCK)
-    if not sound or incoming.digest.hexdigest() != request["sha256"]:
-        raise Failure("what arrived is not what was sent")
+    if incoming.digest.hexdigest() != request["sha256"]:
+        raise Refusal("what arrived is not what was sent")
 
 
 @contextlib.contextmanager
@@ -130,7 +120,7 @@ def private_folder(prefix: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
         return
-    raise Failure("no folder for what is sent can be made")
+    raise Refusal("no folder for what is sent can be made")
 
 
 def remove_abandoned(own: Path) -> None:
@@ -147,43 +137,44 @@ def remove_abandoned(own: Path) -> None:
 
 
 def systemctl(*words: str, must: bool = True) -> bool:
-    """Run systemctl and return whether it succeeded; Failure with its complaint if it must."""
-    done = subprocess.run(
+    """Run systemctl and return whether it succeeded; Refusal with its complaint if it must."""
+    process = subprocess.run(
         ["systemctl", *words],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=3 * PATIENCE,
         check=False,
     )
-    if must and done.returncode:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it failed"]
-        raise Failure(f"systemctl {words[0]}: {lines[0][:200]}")
-    return done.returncode == 0
+    if must and process.returncode:
+        lines = process.stderr.decode("utf-8", "replace").strip().splitlines() or ["it failed"]
+        raise Refusal(f"systemctl {words[0]}: {lines[0][:200]}")
+    return process.returncode == 0
 
 
-@dataclass
+def is_healthy(host: str, port: int) -> bool:
+    """Ask the server how it is."""
+    server = http.client.HTTPConnection(host, port, timeout=5)
+    with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(server):
+        server.request("GET", "/health")
+        return server.getresponse().status == 200
+    return False
+
+
 class Service:
     """The server's systemd unit, as a request describes it: ``unit`` is its text."""
 
-    name: str
-    folder: str
-    unit: str
-    host: str
-    port: int
-    token: str
-    was_running = False  # the old one, which was stopped and has to be started again
-
-    @property
-    def path(self) -> Path:
-        """The unit's file."""
-        return Path(self.folder, self.name)
+    def __init__(self, path: str, unit: str, host: str, port: int, token: str) -> None:
+        self.path, self.unit = Path(path), unit
+        self.name, self.folder = self.path.name, self.path.parent
+        self.host, self.port, self.token = host, port, token
+        self.interrupted = False  # whether the server of before has to be started again
 
     def check(self) -> None:
         """Look for what the service needs before anything is changed."""
         if self.token and not Path(self.token).is_file():
-            raise Failure(f"there is no token file {self.token}")
-        if not Path(self.folder).is_dir():
-            raise Failure(f"there is no folder {self.folder} for units")
+            raise Refusal(f"there is no token file {self.token}")
+        if not self.folder.is_dir():
+            raise Refusal(f"there is no folder {self.folder} for units")
 
     def apply(self) -> None:
         """Write the unit and start it; on any failure, the unit that was there before, stopped."""
@@ -194,12 +185,12 @@ class Service:
             self.start(self.host, self.port)
         except BaseException:
             finish_regardless()
-            self.was_running = running
+            self.interrupted = running
             systemctl("stop", self.name, must=False)
             if before is None:
                 systemctl("disable", self.name, must=False)
                 self.path.unlink(missing_ok=True)
-                sync(Path(self.folder))
+                sync(self.folder)
             else:
                 self.write(before)
             systemctl("daemon-reload", must=False)
@@ -215,37 +206,28 @@ class Service:
             new.replace(self.path)
         finally:
             new.unlink(missing_ok=True)
-        sync(Path(self.folder))
+        sync(self.folder)
 
     def start(self, host: str, port: int) -> None:
         """Start the unit anew and wait until its server answers at an address."""
         systemctl("daemon-reload")
         systemctl("enable", self.name)
         if not systemctl("restart", self.name, must=False):
-            raise Failure(f"it did not start: {self.last_words()}")
+            raise Refusal(f"it did not start: {self.last_words()}")
         deadline = time.monotonic() + PATIENCE
-        while not self.is_healthy(LOOPBACK.get(host, host), port):
+        while not is_healthy(LOOPBACK.get(host, host), port):
             if not systemctl("is-active", self.name, must=False):
-                raise Failure(f"it started and ended: {self.last_words()}")
+                raise Refusal(f"it started and ended: {self.last_words()}")
             if time.monotonic() > deadline:
-                raise Failure(f"its /health did not answer in {PATIENCE} s")
+                raise Refusal(f"its /health did not answer in {PATIENCE} s")
             time.sleep(0.2)
-
-    @staticmethod
-    def is_healthy(host: str, port: int) -> bool:
-        """Ask the server how it is."""
-        server = http.client.HTTPConnection(host, port, timeout=5)
-        with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(server):
-            server.request("GET", "/health")
-            return server.getresponse().status == 200
-        return False
 
     def last_words(self) -> str:
         """Return the last line that the server left in the journal."""
         words = ["journalctl", "-u", self.name, "-n", "20", "-o", "cat", "--no-pager"]
         try:
-            done = subprocess.run(words, capture_output=True, timeout=15, check=False)
-            lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
+            journal = subprocess.run(words, capture_output=True, timeout=15, check=False)
+            lines = journal.stdout.decode("utf-8", "replace").strip().splitlines()
         except (OSError, subprocess.SubprocessError):
             lines = []
         own = [line for line in lines if "asterisk-serve:" in line] or lines
@@ -254,6 +236,7 @@ class Service:
     def restart(self) -> None:
         """Start whatever unit there is again, and wait for its server at the unit's own address."""
         if self.path.is_file():
+            self.interrupted = True
             lines = self.path.read_text("utf-8", "replace").splitlines()
             command = next((line for line in lines if line.startswith("ExecStart=")), "")
             options = dict(itertools.pairwise(command.split()))
@@ -266,106 +249,63 @@ class Service:
         if self.path.is_file():
             systemctl("disable", "--now", self.name)
             self.path.unlink()
-            sync(Path(self.folder))
+            sync(self.folder)
             systemctl("daemon-reload")
 
 
 class Session:
-    """The actions that can be requested: install, rollback and remove."""
+    """The actions that can be requested; each returns the answer."""
 
     def __init__(self, request: dict[str, Any]) -> None:
-        self.id: str = request["id"]
-        self.prefix: str = request["prefix"]
-        self.unit = Service(**request["service"]) if request["service"] else None
-
-    def linked(self) -> tuple[str, str]:
-        """Return the ids of the current and the previous version, empty where there is none."""
-        installation = Installation(self.prefix)
-        return installation.linked("current") or "", installation.linked("previous") or ""
-
-    def installer(self, *options: str, source: Path = Path()) -> dict[str, Any]:
-        """Run the installer; Failure with its own line."""
-        answer = execute(["--prefix", self.prefix, *options], source)
-        if not answer["ok"]:
-            raise Failure(answer["line"])
-        return answer
-
-    def service(self, step: str) -> None:
-        """Carry out a step of the service, if there is to be one; Failure with its own line."""
-        if self.unit is not None:
-            try:
-                getattr(self.unit, step)()
-            except (Failure, OSError, subprocess.SubprocessError) as failure:
-                raise Failure(f"the service: {' '.join(str(failure).split())}") from None
+        self.installation = Installation(request["prefix"])
+        self.service = Service(**request["service"]) if request["service"] else None
+        self.before = self.installation.linked("current") or ""
 
     def install(self, source: Path) -> dict[str, Any]:
-        """Install what has arrived; on failure, also of the service, the old version again."""
-        before = self.linked()
-        new = not os.path.lexists(Path(self.prefix, "versions", self.id))
-        self.service("check")
-        keep = ["--keep", "3"] if self.unit else []  # until the new server answers
-        try:
-            answer = self.installer(*keep, source=source)
-            self.service("apply")
-        except Failure as failure:
-            raise Failure(str(failure), self.take_back(before, new=new)) from None
-        except BaseException:
-            self.take_back(before, new=new)
-            raise
-        if keep:
-            finish_regardless()
-            with contextlib.suppress(Failure):  # what is too much goes the next time
-                self.installer("--prune")
-        return {**answer, "previous": before[0]}
-
-    def take_back(self, before: tuple[str, str], *, new: bool) -> str:
-        """Undo a switch to what was sent, which goes if it is ``new``; return what is true then."""
-        finish_regardless()
-        state = "the old installation stays" if before[0] else "nothing is installed"
-        now = self.linked()
-        if now[0] == self.id and (new or now != before):
-            state = self.undo(before, self.id if new else "-") or state
-        return state + (self.restart() if self.unit and self.unit.was_running else "")
-
-    def undo(self, before: tuple[str, str], discarded: str = "-") -> str:
-        """Make both links what they were; return a complaint, or nothing."""
-        try:
-            self.installer("--undo", discarded, *(id or "-" for id in before))
-        except Failure as failure:
-            return f"{self.linked()[0] or 'nothing'} is in use, for going back failed: {failure}"
-        return ""
-
-    def restart(self) -> str:
-        """Start the service again; return a complaint, or nothing."""
-        try:
-            self.service("restart")
-        except Failure as failure:
-            return f"; its server does not run: {failure}"
-        return ""
+        """Install what has arrived; if that or its server fails, the old version again."""
+        self.serve("check")
+        stays = "the old installation stays" if self.before else "nothing is installed"
+        return self.installer(stays, source=source, step="apply")
 
     def rollback(self) -> dict[str, Any]:
         """Go back to the version before; if its server does not run, forward again."""
-        before = self.linked()
-        answer = self.installer("--rollback")
-        try:
-            self.service("restart")
-        except BaseException as failure:
-            finish_regardless()
-            state = (self.undo(before) or f"{before[0]} is in use again") + self.restart()
-            if isinstance(failure, Failure):
-                raise Failure(str(failure), state) from None
-            raise
-        return {**answer, "previous": before[0]}
+        return self.installer("", "--rollback", step="restart")
 
     def remove(self) -> dict[str, Any]:
         """Take everything away."""
-        before = self.linked()
-        self.service("remove")
-        try:
-            return {**self.installer("--remove"), "previous": before[0]}
-        except Failure as failure:
-            gone = "the service is gone, and the files stay" if self.unit else ""
-            raise Failure(str(failure), gone) from None
+        self.serve("remove")
+        gone = "the service is gone, and the files stay" if self.service else ""
+        return self.installer(gone, "--remove")
+
+    def installer(
+        self, state: str, *options: str, source: Path = Path(), step: str = ""
+    ) -> dict[str, Any]:
+        """Run the installer and then a step of the service; Refusal, with ``state``, on failure."""
+
+        def serve() -> None:
+            self.serve(step)
+            finish_regardless()
+
+        answer = execute(["--prefix", str(self.installation.prefix), *options], source, serve)
+        if answer["ok"]:
+            return {**answer, "previous": self.before}
+        finish_regardless()
+        state = answer.get("state", state)
+        if self.service is not None and self.service.interrupted:
+            state = state or f"{self.before} is in use again"
+            try:  # this has stopped the server of what is in use again
+                self.serve("restart")
+            except Refusal as reason:
+                state += f"; its server does not run: {reason}"
+        raise Refusal(answer["line"], state)
+
+    def serve(self, step: str) -> None:
+        """Carry out a step of the service, if there is to be one; Refusal with its own line."""
+        if self.service is not None:
+            try:
+                getattr(self.service, step)()
+            except (Refusal, OSError, subprocess.SubprocessError) as failure:
+                raise Refusal(f"the service: {' '.join(str(failure).split())}") from None
 
 
 def main() -> None:
@@ -377,21 +317,20 @@ def main() -> None:
     watcher = threading.Thread(target=watch_connection, daemon=True)
     answer: dict[str, Any]
     try:
-        session = Session(request)
         if request["action"] == "install":
             with private_folder(Path(request["prefix"])) as folder:
                 unpack(sys.stdin.buffer, request, folder)
                 watcher.start()
-                answer = session.install(folder / TOP)
+                answer = Session(request).install(folder / TOP)
         else:
             watcher.start()
+            session = Session(request)
             answer = session.rollback() if request["action"] == "rollback" else session.remove()
     except Refusal as failure:
-        answer = {"ok": False, "line": str(failure), "state": getattr(failure, "state", "")}
+        answer = {"ok": False, "line": str(failure), "state": failure.state}
     except OSError as failure:
-        what = f"{failure.filename}: " if failure.filename else ""
         full = " (the disk is full)" if failure.errno == errno.ENOSPC else ""
-        answer = {"ok": False, "line": f"{what}{failure.strerror or failure}{full}"}
+        answer = {"ok": False, "line": f"{reason_of(failure)}{full}"}
     sys.stdout.write(f"\n{json.dumps(answer)}\n")
     sys.stdout.flush()
 

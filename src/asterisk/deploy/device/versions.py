@@ -14,24 +14,11 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from asterisk.deploy.device.manifest import (
-    ID,
-    MANIFEST,
-    Refusal,
-    copy_checked,
-    is_intact,
-    parse_manifest,
-    read_small,
-)
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import Any
-
-    Entry = Mapping[str, Any]
+from asterisk.deploy.device.manifest import ID, MANIFEST, Refusal, copy, is_intact, read_manifest
 
 SPARE = 8 << 20  # bytes to be left free
 TEMPORARY_LINKS = (".current.new", ".previous.new", ".bin.new")
@@ -111,8 +98,7 @@ class Installation:
         installed, files = self.installed(), manifest["files"].values()
         missing = [entry["size"] for entry in files if entry["sha256"] not in installed]
         needed = sum(size + 4096 for size in missing) + SPARE
-        folder = next(it for it in (self.prefix, *self.prefix.parents) if it.is_dir())
-        disk = os.statvfs(folder)
+        disk = os.statvfs(next(it for it in (self.prefix, *self.prefix.parents) if it.is_dir()))
         free = disk.f_bavail * disk.f_frsize
         if free < needed:
             raise Refusal(
@@ -122,10 +108,7 @@ class Installation:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the prefix alone, made if it is not there, without an interrupted installer's rest.
-
-        Refusal where another installer holds it or it cannot be written.
-        """
+        """Hold the prefix alone, made and tidied where need be; Refusal where that cannot be."""
         self.check()
         new = not self.prefix.is_dir()
         try:
@@ -177,18 +160,15 @@ class Installation:
 
     def ids(self) -> list[str]:
         """Return the ids of the versions that are there."""
-        try:
-            return sorted(path.name for path in self.versions.iterdir() if ID.fullmatch(path.name))
-        except OSError:
-            return []
+        return sorted(path.name for path in self.versions.glob("*") if ID.fullmatch(path.name))
 
     def recent(self) -> list[str]:
         """Return the ids, the latest installed first, by the order of the report's lines."""
         order: dict[str, int] = {}
-        lines: list[bytes] = []
-        with contextlib.suppress(Refusal):
-            lines = read_small(self.report_file)[-(1 << 20) :].splitlines()
-        for number, line in enumerate(lines):
+        report = b""
+        with contextlib.suppress(OSError):
+            report = self.report_file.read_bytes()[-(1 << 20) :]
+        for number, line in enumerate(report.splitlines()):
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 entry = json.loads(line)
                 if entry["ok"] is True:
@@ -197,35 +177,38 @@ class Installation:
 
     def manifest(self, id: str) -> dict[str, Any]:
         """Return the manifest of an installed version; Refusal if it is not its own."""
-        found = parse_manifest(read_small(self.versions / id / MANIFEST))
+        found = read_manifest(self.versions / id)
         if found["id"] != id:
             raise Refusal(f"{id} is not that version")
         return found
 
-    def is_whole(self, id: str) -> bool:
+    def is_complete(self, id: str) -> bool:
         """Whether every file of a version is there and intact."""
-        root = self.versions / id
-        if root.is_symlink() or not root.is_dir():
-            return False
         try:
             files = self.manifest(id)["files"]
         except Refusal:
             return False
-        return all(
-            os.path.realpath(root / path) == str(root / path) and is_intact(root / path, entry)
-            for path, entry in files.items()
-        )
+        return all(is_intact(self.versions / id / name, entry) for name, entry in files.items())
 
-    def installed(self) -> dict[str, list[tuple[Path, Entry]]]:
+    def installed(self) -> dict[str, list[tuple[Path, Mapping[str, Any]]]]:
         """Return {sha256: [(path, its entry)]} of the files that the versions say they have."""
-        found: dict[str, list[tuple[Path, Entry]]] = {}
+        found: dict[str, list[tuple[Path, Mapping[str, Any]]]] = {}
         for id in self.ids():
             with contextlib.suppress(Refusal):  # one that is damaged has nothing to give
                 for name, entry in self.manifest(id)["files"].items():
-                    path = self.versions / id / name
-                    if os.path.realpath(path) == str(path):
-                        found.setdefault(entry["sha256"], []).append((path, entry))
+                    copies = found.setdefault(entry["sha256"], [])
+                    copies.append((self.versions / id / name, entry))
         return found
+
+    def inventory(self) -> dict[str, Any]:
+        """Return what is installed: ids, and where an intact file of each sha256 is."""
+        self.check()
+        files = {}
+        for digest, copies in self.installed().items():
+            intact = next((path for path, entry in copies if is_intact(path, entry)), None)
+            if intact is not None:
+                files[digest] = str(intact.relative_to(self.prefix))
+        return {"current": self.linked("current"), "previous": self.previous(), "files": files}
 
     def tidy(self) -> None:
         """Remove what an interrupted installer has left."""
@@ -241,20 +224,19 @@ class Installation:
         root = Path(tempfile.mkdtemp(prefix=f".{manifest['id']}-", dir=self.versions))
         installed = self.installed()
         for name, entry in sorted(manifest["files"].items()):
-            target = root / name
+            sent, target = source / name, root / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            known = installed.get(entry["sha256"], ())
-            old = next((path for path, _ in known if is_intact(path, entry)), None)
+            copies = installed.get(entry["sha256"], ())
+            old = next((path for path, _ in copies if is_intact(path, entry)), None)
             if old is not None:
                 try:
                     os.link(old, target, follow_symlinks=False)
                 except OSError:  # a file system without hard links
-                    copy_checked(old, target, entry, str(old))
-                continue
-            beside = source / name
-            if os.path.realpath(beside) != str(beside) or not beside.is_file():
+                    copy(old, target, entry, str(old))
+            elif os.path.realpath(sent) != str(sent) or not sent.is_file():
                 raise Refusal(f"{name} is neither beside install.py nor installed, intact")
-            copy_checked(beside, target, entry, name)
+            else:
+                copy(sent, target, entry, name)
         with (root / MANIFEST).open("xb") as file:
             file.write(json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
         (root / MANIFEST).chmod(0o644)
@@ -296,7 +278,7 @@ class Installation:
             self.link("current", f"versions/{id}")
 
     def restore(self, current: str | None, previous: str | None) -> None:
-        """Undo a switch."""
+        """Make the links what they were before a switch."""
         self.link("current", current and f"versions/{current}")
         self.link("previous", previous and f"versions/{previous}")
         if current is None:
@@ -305,11 +287,11 @@ class Installation:
     def prune(self, keep: int) -> None:
         """Remove versions until ``keep`` are left: the current, the previous, the latest."""
         by_rank = [self.linked("current"), self.previous(), *self.recent()]
-        staying = [id for id in dict.fromkeys(by_rank) if id][:keep]
-        if self.linked("previous") not in (None, *staying):
+        remaining = [id for id in dict.fromkeys(by_rank) if id][:keep]
+        if self.linked("previous") not in (None, *remaining):
             self.link("previous", None)
         for id in self.ids():
-            if id not in staying:
+            if id not in remaining:
                 self.discard(id)
 
     def discard(self, id: str) -> None:
