@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,22 +19,13 @@ PAIRED = 2_048  # texts at most whose pairs are ranked: 2.1 million pairs, some 
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """Agreement of n vectors with their FP32 counterparts.
-
-    Cosines are of each vector with its counterpart: mean, 1st percentile and minimum.
-    ``overlap_at_10`` is the mean share of each text's ten nearest neighbours that the two sets of
-    vectors have in common.
-    """
+    """Agreement of vectors with their FP32 counterparts."""
 
     texts: int
-    cosine_mean: float
-    cosine_p1: float
+    cosine_mean: float  # of each vector with its counterpart
+    cosine_p1: float  # the 1st percentile
     cosine_min: float
-    overlap_at_10: float
-
-    def to_dict(self) -> dict[str, float]:
-        """Return the figures by name."""
-        return asdict(self)
+    overlap_at_10: float  # mean share of a text's ten nearest neighbours that both have in common
 
 
 def compare(ours: Vectors, reference: Vectors) -> Fidelity:
@@ -54,11 +45,9 @@ def compare(ours: Vectors, reference: Vectors) -> Fidelity:
 class Pairs:
     """Agreement of the similarities of all pairs of texts with those under FP32.
 
-    ``spearman`` is the rank correlation of the two sets of pairwise cosines, ties averaged: 1 if
-    every ranking by similarity is the same. ``flipped`` is, among the pairs that either side calls
-    duplicates (cosine of at least `DUPLICATE`), the share that only one of them does; 0 where
-    neither has any. Relative to those and not to all pairs, since nearly all pairs are unlike by
-    any measure: what a person sees is how much of the list of duplicates is another.
+    ``flipped`` is relative to the pairs that either side calls duplicates and not to all pairs,
+    since nearly all are unlike by any measure: what a person sees is how much of the list of
+    duplicates is another.
     """
 
     spearman: float
@@ -80,7 +69,8 @@ def spearman(a: Doubles, b: Doubles) -> float:
 
     0 where all values of one array are the same: there is no order to agree on.
     """
-    x, y = _ranks(a), _ranks(b)
+    once = np.ones((1, len(a)), np.int64)
+    x, y = (ranks(side, once)[0] for side in (a, b))
     x -= x.mean()
     y -= y.mean()
     scale = float(np.sqrt((x @ x) * (y @ y)))
@@ -88,7 +78,7 @@ def spearman(a: Doubles, b: Doubles) -> float:
 
 
 def flipped(a: Doubles, b: Doubles, threshold: float = DUPLICATE) -> float:
-    """Return the share of pairs on one side of ``threshold`` only, of those above it in either."""
+    """Return the share that is duplicates in one only, of those in either; 0 without any."""
     x, y = a >= threshold, b >= threshold
     either = int((x | y).sum())
     return int((x ^ y).sum()) / either if either else 0.0
@@ -128,15 +118,24 @@ def nearest(queries: Doubles, index: Doubles) -> Positions:
     return np.argpartition(-similar, count - 1, axis=1)[:, :count]
 
 
-def _ranks(values: Doubles) -> Doubles:
-    """Return ranks from 0, the mean of their positions for values that are equal."""
+def equal_runs(values: Doubles) -> tuple[Positions, Positions]:
+    """Return an ascending order and where each run of equal values starts in it."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    counts = np.diff(np.r_[starts, len(values)])
-    ranks = np.empty(len(values))
-    ranks[order] = np.repeat(starts + (counts - 1) / 2, counts)
-    return ranks
+    return order, np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+
+
+def ranks(values: Doubles, counts: npt.NDArray[np.int64]) -> Doubles:
+    """Return the ranks of values [n] of which each occurs ``counts`` [B, n] times, float64 [B, n].
+
+    From 1, the mean of their positions for values that are equal.
+    """
+    order, starts = equal_runs(values)
+    sizes = np.add.reduceat(counts[:, order], starts, axis=1)
+    means = sizes.cumsum(1) - (sizes - 1) / 2
+    out = np.empty(counts.shape)
+    out[:, order] = np.repeat(means, np.diff(np.r_[starts, len(order)]), axis=1)
+    return out
 
 
 def unit_rows(vectors: Vectors) -> Doubles:

@@ -5,11 +5,12 @@ It is trained with PyTorch and run with numpy alone.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,44 +27,36 @@ MOST_LABELS = 10_000
 MOST_LAYERS = 4
 BLOCK = 256  # rows: a wide hidden layer must not be in memory for all texts at once
 FEWEST_STEPS = 500  # a few dozen texts need more passes than thousands do
-LIMITS = {
-    "hidden": (0, 16_384),
-    "epochs": (1, 10_000),
-    "batch": (1, 65_536),
-    "learning_rate": (1e-6, 1.0),
-    "weight_decay": (0.0, 10.0),
-    "dropout": (0.0, 0.95),
-    "smoothing": (0.0, 0.5),
-    "seed": (0, 2**31 - 1),
-}
+
+
+def _number(default: float, least: float, most: float) -> Any:
+    return field(default=default, metadata={"limits": (least, most)})
 
 
 @dataclass(frozen=True, slots=True)
 class HeadRecipe:
-    """One hidden layer of ``hidden`` units with ReLU; 0 for a linear classifier.
+    """One hidden layer with ReLU, or none; UsageError for values out of bounds.
 
     Vectors are standardised; AdamW's learning rate rises for a tenth of the steps and then falls to
     zero; the loss is cross-entropy with label smoothing. Chosen on a held-out tenth of a training
     file with the first checkpoint: the wide layer and the dropout matter, little else does.
-    UsageError for values out of bounds.
     """
 
-    hidden: int = 1_024
-    epochs: int = 20
-    batch: int = 256
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    dropout: float = 0.5
-    smoothing: float = 0.1
-    seed: int = 0
+    hidden: int = _number(1_024, 0, 16_384)  # units; 0 for a linear classifier
+    epochs: int = _number(20, 1, 10_000)
+    batch: int = _number(256, 1, 65_536)
+    learning_rate: float = _number(3e-3, 1e-6, 1)
+    weight_decay: float = _number(1e-2, 0, 10)
+    dropout: float = _number(0.5, 0, 0.95)
+    smoothing: float = _number(0.1, 0, 0.5)
+    seed: int = _number(0, 0, 2**31 - 1)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            least, most = LIMITS[field.name]
+        for each in fields(self):
+            value, (least, most) = getattr(self, each.name), each.metadata["limits"]
             number = isinstance(value, Real) and not isinstance(value, bool)
             if not number or not least <= value <= most:
-                raise UsageError(f"{field.name} must be {least:g} to {most:g}, not {value}")
+                raise UsageError(f"{each.name} must be {least:g} to {most:g}, not {value}")
 
     def steps(self, rows: int) -> int:
         """Return how many steps a training on ``rows`` vectors takes."""
@@ -104,14 +97,13 @@ class Classifier:
 
     @property
     def dim(self) -> int:
-        """Elements of the vectors it takes: the first ones of the space's."""
+        """How many of a vector's first elements it takes."""
         return int(self.layers[0].weight.shape[1])
 
     def logits(self, vectors: Floats) -> Floats:
-        """Return the logits of unit vectors float32 [n, dim], float32 [n, labels].
+        """Return the logits of finite unit vectors float32 [n, dim], float32 [n, labels].
 
-        UsageError for other shapes and dtypes, and for values that are not finite; ArtifactError
-        if the weights are so large that the logits leave float32.
+        UsageError for other vectors; ArtifactError if the weights are too large for float32.
         """
         found = getattr(vectors, "dtype", type(vectors).__name__)
         if found != np.float32 or vectors.ndim != 2 or vectors.shape[1] != self.dim:
@@ -159,6 +151,7 @@ def fit(
     two labels and only finite vectors.
     """
     import torch
+    from torch import nn
 
     recipe = recipe or HeadRecipe()
     labels = list(strings(labels, "labels must be a list of strings"))
@@ -175,22 +168,17 @@ def fit(
     targets = torch.tensor([numbers[label] for label in labels])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = _network(vectors.shape[1], len(names), recipe)
+        sizes = [vectors.shape[1], *([recipe.hidden] if recipe.hidden else []), len(names)]
+        linears = [nn.Linear(*pair) for pair in itertools.pairwise(sizes)]
+        between = [nn.ReLU(), nn.Dropout(recipe.dropout)]
+        model = nn.Sequential(linears[0], *(between if recipe.hidden else []), *linears[1:])
         _train(model, inputs, targets, recipe, progress)
-    return Classifier(names, _layers(model, mean, scale), fingerprint)
-
-
-def _network(dim: int, labels: int, recipe: HeadRecipe) -> nn.Sequential:
-    from torch import nn
-
-    if not recipe.hidden:
-        return nn.Sequential(nn.Linear(dim, labels))
-    return nn.Sequential(
-        nn.Linear(dim, recipe.hidden),
-        nn.ReLU(),
-        nn.Dropout(recipe.dropout),
-        nn.Linear(recipe.hidden, labels),
-    )
+    pairs = [[each.detach().double().numpy() for each in (it.weight, it.bias)] for it in linears]
+    weight, bias = pairs[0]
+    weight = weight / scale  # the standardisation is part of the first layer
+    pairs[0] = [weight, bias - weight @ mean]
+    layers = tuple(Layer(*(each.astype(np.float32) for each in pair)) for pair in pairs)
+    return Classifier(names, layers, fingerprint)
 
 
 def _train(
@@ -224,20 +212,3 @@ def _train(
             schedule.step()
             step += 1
             progress()
-
-
-def _layers(model: nn.Sequential, mean: Floats, scale: Floats) -> tuple[Layer, ...]:
-    """Return the layers, with the standardisation folded into the first one."""
-    from torch import nn
-
-    pairs = [
-        (module.weight.detach().double().numpy(), module.bias.detach().double().numpy())
-        for module in model
-        if isinstance(module, nn.Linear)
-    ]
-    weight, bias = pairs[0]
-    weight = weight / scale
-    pairs[0] = weight, bias - weight @ mean
-    return tuple(
-        Layer(weight.astype(np.float32), bias.astype(np.float32)) for weight, bias in pairs
-    )

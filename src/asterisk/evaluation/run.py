@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +15,7 @@ from asterisk.evaluation.report import Column, Measured, Report, averages, compa
 from asterisk.evaluation.sets import EvaluationSet, Labelled, Retrieval, Split
 
 PACKAGES = ("asterisk-edge", "numpy", "scipy", "scikit-learn", "torch", "sentence-transformers")
-ASYMMETRIC = "asymmetric"
+ASYMMETRIC = ", asymmetric"  # after the name of a task or group
 GROUPS = {
     "Spearman": "STS",
     "average precision": "STS",
@@ -28,7 +29,7 @@ GROUPS = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to evaluate, on what, how."""
+    """What to evaluate, on what, how; the fields are `asterisk-eval`'s options."""
 
     models: Sequence[str]
     data: Sequence[Path]
@@ -47,17 +48,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class _Spaces:
-    """A column with the spaces its tasks are measured in.
-
-    Retrieval has queries and documents, each in a space for their role if the model has prompts;
-    ``teacher`` gives the teacher's documents in the same space, if there are any.
-    """
+    """A column with the spaces that its tasks are measured in."""
 
     column: Column
     space: Space
-    queries: Space
+    queries: Space  # of retrieval, each in the space of its role if the model has prompts
     documents: Space | None = None
-    teacher: Space | None = None
+    teacher: Space | None = None  # of the teacher's documents, if they can be compared
 
 
 def evaluate(request: Request, on_progress: Callable[[str], None] = lambda line: None) -> Report:
@@ -68,34 +65,28 @@ def evaluate(request: Request, on_progress: Callable[[str], None] = lambda line:
         raise UsageError(f"the baseline {baseline} is none of: {', '.join(names)}")
     if request.teacher == TFIDF:
         raise UsageError(f"{TFIDF} cannot be a teacher")
-    folders = sets.folders(request.data, request.sets)
-    found = [sets.load(folder, request.split) for folder in folders]
+    found = [sets.load(path, request.split) for path in sets.folders(request.data, request.sets)]
     notes = [note for each in found for note in each.notes]
     selected = [each for some in found for each in some.sets]
     if not selected:
         raise InputError("; ".join(notes))
-    models: dict[str, Model | None] = {}
+    models: dict[str, Model | None] = dict.fromkeys(names)
     for name in names:
-        models[name] = None
         if name != TFIDF:
             longest = request.teacher_length if name == request.teacher else None
             models[name] = open_model(name, threads=request.threads, longest=longest)
     notes += [model.note for model in models.values() if model and model.note]
     columns = list(_columns(models, request))
-    first = next(it.column.label for it in columns if it.column.model == baseline)
-    teacher = next((it.column.label for it in columns if it.column.model == request.teacher), None)
+    labels: dict[str | None, str] = {}  # of each model's first column
+    for it in columns:
+        labels.setdefault(it.column.model, it.column.label)
+    first, teacher = labels[baseline], labels.get(request.teacher)
     measured: list[Measured] = []
     for number, each in enumerate(selected, 1):
         on_progress(f"{each.name}, {number} of {len(selected)}")
         measured += _measure(each, columns, request)
     if not measured:
         raise InputError("nothing can be measured: every set has a single label")
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return Report(
         settings={
             "data": [str(path) for path in request.data],
@@ -112,12 +103,20 @@ def evaluate(request: Request, on_progress: Callable[[str], None] = lambda line:
             "probe_iterations": tasks.ITERATIONS,
             "kmeans_seeds": list(tasks.SEEDS),
         },
-        versions=versions,
+        versions=_versions(),
         columns=[it.column for it in columns],
         rows=compare(measured, baseline=first, teacher=teacher),
-        averages=averages(measured, baseline=first, teacher=teacher),
+        averages=compare(averages(measured), baseline=first, teacher=teacher),
         notes=notes,
     )
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
 
 
 def _columns(models: dict[str, Model | None], request: Request) -> Iterator[_Spaces]:
@@ -147,15 +146,7 @@ def _columns(models: dict[str, Model | None], request: Request) -> Iterator[_Spa
             if teacher is not None and model is not teacher:
                 asymmetric = model.documents(teacher, dim, precision)
             yield _Spaces(
-                Column(
-                    label=" ".join([label, *marks]),
-                    model=name,
-                    opened_by=model.opened_by,
-                    dim=dim or model.size,
-                    precision=precision,
-                    longest=model.longest,
-                    fingerprint=model.fingerprint,
-                ),
+                model.column(" ".join([label, *marks]), dim, precision),
                 model.space(dim, precision),
                 model.space(dim, precision, "query"),
                 model.space(dim, precision, "document"),
@@ -170,20 +161,19 @@ def _measure(each: EvaluationSet, columns: Sequence[_Spaces], request: Request) 
 
     def add(column: str, found: dict[str, tasks.Items], kind: str = "") -> None:
         for metric, items in found.items():
-            task = each.name + kind
-            if (task, metric) not in rows:
-                average = GROUPS.get(metric)
-                group = None if average is None else average + kind
-                symmetric = each.name if kind else None
-                rows[task, metric] = Measured(task, metric, group, len(items), symmetric)
-            rows[task, metric].add(column, items.score(), items.resampled(counts))
+            if (metric, kind) not in rows:
+                group = GROUPS[metric] + kind if metric in GROUPS else None
+                symmetric = rows[metric, ""] if kind else None
+                row = Measured(each.name + kind, metric, group, len(each), symmetric)
+                rows[metric, kind] = row
+            rows[metric, kind].columns[column] = items.score(), items.resampled(counts)
 
     for it in columns:
         label = it.column.label
         if isinstance(each, Retrieval):
             add(label, tasks.measure(each, it.queries, it.documents))
             if it.teacher is not None:
-                add(label, tasks.measure(each, it.queries, it.teacher), f", {ASYMMETRIC}")
+                add(label, tasks.measure(each, it.queries, it.teacher), ASYMMETRIC)
             continue
         add(label, tasks.measure(each, it.space, with_head=request.heads))
         if isinstance(each, Labelled) and tasks.is_topical(each):

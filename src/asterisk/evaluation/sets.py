@@ -35,7 +35,6 @@ class Pairs:
     graded: bool
 
     def __len__(self) -> int:
-        """Return the number of pairs."""
         return len(self.scores)
 
 
@@ -50,7 +49,6 @@ class Labelled:
     train_labels: list[str]
 
     def __len__(self) -> int:
-        """Return the number of texts to judge."""
         return len(self.texts)
 
 
@@ -64,7 +62,6 @@ class Retrieval:
     relevant: list[dict[int, float]]
 
     def __len__(self) -> int:
-        """Return the number of queries."""
         return len(self.queries)
 
 
@@ -114,8 +111,7 @@ def load(folder: Path, split: Split) -> Found:
     if not files:
         raise InputError(f"{folder}: unknown layout, neither corpus.tsv nor train, dev or test.tsv")
     first = next(iter(files.values()))
-    _, line = next(lines(first), ("", ""))
-    width = line.count("\t") + 1
+    width = next(lines(first), ("", ""))[1].count("\t") + 1
     if width not in (2, 3):
         raise InputError(f"{first}: unknown layout, {width} columns where 2 or 3 are known")
     parts = {name: read(path, width) for name, path in files.items()}
@@ -126,16 +122,16 @@ def load(folder: Path, split: Split) -> Found:
     if not rows:
         return Found(notes=[f"{folder.name} has no {split} split"])
     if width == 2:
-        labels, texts = [row[0] for row in rows], [row[1] for row in rows]
-        learnt = [row[1] for row in train], [row[0] for row in train]
-        return Found([Labelled(folder.name, texts, labels, *learnt)])
+        labels, texts = map(list, zip(*rows, strict=True))
+        train_labels, train_texts = map(list, zip(*train, strict=True)) if train else ([], [])
+        return Found([Labelled(folder.name, texts, labels, train_texts, train_labels)])
+    numbers, *texts_of_pairs = map(list, zip(*rows, strict=True))
     try:
-        scores = [float(row[0]) for row in rows]
+        scores = [float(number) for number in numbers]
     except ValueError:
         raise InputError(f"{folder}: unknown layout, a pair's first column is no number") from None
     graded = not set(scores) <= {0.0, 1.0}
-    first_texts, second_texts = [row[1] for row in rows], [row[2] for row in rows]
-    return Found([Pairs(folder.name, first_texts, second_texts, scores, graded)])
+    return Found([Pairs(folder.name, *texts_of_pairs, scores, graded)])
 
 
 def in_dev(row: Row) -> bool:
@@ -147,10 +143,10 @@ def in_dev(row: Row) -> bool:
 def read(path: Path, width: int) -> list[Row]:
     """Read a TSV of ``width`` columns, none empty; InputError names the line that is not."""
     rows = []
-    for place, line in lines(path):
+    for position, line in lines(path):
         row = tuple(line.split("\t"))
         if len(row) != width or not all(map(str.strip, row)):
-            raise InputError(f"{place}: not {width} columns with text in each")
+            raise InputError(f"{position}: not {width} columns with text in each")
         rows.append(row)
     if not rows:
         raise InputError(f"{path} is empty")
@@ -168,13 +164,12 @@ def _retrieval(folder: Path, split: Split) -> Found:
         qrels = folder / f"qrels{suffix}.tsv"
         if not qrels.is_file():
             raise InputError(f"{folder}: unknown layout, {path.name} without {qrels.name}")
-        asked, queries = _by_id(path)
+        numbers, queries = _by_id(path)
         relevant: list[dict[int, float]] = [{} for _ in queries]
         for query, document, relevance in read(qrels, 3):
             try:
-                gain = float(relevance)
-                if gain > 0:
-                    relevant[asked[query]][positions[document]] = gain
+                if (gain := float(relevance)) > 0:
+                    relevant[numbers[query]][positions[document]] = gain
             except (KeyError, ValueError):
                 raise InputError(
                     f"{qrels}: {query} {document} {relevance} is no judgement of a query and "

@@ -10,7 +10,7 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -270,7 +270,7 @@ def gate(
         alone = candidate.encode(some[index], prompt="", normalize=False)
         if not np.array_equal(alone, ours[index]):
             raise FidelityError(f"the vector of {some[index][:40]!r} depends on its neighbours")
-    return figures.to_dict() | {"cosine_min_by_length": lowest}
+    return {**asdict(figures), "cosine_min_by_length": lowest}
 
 
 def _lowest_by_length(candidate: Runtime, truth: Runtime, some: Sequence[str]) -> float:

@@ -8,7 +8,6 @@ the same graph always gives the same bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,19 +21,14 @@ IDENTIFIER = b"TFL3"
 ALIGNMENT = 16  # bytes; what the schema demands of a buffer's data
 GRAPH = 1 << 20  # bytes that suffice for everything but the constants' own
 LARGEST = (1 << 31) - 4 * GRAPH  # of constants; a file's offsets have 31 bits
-
-
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """A builtin operator: its name in the schema, its table of options, its version.
-
-    The version is the lowest that has the types and options in use; a reader that does not know
-    it refuses the file.
-    """
-
-    code: str
-    options: str = ""
-    version: int = 1
+# Operators whose table of options in the schema is not called as they are; "" if there is none.
+_TABLES = {
+    "BATCH_MATMUL": "BatchMatMul",
+    "MAXIMUM": "MaximumMinimum",
+    "MINIMUM": "MaximumMinimum",
+    **dict.fromkeys(("MEAN", "REDUCE_MAX", "SUM"), "Reducer"),
+    **dict.fromkeys(("RELU", "RSQRT", "TANH"), ""),
+}
 
 
 class Graph:
@@ -99,18 +93,27 @@ class Graph:
         self._tensors[index].name = name
 
     def operator(
-        self, kind: Operator, inputs: Sequence[int], outputs: Sequence[int], **options: object
+        self,
+        code: str,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        *,
+        version: int = 1,
+        **options: object,
     ) -> None:
-        """Add an operator; ``options`` are fields of its table in the schema."""
+        """Add the builtin operator ``code``; ``options`` are fields of its table in the schema.
+
+        ``version`` is the lowest that has the types and options in use; a reader that does not
+        know it refuses the file.
+        """
         node = self._schema.OperatorT()
-        node.opcodeIndex = self._codes.setdefault((kind.code, kind.version), len(self._codes))
+        node.opcodeIndex = self._codes.setdefault((code, version), len(self._codes))
         node.inputs, node.outputs = list(inputs), list(outputs)
-        if kind.options:
-            table = getattr(self._schema, kind.options + "T")()
+        if name := _TABLES.get(code, code.title().replace("_", "")):
+            node.builtinOptionsType = getattr(self._schema.BuiltinOptions, f"{name}Options")
+            node.builtinOptions = getattr(self._schema, f"{name}OptionsT")()
             for field, value in options.items():
-                setattr(table, field, value)
-            node.builtinOptionsType = getattr(self._schema.BuiltinOptions, kind.options)
-            node.builtinOptions = table
+                setattr(node.builtinOptions, field, value)
         self._operators.append(node)
 
     def to_bytes(self, signature: str, given: int, result: int, description: str) -> memoryview:
@@ -127,11 +130,9 @@ class Graph:
         numbers = [
             (getattr(schema.BuiltinOperator, code), version) for code, version in self._codes
         ]
+        # The old field has a byte; 127 in it means: read the new one.
         model.operatorCodes = [
-            # The old field has a byte; 127 in it means: read the new one.
-            schema.OperatorCodeT(
-                deprecatedBuiltinCode=min(number, 127), version=version, builtinCode=number
-            )
+            schema.OperatorCodeT(min(number, 127), version=version, builtinCode=number)
             for number, version in numbers
         ]
         model.subgraphs, model.buffers, model.signatureDefs = [graph], self._buffers, [named]

@@ -57,12 +57,8 @@ def write_onnx(
     """
     on_progress(f"{name}: writing")
     quantised = name == INT8
-    model = batch_model(
-        checkpoint,
-        quantised=quantised,
-        samples=reference.samples if quantised else (),
-        token_types=token_types,
-    )
+    samples = reference.samples if quantised else ()
+    model = batch_model(checkpoint, quantised=quantised, samples=samples, token_types=token_types)
     path.write_bytes(model)
     engine = BatchEngine(path, checkpoint.tokenizer.special.get("pad", 0))
     limits = thresholds("int8" if quantised else "fp32", checkpoint.config.num_layers)
@@ -91,10 +87,9 @@ class BatchEngine(Engine):
     def __init__(self, path: Path, padding: int) -> None:
         ort = plugins.require("onnxruntime", "onnx")
         self._padding = padding
+        cpu = ["CPUExecutionProvider"]
         try:
-            self._session: Any = ort.InferenceSession(
-                str(path), session_options(ort), providers=["CPUExecutionProvider"]
-            )
+            self._session: Any = ort.InferenceSession(str(path), session_options(ort), cpu)
         except Exception as failure:
             raise EngineError(f"ONNX Runtime refuses {path.name}: {one_line(failure)}") from None
         self._inputs = {value.name for value in self._session.get_inputs()}
@@ -123,11 +118,10 @@ class BatchEngine(Engine):
 def batch_model(
     checkpoint: Checkpoint, *, quantised: bool, samples: Samples = (), token_types: bool = True
 ) -> bytes:
-    """Return an ONNX file, weights included.
+    """Return an ONNX file, weights included; UsageError for a model too large for it.
 
     ``quantised`` makes products and the token table int8, calibrated on ``samples``, token ids of
-    texts. ``token_types`` adds `TYPES` to the inputs. UsageError for a model too large for one
-    file.
+    texts. ``token_types`` adds `TYPES` to the inputs.
     """
     config = checkpoint.config
     size = sum(tensor.size for tensor in checkpoint.tensors.values()) * (1 if quantised else 4)
@@ -144,14 +138,9 @@ def batch_model(
         vector = graph.node("Div", vector, graph.node("Max", length, graph.number(SMALLEST)))
     graph.name_output(vector, SENTENCE)
     inputs = (INPUT, MASK, TYPES) if token_types else (INPUT, MASK)
-    return graph.finish(
-        checkpoint.name,
-        inputs={name: (np.int64, ["batch", "sequence"]) for name in inputs},
-        outputs={
-            STATES: (np.float32, ["batch", "sequence", config.hidden_size]),
-            SENTENCE: (np.float32, ["batch", config.embedding_size]),
-        },
-    )
+    shape: list[int | str] = ["batch", "sequence"]
+    outputs = {STATES: [*shape, config.hidden_size], SENTENCE: ["batch", config.embedding_size]}
+    return graph.finish(checkpoint.name, dict.fromkeys(inputs, shape), outputs)
 
 
 class BatchGraph(EncoderGraph):
