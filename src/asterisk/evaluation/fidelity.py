@@ -37,7 +37,7 @@ def compare(ours: Vectors, reference: Vectors) -> Fidelity:
         cosine_mean=float(cosines.mean()),
         cosine_p1=float(np.percentile(cosines, 1)),
         cosine_min=float(cosines.min()),
-        overlap_at_10=overlap(a, b),
+        overlap_at_10=common(nearest(a, a), nearest(b, b)),
     )
 
 
@@ -94,11 +94,6 @@ def stability(alone: Vectors, listed: Vectors) -> float:
     if not (np.isfinite(lengths).all() and lengths.all()):
         return -1.0
     return min(1.0, float((np.einsum("ij,ij->i", a, b) / lengths).min()))
-
-
-def overlap(a: Doubles, b: Doubles) -> float:
-    """Return the mean share of common neighbours among the nearest ten, for unit rows [n, d]."""
-    return common(nearest(a, a), nearest(b, b))
 
 
 def common(near: Positions, others: Positions) -> float:

@@ -170,15 +170,14 @@ def fit(
         torch.manual_seed(recipe.seed)
         sizes = [vectors.shape[1], *([recipe.hidden] if recipe.hidden else []), len(names)]
         linears = [nn.Linear(*pair) for pair in itertools.pairwise(sizes)]
-        between = [nn.ReLU(), nn.Dropout(recipe.dropout)]
-        model = nn.Sequential(linears[0], *(between if recipe.hidden else []), *linears[1:])
+        between = [nn.ReLU(), nn.Dropout(recipe.dropout)] if recipe.hidden else []
+        model = nn.Sequential(linears[0], *between, *linears[1:])
         _train(model, inputs, targets, recipe, progress)
-    pairs = [[each.detach().double().numpy() for each in (it.weight, it.bias)] for it in linears]
-    weight, bias = pairs[0]
-    weight = weight / scale  # the standardisation is part of the first layer
-    pairs[0] = [weight, bias - weight @ mean]
-    layers = tuple(Layer(*(each.astype(np.float32) for each in pair)) for pair in pairs)
-    return Classifier(names, layers, fingerprint)
+    layers = [[each.detach().double().numpy() for each in (it.weight, it.bias)] for it in linears]
+    layers[0][0] /= scale  # the standardisation is part of the first layer
+    layers[0][1] -= layers[0][0] @ mean
+    floats = ([each.astype(np.float32) for each in layer] for layer in layers)
+    return Classifier(names, tuple(Layer(*layer) for layer in floats), fingerprint)
 
 
 def _train(
@@ -191,19 +190,16 @@ def _train(
     import torch
     from torch.nn.functional import cross_entropy
 
-    total = recipe.steps(len(inputs))
-    optimiser = torch.optim.AdamW(
-        model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
+    total, rate = recipe.steps(len(inputs)), recipe.learning_rate
+    optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.learning_rate, total_steps=total + 1, pct_start=0.1
+        optimiser, rate, total_steps=total + 1, pct_start=0.1
     )
     model.train()
     step = 0
     while step < total:
         order = torch.randperm(len(inputs))
-        for start in range(0, len(order), recipe.batch)[: total - step]:
-            batch = order[start : start + recipe.batch]
+        for batch in order.split(recipe.batch)[: total - step]:
             logits = model(inputs[batch])
             loss = cross_entropy(logits, targets[batch], label_smoothing=recipe.smoothing)
             optimiser.zero_grad()

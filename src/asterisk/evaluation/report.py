@@ -137,12 +137,10 @@ def compare(
         best = (symmetric or it.columns).get(teacher) if teacher is not None else None
         row = RowOf(it.task, it.metric, it.group, it.items)
         for column, own in it.columns.items():
-            row.cells[column] = Cell(
-                own[0],
-                difference=None if column == baseline else _minus(own, it.columns.get(baseline)),
-                retention=100 * own[0] / best[0] if best and best[0] else None,
-                asymmetric=_minus(own, symmetric.get(column)),
-            )
+            other = None if column == baseline else it.columns.get(baseline)
+            retention = 100 * own[0] / best[0] if best and best[0] else None
+            asymmetric = difference(own, symmetric.get(column))
+            row.cells[column] = Cell(own[0], difference(own, other), retention, asymmetric)
         rows.append(row)
     return rows
 
@@ -165,20 +163,18 @@ def averages(measured: Sequence[Measured]) -> list[Measured]:
     return list(means.values())
 
 
-def difference(own: Scored, other: Scored) -> Difference:
+def difference(own: Scored, other: Scored | None) -> Difference | None:
     """Return ``own`` minus ``other`` with the 95 % percentile interval of the paired resamples.
 
     The interval is moved by the resamples' bias (Efron and Tibshirani, An Introduction to the
     Bootstrap, 1993, chapter 10): items that repeat make clusters look purer than they are.
     Identical models differ by exactly 0 in every resample.
     """
+    if other is None:
+        return None
     value, gaps = own[0] - other[0], own[1] - other[1]
     low, high = np.percentile(gaps, INTERVAL) - (gaps.mean() - value)
     return Difference(value, float(low), float(high))
-
-
-def _minus(own: Scored, other: Scored | None) -> Difference | None:
-    return None if other is None else difference(own, other)
 
 
 def markdown(report: Report) -> str:

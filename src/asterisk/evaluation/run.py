@@ -37,13 +37,13 @@ class Request:
     split: Split = "test"
     teacher: str | None = None
     teacher_length: int | None = None
-    dims: Sequence[int] = ()
-    precisions: Sequence[PrecisionName] = ("float32",)
+    dim: Sequence[int] = ()
+    precision: Sequence[PrecisionName] = ("float32",)
     baseline: str | None = None
     resamples: int = 1_000
     seed: int = 0
     threads: int = 1
-    heads: bool = False
+    head: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def evaluate(request: Request, on_progress: Callable[[str], None] = lambda line:
             "resamples": request.resamples,
             "seed": request.seed,
             "neighbours": tasks.NEIGHBOURS,
-            "heads": request.heads,
+            "heads": request.head,
             "probe_c": tasks.PENALTY,
             "probe_iterations": tasks.ITERATIONS,
             "kmeans_seeds": list(tasks.SEEDS),
@@ -136,7 +136,7 @@ def _columns(models: dict[str, Model | None], request: Request) -> Iterator[_Spa
             continue
         choices: list[tuple[int | None, PrecisionName]] = [(None, "float32")]
         if model is not teacher:
-            choices = [(dim, p) for dim in request.dims or (None,) for p in request.precisions]
+            choices = [(dim, p) for dim in request.dim or (None,) for p in request.precision]
         for dim, precision in choices:
             if dim is not None and dim > model.size:
                 raise UsageError(f"--dim {dim}: {name} has {model.size} dimensions")
@@ -175,7 +175,7 @@ def _measure(each: EvaluationSet, columns: Sequence[_Spaces], request: Request) 
             if it.teacher is not None:
                 add(label, tasks.measure(each, it.queries, it.teacher), ASYMMETRIC)
             continue
-        add(label, tasks.measure(each, it.space, with_head=request.heads))
+        add(label, tasks.measure(each, it.space, with_head=request.head))
         if isinstance(each, Labelled) and tasks.is_topical(each):
             add(label, tasks.cluster(each, it.space))
     return list(rows.values())

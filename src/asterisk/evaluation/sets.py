@@ -125,13 +125,13 @@ def load(folder: Path, split: Split) -> Found:
         labels, texts = map(list, zip(*rows, strict=True))
         train_labels, train_texts = map(list, zip(*train, strict=True)) if train else ([], [])
         return Found([Labelled(folder.name, texts, labels, train_texts, train_labels)])
-    numbers, *texts_of_pairs = map(list, zip(*rows, strict=True))
+    numbers, one, other = map(list, zip(*rows, strict=True))
     try:
         scores = [float(number) for number in numbers]
     except ValueError:
         raise InputError(f"{folder}: unknown layout, a pair's first column is no number") from None
     graded = not set(scores) <= {0.0, 1.0}
-    return Found([Pairs(folder.name, *texts_of_pairs, scores, graded)])
+    return Found([Pairs(folder.name, one, other, scores, graded)])
 
 
 def in_dev(row: Row) -> bool:

@@ -61,13 +61,10 @@ def find_exporter(format: str) -> Exporter:
 def choose(exporter: Exporter, name: str | None) -> Recipe:
     """Return the recipe called ``name``, or the default one; UnknownName if there is none."""
     by_name = {recipe.name: recipe for recipe in exporter.recipes}
-    if name is None:
-        return exporter.recipes[0]
-    if name not in by_name:
-        raise UnknownName(
-            f"{exporter.format} has no recipe {name!r}; there are: {', '.join(by_name)}"
-        )
-    return by_name[name]
+    if name is not None and name not in by_name:
+        names = ", ".join(by_name)
+        raise UnknownName(f"{exporter.format} has no recipe {name!r}; there are: {names}")
+    return by_name[name] if name is not None else exporter.recipes[0]
 
 
 class Reference:
@@ -78,8 +75,7 @@ class Reference:
 
     def __init__(self, runtime: Runtime, more: Sequence[str] = ()) -> None:
         self.runtime = runtime
-        self.shipped = [text.text for text in texts.load()]
-        self.more = list(more)
+        self.shipped, self.more = [text.text for text in texts.load()], list(more)
         self.texts = [*self.shipped, *self.more]
 
     @cached_property
@@ -99,10 +95,7 @@ class Reference:
 
 @contextlib.contextmanager
 def open_reference(checkpoint: Checkpoint, texts: Sequence[str] = ()) -> Iterator[Reference]:
-    """Open the FP32 reference of ``checkpoint`` for any number of exports.
-
-    ``texts`` are the user's own, for the gate and for calibration beside those that ship.
-    """
+    """Open the FP32 reference of ``checkpoint``; ``texts`` are the user's own, beside ours."""
     opened = plugins.require("asterisk.runtimes.torch", "export").reference(checkpoint)
     with opened as runtime:
         yield Reference(runtime, texts)
@@ -143,13 +136,12 @@ def export(
             return export(checkpoint, format, recipe_name, out, on_progress, reference=opened)
     attempt = _Attempt(checkpoint, exporter, reference, on_progress)
     folder = out if callable(out) else lambda recipe: out
-    by_size = sorted(exporter.recipes, key=lambda recipe: recipe.bits)
     if recipe_name == AUTO:
-        return attempt.smallest(by_size, folder)
+        return attempt.smallest(folder)
     try:
         return attempt(recipe, folder(recipe))
     except FidelityError as failure:
-        advice = attempt.advice([larger for larger in by_size if larger.bits > recipe.bits])
+        advice = attempt.advice(recipe)
         raise FidelityError(f"{format} {recipe.name}: {failure}; {advice}") from None
 
 
@@ -161,6 +153,10 @@ class _Attempt:
     exporter: Exporter
     reference: Reference
     on_progress: Progress
+
+    @property
+    def by_size(self) -> list[Recipe]:
+        return sorted(self.exporter.recipes, key=lambda recipe: recipe.bits)
 
     def __call__(self, recipe: Recipe, out: Path) -> Artifact:
         """Write the artifact to ``out``; FidelityError if it does not pass the gate."""
@@ -199,17 +195,16 @@ class _Attempt:
                 figures = gate(candidate, reference, limits, lambda line: self.report(recipe, line))
             # Rounded: a last bit that differs between machines must not change the manifest.
             rounded = {name: round(value, 6) for name, value in figures.items()}
-            manifest = replace(manifest, fidelity=rounded)
-            (staging / MANIFEST).write_text(manifest.to_json(), "utf-8")
+            (staging / MANIFEST).write_text(replace(manifest, fidelity=rounded).to_json(), "utf-8")
         return open_artifact(out)
 
     def report(self, recipe: Recipe, line: str) -> None:
         self.on_progress(f"{self.exporter.format} {recipe.name}: {line}")
 
-    def smallest(self, by_size: Sequence[Recipe], folder: Callable[[Recipe], Path]) -> Artifact:
-        """Export under the first of the recipes that passes."""
+    def smallest(self, folder: Callable[[Recipe], Path]) -> Artifact:
+        """Export under the smallest recipe that passes."""
         refused: dict[str, UsageError | FidelityError] = {}
-        for recipe in by_size:
+        for recipe in self.by_size:
             try:
                 return self(recipe, folder(recipe))
             except (FidelityError, UsageError) as failure:
@@ -221,16 +216,15 @@ class _Attempt:
         reasons = "; ".join(f"{name}: {one_line(failure)}" for name, failure in refused.items())
         raise FidelityError(f"no recipe of {self.exporter.format} passes; {reasons}")
 
-    def advice(self, larger: Sequence[Recipe]) -> str:
-        """Say which of the recipes would pass."""
-        for recipe in larger:
-            self.report(recipe, "checking whether it would pass")
-            with (
-                tempfile.TemporaryDirectory() as scratch,
-                contextlib.suppress(FidelityError, UsageError),
-            ):
-                self(recipe, Path(scratch) / "artifact")
-                return f"recipe {recipe.name} would pass"
+    def advice(self, refused: Recipe) -> str:
+        """Say which larger recipe would pass."""
+        for recipe in self.by_size:
+            if recipe.bits > refused.bits:
+                self.report(recipe, "checking whether it would pass")
+                passes = contextlib.suppress(FidelityError, UsageError)
+                with tempfile.TemporaryDirectory() as scratch, passes:
+                    self(recipe, Path(scratch) / "artifact")
+                    return f"recipe {recipe.name} would pass"
         return "no larger recipe would pass"
 
 
@@ -251,11 +245,10 @@ def gate(
     for text in some:
         if candidate.tokenize(text) != truth.tokenize(text):
             raise FidelityError(f"token ids differ for {text[:40]!r}")
-    theirs = reference.vectors
     ours = candidate.encode(some, prompt="", normalize=False)
     if not (np.isfinite(ours).all() and ours.any(axis=1).all()):
         raise FidelityError("a vector is not finite, or all zeros")
-    figures = compare(ours, theirs)
+    figures = compare(ours, reference.vectors)
     for name in ("cosine_mean", "cosine_min", "overlap_at_10"):
         found, least = getattr(figures, name), getattr(limits, name)
         if not found >= least:

@@ -47,18 +47,25 @@ from asterisk.model.modules import write_json
 
 MANIFEST = "asterisk.json"
 FORMATS = ("onnx", "gguf", "tflite")
+CARD = "README.md"
+TEXTS = '["A first text.", "A second one."]'  # of the pieces of code
+_TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+_EARLIER = re.compile("<!-- asterisk-export -->.*?<!-- /asterisk-export -->\n*", re.DOTALL)
+_TAGS = {  # by the formats that are there
+    "": ("sentence-transformers", "feature-extraction", "sentence-similarity"),
+    "onnx": ("onnx", "transformers.js"),
+    "gguf": ("gguf",),
+    "tflite": ("tflite",),
+}
 _IMAGE = re.compile(r"!\[[^\]]*\]\(([A-Za-z0-9][A-Za-z0-9._-]*\.(?:png|jpe?g|gif|svg|webp))\)")
 
 
 @dataclass(frozen=True, slots=True)
 class HubFolder:
-    """What was written: ``figures`` are the gate's by file, ``refused`` what could not be.
-
-    File names are relative to ``folder``, with ``/``.
-    """
+    """What was written, and what was not, by file: names relative to ``folder``, with ``/``."""
 
     folder: Path
-    figures: Mapping[str, Mapping[str, float]]
+    figures: Mapping[str, Mapping[str, float]]  # the gate's
     refused: Mapping[str, UsageError | FidelityError]
 
 
@@ -109,9 +116,8 @@ def write_hub_folder(
             path.parent.mkdir(exist_ok=True)
             try:
                 if format == "onnx":
-                    found = write_onnx(
-                        checkpoint, path, name, reference, on_progress, token_types=token_types
-                    )
+                    more = name, reference, on_progress
+                    found = write_onnx(checkpoint, path, *more, token_types=token_types)
                 else:
                     found = _write_exported(checkpoint, path, format, reference, on_progress)
             except (UsageError, FidelityError) as failure:
@@ -125,8 +131,7 @@ def write_hub_folder(
             raise type(first)("; ".join(map(str, refused.values())))
         _write_encoder(encoder, staging)
         _write_settings(checkpoint, staging)
-        sizes = {name: (staging / name).stat().st_size for name in figures}
-        write_card(staging, checkpoint, figures, sizes, refused)
+        write_card(staging, checkpoint, figures, refused)
         manifest = {
             "layout": "hub",
             "name": checkpoint.name,
@@ -147,19 +152,14 @@ def _files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in found}
 
 
-# What engines read
-
-
 def _engine_files(checkpoint: Checkpoint, formats: Sequence[str]) -> dict[str, str]:
     """Return the format of each engine's file by its name."""
     files: dict[str, str] = {}
     for format in formats:
-        if format == "onnx":
-            files |= {FP32: format, INT8: format}
-        else:
-            recipe = find_exporter(format).recipes[0].name
-            label = recipe.upper() if format == "gguf" else recipe  # as files in GGUF are called
-            files[f"{checkpoint.name}-{label}.{format}"] = format
+        recipe = find_exporter(format).recipes[0].name
+        label = recipe.upper() if format == "gguf" else recipe  # as files in GGUF are called
+        names = (FP32, INT8) if format == "onnx" else [f"{checkpoint.name}-{label}.{format}"]
+        files |= dict.fromkeys(names, format)
     return files
 
 
@@ -180,9 +180,6 @@ def _write_exported(
     return artifact.manifest.fidelity
 
 
-# What PyTorch's loaders read
-
-
 def _input_names(encoder: Path) -> list[str]:
     """Return what the forward pass of an encoder takes."""
     types = [TYPES] if read_object(encoder, "config.json")["model_type"] == "bert" else []
@@ -195,17 +192,17 @@ def _write_encoder(source: Path, folder: Path) -> None:
     values.pop("torch_dtype", None)
     # Whatever width weights are stored in: the vectors that all others are compared with.
     write_json(folder / "config.json", {**values, "dtype": "float32"}, ensure_ascii=False)
-    if has_file(source, "vocab.txt"):
-        _copy(source, "vocab.txt", folder)
+    names = {"vocab.txt"} if has_file(source, "vocab.txt") else set()
     if has_file(source, huggingface.SINGLE):
-        _copy(source, huggingface.SINGLE, folder)
+        names.add(huggingface.SINGLE)
     elif has_file(source, huggingface.INDEX):
-        shards = set(read_json(source, huggingface.INDEX)["weight_map"].values())
-        for name in (huggingface.INDEX, *shards):
-            _copy(source, name, folder)
+        shards = read_json(source, huggingface.INDEX)["weight_map"].values()
+        names |= {huggingface.INDEX, *shards}
     else:
         state = read_state_dict(regular_file(source, huggingface.PICKLE, LARGEST_FILE))
         tensors.write(folder / huggingface.SINGLE, state, {"format": "pt"})
+    for name in names:
+        _copy(source, name, folder)
 
 
 def _write_settings(checkpoint: Checkpoint, folder: Path) -> None:
@@ -233,28 +230,10 @@ def _copy(source: Path, name: str, folder: Path) -> None:
     shutil.copyfile(regular_file(source, name, LARGEST_FILE), folder / name)
 
 
-CARD = "README.md"
-TEXTS = '["A first text.", "A second one."]'  # of the pieces of code
-_TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
-_EARLIER = re.compile("<!-- asterisk-export -->.*?<!-- /asterisk-export -->\n*", re.DOTALL)
-_TAGS = ("sentence-transformers", "feature-extraction", "sentence-similarity")
-_TAGS_OF_FORMATS = {
-    ".onnx": ("onnx", "transformers.js"),
-    ".gguf": ("gguf",),
-    ".tflite": ("tflite",),
-}
-_POOLINGS = {
-    "mean": "the mean of the tokens' vectors",
-    "cls": "the first token's vector",
-    "max": "the largest value of the tokens' vectors in each dimension",
-    "mean_sqrt_len_tokens": "the sum of the tokens' vectors by the root of their number",
-}
-
-
 def write_owners(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write what the owner of ``checkpoint`` says into ``folder``, where `write` completes it.
+    """Write the owner's card, which `write_card` completes.
 
-    ArtifactError where their card does not begin with valid YAML: a hub would refuse it.
+    ArtifactError where it does not begin with valid YAML: a hub would refuse it.
     """
     body = _EARLIER.sub("", checkpoint.card).rstrip() or f"# {checkpoint.name}"
     path = folder / CARD
@@ -273,23 +252,34 @@ def write_card(
     folder: Path,
     checkpoint: Checkpoint,
     figures: Mapping[str, Mapping[str, float]],
-    sizes: Mapping[str, int],
     refused: Mapping[str, Exception],
 ) -> None:
-    """Complete the card of ``checkpoint`` in ``folder``.
-
-    ``figures`` are the gate's by file, ``sizes`` those files' in bytes; ``refused`` says by name
-    why a file is missing.
-    """
+    """Complete the card in ``folder``: what was written, and what was not."""
     hub = plugins.require("huggingface_hub", "export")
+    environment = plugins.require("jinja2", "export").Environment(
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["code"] = _code
+    tokenizer = checkpoint.tokenizer
+    last = {name.rpartition(".")[2]: name for name in figures}  # of two files the int8 one
+    section = environment.from_string(_TEMPLATE.read_text("utf-8")).render(
+        version=__version__,
+        checkpoint=checkpoint,
+        special_tokens=[tokenizer.tokens[i] for i in sorted(set(tokenizer.special.values()))],
+        two=TEXTS,
+        figures=figures,
+        sizes={name: (folder / name).stat().st_size for name in figures},
+        refused=refused,
+        **last,
+    )
     path = folder / CARD
     with path.open("a", encoding="utf-8") as card:
-        card.write("\n" + _section(checkpoint, figures, sizes, refused))
+        card.write("\n" + section)
     metadata = hub.metadata_load(path) or {}
     tags = metadata.get("tags") or []
     tags = [tags] if isinstance(tags, str) else list(tags)
-    for suffix, more in (("", _TAGS), *_TAGS_OF_FORMATS.items()):
-        tags += more if _last_file(figures, suffix) else ()
+    for format, more in _TAGS.items():
+        tags += more if format in ("", *last) else ()
     completed = dict(metadata)  # the owner's words come first
     completed.setdefault("library_name", "sentence-transformers")
     completed.setdefault("pipeline_tag", "sentence-similarity")
@@ -298,47 +288,6 @@ def write_card(
         completed["base_model"] = checkpoint.source.partition("@")[0]
         completed["base_model_relation"] = "quantized"
     hub.metadata_save(path, completed)
-
-
-def _last_file(files: Mapping[str, object], suffix: str) -> str:
-    """Return the last file with a suffix, the int8 one of two; empty if there is none."""
-    return ([""] + [name for name in files if name.endswith(suffix)])[-1]
-
-
-def _section(
-    checkpoint: Checkpoint,
-    figures: Mapping[str, Mapping[str, float]],
-    sizes: Mapping[str, int],
-    refused: Mapping[str, Exception],
-) -> str:
-    """Return the part of the card about this folder's files."""
-    jinja = plugins.require("jinja2", "export")
-    environment = jinja.Environment(
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters["code"] = _code
-    tokens, special = checkpoint.tokenizer.tokens, checkpoint.tokenizer.special
-    default = checkpoint.default_prompt_name
-    section: str = environment.from_string(_TEMPLATE.read_text("utf-8")).render(
-        version=__version__,
-        name=checkpoint.name,
-        source=checkpoint.source,
-        config=checkpoint.config,
-        pooling=_POOLINGS[checkpoint.config.pooling],
-        prompts={name: text for name, text in checkpoint.prompts.items() if text},
-        default_prompt=checkpoint.prompts[default] if default else None,
-        special_tokens=[tokens[index] for index in sorted(set(special.values()))],
-        wordpiece=checkpoint.tokenizer.kind == "wordpiece",
-        texts=f"{next(iter(figures.values()))['texts']:,.0f}",
-        two=TEXTS,
-        figures=figures,
-        sizes=sizes,
-        refused=refused,
-        onnx=_last_file(figures, ".onnx"),
-        gguf=_last_file(figures, ".gguf"),
-        tflite=_last_file(figures, ".tflite"),
-    )
-    return section
 
 
 def _code(text: str) -> str:

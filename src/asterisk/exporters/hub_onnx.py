@@ -21,7 +21,7 @@ from asterisk.evaluation.fidelity import stability
 from asterisk.exporters import Samples, thresholds
 from asterisk.exporters.export import Progress, Reference, gate
 from asterisk.exporters.forward import Array, ForwardPass
-from asterisk.exporters.onnx import FLOAT, INPUT, UINT8, EncoderGraph
+from asterisk.exporters.onnx import FLOAT, INPUT, UINT8, EncoderGraph, Shapes
 from asterisk.exporters.rounding import LARGEST_INT8, calibrate, quantise_rows
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.config import ModelConfig
@@ -138,9 +138,11 @@ def batch_model(
         vector = graph.node("Div", vector, graph.node("Max", length, graph.number(SMALLEST)))
     graph.name_output(vector, SENTENCE)
     inputs = (INPUT, MASK, TYPES) if token_types else (INPUT, MASK)
-    shape: list[int | str] = ["batch", "sequence"]
-    outputs = {STATES: [*shape, config.hidden_size], SENTENCE: ["batch", config.embedding_size]}
-    return graph.finish(checkpoint.name, dict.fromkeys(inputs, shape), outputs)
+    outputs: Shapes = {
+        STATES: ["batch", "sequence", config.hidden_size],
+        SENTENCE: ["batch", config.embedding_size],
+    }
+    return graph.finish(checkpoint.name, dict.fromkeys(inputs, ["batch", "sequence"]), outputs)
 
 
 class BatchGraph(EncoderGraph):

@@ -288,12 +288,12 @@ def sentence_model(
     """Return the model that maps `INPUT` int64 [1, tokens] to `OUTPUT` float32 [1, size]."""
     vector = ForwardPass(graph, graph.config, tensors, calibration).sentence_embedding()
     graph.name_output(vector, OUTPUT)
-    shape = [1, graph.config.embedding_size]
-    return graph.finish(name, {INPUT: [1, "tokens"]}, {OUTPUT: shape})
+    outputs: Shapes = {OUTPUT: [1, graph.config.embedding_size]}
+    return graph.finish(name, {INPUT: [1, "tokens"]}, outputs)
 
 
 def states_model(graph: EncoderGraph, name: str, tensors: Mapping[str, Array]) -> bytes:
     """Return the model that gives the last hidden states, `STATES` float32 [tokens, hidden]."""
     graph.name_output(ForwardPass(graph, graph.config, tensors).token_states(), STATES)
-    shape = ["tokens", graph.config.hidden_size]
-    return graph.finish(name, {INPUT: [1, "tokens"]}, {STATES: shape})
+    outputs: Shapes = {STATES: ["tokens", graph.config.hidden_size]}
+    return graph.finish(name, {INPUT: [1, "tokens"]}, outputs)

@@ -180,7 +180,7 @@ class EncoderGraph(Graph):
 
     def _product(self, name: str, x: int, matrix: int, bias: Array, *, int8: bool = True) -> int:
         inputs = [x, matrix, self.constant(f"{name}.bias", bias)]
-        options = {"keepNumDims": True, "asymmetricQuantizeInputs": int8}
+        options: dict[str, Any] = {"keepNumDims": True, "asymmetricQuantizeInputs": int8}
         options["version"] = 12 if int8 else 5  # a scale for each row, or any rank
         return self.apply("FULLY_CONNECTED", inputs, (self.shapes[x][0], len(bias)), **options)
 
