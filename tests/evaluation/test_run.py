@@ -211,7 +211,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(argv, status, data, capsys, tm
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.text(max_size=8), max_size=4))
 def test_any_arguments_are_read_or_refused(words):
     status = 0

@@ -132,10 +132,9 @@ def _read(path: Path) -> Report:
 
     try:
         return Report.from_json(path.read_text("utf-8"))
-    except OSError as failure:
-        raise InputError(f"{path}: {failure.strerror}") from None
-    except (ValueError, RecursionError) as failure:
-        raise InputError(f"{path}: {failure}") from None
+    except (OSError, ValueError, RecursionError) as failure:
+        reason = failure.strerror if isinstance(failure, OSError) else failure
+        raise InputError(f"{path}: {reason}") from None
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -122,20 +122,18 @@ def _formats(arguments: argparse.Namespace) -> Sequence[str]:
     from asterisk.exporters.export import AUTO, choose, find_exporter, formats
     from asterisk.exporters.hub_folder import FORMATS
 
-    name, recipe_name = arguments.format, arguments.recipe
-    if arguments.layout == "hub":
-        if recipe_name is not None:
-            raise UsageError("--recipe does not go with --layout hub, whose recipes are fixed")
-        if name not in ("all", *FORMATS):
-            names = ", ".join(FORMATS)
-            raise UnknownName(f"the hub layout has no format {name!r}; there are: {names}")
-        return FORMATS if name == "all" else (name,)
-    if name == "all" and recipe_name not in (None, AUTO):
+    hub, name, recipe = arguments.layout == "hub", arguments.format, arguments.recipe
+    if hub and recipe is not None:
+        raise UsageError("--recipe does not go with --layout hub, whose recipes are fixed")
+    if hub and name not in ("all", *FORMATS):
+        names = ", ".join(FORMATS)
+        raise UnknownName(f"the hub layout has no format {name!r}; there are: {names}")
+    if name == "all" and recipe not in (None, AUTO):
         raise UsageError("--recipe needs one --format: each format has recipes of its own")
-    chosen = formats() if name == "all" else (name,)
-    if recipe_name != AUTO:
+    chosen = (FORMATS if hub else formats()) if name == "all" else (name,)
+    if not hub and recipe != AUTO:
         for format in chosen:
-            choose(find_exporter(format), recipe_name)
+            choose(find_exporter(format), recipe)
     return chosen
 
 

@@ -32,10 +32,7 @@ class Alignment:
 
     @classmethod
     def open(cls, path: str | Path) -> Alignment:
-        """Read it from a checkpoint, an artifact that carries it, or a file of its own.
-
-        ArtifactError for anything damaged, or without a projection.
-        """
+        """Read it from a checkpoint, an artifact or a file that holds it; ArtifactError if none."""
         path = Path(path)
         if is_artifact(path):
             manifest = open_artifact(path).manifest
@@ -61,10 +58,7 @@ class Alignment:
         return int(self.weight.shape[1])
 
     def project(self, teacher_vectors: Floats, *, dim: int | None = None) -> Floats:
-        """Map the teacher's finite float32 [n, teacher_dim] to unit vectors, float32 [n, dim].
-
-        ``dim`` keeps the first dimensions only. UsageError for other vectors.
-        """
+        """Map float32 [n, teacher_dim] to unit vectors [n, dim]; UsageError for any other input."""
         found = getattr(teacher_vectors, "dtype", type(teacher_vectors).__name__)
         if found != np.float32:
             raise UsageError(f"teacher_vectors must be float32, not {found}")

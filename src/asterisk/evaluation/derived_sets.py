@@ -106,8 +106,7 @@ class _Joiner:
     def __call__(self, candidates: Iterable[int], texts: Sequence[str]) -> Joined | None:
         """Join texts in the order of ``candidates``, shuffled then, to 257 to 512 tokens.
 
-        None if they are too few, or none of them can lead. The aim within those bounds is random,
-        so that every length occurs.
+        None if they are too few, or none of them can lead. The aim is random: every length occurs.
         """
         aim = int(self.random.integers(SHORT + 64, LONG + 1))
         parts: list[int] = []
@@ -206,10 +205,10 @@ def _write_labelled(folder: Path, each: Labelled, split: Split, join: _Joiner) -
 def make_dev(
     out: Path, corpus: Path, *, on_progress: Progress = lambda line: None
 ) -> dict[str, int]:
-    """Write retrieval dev sets to ``out``, one for each training file with enough held-out pairs.
+    """Write retrieval dev sets, one for each training file with enough held-out pairs; their sizes.
 
     A pair's first text asks for its second. A pair is left out if a row that is trained on has one
-    of its texts. Returns the number of pairs by set.
+    of its texts.
     """
     pairs: dict[str, list[Row]] = {}
     for path in files(corpus):

@@ -45,9 +45,8 @@ def compare(ours: Vectors, reference: Vectors) -> Fidelity:
 class Pairs:
     """Agreement of the similarities of all pairs of texts with those under FP32.
 
-    ``flipped`` is relative to the pairs that either side calls duplicates and not to all pairs,
-    since nearly all are unlike by any measure: what a person sees is how much of the list of
-    duplicates is another.
+    ``flipped`` is relative to the pairs that either side calls duplicates, since nearly all pairs
+    are unlike by any measure: how much of the list of duplicates is another.
     """
 
     spearman: float
@@ -55,20 +54,14 @@ class Pairs:
 
 
 def compare_pairs(ours: Vectors, reference: Vectors) -> Pairs:
-    """Compare the similarities within two float arrays [n, d]; n > 1, no row all zeros.
-
-    Over the first 2,048 rows, so that memory has a bound.
-    """
+    """Compare the similarities within two float arrays [n, d], n > 1, their first 2,048 rows."""
     units = (unit_rows(some[:PAIRED]) for some in (ours, reference))
     a, b = ((unit @ unit.T)[np.triu_indices(len(unit), 1)] for unit in units)
     return Pairs(spearman(a, b), flipped(a, b))
 
 
 def spearman(a: Doubles, b: Doubles) -> float:
-    """Return Spearman's rank correlation of two arrays [n], ties averaged.
-
-    0 where all values of one array are the same: there is no order to agree on.
-    """
+    """Return Spearman's correlation of two arrays [n], ties averaged; 0 where one is constant."""
     once = np.ones((1, len(a)), np.int64)
     x, y = (ranks(side, once)[0] for side in (a, b))
     x -= x.mean()
@@ -85,9 +78,9 @@ def flipped(a: Doubles, b: Doubles, threshold: float = DUPLICATE) -> float:
 
 
 def stability(alone: Vectors, listed: Vectors) -> float:
-    """Return the smallest cosine of a text embedded alone with the same text embedded in a list.
+    """Return the smallest cosine of two float arrays [n, d], row with row: alone and in a list.
 
-    Two float arrays [n, d], row with row; -1 where a row of either is not finite or all zeros.
+    -1 where a row of either is not finite or all zeros.
     """
     a, b = alone.astype(np.float64), listed.astype(np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
@@ -103,10 +96,7 @@ def common(near: Positions, others: Positions) -> float:
 
 
 def nearest(queries: Doubles, index: Doubles) -> Positions:
-    """Return the positions [n, k] in ``index`` of the ten nearest to each query, in no order.
-
-    Unit rows [n, d] of the same n texts; a text is no neighbour of its own.
-    """
+    """Return the ten nearest other texts of each, by unit rows [n, d]: [n, 10], in no order."""
     similar = queries @ index.T
     np.fill_diagonal(similar, -np.inf)
     count = min(NEIGHBOURS, len(similar) - 1)
@@ -121,10 +111,7 @@ def equal_runs(values: Doubles) -> tuple[Positions, Positions]:
 
 
 def ranks(values: Doubles, counts: npt.NDArray[np.int64]) -> Doubles:
-    """Return the ranks of values [n] of which each occurs ``counts`` [B, n] times, float64 [B, n].
-
-    From 1, the mean of their positions for values that are equal.
-    """
+    """Return values' ranks from 1, ties averaged, where each occurs ``counts`` [B, n] times."""
     order, starts = equal_runs(values)
     sizes = np.add.reduceat(counts[:, order], starts, axis=1)
     means = sizes.cumsum(1) - (sizes - 1) / 2

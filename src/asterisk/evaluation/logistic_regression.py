@@ -75,7 +75,7 @@ class Layer:
 class Classifier:
     """Layers with ReLU between them, over unit vectors of the embedding space ``fingerprint``.
 
-    ArtifactError unless the layers fit each other and there are as many outputs as ``labels``.
+    ArtifactError unless the layers fit each other and the ``labels``.
     """
 
     labels: tuple[str, ...]
@@ -101,10 +101,7 @@ class Classifier:
         return int(self.layers[0].weight.shape[1])
 
     def logits(self, vectors: Floats) -> Floats:
-        """Return the logits of finite unit vectors float32 [n, dim], float32 [n, labels].
-
-        UsageError for other vectors; ArtifactError if the weights are too large for float32.
-        """
+        """Return logits [n, labels]; UsageError unless vectors are finite float32 [n, dim]."""
         found = getattr(vectors, "dtype", type(vectors).__name__)
         if found != np.float32 or vectors.ndim != 2 or vectors.shape[1] != self.dim:
             shape = list(getattr(vectors, "shape", ()))
@@ -146,9 +143,8 @@ def fit(
 ) -> Classifier:
     """Train a classifier on unit vectors float32 [n, dim] and the label of each; needs PyTorch.
 
-    ``fingerprint`` names their embedding space; ``progress`` is called after every step. The
-    same input and recipe on the same machine give the same classifier. InputError unless there are
-    two labels and only finite vectors.
+    ``progress`` is called after every step. The same input and recipe on the same machine give the
+    same classifier. InputError unless there are two labels and only finite vectors.
     """
     import torch
     from torch import nn

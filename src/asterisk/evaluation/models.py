@@ -38,10 +38,7 @@ def unit(vectors: Vectors) -> Vectors:
 
 
 def shortened(vectors: Vectors, dim: int | None, precision: PrecisionName) -> Vectors:
-    """Return what is left of float32 [n, d] after truncation and quantisation, as unit rows.
-
-    Quantised rows are widened again, so that they have the cosines that `similarity` gives.
-    """
+    """Return float32 [n, d] cut and quantised, widened again to unit rows of the same cosines."""
     short = vectors if dim is None else truncate(vectors, dim)
     if precision == "int8":
         return unit(to_int8(short).astype(np.float32))
@@ -69,21 +66,15 @@ def paired(first: Rows, second: Rows) -> npt.NDArray[np.float64]:
     return np.asarray(first.multiply(second).sum(1), np.float64).ravel()
 
 
-def nearest(
-    queries: Rows, documents: Rows, count: int
-) -> Iterator[tuple[npt.NDArray[np.intp], Vectors]]:
-    """Yield, a block of queries at a time, the nearest documents and their cosines [q, count].
-
-    Nearest first, the earlier document first where cosines are equal.
-    """
+def nearest(queries: Rows, documents: Rows, count: int) -> Iterator[npt.NDArray[np.intp]]:
+    """Yield a block of queries' nearest documents, [q, count]; the earlier one of equals first."""
     count = min(count, documents.shape[0])
     for start in range(0, queries.shape[0], BLOCK):
         similar = queries[start : start + BLOCK] @ documents.T
         similar = similar if isinstance(similar, np.ndarray) else similar.toarray()
-        near = np.argpartition(-similar, count - 1, axis=1)[:, :count]
-        values = np.take_along_axis(similar, near, 1)
-        order = np.lexsort((near, -values), axis=1)
-        yield np.take_along_axis(near, order, 1), np.take_along_axis(values, order, 1)
+        found = np.argpartition(-similar, count - 1, axis=1)[:, :count]
+        order = np.lexsort((found, -np.take_along_axis(similar, found, 1)), axis=1)
+        yield np.take_along_axis(found, order, 1)
 
 
 @dataclass
@@ -136,10 +127,7 @@ class Model:
     def documents(
         self, teacher: Model, dim: int | None = None, precision: PrecisionName = "float32"
     ) -> Space | None:
-        """Return the teacher's vectors of documents in this model's space.
-
-        None without a projection to it, unless that is the teacher's.
-        """
+        """Return the teacher's vectors of documents in this model's space, if there is a way."""
         projection = self.projection
         if projection is None:
             shared = teacher.fingerprint is not None and teacher.fingerprint in self.spaces

@@ -33,10 +33,7 @@ class MtebEncoder:
         prompt_type: Any = None,
         **__: object,
     ) -> Vectors:
-        """Return unit vectors of the batches' ``text``, float32 [n, d].
-
-        ``prompt_type`` is mteb's, "query" or "document", or None for the model's default prompt.
-        """
+        """Return unit vectors of the batches' ``text``, float32 [n, d]."""
         # An empty text has no vector; data sets hold some all the same.
         texts = [text if text.strip() else "." for batch in inputs for text in batch["text"]]
         role = getattr(prompt_type, "value", prompt_type)
@@ -77,13 +74,10 @@ def tasks_named(names: Sequence[str]) -> list[Any]:
 
 
 def evaluate(models: Sequence[str], tasks: Sequence[Any]) -> Report:
-    """Run mteb's ``tasks``, whose data it loads, and return their main scores times 100.
-
-    mteb gives no scores by item, so that there are no intervals.
-    """
-    mteb = require("mteb", EXTRA)
+    """Run mteb's ``tasks`` and return their main scores times 100; without items no intervals."""
     if TFIDF in models:
         raise UsageError(f"{TFIDF} gives no vectors that mteb could take")
+    mteb = require("mteb", EXTRA)
     metrics = {str(it.metadata.name): str(it.metadata.main_score) for it in tasks}
     columns: list[Column] = []
     rows: dict[str, RowOf] = {}

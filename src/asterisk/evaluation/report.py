@@ -113,10 +113,7 @@ def _row(cells: dict[str, dict[str, Any]], **values: Any) -> RowOf:
 
 @dataclass(slots=True)
 class Measured:
-    """A task with every column's score.
-
-    Resample b drew the same items in every column, and in every task over the same set.
-    """
+    """A task with every column's score; resample b drew the same items in all of them."""
 
     task: str
     metric: str
@@ -168,7 +165,6 @@ def difference(own: Scored, other: Scored | None) -> Difference | None:
 
     The interval is moved by the resamples' bias (Efron and Tibshirani, An Introduction to the
     Bootstrap, 1993, chapter 10): items that repeat make clusters look purer than they are.
-    Identical models differ by exactly 0 in every resample.
     """
     if other is None:
         return None

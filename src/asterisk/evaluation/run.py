@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from asterisk.common.errors import InputError, UsageError
 from asterisk.evaluation import sets, tasks
-from asterisk.evaluation.models import TFIDF, Model, PrecisionName, Space, open_model, tfidf
+from asterisk.evaluation.models import TFIDF, Model, PrecisionName, Role, Space, open_model, tfidf
 from asterisk.evaluation.report import Column, Measured, Report, averages, compare
 from asterisk.evaluation.sets import EvaluationSet, Labelled, Retrieval, Split
 
@@ -51,9 +52,7 @@ class _Spaces:
     """A column with the spaces that its tasks are measured in."""
 
     column: Column
-    space: Space
-    queries: Space  # of retrieval, each in the space of its role if the model has prompts
-    documents: Space | None = None
+    space: Callable[[Role], Space]  # of texts with a role, which retrieval gives its texts
     teacher: Space | None = None  # of the teacher's documents, if they can be compared
 
 
@@ -122,8 +121,7 @@ def _versions() -> dict[str, str]:
 def _columns(models: dict[str, Model | None], request: Request) -> Iterator[_Spaces]:
     """Yield a column for each model, dimension and precision; the teacher's is never cut.
 
-    A model that is None is TF-IDF, which has no vectors of its own before it has seen a set's
-    texts.
+    None stands for TF-IDF, which has no vectors before it has seen a set's texts.
     """
     teacher = models[request.teacher] if request.teacher else None
     short = [Path(name).name for name in models]
@@ -132,7 +130,8 @@ def _columns(models: dict[str, Model | None], request: Request) -> Iterator[_Spa
         label = Path(name).name or name
         label = label if short.count(label) == 1 else name
         if model is None:
-            yield _Spaces(Column(label, name, "scikit-learn", None, "float32"), tfidf, tfidf)
+            column = Column(label, name, "scikit-learn", None, "float32")
+            yield _Spaces(column, lambda role: tfidf)
             continue
         choices: list[tuple[int | None, PrecisionName]] = [(None, "float32")]
         if model is not teacher:
@@ -145,13 +144,8 @@ def _columns(models: dict[str, Model | None], request: Request) -> Iterator[_Spa
             asymmetric = None
             if teacher is not None and model is not teacher:
                 asymmetric = model.documents(teacher, dim, precision)
-            yield _Spaces(
-                model.column(" ".join([label, *marks]), dim, precision),
-                model.space(dim, precision),
-                model.space(dim, precision, "query"),
-                model.space(dim, precision, "document"),
-                asymmetric,
-            )
+            column = model.column(" ".join([label, *marks]), dim, precision)
+            yield _Spaces(column, partial(model.space, dim, precision), asymmetric)
 
 
 def _measure(each: EvaluationSet, columns: Sequence[_Spaces], request: Request) -> list[Measured]:
@@ -171,11 +165,12 @@ def _measure(each: EvaluationSet, columns: Sequence[_Spaces], request: Request) 
     for it in columns:
         label = it.column.label
         if isinstance(each, Retrieval):
-            add(label, tasks.measure(each, it.queries, it.documents))
+            queries = it.space("query")
+            add(label, tasks.measure(each, queries, it.space("document")))
             if it.teacher is not None:
-                add(label, tasks.measure(each, it.queries, it.teacher), ASYMMETRIC)
+                add(label, tasks.measure(each, queries, it.teacher), ASYMMETRIC)
             continue
-        add(label, tasks.measure(each, it.space, with_head=request.head))
+        add(label, tasks.measure(each, it.space(""), with_head=request.head))
         if isinstance(each, Labelled) and tasks.is_topical(each):
-            add(label, tasks.cluster(each, it.space))
+            add(label, tasks.cluster(each, it.space("")))
     return list(rows.values())

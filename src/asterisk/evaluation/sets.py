@@ -86,16 +86,16 @@ def folders(data: Sequence[Path], wanted: Sequence[str] = ()) -> list[Path]:
         if not root.is_dir():
             raise InputError(f"{root} is not a folder of evaluation sets")
         for path in sorted(path for path in root.iterdir() if path.is_dir()):
-            if wanted and path.name not in wanted:
-                continue
-            if path.name in found:
-                raise UsageError(f"two sets are named {path.name}: {found[path.name]} and {path}")
-            found[path.name] = path
+            if not wanted or path.name in wanted:
+                other = found.setdefault(path.name, path)
+                if other is not path:
+                    raise UsageError(f"two sets are named {path.name}: {other} and {path}")
+    roots = ", ".join(map(str, data))
     for name in wanted:
         if name not in found:
-            raise UnknownName(f"no set named {name!r} in {', '.join(map(str, data))}")
+            raise UnknownName(f"no set named {name!r} in {roots}")
     if not found:
-        raise InputError(f"{', '.join(map(str, data))}: no evaluation sets")
+        raise InputError(f"{roots}: no evaluation sets")
     return list(found.values())
 
 
@@ -121,17 +121,17 @@ def load(folder: Path, split: Split) -> Found:
         train = [row for row in train if not in_dev(row)]
     if not rows:
         return Found(notes=[f"{folder.name} has no {split} split"])
+    columns = [list(column) for column in zip(*rows, strict=True)]
     if width == 2:
-        labels, texts = map(list, zip(*rows, strict=True))
-        train_labels, train_texts = map(list, zip(*train, strict=True)) if train else ([], [])
-        return Found([Labelled(folder.name, texts, labels, train_texts, train_labels)])
-    numbers, one, other = map(list, zip(*rows, strict=True))
+        labels, texts = columns
+        learnt = [row[1] for row in train], [row[0] for row in train]
+        return Found([Labelled(folder.name, texts, labels, *learnt)])
     try:
-        scores = [float(number) for number in numbers]
+        scores = [float(score) for score in columns[0]]
     except ValueError:
         raise InputError(f"{folder}: unknown layout, a pair's first column is no number") from None
     graded = not set(scores) <= {0.0, 1.0}
-    return Found([Pairs(folder.name, one, other, scores, graded)])
+    return Found([Pairs(folder.name, columns[1], columns[2], scores, graded)])
 
 
 def in_dev(row: Row) -> bool:
@@ -175,13 +175,12 @@ def _retrieval(folder: Path, split: Split) -> Found:
                     f"{qrels}: {query} {document} {relevance} is no judgement of a query and "
                     "a document in these files"
                 ) from None
-        judged = [index for index, gains in enumerate(relevant) if gains]
+        judged = [(text, gains) for text, gains in zip(queries, relevant, strict=True) if gains]
         if not judged:
             raise InputError(f"{qrels}: no query has a relevant document")
+        texts, gains_of_each = map(list, zip(*judged, strict=True))
         name = folder.name + suffix.replace("_", ":", 1)
-        found.sets.append(
-            Retrieval(name, [queries[i] for i in judged], documents, [relevant[i] for i in judged])
-        )
+        found.sets.append(Retrieval(name, texts, documents, gains_of_each))
     if not found.sets:
         raise InputError(f"{folder}: unknown layout, corpus.tsv without queries.tsv")
     return found

@@ -94,10 +94,7 @@ class Precision:
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """The class of each item and its cluster in each of several runs, all counted from 0.
-
-    The metric is the mean V-measure of the runs; a resample keeps their clusters.
-    """
+    """Items' classes and their clusters in several runs, from 0: the mean V-measure of the runs."""
 
     classes: Labels
     runs: Sequence[Labels]
@@ -131,10 +128,7 @@ A resample is how often it drew each item: counts int64 [B, n].
 
 
 def draw(name: str, items: int, *, resamples: int, seed: int) -> Counts:
-    """Return ``resamples`` of ``items`` with replacement as counts, int64 [resamples, items].
-
-    The same for every model and every task over the items that ``name`` stands for.
-    """
+    """Return resamples with replacement as counts [resamples, items], the same for one ``name``."""
     random = np.random.default_rng([seed, *name.encode()])
     return random.multinomial(items, np.full(items, 1 / items), size=resamples)
 
@@ -152,8 +146,7 @@ def measure(
     Pairs: Spearman's correlation, or average precision where scores are 0 and 1. Labels: the
     accuracy of a linear probe and of ten nearest neighbours, none without a train split of two
     labels; ``with_head`` adds that of `asterisk-classify`'s head, for dense float32 rows.
-    Retrieval: nDCG@10, recall@10 and @100; ``documents`` is the documents' space, if the queries
-    have another one that is comparable with it.
+    Retrieval: nDCG@10, recall@10 and @100; ``documents`` is the documents' space if it is another.
     """
     if isinstance(each, Pairs):
         first, second = space([*each.first, *each.second], each.first, each.second)
@@ -164,7 +157,7 @@ def measure(
     if isinstance(each, Labelled):
         return _classify(each, space, with_head)
     corpus = each.documents
-    if documents is None:
+    if documents is None or documents is space:
         rows, queries = space(corpus, corpus, each.queries)
     else:
         (queries,), (rows,) = space(corpus, each.queries), documents(corpus, corpus)
@@ -176,18 +169,18 @@ def _classify(each: Labelled, space: Space, with_head: bool) -> dict[str, Items]
     if len(names) < 2:
         return {}
     train, rows = space(each.train, each.train, each.texts)
-    by_name = {name: number for number, name in enumerate(names.tolist())}
-    truth = np.array([by_name.get(label, -1) for label in each.labels])
-    right = {
-        "probe": _probe(train, numbers, rows) == truth,
-        "kNN": _neighbours(train, numbers, rows) == truth,
+    predicted: dict[str, Sequence[str]] = {
+        "probe": names[_probe(train, numbers, rows)].tolist(),
+        "kNN": names[_neighbours(train, numbers, rows)].tolist(),
     }
     if with_head and all(isinstance(it, np.ndarray) and it.dtype == "f4" for it in (train, rows)):
         from asterisk.evaluation.logistic_regression import fit
 
-        labels = fit(train, each.train_labels, "evaluation").predict(rows)
-        right["head"] = np.array([a == b for a, b in zip(labels, each.labels, strict=True)])
-    return {metric: Means(found.astype(float)) for metric, found in right.items()}
+        predicted["head"] = fit(train, each.train_labels, "evaluation").predict(rows)
+    return {
+        metric: Means(np.array([a == b for a, b in zip(found, each.labels, strict=True)], float))
+        for metric, found in predicted.items()
+    }
 
 
 def _probe(train: Rows, labels: Labels, rows: Rows) -> Labels:
@@ -206,10 +199,10 @@ def _neighbours(train: Rows, labels: Labels, rows: Rows) -> Labels:
     """Return for each row the label most frequent among its nearest; the smallest of equals."""
     classes = int(labels.max()) + 1
     found = []
-    for near, _ in nearest(rows, train, NEIGHBOURS):
-        votes = labels[near] + classes * np.arange(len(near))[:, None]
-        tally = np.bincount(votes.ravel(), minlength=classes * len(near))
-        found.append(tally.reshape(len(near), classes).argmax(1))
+    for block in nearest(rows, train, NEIGHBOURS):
+        votes = labels[block] + classes * np.arange(len(block))[:, None]
+        tally = np.bincount(votes.ravel(), minlength=classes * len(block))
+        found.append(tally.reshape(len(block), classes).argmax(1))
     return np.concatenate(found)
 
 
@@ -222,18 +215,15 @@ def cluster(each: Labelled, space: Space) -> dict[str, Items]:
     """Return the V-measure of k-means with as many clusters as classes."""
     (rows,) = space(each.texts, each.texts)
     names, classes = np.unique(each.labels, return_inverse=True)
-    library = require("sklearn.cluster", "eval")
-    runs = [
-        library.KMeans(len(names), n_init=1, random_state=seed).fit_predict(rows).astype(np.int64)
-        for seed in SEEDS
-    ]
-    return {"V-measure": Clusters(classes, runs)}
+    kmeans = require("sklearn.cluster", "eval").KMeans
+    runs = [kmeans(len(names), n_init=1, random_state=seed).fit_predict(rows) for seed in SEEDS]
+    return {"V-measure": Clusters(classes, [run.astype(np.int64) for run in runs])}
 
 
 def rank(each: Retrieval, queries: Rows, documents: Rows) -> dict[str, Items]:
     """Rank the documents' rows by cosine for each query's row."""
     figures: dict[str, list[float]] = {"nDCG@10": [], "recall@10": [], "recall@100": []}
-    ranked = (row for rows, _ in nearest(queries, documents, DEPTH) for row in rows.tolist())
+    ranked = (row for block in nearest(queries, documents, DEPTH) for row in block.tolist())
     for row, relevant in zip(ranked, each.relevant, strict=True):
         gains = [relevant.get(document, 0.0) for document in row]
         best = sorted(relevant.values(), reverse=True)

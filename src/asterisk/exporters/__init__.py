@@ -86,10 +86,9 @@ class Exporter(Protocol):
     def write(
         self, checkpoint: Checkpoint, recipe: Recipe, folder: Path, samples: Samples
     ) -> Written:
-        """Write the engine's files of ``checkpoint`` under ``recipe`` into ``folder``.
+        """Write the engine's files of ``checkpoint`` into ``folder``, calibrated on ``samples``.
 
-        Rounding is calibrated on ``samples``. The same input gives the same bytes wherever the
-        format allows it. Raises MissingExtra where a converter is not installed, UsageError for
-        what the format cannot hold.
+        The same input gives the same bytes wherever the format allows it. MissingExtra where a
+        converter is not installed, UsageError for what the format cannot hold.
         """
         ...

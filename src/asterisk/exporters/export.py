@@ -68,10 +68,7 @@ def choose(exporter: Exporter, name: str | None) -> Recipe:
 
 
 class Reference:
-    """The FP32 runtime of a checkpoint, the texts of the gate, and their vectors, made once.
-
-    The texts are those that ship and then ``more``, the user's own.
-    """
+    """A checkpoint's FP32 runtime, the gate's texts (ours, then the user's) and their vectors."""
 
     def __init__(self, runtime: Runtime, more: Sequence[str] = ()) -> None:
         self.runtime = runtime
@@ -123,9 +120,8 @@ def export(
 
     ``out`` appears, or is replaced, whole and only after the artifact has passed its gate:
     FidelityError otherwise, which names a larger recipe that would pass. Recipe ``auto`` is the
-    smallest one that passes. ``reference`` saves opening one. OutputError where ``out`` cannot be
-    written, UsageError for a model that the format cannot hold, MissingExtra where a converter or
-    the engine is not installed.
+    smallest one that passes. OutputError where ``out`` cannot be written, UsageError for a model
+    that the format cannot hold, MissingExtra where a converter or the engine is not installed.
     """
     check_name(checkpoint)
     exporter = find_exporter(format)
@@ -234,11 +230,10 @@ def gate(
     limits: Thresholds,
     on_progress: Progress = lambda line: None,
 ) -> dict[str, float]:
-    """Compare ``candidate`` with the FP32 ``reference`` and return the figures.
+    """Compare ``candidate`` with the FP32 ``reference``, text by text and at every length.
 
-    Over the reference's texts and over one text at every length of `LENGTHS` that the model can
-    read. FidelityError names the first figure outside ``limits``, a token id that differs, or a
-    vector that depends on what is embedded with it.
+    Returns the figures. FidelityError names the first one outside ``limits``, a token id that
+    differs, or a vector that depends on what is embedded with it.
     """
     some, truth = reference.texts, reference.runtime
     on_progress(f"comparing {len(some)} texts with FP32")

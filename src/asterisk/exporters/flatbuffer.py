@@ -32,10 +32,7 @@ _TABLES = {
 
 
 class Graph:
-    """One graph under construction. Tensors are known by their index.
-
-    Raises MissingExtra without ``ai-edge-litert``.
-    """
+    """One graph under construction: tensors are known by their index. Needs ``ai-edge-litert``."""
 
     def __init__(self) -> None:
         try:
@@ -47,7 +44,7 @@ class Graph:
         self._schema: Any = schema_py_generated
         self._tensors: list[Any] = []
         self._operators: list[Any] = []
-        self._codes: dict[tuple[str, int], int] = {}
+        self._codes: dict[tuple[int, int], int] = {}  # indices of operators with their versions
         self._bytes = 0  # of the constants
         # By convention the first buffer is empty and belongs to every tensor that is computed.
         self._buffers: list[Any] = [self._schema.BufferT()]
@@ -69,10 +66,7 @@ class Graph:
     def constant(
         self, name: str, value: npt.ArrayLike, scales: npt.NDArray[np.float32] | None = None
     ) -> int:
-        """Add a constant; with ``scales`` [rows], int8 rows mean ``value * scales[:, None]``.
-
-        Bytes are little-endian in the file, whatever machine writes it.
-        """
+        """Add a constant; with ``scales`` [rows], int8 rows mean ``value * scales[:, None]``."""
         array = np.asarray(value)
         # Often a view of the checkpoint's own, and copied once: into the file.
         data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
@@ -103,11 +97,11 @@ class Graph:
     ) -> None:
         """Add the builtin operator ``code``; ``options`` are fields of its table in the schema.
 
-        ``version`` is the lowest that has the types and options in use; a reader that does not
-        know it refuses the file.
+        ``version`` is the lowest that has them; a reader that does not know it refuses the file.
         """
         node = self._schema.OperatorT()
-        node.opcodeIndex = self._codes.setdefault((code, version), len(self._codes))
+        key = getattr(self._schema.BuiltinOperator, code), version
+        node.opcodeIndex = self._codes.setdefault(key, len(self._codes))
         node.inputs, node.outputs = list(inputs), list(outputs)
         if name := _TABLES.get(code, code.title().replace("_", "")):
             node.builtinOptionsType = getattr(self._schema.BuiltinOptions, f"{name}Options")
@@ -127,13 +121,10 @@ class Graph:
             for index in (given, result)
         )
         model = schema.ModelT(version=SCHEMA_VERSION, description=description)
-        numbers = [
-            (getattr(schema.BuiltinOperator, code), version) for code, version in self._codes
-        ]
         # The old field has a byte; 127 in it means: read the new one.
         model.operatorCodes = [
             schema.OperatorCodeT(min(number, 127), version=version, builtinCode=number)
-            for number, version in numbers
+            for number, version in self._codes
         ]
         model.subgraphs, model.buffers, model.signatureDefs = [graph], self._buffers, [named]
         # Large enough from the start: growing would copy what is there into twice the space.
@@ -143,10 +134,7 @@ class Graph:
 
 
 def _aligned(schema: Any, data: npt.NDArray[np.uint8]) -> Any:
-    """Return a buffer whose data lies where the schema demands, to be read where it is mapped.
-
-    The generated class would align it to its elements, which are bytes.
-    """
+    """Return a buffer aligned for reading where it is mapped; the generated class aligns bytes."""
 
     class Aligned(schema.BufferT):  # type: ignore[misc]
         def Pack(self, builder: Any) -> Any:  # noqa: N802

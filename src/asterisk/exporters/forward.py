@@ -44,10 +44,7 @@ the feed-forward's first and second, ``inner`` and ``outer``. What is not named 
 
 
 class _Operators(Protocol[Value]):
-    """What a graph format provides; it may give every shape a leading dimension for the batch.
-
-    T tokens, H hidden elements, h heads of d elements each.
-    """
+    """What a format provides: T tokens, H hidden elements, h heads of d; a batch may lead."""
 
     # The rows of a table [vocabulary, H] at the text's tokens, and the first T of [positions, H].
     def words(self, table: Array) -> Value: ...

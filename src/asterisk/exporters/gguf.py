@@ -76,10 +76,7 @@ class GgufExporter(Exporter):
         folder: Path,
         samples: Samples,  # noqa: ARG002 - nothing here is calibrated
     ) -> Written:
-        """Write the model under ``recipe``; see `Exporter.write`.
-
-        Raises UsageError if llama.cpp has no architecture of that shape, or no such tokenizer.
-        """
+        """Write the model; UsageError if llama.cpp has no such architecture or tokenizer."""
         config = checkpoint.config
         shape = _checked_shape(config, recipe.name)
         gguf = plugins.require("gguf", "export")
@@ -113,13 +110,12 @@ class GgufExporter(Exporter):
         # The file has as many positions as texts may have tokens.
         arrays["position_embd.weight"] = arrays["position_embd.weight"][: config.max_seq_length]
         for name, value in arrays.items():
+            kind = tensor_type(recipe.name, name, shape.blocks)
             # What widening adds works with large and small numbers side by side: never packed.
             if value.ndim == 1 or name in _ALWAYS_FLOAT or name.startswith(last_block):
-                writer.add_tensor(name, value)
-            else:
-                kind = tensor_type(recipe.name, name, shape.blocks)
-                packed = _packed(value, kind, gguf)
-                writer.add_tensor(name, packed, raw_dtype=gguf.GGMLQuantizationType[kind])
+                kind = "F32"
+            packed = _packed(value, kind, gguf)
+            writer.add_tensor(name, packed, raw_dtype=gguf.GGMLQuantizationType[kind])
         writer.write_header_to_file(folder / ENTRY)
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -158,9 +154,9 @@ def _checked_shape(config: ModelConfig, recipe: str) -> LlamaShape:
 def tensor_type(recipe: str, name: str, blocks: int) -> str:
     """Return ggml's type of the matrix ``name`` in a model of so many ``blocks``.
 
-    For ``q4_k_m`` that is llama.cpp's choice (``llama_tensor_get_type``): six bits for a token
-    table without an output matrix beside it, and for values and the narrowing feed-forward matrix
-    in the first and last eighth of the blocks and in every third between them.
+    ``q4_k_m`` is llama.cpp's mix (``llama_tensor_get_type``): six bits for the token table, and
+    for values and the narrowing feed-forward matrix in the first and last eighth of the blocks and
+    in every third between them.
     """
     if recipe != _MIXED:
         return _TYPES[recipe]
@@ -175,9 +171,8 @@ def tensor_type(recipe: str, name: str, blocks: int) -> str:
 def _packed(values: Array, kind: str, gguf: Any) -> npt.NDArray[Any]:
     """Return float32 ``[rows, n]`` in ggml's type ``kind``: uint8 ``[rows, bytes]``, or floats.
 
-    Plain types are gguf's own numpy code. K-quants search for their scales, and what searches is
-    llama.cpp's function, called in the library that the runtime uses: the same bytes that
-    ``llama-quantize`` writes, without a compiler or a file in between.
+    Plain types are gguf's own numpy code. K-quants search for their scales by llama.cpp's function
+    in the library that the runtime uses: the same bytes that ``llama-quantize`` writes.
     """
     number = gguf.GGMLQuantizationType[kind]
     if kind == "F32":

@@ -92,9 +92,9 @@ def write_hub_folder(
     """Write the hub layout of ``checkpoint``, with ``formats`` of `FORMATS`, as the folder ``out``.
 
     Every file of an engine has passed the gate. One that cannot be written, or does not pass, is
-    named in the result and in the model card, and the others are written; where none can be, the
-    first one's error is raised and nothing is. UsageError for an encoder that is no BERT, and for
-    a checkpoint that was not read from a folder; OutputError where ``out`` holds something else.
+    named in the result and in the model card; where none can be, the first one's error is raised
+    and nothing is written. UsageError for an encoder that is no BERT, or that was not read from a
+    folder; OutputError where ``out`` holds something else.
     """
     if not checkpoint.config.bert_shaped:
         raise UsageError(
@@ -208,8 +208,7 @@ def _write_encoder(source: Path, folder: Path) -> None:
 def _write_settings(checkpoint: Checkpoint, folder: Path) -> None:
     """Write the tokenizer, the modules after the encoder, and what their owner's folder says.
 
-    In words that all versions read: libraries differ in which of a folder's files they believe
-    about its tokenizer, and new ones write what older ones cannot read.
+    In words that all versions read: libraries differ in which of a folder's files they believe.
     """
     tokenizer = checkpoint.tokenizer.settings(checkpoint.config.max_seq_length)
     tokenizer["model_input_names"] = _input_names(folder)
@@ -231,10 +230,7 @@ def _copy(source: Path, name: str, folder: Path) -> None:
 
 
 def write_owners(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write the owner's card, which `write_card` completes.
-
-    ArtifactError where it does not begin with valid YAML: a hub would refuse it.
-    """
+    """Write the owner's card; ArtifactError if a hub would refuse its YAML."""
     body = _EARLIER.sub("", checkpoint.card).rstrip() or f"# {checkpoint.name}"
     path = folder / CARD
     path.write_text(f"{body}\n", "utf-8")

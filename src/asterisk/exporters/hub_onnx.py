@@ -51,10 +51,7 @@ def write_onnx(
     *,
     token_types: bool,
 ) -> Mapping[str, float]:
-    """Write `FP32` or `INT8` to ``path`` and return the gate's figures, in padded batches too.
-
-    FidelityError where they are too low.
-    """
+    """Write `FP32` or `INT8` to ``path`` and return the gate's figures, in padded batches too."""
     on_progress(f"{name}: writing")
     quantised = name == INT8
     samples = reference.samples if quantised else ()
@@ -120,8 +117,7 @@ def batch_model(
 ) -> bytes:
     """Return an ONNX file, weights included; UsageError for a model too large for it.
 
-    ``quantised`` makes products and the token table int8, calibrated on ``samples``, token ids of
-    texts. ``token_types`` adds `TYPES` to the inputs.
+    Int8 if ``quantised``, calibrated on ``samples``; ``token_types`` adds `TYPES` to the inputs.
     """
     config = checkpoint.config
     size = sum(tensor.size for tensor in checkpoint.tensors.values()) * (1 if quantised else 4)
@@ -142,7 +138,7 @@ def batch_model(
         STATES: ["batch", "sequence", config.hidden_size],
         SENTENCE: ["batch", config.embedding_size],
     }
-    return graph.finish(checkpoint.name, dict.fromkeys(inputs, ["batch", "sequence"]), outputs)
+    return graph.finish(checkpoint.name, dict.fromkeys(inputs, ("batch", "sequence")), outputs)
 
 
 class BatchGraph(EncoderGraph):

@@ -65,8 +65,8 @@ class OnnxExporter(Exporter):
 class Graph:
     """A graph under construction; a value is known by its name.
 
-    Weights go to the file ``weights`` as they are met, so that none is held; the model names that
-    file ``location``. Without one they are part of the model.
+    Weights go to the file ``weights``, which the model names ``location``, as they are met, so that
+    none is held. Without one they are part of the model.
     """
 
     def __init__(self, weights: BinaryIO | None, location: str) -> None:
@@ -142,7 +142,6 @@ class EncoderGraph(Graph):
     """The encoder's operators (`asterisk.exporters.forward`) for one text.
 
     ``quantised`` makes products and the token table int8; ``nf4_table`` makes the table NF4.
-    Without a dimension for a batch of one, a small model is 4 percent faster.
     """
 
     # Of shapes with heads: how tokens are counted, which permutations swap tokens with heads and

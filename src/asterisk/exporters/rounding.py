@@ -68,8 +68,8 @@ def quantise_rows(matrix: Array) -> tuple[npt.NDArray[np.int8], Array]:
 def nf4_levels() -> Array:
     """Return NF4's sixteen levels, ascending from -1 to 1, float32; the eighth is 0.
 
-    They are quantiles of a normal distribution (QLoRA, arXiv:2305.14314, section 3 and appendix E),
-    to which a token table's values are close: a quarter less squared error than by even steps.
+    Quantiles of a normal distribution (QLoRA, arXiv:2305.14314, section 3 and appendix E), to which
+    a token table's values are close: a quarter less squared error than by even steps.
     """
     below = [NormalDist().inv_cdf(1 - p) for p in np.linspace(_TAIL, 0.5, 8)[:-1]]
     above = [NormalDist().inv_cdf(p) for p in np.linspace(_TAIL, 0.5, 9)[:-1]]
@@ -145,10 +145,7 @@ class Product:
         return tried[best] if losses[best] <= GAIN * loss else plain
 
     def with_exact(self, current: Calibration, limit: float, *, smooth: bool) -> Calibration:
-        """Return one with the largest channels exact, if ``current`` loses more than ``limit``.
-
-        The others are smoothed anew if ``smooth``.
-        """
+        """Return one with the largest channels exact, if ``current`` loses more than ``limit``."""
         loss = self.loss(current)
         if loss <= limit or len(self.largest) <= EXACT:
             return current
@@ -196,8 +193,7 @@ def calibrate(
 ) -> list[BlockCalibration]:
     """Return the calibration of each block, or nothing without ``samples`` (token ids of texts).
 
-    ``per_token`` says that an engine rounds activations with a scale for each token; otherwise
-    one scale serves a text. Deterministic, on one thread.
+    The engine rounds activations with a scale for each token if ``per_token``, or for each text.
     """
     return calibrate_with_scores(checkpoint, samples, per_token=per_token)[0]
 
@@ -246,10 +242,7 @@ def _spread(samples: Samples, most: int) -> list[Sequence[int]]:
 def _blocks(
     checkpoint: Checkpoint, samples: Samples, scored: Samples, per_token: bool
 ) -> Iterator[tuple[dict[str, Product], float]]:
-    """Run the samples through one block after another and yield each block's products.
-
-    With them comes the largest magnitude among the attention scores of those ``scored``.
-    """
+    """Yield each block's products on the samples, and the largest attention score on ``scored``."""
     if not samples:
         return
     import torch
@@ -273,35 +266,35 @@ def _blocks(
                 "inner": (block.intermediate.dense,),
                 "outer": (block.output.dense,),
             }
-            given: dict[Any, Any] = {}  # to each product's first matrix
-            for linear, *_ in linears.values():  # the encoder is this function's own
-                linear.register_forward_pre_hook(lambda it, x, given=given: given.update({it: x}))
+            seen: dict[Any, Any] = {}  # each matrix's input and result, one after another
+
+            def see(linear: Any, x: Any, y: Any, seen: dict[Any, Any] = seen) -> None:
+                seen[linear] = x[0][0], y[0]
+
+            for linear in (attend.key, *(first for first, *_ in linears.values())):
+                linear.register_forward_hook(see)
             largest: dict[str, Array] = {}
             inputs: dict[str, list[Array]] = {part: [] for part in linears}
             score = 0.0
             for index, ids in enumerate(samples):
                 states[index] = block(states[index])
                 for part, (linear, *_) in linears.items():
-                    values = given[linear][0][0].numpy()
+                    values = seen[linear][0].numpy()
                     most = np.abs(values).max(0)
                     largest[part] = np.maximum(largest.get(part, most), most)
                     if id(ids) in judged:
                         inputs[part].append(values)
                 if id(ids) in with_scores:
-                    query, key = (
-                        torch.nn.functional.linear(given[attend.query][0][0], it.weight, it.bias)
-                        .view(-1, heads, size)
-                        .transpose(0, 1)
-                        for it in (attend.query, attend.key)
-                    )
+                    results = (seen[linear][1] for linear in (attend.query, attend.key))
+                    query, key = (it.view(-1, heads, size).transpose(0, 1) for it in results)
                     found = float((query @ key.transpose(1, 2)).abs().max()) * size**-0.5
                     score = max(score, found)
-            given.clear()  # the hooks hold it
+            seen.clear()  # the hooks hold it
             products = {}
             for part, joined in linears.items():
                 weight = np.concatenate([linear.weight.numpy() for linear in joined])
-                results = _matmul(np.concatenate(inputs[part]), weight)
-                products[part] = Product(weight, largest[part], inputs[part], results, per_token)
+                right = _matmul(np.concatenate(inputs[part]), weight)
+                products[part] = Product(weight, largest[part], inputs[part], right, per_token)
             yield products, score
 
 

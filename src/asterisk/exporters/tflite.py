@@ -86,10 +86,10 @@ SPLIT = "SPLIT"
 class EncoderGraph(Graph):
     """The encoder's operators (`asterisk.exporters.forward`): ids [1, T] in, one vector [1, d] out.
 
-    ``int8`` makes products and the token table int8; ``nf4_table`` makes the table NF4. The length
-    is the leading dimension of what is two-dimensional, and no shape holds it twice except scores.
-    Every size follows from the input's without running anything: an interpreter plans a new length
-    in microseconds. From the two tables' rows on, XNNPACK takes the whole graph.
+    ``int8`` makes products and the token table int8; ``nf4_table`` makes the table NF4. No shape
+    holds the length twice except scores, and every size follows from the input's without running
+    anything: an interpreter plans a new length in microseconds. From the two tables' rows on,
+    XNNPACK takes the whole graph.
     """
 
     def __init__(self, config: ModelConfig, *, int8: bool, nf4_table: bool = False) -> None:
@@ -158,10 +158,7 @@ class EncoderGraph(Graph):
     def linear(
         self, name: str, x: int, weight: Array, bias: Array, calibration: Calibration = PLAIN
     ) -> int:
-        """Multiply, under int8 with each row of ``x`` quantised by itself as XNNPACK runs.
-
-        With a scale for each row, calibration asks for no exact channels here.
-        """
+        """Multiply, in int8 with a scale for each row of ``x``, which needs no exact channels."""
         if not self.int8:
             return self.exact(name, x, weight, bias)
         factors = calibration.factors
