@@ -9,7 +9,7 @@ import pytest
 from conftest import bare_artifact, random_checkpoint
 
 from asterisk.common import plugins
-from asterisk.exporters import onnx, tflite
+from asterisk.exporters import onnx, rounding
 from asterisk.exporters.export import choose, find_exporter
 from asterisk.exporters.forward import Calibration
 from asterisk.model.config import Dense, ModelConfig
@@ -118,7 +118,7 @@ def test_calibration_changes_nothing_but_rounding(format, shape, tmp_path, monke
         return calibrate(*arguments, **options), []
 
     monkeypatch.setattr(onnx, "calibrate", calibrate)
-    monkeypatch.setattr(tflite, "calibrate_with_scores", with_scores)
+    monkeypatch.setattr(rounding, "calibrate_with_scores", with_scores)
     ours, truth = engine(format, config, tmp_path, "int8")
     for length in (1, 31, 512):
         assert cosine(ours.run(ids_of(length)), truth.run(ids_of(length))) > 0.995

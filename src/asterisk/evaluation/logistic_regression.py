@@ -195,7 +195,8 @@ def _train(
     step = 0
     while step < total:
         order = torch.randperm(len(inputs))
-        for batch in order.split(recipe.batch)[: total - step]:
+        for start in range(0, len(order), recipe.batch)[: total - step]:
+            batch = order[start : start + recipe.batch]
             logits = model(inputs[batch])
             loss = cross_entropy(logits, targets[batch], label_smoothing=recipe.smoothing)
             optimiser.zero_grad()

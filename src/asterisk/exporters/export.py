@@ -16,19 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from asterisk import __version__
-from asterisk.artifact import (
-    GOLDEN_TEXTS,
-    GOLDEN_VECTORS,
-    MANIFEST,
-    Artifact,
-    Manifest,
-    Thresholds,
-    is_artifact,
-    is_plain_name,
-    open_artifact,
-    sha256,
-)
+from asterisk import __version__, artifact
+from asterisk.artifact import Artifact, Thresholds
 from asterisk.common import plugins, texts
 from asterisk.common.errors import FidelityError, UnknownName, UsageError, one_line
 from asterisk.common.files import replacing_folder
@@ -100,7 +89,7 @@ def open_reference(checkpoint: Checkpoint, texts: Sequence[str] = ()) -> Iterato
 
 def check_name(checkpoint: Checkpoint) -> None:
     """Raise UsageError for a checkpoint whose name cannot be that of an artifact."""
-    if not is_plain_name(checkpoint.name):
+    if not artifact.is_plain_name(checkpoint.name):
         raise UsageError(
             f"a checkpoint called {checkpoint.name!r} cannot be exported: "
             "rename its folder to letters, digits, '.', '_' and '-', 100 at most"
@@ -158,17 +147,17 @@ class _Attempt:
         """Write the artifact to ``out``; FidelityError if it does not pass the gate."""
         checkpoint, exporter, reference = self.checkpoint, self.exporter, self.reference
         limits = exporter.thresholds(recipe, checkpoint.config.num_layers)
-        with replacing_folder(out, is_artifact) as staging:
+        with replacing_folder(out, artifact.is_artifact) as staging:
             self.report(recipe, "writing")
             written = exporter.write(checkpoint, recipe, staging, reference.samples)
             tokenizer, contents = checkpoint.tokenizer.compile()
             (staging / tokenizer).write_bytes(contents)
             golden = json.dumps(reference.texts[:GOLDEN], indent=1, ensure_ascii=False)
-            (staging / GOLDEN_TEXTS).write_text(golden, "utf-8")
+            (staging / artifact.GOLDEN_TEXTS).write_text(golden, "utf-8")
             vectors = reference.vectors[:GOLDEN]
             lengths = np.linalg.norm(vectors.astype("f8"), axis=1, keepdims=True)
-            np.save(staging / GOLDEN_VECTORS, (vectors / lengths).astype(np.float32))
-            manifest = Manifest(
+            np.save(staging / artifact.GOLDEN_VECTORS, (vectors / lengths).astype(np.float32))
+            manifest = artifact.Manifest(
                 format=exporter.format,
                 recipe=recipe.name,
                 name=checkpoint.name,
@@ -181,18 +170,19 @@ class _Attempt:
                 default_prompt_name=checkpoint.default_prompt_name,
                 similarity=checkpoint.similarity,
                 source=checkpoint.source,
-                files={path.name: sha256(path) for path in sorted(staging.iterdir())},
+                files={path.name: artifact.sha256(path) for path in sorted(staging.iterdir())},
                 thresholds=limits,
                 fidelity={},
                 versions={"asterisk-edge": __version__, **written.versions},
             )
-            (staging / MANIFEST).write_text(manifest.to_json(), "utf-8")
-            with open_runtime(open_artifact(staging)) as candidate:
+            description = staging / artifact.MANIFEST
+            description.write_text(manifest.to_json(), "utf-8")
+            with open_runtime(artifact.open_artifact(staging)) as candidate:
                 figures = gate(candidate, reference, limits, lambda line: self.report(recipe, line))
             # Rounded: a last bit that differs between machines must not change the manifest.
             rounded = {name: round(value, 6) for name, value in figures.items()}
-            (staging / MANIFEST).write_text(replace(manifest, fidelity=rounded).to_json(), "utf-8")
-        return open_artifact(out)
+            description.write_text(replace(manifest, fidelity=rounded).to_json(), "utf-8")
+        return artifact.open_artifact(out)
 
     def report(self, recipe: Recipe, line: str) -> None:
         self.on_progress(f"{self.exporter.format} {recipe.name}: {line}")

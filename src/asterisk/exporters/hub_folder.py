@@ -25,17 +25,8 @@ from pathlib import Path
 
 from asterisk import __version__
 from asterisk.artifact import sha256
-from asterisk.common import plugins, tensors
+from asterisk.common import files, plugins, tensors
 from asterisk.common.errors import ArtifactError, FidelityError, MissingExtra, UsageError, one_line
-from asterisk.common.files import (
-    LARGEST_FILE,
-    check_replaceable,
-    has_file,
-    read_json,
-    read_object,
-    regular_file,
-    replacing_folder,
-)
 from asterisk.exporters.export import Progress, Reference, check_name, export, find_exporter
 from asterisk.exporters.hub_onnx import FP32, INT8, MASK, TYPES, write_onnx
 from asterisk.exporters.onnx import INPUT
@@ -72,7 +63,7 @@ class HubFolder:
 def is_hub_folder(folder: Path) -> bool:
     """Tell whether ``folder`` was written here and holds nothing that was not."""
     try:
-        manifest = read_object(folder, MANIFEST)
+        manifest = files.read_object(folder, MANIFEST)
     except ArtifactError:
         return False
     listed = manifest.get("files")
@@ -106,10 +97,10 @@ def write_hub_folder(
         raise UsageError(f"{checkpoint.name} was not read from a folder: it has no hub layout")
     encoder = modules.read_modules(checkpoint.folder).transformer
     token_types = TYPES in _input_names(encoder)
-    check_replaceable(out, is_hub_folder)
+    files.check_replaceable(out, is_hub_folder)
     figures: dict[str, dict[str, float]] = {}
     refused: dict[str, UsageError | FidelityError] = {}
-    with replacing_folder(out, is_hub_folder) as staging:
+    with files.replacing_folder(out, is_hub_folder) as staging:
         write_owners(staging, checkpoint)
         for name, format in _engine_files(checkpoint, formats).items():
             path = staging / name
@@ -154,13 +145,13 @@ def _files(folder: Path) -> set[str]:
 
 def _engine_files(checkpoint: Checkpoint, formats: Sequence[str]) -> dict[str, str]:
     """Return the format of each engine's file by its name."""
-    files: dict[str, str] = {}
+    names: dict[str, str] = {}
     for format in formats:
         recipe = find_exporter(format).recipes[0].name
         label = recipe.upper() if format == "gguf" else recipe  # as files in GGUF are called
-        names = (FP32, INT8) if format == "onnx" else [f"{checkpoint.name}-{label}.{format}"]
-        files |= dict.fromkeys(names, format)
-    return files
+        own = (FP32, INT8) if format == "onnx" else [f"{checkpoint.name}-{label}.{format}"]
+        names |= dict.fromkeys(own, format)
+    return names
 
 
 def _write_exported(
@@ -182,24 +173,24 @@ def _write_exported(
 
 def _input_names(encoder: Path) -> list[str]:
     """Return what the forward pass of an encoder takes."""
-    types = [TYPES] if read_object(encoder, "config.json")["model_type"] == "bert" else []
+    types = [TYPES] if files.read_object(encoder, "config.json")["model_type"] == "bert" else []
     return [INPUT, *types, MASK]
 
 
 def _write_encoder(source: Path, folder: Path) -> None:
     """Write ``config.json`` and the weights as their owner stores them; a pickle is converted."""
-    values = read_object(source, "config.json")
+    values = files.read_object(source, "config.json")
     values.pop("torch_dtype", None)
     # Whatever width weights are stored in: the vectors that all others are compared with.
     write_json(folder / "config.json", {**values, "dtype": "float32"}, ensure_ascii=False)
-    names = {"vocab.txt"} if has_file(source, "vocab.txt") else set()
-    if has_file(source, huggingface.SINGLE):
+    names = {"vocab.txt"} if files.has_file(source, "vocab.txt") else set()
+    if files.has_file(source, huggingface.SINGLE):
         names.add(huggingface.SINGLE)
-    elif has_file(source, huggingface.INDEX):
-        shards = read_json(source, huggingface.INDEX)["weight_map"].values()
+    elif files.has_file(source, huggingface.INDEX):
+        shards = files.read_json(source, huggingface.INDEX)["weight_map"].values()
         names |= {huggingface.INDEX, *shards}
     else:
-        state = read_state_dict(regular_file(source, huggingface.PICKLE, LARGEST_FILE))
+        state = read_state_dict(files.regular_file(source, huggingface.PICKLE, files.LARGEST_FILE))
         tensors.write(folder / huggingface.SINGLE, state, {"format": "pt"})
     for name in names:
         _copy(source, name, folder)
@@ -221,12 +212,12 @@ def _write_settings(checkpoint: Checkpoint, folder: Path) -> None:
     }
     write_around(checkpoint, folder, tokenizer, settings, ensure_ascii=False)
     for name in (*set(_IMAGE.findall(checkpoint.card)), PROJECTION):
-        if checkpoint.folder and has_file(checkpoint.folder, name):
+        if checkpoint.folder and files.has_file(checkpoint.folder, name):
             _copy(checkpoint.folder, name, folder)
 
 
 def _copy(source: Path, name: str, folder: Path) -> None:
-    shutil.copyfile(regular_file(source, name, LARGEST_FILE), folder / name)
+    shutil.copyfile(files.regular_file(source, name, files.LARGEST_FILE), folder / name)
 
 
 def write_owners(folder: Path, checkpoint: Checkpoint) -> None:

@@ -19,17 +19,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.exporters import Exporter, Recipe, Samples, Written
+from asterisk.exporters import Exporter, Recipe, Samples, Written, rounding
 from asterisk.exporters.flatbuffer import ANY, Graph
 from asterisk.exporters.forward import PLAIN, Array, BlockCalibration, Calibration, ForwardPass
-from asterisk.exporters.rounding import (
-    NF4_BLOCK,
-    calibrate_with_scores,
-    largest_scores,
-    nf4_pairs,
-    quantise_nf4,
-    quantise_rows,
-)
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.config import ModelConfig
 
@@ -57,9 +49,10 @@ class TfliteExporter(Exporter):
         int8, nf4_table = recipe.name != "fp32", recipe.name == "int8-emb4"
         calibration: list[BlockCalibration] = []
         if int8:
-            calibration, scores = calibrate_with_scores(checkpoint, samples, per_token=True)
+            calibrate = rounding.calibrate_with_scores
+            calibration, scores = calibrate(checkpoint, samples, per_token=True)
         else:
-            scores = largest_scores(checkpoint, samples)
+            scores = rounding.largest_scores(checkpoint, samples)
         graph = EncoderGraph(checkpoint.config, int8=int8, nf4_table=nf4_table)
         data = sentence_model(graph, checkpoint.name, checkpoint.tensors, calibration, scores)
         (folder / ENTRY).write_bytes(data)
@@ -110,20 +103,20 @@ class EncoderGraph(Graph):
         if not self.nf4_table:
             # Plain arrays, not a quantised tensor: EMBEDDING_LOOKUP would copy a scale and a zero
             # point for each row of the vocabulary to the heap, and is slower.
-            narrow, scales = quantise_rows(table)
+            narrow, scales = rounding.quantise_rows(table)
             shape = (ANY, table.shape[1])
             picked = self._gather("word", narrow, shape, "int8")
             scale = self._gather("word.scale", scales[:, None], (ANY, 1))
             return self.apply("MUL", [self._cast(picked, "int8", "float32"), scale], shape)
-        packed, half_scales = quantise_nf4(table)
+        packed, half_scales = rounding.quantise_nf4(table)
         blocks, bytes_ = half_scales.shape[1], (ANY, packed.shape[1])
         codes = self._cast(self._gather("word", packed, bytes_, "uint8"), "uint8", "int32")
-        levels = [self.constant("word.levels", nf4_pairs()), codes]
+        levels = [self.constant("word.levels", rounding.nf4_pairs()), codes]
         values = self.apply("GATHER", levels, (*bytes_, 2))
         half = self._gather("word.scale", half_scales[:, :, None], (ANY, blocks, 1), "float16")
         scale = self._cast(half, "float16", "float32")
-        split = self._reshape(values, (ANY, blocks, NF4_BLOCK))
-        scaled = self.apply("MUL", [split, scale], (ANY, blocks, NF4_BLOCK))
+        split = self._reshape(values, (ANY, blocks, rounding.NF4_BLOCK))
+        scaled = self.apply("MUL", [split, scale], (ANY, blocks, rounding.NF4_BLOCK))
         return self._reshape(scaled, (ANY, table.shape[1]))
 
     def positions(self, table: Array) -> int:
@@ -165,7 +158,8 @@ class EncoderGraph(Graph):
         if factors is not None:
             smooth = self.constant(f"{name}.factors", 1 / factors)
             x, weight = self.apply("MUL", [x, smooth], self.shapes[x]), weight * factors
-        return self._product(name, x, self.constant(f"{name}.weight", *quantise_rows(weight)), bias)
+        matrix = self.constant(f"{name}.weight", *rounding.quantise_rows(weight))
+        return self._product(name, x, matrix, bias)
 
     def exact(self, name: str, x: int, weight: Array, added: int | Array) -> int:
         """Multiply in float32, and add a bias or a tensor."""
