@@ -89,10 +89,10 @@ def stability(alone: Vectors, listed: Vectors) -> float:
     return min(1.0, float((np.einsum("ij,ij->i", a, b) / lengths).min()))
 
 
-def common(near: Positions, others: Positions) -> float:
+def common(positions: Positions, others: Positions) -> float:
     """Return the mean share that the rows of two results of `nearest`, [n, k], have in common."""
-    shared = [len(np.intersect1d(x, y)) for x, y in zip(near, others, strict=True)]
-    return float(np.mean(shared) / near.shape[1])
+    shared = [len(np.intersect1d(x, y)) for x, y in zip(positions, others, strict=True)]
+    return float(np.mean(shared) / positions.shape[1])
 
 
 def nearest(queries: Doubles, index: Doubles) -> Positions:

@@ -203,8 +203,8 @@ class BatchGraph(EncoderGraph):
         shifted = self.node("Add", rounded, self.number(ZERO_POINT))
         codes = self.node("Cast", shifted, to=UINT8)
         zero = self.tensor(np.array(ZERO_POINT, np.uint8))
-        whole = self.node("MatMulInteger", codes, self.tensor(narrow.T), zero)
+        products = self.node("MatMulInteger", codes, self.tensor(narrow.T), zero)
         # First the tokens' steps: with a scale for each column ONNX Runtime would take the product
         # for one that has a single scale, and give other vectors in silence.
-        by_token = self.node("Mul", self.node("Cast", whole, to=FLOAT), step)
+        by_token = self.node("Mul", self.node("Cast", products, to=FLOAT), step)
         return self.node("Mul", by_token, self.tensor(scale))

@@ -223,9 +223,9 @@ class EncoderGraph(Graph):
         narrow, scale = quantise_rows(weight)
         codes, x_scale, zero = self.nodes("DynamicQuantizeLinear", 3, x)
         no_zeros = self.tensor(np.zeros(len(scale), np.int8))
-        whole = self.node("MatMulInteger", codes, self.tensor(narrow.T), zero, no_zeros)
+        products = self.node("MatMulInteger", codes, self.tensor(narrow.T), zero, no_zeros)
         factor = self.node("Mul", x_scale, self.tensor(scale))
-        return self.node("Mul", self.node("Cast", whole, to=FLOAT), factor)
+        return self.node("Mul", self.node("Cast", products, to=FLOAT), factor)
 
     def exact(self, name: str, x: str, weight: Array, added: str | Array) -> str:  # noqa: ARG002
         """Multiply in float32, and add."""
