@@ -44,7 +44,6 @@ def test_a_prompt_type_is_a_role(encoder):
 
 
 def test_tfidf_is_no_encoder():
-    pytest.importorskip("mteb")
     with pytest.raises(UsageError, match="tfidf"):
         adapter.evaluate(["tfidf"], [])
 

@@ -9,12 +9,15 @@ from asterisk.evaluation.report import Measured, averages, compare, difference
 from asterisk.evaluation.tasks import Clusters, Means, draw
 
 
+def scored(items, counts):
+    return items.score(), items.resampled(counts)
+
+
 def measured(task="a", group="g", symmetric=None, **values) -> Measured:
     it = Measured(task, "m", group, len(next(iter(values.values()))), symmetric)
-    counts = draw(symmetric or task, it.items, resamples=400, seed=0)
+    counts = draw(symmetric.task if symmetric else task, it.items, resamples=400, seed=0)
     for column, own in values.items():
-        items = Means(np.array(own, float))
-        it.add(column, items.score(), items.resampled(counts))
+        it.columns[column] = scored(Means(np.array(own, float)), counts)
     return it
 
 
@@ -33,10 +36,10 @@ def test_identical_models_differ_by_exactly_nothing():
 
 def test_a_better_model_is_seen_and_averaged():
     some = [measured("a", x=BASE, y=BETTER), measured("b", x=BASE, y=BETTER, z=BASE)]
-    for row in (*compare(some, baseline="x"), *averages(some, baseline="x")):
+    (mean,) = compare(averages(some), baseline="x")
+    for row in (*compare(some, baseline="x"), mean):
         assert row.cells["y"].difference.significant
         assert row.cells["y"].difference.low > 0
-    (mean,) = averages(some, baseline="x")
     assert mean.cells["y"].score == pytest.approx(100 * BETTER.mean())
     assert "z" not in mean.cells  # it has not all of the group's tasks
     assert mean.items == 2
@@ -53,9 +56,7 @@ def test_intervals_cover_as_often_as_they_say():
         x = (random.random(200) < 0.5).astype(float)
         y = np.where(random.random(200) < 0.2, np.maximum(x, 1.0), x)  # +0.1 on average
         counts = draw(str(number), 200, resamples=300, seed=0)
-        found = difference(
-            100 * y.mean(), Means(y).resampled(counts), 100 * x.mean(), Means(x).resampled(counts)
-        )
+        found = difference(scored(Means(y), counts), scored(Means(x), counts))
         covered += found.low <= 10 <= found.high
     assert 0.89 <= covered / 200 <= 0.99
 
@@ -68,23 +69,20 @@ def test_an_interval_holds_its_estimate_where_resamples_are_biased():
     some = Measured("v", "V-measure", None, 120)
     for column, share in (("y", 0.8), ("x", 0.1)):
         own = np.where(random.random(120) < share, labels, random.integers(0, 60, 120))
-        items = Clusters(labels, (own,))
-        some.add(column, items.score(), items.resampled(counts))
+        some.columns[column] = scored(Clusters(labels, (own,)), counts)
     gap = compare([some], baseline="x")[0].cells["y"].difference
-    gaps = some.draws["y"] - some.draws["x"]
+    gaps = some.columns["y"][1] - some.columns["x"][1]
     assert np.percentile(gaps, 97.5) < gap.value  # what moving the interval is for
     assert gap.low < gap.value < gap.high
 
 
 def test_asymmetric_is_compared_with_symmetric_and_with_the_teacher_alone():
-    some = [
-        measured("r", "retrieval", x=BASE, teacher=BETTER),
-        measured("r, asymmetric", "retrieval, asymmetric", symmetric="r", x=BETTER),
-    ]
+    plain = measured("r", "retrieval", x=BASE, teacher=BETTER)
+    some = [plain, measured("r, asymmetric", "retrieval, asymmetric", symmetric=plain, x=BETTER)]
     rows = compare(some, baseline="x", teacher="teacher")
     assert rows[1].cells["x"].asymmetric.significant
     assert rows[1].cells["x"].retention == pytest.approx(100)
     assert rows[0].cells["x"].retention == pytest.approx(100 * BASE.mean() / BETTER.mean())
     assert rows[0].cells["x"].asymmetric is None
-    means = averages(some, baseline="x", teacher="teacher")
+    means = compare(averages(some), baseline="x", teacher="teacher")
     assert means[1].cells["x"].asymmetric == rows[1].cells["x"].asymmetric

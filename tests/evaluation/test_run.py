@@ -91,15 +91,15 @@ def test_every_kind_of_set_and_average(data, opened):
 
 
 def test_each_text_is_encoded_once(data, opened):
-    evaluate(request(data, "good", dims=(16, 8), precisions=("float32", "binary")))
+    evaluate(request(data, "good", dim=(16, 8), precision=("float32", "binary")))
     calls = opened["good"].calls
     assert len(calls) == len(set(calls)) > 300
 
 
 def test_dimensions_and_precisions_are_columns(data, opened):
     report = evaluate(
-        request(data, "good", "teacher", sets=["sts"], dims=(16, 4), teacher="teacher",
-                precisions=("float32", "int8", "binary"))
+        request(data, "good", "teacher", sets=["sts"], dim=(16, 4), teacher="teacher",
+                precision=("float32", "int8", "binary"))
     )  # fmt: skip
     assert [column.label for column in report.columns] == [
         *("good 16d", "good 16d int8", "good 16d binary"),
@@ -110,7 +110,7 @@ def test_dimensions_and_precisions_are_columns(data, opened):
     assert cells["good 16d int8"].score == pytest.approx(cells["good 16d"].score, abs=3)
     assert cells["good 4d"].score != cells["good 16d"].score
     with pytest.raises(UsageError, match="--dim 17: good has 16 dimensions"):
-        evaluate(request(data, "good", dims=(17,)))
+        evaluate(request(data, "good", dim=(17,)))
 
 
 def test_json_comes_back_and_the_table_is_made_of_it(data, opened):
@@ -211,7 +211,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(argv, status, data, capsys, tm
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.text(max_size=8), max_size=4))
 def test_any_arguments_are_read_or_refused(words):
     status = 0

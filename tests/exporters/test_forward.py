@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 from conftest import bare_artifact, random_checkpoint
 
 from asterisk.common import plugins
-from asterisk.exporters import onnx, tflite
+from asterisk.exporters import onnx, rounding
 from asterisk.exporters.export import choose, find_exporter
 from asterisk.exporters.forward import Calibration
 from asterisk.model.config import Dense, ModelConfig
@@ -35,6 +36,18 @@ SHAPES = {
 }
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Both engines of a format, shape and recipe, and the folder, each written once."""
+
+    @cache
+    def write(format, shape, recipe):
+        folder = tmp_path_factory.mktemp(f"{format}-{recipe}")
+        return *engine(format, SHAPES[shape], folder, recipe), folder
+
+    return write
+
+
 def engine(format, config, folder, recipe="fp32"):
     """Write a random checkpoint of this shape and open it; its FP32 engine comes along."""
     checkpoint, writer = random_checkpoint(config), find_exporter(format)
@@ -53,8 +66,8 @@ def cosine(a, b):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("format", FORMATS)
-def test_float32_is_the_encoder(format, shape, tmp_path):
-    ours, truth = engine(format, SHAPES[shape], tmp_path)
+def test_float32_is_the_encoder(format, shape, written):
+    ours, truth, _ = written(format, shape, "fp32")
     for length in LENGTHS:
         found, expected = ours.run(ids_of(length)), truth.run(ids_of(length))
         assert found.shape == (SHAPES[shape].embedding_size,)
@@ -65,20 +78,20 @@ def test_float32_is_the_encoder(format, shape, tmp_path):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("format", FORMATS)
-def test_int8_is_close(format, shape, tmp_path):
-    ours, truth = engine(format, SHAPES[shape], tmp_path, "int8")
+def test_int8_is_close(format, shape, written):
+    ours, truth, _ = written(format, shape, "int8")
     for length in LENGTHS:
         assert cosine(ours.run(ids_of(length)), truth.run(ids_of(length))) > 0.995, length
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("recipe", ["int8", "fp32"])
-def test_xnnpack_takes_all_of_tflite_after_the_tables(shape, recipe, tmp_path):
+def test_xnnpack_takes_all_of_tflite_after_the_tables(shape, recipe, written):
     """One partition that ends in the result, at a length that is not the file's own."""
     from ai_edge_litert.interpreter import Interpreter
 
-    engine("tflite", SHAPES[shape], tmp_path, recipe)
-    interpreter = Interpreter(str(tmp_path / "model.tflite"), num_threads=1)
+    *_, folder = written("tflite", shape, recipe)
+    interpreter = Interpreter(str(folder / "model.tflite"), num_threads=1)
     (given,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
     interpreter.resize_tensor_input(given["index"], [1, 9])
     interpreter.allocate_tensors()
@@ -118,7 +131,7 @@ def test_calibration_changes_nothing_but_rounding(format, shape, tmp_path, monke
         return calibrate(*arguments, **options), []
 
     monkeypatch.setattr(onnx, "calibrate", calibrate)
-    monkeypatch.setattr(tflite, "calibrate_with_scores", with_scores)
+    monkeypatch.setattr(rounding, "calibrate_with_scores", with_scores)
     ours, truth = engine(format, config, tmp_path, "int8")
     for length in (1, 31, 512):
         assert cosine(ours.run(ids_of(length)), truth.run(ids_of(length))) > 0.995

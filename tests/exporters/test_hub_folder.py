@@ -181,7 +181,11 @@ def test_a_card_that_is_no_yaml_is_refused(small, tmp_path):
     assert not (tmp_path / "hub").exists()
 
 
-def test_a_format_that_cannot_hold_the_model_is_named_and_the_others_are_written(tmp_path, capsys):
+def test_a_format_that_cannot_hold_the_model_is_named_and_the_others_are_written(
+    tmp_path, capsys, monkeypatch
+):
+    some = texts.load()[::8]
+    monkeypatch.setattr(texts, "load", lambda: some)
     source = folders.bert(tmp_path / "relu", hidden_act="relu")
     out = ["--out", str(tmp_path)]
     assert main([str(source), "--layout", "hub", *out]) in (2, 6)

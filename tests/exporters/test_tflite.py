@@ -10,7 +10,7 @@ import pytest
 from conftest import random_checkpoint
 
 from asterisk.common.errors import MissingExtra
-from asterisk.exporters.flatbuffer import ALIGNMENT, ANY, Graph, Operator
+from asterisk.exporters.flatbuffer import ALIGNMENT, ANY, Graph
 from asterisk.exporters.rounding import quantise_rows
 from asterisk.exporters.tflite import (
     ENTRY,
@@ -151,7 +151,7 @@ def test_options_reach_the_file():
     graph = Graph()
     given = graph.tensor("given", (1, ANY))
     result = graph.tensor("result", (1, ANY))
-    graph.operator(Operator("SOFTMAX", "SoftmaxOptions"), [given], [result], beta=0.5)
+    graph.operator("SOFTMAX", [given], [result], beta=0.5)
     data = graph.to_bytes("main", given, result, "test")
     assert data[4:8] == b"TFL3"
     from ai_edge_litert import schema_py_generated as schema

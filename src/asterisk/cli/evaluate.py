@@ -104,42 +104,21 @@ def _report(arguments: argparse.Namespace) -> Report:
     from asterisk.evaluation.run import Request, evaluate
 
     _need(arguments.data, "--data")
-    request = Request(
-        models=arguments.models,
-        data=arguments.data,
-        sets=arguments.sets,
-        split=arguments.split,
-        teacher=arguments.teacher,
-        teacher_length=arguments.teacher_length,
-        dims=arguments.dim,
-        precisions=arguments.precision,
-        baseline=arguments.baseline,
-        resamples=arguments.resamples,
-        seed=arguments.seed,
-        threads=arguments.threads,
-        heads=arguments.head,
-    )
-    return evaluate(request, terminal.report)
+    options = {field: getattr(arguments, field) for field in Request.__dataclass_fields__}
+    return evaluate(Request(**options), terminal.report)
 
 
 def _make_sets(arguments: argparse.Namespace) -> None:
     from asterisk.evaluation.derived_sets import make_dev, make_long
 
+    out, corpus = arguments.make_long or arguments.make_dev, arguments.corpus
     if arguments.make_long is not None:
         _need(arguments.data, "--data")
-        out: Path = arguments.make_long
-        sizes = make_long(
-            out,
-            arguments.data,
-            split=arguments.split,
-            corpus=arguments.corpus,
-            seed=arguments.seed,
-            on_progress=terminal.report,
-        )
+        options = {"split": arguments.split, "corpus": corpus, "seed": arguments.seed}
+        sizes = make_long(out, arguments.data, **options, on_progress=terminal.report)
     else:
-        _need(arguments.corpus, "--corpus")
-        out = arguments.make_dev
-        sizes = make_dev(out, arguments.corpus, on_progress=terminal.report)
+        _need(corpus, "--corpus")
+        sizes = make_dev(out, corpus, on_progress=terminal.report)
     print(f"{out}: " + ", ".join(f"{name} {n:,}" for name, n in sizes.items()))
 
 
@@ -153,10 +132,9 @@ def _read(path: Path) -> Report:
 
     try:
         return Report.from_json(path.read_text("utf-8"))
-    except OSError as failure:
-        raise InputError(f"{path}: {failure.strerror}") from None
-    except (ValueError, RecursionError) as failure:
-        raise InputError(f"{path}: {failure}") from None
+    except (OSError, ValueError, RecursionError) as failure:
+        reason = failure.strerror if isinstance(failure, OSError) else failure
+        raise InputError(f"{path}: {reason}") from None
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -171,10 +149,11 @@ def _counts(text: str) -> tuple[int, ...]:
 
 
 def _precisions(text: str) -> tuple[str, ...]:
-    for name in _names(text):
+    names = _names(text)
+    for name in names:
         if name not in PRECISIONS:
             raise argparse.ArgumentTypeError(f"{name!r} is none of: {', '.join(PRECISIONS)}")
-    return _names(text)
+    return names
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,10 @@ def _export(arguments: argparse.Namespace) -> None:
     checkpoint = _in_spaces_of(checkpoint, arguments.compatible_with)
     out: Path = arguments.out
     refused: list[AsteriskError] = []
+
+    def folder_of(format: str, recipe: Recipe) -> Path:
+        return out / f"{checkpoint.name}-{format}-{recipe.name}"
+
     with open_reference(checkpoint, texts) as reference:
         if arguments.layout == "hub":
             folder = out / f"{checkpoint.name}-hub"
@@ -99,15 +104,11 @@ def _export(arguments: argparse.Namespace) -> None:
             for name, figures in written.figures.items():
                 _print(folder / name, (folder / name).stat().st_size, figures)
             refused += written.refused.values()
-        for name in () if arguments.layout == "hub" else chosen:
-
-            def folder_of(recipe: Recipe, name: str = name) -> Path:
-                return out / f"{checkpoint.name}-{name}-{recipe.name}"
-
+            chosen = ()
+        for name in chosen:
+            options = arguments.recipe, partial(folder_of, name), report
             try:
-                artifact = export(
-                    checkpoint, name, arguments.recipe, folder_of, report, reference=reference
-                )
+                artifact = export(checkpoint, name, *options, reference=reference)
             except (UsageError, FidelityError) as failure:
                 refused.append(failure)  # of one format; the others are written
             else:
@@ -121,20 +122,18 @@ def _formats(arguments: argparse.Namespace) -> Sequence[str]:
     from asterisk.exporters.export import AUTO, choose, find_exporter, formats
     from asterisk.exporters.hub_folder import FORMATS
 
-    name, recipe_name = arguments.format, arguments.recipe
-    if arguments.layout == "hub":
-        if recipe_name is not None:
-            raise UsageError("--recipe does not go with --layout hub, whose recipes are fixed")
-        if name not in ("all", *FORMATS):
-            known = ", ".join(FORMATS)
-            raise UnknownName(f"the hub layout has no format {name!r}; there are: {known}")
-        return FORMATS if name == "all" else (name,)
-    if name == "all" and recipe_name not in (None, AUTO):
+    hub, name, recipe = arguments.layout == "hub", arguments.format, arguments.recipe
+    if hub and recipe is not None:
+        raise UsageError("--recipe does not go with --layout hub, whose recipes are fixed")
+    if hub and name not in ("all", *FORMATS):
+        names = ", ".join(FORMATS)
+        raise UnknownName(f"the hub layout has no format {name!r}; there are: {names}")
+    if name == "all" and recipe not in (None, AUTO):
         raise UsageError("--recipe needs one --format: each format has recipes of its own")
-    chosen = formats() if name == "all" else (name,)
-    if recipe_name != AUTO:
+    chosen = (FORMATS if hub else formats()) if name == "all" else (name,)
+    if not hub and recipe != AUTO:
         for format in chosen:
-            choose(find_exporter(format), recipe_name)
+            choose(find_exporter(format), recipe)
     return chosen
 
 
@@ -164,13 +163,10 @@ def _print(path: Path, size: int, figures: Mapping[str, float]) -> None:
 
 
 def _texts(path: Path) -> list[str]:
-    """Return the lines of a file that are not blank."""
     from asterisk.common.text_files import filter_empty, read_records
 
-    texts = [
-        one.text
-        for one in filter_empty(read_records([path], json_lines=None, field="text"), "skip")
-    ]
+    records = read_records([path], json_lines=None, field="text")
+    texts = [record.text for record in filter_empty(records, "skip")]
     if not 1 <= len(texts) <= MOST_TEXTS:
         raise InputError(f"{path} has {len(texts):,} texts; 1 to {MOST_TEXTS:,} are expected")
     return texts

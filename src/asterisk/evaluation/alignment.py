@@ -25,29 +25,22 @@ LARGEST = 256 << 20  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """The map from a teacher's vectors to a student's.
+    """The map from a teacher's vectors to a student's."""
 
-    ``weight`` float32 [dim, teacher_dim]; ``fingerprint`` names the student's embedding space,
-    None if the file that held the weight does not say.
-    """
-
-    weight: Floats
-    fingerprint: str | None = None
+    weight: Floats  # float32 [dim, teacher_dim]
+    fingerprint: str | None = None  # of the student's space, if the weight's file says it
 
     @classmethod
     def open(cls, path: str | Path) -> Alignment:
-        """Read it from a checkpoint, an artifact that carries it, or a file of its own.
-
-        ArtifactError for anything damaged, or without a projection.
-        """
+        """Read it from a checkpoint, an artifact or a file that holds it; ArtifactError if none."""
         path = Path(path)
         if is_artifact(path):
-            artifact = open_artifact(path)
-            if FILE not in artifact.manifest.files:
+            manifest = open_artifact(path).manifest
+            if FILE not in manifest.files:
                 raise ArtifactError(
                     f"{path} carries no {FILE}: name the checkpoint that it was exported from"
                 )
-            return cls(_read(path / FILE)[0], artifact.manifest.fingerprint)
+            return cls(_read(path / FILE)[0], manifest.fingerprint)
         if not path.is_dir():
             return cls(*_read(path))
         if not is_checkpoint(path) or not (path / FILE).is_file():
@@ -65,11 +58,7 @@ class Alignment:
         return int(self.weight.shape[1])
 
     def project(self, teacher_vectors: Floats, *, dim: int | None = None) -> Floats:
-        """Map the teacher's float32 [n, teacher_dim] to unit vectors, float32 [n, dim].
-
-        ``dim`` keeps the first dimensions only, as `Runtime.encode` does. UsageError for other
-        shapes and dtypes, and for values that are not finite.
-        """
+        """Map float32 [n, teacher_dim] to unit vectors [n, dim]; UsageError for any other input."""
         found = getattr(teacher_vectors, "dtype", type(teacher_vectors).__name__)
         if found != np.float32:
             raise UsageError(f"teacher_vectors must be float32, not {found}")

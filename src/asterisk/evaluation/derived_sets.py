@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -35,27 +35,17 @@ PASSAGE = 100  # characters: what is shorter, is no passage
 FEWEST = 100  # pairs that make a set
 LONG_FACTS, DEV_FACTS = "long.json", "held-out.json"
 Progress = Callable[[str], None]
+Query = tuple[str, list[int], str]  # its documents, and "early" or "late" where it is either
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A long text: the indices of its ``parts``, and after how many tokens each ends.
-
-    ``head`` is the text of the parts that end within the first 256 tokens.
-    """
+    """A long text: its parts, and the leading ones that end within the first 256 tokens."""
 
     text: str
     head: str
-    parts: list[int]
-    ends: list[int]
-
-
-@dataclass(slots=True)
-class _Digests:
-    """Documents, and queries with their documents and whether they are "early", "late" or ""."""
-
-    documents: list[Joined] = field(default_factory=list)
-    queries: list[tuple[str, list[int], str]] = field(default_factory=list)
+    parts: list[int]  # indices of the texts
+    ends: list[int]  # after how many tokens each part ends
 
 
 def make_long(
@@ -72,26 +62,26 @@ def make_long(
     Held-out passages of the training folder ``corpus`` are added as documents nobody asks for.
     """
     join = _Joiner(np.random.default_rng(seed))
-    found = [each for path in sets.folders(data) for each in sets.load(path, split).sets]
-    digests = _Digests()
+    documents: list[Joined] = []
+    queries: list[Query] = []
     labelled: list[Labelled] = []
-    for each in found:
+    for each in [each for path in sets.folders(data) for each in sets.load(path, split).sets]:
         if isinstance(each, Retrieval) and ":" not in each.name:
             on_progress(each.name)
-            _add_digests(each, digests, join)
+            queries += _add_digests(each, documents, join)
         elif isinstance(each, Labelled) and each.train and is_topical(each):
             labelled.append(each)
-    if not digests.queries and not labelled:
+    if not queries and not labelled:
         raise InputError(f"no {split} set has texts to join")
-    if corpus is not None and digests.queries:
+    if corpus is not None and queries:
         for path in files(corpus):
             on_progress(path.name)
             passages = [row[-1] for row in _cleaned(path) if held_out(row)]
-            digests.documents += join.all([text for text in passages if len(text) >= PASSAGE])
+            documents += join.all([text for text in passages if len(text) >= PASSAGE])
     sizes: dict[str, int] = {}
     with replacing_folder(out, lambda folder: (folder / LONG_FACTS).is_file()) as staging:
-        if digests.queries:
-            sizes |= _write_digests(staging, digests, "_dev" if split == "dev" else "")
+        if queries:
+            sizes |= _write_digests(staging, documents, queries, "_dev" if split == "dev" else "")
         for each in labelled:
             on_progress(each.name)
             sizes |= _write_labelled(staging, each, split, join)
@@ -108,8 +98,6 @@ def make_long(
 
 
 class _Joiner:
-    """Joins short texts to long ones."""
-
     def __init__(self, random: np.random.Generator) -> None:
         self.random = random
         tokenizer = gpt2()
@@ -118,8 +106,7 @@ class _Joiner:
     def __call__(self, candidates: Iterable[int], texts: Sequence[str]) -> Joined | None:
         """Join texts in the order of ``candidates``, shuffled then, to 257 to 512 tokens.
 
-        None if they are too few, or none of them can lead. The aim within those bounds is random,
-        so that every length occurs.
+        None if they are too few, or none of them can lead. The aim is random: every length occurs.
         """
         aim = int(self.random.integers(SHORT + 64, LONG + 1))
         parts: list[int] = []
@@ -132,12 +119,11 @@ class _Joiner:
             if aim - total < 32:
                 break
         parts = [parts[i] for i in self.random.permutation(len(parts))]
-        pieces = [texts[index] for index in parts]
-        ends = [self.length(" ".join(pieces[: place + 1])) for place in range(len(pieces))]
+        leading = [" ".join(texts[i] for i in parts[: n + 1]) for n in range(len(parts))]
+        ends = [self.length(text) for text in leading]
         if not ends or not SHORT < ends[-1] <= LONG or ends[0] > SHORT:
             return None
-        leading = sum(end <= SHORT for end in ends)
-        return Joined(" ".join(pieces), " ".join(pieces[:leading]), parts, ends)
+        return Joined(leading[-1], leading[sum(end <= SHORT for end in ends) - 1], parts, ends)
 
     def all(self, texts: Sequence[str]) -> Iterator[Joined]:
         """Join neighbours; what is left at the end of them is dropped."""
@@ -146,17 +132,18 @@ class _Joiner:
             joined = self(left[:CANDIDATES], texts)
             if joined is None:  # one text that fits nowhere must not end it all
                 left = left[1:]
-                continue
-            taken = set(joined.parts)
-            left = [index for index in left if index not in taken]
-            yield joined
+            else:
+                parts = set(joined.parts)
+                left = [index for index in left if index not in parts]
+                yield joined
 
 
-def _add_digests(each: Retrieval, digests: _Digests, join: _Joiner) -> None:
+def _add_digests(each: Retrieval, documents: list[Joined], join: _Joiner) -> Iterator[Query]:
     """Join the documents of a set, and ask each of its queries of what its documents became."""
     (vectors,) = tfidf(each.documents, each.documents)
     free = np.ones(len(each.documents), bool)
-    where: dict[int, tuple[int, int]] = {}
+    digests: dict[int, int] = {}  # each part's
+    spans: dict[int, list[int]] = {}  # after how many tokens it begins and ends there
     for start in join.random.permutation(len(each.documents)).tolist():
         if not free[start]:
             continue
@@ -168,37 +155,33 @@ def _add_digests(each: Retrieval, digests: _Digests, join: _Joiner) -> None:
             continue
         for position, part in enumerate(joined.parts):
             free[part] = False
-            where[part] = len(digests.documents), position
-        digests.documents.append(joined)
+            digests[part] = len(documents)
+            spans[part] = [0, *joined.ends][position : position + 2]
+        documents.append(joined)
     for query, gains in zip(each.queries, each.relevant, strict=True):
-        if any(part not in where for part in gains):
-            continue
-        kind = ""
-        # After how many tokens each of the parts begins and ends.
-        parts = [where[part] for part in gains]
-        spans = [[0, *digests.documents[i].ends][n : n + 2] for i, n in parts]
-        if all(end <= SHORT for _, end in spans):
-            kind = "early"
-        elif all(begin >= SHORT for begin, _ in spans):
-            kind = "late"
-        digests.queries.append((query, sorted({document for document, _ in parts}), kind))
+        if all(part in digests for part in gains):
+            kind = ""
+            if all(spans[part][1] <= SHORT for part in gains):
+                kind = "early"
+            elif all(spans[part][0] >= SHORT for part in gains):
+                kind = "late"
+            yield query, sorted({digests[part] for part in gains}), kind
 
 
-def _write_digests(folder: Path, digests: _Digests, tail: str) -> dict[str, int]:
+def _write_digests(
+    folder: Path, documents: Sequence[Joined], queries: Sequence[Query], tail: str
+) -> dict[str, int]:
     long, head = f"ret_long{tail}", f"ret_long_head{tail}"
-    for set_name, kinds in ((long, ("", "early", "late")), (head, ("early",))):
-        (folder / set_name).mkdir()
-        texts = (it.text if set_name == long else it.head for it in digests.documents)
-        _write(folder / set_name / "corpus.tsv", ((f"d{i}", text) for i, text in enumerate(texts)))
-        for kind in kinds:
-            asked = [(i, it) for i, it in enumerate(digests.queries) if kind in ("", it[2])]
-            suffix = f"_{kind}" if kind else ""
-            if asked:
-                queries = ((f"q{i}", query) for i, (query, _, _) in asked)
-                _write(folder / set_name / f"queries{suffix}.tsv", queries)
-                relevant = ((f"q{i}", f"d{n}", "1") for i, (_, found, _) in asked for n in found)
-                _write(folder / set_name / f"qrels{suffix}.tsv", relevant)
-    return {long: len(digests.documents), f"{long} queries": len(digests.queries)}
+    _write(folder / long / "corpus.tsv", ((f"d{i}", it.text) for i, it in enumerate(documents)))
+    _write(folder / head / "corpus.tsv", ((f"d{i}", it.head) for i, it in enumerate(documents)))
+    for set_name, kind in ((long, ""), (long, "early"), (long, "late"), (head, "early")):
+        chosen = [(f"q{i}", *it) for i, it in enumerate(queries) if kind in ("", it[2])]
+        suffix = f"_{kind}.tsv" if kind else ".tsv"
+        if chosen:
+            relevant = [(number, f"d{n}", "1") for number, _, found, _ in chosen for n in found]
+            _write(folder / set_name / f"queries{suffix}", (it[:2] for it in chosen))
+            _write(folder / set_name / f"qrels{suffix}", relevant)
+    return {long: len(documents), f"{long} queries": len(queries)}
 
 
 def _write_labelled(folder: Path, each: Labelled, split: Split, join: _Joiner) -> dict[str, int]:
@@ -210,24 +193,22 @@ def _write_labelled(folder: Path, each: Labelled, split: Split, join: _Joiner) -
         for label in sorted(set(labels)):
             own = [text for text, its in zip(texts, labels, strict=True) if its == label]
             long += [(label, joined) for joined in join.all(own)]
-        if not long:
-            continue
-        whole, head = folder / f"long_{each.name}", folder / f"long_{each.name}_head"
-        for path in (whole, head):
-            path.mkdir(exist_ok=True)
-        _write(whole / f"{part}.tsv", ((label, it.text) for label, it in long))
-        _write(head / f"{part}.tsv", ((label, it.head) for label, it in long))
-        sizes[f"long_{each.name} {part}"] = len(long)
+        if long:
+            set_name = f"long_{each.name}"
+            _write(folder / set_name / f"{part}.tsv", ((label, it.text) for label, it in long))
+            heads = ((label, it.head) for label, it in long)
+            _write(folder / f"{set_name}_head" / f"{part}.tsv", heads)
+            sizes[f"{set_name} {part}"] = len(long)
     return sizes
 
 
 def make_dev(
     out: Path, corpus: Path, *, on_progress: Progress = lambda line: None
 ) -> dict[str, int]:
-    """Write retrieval dev sets to ``out``, one for each training file with enough held-out pairs.
+    """Write retrieval dev sets, one for each training file with enough held-out pairs; their sizes.
 
     A pair's first text asks for its second. A pair is left out if a row that is trained on has one
-    of its texts. Returns the number of pairs by set.
+    of its texts.
     """
     pairs: dict[str, list[Row]] = {}
     for path in files(corpus):
@@ -235,33 +216,29 @@ def make_dev(
             on_progress(f"{name(path)}: held-out pairs")
             for row in _cleaned(path):
                 if len(row) > 1 and row[0] != row[-1] and held_out(row):
-                    pairs.setdefault(name(path), []).append((row[0], row[-1]))
-    asked = {digest(text) for some in pairs.values() for pair in some for text in pair}
+                    pairs.setdefault(f"ret_{name(path)}_dev", []).append((row[0], row[-1]))
+    digests = {digest(text) for some in pairs.values() for pair in some for text in pair}
     trained: set[int] = set()
     for path in files(corpus):
         on_progress(f"{name(path)}: what is trained on")
         for row in _cleaned(path):
             if not held_out(row):
-                trained.update(asked.intersection(map(digest, row)))
-    remaining = {
-        f"ret_{source}_dev": [row for row in some if not trained.intersection(map(digest, row))]
-        for source, some in pairs.items()
-    }
-    remaining = {key: some for key, some in remaining.items() if len(some) >= FEWEST}
-    sizes = {key: len(some) for key, some in remaining.items()}
+                trained.update(digests.intersection(map(digest, row)))
+    for key, some in pairs.items():
+        pairs[key] = [row for row in some if not trained.intersection(map(digest, row))]
+    sizes = {key: len(some) for key, some in pairs.items() if len(some) >= FEWEST}
     if not sizes:
         raise InputError(f"{corpus} has no file with {FEWEST} held-out pairs")
     with replacing_folder(out, lambda folder: (folder / DEV_FACTS).is_file()) as staging:
-        for key, some in remaining.items():
-            folder = staging / key
-            folder.mkdir()
+        for key in sizes:
             # Each distinct text once; equal queries share their documents.
-            documents = {t: f"d{i}" for i, t in enumerate(dict.fromkeys(row[1] for row in some))}
-            queries = {t: f"q{i}" for i, t in enumerate(dict.fromkeys(row[0] for row in some))}
-            relevant = dict.fromkeys((queries[row[0]], documents[row[1]], "1") for row in some)
-            _write(folder / "corpus.tsv", ((number, text) for text, number in documents.items()))
-            _write(folder / "queries.tsv", ((number, text) for text, number in queries.items()))
-            _write(folder / "qrels.tsv", relevant)
+            asking, answers = (dict.fromkeys(column) for column in zip(*pairs[key], strict=True))
+            queries = {text: f"q{i}" for i, text in enumerate(asking)}
+            documents = {text: f"d{i}" for i, text in enumerate(answers)}
+            relevant = dict.fromkeys((queries[a], documents[b], "1") for a, b in pairs[key])
+            _write(staging / key / "corpus.tsv", ((n, text) for text, n in documents.items()))
+            _write(staging / key / "queries.tsv", ((n, text) for text, n in queries.items()))
+            _write(staging / key / "qrels.tsv", relevant)
         (staging / DEV_FACTS).write_text(json.dumps({"pairs": sizes}, indent=1) + "\n", "utf-8")
     return sizes
 
@@ -274,4 +251,5 @@ def _cleaned(path: Path) -> Iterator[Row]:
 
 
 def _write(path: Path, lines: Iterable[tuple[str, ...]]) -> None:
+    path.parent.mkdir(exist_ok=True)
     path.write_text("".join("\t".join(line) + "\n" for line in lines), "utf-8")

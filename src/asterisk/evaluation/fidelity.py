@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,22 +19,13 @@ PAIRED = 2_048  # texts at most whose pairs are ranked: 2.1 million pairs, some 
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """Agreement of n vectors with their FP32 counterparts.
-
-    Cosines are of each vector with its counterpart: mean, 1st percentile and minimum.
-    ``overlap_at_10`` is the mean share of each text's ten nearest neighbours that the two sets of
-    vectors have in common.
-    """
+    """Agreement of vectors with their FP32 counterparts."""
 
     texts: int
-    cosine_mean: float
-    cosine_p1: float
+    cosine_mean: float  # of each vector with its counterpart
+    cosine_p1: float  # the 1st percentile
     cosine_min: float
-    overlap_at_10: float
-
-    def to_dict(self) -> dict[str, float]:
-        """Return the figures by name."""
-        return asdict(self)
+    overlap_at_10: float  # mean share of a text's ten nearest neighbours that both have in common
 
 
 def compare(ours: Vectors, reference: Vectors) -> Fidelity:
@@ -46,7 +37,7 @@ def compare(ours: Vectors, reference: Vectors) -> Fidelity:
         cosine_mean=float(cosines.mean()),
         cosine_p1=float(np.percentile(cosines, 1)),
         cosine_min=float(cosines.min()),
-        overlap_at_10=overlap(a, b),
+        overlap_at_10=common(nearest(a, a), nearest(b, b)),
     )
 
 
@@ -54,11 +45,8 @@ def compare(ours: Vectors, reference: Vectors) -> Fidelity:
 class Pairs:
     """Agreement of the similarities of all pairs of texts with those under FP32.
 
-    ``spearman`` is the rank correlation of the two sets of pairwise cosines, ties averaged: 1 if
-    every ranking by similarity is the same. ``flipped`` is, among the pairs that either side calls
-    duplicates (cosine of at least `DUPLICATE`), the share that only one of them does; 0 where
-    neither has any. Relative to those and not to all pairs, since nearly all pairs are unlike by
-    any measure: what a person sees is how much of the list of duplicates is another.
+    ``flipped`` is relative to the pairs that either side calls duplicates, since nearly all pairs
+    are unlike by any measure: how much of the list of duplicates is another.
     """
 
     spearman: float
@@ -66,21 +54,16 @@ class Pairs:
 
 
 def compare_pairs(ours: Vectors, reference: Vectors) -> Pairs:
-    """Compare the similarities within two float arrays [n, d]; n > 1, no row all zeros.
-
-    Over the first 2,048 rows, so that memory has a bound.
-    """
+    """Compare the similarities within two float arrays [n, d], n > 1, their first 2,048 rows."""
     units = (unit_rows(some[:PAIRED]) for some in (ours, reference))
     a, b = ((unit @ unit.T)[np.triu_indices(len(unit), 1)] for unit in units)
     return Pairs(spearman(a, b), flipped(a, b))
 
 
 def spearman(a: Doubles, b: Doubles) -> float:
-    """Return Spearman's rank correlation of two arrays [n], ties averaged.
-
-    0 where all values of one array are the same: there is no order to agree on.
-    """
-    x, y = _ranks(a), _ranks(b)
+    """Return Spearman's correlation of two arrays [n], ties averaged; 0 where one is constant."""
+    once = np.ones((1, len(a)), np.int64)
+    x, y = (ranks(side, once)[0] for side in (a, b))
     x -= x.mean()
     y -= y.mean()
     scale = float(np.sqrt((x @ x) * (y @ y)))
@@ -88,16 +71,16 @@ def spearman(a: Doubles, b: Doubles) -> float:
 
 
 def flipped(a: Doubles, b: Doubles, threshold: float = DUPLICATE) -> float:
-    """Return the share of pairs on one side of ``threshold`` only, of those above it in either."""
+    """Return the share that is duplicates in one only, of those in either; 0 without any."""
     x, y = a >= threshold, b >= threshold
     either = int((x | y).sum())
     return int((x ^ y).sum()) / either if either else 0.0
 
 
 def stability(alone: Vectors, listed: Vectors) -> float:
-    """Return the smallest cosine of a text embedded alone with the same text embedded in a list.
+    """Return the smallest cosine of two float arrays [n, d], row with row: alone and in a list.
 
-    Two float arrays [n, d], row with row; -1 where a row of either is not finite or all zeros.
+    -1 where a row of either is not finite or all zeros.
     """
     a, b = alone.astype(np.float64), listed.astype(np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
@@ -106,37 +89,35 @@ def stability(alone: Vectors, listed: Vectors) -> float:
     return min(1.0, float((np.einsum("ij,ij->i", a, b) / lengths).min()))
 
 
-def overlap(a: Doubles, b: Doubles) -> float:
-    """Return the mean share of common neighbours among the nearest ten, for unit rows [n, d]."""
-    return common(nearest(a, a), nearest(b, b))
-
-
-def common(near: Positions, others: Positions) -> float:
+def common(positions: Positions, others: Positions) -> float:
     """Return the mean share that the rows of two results of `nearest`, [n, k], have in common."""
-    shared = [len(np.intersect1d(x, y)) for x, y in zip(near, others, strict=True)]
-    return float(np.mean(shared) / near.shape[1])
+    shared = [len(np.intersect1d(x, y)) for x, y in zip(positions, others, strict=True)]
+    return float(np.mean(shared) / positions.shape[1])
 
 
 def nearest(queries: Doubles, index: Doubles) -> Positions:
-    """Return the positions [n, k] in ``index`` of the ten nearest to each query, in no order.
-
-    Unit rows [n, d] of the same n texts; a text is no neighbour of its own.
-    """
+    """Return the ten nearest other texts of each, by unit rows [n, d]: [n, 10], in no order."""
     similar = queries @ index.T
     np.fill_diagonal(similar, -np.inf)
     count = min(NEIGHBOURS, len(similar) - 1)
     return np.argpartition(-similar, count - 1, axis=1)[:, :count]
 
 
-def _ranks(values: Doubles) -> Doubles:
-    """Return ranks from 0, the mean of their positions for values that are equal."""
+def equal_runs(values: Doubles) -> tuple[Positions, Positions]:
+    """Return an ascending order and where each run of equal values starts in it."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    counts = np.diff(np.r_[starts, len(values)])
-    ranks = np.empty(len(values))
-    ranks[order] = np.repeat(starts + (counts - 1) / 2, counts)
-    return ranks
+    return order, np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+
+
+def ranks(values: Doubles, counts: npt.NDArray[np.int64]) -> Doubles:
+    """Return values' ranks from 1, ties averaged, where each occurs ``counts`` [B, n] times."""
+    order, starts = equal_runs(values)
+    sizes = np.add.reduceat(counts[:, order], starts, axis=1)
+    means = sizes.cumsum(1) - (sizes - 1) / 2
+    out = np.empty(counts.shape)
+    out[:, order] = np.repeat(means, np.diff(np.r_[starts, len(order)]), axis=1)
+    return out
 
 
 def unit_rows(vectors: Vectors) -> Doubles:

@@ -5,11 +5,12 @@ It is trained with PyTorch and run with numpy alone.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,44 +27,36 @@ MOST_LABELS = 10_000
 MOST_LAYERS = 4
 BLOCK = 256  # rows: a wide hidden layer must not be in memory for all texts at once
 FEWEST_STEPS = 500  # a few dozen texts need more passes than thousands do
-LIMITS = {
-    "hidden": (0, 16_384),
-    "epochs": (1, 10_000),
-    "batch": (1, 65_536),
-    "learning_rate": (1e-6, 1.0),
-    "weight_decay": (0.0, 10.0),
-    "dropout": (0.0, 0.95),
-    "smoothing": (0.0, 0.5),
-    "seed": (0, 2**31 - 1),
-}
+
+
+def _number(default: float, least: float, most: float) -> Any:
+    return field(default=default, metadata={"limits": (least, most)})
 
 
 @dataclass(frozen=True, slots=True)
 class HeadRecipe:
-    """One hidden layer of ``hidden`` units with ReLU; 0 for a linear classifier.
+    """One hidden layer with ReLU, or none; UsageError for values out of bounds.
 
     Vectors are standardised; AdamW's learning rate rises for a tenth of the steps and then falls to
     zero; the loss is cross-entropy with label smoothing. Chosen on a held-out tenth of a training
     file with the first checkpoint: the wide layer and the dropout matter, little else does.
-    UsageError for values out of bounds.
     """
 
-    hidden: int = 1_024
-    epochs: int = 20
-    batch: int = 256
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    dropout: float = 0.5
-    smoothing: float = 0.1
-    seed: int = 0
+    hidden: int = _number(1_024, 0, 16_384)  # units; 0 for a linear classifier
+    epochs: int = _number(20, 1, 10_000)
+    batch: int = _number(256, 1, 65_536)
+    learning_rate: float = _number(3e-3, 1e-6, 1)
+    weight_decay: float = _number(1e-2, 0, 10)
+    dropout: float = _number(0.5, 0, 0.95)
+    smoothing: float = _number(0.1, 0, 0.5)
+    seed: int = _number(0, 0, 2**31 - 1)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            least, most = LIMITS[field.name]
+        for each in fields(self):
+            value, (least, most) = getattr(self, each.name), each.metadata["limits"]
             number = isinstance(value, Real) and not isinstance(value, bool)
             if not number or not least <= value <= most:
-                raise UsageError(f"{field.name} must be {least:g} to {most:g}, not {value}")
+                raise UsageError(f"{each.name} must be {least:g} to {most:g}, not {value}")
 
     def steps(self, rows: int) -> int:
         """Return how many steps a training on ``rows`` vectors takes."""
@@ -82,7 +75,7 @@ class Layer:
 class Classifier:
     """Layers with ReLU between them, over unit vectors of the embedding space ``fingerprint``.
 
-    ArtifactError unless the layers fit each other and there are as many outputs as ``labels``.
+    ArtifactError unless the layers fit each other and the ``labels``.
     """
 
     labels: tuple[str, ...]
@@ -104,15 +97,11 @@ class Classifier:
 
     @property
     def dim(self) -> int:
-        """Elements of the vectors it takes: the first ones of the space's."""
+        """How many of a vector's first elements it takes."""
         return int(self.layers[0].weight.shape[1])
 
     def logits(self, vectors: Floats) -> Floats:
-        """Return the logits of unit vectors float32 [n, dim], float32 [n, labels].
-
-        UsageError for other shapes and dtypes, and for values that are not finite; ArtifactError
-        if the weights are so large that the logits leave float32.
-        """
+        """Return logits [n, labels]; UsageError unless vectors are finite float32 [n, dim]."""
         found = getattr(vectors, "dtype", type(vectors).__name__)
         if found != np.float32 or vectors.ndim != 2 or vectors.shape[1] != self.dim:
             shape = list(getattr(vectors, "shape", ()))
@@ -154,11 +143,11 @@ def fit(
 ) -> Classifier:
     """Train a classifier on unit vectors float32 [n, dim] and the label of each; needs PyTorch.
 
-    ``fingerprint`` names their embedding space; ``progress`` is called after every step. The
-    same input and recipe on the same machine give the same classifier. InputError unless there are
-    two labels and only finite vectors.
+    ``progress`` is called after every step. The same input and recipe on the same machine give the
+    same classifier. InputError unless there are two labels and only finite vectors.
     """
     import torch
+    from torch import nn
 
     recipe = recipe or HeadRecipe()
     labels = list(strings(labels, "labels must be a list of strings"))
@@ -175,22 +164,16 @@ def fit(
     targets = torch.tensor([numbers[label] for label in labels])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = _network(vectors.shape[1], len(names), recipe)
+        sizes = [vectors.shape[1], *([recipe.hidden] if recipe.hidden else []), len(names)]
+        linears = [nn.Linear(*pair) for pair in itertools.pairwise(sizes)]
+        between = [nn.ReLU(), nn.Dropout(recipe.dropout)] if recipe.hidden else []
+        model = nn.Sequential(linears[0], *between, *linears[1:])
         _train(model, inputs, targets, recipe, progress)
-    return Classifier(names, _layers(model, mean, scale), fingerprint)
-
-
-def _network(dim: int, labels: int, recipe: HeadRecipe) -> nn.Sequential:
-    from torch import nn
-
-    if not recipe.hidden:
-        return nn.Sequential(nn.Linear(dim, labels))
-    return nn.Sequential(
-        nn.Linear(dim, recipe.hidden),
-        nn.ReLU(),
-        nn.Dropout(recipe.dropout),
-        nn.Linear(recipe.hidden, labels),
-    )
+    layers = [[each.detach().double().numpy() for each in (it.weight, it.bias)] for it in linears]
+    layers[0][0] /= scale  # the standardisation is part of the first layer
+    layers[0][1] -= layers[0][0] @ mean
+    floats = ([each.astype(np.float32) for each in layer] for layer in layers)
+    return Classifier(names, tuple(Layer(*layer) for layer in floats), fingerprint)
 
 
 def _train(
@@ -203,12 +186,10 @@ def _train(
     import torch
     from torch.nn.functional import cross_entropy
 
-    total = recipe.steps(len(inputs))
-    optimiser = torch.optim.AdamW(
-        model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
+    total, rate = recipe.steps(len(inputs)), recipe.learning_rate
+    optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.learning_rate, total_steps=total + 1, pct_start=0.1
+        optimiser, rate, total_steps=total + 1, pct_start=0.1
     )
     model.train()
     step = 0
@@ -224,20 +205,3 @@ def _train(
             schedule.step()
             step += 1
             progress()
-
-
-def _layers(model: nn.Sequential, mean: Floats, scale: Floats) -> tuple[Layer, ...]:
-    """Return the layers, with the standardisation folded into the first one."""
-    from torch import nn
-
-    pairs = [
-        (module.weight.detach().double().numpy(), module.bias.detach().double().numpy())
-        for module in model
-        if isinstance(module, nn.Linear)
-    ]
-    weight, bias = pairs[0]
-    weight = weight / scale
-    pairs[0] = weight, bias - weight @ mean
-    return tuple(
-        Layer(weight.astype(np.float32), bias.astype(np.float32)) for weight, bias in pairs
-    )

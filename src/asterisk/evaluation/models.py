@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from asterisk.common.errors import ArtifactError, InputError, MissingExtra, one_line
 from asterisk.common.plugins import require
 from asterisk.common.vectors import to_binary, to_int8, truncate
+from asterisk.evaluation.report import Column
 from asterisk.model.config import prompt_name_of
 
 TFIDF = "tfidf"
@@ -23,14 +25,9 @@ Rows = Any
 PrecisionName = Literal["float32", "int8", "binary"]
 Role = Literal["", "query", "document"]
 Encode = Callable[[list[str]], Vectors]
+Space = Callable[..., tuple[Rows, ...]]
+"""Lists of texts to rows that can be compared; the first one is what a space may learn from."""
 _ROLES: tuple[Role, ...] = ("query", "document")
-
-
-class Space(Protocol):
-    """Texts to rows that can be compared with each other."""
-
-    def __call__(self, fit: Sequence[str], /, *lists: Sequence[str]) -> tuple[Rows, ...]:
-        """Return the rows of each list; ``fit`` is what a space that learns may learn from."""
 
 
 def unit(vectors: Vectors) -> Vectors:
@@ -41,11 +38,7 @@ def unit(vectors: Vectors) -> Vectors:
 
 
 def shortened(vectors: Vectors, dim: int | None, precision: PrecisionName) -> Vectors:
-    """Return what is left of float32 [n, d] after truncation and quantisation, as unit rows.
-
-    Quantised rows are widened again, which keeps their cosines as `similarity` has them and lets
-    a classifier see what a reader of the small vectors would.
-    """
+    """Return float32 [n, d] cut and quantised, widened again to unit rows of the same cosines."""
     short = vectors if dim is None else truncate(vectors, dim)
     if precision == "int8":
         return unit(to_int8(short).astype(np.float32))
@@ -73,44 +66,30 @@ def paired(first: Rows, second: Rows) -> npt.NDArray[np.float64]:
     return np.asarray(first.multiply(second).sum(1), np.float64).ravel()
 
 
-def nearest(
-    queries: Rows, documents: Rows, count: int
-) -> Iterator[tuple[npt.NDArray[np.intp], Vectors]]:
-    """Yield, a block of queries at a time, the nearest documents and their cosines [q, count].
-
-    Nearest first, the earlier document first where cosines are equal.
-    """
+def nearest(queries: Rows, documents: Rows, count: int) -> Iterator[npt.NDArray[np.intp]]:
+    """Yield a block of queries' nearest documents, [q, count]; the earlier one of equals first."""
     count = min(count, documents.shape[0])
     for start in range(0, queries.shape[0], BLOCK):
         similar = queries[start : start + BLOCK] @ documents.T
         similar = similar if isinstance(similar, np.ndarray) else similar.toarray()
-        near = np.argpartition(-similar, count - 1, axis=1)[:, :count]
-        values = np.take_along_axis(similar, near, 1)
-        order = np.lexsort((near, -values), axis=1)
-        yield np.take_along_axis(near, order, 1), np.take_along_axis(values, order, 1)
+        found = np.argpartition(-similar, count - 1, axis=1)[:, :count]
+        order = np.lexsort((found, -np.take_along_axis(similar, found, 1)), axis=1)
+        yield np.take_along_axis(found, order, 1)
 
 
 @dataclass
 class Model:
-    """A model that encodes each text once a role.
+    """A model that encodes each text once a role."""
 
-    ``name`` is what it was opened as, ``opened_by`` what runs it, ``size`` the number of its
-    dimensions, ``longest`` the tokens it reads; ``encode`` makes vectors of texts, and of queries
-    and documents where ``by_role`` has an encoder for the role. ``projection`` float32 [size,
-    teacher's size] maps its teacher's vectors into its space. ``spaces`` are fingerprints of spaces
-    whose vectors may be compared with its own, its own first if it is known. ``note`` says how it
-    was opened if that may surprise.
-    """
-
-    name: str
+    name: str  # what it was opened as
     opened_by: str
-    size: int
-    longest: int | None
+    size: int  # dimensions
+    longest: int | None  # tokens that it reads
     encode: Encode
-    by_role: Mapping[Role, Encode] = field(default_factory=dict)
-    projection: Vectors | None = None
-    spaces: tuple[str, ...] = ()
-    note: str = ""
+    by_role: Mapping[Role, Encode] = field(default_factory=dict)  # where it differs from `encode`
+    projection: Vectors | None = None  # [size, teacher's size], from its teacher's space to its own
+    spaces: tuple[str, ...] = ()  # fingerprints of comparable ones, its own first if it is known
+    note: str = ""  # how it was opened, if that may surprise
     cache: dict[tuple[Role, str], Vectors] = field(default_factory=dict, repr=False)
 
     @property
@@ -118,8 +97,13 @@ class Model:
         """The name of its embedding space, if it is known."""
         return self.spaces[0] if self.spaces else None
 
+    def column(self, label: str, dim: int | None = None, precision: str = "float32") -> Column:
+        """Return the report's column of this model, of ``dim`` dimensions or all."""
+        size, longest = dim or self.size, self.longest
+        return Column(label, self.name, self.opened_by, size, precision, longest, self.fingerprint)
+
     def vectors(self, texts: Sequence[str], role: Role = "") -> Vectors:
-        """Return unit vectors, float32 [n, size]; ``role`` is "query", "document" or neither."""
+        """Return unit vectors, float32 [n, size]."""
         encode = self.by_role.get(role)
         if encode is None:
             encode, role = self.encode, ""
@@ -136,19 +120,14 @@ class Model:
         self, dim: int | None = None, precision: PrecisionName = "float32", role: Role = ""
     ) -> Space:
         """Return this model's vectors, of texts with a role if given, as tasks see them."""
-
-        def rows(_: Sequence[str], /, *lists: Sequence[str]) -> tuple[Rows, ...]:
-            return tuple(shortened(self.vectors(texts, role), dim, precision) for texts in lists)
-
-        return rows
+        return lambda _, *lists: tuple(
+            shortened(self.vectors(texts, role), dim, precision) for texts in lists
+        )
 
     def documents(
         self, teacher: Model, dim: int | None = None, precision: PrecisionName = "float32"
     ) -> Space | None:
-        """Return the teacher's vectors of documents in this model's space.
-
-        None without a projection to it, unless that is the teacher's.
-        """
+        """Return the teacher's vectors of documents in this model's space, if there is a way."""
         projection = self.projection
         if projection is None:
             shared = teacher.fingerprint is not None and teacher.fingerprint in self.spaces
@@ -158,12 +137,10 @@ class Model:
                 f"{self.name} was distilled from a teacher of {projection.shape[1]} dimensions, "
                 f"{teacher.name} has {teacher.size}"
             )
-
-        def rows(_: Sequence[str], /, *lists: Sequence[str]) -> tuple[Rows, ...]:
-            vectors = (unit(teacher.vectors(texts, "document") @ projection.T) for texts in lists)
-            return tuple(shortened(each, dim, precision) for each in vectors)
-
-        return rows
+        return lambda _, *lists: tuple(
+            shortened(unit(teacher.vectors(texts, "document") @ projection.T), dim, precision)
+            for texts in lists
+        )
 
 
 def open_model(name: str, *, threads: int = 1, longest: int | None = None) -> Model:
@@ -219,6 +196,8 @@ def _ours(name: str, folder: Path, threads: int) -> Model:
 def _sentence_transformer(
     name: str, source: str | Path, threads: int, longest: int | None
 ) -> Model:
+    from asterisk.model.checkpoint import load
+
     try:
         torch: Any = require("torch", "eval")
         library: Any = require("sentence_transformers", "eval")
@@ -248,6 +227,9 @@ def _sentence_transformer(
 
     encode = encoder(opened.encode)
     roles = _ROLES if any(opened.prompts.values()) else ()
+    spaces: tuple[str, ...] = ()
+    with contextlib.suppress(ArtifactError):  # a folder that opens as a checkpoint, too
+        spaces = (load(source).fingerprint,)
     return Model(
         name=name,
         opened_by="sentence-transformers",
@@ -255,15 +237,5 @@ def _sentence_transformer(
         longest=getattr(opened, "max_seq_length", None),
         encode=encode,
         by_role={role: encoder(getattr(opened, f"encode_{role}")) for role in roles},
-        spaces=_spaces(Path(source)),
+        spaces=spaces,
     )
-
-
-def _spaces(folder: Path) -> tuple[str, ...]:
-    """Return the fingerprint of a folder that opens as a checkpoint, too."""
-    from asterisk.model.checkpoint import load
-
-    try:
-        return (load(folder).fingerprint,)
-    except ArtifactError:
-        return ()

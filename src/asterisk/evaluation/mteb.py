@@ -21,30 +21,19 @@ class MtebEncoder:
     >>> mteb.evaluate(MtebEncoder("checkpoints/asterisk-256-wp"), tasks)  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        model_name: str,
-        revision: str | None = None,
-        *,
-        device: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        del device, kwargs  # part of the protocol; these models run on the CPU
+    def __init__(self, model_name: str, revision: str | None = None, **_: Any) -> None:
+        # Of mteb's options, the device is left out: these models run on the CPU.
         self.model: Model = open_model(model_name)
         self.revision = revision
 
     def encode(
         self,
         inputs: Iterable[Mapping[str, Any]],
-        *args: object,
+        *_: object,
         prompt_type: Any = None,
-        **kwargs: object,
+        **__: object,
     ) -> Vectors:
-        """Return unit vectors of the batches' ``text``, float32 [n, d].
-
-        ``prompt_type`` is mteb's, "query" or "document", or None for the model's default prompt.
-        """
-        del args, kwargs
+        """Return unit vectors of the batches' ``text``, float32 [n, d]."""
         # An empty text has no vector; data sets hold some all the same.
         texts = [text if text.strip() else "." for batch in inputs for text in batch["text"]]
         role = getattr(prompt_type, "value", prompt_type)
@@ -53,11 +42,12 @@ class MtebEncoder:
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Return the cosines of all with all, a tensor [n, m]."""
-        return _tensor(_rows(embeddings1) @ _rows(embeddings2).T)
+        return require("torch", EXTRA).from_numpy(_rows(embeddings1) @ _rows(embeddings2).T)
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Return the cosine of each with its counterpart, a tensor [n]."""
-        return _tensor(paired(_rows(embeddings1), _rows(embeddings2)))
+        cosines = paired(_rows(embeddings1), _rows(embeddings2)).astype(np.float32)
+        return require("torch", EXTRA).from_numpy(cosines)
 
     @property
     def mteb_model_meta(self) -> Any:
@@ -77,32 +67,23 @@ class MtebEncoder:
 def tasks_named(names: Sequence[str]) -> list[Any]:
     """Return mteb's tasks of these names; UnknownName for others."""
     mteb = require("mteb", EXTRA)
-    found = []
-    for name in names:
-        try:
-            found.append(mteb.get_task(name))
-        except (KeyError, ValueError) as failure:
-            raise UnknownName(f"mteb: {one_line(failure)[:300]}") from None
-    return found
+    try:
+        return [mteb.get_task(name) for name in names]
+    except (KeyError, ValueError) as failure:
+        raise UnknownName(f"mteb: {one_line(failure)[:300]}") from None
 
 
 def evaluate(models: Sequence[str], tasks: Sequence[Any]) -> Report:
-    """Run mteb's ``tasks``, whose data it loads, and return their main scores times 100.
-
-    mteb gives no scores by item, so that there are no intervals.
-    """
-    mteb = require("mteb", EXTRA)
+    """Run mteb's ``tasks`` and return their main scores times 100; without items no intervals."""
     if TFIDF in models:
         raise UsageError(f"{TFIDF} gives no vectors that mteb could take")
+    mteb = require("mteb", EXTRA)
     metrics = {str(it.metadata.name): str(it.metadata.main_score) for it in tasks}
     columns: list[Column] = []
     rows: dict[str, RowOf] = {}
     for name in dict.fromkeys(models):
         encoder = MtebEncoder(name)
-        it = encoder.model
-        columns.append(
-            Column(name, name, it.opened_by, it.size, "float32", it.longest, it.fingerprint)
-        )
+        columns.append(encoder.model.column(name))
         try:
             found = mteb.evaluate(encoder, tasks, cache=None, show_progress_bar=False)
         except AsteriskError:
@@ -120,7 +101,3 @@ def evaluate(models: Sequence[str], tasks: Sequence[Any]) -> Report:
 
 def _rows(vectors: Any) -> Vectors:
     return unit(np.atleast_2d(np.asarray(vectors, np.float32)))
-
-
-def _tensor(values: Any) -> Any:
-    return require("torch", EXTRA).from_numpy(np.asarray(values, np.float32))

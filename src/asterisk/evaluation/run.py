@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from asterisk.common.errors import InputError, UsageError
 from asterisk.evaluation import sets, tasks
-from asterisk.evaluation.models import TFIDF, Model, PrecisionName, Space, open_model, tfidf
+from asterisk.evaluation.models import TFIDF, Model, PrecisionName, Role, Space, open_model, tfidf
 from asterisk.evaluation.report import Column, Measured, Report, averages, compare
 from asterisk.evaluation.sets import EvaluationSet, Labelled, Retrieval, Split
 
 PACKAGES = ("asterisk-edge", "numpy", "scipy", "scikit-learn", "torch", "sentence-transformers")
-ASYMMETRIC = "asymmetric"
+ASYMMETRIC = ", asymmetric"  # after the name of a task or group
 GROUPS = {
     "Spearman": "STS",
     "average precision": "STS",
@@ -28,7 +30,7 @@ GROUPS = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to evaluate, on what, how."""
+    """What to evaluate, on what, how; the fields are `asterisk-eval`'s options."""
 
     models: Sequence[str]
     data: Sequence[Path]
@@ -36,28 +38,22 @@ class Request:
     split: Split = "test"
     teacher: str | None = None
     teacher_length: int | None = None
-    dims: Sequence[int] = ()
-    precisions: Sequence[PrecisionName] = ("float32",)
+    dim: Sequence[int] = ()
+    precision: Sequence[PrecisionName] = ("float32",)
     baseline: str | None = None
     resamples: int = 1_000
     seed: int = 0
     threads: int = 1
-    heads: bool = False
+    head: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Spaces:
-    """A column with the spaces its tasks are measured in.
-
-    Retrieval has queries and documents, each in a space for their role if the model has prompts;
-    ``teacher`` gives the teacher's documents in the same space, if there are any.
-    """
+    """A column with the spaces that its tasks are measured in."""
 
     column: Column
-    space: Space
-    queries: Space
-    documents: Space | None = None
-    teacher: Space | None = None
+    space: Callable[[Role], Space]  # of texts with a role, which retrieval gives its texts
+    teacher: Space | None = None  # of the teacher's documents, if they can be compared
 
 
 def evaluate(request: Request, on_progress: Callable[[str], None] = lambda line: None) -> Report:
@@ -68,34 +64,28 @@ def evaluate(request: Request, on_progress: Callable[[str], None] = lambda line:
         raise UsageError(f"the baseline {baseline} is none of: {', '.join(names)}")
     if request.teacher == TFIDF:
         raise UsageError(f"{TFIDF} cannot be a teacher")
-    folders = sets.folders(request.data, request.sets)
-    found = [sets.load(folder, request.split) for folder in folders]
+    found = [sets.load(path, request.split) for path in sets.folders(request.data, request.sets)]
     notes = [note for each in found for note in each.notes]
     selected = [each for some in found for each in some.sets]
     if not selected:
         raise InputError("; ".join(notes))
-    models: dict[str, Model | None] = {}
+    models: dict[str, Model | None] = dict.fromkeys(names)
     for name in names:
-        models[name] = None
         if name != TFIDF:
             longest = request.teacher_length if name == request.teacher else None
             models[name] = open_model(name, threads=request.threads, longest=longest)
     notes += [model.note for model in models.values() if model and model.note]
     columns = list(_columns(models, request))
-    first = next(it.column.label for it in columns if it.column.model == baseline)
-    teacher = next((it.column.label for it in columns if it.column.model == request.teacher), None)
+    labels: dict[str | None, str] = {}  # of each model's first column
+    for it in columns:
+        labels.setdefault(it.column.model, it.column.label)
+    first, teacher = labels[baseline], labels.get(request.teacher)
     measured: list[Measured] = []
     for number, each in enumerate(selected, 1):
         on_progress(f"{each.name}, {number} of {len(selected)}")
         measured += _measure(each, columns, request)
     if not measured:
         raise InputError("nothing can be measured: every set has a single label")
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return Report(
         settings={
             "data": [str(path) for path in request.data],
@@ -107,24 +97,31 @@ def evaluate(request: Request, on_progress: Callable[[str], None] = lambda line:
             "resamples": request.resamples,
             "seed": request.seed,
             "neighbours": tasks.NEIGHBOURS,
-            "heads": request.heads,
+            "heads": request.head,
             "probe_c": tasks.PENALTY,
             "probe_iterations": tasks.ITERATIONS,
             "kmeans_seeds": list(tasks.SEEDS),
         },
-        versions=versions,
+        versions=_versions(),
         columns=[it.column for it in columns],
         rows=compare(measured, baseline=first, teacher=teacher),
-        averages=averages(measured, baseline=first, teacher=teacher),
+        averages=compare(averages(measured), baseline=first, teacher=teacher),
         notes=notes,
     )
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
 
 
 def _columns(models: dict[str, Model | None], request: Request) -> Iterator[_Spaces]:
     """Yield a column for each model, dimension and precision; the teacher's is never cut.
 
-    A model that is None is TF-IDF, which has no vectors of its own before it has seen a set's
-    texts.
+    None stands for TF-IDF, which has no vectors before it has seen a set's texts.
     """
     teacher = models[request.teacher] if request.teacher else None
     short = [Path(name).name for name in models]
@@ -133,11 +130,12 @@ def _columns(models: dict[str, Model | None], request: Request) -> Iterator[_Spa
         label = Path(name).name or name
         label = label if short.count(label) == 1 else name
         if model is None:
-            yield _Spaces(Column(label, name, "scikit-learn", None, "float32"), tfidf, tfidf)
+            column = Column(label, name, "scikit-learn", None, "float32")
+            yield _Spaces(column, lambda role: tfidf)
             continue
         choices: list[tuple[int | None, PrecisionName]] = [(None, "float32")]
         if model is not teacher:
-            choices = [(dim, p) for dim in request.dims or (None,) for p in request.precisions]
+            choices = [(dim, p) for dim in request.dim or (None,) for p in request.precision]
         for dim, precision in choices:
             if dim is not None and dim > model.size:
                 raise UsageError(f"--dim {dim}: {name} has {model.size} dimensions")
@@ -146,21 +144,8 @@ def _columns(models: dict[str, Model | None], request: Request) -> Iterator[_Spa
             asymmetric = None
             if teacher is not None and model is not teacher:
                 asymmetric = model.documents(teacher, dim, precision)
-            yield _Spaces(
-                Column(
-                    label=" ".join([label, *marks]),
-                    model=name,
-                    opened_by=model.opened_by,
-                    dim=dim or model.size,
-                    precision=precision,
-                    longest=model.longest,
-                    fingerprint=model.fingerprint,
-                ),
-                model.space(dim, precision),
-                model.space(dim, precision, "query"),
-                model.space(dim, precision, "document"),
-                asymmetric,
-            )
+            column = model.column(" ".join([label, *marks]), dim, precision)
+            yield _Spaces(column, partial(model.space, dim, precision), asymmetric)
 
 
 def _measure(each: EvaluationSet, columns: Sequence[_Spaces], request: Request) -> list[Measured]:
@@ -170,22 +155,22 @@ def _measure(each: EvaluationSet, columns: Sequence[_Spaces], request: Request) 
 
     def add(column: str, found: dict[str, tasks.Items], kind: str = "") -> None:
         for metric, items in found.items():
-            task = each.name + kind
-            if (task, metric) not in rows:
-                average = GROUPS.get(metric)
-                group = None if average is None else average + kind
-                symmetric = each.name if kind else None
-                rows[task, metric] = Measured(task, metric, group, len(items), symmetric)
-            rows[task, metric].add(column, items.score(), items.resampled(counts))
+            if (metric, kind) not in rows:
+                group = GROUPS[metric] + kind if metric in GROUPS else None
+                symmetric = rows[metric, ""] if kind else None
+                row = Measured(each.name + kind, metric, group, len(each), symmetric)
+                rows[metric, kind] = row
+            rows[metric, kind].columns[column] = items.score(), items.resampled(counts)
 
     for it in columns:
         label = it.column.label
         if isinstance(each, Retrieval):
-            add(label, tasks.measure(each, it.queries, it.documents))
+            queries = it.space("query")
+            add(label, tasks.measure(each, queries, it.space("document")))
             if it.teacher is not None:
-                add(label, tasks.measure(each, it.queries, it.teacher), f", {ASYMMETRIC}")
+                add(label, tasks.measure(each, queries, it.teacher), ASYMMETRIC)
             continue
-        add(label, tasks.measure(each, it.space, with_head=request.heads))
+        add(label, tasks.measure(each, it.space(""), with_head=request.head))
         if isinstance(each, Labelled) and tasks.is_topical(each):
-            add(label, tasks.cluster(each, it.space))
+            add(label, tasks.cluster(each, it.space("")))
     return list(rows.values())

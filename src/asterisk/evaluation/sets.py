@@ -35,7 +35,6 @@ class Pairs:
     graded: bool
 
     def __len__(self) -> int:
-        """Return the number of pairs."""
         return len(self.scores)
 
 
@@ -50,7 +49,6 @@ class Labelled:
     train_labels: list[str]
 
     def __len__(self) -> int:
-        """Return the number of texts to judge."""
         return len(self.texts)
 
 
@@ -64,7 +62,6 @@ class Retrieval:
     relevant: list[dict[int, float]]
 
     def __len__(self) -> int:
-        """Return the number of queries."""
         return len(self.queries)
 
 
@@ -89,16 +86,16 @@ def folders(data: Sequence[Path], wanted: Sequence[str] = ()) -> list[Path]:
         if not root.is_dir():
             raise InputError(f"{root} is not a folder of evaluation sets")
         for path in sorted(path for path in root.iterdir() if path.is_dir()):
-            if wanted and path.name not in wanted:
-                continue
-            if path.name in found:
-                raise UsageError(f"two sets are named {path.name}: {found[path.name]} and {path}")
-            found[path.name] = path
+            if not wanted or path.name in wanted:
+                other = found.setdefault(path.name, path)
+                if other is not path:
+                    raise UsageError(f"two sets are named {path.name}: {other} and {path}")
+    roots = ", ".join(map(str, data))
     for name in wanted:
         if name not in found:
-            raise UnknownName(f"no set named {name!r} in {', '.join(map(str, data))}")
+            raise UnknownName(f"no set named {name!r} in {roots}")
     if not found:
-        raise InputError(f"{', '.join(map(str, data))}: no evaluation sets")
+        raise InputError(f"{roots}: no evaluation sets")
     return list(found.values())
 
 
@@ -114,8 +111,7 @@ def load(folder: Path, split: Split) -> Found:
     if not files:
         raise InputError(f"{folder}: unknown layout, neither corpus.tsv nor train, dev or test.tsv")
     first = next(iter(files.values()))
-    _, line = next(lines(first), ("", ""))
-    width = line.count("\t") + 1
+    width = next(lines(first), ("", ""))[1].count("\t") + 1
     if width not in (2, 3):
         raise InputError(f"{first}: unknown layout, {width} columns where 2 or 3 are known")
     parts = {name: read(path, width) for name, path in files.items()}
@@ -125,17 +121,17 @@ def load(folder: Path, split: Split) -> Found:
         train = [row for row in train if not in_dev(row)]
     if not rows:
         return Found(notes=[f"{folder.name} has no {split} split"])
+    columns = [list(column) for column in zip(*rows, strict=True)]
     if width == 2:
-        labels, texts = [row[0] for row in rows], [row[1] for row in rows]
+        labels, texts = columns
         learnt = [row[1] for row in train], [row[0] for row in train]
         return Found([Labelled(folder.name, texts, labels, *learnt)])
     try:
-        scores = [float(row[0]) for row in rows]
+        scores = [float(score) for score in columns[0]]
     except ValueError:
         raise InputError(f"{folder}: unknown layout, a pair's first column is no number") from None
     graded = not set(scores) <= {0.0, 1.0}
-    first_texts, second_texts = [row[1] for row in rows], [row[2] for row in rows]
-    return Found([Pairs(folder.name, first_texts, second_texts, scores, graded)])
+    return Found([Pairs(folder.name, columns[1], columns[2], scores, graded)])
 
 
 def in_dev(row: Row) -> bool:
@@ -147,10 +143,10 @@ def in_dev(row: Row) -> bool:
 def read(path: Path, width: int) -> list[Row]:
     """Read a TSV of ``width`` columns, none empty; InputError names the line that is not."""
     rows = []
-    for place, line in lines(path):
+    for position, line in lines(path):
         row = tuple(line.split("\t"))
         if len(row) != width or not all(map(str.strip, row)):
-            raise InputError(f"{place}: not {width} columns with text in each")
+            raise InputError(f"{position}: not {width} columns with text in each")
         rows.append(row)
     if not rows:
         raise InputError(f"{path} is empty")
@@ -168,25 +164,23 @@ def _retrieval(folder: Path, split: Split) -> Found:
         qrels = folder / f"qrels{suffix}.tsv"
         if not qrels.is_file():
             raise InputError(f"{folder}: unknown layout, {path.name} without {qrels.name}")
-        asked, queries = _by_id(path)
+        numbers, queries = _by_id(path)
         relevant: list[dict[int, float]] = [{} for _ in queries]
         for query, document, relevance in read(qrels, 3):
             try:
-                gain = float(relevance)
-                if gain > 0:
-                    relevant[asked[query]][positions[document]] = gain
+                if (gain := float(relevance)) > 0:
+                    relevant[numbers[query]][positions[document]] = gain
             except (KeyError, ValueError):
                 raise InputError(
                     f"{qrels}: {query} {document} {relevance} is no judgement of a query and "
                     "a document in these files"
                 ) from None
-        judged = [index for index, gains in enumerate(relevant) if gains]
+        judged = [(text, gains) for text, gains in zip(queries, relevant, strict=True) if gains]
         if not judged:
             raise InputError(f"{qrels}: no query has a relevant document")
+        texts, gains_of_each = map(list, zip(*judged, strict=True))
         name = folder.name + suffix.replace("_", ":", 1)
-        found.sets.append(
-            Retrieval(name, [queries[i] for i in judged], documents, [relevant[i] for i in judged])
-        )
+        found.sets.append(Retrieval(name, texts, documents, gains_of_each))
     if not found.sets:
         raise InputError(f"{folder}: unknown layout, corpus.tsv without queries.tsv")
     return found

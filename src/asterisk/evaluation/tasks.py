@@ -7,14 +7,15 @@ from the counts, without sorting again: 1,000 resamples cost little more than on
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from asterisk.common.plugins import require
+from asterisk.evaluation.fidelity import equal_runs, ranks
 from asterisk.evaluation.models import Rows, Space, nearest, paired
 from asterisk.evaluation.sets import EvaluationSet, Labelled, Pairs, Retrieval
 
@@ -29,27 +30,11 @@ Counts = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.int64]
 
 
-class Items(Protocol):
-    """n items of one task and the metric over them, times 100."""
-
-    def __len__(self) -> int:
-        """Return n."""
-
-    def score(self) -> float:
-        """Return the metric over every item once."""
-
-    def resampled(self, counts: Counts) -> Floats:
-        """Return the metric of B resamples, float64 [B], from how often each drew each item."""
-
-
 @dataclass(frozen=True, slots=True)
 class Means:
     """A value for each item, float64 [n]; the metric is their mean."""
 
     values: Floats
-
-    def __len__(self) -> int:
-        return len(self.values)
 
     def score(self) -> float:
         """Return the mean."""
@@ -67,9 +52,6 @@ class Ranks:
     first: Floats
     second: Floats
 
-    def __len__(self) -> int:
-        return len(self.first)
-
     def score(self) -> float:
         """Return SciPy's figure; 0 where one side is constant."""
         if np.ptp(self.first) == 0 or np.ptp(self.second) == 0:
@@ -80,7 +62,7 @@ class Ranks:
     def resampled(self, counts: Counts) -> Floats:
         """Return the correlation of each resample's own ranks, ties averaged."""
         mean = (counts.sum(1, keepdims=True) + 1) / 2
-        a, b = (_ranks(side, counts) - mean for side in (self.first, self.second))
+        a, b = (ranks(side, counts) - mean for side in (self.first, self.second))
         both = np.einsum("bn,bn,bn->b", counts, a, b)
         spread = np.einsum("bn,bn,bn->b", counts, a, a) * np.einsum("bn,bn,bn->b", counts, b, b)
         spread[spread == 0] = np.inf
@@ -94,9 +76,6 @@ class Precision:
     positive: npt.NDArray[np.bool_]
     scores: Floats
 
-    def __len__(self) -> int:
-        return len(self.scores)
-
     def score(self) -> float:
         """Return scikit-learn's figure."""
         metrics = require("sklearn.metrics", "eval")
@@ -104,7 +83,7 @@ class Precision:
 
     def resampled(self, counts: Counts) -> Floats:
         """Return the average precision of each resample; equal scores are one threshold."""
-        order, starts = _groups(-self.scores)
+        order, starts = equal_runs(-self.scores)
         drawn = counts[:, order]
         everything = np.add.reduceat(drawn, starts, axis=1).cumsum(1)
         right = np.add.reduceat(drawn * self.positive[order], starts, axis=1).cumsum(1)
@@ -115,22 +94,15 @@ class Precision:
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """The class of each item and its cluster in each of several runs, all counted from 0.
-
-    The metric is the mean V-measure of the runs; a resample keeps their clusters.
-    """
+    """Items' classes and their clusters in several runs, from 0: the mean V-measure of the runs."""
 
     classes: Labels
     runs: Sequence[Labels]
 
-    def __len__(self) -> int:
-        return len(self.classes)
-
     def score(self) -> float:
         """Return scikit-learn's figure, the mean over the runs."""
-        metrics = require("sklearn.metrics", "eval")
-        found = [metrics.v_measure_score(self.classes, clusters) for clusters in self.runs]
-        return float(100 * np.mean(found))
+        measure = require("sklearn.metrics", "eval").v_measure_score
+        return float(100 * np.mean([measure(self.classes, run) for run in self.runs]))
 
     def resampled(self, counts: Counts) -> Floats:
         """Return the mean V-measure of each resample."""
@@ -148,30 +120,17 @@ class Clusters:
         return out
 
 
-def draw(name: str, items: int, *, resamples: int, seed: int) -> Counts:
-    """Return ``resamples`` of ``items`` with replacement as counts, int64 [resamples, items].
+Items = Means | Ranks | Precision | Clusters
+"""n items of one task: the metric over them times 100, and that of B resamples, float64 [B].
 
-    The same for every model and every task over the items that ``name`` stands for.
-    """
+A resample is how often it drew each item: counts int64 [B, n].
+"""
+
+
+def draw(name: str, items: int, *, resamples: int, seed: int) -> Counts:
+    """Return resamples with replacement as counts [resamples, items], the same for one ``name``."""
     random = np.random.default_rng([seed, *name.encode()])
     return random.multinomial(items, np.full(items, 1 / items), size=resamples)
-
-
-def _groups(values: Floats) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return an ascending order and where each run of equal values starts in it."""
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    return order, np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-
-
-def _ranks(values: Floats, counts: Counts) -> Floats:
-    """Return each item's average rank in each resample, float64 [B, n]."""
-    order, starts = _groups(values)
-    sizes = np.add.reduceat(counts[:, order], starts, axis=1)
-    ranks = sizes.cumsum(1) - (sizes - 1) / 2
-    out = np.empty(counts.shape)
-    out[:, order] = np.repeat(ranks, np.diff(np.r_[starts, len(order)]), axis=1)
-    return out
 
 
 def _entropy(shares: npt.NDArray[Any]) -> float:
@@ -187,8 +146,7 @@ def measure(
     Pairs: Spearman's correlation, or average precision where scores are 0 and 1. Labels: the
     accuracy of a linear probe and of ten nearest neighbours, none without a train split of two
     labels; ``with_head`` adds that of `asterisk-classify`'s head, for dense float32 rows.
-    Retrieval: nDCG@10, recall@10 and @100; ``documents`` is the space of the documents, comparable
-    with that of the queries, if it is another one: with a prompt of its own, or of another model.
+    Retrieval: nDCG@10, recall@10 and @100; ``documents`` is the documents' space if it is another.
     """
     if isinstance(each, Pairs):
         first, second = space([*each.first, *each.second], each.first, each.second)
@@ -199,11 +157,11 @@ def measure(
     if isinstance(each, Labelled):
         return _classify(each, space, with_head)
     corpus = each.documents
-    if documents is None:
-        found, asked = space(corpus, corpus, each.queries)
+    if documents is None or documents is space:
+        rows, queries = space(corpus, corpus, each.queries)
     else:
-        (asked,), (found,) = space(corpus, each.queries), documents(corpus, corpus)
-    return rank(each, asked, found)
+        (queries,), (rows,) = space(corpus, each.queries), documents(corpus, corpus)
+    return rank(each, queries, rows)
 
 
 def _classify(each: Labelled, space: Space, with_head: bool) -> dict[str, Items]:
@@ -211,19 +169,18 @@ def _classify(each: Labelled, space: Space, with_head: bool) -> dict[str, Items]
     if len(names) < 2:
         return {}
     train, rows = space(each.train, each.train, each.texts)
-    by_name = {name: number for number, name in enumerate(names.tolist())}
-    truth = np.array([by_name.get(label, -1) for label in each.labels])
-    found: dict[str, Items] = {
-        "probe": Means((_probe(train, numbers, rows) == truth).astype(float)),
-        "kNN": Means((_neighbours(train, numbers, rows) == truth).astype(float)),
+    predicted: dict[str, Sequence[str]] = {
+        "probe": names[_probe(train, numbers, rows)].tolist(),
+        "kNN": names[_neighbours(train, numbers, rows)].tolist(),
     }
     if with_head and all(isinstance(it, np.ndarray) and it.dtype == "f4" for it in (train, rows)):
         from asterisk.evaluation.logistic_regression import fit
 
-        labels = fit(train, each.train_labels, "evaluation").predict(rows)
-        right = [ours == theirs for ours, theirs in zip(labels, each.labels, strict=True)]
-        found["head"] = Means(np.array(right, float))
-    return found
+        predicted["head"] = fit(train, each.train_labels, "evaluation").predict(rows)
+    return {
+        metric: Means(np.array([a == b for a, b in zip(found, each.labels, strict=True)], float))
+        for metric, found in predicted.items()
+    }
 
 
 def _probe(train: Rows, labels: Labels, rows: Rows) -> Labels:
@@ -242,10 +199,10 @@ def _neighbours(train: Rows, labels: Labels, rows: Rows) -> Labels:
     """Return for each row the label most frequent among its nearest; the smallest of equals."""
     classes = int(labels.max()) + 1
     found = []
-    for near, _ in nearest(rows, train, NEIGHBOURS):
-        votes = labels[near] + classes * np.arange(len(near))[:, None]
-        tally = np.bincount(votes.ravel(), minlength=classes * len(near))
-        found.append(tally.reshape(len(near), classes).argmax(1))
+    for block in nearest(rows, train, NEIGHBOURS):
+        votes = labels[block] + classes * np.arange(len(block))[:, None]
+        tally = np.bincount(votes.ravel(), minlength=classes * len(block))
+        found.append(tally.reshape(len(block), classes).argmax(1))
     return np.concatenate(found)
 
 
@@ -258,33 +215,26 @@ def cluster(each: Labelled, space: Space) -> dict[str, Items]:
     """Return the V-measure of k-means with as many clusters as classes."""
     (rows,) = space(each.texts, each.texts)
     names, classes = np.unique(each.labels, return_inverse=True)
-    library = require("sklearn.cluster", "eval")
-    runs = [
-        library.KMeans(len(names), n_init=1, random_state=seed).fit_predict(rows).astype(np.int64)
-        for seed in SEEDS
-    ]
-    return {"V-measure": Clusters(classes, runs)}
+    kmeans = require("sklearn.cluster", "eval").KMeans
+    runs = [kmeans(len(names), n_init=1, random_state=seed).fit_predict(rows) for seed in SEEDS]
+    return {"V-measure": Clusters(classes, [run.astype(np.int64) for run in runs])}
 
 
-def rank(each: Retrieval, asked: Rows, found: Rows) -> dict[str, Items]:
+def rank(each: Retrieval, queries: Rows, documents: Rows) -> dict[str, Items]:
     """Rank the documents' rows by cosine for each query's row."""
-    ndcg, at_10, at_100 = [], [], []
-    ranked = (row for near, _ in nearest(asked, found, DEPTH) for row in near)
-    for row, gains in zip(ranked, each.relevant, strict=True):
-        ndcg.append(_discounted_gain(row, gains))
-        hits = [document in gains for document in row.tolist()]
-        at_10.append(sum(hits[:RANKED]) / len(gains))
-        at_100.append(sum(hits) / len(gains))
-    return {
-        "nDCG@10": Means(np.array(ndcg)),
-        "recall@10": Means(np.array(at_10)),
-        "recall@100": Means(np.array(at_100)),
-    }
+    figures: dict[str, list[float]] = {"nDCG@10": [], "recall@10": [], "recall@100": []}
+    ranked = (row for block in nearest(queries, documents, DEPTH) for row in block.tolist())
+    for row, relevant in zip(ranked, each.relevant, strict=True):
+        gains = [relevant.get(document, 0.0) for document in row]
+        best = sorted(relevant.values(), reverse=True)
+        figures["nDCG@10"].append(_discounted(gains) / _discounted(best))
+        hits = [document in relevant for document in row]
+        figures["recall@10"].append(sum(hits[:RANKED]) / len(relevant))
+        figures["recall@100"].append(sum(hits) / len(relevant))
+    return {metric: Means(np.array(values)) for metric, values in figures.items()}
 
 
-def _discounted_gain(ranked: npt.NDArray[np.intp], gains: Mapping[int, float]) -> float:
-    """Return nDCG@10 of one ranking: gains over log2(rank + 1), as trec_eval and scikit-learn."""
-    discounts = 1 / np.log2(np.arange(2, RANKED + 2))
-    got = np.array([gains.get(document, 0.0) for document in ranked[:RANKED].tolist()])
-    best = np.array(sorted(gains.values(), reverse=True)[:RANKED])
-    return float(got @ discounts[: len(got)] / (best @ discounts[: len(best)]))
+def _discounted(gains: Sequence[float]) -> float:
+    """Return the sum of gains over log2(rank + 1), as trec_eval and scikit-learn do."""
+    first = np.array(gains[:RANKED])
+    return float(first @ (1 / np.log2(np.arange(2, len(first) + 2))))

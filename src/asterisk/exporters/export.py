@@ -10,25 +10,14 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from asterisk import __version__
-from asterisk.artifact import (
-    GOLDEN_TEXTS,
-    GOLDEN_VECTORS,
-    MANIFEST,
-    Artifact,
-    Manifest,
-    Thresholds,
-    is_artifact,
-    is_plain_name,
-    open_artifact,
-    sha256,
-)
+from asterisk import __version__, artifact
+from asterisk.artifact import Artifact, Thresholds
 from asterisk.common import plugins, texts
 from asterisk.common.errors import FidelityError, UnknownName, UsageError, one_line
 from asterisk.common.files import replacing_folder
@@ -61,25 +50,18 @@ def find_exporter(format: str) -> Exporter:
 def choose(exporter: Exporter, name: str | None) -> Recipe:
     """Return the recipe called ``name``, or the default one; UnknownName if there is none."""
     by_name = {recipe.name: recipe for recipe in exporter.recipes}
-    if name is None:
-        return exporter.recipes[0]
-    if name not in by_name:
-        raise UnknownName(
-            f"{exporter.format} has no recipe {name!r}; there are: {', '.join(by_name)}"
-        )
-    return by_name[name]
+    if name is not None and name not in by_name:
+        names = ", ".join(by_name)
+        raise UnknownName(f"{exporter.format} has no recipe {name!r}; there are: {names}")
+    return by_name[name] if name is not None else exporter.recipes[0]
 
 
 class Reference:
-    """The FP32 runtime of a checkpoint, the texts of the gate, and their vectors, made once.
-
-    The texts are those that ship and then ``more``, the user's own.
-    """
+    """A checkpoint's FP32 runtime, the gate's texts (ours, then the user's) and their vectors."""
 
     def __init__(self, runtime: Runtime, more: Sequence[str] = ()) -> None:
         self.runtime = runtime
-        self.shipped = [text.text for text in texts.load()]
-        self.more = list(more)
+        self.shipped, self.more = [text.text for text in texts.load()], list(more)
         self.texts = [*self.shipped, *self.more]
 
     @cached_property
@@ -99,10 +81,7 @@ class Reference:
 
 @contextlib.contextmanager
 def open_reference(checkpoint: Checkpoint, texts: Sequence[str] = ()) -> Iterator[Reference]:
-    """Open the FP32 reference of ``checkpoint`` for any number of exports.
-
-    ``texts`` are the user's own, for the gate and for calibration beside those that ship.
-    """
+    """Open the FP32 reference of ``checkpoint``; ``texts`` are the user's own, beside ours."""
     opened = plugins.require("asterisk.runtimes.torch", "export").reference(checkpoint)
     with opened as runtime:
         yield Reference(runtime, texts)
@@ -110,7 +89,7 @@ def open_reference(checkpoint: Checkpoint, texts: Sequence[str] = ()) -> Iterato
 
 def check_name(checkpoint: Checkpoint) -> None:
     """Raise UsageError for a checkpoint whose name cannot be that of an artifact."""
-    if not is_plain_name(checkpoint.name):
+    if not artifact.is_plain_name(checkpoint.name):
         raise UsageError(
             f"a checkpoint called {checkpoint.name!r} cannot be exported: "
             "rename its folder to letters, digits, '.', '_' and '-', 100 at most"
@@ -130,9 +109,8 @@ def export(
 
     ``out`` appears, or is replaced, whole and only after the artifact has passed its gate:
     FidelityError otherwise, which names a larger recipe that would pass. Recipe ``auto`` is the
-    smallest one that passes. ``reference`` saves opening one. OutputError where ``out`` cannot be
-    written, UsageError for a model that the format cannot hold, MissingExtra where a converter or
-    the engine is not installed.
+    smallest one that passes. OutputError where ``out`` cannot be written, UsageError for a model
+    that the format cannot hold, MissingExtra where a converter or the engine is not installed.
     """
     check_name(checkpoint)
     exporter = find_exporter(format)
@@ -143,13 +121,12 @@ def export(
             return export(checkpoint, format, recipe_name, out, on_progress, reference=opened)
     attempt = _Attempt(checkpoint, exporter, reference, on_progress)
     folder = out if callable(out) else lambda recipe: out
-    by_size = sorted(exporter.recipes, key=lambda recipe: recipe.bits)
     if recipe_name == AUTO:
-        return attempt.smallest(by_size, folder)
+        return attempt.smallest(folder)
     try:
         return attempt(recipe, folder(recipe))
     except FidelityError as failure:
-        advice = attempt.advice([larger for larger in by_size if larger.bits > recipe.bits])
+        advice = attempt.advice(recipe)
         raise FidelityError(f"{format} {recipe.name}: {failure}; {advice}") from None
 
 
@@ -162,21 +139,25 @@ class _Attempt:
     reference: Reference
     on_progress: Progress
 
+    @property
+    def by_size(self) -> list[Recipe]:
+        return sorted(self.exporter.recipes, key=lambda recipe: recipe.bits)
+
     def __call__(self, recipe: Recipe, out: Path) -> Artifact:
         """Write the artifact to ``out``; FidelityError if it does not pass the gate."""
         checkpoint, exporter, reference = self.checkpoint, self.exporter, self.reference
         limits = exporter.thresholds(recipe, checkpoint.config.num_layers)
-        with replacing_folder(out, is_artifact) as staging:
+        with replacing_folder(out, artifact.is_artifact) as staging:
             self.report(recipe, "writing")
             written = exporter.write(checkpoint, recipe, staging, reference.samples)
             tokenizer, contents = checkpoint.tokenizer.compile()
             (staging / tokenizer).write_bytes(contents)
             golden = json.dumps(reference.texts[:GOLDEN], indent=1, ensure_ascii=False)
-            (staging / GOLDEN_TEXTS).write_text(golden, "utf-8")
+            (staging / artifact.GOLDEN_TEXTS).write_text(golden, "utf-8")
             vectors = reference.vectors[:GOLDEN]
             lengths = np.linalg.norm(vectors.astype("f8"), axis=1, keepdims=True)
-            np.save(staging / GOLDEN_VECTORS, (vectors / lengths).astype(np.float32))
-            manifest = Manifest(
+            np.save(staging / artifact.GOLDEN_VECTORS, (vectors / lengths).astype(np.float32))
+            manifest = artifact.Manifest(
                 format=exporter.format,
                 recipe=recipe.name,
                 name=checkpoint.name,
@@ -189,27 +170,27 @@ class _Attempt:
                 default_prompt_name=checkpoint.default_prompt_name,
                 similarity=checkpoint.similarity,
                 source=checkpoint.source,
-                files={path.name: sha256(path) for path in sorted(staging.iterdir())},
+                files={path.name: artifact.sha256(path) for path in sorted(staging.iterdir())},
                 thresholds=limits,
                 fidelity={},
                 versions={"asterisk-edge": __version__, **written.versions},
             )
-            (staging / MANIFEST).write_text(manifest.to_json(), "utf-8")
-            with open_runtime(open_artifact(staging)) as candidate:
+            description = staging / artifact.MANIFEST
+            description.write_text(manifest.to_json(), "utf-8")
+            with open_runtime(artifact.open_artifact(staging)) as candidate:
                 figures = gate(candidate, reference, limits, lambda line: self.report(recipe, line))
             # Rounded: a last bit that differs between machines must not change the manifest.
             rounded = {name: round(value, 6) for name, value in figures.items()}
-            manifest = replace(manifest, fidelity=rounded)
-            (staging / MANIFEST).write_text(manifest.to_json(), "utf-8")
-        return open_artifact(out)
+            description.write_text(replace(manifest, fidelity=rounded).to_json(), "utf-8")
+        return artifact.open_artifact(out)
 
     def report(self, recipe: Recipe, line: str) -> None:
         self.on_progress(f"{self.exporter.format} {recipe.name}: {line}")
 
-    def smallest(self, by_size: Sequence[Recipe], folder: Callable[[Recipe], Path]) -> Artifact:
-        """Export under the first of the recipes that passes."""
+    def smallest(self, folder: Callable[[Recipe], Path]) -> Artifact:
+        """Export under the smallest recipe that passes."""
         refused: dict[str, UsageError | FidelityError] = {}
-        for recipe in by_size:
+        for recipe in self.by_size:
             try:
                 return self(recipe, folder(recipe))
             except (FidelityError, UsageError) as failure:
@@ -221,16 +202,15 @@ class _Attempt:
         reasons = "; ".join(f"{name}: {one_line(failure)}" for name, failure in refused.items())
         raise FidelityError(f"no recipe of {self.exporter.format} passes; {reasons}")
 
-    def advice(self, larger: Sequence[Recipe]) -> str:
-        """Say which of the recipes would pass."""
-        for recipe in larger:
-            self.report(recipe, "checking whether it would pass")
-            with (
-                tempfile.TemporaryDirectory() as scratch,
-                contextlib.suppress(FidelityError, UsageError),
-            ):
-                self(recipe, Path(scratch) / "artifact")
-                return f"recipe {recipe.name} would pass"
+    def advice(self, refused: Recipe) -> str:
+        """Say which larger recipe would pass."""
+        for recipe in self.by_size:
+            if recipe.bits > refused.bits:
+                self.report(recipe, "checking whether it would pass")
+                passes = contextlib.suppress(FidelityError, UsageError)
+                with tempfile.TemporaryDirectory() as scratch, passes:
+                    self(recipe, Path(scratch) / "artifact")
+                    return f"recipe {recipe.name} would pass"
         return "no larger recipe would pass"
 
 
@@ -240,22 +220,20 @@ def gate(
     limits: Thresholds,
     on_progress: Progress = lambda line: None,
 ) -> dict[str, float]:
-    """Compare ``candidate`` with the FP32 ``reference`` and return the figures.
+    """Compare ``candidate`` with the FP32 ``reference``, text by text and at every length.
 
-    Over the reference's texts and over one text at every length of `LENGTHS` that the model can
-    read. FidelityError names the first figure outside ``limits``, a token id that differs, or a
-    vector that depends on what is embedded with it.
+    Returns the figures. FidelityError names the first one outside ``limits``, a token id that
+    differs, or a vector that depends on what is embedded with it.
     """
     some, truth = reference.texts, reference.runtime
     on_progress(f"comparing {len(some)} texts with FP32")
     for text in some:
         if candidate.tokenize(text) != truth.tokenize(text):
             raise FidelityError(f"token ids differ for {text[:40]!r}")
-    theirs = reference.vectors
     ours = candidate.encode(some, prompt="", normalize=False)
     if not (np.isfinite(ours).all() and ours.any(axis=1).all()):
         raise FidelityError("a vector is not finite, or all zeros")
-    figures = compare(ours, theirs)
+    figures = compare(ours, reference.vectors)
     for name in ("cosine_mean", "cosine_min", "overlap_at_10"):
         found, least = getattr(figures, name), getattr(limits, name)
         if not found >= least:
@@ -270,7 +248,7 @@ def gate(
         alone = candidate.encode(some[index], prompt="", normalize=False)
         if not np.array_equal(alone, ours[index]):
             raise FidelityError(f"the vector of {some[index][:40]!r} depends on its neighbours")
-    return figures.to_dict() | {"cosine_min_by_length": lowest}
+    return {**asdict(figures), "cosine_min_by_length": lowest}
 
 
 def _lowest_by_length(candidate: Runtime, truth: Runtime, some: Sequence[str]) -> float:

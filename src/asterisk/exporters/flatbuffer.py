@@ -8,7 +8,6 @@ the same graph always gives the same bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,26 +21,18 @@ IDENTIFIER = b"TFL3"
 ALIGNMENT = 16  # bytes; what the schema demands of a buffer's data
 GRAPH = 1 << 20  # bytes that suffice for everything but the constants' own
 LARGEST = (1 << 31) - 4 * GRAPH  # of constants; a file's offsets have 31 bits
-
-
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """A builtin operator: its name in the schema, its table of options, its version.
-
-    The version is the lowest that has the types and options in use; a reader that does not know
-    it refuses the file.
-    """
-
-    code: str
-    options: str = ""
-    version: int = 1
+# Operators whose table of options in the schema is not called as they are; "" if there is none.
+_TABLES = {
+    "BATCH_MATMUL": "BatchMatMul",
+    "MAXIMUM": "MaximumMinimum",
+    "MINIMUM": "MaximumMinimum",
+    **dict.fromkeys(("MEAN", "REDUCE_MAX", "SUM"), "Reducer"),
+    **dict.fromkeys(("RELU", "RSQRT", "TANH"), ""),
+}
 
 
 class Graph:
-    """One graph under construction. Tensors are known by their index.
-
-    Raises MissingExtra without ``ai-edge-litert``.
-    """
+    """One graph under construction: tensors are known by their index. Needs ``ai-edge-litert``."""
 
     def __init__(self) -> None:
         try:
@@ -53,7 +44,7 @@ class Graph:
         self._schema: Any = schema_py_generated
         self._tensors: list[Any] = []
         self._operators: list[Any] = []
-        self._codes: dict[tuple[str, int], int] = {}
+        self._codes: dict[tuple[int, int], int] = {}  # indices of operators with their versions
         self._bytes = 0  # of the constants
         # By convention the first buffer is empty and belongs to every tensor that is computed.
         self._buffers: list[Any] = [self._schema.BufferT()]
@@ -75,10 +66,7 @@ class Graph:
     def constant(
         self, name: str, value: npt.ArrayLike, scales: npt.NDArray[np.float32] | None = None
     ) -> int:
-        """Add a constant; with ``scales`` [rows], int8 rows mean ``value * scales[:, None]``.
-
-        Bytes are little-endian in the file, whatever machine writes it.
-        """
+        """Add a constant; with ``scales`` [rows], int8 rows mean ``value * scales[:, None]``."""
         array = np.asarray(value)
         # Often a view of the checkpoint's own, and copied once: into the file.
         data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
@@ -99,18 +87,27 @@ class Graph:
         self._tensors[index].name = name
 
     def operator(
-        self, kind: Operator, inputs: Sequence[int], outputs: Sequence[int], **options: object
+        self,
+        code: str,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        *,
+        version: int = 1,
+        **options: object,
     ) -> None:
-        """Add an operator; ``options`` are fields of its table in the schema."""
+        """Add the builtin operator ``code``; ``options`` are fields of its table in the schema.
+
+        ``version`` is the lowest that has them; a reader that does not know it refuses the file.
+        """
         node = self._schema.OperatorT()
-        node.opcodeIndex = self._codes.setdefault((kind.code, kind.version), len(self._codes))
+        key = getattr(self._schema.BuiltinOperator, code), version
+        node.opcodeIndex = self._codes.setdefault(key, len(self._codes))
         node.inputs, node.outputs = list(inputs), list(outputs)
-        if kind.options:
-            table = getattr(self._schema, kind.options + "T")()
+        if name := _TABLES.get(code, code.title().replace("_", "")):
+            node.builtinOptionsType = getattr(self._schema.BuiltinOptions, f"{name}Options")
+            node.builtinOptions = getattr(self._schema, f"{name}OptionsT")()
             for field, value in options.items():
-                setattr(table, field, value)
-            node.builtinOptionsType = getattr(self._schema.BuiltinOptions, kind.options)
-            node.builtinOptions = table
+                setattr(node.builtinOptions, field, value)
         self._operators.append(node)
 
     def to_bytes(self, signature: str, given: int, result: int, description: str) -> memoryview:
@@ -124,15 +121,10 @@ class Graph:
             for index in (given, result)
         )
         model = schema.ModelT(version=SCHEMA_VERSION, description=description)
-        numbers = [
-            (getattr(schema.BuiltinOperator, code), version) for code, version in self._codes
-        ]
+        # The old field has a byte; 127 in it means: read the new one.
         model.operatorCodes = [
-            # The old field has a byte; 127 in it means: read the new one.
-            schema.OperatorCodeT(
-                deprecatedBuiltinCode=min(number, 127), version=version, builtinCode=number
-            )
-            for number, version in numbers
+            schema.OperatorCodeT(min(number, 127), version=version, builtinCode=number)
+            for number, version in self._codes
         ]
         model.subgraphs, model.buffers, model.signatureDefs = [graph], self._buffers, [named]
         # Large enough from the start: growing would copy what is there into twice the space.
@@ -142,10 +134,7 @@ class Graph:
 
 
 def _aligned(schema: Any, data: npt.NDArray[np.uint8]) -> Any:
-    """Return a buffer whose data lies where the schema demands, to be read where it is mapped.
-
-    The generated class would align it to its elements, which are bytes.
-    """
+    """Return a buffer aligned for reading where it is mapped; the generated class aligns bytes."""
 
     class Aligned(schema.BufferT):  # type: ignore[misc]
         def Pack(self, builder: Any) -> Any:  # noqa: N802

@@ -1,7 +1,7 @@
 """The encoder's forward pass for one text, described once for every graph format.
 
-A format implements `Operators`: how each operator is written down, and how weights are rounded.
-Which operators follow one another, and over which weights, stands here alone. The truth is
+A format implements the operators: how each is written down, and how weights are rounded. Which
+operators follow one another, and over which weights, stands here alone. The truth is
 `asterisk.model.encoder.Encoder`.
 """
 
@@ -28,9 +28,9 @@ class Calibration:
     """How a product loses less when it is rounded; see `asterisk.exporters.rounding`.
 
     The input's channels are divided by the smoothing ``factors`` [in], and the weights multiplied
-    by them, before both are rounded; None leaves them alone. Channels ``exact``, ascending, are
-    multiplied in float32. Those of the feed-forward's second product are computed in float32 as
-    well: they are inner channels, which nothing else reads.
+    by them, before both are rounded. Channels ``exact``, ascending, are multiplied in float32.
+    Those of the feed-forward's second product are computed in float32 as well: they are inner
+    channels, which nothing else reads.
     """
 
     factors: Array | None = None
@@ -39,83 +39,48 @@ class Calibration:
 
 PLAIN = Calibration()
 BlockCalibration = Mapping[str, Calibration]
-"""The calibrations of one block, by `PARTS`; what is not named is uncalibrated."""
-PARTS = ("attention", "output", "inner", "outer")
-"""A block's products: query-key-value, attention's output, the feed-forward's first and second."""
+"""Of a block's products: ``attention`` (query, key and value in one), attention's ``output``, and
+the feed-forward's first and second, ``inner`` and ``outer``. What is not named is uncalibrated."""
 
 
-class Operators(Protocol[Value]):
-    """What a graph format provides. T tokens, H hidden elements, h heads of d elements each.
+class _Operators(Protocol[Value]):
+    """What a format provides: T tokens, H hidden elements, h heads of d; a batch may lead."""
 
-    A format may give every shape a leading dimension for the batch.
-    """
+    # The rows of a table [vocabulary, H] at the text's tokens, and the first T of [positions, H].
+    def words(self, table: Array) -> Value: ...
+    def positions(self, table: Array) -> Value: ...
 
-    def words(self, table: Array) -> Value:
-        """Return the rows of ``table`` [vocabulary, H] at the text's tokens: [T, H]."""
-        ...
+    def add(self, a: Value, b: Value) -> Value: ...
+    def norm(self, x: Value, weight: Array, bias: Array) -> Value: ...  # LayerNorm of each row
 
-    def positions(self, table: Array) -> Value:
-        """Return the first T rows of ``table`` [positions, H]: [T, H]."""
-        ...
-
-    def add(self, a: Value, b: Value) -> Value:
-        """Add two tensors of one shape."""
-        ...
-
-    def norm(self, x: Value, weight: Array, bias: Array) -> Value:
-        """Apply LayerNorm to each row of ``x`` [T, H]."""
-        ...
-
+    # A product with a weight [out, in]: [T, out]. Its calibration changes nothing but rounding.
     def linear(
         self, name: str, x: Value, weight: Array, bias: Array, calibration: Calibration = PLAIN
-    ) -> Value:
-        """Apply ``weight`` [out, in] and ``bias`` [out] to each row of ``x``: [T, out].
+    ) -> Value: ...
+    # The same in float32 whatever the recipe; ``added`` is a bias [out] or a tensor [T, out].
+    def exact(self, name: str, x: Value, weight: Array, added: Value | Array) -> Value: ...
 
-        ``calibration`` says how a product that is rounded loses less; it changes nothing else.
-        """
-        ...
+    def heads(self, x: Value) -> tuple[Value, Value, Value]: ...  # [T, 3 H] to Q, K, V [h, T, d]
+    # softmax(QKᵀ) V, heads side by side: [T, H]. Q is scaled already; ``largest`` is the largest
+    # magnitude among the scores QKᵀ of sample texts, if it is known.
+    def attend(
+        self, query: Value, key: Value, value: Value, largest: float = math.inf
+    ) -> Value: ...
 
-    def exact(self, name: str, x: Value, weight: Array, added: Value | Array) -> Value:
-        """Multiply in float32 whatever the recipe, and add a bias [out] or a tensor [T, out]."""
-        ...
-
-    def heads(self, x: Value) -> tuple[Value, Value, Value]:
-        """Split ``x`` [T, 3 H] into query, key and value, [h, T, d] each."""
-        ...
-
-    def attend(self, query: Value, key: Value, value: Value, largest: float = math.inf) -> Value:
-        """Return softmax(QKᵀ) V, heads side by side: [T, H]. Q is scaled already.
-
-        ``largest`` is the largest magnitude among the scores QKᵀ of sample texts, if it is known.
-        """
-        ...
-
-    def activation(self, x: Value, kind: str) -> Value:
-        """Apply one of `asterisk.model.config.ACTIVATIONS`, or ``tanh``."""
-        ...
-
-    def first(self, x: Value) -> Value:
-        """Return the first row of ``x`` [T, H]: [1, H]."""
-        ...
-
-    def pool(self, x: Value, how: str) -> Value:
-        """Pool the rows of ``x`` [T, H] by ``mean``, ``max`` or ``mean_sqrt_len_tokens``."""
-        ...
+    def activation(self, x: Value, kind: str) -> Value: ...  # gelu, gelu_tanh, relu or tanh
+    def first(self, x: Value) -> Value: ...  # the first row: [1, H]
+    def pool(self, x: Value, how: str) -> Value: ...  # mean, max or mean_sqrt_len_tokens: [1, H]
 
 
 @dataclass(frozen=True, slots=True)
 class ForwardPass(Generic[Value]):
-    """Lays out an encoder with the operators of a format.
+    """Lays out an encoder with the operators of a format."""
 
-    ``calibration`` has an entry a block, or none; ``scores`` are the largest of each block's
-    attention on sample texts, or none.
-    """
-
-    ops: Operators[Value]
+    ops: _Operators[Value]
     config: ModelConfig
     tensors: Mapping[str, Array]
-    calibration: Sequence[BlockCalibration] = ()
-    scores: Sequence[float] = ()
+    calibration: Sequence[BlockCalibration] = ()  # of each block, or none
+    scores: Sequence[float] = ()  # the largest of each block's attention on sample texts, or none
 
     def sentence_embedding(self) -> Value:
         """Lay out a text's vector, [1, embedding_size], not normalised."""
@@ -124,7 +89,7 @@ class ForwardPass(Generic[Value]):
         return self.dense(x if cls else self.ops.pool(x, self.config.pooling))
 
     def dense(self, x: Value) -> Value:
-        """Lay out the maps after pooling: [1, H] to [1, embedding_size]."""
+        """Lay out the maps after pooling, [1, H] to [1, embedding_size]."""
         for index, layer in enumerate(self.config.dense):
             name = f"dense.{index}"
             bias = self.tensors.get(f"{name}.bias", np.zeros(layer.out_features, np.float32))
@@ -149,7 +114,6 @@ class ForwardPass(Generic[Value]):
         return ops.first(x) if first_only and not config.num_layers else x
 
     def _attention(self, index: int, x: Value, first_only: bool) -> Value:
-        """Lay out a block's first half: [T, H] to [T, H], or to [1, H] for the first token."""
         ops, name, hidden = self.ops, f"encoder.layer.{index}.attention", self.config.hidden_size
         norm = self._parameters(f"{name}.output.LayerNorm")
         output = self._calibration(index, "output")
@@ -172,12 +136,9 @@ class ForwardPass(Generic[Value]):
         return self._residual(x, y, norm)
 
     def _feed_forward(self, index: int, x: Value) -> Value:
-        """Lay out a block's second half: [T, H] to [T, H]."""
-        ops, kind = self.ops, self.config.activation
-        widen, narrow = (
-            f"encoder.layer.{index}.{part}.dense" for part in ("intermediate", "output")
-        )
-        norm = self._parameters(f"encoder.layer.{index}.output.LayerNorm")
+        ops, kind, block = self.ops, self.config.activation, f"encoder.layer.{index}"
+        widen, narrow = f"{block}.intermediate.dense", f"{block}.output.dense"
+        norm = self._parameters(f"{block}.output.LayerNorm")
         wide, wide_bias = self._parameters(widen)
         weight, bias = self._parameters(narrow)
         outer = self._calibration(index, "outer")
@@ -185,9 +146,8 @@ class ForwardPass(Generic[Value]):
             wide, wide_bias = wide / outer.factors[:, None], wide_bias / outer.factors
             weight = weight * outer.factors
         exact = outer.exact
-        others: npt.NDArray[np.intp] | slice = slice(None)  # copies nothing
-        if len(exact):
-            others = np.delete(np.arange(weight.shape[1]), exact)
+        # A slice copies nothing.
+        others = np.delete(np.arange(weight.shape[1]), exact) if len(exact) else slice(None)
         inner, linear = self._calibration(index, "inner"), (wide[others], wide_bias[others])
         y = ops.activation(self._after_norm(widen, x, norm, linear, inner), kind)
         y = ops.linear(narrow, y, weight[:, others], bias)

@@ -27,38 +27,21 @@ from asterisk.common.errors import EngineError, UsageError
 from asterisk.exporters import Exporter, Recipe, Samples, Written
 from asterisk.exporters.gpt2_rewrite import widen
 from asterisk.model.checkpoint import Array, Checkpoint
-from asterisk.model.config import LlamaShape, ModelConfig, llama_shape
+from asterisk.model.config import LlamaShape, ModelConfig, llama_shape, tensor_shapes
 from asterisk.runtimes import llama_cpp
 from asterisk.runtimes.gguf import DENSE
 from asterisk.tokenizer.huggingface import NORMALIZERS, PRE_TOKENIZERS, Part, steps
 from asterisk.tokenizer.source import TokenizerSource
 
 ENTRY = "model.gguf"
-# Tensors outside the blocks, then those of one block: ours to llama.cpp's.
-_OUTER = {
-    "embeddings.word_embeddings.weight": "token_embd.weight",
-    "embeddings.position_embeddings.weight": "position_embd.weight",
-    "embeddings.token_type_embeddings.weight": "token_types.weight",
-    "embeddings.LayerNorm": "token_embd_norm",
-}
-_INNER = {
-    "attention.self.query": "attn_q",
-    "attention.self.key": "attn_k",
-    "attention.self.value": "attn_v",
-    "attention.output.dense": "attn_output",
-    "attention.output.LayerNorm": "attn_output_norm",
-    "intermediate.dense": "ffn_up",
-    "output.dense": "ffn_down",
-    "output.LayerNorm": "layer_output_norm",
-}
 # Small tables that llama.cpp adds to float rows; its F16 path for token types aborts.
 _ALWAYS_FLOAT = {"position_embd.weight", "token_types.weight"}
 
-# ggml's tensor type of a recipe's matrices, and the values that share scales in it; a row holds
-# whole blocks. Types without an entry have no blocks.
-_TYPES = {"fp32": "F32", "f16": "F16", "q8_0": "Q8_0", "q6_k": "Q6_K"}
-_MIXED, _LARGEST_OF_MIX = "q4_k_m", "Q6_K"
-_BLOCKS = {"Q8_0": 32, "Q4_K": 256, "Q6_K": 256}
+# ggml's tensor type of a recipe's matrices, and how many values share scales in it, if they do; a
+# row holds whole blocks.
+_MIXED = "q4_k_m"
+_TYPES = {"fp32": "F32", "f16": "F16", "q8_0": "Q8_0", "q6_k": "Q6_K", _MIXED: "Q4_K"}
+_BLOCKS = {"q8_0": 32, "q6_k": 256, _MIXED: 256}
 
 # llama.cpp's types of tokens.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
@@ -93,10 +76,7 @@ class GgufExporter(Exporter):
         folder: Path,
         samples: Samples,  # noqa: ARG002 - nothing here is calibrated
     ) -> Written:
-        """Write the model under ``recipe``; see `Exporter.write`.
-
-        Raises UsageError if llama.cpp has no architecture of that shape, or no such tokenizer.
-        """
+        """Write the model; UsageError if llama.cpp has no such architecture or tokenizer."""
         config = checkpoint.config
         shape = _checked_shape(config, recipe.name)
         gguf = plugins.require("gguf", "export")
@@ -104,7 +84,7 @@ class GgufExporter(Exporter):
         writer.add_name(checkpoint.name)
         file_type = "ALL_F32" if recipe.name == "fp32" else f"MOSTLY_{recipe.name.upper()}"
         writer.add_file_type(gguf.LlamaFileType[file_type])
-        if recipe.name not in ("fp32", "f16"):
+        if recipe.name in _BLOCKS:
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         writer.add_context_length(config.max_seq_length)
         writer.add_embedding_length(shape.width)
@@ -118,20 +98,24 @@ class GgufExporter(Exporter):
         last_block = "no tensor"
         if shape.architecture == "bert":
             writer.add_token_type_count(1)
-            arrays = _renamed(checkpoint)
+            names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.BERT, shape.blocks)
+            arrays: dict[str, Array] = {
+                names.get_name(name, (".weight", ".bias")): checkpoint.tensors[name]
+                for name in tensor_shapes(config)
+                if not name.startswith("dense.")
+            }
         else:
             arrays = widen(checkpoint, shape)
             last_block = f"blk.{shape.blocks - 1}."
         # The file has as many positions as texts may have tokens.
         arrays["position_embd.weight"] = arrays["position_embd.weight"][: config.max_seq_length]
         for name, value in arrays.items():
+            kind = tensor_type(recipe.name, name, shape.blocks)
             # What widening adds works with large and small numbers side by side: never packed.
             if value.ndim == 1 or name in _ALWAYS_FLOAT or name.startswith(last_block):
-                writer.add_tensor(name, value)
-            else:
-                kind = tensor_type(recipe.name, name, shape.blocks)
-                packed = _packed(value, kind, gguf)
-                writer.add_tensor(name, packed, raw_dtype=gguf.GGMLQuantizationType[kind])
+                kind = "F32"
+            packed = _packed(value, kind, gguf)
+            writer.add_tensor(name, packed, raw_dtype=gguf.GGMLQuantizationType[kind])
         writer.write_header_to_file(folder / ENTRY)
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -156,43 +140,23 @@ def _checked_shape(config: ModelConfig, recipe: str) -> LlamaShape:
             "its hidden size behind it"
         )
 
-    def fits(recipe: str) -> bool:
-        step = _BLOCKS.get(_TYPES.get(recipe, _LARGEST_OF_MIX), 1)
-        return not any(length % step for length in (shape.width, shape.inner))
-
-    if not fits(recipe):
-        step = _BLOCKS[_TYPES.get(recipe, _LARGEST_OF_MIX)]
-        lengths = " and ".join(map(str, sorted({shape.width, shape.inner})))
-        others = "q8_0, f16 or fp32" if fits("q8_0") else "f16 or fp32"
+    lengths, step = {shape.width, shape.inner}, _BLOCKS.get(recipe, 1)
+    if any(length % step for length in lengths):
+        fits_q8_0 = not any(length % _BLOCKS["q8_0"] for length in lengths)
         raise UsageError(
             f"gguf {recipe} needs rows of multiples of {step}, and this model has rows of "
-            f"{lengths}; use {others}"
+            f"{' and '.join(map(str, sorted(lengths)))}; "
+            f"use {'q8_0, ' if fits_q8_0 else ''}f16 or fp32"
         )
     return shape
-
-
-def _renamed(checkpoint: Checkpoint) -> dict[str, Array]:
-    """Return the tensors under llama.cpp's names; matrices stay ``[out, in]``."""
-    names = dict(_OUTER)
-    for index in range(checkpoint.config.num_layers):
-        for ours, theirs in _INNER.items():
-            names[f"encoder.layer.{index}.{ours}"] = f"blk.{index}.{theirs}"
-    arrays: dict[str, Array] = {}
-    for ours, theirs in names.items():
-        if theirs.endswith(".weight"):
-            arrays[theirs] = checkpoint.tensors[ours]
-        else:
-            for part in ("weight", "bias"):
-                arrays[f"{theirs}.{part}"] = checkpoint.tensors[f"{ours}.{part}"]
-    return arrays
 
 
 def tensor_type(recipe: str, name: str, blocks: int) -> str:
     """Return ggml's type of the matrix ``name`` in a model of so many ``blocks``.
 
-    For ``q4_k_m`` that is llama.cpp's choice (``llama_tensor_get_type``): six bits for a token
-    table without an output matrix beside it, and for values and the narrowing feed-forward matrix
-    in the first and last eighth of the blocks and in every third between them.
+    ``q4_k_m`` is llama.cpp's mix (``llama_tensor_get_type``): six bits for the token table, and
+    for values and the narrowing feed-forward matrix in the first and last eighth of the blocks and
+    in every third between them.
     """
     if recipe != _MIXED:
         return _TYPES[recipe]
@@ -201,15 +165,14 @@ def tensor_type(recipe: str, name: str, blocks: int) -> str:
         return "Q6_K"
     index, eighth = int(matrix[1]), blocks // 8
     more = index < eighth or index >= 7 * blocks // 8 or (index - eighth) % 3 == 2
-    return "Q6_K" if more and matrix[2] in ("attn_v", "ffn_down") else "Q4_K"
+    return "Q6_K" if more and matrix[2] in ("attn_v", "ffn_down") else _TYPES[_MIXED]
 
 
 def _packed(values: Array, kind: str, gguf: Any) -> npt.NDArray[Any]:
     """Return float32 ``[rows, n]`` in ggml's type ``kind``: uint8 ``[rows, bytes]``, or floats.
 
-    Plain types are gguf's own numpy code. K-quants search for their scales, and what searches is
-    llama.cpp's function, called in the library that the runtime uses: the same bytes that
-    ``llama-quantize`` writes, without a compiler or a file in between.
+    Plain types are gguf's own numpy code. K-quants search for their scales by llama.cpp's function
+    in the library that the runtime uses: the same bytes that ``llama-quantize`` writes.
     """
     number = gguf.GGMLQuantizationType[kind]
     if kind == "F32":
@@ -223,8 +186,8 @@ def _packed(values: Array, kind: str, gguf: Any) -> npt.NDArray[Any]:
     packed = np.zeros((rows, length // elements * size), np.uint8)
     function = llama_cpp.library().dll.ggml_quantize_chunk
     function.restype = ctypes.c_size_t
-    function.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
-    function.argtypes += [ctypes.c_int64] * 3 + [ctypes.c_void_p]
+    address, integer = ctypes.c_void_p, ctypes.c_int64
+    function.argtypes = [ctypes.c_int, address, address, integer, integer, integer, address]
     # No importance matrix: every weight counts the same.
     written = function(number, values.ctypes.data, packed.ctypes.data, 0, rows, length, None)
     if written != packed.nbytes:
@@ -248,8 +211,7 @@ def _add_tokenizer(writer: Any, source: TokenizerSource, rows: int) -> None:
             f"gguf: the tokenizer has {len(types):,} tokens, the token table {rows:,} rows"
         )
     writers = {"WordPiece": _add_wordpiece, "BPE": _add_bpe, "Unigram": _add_unigram}
-    if model["type"] not in writers:
-        raise _no_tokenizer(f"of type {model['type']!r}")
+    _require(model["type"] in writers, f"of type {model['type']!r}")
     tokens = writers[model["type"]](writer, source, rows)
     # Rows that no token has: names that no text contains, as llama.cpp's converter gives them.
     spare = range(len(tokens), rows)
@@ -258,11 +220,12 @@ def _add_tokenizer(writer: Any, source: TokenizerSource, rows: int) -> None:
     _add_special_tokens(writer, source, rows)
 
 
-def _no_tokenizer(what: str) -> UsageError:
-    return UsageError(
-        f"gguf: llama.cpp has no tokenizer {what}; it has BERT's WordPiece, GPT-2's and RoBERTa's "
-        "byte-level BPE, and XLM-R's Unigram"
-    )
+def _require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise UsageError(
+            f"gguf: llama.cpp has no tokenizer {otherwise}; it has BERT's WordPiece, GPT-2's and "
+            "RoBERTa's byte-level BPE, and XLM-R's Unigram"
+        )
 
 
 def _add_special_tokens(writer: Any, source: TokenizerSource, rows: int) -> None:
@@ -276,8 +239,8 @@ def _add_special_tokens(writer: Any, source: TokenizerSource, rows: int) -> None
             writer.add_uint32(f"tokenizer.ggml.{key}", special[name])
     tokenizer = source.open()
     before, after = list(tokenizer.prefix), list(tokenizer.suffix)
-    if len(before) > 1 or len(after) > 1:
-        raise _no_tokenizer("that puts several special tokens before or after a text")
+    several = len(before) > 1 or len(after) > 1
+    _require(not several, "that puts several special tokens before or after a text")
     first = before[0] if before else special.get("bos", special.get("cls"))
     last = after[0] if after else special.get("eos", special.get("sep"))
     if first is not None:
@@ -288,23 +251,23 @@ def _add_special_tokens(writer: Any, source: TokenizerSource, rows: int) -> None
     writer.add_add_eos_token(bool(after))
     if source.definition["model"]["type"] == "WordPiece":
         # There the first token always comes, and the last is left out by a key of its own.
-        if not before:
-            raise _no_tokenizer("of WordPiece without a special token before a text")
+        _require(bool(before), "of WordPiece without a special token before a text")
         writer.add_add_sep_token(bool(after))
 
 
 def _add_wordpiece(writer: Any, source: TokenizerSource, _: int) -> list[str]:
-    normalizer = steps(source.definition["normalizer"], "normalizer", NORMALIZERS, "gguf")
-    lower = [step["type"] for step in normalizer[:-1]]
-    bert = normalizer[-1] if normalizer else {"type": "none"}
-    if lower not in ([], ["Lowercase"]) or not (
-        bert["type"] == "BertNormalizer" and bert["clean_text"] and bert["handle_chinese_chars"]
-    ):
-        raise _no_tokenizer("of WordPiece without BERT's cleaning of texts and spacing of Chinese")
-    if [step["type"] for step in _splitter(source)] != ["BertPreTokenizer"]:
-        raise _no_tokenizer("of WordPiece without BERT's pre-tokenizer")
-    if source.definition["model"]["continuing_subword_prefix"] != "##":
-        raise _no_tokenizer("of WordPiece whose continuations do not begin with '##'")
+    *lower, bert = _normalizer(source) or [{"type": "none"}]
+    _require(
+        [step["type"] for step in lower] in ([], ["Lowercase"])
+        and bert["type"] == "BertNormalizer"
+        and bert["clean_text"]
+        and bert["handle_chinese_chars"],
+        "of WordPiece without BERT's cleaning of texts and spacing of Chinese",
+    )
+    kinds = _splitter(source)[1]
+    _require(kinds == ["BertPreTokenizer"], "of WordPiece without BERT's pre-tokenizer")
+    prefix = source.definition["model"]["continuing_subword_prefix"]
+    _require(prefix == "##", "of WordPiece whose continuations do not begin with '##'")
     writer.add_tokenizer_model("bert")
     writer.add_tokenizer_pre("default")
     writer.add_bool("tokenizer.ggml.normalizer.lowercase", bool(lower) or bert["lowercase"])
@@ -317,25 +280,29 @@ def _add_wordpiece(writer: Any, source: TokenizerSource, _: int) -> list[str]:
         if index not in special:
             continued = token.startswith("##") and len(token) > 2
             tokens[index] = token[2:] if continued else SPACE + token
-    if len(set(tokens)) < len(tokens):
-        raise _no_tokenizer("of WordPiece in which two tokens are spelt alike")
+    unique = len(set(tokens)) == len(tokens)
+    _require(unique, "of WordPiece in which two tokens are spelt alike")
     return tokens
 
 
-def _splitter(source: TokenizerSource) -> list[Part]:
-    return steps(source.definition["pre_tokenizer"], "pre_tokenizer", PRE_TOKENIZERS, "gguf")
+def _normalizer(source: TokenizerSource) -> list[Part]:
+    return steps(source.definition["normalizer"], "normalizer", NORMALIZERS, "gguf")
+
+
+def _splitter(source: TokenizerSource) -> tuple[list[Part], list[str]]:
+    """Return the steps before the model, and their types."""
+    parts = steps(source.definition["pre_tokenizer"], "pre_tokenizer", PRE_TOKENIZERS, "gguf")
+    return parts, [step["type"] for step in parts]
 
 
 def _add_bpe(writer: Any, source: TokenizerSource, _: int) -> list[str]:
-    model, splitter = source.definition["model"], _splitter(source)
-    if source.definition["normalizer"] is not None:
-        raise _no_tokenizer("of BPE with a normalizer")
-    if [step["type"] for step in splitter] != ["ByteLevel"]:
-        raise _no_tokenizer("of BPE with a pre-tokenizer other than ByteLevel")
-    if splitter[0]["add_prefix_space"] or not splitter[0]["use_regex"]:
-        raise _no_tokenizer("of byte-level BPE with add_prefix_space, or without GPT-2's pattern")
-    if model.get("ignore_merges") or model.get("byte_fallback"):
-        raise _no_tokenizer("of BPE with ignore_merges or byte_fallback")
+    model, (splitter, kinds) = source.definition["model"], _splitter(source)
+    _require(source.definition["normalizer"] is None, "of BPE with a normalizer")
+    _require(kinds == ["ByteLevel"], "of BPE with a pre-tokenizer other than ByteLevel")
+    plain = splitter[0]["use_regex"] and not splitter[0]["add_prefix_space"]
+    _require(plain, "of byte-level BPE with add_prefix_space, or without GPT-2's pattern")
+    other = model.get("ignore_merges") or model.get("byte_fallback")
+    _require(not other, "of BPE with ignore_merges or byte_fallback")
     writer.add_tokenizer_model("gpt2")
     # Without it digits and spaces would be split in other places.
     writer.add_tokenizer_pre("gpt-2")
@@ -344,17 +311,16 @@ def _add_bpe(writer: Any, source: TokenizerSource, _: int) -> list[str]:
 
 
 def _add_unigram(writer: Any, source: TokenizerSource, rows: int) -> list[str]:
-    model, splitter = source.definition["model"], _splitter(source)
-    if model.get("unk_id") is None or model.get("byte_fallback"):
-        raise _no_tokenizer("of Unigram without an unknown token, or with byte_fallback")
-    charsmap = _charsmap(source.definition["normalizer"])
-    metaspace = splitter[-1] if splitter else {}
-    if (
-        [step["type"] for step in splitter] not in (["Metaspace"], ["WhitespaceSplit", "Metaspace"])
-        or metaspace["replacement"] != SPACE
-        or metaspace["prepend_scheme"] == "never"
-    ):
-        raise _no_tokenizer("of Unigram with a pre-tokenizer other than SentencePiece's spaces")
+    model, (splitter, kinds) = source.definition["model"], _splitter(source)
+    covers = model.get("unk_id") is not None and not model.get("byte_fallback")
+    _require(covers, "of Unigram without an unknown token, or with byte_fallback")
+    charsmap = _charsmap(source)
+    _require(
+        kinds in (["Metaspace"], ["WhitespaceSplit", "Metaspace"])
+        and splitter[-1]["replacement"] == SPACE
+        and splitter[-1]["prepend_scheme"] != "never",
+        "of Unigram with a pre-tokenizer other than SentencePiece's spaces",
+    )
     scores = [score for _, score in model["vocab"]]
     # Tokens added behind the model's own have no score.
     scores = [*scores, *[_UNUSED_SCORE] * (rows - len(scores))][:rows]
@@ -368,16 +334,17 @@ def _add_unigram(writer: Any, source: TokenizerSource, rows: int) -> list[str]:
     return list(source.tokens)
 
 
-def _charsmap(normalizer: Part | None) -> bytes:
+def _charsmap(source: TokenizerSource) -> bytes:
     """Return SentencePiece's table of characters; UsageError for any other normaliser."""
     charsmap = b""
-    for step in steps(normalizer, "normalizer", NORMALIZERS, "gguf"):
-        if step["type"] == "Precompiled" and not charsmap:
+    for step in _normalizer(source):
+        kind = step["type"]
+        if kind == "Precompiled" and not charsmap:
             try:
                 charsmap = base64.b64decode(step["precompiled_charsmap"], validate=True)
             except binascii.Error:
                 raise UsageError("gguf: the normalizer's precompiled_charsmap is damaged") from None
-        # Runs of spaces, and spaces around a text, are what llama.cpp removes itself.
-        elif not (step["type"] == "Replace" and step["content"] == " ") and step["type"] != "Strip":
-            raise _no_tokenizer(f"of Unigram with a normalizer of type {step['type']!r}")
+        else:  # runs of spaces, and spaces around a text, are what llama.cpp removes itself
+            of_spaces = kind == "Strip" or (kind == "Replace" and step["content"] == " ")
+            _require(of_spaces, f"of Unigram with a normalizer of type {kind!r}")
     return charsmap

@@ -39,6 +39,7 @@ from asterisk.model.config import LlamaShape
 SMALL = 2.0**-3
 LARGE = 2.0**16
 Wide = npt.NDArray[np.float64]
+Linear = tuple[Wide, Wide]  # a weight and its bias
 # Spare channels, counted from H.
 _MEAN, _LESS_MEAN, _UP, _DOWN, _BALANCE = range(5)
 
@@ -49,32 +50,34 @@ def widen(checkpoint: Checkpoint, shape: LlamaShape) -> dict[str, Array]:
     Matrices are float32 ``[out, in]``. ``checkpoint`` is pre-norm, without embedding norm.
     """
     widening = _Widening(checkpoint, shape)
-    tensors = widening.embeddings()
     last = checkpoint.config.num_layers
+    linears: dict[str, Linear] = {}
     for index in range(last):
-        tensors |= widening.block(index)
+        linears |= widening.block(index)
     # Only the last true block's bias raises the two large channels; all norms after see them.
-    down = tensors[f"blk.{last - 1}.ffn_down.bias"]
-    down[widening.hidden + _UP] = LARGE
-    down[widening.hidden + _DOWN] = -LARGE
-    tensors |= widening.projection()
+    _, down = linears[f"blk.{last - 1}.ffn_down"]
+    down[widening.hidden + _UP], down[widening.hidden + _DOWN] = LARGE, -LARGE
+    linears |= widening.projection()
+    tensors = widening.embeddings()
+    for name, (weight, bias) in linears.items():
+        tensors |= {f"{name}.weight": weight, f"{name}.bias": bias}
     return {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
 
 
 class _Widening:
     def __init__(self, checkpoint: Checkpoint, shape: LlamaShape) -> None:
-        self.config = checkpoint.config
-        self.tensors = checkpoint.tensors
-        self.shape = shape
+        self.config, self.tensors, self.shape = checkpoint.config, checkpoint.tensors, shape
         self.hidden = checkpoint.config.hidden_size
         self.restore = np.sqrt(self.hidden / shape.width)
         self.flat = LARGE * np.sqrt(2 / shape.width)  # what a linear norm divides by
-        head = np.arange(self.hidden) // self.config.head_size
-        within = np.arange(self.hidden) % self.config.head_size
-        self.heads = head * (shape.width // shape.heads) + within  # a true channel's position
+        head, channel = np.divmod(np.arange(self.hidden), self.config.head_size)
+        self.heads = head * (shape.width // shape.heads) + channel  # a true channel's position
 
     def get(self, name: str) -> Wide:
         return self.tensors[name].astype(np.float64)
+
+    def linear(self, name: str) -> Linear:
+        return self.get(f"{name}.weight"), self.get(f"{name}.bias")
 
     def written(self, values: Wide) -> Wide:
         """Centre what is written into the stream, ``[..., H]``, and widen it to ``[..., W]``."""
@@ -86,9 +89,11 @@ class _Widening:
         return wide
 
     def vector(self, values: Wide) -> Wide:
-        wide = np.zeros(self.shape.width)
-        wide[: len(values)] = values
-        return wide
+        return np.pad(values, (0, self.shape.width - len(values)))
+
+    def read(self, matrix: Wide) -> Wide:
+        """Let a matrix ``[out, H]`` read the stream: zeros for the spare channels."""
+        return np.pad(matrix, ((0, 0), (0, self.shape.width - self.hidden)))
 
     def embeddings(self) -> dict[str, Wide]:
         positions = self.get("embeddings.position_embeddings.weight")
@@ -98,45 +103,37 @@ class _Widening:
             "position_embd.weight": self.written(positions),
         }
 
-    def norm(self, ours: str, theirs: str) -> dict[str, Wide]:
-        return {
-            f"{theirs}.weight": self.vector(self.get(f"{ours}.weight") * self.restore),
-            f"{theirs}.bias": self.vector(self.get(f"{ours}.bias")),
-        }
+    def norm(self, name: str) -> Linear:
+        weight, bias = self.linear(name)
+        return self.vector(weight * self.restore), self.vector(bias)
 
-    def read(self, matrix: Wide) -> Wide:
-        """Let a matrix ``[out, H]`` read the stream: zeros for the spare channels."""
-        return np.pad(matrix, ((0, 0), (0, self.shape.width - self.hidden)))
-
-    def block(self, index: int) -> dict[str, Wide]:
+    def block(self, index: int) -> dict[str, Linear]:
         ours, theirs = f"encoder.layer.{index}", f"blk.{index}"
         width = self.shape.width
         qkv, qkv_bias = np.zeros((3, width, width)), np.zeros((3, width))
         for part, name in enumerate(("query", "key", "value")):
             # llama.cpp divides by the root of the wider head.
             scale = np.sqrt(width / self.hidden) if name == "query" else 1.0
-            linear = f"{ours}.attention.self.{name}"
-            qkv[part, self.heads] = scale * self.read(self.get(f"{linear}.weight"))
-            qkv_bias[part, self.heads] = scale * self.get(f"{linear}.bias")
-        output = self.written(self.get(f"{ours}.attention.output.dense.weight").T).T
+            weight, bias = self.linear(f"{ours}.attention.self.{name}")
+            qkv[part, self.heads], qkv_bias[part, self.heads] = (
+                scale * self.read(weight),
+                scale * bias,
+            )
+        output, output_bias = self.linear(f"{ours}.attention.output.dense")
         placed = np.zeros((width, width))
-        placed[:, self.heads] = output
+        placed[:, self.heads] = self.written(output.T).T
+        up, up_bias = self.linear(f"{ours}.intermediate.dense")
+        down, down_bias = self.linear(f"{ours}.output.dense")
         return {
-            **self.norm(f"{ours}.attention.output.LayerNorm", f"{theirs}.attn_norm"),
-            f"{theirs}.attn_qkv.weight": qkv.reshape(-1, width),
-            f"{theirs}.attn_qkv.bias": qkv_bias.ravel(),
-            f"{theirs}.attn_output.weight": placed,
-            f"{theirs}.attn_output.bias": self.written(
-                self.get(f"{ours}.attention.output.dense.bias")
-            ),
-            **self.norm(f"{ours}.output.LayerNorm", f"{theirs}.ffn_norm"),
-            f"{theirs}.ffn_up.weight": self.read(self.get(f"{ours}.intermediate.dense.weight")),
-            f"{theirs}.ffn_up.bias": self.get(f"{ours}.intermediate.dense.bias"),
-            f"{theirs}.ffn_down.weight": self.written(self.get(f"{ours}.output.dense.weight").T).T,
-            f"{theirs}.ffn_down.bias": self.written(self.get(f"{ours}.output.dense.bias")),
+            f"{theirs}.attn_norm": self.norm(f"{ours}.attention.output.LayerNorm"),
+            f"{theirs}.attn_qkv": (qkv.reshape(-1, width), qkv_bias.ravel()),
+            f"{theirs}.attn_output": (placed, self.written(output_bias)),
+            f"{theirs}.ffn_norm": self.norm(f"{ours}.output.LayerNorm"),
+            f"{theirs}.ffn_up": (self.read(up), up_bias),
+            f"{theirs}.ffn_down": (self.written(down.T).T, self.written(down_bias)),
         }
 
-    def projection(self) -> dict[str, Wide]:
+    def projection(self) -> dict[str, Linear]:
         width, hidden, inner = self.shape.width, self.hidden, self.shape.inner
         size = self.config.embedding_size
         matrix, bias = np.eye(hidden), np.zeros(hidden)
@@ -154,22 +151,14 @@ class _Widening:
         output_bias[:size] = bias[:size]
         output[hidden + _BALANCE] = -output[:size].sum(0)
         output_bias[hidden + _BALANCE] = -output_bias[:size].sum()
-        linear = self.vector(np.full(hidden + 1, self.flat))
-        restored = self.vector(np.full(size, self.flat))
         nothing, block = np.zeros(width), f"blk.{self.config.num_layers}"
+        qkv = np.concatenate([np.zeros((2 * width, width)), value])
         return {
-            f"{block}.attn_norm.weight": linear,
-            f"{block}.attn_norm.bias": nothing,
-            f"{block}.attn_qkv.weight": np.concatenate([np.zeros((2 * width, width)), value]),
-            f"{block}.attn_qkv.bias": np.zeros(3 * width),
-            f"{block}.attn_output.weight": output,
-            f"{block}.attn_output.bias": output_bias,
-            f"{block}.ffn_norm.weight": nothing,
-            f"{block}.ffn_norm.bias": nothing,
-            f"{block}.ffn_up.weight": np.zeros((inner, width)),
-            f"{block}.ffn_up.bias": np.zeros(inner),
-            f"{block}.ffn_down.weight": np.zeros((width, inner)),
-            f"{block}.ffn_down.bias": nothing,
-            "output_norm.weight": restored,
-            "output_norm.bias": nothing,
+            f"{block}.attn_norm": (self.vector(np.full(hidden + 1, self.flat)), nothing),
+            f"{block}.attn_qkv": (qkv, np.zeros(3 * width)),
+            f"{block}.attn_output": (output, output_bias),
+            f"{block}.ffn_norm": (nothing, nothing),
+            f"{block}.ffn_up": (np.zeros((inner, width)), np.zeros(inner)),
+            f"{block}.ffn_down": (np.zeros((width, inner)), nothing),
+            "output_norm": (self.vector(np.full(size, self.flat)), nothing),
         }

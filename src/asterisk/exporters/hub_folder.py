@@ -25,17 +25,8 @@ from pathlib import Path
 
 from asterisk import __version__
 from asterisk.artifact import sha256
-from asterisk.common import plugins, tensors
+from asterisk.common import files, plugins, tensors
 from asterisk.common.errors import ArtifactError, FidelityError, MissingExtra, UsageError, one_line
-from asterisk.common.files import (
-    LARGEST_FILE,
-    check_replaceable,
-    has_file,
-    read_json,
-    read_object,
-    regular_file,
-    replacing_folder,
-)
 from asterisk.exporters.export import Progress, Reference, check_name, export, find_exporter
 from asterisk.exporters.hub_onnx import FP32, INT8, MASK, TYPES, write_onnx
 from asterisk.exporters.onnx import INPUT
@@ -47,25 +38,32 @@ from asterisk.model.modules import write_json
 
 MANIFEST = "asterisk.json"
 FORMATS = ("onnx", "gguf", "tflite")
+CARD = "README.md"
+TEXTS = '["A first text.", "A second one."]'  # of the pieces of code
+_TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+_EARLIER = re.compile("<!-- asterisk-export -->.*?<!-- /asterisk-export -->\n*", re.DOTALL)
+_TAGS = {  # by the formats that are there
+    "": ("sentence-transformers", "feature-extraction", "sentence-similarity"),
+    "onnx": ("onnx", "transformers.js"),
+    "gguf": ("gguf",),
+    "tflite": ("tflite",),
+}
 _IMAGE = re.compile(r"!\[[^\]]*\]\(([A-Za-z0-9][A-Za-z0-9._-]*\.(?:png|jpe?g|gif|svg|webp))\)")
 
 
 @dataclass(frozen=True, slots=True)
 class HubFolder:
-    """What was written: ``figures`` are the gate's by file, ``refused`` what could not be.
-
-    File names are relative to ``folder``, with ``/``.
-    """
+    """What was written, and what was not, by file: names relative to ``folder``, with ``/``."""
 
     folder: Path
-    figures: Mapping[str, Mapping[str, float]]
+    figures: Mapping[str, Mapping[str, float]]  # the gate's
     refused: Mapping[str, UsageError | FidelityError]
 
 
 def is_hub_folder(folder: Path) -> bool:
     """Tell whether ``folder`` was written here and holds nothing that was not."""
     try:
-        manifest = read_object(folder, MANIFEST)
+        manifest = files.read_object(folder, MANIFEST)
     except ArtifactError:
         return False
     listed = manifest.get("files")
@@ -85,9 +83,9 @@ def write_hub_folder(
     """Write the hub layout of ``checkpoint``, with ``formats`` of `FORMATS`, as the folder ``out``.
 
     Every file of an engine has passed the gate. One that cannot be written, or does not pass, is
-    named in the result and in the model card, and the others are written; where none can be, the
-    first one's error is raised and nothing is. UsageError for an encoder that is no BERT, and for
-    a checkpoint that was not read from a folder; OutputError where ``out`` holds something else.
+    named in the result and in the model card; where none can be, the first one's error is raised
+    and nothing is written. UsageError for an encoder that is no BERT, or that was not read from a
+    folder; OutputError where ``out`` holds something else.
     """
     if not checkpoint.config.bert_shaped:
         raise UsageError(
@@ -99,19 +97,18 @@ def write_hub_folder(
         raise UsageError(f"{checkpoint.name} was not read from a folder: it has no hub layout")
     encoder = modules.read_modules(checkpoint.folder).transformer
     token_types = TYPES in _input_names(encoder)
-    check_replaceable(out, is_hub_folder)
+    files.check_replaceable(out, is_hub_folder)
     figures: dict[str, dict[str, float]] = {}
     refused: dict[str, UsageError | FidelityError] = {}
-    with replacing_folder(out, is_hub_folder) as staging:
+    with files.replacing_folder(out, is_hub_folder) as staging:
         write_owners(staging, checkpoint)
         for name, format in _engine_files(checkpoint, formats).items():
             path = staging / name
             path.parent.mkdir(exist_ok=True)
             try:
                 if format == "onnx":
-                    found = write_onnx(
-                        checkpoint, path, name, reference, on_progress, token_types=token_types
-                    )
+                    more = name, reference, on_progress
+                    found = write_onnx(checkpoint, path, *more, token_types=token_types)
                 else:
                     found = _write_exported(checkpoint, path, format, reference, on_progress)
             except (UsageError, FidelityError) as failure:
@@ -125,8 +122,7 @@ def write_hub_folder(
             raise type(first)("; ".join(map(str, refused.values())))
         _write_encoder(encoder, staging)
         _write_settings(checkpoint, staging)
-        sizes = {name: (staging / name).stat().st_size for name in figures}
-        write_card(staging, checkpoint, figures, sizes, refused)
+        write_card(staging, checkpoint, figures, refused)
         manifest = {
             "layout": "hub",
             "name": checkpoint.name,
@@ -147,20 +143,15 @@ def _files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in found}
 
 
-# What engines read
-
-
 def _engine_files(checkpoint: Checkpoint, formats: Sequence[str]) -> dict[str, str]:
     """Return the format of each engine's file by its name."""
-    files: dict[str, str] = {}
+    names: dict[str, str] = {}
     for format in formats:
-        if format == "onnx":
-            files |= {FP32: format, INT8: format}
-        else:
-            recipe = find_exporter(format).recipes[0].name
-            label = recipe.upper() if format == "gguf" else recipe  # as files in GGUF are called
-            files[f"{checkpoint.name}-{label}.{format}"] = format
-    return files
+        recipe = find_exporter(format).recipes[0].name
+        label = recipe.upper() if format == "gguf" else recipe  # as files in GGUF are called
+        own = (FP32, INT8) if format == "onnx" else [f"{checkpoint.name}-{label}.{format}"]
+        names |= dict.fromkeys(own, format)
+    return names
 
 
 def _write_exported(
@@ -180,39 +171,35 @@ def _write_exported(
     return artifact.manifest.fidelity
 
 
-# What PyTorch's loaders read
-
-
 def _input_names(encoder: Path) -> list[str]:
     """Return what the forward pass of an encoder takes."""
-    types = [TYPES] if read_object(encoder, "config.json")["model_type"] == "bert" else []
+    types = [TYPES] if files.read_object(encoder, "config.json")["model_type"] == "bert" else []
     return [INPUT, *types, MASK]
 
 
 def _write_encoder(source: Path, folder: Path) -> None:
     """Write ``config.json`` and the weights as their owner stores them; a pickle is converted."""
-    values = read_object(source, "config.json")
+    values = files.read_object(source, "config.json")
     values.pop("torch_dtype", None)
     # Whatever width weights are stored in: the vectors that all others are compared with.
     write_json(folder / "config.json", {**values, "dtype": "float32"}, ensure_ascii=False)
-    if has_file(source, "vocab.txt"):
-        _copy(source, "vocab.txt", folder)
-    if has_file(source, huggingface.SINGLE):
-        _copy(source, huggingface.SINGLE, folder)
-    elif has_file(source, huggingface.INDEX):
-        shards = set(read_json(source, huggingface.INDEX)["weight_map"].values())
-        for name in (huggingface.INDEX, *shards):
-            _copy(source, name, folder)
+    names = {"vocab.txt"} if files.has_file(source, "vocab.txt") else set()
+    if files.has_file(source, huggingface.SINGLE):
+        names.add(huggingface.SINGLE)
+    elif files.has_file(source, huggingface.INDEX):
+        shards = files.read_json(source, huggingface.INDEX)["weight_map"].values()
+        names |= {huggingface.INDEX, *shards}
     else:
-        state = read_state_dict(regular_file(source, huggingface.PICKLE, LARGEST_FILE))
+        state = read_state_dict(files.regular_file(source, huggingface.PICKLE, files.LARGEST_FILE))
         tensors.write(folder / huggingface.SINGLE, state, {"format": "pt"})
+    for name in names:
+        _copy(source, name, folder)
 
 
 def _write_settings(checkpoint: Checkpoint, folder: Path) -> None:
     """Write the tokenizer, the modules after the encoder, and what their owner's folder says.
 
-    In words that all versions read: libraries differ in which of a folder's files they believe
-    about its tokenizer, and new ones write what older ones cannot read.
+    In words that all versions read: libraries differ in which of a folder's files they believe.
     """
     tokenizer = checkpoint.tokenizer.settings(checkpoint.config.max_seq_length)
     tokenizer["model_input_names"] = _input_names(folder)
@@ -225,37 +212,16 @@ def _write_settings(checkpoint: Checkpoint, folder: Path) -> None:
     }
     write_around(checkpoint, folder, tokenizer, settings, ensure_ascii=False)
     for name in (*set(_IMAGE.findall(checkpoint.card)), PROJECTION):
-        if checkpoint.folder and has_file(checkpoint.folder, name):
+        if checkpoint.folder and files.has_file(checkpoint.folder, name):
             _copy(checkpoint.folder, name, folder)
 
 
 def _copy(source: Path, name: str, folder: Path) -> None:
-    shutil.copyfile(regular_file(source, name, LARGEST_FILE), folder / name)
-
-
-CARD = "README.md"
-TEXTS = '["A first text.", "A second one."]'  # of the pieces of code
-_TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
-_EARLIER = re.compile("<!-- asterisk-export -->.*?<!-- /asterisk-export -->\n*", re.DOTALL)
-_TAGS = ("sentence-transformers", "feature-extraction", "sentence-similarity")
-_TAGS_OF_FORMATS = {
-    ".onnx": ("onnx", "transformers.js"),
-    ".gguf": ("gguf",),
-    ".tflite": ("tflite",),
-}
-_POOLINGS = {
-    "mean": "the mean of the tokens' vectors",
-    "cls": "the first token's vector",
-    "max": "the largest value of the tokens' vectors in each dimension",
-    "mean_sqrt_len_tokens": "the sum of the tokens' vectors by the root of their number",
-}
+    shutil.copyfile(files.regular_file(source, name, files.LARGEST_FILE), folder / name)
 
 
 def write_owners(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write what the owner of ``checkpoint`` says into ``folder``, where `write` completes it.
-
-    ArtifactError where their card does not begin with valid YAML: a hub would refuse it.
-    """
+    """Write the owner's card; ArtifactError if a hub would refuse its YAML."""
     body = _EARLIER.sub("", checkpoint.card).rstrip() or f"# {checkpoint.name}"
     path = folder / CARD
     path.write_text(f"{body}\n", "utf-8")
@@ -273,23 +239,34 @@ def write_card(
     folder: Path,
     checkpoint: Checkpoint,
     figures: Mapping[str, Mapping[str, float]],
-    sizes: Mapping[str, int],
     refused: Mapping[str, Exception],
 ) -> None:
-    """Complete the card of ``checkpoint`` in ``folder``.
-
-    ``figures`` are the gate's by file, ``sizes`` those files' in bytes; ``refused`` says by name
-    why a file is missing.
-    """
+    """Complete the card in ``folder``: what was written, and what was not."""
     hub = plugins.require("huggingface_hub", "export")
+    environment = plugins.require("jinja2", "export").Environment(
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["code"] = _code
+    tokenizer = checkpoint.tokenizer
+    last = {name.rpartition(".")[2]: name for name in figures}  # of two files the int8 one
+    section = environment.from_string(_TEMPLATE.read_text("utf-8")).render(
+        version=__version__,
+        checkpoint=checkpoint,
+        special_tokens=[tokenizer.tokens[i] for i in sorted(set(tokenizer.special.values()))],
+        two=TEXTS,
+        figures=figures,
+        sizes={name: (folder / name).stat().st_size for name in figures},
+        refused=refused,
+        **last,
+    )
     path = folder / CARD
     with path.open("a", encoding="utf-8") as card:
-        card.write("\n" + _section(checkpoint, figures, sizes, refused))
+        card.write("\n" + section)
     metadata = hub.metadata_load(path) or {}
     tags = metadata.get("tags") or []
     tags = [tags] if isinstance(tags, str) else list(tags)
-    for suffix, more in (("", _TAGS), *_TAGS_OF_FORMATS.items()):
-        tags += more if _last_file(figures, suffix) else ()
+    for format, more in _TAGS.items():
+        tags += more if format in ("", *last) else ()
     completed = dict(metadata)  # the owner's words come first
     completed.setdefault("library_name", "sentence-transformers")
     completed.setdefault("pipeline_tag", "sentence-similarity")
@@ -298,47 +275,6 @@ def write_card(
         completed["base_model"] = checkpoint.source.partition("@")[0]
         completed["base_model_relation"] = "quantized"
     hub.metadata_save(path, completed)
-
-
-def _last_file(files: Mapping[str, object], suffix: str) -> str:
-    """Return the last file with a suffix, the int8 one of two; empty if there is none."""
-    return ([""] + [name for name in files if name.endswith(suffix)])[-1]
-
-
-def _section(
-    checkpoint: Checkpoint,
-    figures: Mapping[str, Mapping[str, float]],
-    sizes: Mapping[str, int],
-    refused: Mapping[str, Exception],
-) -> str:
-    """Return the part of the card about this folder's files."""
-    jinja = plugins.require("jinja2", "export")
-    environment = jinja.Environment(
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters["code"] = _code
-    tokens, special = checkpoint.tokenizer.tokens, checkpoint.tokenizer.special
-    default = checkpoint.default_prompt_name
-    section: str = environment.from_string(_TEMPLATE.read_text("utf-8")).render(
-        version=__version__,
-        name=checkpoint.name,
-        source=checkpoint.source,
-        config=checkpoint.config,
-        pooling=_POOLINGS[checkpoint.config.pooling],
-        prompts={name: text for name, text in checkpoint.prompts.items() if text},
-        default_prompt=checkpoint.prompts[default] if default else None,
-        special_tokens=[tokens[index] for index in sorted(set(special.values()))],
-        wordpiece=checkpoint.tokenizer.kind == "wordpiece",
-        texts=f"{next(iter(figures.values()))['texts']:,.0f}",
-        two=TEXTS,
-        figures=figures,
-        sizes=sizes,
-        refused=refused,
-        onnx=_last_file(figures, ".onnx"),
-        gguf=_last_file(figures, ".gguf"),
-        tflite=_last_file(figures, ".tflite"),
-    )
-    return section
 
 
 def _code(text: str) -> str:

@@ -21,7 +21,7 @@ from asterisk.evaluation.fidelity import stability
 from asterisk.exporters import Samples, thresholds
 from asterisk.exporters.export import Progress, Reference, gate
 from asterisk.exporters.forward import Array, ForwardPass
-from asterisk.exporters.onnx import FLOAT, INPUT, UINT8, EncoderGraph
+from asterisk.exporters.onnx import FLOAT, INPUT, UINT8, EncoderGraph, Shapes
 from asterisk.exporters.rounding import LARGEST_INT8, calibrate, quantise_rows
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.config import ModelConfig
@@ -51,18 +51,11 @@ def write_onnx(
     *,
     token_types: bool,
 ) -> Mapping[str, float]:
-    """Write `FP32` or `INT8` to ``path`` and return the gate's figures, in padded batches too.
-
-    FidelityError where they are too low.
-    """
+    """Write `FP32` or `INT8` to ``path`` and return the gate's figures, in padded batches too."""
     on_progress(f"{name}: writing")
     quantised = name == INT8
-    model = batch_model(
-        checkpoint,
-        quantised=quantised,
-        samples=reference.samples if quantised else (),
-        token_types=token_types,
-    )
+    samples = reference.samples if quantised else ()
+    model = batch_model(checkpoint, quantised=quantised, samples=samples, token_types=token_types)
     path.write_bytes(model)
     engine = BatchEngine(path, checkpoint.tokenizer.special.get("pad", 0))
     limits = thresholds("int8" if quantised else "fp32", checkpoint.config.num_layers)
@@ -91,10 +84,9 @@ class BatchEngine(Engine):
     def __init__(self, path: Path, padding: int) -> None:
         ort = plugins.require("onnxruntime", "onnx")
         self._padding = padding
+        cpu = ["CPUExecutionProvider"]
         try:
-            self._session: Any = ort.InferenceSession(
-                str(path), session_options(ort), providers=["CPUExecutionProvider"]
-            )
+            self._session: Any = ort.InferenceSession(str(path), session_options(ort), cpu)
         except Exception as failure:
             raise EngineError(f"ONNX Runtime refuses {path.name}: {one_line(failure)}") from None
         self._inputs = {value.name for value in self._session.get_inputs()}
@@ -123,11 +115,9 @@ class BatchEngine(Engine):
 def batch_model(
     checkpoint: Checkpoint, *, quantised: bool, samples: Samples = (), token_types: bool = True
 ) -> bytes:
-    """Return an ONNX file, weights included.
+    """Return an ONNX file, weights included; UsageError for a model too large for it.
 
-    ``quantised`` makes products and the token table int8, calibrated on ``samples``, token ids of
-    texts. ``token_types`` adds `TYPES` to the inputs. UsageError for a model too large for one
-    file.
+    Int8 if ``quantised``, calibrated on ``samples``; ``token_types`` adds `TYPES` to the inputs.
     """
     config = checkpoint.config
     size = sum(tensor.size for tensor in checkpoint.tensors.values()) * (1 if quantised else 4)
@@ -144,14 +134,11 @@ def batch_model(
         vector = graph.node("Div", vector, graph.node("Max", length, graph.number(SMALLEST)))
     graph.name_output(vector, SENTENCE)
     inputs = (INPUT, MASK, TYPES) if token_types else (INPUT, MASK)
-    return graph.finish(
-        checkpoint.name,
-        inputs={name: (np.int64, ["batch", "sequence"]) for name in inputs},
-        outputs={
-            STATES: (np.float32, ["batch", "sequence", config.hidden_size]),
-            SENTENCE: (np.float32, ["batch", config.embedding_size]),
-        },
-    )
+    outputs: Shapes = {
+        STATES: ["batch", "sequence", config.hidden_size],
+        SENTENCE: ["batch", config.embedding_size],
+    }
+    return graph.finish(checkpoint.name, dict.fromkeys(inputs, ("batch", "sequence")), outputs)
 
 
 class BatchGraph(EncoderGraph):
@@ -216,8 +203,8 @@ class BatchGraph(EncoderGraph):
         shifted = self.node("Add", rounded, self.number(ZERO_POINT))
         codes = self.node("Cast", shifted, to=UINT8)
         zero = self.tensor(np.array(ZERO_POINT, np.uint8))
-        whole = self.node("MatMulInteger", codes, self.tensor(narrow.T), zero)
+        products = self.node("MatMulInteger", codes, self.tensor(narrow.T), zero)
         # First the tokens' steps: with a scale for each column ONNX Runtime would take the product
         # for one that has a single scale, and give other vectors in silence.
-        by_token = self.node("Mul", self.node("Cast", whole, to=FLOAT), step)
+        by_token = self.node("Mul", self.node("Cast", products, to=FLOAT), step)
         return self.node("Mul", by_token, self.tensor(scale))

@@ -30,8 +30,8 @@ OPSET = 20
 IR_VERSION = 10
 INLINE = 1_024  # bytes; smaller tensors stay in the model file
 PAGE = 4_096
-FLOAT, UINT8, INT32 = 1, 2, 6  # onnx.TensorProto.DataType
-Shape = Sequence[int | str]
+FLOAT, UINT8, INT32, INT64 = 1, 2, 6, 7  # onnx.TensorProto.DataType
+Shapes = Mapping[str, Sequence[int | str]]  # by name
 
 
 class OnnxExporter(Exporter):
@@ -48,11 +48,13 @@ class OnnxExporter(Exporter):
         self, checkpoint: Checkpoint, recipe: Recipe, folder: Path, samples: Samples
     ) -> Written:
         """Write the model under ``recipe``; see `Exporter.write`."""
-        quantised, nf4_table = recipe.name != "fp32", recipe.name == "int8-emb4"
+        config, quantised, nf4 = (
+            checkpoint.config,
+            recipe.name != "fp32",
+            recipe.name == "int8-emb4",
+        )
         with (folder / WEIGHTS).open("wb") as weights:
-            graph = EncoderGraph(
-                checkpoint.config, weights, WEIGHTS, quantised=quantised, nf4_table=nf4_table
-            )
+            graph = EncoderGraph(config, weights, WEIGHTS, quantised=quantised, nf4_table=nf4)
             calibration = calibrate(checkpoint, samples, per_token=False) if quantised else []
             name = f"{checkpoint.name} {recipe.name}"
             model = sentence_model(graph, name, checkpoint.tensors, calibration)
@@ -63,8 +65,8 @@ class OnnxExporter(Exporter):
 class Graph:
     """A graph under construction; a value is known by its name.
 
-    Weights go to the file ``weights`` as they are met, so that none is held; the model names that
-    file ``location``. Without one they are part of the model.
+    Weights go to the file ``weights``, which the model names ``location``, as they are met, so that
+    none is held. Without one they are part of the model.
     """
 
     def __init__(self, weights: BinaryIO | None, location: str) -> None:
@@ -83,8 +85,8 @@ class Graph:
         """Add a node and return the names of its outputs."""
         name = f"{kind}_{len(self._nodes)}"
         names = [name] if outputs == 1 else [f"{name}_{i}" for i in range(outputs)]
-        node = self.onnx.helper.make_node(kind, inputs, names, name=name, **attributes)
-        self._nodes.append(node)
+        make = self.onnx.helper.make_node
+        self._nodes.append(make(kind, inputs, names, name=name, **attributes))
         return names
 
     def tensor(self, values: npt.NDArray[Any]) -> str:
@@ -102,32 +104,21 @@ class Graph:
 
     def name_output(self, value: str, name: str) -> None:
         """Give the last node's output ``value`` its public name."""
-        for index, output in enumerate(self._nodes[-1].output):
-            if output == value:
-                self._nodes[-1].output[index] = name
+        outputs = self._nodes[-1].output
+        outputs[list(outputs).index(value)] = name
 
-    def finish(
-        self,
-        name: str,
-        *,
-        inputs: Mapping[str, tuple[Any, Shape]],
-        outputs: Mapping[str, tuple[Any, Shape]],
-    ) -> bytes:
-        """Return the model's bytes; inputs and outputs have a dtype and a shape each."""
+    def finish(self, name: str, inputs: Shapes, outputs: Shapes) -> bytes:
+        """Return the model's bytes; inputs are int64, outputs float32."""
         helper = self.onnx.helper
-        given, results = (
-            [
-                helper.make_tensor_value_info(
-                    key, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), list(shape)
-                )
-                for key, (kind, shape) in values.items()
-            ]
-            for values in (inputs, outputs)
+        values = (
+            [helper.make_tensor_value_info(key, kind, shape) for key, shape in shapes.items()]
+            for kind, shapes in ((INT64, inputs), (FLOAT, outputs))
         )
-        graph = helper.make_graph(self._nodes, name, given, results, self._tensors)
-        opsets = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(
-            graph, producer_name="asterisk", ir_version=IR_VERSION, opset_imports=opsets
+            helper.make_graph(self._nodes, name, *values, self._tensors),
+            producer_name="asterisk",
+            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", OPSET)],
         )
         data: bytes = model.SerializeToString(deterministic=True)
         return data
@@ -137,12 +128,9 @@ class Graph:
             return self.onnx.numpy_helper.from_array(values, key)
         # Page by page, so that a mapping touches only the tensors that are used.
         self._end += self._weights.write(bytes(-self._end % PAGE))
-        proto = self.onnx.TensorProto(
-            name=key,
-            dims=values.shape,
-            data_type=self.onnx.helper.np_dtype_to_tensor_dtype(values.dtype),
-            data_location=self.onnx.TensorProto.EXTERNAL,
-        )
+        kind = self.onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+        proto = self.onnx.TensorProto(name=key, dims=values.shape, data_type=kind)
+        proto.data_location = proto.EXTERNAL
         where = {"location": self._location, "offset": self._end, "length": values.nbytes}
         for field, value in where.items():
             proto.external_data.add(key=field, value=str(value))
@@ -154,7 +142,6 @@ class EncoderGraph(Graph):
     """The encoder's operators (`asterisk.exporters.forward`) for one text.
 
     ``quantised`` makes products and the token table int8; ``nf4_table`` makes the table NF4.
-    Without a dimension for a batch of one, a small model is 4 percent faster.
     """
 
     # Of shapes with heads: how tokens are counted, which permutations swap tokens with heads and
@@ -182,15 +169,14 @@ class EncoderGraph(Graph):
         """Look up the text's tokens: [T, H]."""
         if self.nf4_table:
             packed, scales = quantise_nf4(table)
-            width = table.shape[1]
             codes = self.node("Gather", self.tensor(packed), self.ids)
             codes = self.node("Cast", codes, to=INT32)
             values = self.node("Gather", self.tensor(nf4_pairs()), codes)
-            shape = self.integers(-1, width // NF4_BLOCK, NF4_BLOCK)
+            shape = self.integers(-1, scales.shape[1], NF4_BLOCK)
             blocks = self.node("Reshape", values, shape)
             scale = self.node("Gather", self.tensor(scales[:, :, None]), self.ids)
             scaled = self.node("Mul", blocks, self.node("Cast", scale, to=FLOAT))
-            return self.node("Reshape", scaled, self.integers(-1, width))
+            return self.node("Reshape", scaled, self.integers(-1, table.shape[1]))
         if not self.quantised:
             return self.node("Gather", self.tensor(table), self.ids)
         narrow, row_scales = quantise_rows(table)
@@ -209,9 +195,8 @@ class EncoderGraph(Graph):
 
     def norm(self, x: str, weight: Array, bias: Array) -> str:
         """Apply LayerNorm to each row."""
-        parameters = self.tensor(weight), self.tensor(bias)
-        epsilon = self.config.layer_norm_eps
-        return self.node("LayerNormalization", x, *parameters, axis=-1, epsilon=epsilon)
+        options = {"axis": -1, "epsilon": self.config.layer_norm_eps}
+        return self.node("LayerNormalization", x, *map(self.tensor, (weight, bias)), **options)
 
     def linear(
         self, name: str, x: str, weight: Array, bias: Array, calibration: Calibration = PLAIN
@@ -238,9 +223,9 @@ class EncoderGraph(Graph):
         narrow, scale = quantise_rows(weight)
         codes, x_scale, zero = self.nodes("DynamicQuantizeLinear", 3, x)
         no_zeros = self.tensor(np.zeros(len(scale), np.int8))
-        whole = self.node("MatMulInteger", codes, self.tensor(narrow.T), zero, no_zeros)
+        products = self.node("MatMulInteger", codes, self.tensor(narrow.T), zero, no_zeros)
         factor = self.node("Mul", x_scale, self.tensor(scale))
-        return self.node("Mul", self.node("Cast", whole, to=FLOAT), factor)
+        return self.node("Mul", self.node("Cast", products, to=FLOAT), factor)
 
     def exact(self, name: str, x: str, weight: Array, added: str | Array) -> str:  # noqa: ARG002
         """Multiply in float32, and add."""
@@ -302,16 +287,12 @@ def sentence_model(
     """Return the model that maps `INPUT` int64 [1, tokens] to `OUTPUT` float32 [1, size]."""
     vector = ForwardPass(graph, graph.config, tensors, calibration).sentence_embedding()
     graph.name_output(vector, OUTPUT)
-    return _finish(graph, name, OUTPUT, [1, graph.config.embedding_size])
+    outputs: Shapes = {OUTPUT: [1, graph.config.embedding_size]}
+    return graph.finish(name, {INPUT: [1, "tokens"]}, outputs)
 
 
 def states_model(graph: EncoderGraph, name: str, tensors: Mapping[str, Array]) -> bytes:
     """Return the model that gives the last hidden states, `STATES` float32 [tokens, hidden]."""
     graph.name_output(ForwardPass(graph, graph.config, tensors).token_states(), STATES)
-    return _finish(graph, name, STATES, ["tokens", graph.config.hidden_size])
-
-
-def _finish(graph: EncoderGraph, name: str, output: str, shape: Shape) -> bytes:
-    return graph.finish(
-        name, inputs={INPUT: (np.int64, [1, "tokens"])}, outputs={output: (np.float32, shape)}
-    )
+    outputs: Shapes = {STATES: ["tokens", graph.config.hidden_size]}
+    return graph.finish(name, {INPUT: [1, "tokens"]}, outputs)

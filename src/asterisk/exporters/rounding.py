@@ -22,7 +22,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from statistics import NormalDist
 from typing import Any
 
@@ -31,7 +30,7 @@ import numpy.typing as npt
 
 from asterisk.common.errors import UsageError
 from asterisk.exporters import Samples
-from asterisk.exporters.forward import PARTS, PLAIN, Array, BlockCalibration, Calibration
+from asterisk.exporters.forward import PLAIN, Array, BlockCalibration, Calibration
 from asterisk.model.checkpoint import Checkpoint
 
 LARGEST_INT8 = 127  # symmetric: -128 is not used
@@ -69,9 +68,8 @@ def quantise_rows(matrix: Array) -> tuple[npt.NDArray[np.int8], Array]:
 def nf4_levels() -> Array:
     """Return NF4's sixteen levels, ascending from -1 to 1, float32; the eighth is 0.
 
-    They are quantiles of a normal distribution (QLoRA, arXiv:2305.14314, section 3 and appendix E).
-    A token table's values are close to normal, so that these levels leave a quarter less squared
-    error than evenly spaced ones.
+    Quantiles of a normal distribution (QLoRA, arXiv:2305.14314, section 3 and appendix E), to which
+    a token table's values are close: a quarter less squared error than by even steps.
     """
     below = [NormalDist().inv_cdf(1 - p) for p in np.linspace(_TAIL, 0.5, 8)[:-1]]
     above = [NormalDist().inv_cdf(p) for p in np.linspace(_TAIL, 0.5, 9)[:-1]]
@@ -79,10 +77,7 @@ def nf4_levels() -> Array:
 
 
 def nf4_pairs() -> Array:
-    """Return both values of every byte, float32 [256, 2]: the low half's, then the high half's.
-
-    Every engine that can look up rows can unpack a table with it, the rows of the text alone.
-    """
+    """Return both values of every byte, float32 [256, 2]: the low half's, then the high half's."""
     byte = np.arange(256)
     return np.stack([nf4_levels()[byte & 15], nf4_levels()[byte >> 4]], axis=1)
 
@@ -130,19 +125,13 @@ def _chunks(matrix: Array, size: int) -> Iterator[slice]:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One product of a block, as the samples meet it.
+    """One product of a block, as the samples meet it."""
 
-    ``weight`` is [out, in], ``largest`` the largest magnitude in each channel of its input,
-    ``inputs`` the inputs of some texts, [tokens, in] each, and ``results`` those times the weight,
-    one after another. ``per_token`` says that the engine rounds activations with a scale for each
-    token; otherwise one scale serves a text.
-    """
-
-    weight: Array
-    largest: Array
-    inputs: Sequence[Array]
-    results: Array
-    per_token: bool
+    weight: Array  # [out, in]
+    largest: Array  # magnitude in each channel of its input
+    inputs: Sequence[Array]  # of some texts, [tokens, in] each
+    results: Array  # those times the weight, one after another
+    per_token: bool  # a scale for each token rather than for each text
 
     def smoothed(self, exact: npt.NDArray[np.intp], limit: float) -> Calibration:
         """Return the factors that lose least, if the product loses more than ``limit`` without."""
@@ -156,10 +145,7 @@ class Product:
         return tried[best] if losses[best] <= GAIN * loss else plain
 
     def with_exact(self, current: Calibration, limit: float, *, smooth: bool) -> Calibration:
-        """Return one with the largest channels exact, if ``current`` loses more than ``limit``.
-
-        The others are smoothed anew if ``smooth``.
-        """
+        """Return one with the largest channels exact, if ``current`` loses more than ``limit``."""
         loss = self.loss(current)
         if loss <= limit or len(self.largest) <= EXACT:
             return current
@@ -207,8 +193,7 @@ def calibrate(
 ) -> list[BlockCalibration]:
     """Return the calibration of each block, or nothing without ``samples`` (token ids of texts).
 
-    ``per_token`` says that an engine rounds activations with a scale for each token; otherwise
-    one scale serves a text. Deterministic, on one thread.
+    The engine rounds activations with a scale for each token if ``per_token``, or for each text.
     """
     return calibrate_with_scores(checkpoint, samples, per_token=per_token)[0]
 
@@ -220,17 +205,15 @@ def calibrate_with_scores(
     config = checkpoint.config
     layers = max(1, config.num_layers)
     free = {"output"}
-    if config.norm_first:
-        free |= {"attention", "inner"}
-    if config.activation == "relu":
-        free.add("outer")
+    free |= {"attention", "inner"} if config.norm_first else set()
+    free |= {"outer"} if config.activation == "relu" else set()
     # One scale a text suffers from large channels everywhere, a scale a token after the activation.
     exact = {"outer"} if per_token else {"attention", "inner", "outer"}
     most = min(MOST, EXACT_CHANNELS["a token" if per_token else "a text"] / layers)
     blocks: list[BlockCalibration] = []
     scores = []
-    run, scored = _spread(samples, MOST_TOKENS), _spread(samples, MOST_TOKENS // 4)
-    for products, score in _blocks(checkpoint, run, scored, per_token):
+    tokens, scored = _spread(samples, MOST_TOKENS), _spread(samples, MOST_TOKENS // 4)
+    for products, score in _blocks(checkpoint, tokens, scored, per_token):
         block = {}
         for part, product in products.items():
             smooth = part in free or part != "outer"
@@ -245,10 +228,7 @@ def calibrate_with_scores(
 
 
 def largest_scores(checkpoint: Checkpoint, samples: Samples) -> list[float]:
-    """Return the largest magnitude among each block's attention scores on ``samples``.
-
-    Nothing without samples.
-    """
+    """Return the largest magnitude among each block's attention scores, if there are samples."""
     some = _spread(samples, MOST_TOKENS // 4)
     return [score for _, score in _blocks(checkpoint, some, some, per_token=True)]
 
@@ -262,10 +242,7 @@ def _spread(samples: Samples, most: int) -> list[Sequence[int]]:
 def _blocks(
     checkpoint: Checkpoint, samples: Samples, scored: Samples, per_token: bool
 ) -> Iterator[tuple[dict[str, Product], float]]:
-    """Run the samples through one block after another and yield each block's products.
-
-    With them comes the largest magnitude among the attention scores of those ``scored``.
-    """
+    """Yield each block's products on the samples, and the largest attention score on ``scored``."""
     if not samples:
         return
     import torch
@@ -289,41 +266,36 @@ def _blocks(
                 "inner": (block.intermediate.dense,),
                 "outer": (block.output.dense,),
             }
-            seen: dict[str, Any] = {}
+            seen: dict[Any, Any] = {}  # each matrix's input and result, one after another
+
+            def see(linear: Any, x: Any, y: Any, seen: dict[Any, Any] = seen) -> None:
+                seen[linear] = x[0][0], y[0]
+
+            for linear in (attend.key, *(first for first, *_ in linears.values())):
+                linear.register_forward_hook(see)
             largest: dict[str, Array] = {}
-            inputs: dict[str, list[Array]] = {part: [] for part in PARTS}
+            inputs: dict[str, list[Array]] = {part: [] for part in linears}
             score = 0.0
-            with contextlib.ExitStack() as hooks:
+            for index, ids in enumerate(samples):
+                states[index] = block(states[index])
                 for part, (linear, *_) in linears.items():
-                    hook = linear.register_forward_pre_hook(partial(_see, seen, part))
-                    hooks.callback(hook.remove)
-                for index, ids in enumerate(samples):
-                    states[index] = block(states[index])
-                    for part, tensor in seen.items():
-                        values = tensor.numpy()
-                        most = np.abs(values).max(0)
-                        largest[part] = np.maximum(largest.get(part, most), most)
-                        if id(ids) in judged:
-                            inputs[part].append(values)
-                    if id(ids) in with_scores:
-                        query, key = (
-                            torch.nn.functional.linear(seen["attention"], each.weight, each.bias)
-                            .view(-1, heads, size)
-                            .transpose(0, 1)
-                            for each in (attend.query, attend.key)
-                        )
-                        found = float((query @ key.transpose(1, 2)).abs().max()) * size**-0.5
-                        score = max(score, found)
+                    values = seen[linear][0].numpy()
+                    most = np.abs(values).max(0)
+                    largest[part] = np.maximum(largest.get(part, most), most)
+                    if id(ids) in judged:
+                        inputs[part].append(values)
+                if id(ids) in with_scores:
+                    results = (seen[linear][1] for linear in (attend.query, attend.key))
+                    query, key = (it.view(-1, heads, size).transpose(0, 1) for it in results)
+                    found = float((query @ key.transpose(1, 2)).abs().max()) * size**-0.5
+                    score = max(score, found)
+            seen.clear()  # the hooks hold it
             products = {}
             for part, joined in linears.items():
                 weight = np.concatenate([linear.weight.numpy() for linear in joined])
-                results = _matmul(np.concatenate(inputs[part]), weight)
-                products[part] = Product(weight, largest[part], inputs[part], results, per_token)
+                right = _matmul(np.concatenate(inputs[part]), weight)
+                products[part] = Product(weight, largest[part], inputs[part], right, per_token)
             yield products, score
-
-
-def _see(seen: dict[str, Any], part: str, _: Any, given: Any) -> None:
-    seen[part] = given[0][0]
 
 
 def _matmul(x: Array, weight: Array) -> Array:

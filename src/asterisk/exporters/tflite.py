@@ -19,25 +19,17 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.exporters import Exporter, Recipe, Samples, Written
-from asterisk.exporters.flatbuffer import ANY, Graph, Operator
+from asterisk.exporters import Exporter, Recipe, Samples, Written, rounding
+from asterisk.exporters.flatbuffer import ANY, Graph
 from asterisk.exporters.forward import PLAIN, Array, BlockCalibration, Calibration, ForwardPass
-from asterisk.exporters.rounding import (
-    NF4_BLOCK,
-    calibrate_with_scores,
-    largest_scores,
-    nf4_pairs,
-    quantise_nf4,
-    quantise_rows,
-)
 from asterisk.model.checkpoint import Checkpoint
 from asterisk.model.config import ModelConfig
 
 ENTRY = "model.tflite"
 INPUT, OUTPUT, SIGNATURE = "input_ids", "sentence_embedding", "serving_default"
 LARGEST_SCORE = 40.0  # on samples: other texts may have larger ones
-CLIP = 80.0  # exp(80) times 10,000 tokens is still a float32, and exp(-80) not yet zero
-Dimensions = tuple[int, ...]
+CLIP = np.float32(80)  # exp(80) times 10,000 tokens is still a float32, and exp(-80) not yet zero
+Shape = tuple[int, ...]
 
 
 class TfliteExporter(Exporter):
@@ -57,9 +49,10 @@ class TfliteExporter(Exporter):
         int8, nf4_table = recipe.name != "fp32", recipe.name == "int8-emb4"
         calibration: list[BlockCalibration] = []
         if int8:
-            calibration, scores = calibrate_with_scores(checkpoint, samples, per_token=True)
+            calibrate = rounding.calibrate_with_scores
+            calibration, scores = calibrate(checkpoint, samples, per_token=True)
         else:
-            scores = largest_scores(checkpoint, samples)
+            scores = rounding.largest_scores(checkpoint, samples)
         graph = EncoderGraph(checkpoint.config, int8=int8, nf4_table=nf4_table)
         data = sentence_model(graph, checkpoint.name, checkpoint.tensors, calibration, scores)
         (folder / ENTRY).write_bytes(data)
@@ -80,53 +73,28 @@ def sentence_model(
     return graph.to_bytes(SIGNATURE, graph.ids, vector, f"asterisk {name}")
 
 
-ADD = Operator("ADD", "AddOptions")
-BATCH_MATMUL = Operator("BATCH_MATMUL", "BatchMatMulOptions")
-CAST = Operator("CAST", "CastOptions")
-CUMSUM = Operator("CUMSUM", "CumsumOptions")
-DIV = Operator("DIV", "DivOptions")
-EXP = Operator("EXP", "ExpOptions")
-GATHER = Operator("GATHER", "GatherOptions")
-GATHER_INT8 = Operator("GATHER", "GatherOptions", 2)
-GELU = Operator("GELU", "GeluOptions")
-LINEAR = Operator("FULLY_CONNECTED", "FullyConnectedOptions", 5)  # any rank
-LINEAR_INT8 = Operator("FULLY_CONNECTED", "FullyConnectedOptions", 12)  # a scale for each row
-MAX = Operator("REDUCE_MAX", "ReducerOptions")
-MAXIMUM = Operator("MAXIMUM", "MaximumMinimumOptions")
-MEAN = Operator("MEAN", "ReducerOptions")
-MINIMUM = Operator("MINIMUM", "MaximumMinimumOptions")
-MUL = Operator("MUL", "MulOptions")
-RELU = Operator("RELU")
-RESHAPE = Operator("RESHAPE", "ReshapeOptions")
-RSQRT = Operator("RSQRT")
-SLICE = Operator("SLICE", "SliceOptions")
-SOFTMAX = Operator("SOFTMAX", "SoftmaxOptions")
-SPLIT = Operator("SPLIT", "SplitOptions")
-SUB = Operator("SUB", "SubOptions")
-SUM = Operator("SUM", "ReducerOptions")
-TANH = Operator("TANH")
-TRANSPOSE = Operator("TRANSPOSE", "TransposeOptions")
+SPLIT = "SPLIT"
 
 
 class EncoderGraph(Graph):
     """The encoder's operators (`asterisk.exporters.forward`): ids [1, T] in, one vector [1, d] out.
 
-    ``int8`` makes products and the token table int8; ``nf4_table`` makes the table NF4. The length
-    is the leading dimension of what is two-dimensional, and no shape holds it twice except scores.
-    Every size follows from the input's without running anything: an interpreter plans a new length
-    in microseconds. From the two tables' rows on, XNNPACK takes the whole graph.
+    ``int8`` makes products and the token table int8; ``nf4_table`` makes the table NF4. No shape
+    holds the length twice except scores, and every size follows from the input's without running
+    anything: an interpreter plans a new length in microseconds. From the two tables' rows on,
+    XNNPACK takes the whole graph.
     """
 
     def __init__(self, config: ModelConfig, *, int8: bool, nf4_table: bool = False) -> None:
         super().__init__()
         self.config, self.int8, self.nf4_table = config, int8, nf4_table
-        self.shapes: dict[int, Dimensions] = {}
+        self.shapes: dict[int, Shape] = {}
         self.shared: dict[str, int] = {}  # constants that are used again, by name
         self.ids = self.tensor(INPUT, (1, ANY), "int32")
         flat = self.integers("flat", [ANY])
-        self.flat = self.apply(RESHAPE, [self.ids, flat], (ANY,), "int32", newShape=[ANY])
-        zeros = self.apply(SUB, [self.flat, self.flat], (ANY,), "int32")
-        self.ones = self.apply(ADD, [zeros, self.integers("one", [1])], (ANY,), "int32")
+        self.flat = self.apply("RESHAPE", [self.ids, flat], (ANY,), "int32", newShape=[ANY])
+        zeros = self.apply("SUB", [self.flat, self.flat], (ANY,), "int32")
+        self.ones = self.apply("ADD", [zeros, self.integers("one", [1])], (ANY,), "int32")
 
     def words(self, table: Array) -> int:
         """Look up the text's tokens, and only those become float: [T, H]."""
@@ -135,22 +103,20 @@ class EncoderGraph(Graph):
         if not self.nf4_table:
             # Plain arrays, not a quantised tensor: EMBEDDING_LOOKUP would copy a scale and a zero
             # point for each row of the vocabulary to the heap, and is slower.
-            narrow, scales = quantise_rows(table)
+            narrow, scales = rounding.quantise_rows(table)
             shape = (ANY, table.shape[1])
-            picked = self.apply(
-                GATHER_INT8, [self.constant("word", narrow), self.flat], shape, "int8"
-            )
+            picked = self._gather("word", narrow, shape, "int8")
             scale = self._gather("word.scale", scales[:, None], (ANY, 1))
-            return self.apply(MUL, [self._cast(picked, "int8", "float32"), scale], shape)
-        packed, half_scales = quantise_nf4(table)
+            return self.apply("MUL", [self._cast(picked, "int8", "float32"), scale], shape)
+        packed, half_scales = rounding.quantise_nf4(table)
         blocks, bytes_ = half_scales.shape[1], (ANY, packed.shape[1])
         codes = self._cast(self._gather("word", packed, bytes_, "uint8"), "uint8", "int32")
-        levels = [self.constant("word.levels", nf4_pairs()), codes]
-        values = self.apply(GATHER, levels, (*bytes_, 2))
+        levels = [self.constant("word.levels", rounding.nf4_pairs()), codes]
+        values = self.apply("GATHER", levels, (*bytes_, 2))
         half = self._gather("word.scale", half_scales[:, :, None], (ANY, blocks, 1), "float16")
         scale = self._cast(half, "float16", "float32")
-        split = self._reshape(values, (ANY, blocks, NF4_BLOCK))
-        scaled = self.apply(MUL, [split, scale], (ANY, blocks, NF4_BLOCK))
+        split = self._reshape(values, (ANY, blocks, rounding.NF4_BLOCK))
+        scaled = self.apply("MUL", [split, scale], (ANY, blocks, rounding.NF4_BLOCK))
         return self._reshape(scaled, (ANY, table.shape[1]))
 
     def positions(self, table: Array) -> int:
@@ -158,60 +124,56 @@ class EncoderGraph(Graph):
         # Counting the tokens up to each one, rather than slicing by a length that is itself
         # computed: a tensor of computed size would be outside XNNPACK, and all after it too.
         axis = self.integers("tokens", 0)
-        numbers = self.apply(CUMSUM, [self.ones, axis], (ANY,), "int32", exclusive=True)
+        numbers = self.apply("CUMSUM", [self.ones, axis], (ANY,), "int32", exclusive=True)
         return self.apply(
-            GATHER, [self.constant("position", table), numbers], (ANY, table.shape[1])
+            "GATHER", [self.constant("position", table), numbers], (ANY, table.shape[1])
         )
 
     def add(self, a: int, b: int) -> int:
         """Add two tensors."""
-        return self.apply(ADD, [a, b], self.shapes[a])
+        return self.apply("ADD", [a, b], self.shapes[a])
 
     def norm(self, x: int, weight: Array, bias: Array) -> int:
         """Apply LayerNorm to each row."""
         full = self.shapes[x]
         column = (full[0], 1)
         last = self.integers("last", [-1])
-        epsilon = self._number("epsilon", self.config.layer_norm_eps)
-        mean = self.apply(MEAN, [x, last], column, keepDims=True)
-        centred = self.apply(SUB, [x, mean], full)
-        squares = self.apply(MUL, [centred, centred], full)
-        variance = self.apply(MEAN, [squares, last], column, keepDims=True)
-        above_zero = self.apply(ADD, [variance, epsilon], column)
-        unit = self.apply(MUL, [centred, self.apply(RSQRT, [above_zero], column)], full)
-        scaled = self.apply(MUL, [unit, self.constant("norm.weight", weight)], full)
-        return self.apply(ADD, [scaled, self.constant("norm.bias", bias)], full)
+        epsilon = self._shared("epsilon", np.float32(self.config.layer_norm_eps))
+        mean = self.apply("MEAN", [x, last], column, keepDims=True)
+        centred = self.apply("SUB", [x, mean], full)
+        squares = self.apply("MUL", [centred, centred], full)
+        variance = self.apply("MEAN", [squares, last], column, keepDims=True)
+        above_zero = self.apply("ADD", [variance, epsilon], column)
+        unit = self.apply("MUL", [centred, self.apply("RSQRT", [above_zero], column)], full)
+        scaled = self.apply("MUL", [unit, self.constant("norm.weight", weight)], full)
+        return self.apply("ADD", [scaled, self.constant("norm.bias", bias)], full)
 
     def linear(
         self, name: str, x: int, weight: Array, bias: Array, calibration: Calibration = PLAIN
     ) -> int:
-        """Multiply, under int8 with each row of ``x`` quantised by itself as XNNPACK runs.
-
-        With a scale for each row, calibration asks for no exact channels here.
-        """
+        """Multiply, in int8 with a scale for each row of ``x``, which needs no exact channels."""
         if not self.int8:
-            return self._product(LINEAR, name, x, self.constant(f"{name}.weight", weight), bias)
+            return self.exact(name, x, weight, bias)
         factors = calibration.factors
         if factors is not None:
             smooth = self.constant(f"{name}.factors", 1 / factors)
-            x, weight = self.apply(MUL, [x, smooth], self.shapes[x]), weight * factors
-        matrix = self.constant(f"{name}.weight", *quantise_rows(weight))
-        return self._product(LINEAR_INT8, name, x, matrix, bias)
+            x, weight = self.apply("MUL", [x, smooth], self.shapes[x]), weight * factors
+        matrix = self.constant(f"{name}.weight", *rounding.quantise_rows(weight))
+        return self._product(name, x, matrix, bias)
 
     def exact(self, name: str, x: int, weight: Array, added: int | Array) -> int:
         """Multiply in float32, and add a bias or a tensor."""
         matrix = self.constant(f"{name}.weight", weight)
         if not isinstance(added, int):
-            return self._product(LINEAR, name, x, matrix, added)
+            return self._product(name, x, matrix, added, int8=False)
         bias = np.zeros(len(weight), np.float32)
-        return self.add(self._product(LINEAR, name, x, matrix, bias), added)
+        return self.add(self._product(name, x, matrix, bias, int8=False), added)
 
-    def _product(self, operator: Operator, name: str, x: int, matrix: int, bias: Array) -> int:
+    def _product(self, name: str, x: int, matrix: int, bias: Array, *, int8: bool = True) -> int:
         inputs = [x, matrix, self.constant(f"{name}.bias", bias)]
-        shape, rounded = (self.shapes[x][0], len(bias)), operator is LINEAR_INT8
-        return self.apply(
-            operator, inputs, shape, keepNumDims=True, asymmetricQuantizeInputs=rounded
-        )
+        options: dict[str, Any] = {"keepNumDims": True, "asymmetricQuantizeInputs": int8}
+        options["version"] = 12 if int8 else 5  # a scale for each row, or any rank
+        return self.apply("FULLY_CONNECTED", inputs, (self.shapes[x][0], len(bias)), **options)
 
     def heads(self, x: int) -> tuple[int, int, int]:
         """Split [T, 3 H] into query, key and value, [h, T, d] each."""
@@ -226,56 +188,53 @@ class EncoderGraph(Graph):
     def attend(self, query: int, key: int, value: int, largest: float = math.inf) -> int:
         """Attend in all heads at once: [T, H]."""
         heads, size = self.config.num_heads, self.config.head_size
-        scores = self.apply(BATCH_MATMUL, [query, key], (heads, ANY, ANY), adjY=True)
+        scores = self.apply("BATCH_MATMUL", [query, key], (heads, ANY, ANY), adjY=True)
         if largest > LARGEST_SCORE:
-            mixed = self.apply(BATCH_MATMUL, [self.softmax(scores), value], (heads, ANY, size))
+            mixed = self.apply("BATCH_MATMUL", [self.softmax(scores), value], (heads, ANY, size))
         else:
             # XNNPACK's softmax makes three calls a row, since it finds the row's largest score
             # first. Small scores do not need that: one call takes the exponentials of all rows.
             full = self.shapes[scores]
-            scores = self.apply(MINIMUM, [scores, self._number("most", CLIP)], full)
-            scores = self.apply(MAXIMUM, [scores, self._number("least", -CLIP)], full)
-            shares = self.apply(EXP, [scores], full)
+            scores = self.apply("MINIMUM", [scores, self._shared("most", CLIP)], full)
+            scores = self.apply("MAXIMUM", [scores, self._shared("least", -CLIP)], full)
+            shares = self.apply("EXP", [scores], full)
             columns = [shares, self.integers("columns", [2])]
-            total = self.apply(SUM, columns, (*full[:2], 1), keepDims=True)
-            mixed = self.apply(BATCH_MATMUL, [shares, value], (heads, ANY, size))
-            mixed = self.apply(DIV, [mixed, total], (heads, ANY, size))
+            total = self.apply("SUM", columns, (*full[:2], 1), keepDims=True)
+            mixed = self.apply("BATCH_MATMUL", [shares, value], (heads, ANY, size))
+            mixed = self.apply("DIV", [mixed, total], (heads, ANY, size))
         by_token = self._transpose(mixed, (ANY, heads, size))
         return self._reshape(by_token, (ANY, self.config.hidden_size))
 
     def softmax(self, x: int) -> int:
         """Turn each row of scores into shares."""
-        return self.apply(SOFTMAX, [x], self.shapes[x], beta=1.0)
+        return self.apply("SOFTMAX", [x], self.shapes[x], beta=1.0)
 
     def activation(self, x: int, kind: str) -> int:
         """Apply an activation to each element."""
         if kind.startswith("gelu"):
-            return self.apply(GELU, [x], self.shapes[x], approximate=kind == "gelu_tanh")
-        return self.apply({"relu": RELU, "tanh": TANH}[kind], [x], self.shapes[x])
+            return self.apply("GELU", [x], self.shapes[x], approximate=kind == "gelu_tanh")
+        return self.apply(kind.upper(), [x], self.shapes[x])
 
     def first(self, x: int) -> int:
         """Take the first token: [1, H]."""
         size = [1, self.shapes[x][1]]
         start, count = self.integers("start", [0, 0]), self.integers("first", size)
-        return self.apply(SLICE, [x, start, count], (1, size[1]))
+        return self.apply("SLICE", [x, start, count], (1, size[1]))
 
     def pool(self, x: int, how: str) -> int:
         """Pool the tokens: [1, H]."""
         shape, rows = (1, self.shapes[x][1]), self.integers("rows", [0])
         if how != "mean_sqrt_len_tokens":
-            operator = {"max": MAX, "mean": MEAN}[how]
-            return self.apply(operator, [x, rows], shape, keepDims=True)
-        total = self.apply(SUM, [x, rows], shape, keepDims=True)
+            code = {"max": "REDUCE_MAX", "mean": "MEAN"}[how]
+            return self.apply(code, [x, rows], shape, keepDims=True)
+        total = self.apply("SUM", [x, rows], shape, keepDims=True)
         floats = self._cast(self.ones, "int32", "float32")
-        count = self.apply(SUM, [floats, rows], (1,), keepDims=True)
-        return self.apply(MUL, [total, self.apply(RSQRT, [count], (1,))], shape)
+        count = self.apply("SUM", [floats, rows], (1,), keepDims=True)
+        return self.apply("MUL", [total, self.apply("RSQRT", [count], (1,))], shape)
 
     def integers(self, name: str, values: int | list[int]) -> int:
         """Return a small int32 constant, the same one for the same name."""
         return self._shared(name, np.array(values, np.int32))
-
-    def _number(self, name: str, value: float) -> int:
-        return self._shared(name, np.float32(value))
 
     def _shared(self, name: str, value: npt.ArrayLike) -> int:
         if name not in self.shared:
@@ -283,42 +242,37 @@ class EncoderGraph(Graph):
         return self.shared[name]
 
     def apply(
-        self,
-        operator: Operator,
-        inputs: list[int],
-        shape: Dimensions,
-        dtype: str = "float32",
-        **options: Any,
+        self, code: str, inputs: list[int], shape: Shape, dtype: str = "float32", **options: Any
     ) -> int:
-        """Add ``operator`` with one output of ``shape`` and return that."""
+        """Add the operator ``code`` with one output of ``shape`` and return that."""
         output = self.new(shape, dtype)
-        self.operator(operator, inputs, [output], **options)
+        self.operator(code, inputs, [output], **options)
         return output
 
-    def new(self, shape: Dimensions, dtype: str = "float32") -> int:
+    def new(self, shape: Shape, dtype: str = "float32") -> int:
         """Add a tensor that is computed."""
         index = self.tensor(f"t{len(self.shapes)}", shape, dtype)
         self.shapes[index] = shape
         return index
 
     def _gather(
-        self, name: str, table: npt.NDArray[Any], shape: Dimensions, dtype: str = "float32"
+        self, name: str, table: npt.NDArray[Any], shape: Shape, dtype: str = "float32"
     ) -> int:
         """Pick the text's rows of a table."""
-        return self.apply(GATHER, [self.constant(name, table), self.flat], shape, dtype)
+        inputs, version = [self.constant(name, table), self.flat], 2 if dtype == "int8" else 1
+        return self.apply("GATHER", inputs, shape, dtype, version=version)
 
     def _cast(self, x: int, given: str, wanted: str) -> int:
         """Convert ``x`` from one type of number to another."""
-        types = self._schema.TensorType
-        kinds = {"inDataType": getattr(types, given.upper())}
-        kinds["outDataType"] = getattr(types, wanted.upper())
-        return self.apply(CAST, [x], self.shapes[x], wanted, **kinds)
+        types = [getattr(self._schema.TensorType, each.upper()) for each in (given, wanted)]
+        kinds = dict(zip(("inDataType", "outDataType"), types, strict=True))
+        return self.apply("CAST", [x], self.shapes[x], wanted, **kinds)
 
-    def _reshape(self, x: int, shape: Dimensions) -> int:
+    def _reshape(self, x: int, shape: Shape) -> int:
         """Lay out the float values of ``x`` in another shape."""
         wanted = self.integers("shape" + "x".join(map(str, shape)), list(shape))
-        return self.apply(RESHAPE, [x, wanted], shape, newShape=list(shape))
+        return self.apply("RESHAPE", [x, wanted], shape, newShape=list(shape))
 
-    def _transpose(self, x: int, shape: Dimensions) -> int:
+    def _transpose(self, x: int, shape: Shape) -> int:
         """Swap the first two of three dimensions; ``shape`` is the result's."""
-        return self.apply(TRANSPOSE, [x, self.integers("swapped", [1, 0, 2])], shape)
+        return self.apply("TRANSPOSE", [x, self.integers("swapped", [1, 0, 2])], shape)
