@@ -28,10 +28,8 @@ class SelfAttention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.heads = config.num_heads
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key = nn.Linear(config.hidden_size, config.hidden_size)
-        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.heads, hidden = config.num_heads, config.hidden_size
+        self.query, self.key, self.value = (nn.Linear(hidden, hidden) for _ in range(3))
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Attend within each row of ``x`` [B, T, H] under an additive ``bias`` [B, 1, 1, T]."""
@@ -108,11 +106,8 @@ class Embeddings(nn.Module):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embeddings = nn.Embedding(config.max_positions, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(1, config.hidden_size)
-        self.LayerNorm: nn.Module = (
-            nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-            if config.embedding_norm
-            else nn.Identity()
-        )
+        norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.LayerNorm = norm if config.embedding_norm else nn.Identity()
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map ids [B, T] to vectors [B, T, H]."""

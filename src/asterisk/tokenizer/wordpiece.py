@@ -24,14 +24,11 @@ from asterisk.tokenizer.tokenizer import (
     joined_surrogates,
 )
 
+# What becomes of a code point.
 KEPT, SPACE, REMOVED, REMOVED_STARTER, APART, HANGUL, REPLACED = range(7)
-"""What becomes of a code point."""
+# Stands in the composed string for a removed character of no combining class: characters with a
+# class do not change places across it. It never comes from a text, where surrogates are read first.
 STARTER = "\ud800"
-"""Stands in the composed string for a removed character of no combining class.
-
-Characters with a class do not change places across it. It never comes from a text, because
-surrogates are read before.
-"""
 _CHUNK = re.compile(r"[^ \t\n\r]+")  # these four are white space to every normaliser
 _CHUNK_AFTER_SPACE = re.compile(r"[ \t\n\r]*[^ \t\n\r]+|[ \t\n\r]+")
 _STARTERS = re.compile(f"{STARTER}+")
@@ -94,7 +91,7 @@ class WordPieceTable(MappedTable):
 
 
 class WordPiece(MappedTokenizer):
-    """Text to token ids. Pickles as its path, or whole where it has none."""
+    """Text to token ids. Pickles as its path, or whole if it has none."""
 
     __slots__ = ("_chunks",)
 
@@ -104,10 +101,9 @@ class WordPiece(MappedTokenizer):
         """Read the table in ``data``; ArtifactError if it is not a sound one."""
         self._table = table = WordPieceTable(data, path)
         self._chunks = _Chunks(table)
-        self.vocab_size = table.facts[0]
-        self.prefix = tuple(table.prefix)
-        self.suffix = tuple(table.suffix)
-        self.pad_id = table.facts[4] - 1 if table.facts[4] else None
+        self.vocab_size, *_, pad = table.facts
+        self.prefix, self.suffix = tuple(table.prefix), tuple(table.suffix)
+        self.pad_id = pad - 1 if pad else None
 
     def words(self, text: str) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield pieces of ``text``, each with its ids; joined, the pieces are ``text``.
@@ -115,8 +111,7 @@ class WordPiece(MappedTokenizer):
         A piece is a run of other characters than white space, led by the white space before it; a
         longer one is cut beside punctuation and ideographs too.
         """
-        for match in _CHUNK_AFTER_SPACE.finditer(text):
-            piece = match[0]
+        for piece in _CHUNK_AFTER_SPACE.findall(text):
             parts = [piece] if len(piece) <= _CACHED_LENGTH else self._chunks.cut(piece)
             for part in parts:
                 yield part, self._chunks[part.strip(" \t\n\r")]
@@ -141,19 +136,18 @@ class WordPiece(MappedTokenizer):
 class _Chunks(dict[str, tuple[int, ...]]):
     """Text without spaces to ids: a cache of bounded size that fills itself.
 
-    White space is never anything but the end of a word, so a text is its chunks one by one. Safe
-    in several threads: an entry never changes, and losing one costs only time.
+    White space only ends words, so a text is its chunks one by one. Safe in several threads: an
+    entry never changes, and losing one costs only time.
     """
 
     __slots__ = (
-        *("_buckets", "_classes", "_composed", "_continuing", "_longest", "_longest_word"),
-        *("_movable", "_shift", "_table", "_text_start", "_unknown"),
+        *("_classes", "_composed", "_continuing", "_longest", "_longest_word", "_movable"),
+        *("_shift", "_table", "_text_start", "_unknown"),
     )
 
     def __init__(self, table: WordPieceTable) -> None:
         self._table = table
-        self._buckets = table.buckets
-        self._shift = 33 - len(self._buckets).bit_length()
+        self._shift = 33 - len(table.buckets).bit_length()
         self._text_start = len(table.data) - len(table.text)
         self._continuing = bytes(table.continuing)
         _, self._unknown, self._longest_word, self._longest, _ = table.facts
@@ -247,7 +241,7 @@ class _Chunks(dict[str, tuple[int, ...]]):
         """Return the id of ``token``, -1 if it is not in the vocabulary."""
         table, key = self._table, zlib.crc32(token)
         bucket, mark = key >> self._shift, key & 0xFFFF
-        for i in range(self._buckets[bucket], self._buckets[bucket + 1]):
+        for i in range(table.buckets[bucket], table.buckets[bucket + 1]):
             if table.marks[i] == mark:
                 start, end = table.offsets[i], table.offsets[i + 1]
                 if table.data[self._text_start + start : self._text_start + end] == token:
