@@ -31,14 +31,32 @@ _LETTERS = {"U32": "I", "U16": "H", "U8": "B"}  # of `struct`
 
 
 class Tokenizer(ABC):
-    """Text to token ids. Safe to use from several threads."""
-
-    __slots__ = ("pad_id", "prefix", "suffix", "vocab_size")
+    """Text to token ids. Safe in several threads. Pickles as its path, or whole without one."""
 
     vocab_size: int
     pad_id: int | None
     prefix: tuple[int, ...]  # special tokens before a text, such as [CLS] or <s>
     suffix: tuple[int, ...]  # and after it
+
+    def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
+        """Read the file in ``data``; ArtifactError if it is not sound."""
+        self._data, self._path = data, path
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Map the file at ``path``; raises what the constructor raises."""
+        path = Path(path)
+        try:
+            with path.open("rb") as file:
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:  # ValueError: an empty file
+            raise ArtifactError(f"{path}: cannot be mapped: {error}") from error
+        return cls(data, path)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self._path is None:
+            return type(self), (bytes(self._data),)
+        return type(self).open, (self._path,)
 
     def encode(self, text: str, limit: int | None = None) -> list[int]:
         """Return the ids of ``text`` without special tokens, or the first ``limit`` of them.
@@ -119,34 +137,6 @@ class MappedTable(ABC):
         body = struct.pack(f"<{len(arrays)}I", *map(len, arrays))
         body += b"".join(section.tobytes() for section in arrays)
         return cls.magic + struct.pack("<I", zlib.crc32(body)) + body
-
-
-class MappedTokenizer(Tokenizer):
-    """A tokenizer that reads a mapped file. Pickles as its path, or whole if it has none."""
-
-    __slots__ = ("_table",)
-
-    _table: MappedTable
-
-    @abstractmethod
-    def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
-        """Read the table in ``data``; ArtifactError if it is not a sound one."""
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Map the table at ``path`` and check all of it; ArtifactError unless it is sound."""
-        path = Path(path)
-        try:
-            with path.open("rb") as file:
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:  # ValueError: an empty file
-            raise ArtifactError(f"{path}: cannot be mapped: {error}") from error
-        return cls(data, path)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        if self._table.path is None:
-            return type(self), (bytes(self._table.data),)
-        return type(self).open, (self._table.path,)
 
 
 def joined_surrogates(text: str) -> str:

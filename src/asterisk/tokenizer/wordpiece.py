@@ -20,7 +20,7 @@ from asterisk.tokenizer.tokenizer import (
     U16,
     U32,
     MappedTable,
-    MappedTokenizer,
+    Tokenizer,
     joined_surrogates,
 )
 
@@ -90,15 +90,12 @@ class WordPieceTable(MappedTable):
         )
 
 
-class WordPiece(MappedTokenizer):
-    """Text to token ids. Pickles as its path, or whole if it has none."""
-
-    __slots__ = ("_chunks",)
-
-    _table: WordPieceTable
+class WordPiece(Tokenizer):
+    """Text to token ids."""
 
     def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
         """Read the table in ``data``; ArtifactError if it is not a sound one."""
+        super().__init__(data, path)
         self._table = table = WordPieceTable(data, path)
         self._chunks = _Chunks(table)
         self.vocab_size, *_, pad = table.facts
@@ -111,7 +108,8 @@ class WordPiece(MappedTokenizer):
         A piece is a run of other characters than white space, led by the white space before it; a
         longer one is cut beside punctuation and ideographs too.
         """
-        for piece in _CHUNK_AFTER_SPACE.findall(text):
+        for match in _CHUNK_AFTER_SPACE.finditer(text):
+            piece = match[0]
             parts = [piece] if len(piece) <= _CACHED_LENGTH else self._chunks.cut(piece)
             for part in parts:
                 yield part, self._chunks[part.strip(" \t\n\r")]
@@ -141,12 +139,12 @@ class _Chunks(dict[str, tuple[int, ...]]):
     """
 
     __slots__ = (
-        *("_classes", "_composed", "_continuing", "_longest", "_longest_word", "_movable"),
-        *("_shift", "_table", "_text_start", "_unknown"),
+        *("_buckets", "_classes", "_composed", "_continuing", "_longest", "_longest_word"),
+        *("_movable", "_shift", "_table", "_text_start", "_unknown"),
     )
 
     def __init__(self, table: WordPieceTable) -> None:
-        self._table = table
+        self._table, self._buckets = table, table.buckets
         self._shift = 33 - len(table.buckets).bit_length()
         self._text_start = len(table.data) - len(table.text)
         self._continuing = bytes(table.continuing)
@@ -241,7 +239,7 @@ class _Chunks(dict[str, tuple[int, ...]]):
         """Return the id of ``token``, -1 if it is not in the vocabulary."""
         table, key = self._table, zlib.crc32(token)
         bucket, mark = key >> self._shift, key & 0xFFFF
-        for i in range(table.buckets[bucket], table.buckets[bucket + 1]):
+        for i in range(self._buckets[bucket], self._buckets[bucket + 1]):
             if table.marks[i] == mark:
                 start, end = table.offsets[i], table.offsets[i + 1]
                 if table.data[self._text_start + start : self._text_start + end] == token:
@@ -250,10 +248,10 @@ class _Chunks(dict[str, tuple[int, ...]]):
 
     def _ordered(self, word: str) -> str:
         """Return ``word`` in canonical order; what is left to order is rare."""
-        movable = self._movable
-        if movable is None:
-            self._movable = movable = re.compile(f"[{''.join(self._classes)}]{{2,}}")
-        word = movable.sub(lambda run: "".join(sorted(run[0], key=self._classes.__getitem__)), word)
+        if self._movable is None:
+            self._movable = re.compile(f"[{''.join(self._classes)}]{{2,}}")
+        order = self._classes.__getitem__
+        word = self._movable.sub(lambda run: "".join(sorted(run[0], key=order)), word)
         return word.replace(STARTER, "")
 
 
