@@ -22,12 +22,7 @@ import numpy.typing as npt
 
 from asterisk.common import tensors
 from asterisk.common.errors import ArtifactError
-from asterisk.common.files import (
-    has_file,
-    read_bytes,
-    read_object,
-    replacing_folder,
-)
+from asterisk.common.files import has_file, read_bytes, read_object, replacing_folder
 from asterisk.model import huggingface, modules
 from asterisk.model.config import FINGERPRINT, ModelConfig, check, tensor_shapes
 from asterisk.model.modules import write_json
@@ -111,11 +106,7 @@ def is_checkpoint(folder: Path) -> bool:
 
 
 def load(folder: str | Path) -> Checkpoint:
-    """Read a checkpoint folder.
-
-    ArtifactError if it is damaged, contradicts itself, or holds what is not supported: another
-    architecture, module, pooling or tokenizer.
-    """
+    """Read a checkpoint folder; ArtifactError if it is damaged, or holds what is not supported."""
     folder = Path(folder)
     if not is_checkpoint(folder):
         raise ArtifactError(

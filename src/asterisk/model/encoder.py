@@ -117,10 +117,7 @@ class Embeddings(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Token ids to one vector a text.
-
-    Padding never reaches a vector: it is masked in attention and left out of the pooling.
-    """
+    """Token ids to one vector a text, which no padding reaches."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -162,10 +159,7 @@ class Encoder(nn.Module):
         return pooled
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return one vector a text, float [B, embedding_size], not normalised.
-
-        Arguments are those of `tokens`; every text has at least one token.
-        """
+        """Return one vector a text, float [B, embedding_size], not normalised; see `tokens`."""
         return self.project(pool(self.tokens(ids, mask), mask, self.config.pooling))
 
 
@@ -177,7 +171,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Encoder:
 
 
 def pool(x: Tensor, mask: Tensor | None, how: str = "mean") -> Tensor:
-    """Pool the tokens of each text, [B, T, H] to [B, H], as `asterisk.model.config.POOLINGS` says.
+    """Pool the tokens of each text, [B, T, H] to [B, H], by one of `config.POOLINGS`.
 
     Padding is on the right. ``mean_sqrt_len_tokens`` divides the sum by the root of the length.
     """

@@ -38,10 +38,8 @@ TYPES = "embeddings.token_type_embeddings.weight"
 
 # What stands before the names of tensors in a model with a head.
 _PREFIXES = {
-    "bert": "bert.",
-    "distilbert": "distilbert.",
-    "roberta": "roberta.",
-    "xlm-roberta": "roberta.",
+    **{"bert": "bert.", "distilbert": "distilbert."},
+    **{"roberta": "roberta.", "xlm-roberta": "roberta."},
 }
 _SETTINGS = {  # our name: BERT's and DistilBERT's
     "activation": ("hidden_act", "activation"),
@@ -114,8 +112,7 @@ def read_tensors(folder: Path, name: str, largest: int = LARGEST_FILE) -> dict[s
 def read_encoder(folder: Path, values: Mapping[str, Any]) -> Encoder:
     """Read the encoder of ``folder``; ``values`` is its ``config.json``.
 
-    ArtifactError for other architectures, settings that are not supported, and weights that
-    contradict the configuration.
+    ArtifactError for what is not supported, or weights that contradict the configuration.
     """
     where, kind = folder / "config.json", values.get("model_type")
     if not isinstance(kind, str) or kind not in _PREFIXES:
@@ -237,13 +234,11 @@ def read_state_dict(path: Path) -> dict[str, Array]:
     """Return the tensors of the state dict in ``path``, float32, by name.
 
     It is the whole file, or stands under one of `WRAPPERS` among other things. Tensors of whole
-    numbers, such as ``position_ids``, are left out. ArtifactError for any other file, MissingExtra
-    without PyTorch.
+    numbers, such as ``position_ids``, are left out. ArtifactError for any other file.
 
-    A file that `torch.save` wrote is a zip archive of a pickle and of the tensors' bytes. The
-    pickle is read by PyTorch's ``weights_only`` unpickler, which calls nothing but what makes
-    tensors; the bytes are mapped, so that a tensor which claims more of them than there are cannot
-    be made.
+    A file that `torch.save` wrote is a zip archive of a pickle and of the tensors' bytes. PyTorch's
+    ``weights_only`` unpickler calls nothing but what makes tensors; the bytes are mapped, so that
+    no tensor can claim more of them than there are.
     """
     _check_archive(path)
     torch = require("torch", "torch")

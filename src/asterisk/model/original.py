@@ -46,8 +46,7 @@ _OF_LAYER = {
 def read(path: str | Path, name: str, heads: int = HEADS) -> Checkpoint:
     """Return the checkpoint ``name`` of the original's state dict at ``path``.
 
-    ArtifactError for a file that is not such a state dict, UsageError for ``heads`` that its
-    hidden size does not divide into, MissingExtra without PyTorch.
+    ArtifactError for another file, UsageError for ``heads`` that do not divide its hidden size.
     """
     path = Path(path)
     tensors = read_state_dict(path)

@@ -295,10 +295,7 @@ class ByteLevelBPE(Tokenizer):
         return b"".join(map(self.token_bytes, ids)).decode(errors="replace")
 
     def token_bytes(self, token: int) -> bytes:
-        """Return the bytes of one token; a special token's are those of its name.
-
-        Raises InputError if it is not in [0, ``vocab_size``).
-        """
+        """Return the bytes of a token, for a special one its name's; InputError for no token."""
         if not 0 <= token < self.vocab_size:
             raise InputError(f"token {token} is not in 0..{self.vocab_size - 1}")
         ids = self._table.ids
@@ -355,8 +352,8 @@ def encode_with_offsets(
 ) -> tuple[list[int], list[tuple[int, int]]]:
     """Return the ids of ``text`` and for each the ``[start, end)`` it covers, in characters.
 
-    A token of part of a character covers all of it, so neighbours may overlap; a leading space
-    belongs to its token. These are Hugging Face's offsets with ``trim_offsets=False``.
+    A token of part of a character covers all of it, a leading space belongs to its token: Hugging
+    Face's offsets with ``trim_offsets=False``.
     """
     ids: list[int] = []
     spans: list[tuple[int, int]] = []

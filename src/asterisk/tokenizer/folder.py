@@ -49,9 +49,8 @@ _Parts = tuple[dict[str, Any], Sequence[Part], Sequence[Part], tuple[str, ...]]
 def read_tokenizer(folder: Path, model_type: str, *, lowercase: bool = False) -> TokenizerSource:
     """Read the tokenizer in ``folder``, of a model whose ``config.json`` says ``model_type``.
 
-    ``lowercase`` is ``do_lower_case`` of sentence-transformers' ``sentence_bert_config.json``.
-    ArtifactError for what cannot be read or is not supported, MissingExtra for a kind that takes
-    the ``tokenizers`` package where that is not installed.
+    ``lowercase`` is ``do_lower_case`` of ``sentence_bert_config.json``. ArtifactError for what is
+    not supported, MissingExtra for a kind that needs the ``tokenizers`` package.
     """
     files = _Files(folder)
     return _source(files, _family(files, model_type), lowercase)

@@ -243,8 +243,7 @@ def spell(data: bytes) -> str:
 def to_json(tokenizer: ByteLevelBPE) -> str:
     """Return the text of ``tokenizer.json``: a byte-level BPE with three special tokens.
 
-    It cannot say that special tokens in a text are plain text; ``config`` does, or
-    ``encode_special_tokens = True`` on a ``tokenizers.Tokenizer``.
+    It cannot say that special tokens in a text are plain text; `config` does.
     """
     first_special = tokenizer.vocab_size - len(SPECIALS)
     spelt = [spell(tokenizer.token_bytes(token)) for token in range(first_special)]

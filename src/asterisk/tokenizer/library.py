@@ -33,10 +33,7 @@ class LibraryTokenizer(Tokenizer):
     """Text to token ids by Hugging Face's library."""
 
     def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
-        """Read the ``tokenizer.json`` in ``data``.
-
-        ArtifactError if the library cannot, MissingExtra if it is not installed.
-        """
+        """Read a ``tokenizer.json``; MissingExtra if the library is not installed."""
         if path and len(data) > MOST_BYTES:
             raise ArtifactError(f"{path}: is larger than {MOST_BYTES >> 20} MB")
         super().__init__(b"" if path else data, path)
@@ -87,10 +84,9 @@ class LibraryTokenizer(Tokenizer):
     def _first(self, text: str, limit: int) -> list[int]:
         """Return the first ids from as little of ``text`` as decides them.
 
-        Between two ASCII words with one space between them a text can be cut before the space,
-        and the ids of what stands before are its own. This needs normalisers that look no further
-        than a character's marks and a pre-tokeniser that parts words at spaces; with others, and
-        in a text without such a position, the ids are those of its first ``MOST_READ`` characters.
+        A text can be cut before a single space between two ASCII words, if the normalisers look no
+        further than a character's marks and the pre-tokeniser splits at spaces. With others, and in
+        a text without such a position, the ids are those of its first ``MOST_READ`` characters.
         """
         size = 8 * limit + 256
         most = max(MOST_READ, 64 * limit)
