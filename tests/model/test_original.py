@@ -61,7 +61,7 @@ def test_the_original_itself_through_the_command(command, tmp_path, lines):
 
 
 @pytest.mark.slow
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     shape=st.fixed_dictionaries(
@@ -350,7 +350,7 @@ def test_size_is_bounded(raw, tmp_path, monkeypatch):
             original.read(place, "x")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(at=st.integers(0, 1 << 30), with_=st.binary(min_size=1, max_size=40))
 def test_damage_is_refused_or_harmless(tmp_path_factory, at, with_):
     path = tmp_path_factory.mktemp("damage") / "model.pt"

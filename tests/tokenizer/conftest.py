@@ -19,7 +19,7 @@ from asterisk.training.teachers.teacher import find
 from .originals import original_encoder, original_merges
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-LINES = 100_000
+LINES = 30_000
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +68,7 @@ def shipped() -> list[str]:
 
 @pytest.fixture(scope="session")
 def training_lines() -> list[str]:
-    """A hundred thousand lines of the training texts."""
+    """Thirty thousand lines of the training texts."""
     zstandard = pytest.importorskip("zstandard")
     files = sorted((SHARED / "train").glob("*.zst"))
     if not files:

@@ -19,26 +19,26 @@ def test_awkward_texts(ours, exported, original, text):
     assert ids == exported.encode(text).ids == original.encode(text).ids
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(TEXTS)
 def test_any_text(ours, exported, text):
     assert ours.encode(text) == exported.encode(text).ids
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(TEXTS)
 def test_any_text_against_the_original_files(ours, original, text):
     assert ours.encode(text) == original.encode(text).ids
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(TEXTS)
 def test_offsets(ours, exported, text):
     theirs = exported.encode(text)
     assert encode_with_offsets(ours, text) == (theirs.ids, theirs.offsets)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(SURROGATES)
 def test_a_surrogate_pair_is_its_character_and_a_lone_one_a_replacement_character(
     ours, exported, text

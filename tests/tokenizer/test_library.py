@@ -49,7 +49,7 @@ def test_shipped_texts(pair, shipped):
     assert [ours.encode(text) for text in shipped] == ids_of(theirs, shipped)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(text=TEXTS | SURROGATES)
 def test_any_text(pair, text):
     ours, theirs = pair
@@ -70,7 +70,7 @@ def test_a_special_token_is_read_out_of_a_text_only_where_the_library_does(pair)
         assert ours.encode(text) == theirs.encode(text, add_special_tokens=False).ids
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(text=TEXTS | SURROGATES, times=st.integers(1, 60), limit=st.integers(0, 30))
 def test_a_limit_gives_the_first_ids(pair, text, times, limit):
     ours, _ = pair
@@ -78,7 +78,7 @@ def test_a_limit_gives_the_first_ids(pair, text, times, limit):
 
 
 @pytest.mark.parametrize("normalizer", ["NFKC", "Strip", "Prepend"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(text=TEXTS, times=st.integers(1, 60), limit=st.integers(0, 30))
 def test_a_limit_under_other_normalizers(source, normalizer, text, times, limit):
     options = {"Strip": {"strip_left": True, "strip_right": True}, "Prepend": {"prepend": "a b"}}

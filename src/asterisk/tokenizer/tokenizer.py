@@ -13,15 +13,16 @@ import struct
 import sys
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import ClassVar, Self, TypeAlias
 
 from asterisk.common.errors import ArtifactError, UsageError
 
+# A surrogate pair, which is one character, or a lone surrogate.
 SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]")
-"""A surrogate pair, which is one character, or a lone surrogate."""
 
 U32: TypeAlias = memoryview
 U16: TypeAlias = memoryview
@@ -30,24 +31,38 @@ _LETTERS = {"U32": "I", "U16": "H", "U8": "B"}  # of `struct`
 
 
 class Tokenizer(ABC):
-    """Text to token ids. Safe to use from several threads."""
-
-    __slots__ = ("pad_id", "prefix", "suffix", "vocab_size")
+    """Text to token ids. Safe in several threads. Pickles as its path, or whole without one."""
 
     vocab_size: int
-    """Every id is below it."""
     pad_id: int | None
-    prefix: tuple[int, ...]
-    """The special tokens that the model wants before a text, such as [CLS] or <s>."""
-    suffix: tuple[int, ...]
-    """The special tokens that the model wants after a text."""
+    prefix: tuple[int, ...]  # special tokens before a text, such as [CLS] or <s>
+    suffix: tuple[int, ...]  # and after it
+
+    def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
+        """Read the file in ``data``; ArtifactError if it is not sound."""
+        self._data, self._path = data, path
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Map the file at ``path``; raises what the constructor raises."""
+        path = Path(path)
+        try:
+            with path.open("rb") as file:
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:  # ValueError: an empty file
+            raise ArtifactError(f"{path}: cannot be mapped: {error}") from error
+        return cls(data, path)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self._path is None:
+            return type(self), (bytes(self._data),)
+        return type(self).open, (self._path,)
 
     def encode(self, text: str, limit: int | None = None) -> list[int]:
         """Return the ids of ``text`` without special tokens, or the first ``limit`` of them.
 
-        A special token's name in a text is plain text. A surrogate pair is its character, a lone
-        surrogate is U+FFFD. With ``limit``, time and memory are bounded by it and not by the
-        length of ``text``. Raises UsageError if ``limit`` is negative.
+        A special token's name in a text is plain text, a lone surrogate U+FFFD. ``limit``, of 0 or
+        more, bounds time and memory, whatever the length of ``text``.
         """
         if limit is None:
             return self._all(text)
@@ -88,74 +103,40 @@ class MappedTable(ABC):
     def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
         """Check ``data``, so that no later read can leave a section.
 
-        Raises ArtifactError if it is not such a table, if it is truncated or altered, and on a
-        big-endian machine.
+        ArtifactError for anything that is not a sound table, and on a big-endian machine.
         """
         self.data, self.path = data, path
-        name, view = str(path or "the tokenizer"), memoryview(data)
+        header, view = struct.Struct(f"<8sI{len(self.sections)}I"), memoryview(data)
         if sys.byteorder != "little":
-            raise ArtifactError(f"{name}: tokenizer tables need a little-endian machine")
-        header = struct.Struct(f"<8sI{len(self.sections)}I")
+            raise self._error("tokenizer tables need a little-endian machine")
         if len(view) < header.size or view[:8] != self.magic:
-            raise ArtifactError(f"{name}: is not a tokenizer table")
+            raise self._error("is not a tokenizer table")
         _, checksum, *lengths = header.unpack_from(view)
         if zlib.crc32(view[12:]) != checksum:
-            raise ArtifactError(f"{name}: tokenizer table is truncated or altered")
+            raise self._error("tokenizer table is truncated or altered")
         sizes = map(lambda n, kind: n * struct.calcsize(kind), lengths, self.sections.values())
         ends = list(accumulate(sizes, initial=header.size))
         if ends[-1] != len(view):
-            raise ArtifactError(f"{name}: tokenizer table is not as long as its header says")
-        for (section, kind), (start, end) in zip(
-            self.sections.items(), pairwise(ends), strict=True
-        ):
-            setattr(self, section, view[start:end].cast(kind))  # type: ignore[call-overload]
+            raise self._error("tokenizer table is not as long as its header says")
+        for (name, kind), (start, end) in zip(self.sections.items(), pairwise(ends), strict=True):
+            setattr(self, name, view[start:end].cast(kind))  # type: ignore[call-overload]
         if not self.consistent():
-            raise ArtifactError(f"{name}: tokenizer table contradicts itself")
+            raise self._error("tokenizer table contradicts itself")
+
+    def _error(self, message: str) -> ArtifactError:
+        return ArtifactError(f"{self.path or 'the tokenizer'}: {message}")
 
     @abstractmethod
     def consistent(self) -> bool:
         """Whether every index that the file holds stays inside the section it points into."""
 
     @classmethod
-    def pack(cls, sections: Mapping[str, bytes]) -> bytes:
-        """Return the file that holds ``sections`` (little-endian bytes under each one's name)."""
-        lengths = [
-            len(sections[name]) // struct.calcsize(kind) for name, kind in cls.sections.items()
-        ]
-        body = struct.pack(f"<{len(lengths)}I", *lengths)
-        body += b"".join(sections[name] for name in cls.sections)
+    def pack(cls, sections: Mapping[str, Iterable[int]]) -> bytes:
+        """Return the file that holds ``sections``, each under its name."""
+        arrays = [array(kind, list(sections[name])) for name, kind in cls.sections.items()]
+        body = struct.pack(f"<{len(arrays)}I", *map(len, arrays))
+        body += b"".join(section.tobytes() for section in arrays)
         return cls.magic + struct.pack("<I", zlib.crc32(body)) + body
-
-
-class MappedTokenizer(Tokenizer):
-    """A tokenizer that reads a mapped file. Pickles as its path, or whole where it has none."""
-
-    __slots__ = ("_table",)
-
-    _table: MappedTable
-
-    @abstractmethod
-    def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
-        """Read the table in ``data``; ArtifactError if it is not a sound one."""
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Map the table at ``path``, about 1 MB, and check all of it.
-
-        Raises ArtifactError if it cannot be read or is not a sound table.
-        """
-        path = Path(path)
-        try:
-            with path.open("rb") as file:
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:  # ValueError: an empty file
-            raise ArtifactError(f"{path}: cannot be mapped: {error}") from error
-        return cls(data, path)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        if self._table.path is None:
-            return type(self), (bytes(self._table.data),)
-        return type(self).open, (self._table.path,)
 
 
 def joined_surrogates(text: str) -> str:

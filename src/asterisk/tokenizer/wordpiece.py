@@ -20,18 +20,15 @@ from asterisk.tokenizer.tokenizer import (
     U16,
     U32,
     MappedTable,
-    MappedTokenizer,
+    Tokenizer,
     joined_surrogates,
 )
 
+# What becomes of a code point.
 KEPT, SPACE, REMOVED, REMOVED_STARTER, APART, HANGUL, REPLACED = range(7)
-"""What becomes of a code point."""
+# Stands in the composed string for a removed character of no combining class: characters with a
+# class do not change places across it. It never comes from a text, where surrogates are read first.
 STARTER = "\ud800"
-"""Stands in the composed string for a removed character of no combining class.
-
-Characters with a class do not change places across it. It never comes from a text, because
-surrogates are read before.
-"""
 _CHUNK = re.compile(r"[^ \t\n\r]+")  # these four are white space to every normaliser
 _CHUNK_AFTER_SPACE = re.compile(r"[ \t\n\r]*[^ \t\n\r]+|[ \t\n\r]+")
 _STARTERS = re.compile(f"{STARTER}+")
@@ -93,21 +90,17 @@ class WordPieceTable(MappedTable):
         )
 
 
-class WordPiece(MappedTokenizer):
-    """Text to token ids. Pickles as its path, or whole where it has none."""
-
-    __slots__ = ("_chunks",)
-
-    _table: WordPieceTable
+class WordPiece(Tokenizer):
+    """Text to token ids."""
 
     def __init__(self, data: bytes | mmap.mmap, path: Path | None = None) -> None:
         """Read the table in ``data``; ArtifactError if it is not a sound one."""
+        super().__init__(data, path)
         self._table = table = WordPieceTable(data, path)
         self._chunks = _Chunks(table)
-        self.vocab_size = table.facts[0]
-        self.prefix = tuple(table.prefix)
-        self.suffix = tuple(table.suffix)
-        self.pad_id = table.facts[4] - 1 if table.facts[4] else None
+        self.vocab_size, *_, pad = table.facts
+        self.prefix, self.suffix = tuple(table.prefix), tuple(table.suffix)
+        self.pad_id = pad - 1 if pad else None
 
     def words(self, text: str) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield pieces of ``text``, each with its ids; joined, the pieces are ``text``.
@@ -141,8 +134,8 @@ class WordPiece(MappedTokenizer):
 class _Chunks(dict[str, tuple[int, ...]]):
     """Text without spaces to ids: a cache of bounded size that fills itself.
 
-    White space is never anything but the end of a word, so a text is its chunks one by one. Safe
-    in several threads: an entry never changes, and losing one costs only time.
+    White space only ends words, so a text is its chunks one by one. Safe in several threads: an
+    entry never changes, and losing one costs only time.
     """
 
     __slots__ = (
@@ -151,9 +144,8 @@ class _Chunks(dict[str, tuple[int, ...]]):
     )
 
     def __init__(self, table: WordPieceTable) -> None:
-        self._table = table
-        self._buckets = table.buckets
-        self._shift = 33 - len(self._buckets).bit_length()
+        self._table, self._buckets = table, table.buckets
+        self._shift = 33 - len(table.buckets).bit_length()
         self._text_start = len(table.data) - len(table.text)
         self._continuing = bytes(table.continuing)
         _, self._unknown, self._longest_word, self._longest, _ = table.facts
@@ -256,10 +248,10 @@ class _Chunks(dict[str, tuple[int, ...]]):
 
     def _ordered(self, word: str) -> str:
         """Return ``word`` in canonical order; what is left to order is rare."""
-        movable = self._movable
-        if movable is None:
-            self._movable = movable = re.compile(f"[{''.join(self._classes)}]{{2,}}")
-        word = movable.sub(lambda run: "".join(sorted(run[0], key=self._classes.__getitem__)), word)
+        if self._movable is None:
+            self._movable = re.compile(f"[{''.join(self._classes)}]{{2,}}")
+        order = self._classes.__getitem__
+        word = self._movable.sub(lambda run: "".join(sorted(run[0], key=order)), word)
         return word.replace(STARTER, "")
 
 
