@@ -6,8 +6,8 @@ which `hashlib` falls back on, is a few times slower: some 40 ms for an artifact
 
 from __future__ import annotations
 
+import contextlib
 from array import array
-from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -16,17 +16,10 @@ _SMALLEST = 1 << 10
 
 def sha256() -> Any:
     """Return a new hash object with ``update`` and ``hexdigest``."""
-    return _module().sha256()
-
-
-@cache
-def _module() -> Any:
     for name in ("_sha2", "_sha256"):  # CPython 3.12 and later; 3.11
-        try:
-            return import_module(name)
-        except ImportError:
-            continue
-    return import_module("hashlib")
+        with contextlib.suppress(ImportError):
+            return import_module(name).sha256()
+    return import_module("hashlib").sha256()
 
 
 class DigestSet:
@@ -57,9 +50,9 @@ class DigestSet:
         self._keys[slot], self._numbers[slot] = digest, number + 1
         self._count += 1
         if 2 * self._count > len(self._keys):
-            keys, numbers = self._keys, self._numbers
-            self._allocate(2 * len(keys))
-            for key, value in zip(keys, numbers, strict=True):
+            entries = zip(self._keys, self._numbers, strict=True)
+            self._allocate(2 * len(self._keys))
+            for key, value in entries:
                 if value:
                     slot = self._slot(key)
                     self._keys[slot], self._numbers[slot] = key, value

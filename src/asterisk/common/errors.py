@@ -1,21 +1,6 @@
-"""The exceptions of this package, as one tree.
+"""The exceptions of this package, and checks of what callers pass.
 
-::
-
-    AsteriskError                  exit status 1
-    ├── UsageError                 2  an argument that makes no sense
-    │   └── UnknownName            2  a format, recipe or runtime nobody registered
-    ├── MissingPackage             3  a package that is not installed
-    │   └── MissingExtra           3  one that an extra of this project brings
-    ├── InputError                 4  text that cannot be embedded
-    ├── ArtifactError              5  an artifact or checkpoint that cannot be trusted
-    ├── FidelityError              6  vectors too far from the FP32 ones
-    ├── OutputError                7  a result that could not be written
-    ├── EngineError                8  an engine that failed after its input was checked
-    ├── RegressionError            9  a benchmark with a figure worse than allowed
-    └── BudgetError               10  a memory limit that is too low for the model
-
-Every message is one line that a person can act on; commands print it and exit with the status.
+Every message is one line that a person can act on. ``status`` is the exit status of a command.
 """
 
 from __future__ import annotations
@@ -114,8 +99,7 @@ _NO_LISTS = (str, bytes, bytearray, memoryview, Mapping, Set)  # iterable, and n
 def strings(values: Any, expected: str = TEXTS) -> Iterator[str]:
     """Yield the strings of a list, tuple, iterator, one-dimensional array or pandas Series.
 
-    UsageError says what was ``expected``, and the type that was given, with its index for an item.
-    A dictionary, a set, bytes and a single string are no list.
+    UsageError for anything else: it names what was ``expected`` and the type that was given.
     """
     kind = "None" if values is None else type(values).__name__
     axes = getattr(values, "ndim", 1)

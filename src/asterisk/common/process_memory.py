@@ -1,8 +1,7 @@
 """The memory of this process: what it occupies, what it may occupy, what it can give back.
 
 Sources: proc_pid_smaps(5), proc_pid_maps(5), madvise(2), malloc_trim(3), cgroups(7),
-proc_pid_mountinfo(5), the Linux kernel's `cgroup-v2.rst` and `cgroup-v1/memory.rst`. Elsewhere than
-on Linux nothing is known and nothing is given back.
+proc_pid_mountinfo(5), the kernel's `cgroup-v2.rst` and `cgroup-v1/memory.rst`. Linux only.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from mmap import PAGESIZE
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import ctypes
@@ -40,32 +39,36 @@ def resident(without: Path | None = None, maps: Path = _SMAPS) -> int | None:
     None where the system does not say: elsewhere than on Linux, and under qemu's user mode, which
     reports every mapping as empty.
     """
-    inside = bytes(without.resolve()) + b"/" if without else None
+    inside = bytes(without.resolve()) + b"/" if without else b"\n"  # no name begins with that
     try:
-        return (
-            sum(
-                sizes[b"Rss:"]
-                for _, _, name, sizes in _mappings(maps)
-                if inside is None or not name.startswith(inside)
-            )
-            or None
-        )
+        sizes = (it.sizes[b"Rss:"] for it in _mappings(maps) if not it.name.startswith(inside))
+        return sum(sizes) or None
     except OSError:
         return None
 
 
-def _mappings(smaps: Path) -> Iterator[tuple[bytes, bytes, bytes, dict[bytes, int]]]:
-    """Yield each mapping's address range, permissions, file and sizes in bytes."""
-    mapping: tuple[bytes, bytes, bytes, dict[bytes, int]] | None = None
-    with smaps.open("rb") as lines:
+class _Mapping(NamedTuple):
+    start: int
+    end: int
+    permissions: bytes
+    name: bytes
+    sizes: dict[bytes, int]
+
+
+def _mappings(path: Path) -> Iterator[_Mapping]:
+    """Yield each mapping of ``maps`` or ``smaps`` in /proc; the former gives no sizes."""
+    mapping: _Mapping | None = None
+    with path.open("rb") as lines:
         for line in lines:
             first, *rest = line.split(maxsplit=5)
             if not first.endswith(b":"):
                 if mapping:
                     yield mapping
-                mapping = first, rest[0], rest[4] if len(rest) == 5 else b"", dict(_SIZES)
+                start, end = (int(part, 16) for part in first.split(b"-"))
+                name = rest[4] if len(rest) == 5 else b""
+                mapping = _Mapping(start, end, rest[0], name, dict(_SIZES))
             elif mapping and first in _SIZES:
-                mapping[3][first] = int(rest[0]) * KIB
+                mapping.sizes[first] = int(rest[0]) * KIB
     if mapping:
         yield mapping
 
@@ -84,17 +87,16 @@ def limit(root: Path = Path("/")) -> int | None:
 
     ``root`` is where /proc and the mounts are looked for. Whatever cannot be read sets no limit.
     """
-    lowest: int | None = None
+    limits = []
     for kind, folder, top in _control_groups(root):
         path, last = (root / str(group).lstrip("/") for group in (folder, top))
-        for _ in range(_DEEPEST):  # from the group to those above it
-            text = _read(path / _LIMIT[kind]).strip()
+        for group in (path, *path.parents)[:_DEEPEST]:
+            text = _read(group / _LIMIT[kind]).strip()
             if text.isdigit() and (value := int(text[:20])) < _NO_LIMIT:
-                lowest = value if lowest is None else min(value, lowest)
-            if path in (last, path.parent):
+                limits.append(value)
+            if group == last:
                 break
-            path = path.parent
-    return lowest
+    return min(limits, default=None)
 
 
 def _control_groups(root: Path) -> Iterator[tuple[str, PurePosixPath, PurePosixPath]]:
@@ -155,18 +157,17 @@ def forget_files() -> None:
 
     An engine's start runs through megabytes of code, registering every operator it knows, and
     through a whole model file; texts then need a tenth of the one and some rows of the other.
-    Only mappings that cannot be written to and hold no page of their own are touched: of those
-    the files have every byte. It is the whole process's pages, the caller's too, once at a load.
+    Only mappings that cannot be written to and hold no page of their own are touched. It is the
+    whole process's pages, the caller's too, once at a load.
     """
     if not _libc():
         return
     with contextlib.suppress(OSError):  # not every kernel has it
-        for addresses, permissions, name, sizes in _mappings(_SMAPS):
-            own = sizes[b"Anonymous:"] or sizes[b"Swap:"]
+        for it in _mappings(_SMAPS):
+            own = it.sizes[b"Anonymous:"] or it.sizes[b"Swap:"] or b"w" in it.permissions
             # Nothing to drop where Rss is 0, as in every line that qemu's user mode makes up.
-            if name.startswith(b"/") and b"w" not in permissions and sizes[b"Rss:"] and not own:
-                start, end = (int(part, 16) for part in addresses.split(b"-"))
-                forget(start, end - start)
+            if it.name.startswith(b"/") and it.sizes[b"Rss:"] and not own:
+                forget(it.start, it.end - it.start)
 
 
 def map_alone(folder: Path) -> None:
@@ -180,18 +181,17 @@ def map_alone(folder: Path) -> None:
     if not (libc := _libc()):
         return
     with contextlib.suppress(OSError):
-        mappings = _MAPS.read_bytes().splitlines()
         inside = bytes(folder.resolve()) + b"/"
-        count = len(mappings)
-        for mapping in mappings:
-            addresses, *_, name = mapping.split(maxsplit=5)
-            if not name.startswith(inside):
-                continue
-            start, end = (int(part, 16) for part in addresses.split(b"-"))
-            parts = (end - start) // PAGESIZE
-            if count + parts > MOST_MAPPINGS:
+        count = 0
+        ours = []
+        for it in _mappings(_MAPS):
+            count += 1
+            if it.name.startswith(inside):
+                ours.append((it.start, it.end))
+        for start, end in ours:
+            count += (end - start) // PAGESIZE
+            if count > MOST_MAPPINGS:
                 return
-            count += parts
             # Even pages by their address, so that doing it again changes nothing.
             for page in range(start + start % (2 * PAGESIZE), end, 2 * PAGESIZE):
                 libc.madvise(page, PAGESIZE, _RANDOM)

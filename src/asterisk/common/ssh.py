@@ -1,8 +1,7 @@
 """Other machines, reached by the system's ssh client: addresses, and commands that run there.
 
-Host keys are checked as the user's own configuration says; nothing here turns that off. Names of
-users and hosts are so narrow that none can become an option of ssh or a word of a shell.
-Standard library only.
+Host keys are checked as the user's own configuration says. Names of users and hosts are so narrow
+that none can become an option of ssh or a word of a shell.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Thread, Timer
-from typing import IO, Protocol
+from threading import Event, Thread, Timer
+from typing import IO, Any
 
 from asterisk.common.errors import UsageError
 from asterisk.common.terminal import excerpt
@@ -65,17 +64,6 @@ class Address:
         return f"{SCHEME}{user}{host}{port}"
 
 
-class _Host(Protocol):
-    """An `Address`, or anything else with these three."""
-
-    @property
-    def host(self) -> str: ...
-    @property
-    def user(self) -> str: ...
-    @property
-    def port(self) -> int: ...
-
-
 def parse(text: str) -> Address:
     """Parse ``ssh://user@host:port``; UsageError, in one line, for anything else."""
     if not text.startswith(SCHEME):
@@ -106,8 +94,11 @@ def after_scheme(text: str, address: str) -> Address:
     return Address(host, user or "", int(port or 0))
 
 
-def arguments(target: _Host, words: Sequence[str], config: str | None = None) -> list[str]:
-    """Return the ssh command that runs ``words`` on ``target``; each stays one word there."""
+def arguments(target: Any, words: Sequence[str], config: str | None = None) -> list[str]:
+    """Return the ssh command that runs ``words`` on ``target``; each stays one word there.
+
+    ``target`` has the ``host``, ``user`` and ``port`` of an `Address`.
+    """
     options = [part for option in OPTIONS for part in ("-o", option)]
     own = ["-F", config] if config else []
     user = ["-l", target.user] if target.user else []
@@ -116,7 +107,7 @@ def arguments(target: _Host, words: Sequence[str], config: str | None = None) ->
 
 
 def run(
-    target: _Host,
+    target: Any,
     words: Sequence[str],
     *,
     timeout: float,
@@ -138,11 +129,10 @@ def run(
         process = subprocess.Popen(command, stdin=source or pipe, stdout=pipe, stderr=pipe)
     except OSError as failure:
         raise Disconnected(f"no ssh client: {failure.strerror or failure}") from None
-    late = False
+    late = Event()
 
     def stop() -> None:
-        nonlocal late
-        late = True
+        late.set()
         process.kill()
 
     timer = Timer(timeout, stop)
@@ -169,11 +159,16 @@ def run(
             timer.cancel()
             process.kill()
             _close_input(process)
-    if late:
+    if late.is_set():
         raise Disconnected(f"gave no answer in {timeout:g} s and was stopped")
-    if status:
-        raise _failure(status, bytes(errors))
-    return out
+    if status == 0:
+        return out
+    lines = [line.strip() for line in errors.decode("utf-8", "replace").splitlines()]
+    lines = [line for line in lines if line and not _WARNING.search(line)]
+    if any(map(_FULL.search, lines)):
+        raise RemoteError("its disk is full (No space left on device)")
+    last = excerpt(lines[-1]) if lines else f"ended with status {status}"
+    raise Disconnected(last) if status == _FAILED else RemoteError(last)
 
 
 def _close_input(process: subprocess.Popen[bytes]) -> None:
@@ -182,20 +177,9 @@ def _close_input(process: subprocess.Popen[bytes]) -> None:
             process.stdin.close()
 
 
-def _drain(stream: IO[bytes] | None, last: bytearray) -> None:
+def _drain(stream: IO[bytes], last: bytearray) -> None:
     """Read ``stream`` to its end; ``last`` gets the last `MOST_STDERR` bytes."""
-    if stream is None:
-        return
     with contextlib.suppress(OSError, ValueError):  # closed meanwhile
         while data := os.read(stream.fileno(), MOST_STDERR):
             last += data
             del last[:-MOST_STDERR]
-
-
-def _failure(status: int, errors: bytes) -> RemoteError:
-    lines = [line.strip() for line in errors.decode("utf-8", "replace").splitlines()]
-    lines = [line for line in lines if line and not _WARNING.search(line)]
-    if any(map(_FULL.search, lines)):
-        return RemoteError("its disk is full (No space left on device)")
-    last = excerpt(lines[-1]) if lines else f"ended with status {status}"
-    return Disconnected(last) if status == _FAILED else RemoteError(last)

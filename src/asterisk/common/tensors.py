@@ -57,16 +57,12 @@ def read(path: Path, *, largest: int) -> Tensors:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > largest:
             raise ArtifactError(f"{path} is not a plain file of at most {largest:,} bytes")
-        data = bytearray(status.st_size)
-        with path.open("rb", buffering=0) as file:
-            rest = memoryview(data)
-            while count := file.readinto(rest):
-                rest = rest[count:]
-            if len(rest):
-                raise ArtifactError(f"{path} became shorter while it was read")
+        data = np.fromfile(path, np.uint8, status.st_size)
     except (OSError, ValueError) as failure:
         reason = getattr(failure, "strerror", None) or failure
         raise ArtifactError(f"cannot read {path}: {reason}") from None
+    if len(data) < status.st_size:
+        raise ArtifactError(f"{path} became shorter while it was read")
     try:
         return _parse(data)
     except ArtifactError as failure:
@@ -94,12 +90,12 @@ def write(path: Path, arrays: Mapping[str, Array | Half], metadata: Mapping[str,
         staging.write_bytes(b"".join([len(text).to_bytes(8, "little"), text, *blocks]))
 
 
-def _parse(data: bytearray) -> Tensors:
-    length = int.from_bytes(data[:8], "little")
+def _parse(data: npt.NDArray[np.uint8]) -> Tensors:
+    length = int.from_bytes(data[:8].tobytes(), "little")
     if len(data) < 8 or length > min(LARGEST_HEADER, len(data) - 8):
         raise ArtifactError("not a safetensors file")
     try:
-        header = strict_json(data[8 : 8 + length])
+        header = strict_json(data[8 : 8 + length].tobytes())
     except ValueError:
         raise ArtifactError("its header is not JSON") from None
     if not isinstance(header, dict):
@@ -107,10 +103,13 @@ def _parse(data: bytearray) -> Tensors:
     metadata = header.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ArtifactError("its metadata are not strings")
-    body = memoryview(data)[8 + length :]
+    body = data[8 + length :]
     arrays, end = {}, 0
     for name, entry in sorted(header.items(), key=_span):
-        array = _array(name, entry, body, end)
+        try:
+            array = _array(entry, body, end)
+        except ArtifactError as failure:
+            raise ArtifactError(f"tensor {name[:100]!r} {failure}") from None
         if array is not None:
             arrays[name] = array
         end = entry["data_offsets"][1]
@@ -129,19 +128,18 @@ def _span(item: tuple[str, Any]) -> tuple[int, int]:
     raise ArtifactError(f"tensor {name[:100]!r} is malformed")
 
 
-def _array(name: str, entry: dict[str, Any], body: memoryview, begin: int) -> Array | None:
+def _array(entry: dict[str, Any], body: npt.NDArray[np.uint8], begin: int) -> Array | None:
     """Return a tensor of floats as float32, None for one of integers."""
     kind = entry["dtype"] if isinstance(entry["dtype"], str) else ""
     dtype = _DTYPES.get(kind)
     width = dtype.itemsize if dtype is not None else _INTEGERS.get(kind)
     if width is None:
-        expected = ", ".join(_DTYPES)
-        raise ArtifactError(f"tensor {name[:100]!r} is of type {kind[:20]!r}, none of {expected}")
+        raise ArtifactError(f"is of type {kind[:20]!r}, none of {', '.join(_DTYPES)}")
     shape, (start, end) = entry["shape"], entry["data_offsets"]
     if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_count, shape)):
-        raise ArtifactError(f"tensor {name[:100]!r} has no shape")
+        raise ArtifactError("has no shape")
     if start != begin or end > len(body) or end - start != math.prod(shape) * width:
-        raise ArtifactError(f"tensor {name[:100]!r} does not lie where it should")
+        raise ArtifactError("does not lie where it should")
     if dtype is None:
         return None
     stored = np.frombuffer(body[start:end], dtype)
@@ -150,7 +148,7 @@ def _array(name: str, entry: dict[str, Any], body: memoryview, begin: int) -> Ar
     with np.errstate(over="ignore"):  # too large for float32 is found below
         array: Array = stored.astype(np.float32, copy=not stored.flags.aligned)
     if not np.isfinite(array).all():
-        raise ArtifactError(f"tensor {name[:100]!r} holds values that are not finite")
+        raise ArtifactError("holds values that are not finite")
     return array.reshape(shape)
 
 

@@ -7,7 +7,6 @@ named .gz or .zst is decompressed. A text is a plain line or a JSON line.
 from __future__ import annotations
 
 import codecs
-import contextlib
 import csv
 import io
 import json
@@ -73,24 +72,24 @@ def read_records(
                 value = json.loads(line)
             except (ValueError, RecursionError):
                 raise InputError(f"{position}: not JSON") from None
-            text = value.get(field) if isinstance(value, dict) else value
+            text, id = value, None
+            if isinstance(value, dict):
+                text, id = value.get(field), value.get("id")
             if not isinstance(text, str):
                 raise InputError(
                     f"{position}: neither a string nor an object with a string in {field!r}"
                 )
-            id = value.get("id") if isinstance(value, dict) else None
             yield Record(text, position, id if isinstance(id, (str, int)) else None)
 
 
 def filter_empty(records: Iterable[Record], on_empty: str) -> Iterator[Record]:
     """Yield ``records``; empty ones too, unless ``on_empty`` is "skip" or "error" (InputError)."""
     for record in records:
-        if not record.text.strip():
-            if on_empty == "error":
-                raise InputError(f"{record.place}: empty text; see --on-empty")
-            if on_empty == "skip":
-                continue
-        yield record
+        empty = not record.text.strip()
+        if empty and on_empty == "error":
+            raise InputError(f"{record.place}: empty text; see --on-empty")
+        if not (empty and on_empty == "skip"):
+            yield record
 
 
 def lines(
@@ -101,10 +100,9 @@ def lines(
     ``-`` is standard input. InputError names the line that has more than ``longest`` bytes or
     cannot be decoded (unless ``errors`` is "replace"), and a file that cannot be read.
     """
-    name = "standard input" if str(path) == "-" else str(path)
     with open_text(path, errors) as file:
         for number, line in numbered_lines(file, longest):
-            position = f"{name}, line {number}"
+            position = f"{_name(path)}, line {number}"
             text = "" if line is None else line.removesuffix("\n")
             try:
                 size = longest + 1 if line is None else len(text.encode())
@@ -115,6 +113,10 @@ def lines(
                 limit = f"{longest >> 20} MB" if longest >> 20 else f"{longest >> 10} KB"
                 raise InputError(f"{position}: longer than {limit}")
             yield position, text
+
+
+def _name(path: Path) -> str:
+    return "standard input" if str(path) == "-" else str(path)
 
 
 def numbered_lines(file: TextIO, longest: int) -> Iterator[tuple[int, str | None]]:
@@ -136,7 +138,6 @@ def open_text(path: Path, errors: str = "strict") -> Iterator[TextIO]:
 
     InputError where the file cannot be read to its end.
     """
-    name = "standard input" if str(path) == "-" else str(path)
     try:
         with ExitStack() as stack:
             stream: Any = sys.stdin.buffer if str(path) == "-" else open_packed(path, stack)
@@ -150,9 +151,10 @@ def open_text(path: Path, errors: str = "strict") -> Iterator[TextIO]:
             stack.callback(text.detach)  # or standard input would be closed
             yield text
     except (EOFError, zlib.error) as failure:
-        raise InputError(f"{name} is damaged: {one_line(failure)}") from None
+        raise InputError(f"{_name(path)} is damaged: {one_line(failure)}") from None
     except OSError as failure:
-        raise InputError(f"cannot read {name}: {failure.strerror or one_line(failure)}") from None
+        reason = failure.strerror or one_line(failure)
+        raise InputError(f"cannot read {_name(path)}: {reason}") from None
 
 
 def open_packed(path: Path, stack: ExitStack) -> IO[bytes]:
@@ -187,8 +189,7 @@ class _Zstandard(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._out:
-            chunk = self._raw.read(CHUNK)
-            if not chunk:
+            if not (chunk := self._raw.read(CHUNK)):
                 if self._frame is not None:
                     raise EOFError("it ends inside a zstd frame")
                 return 0
@@ -211,7 +212,7 @@ class _Zstandard(io.RawIOBase):
         return b"".join(parts)
 
 
-@contextlib.contextmanager
+@contextmanager
 def open_output(path: Path | None) -> Iterator[BinaryIO]:
     """Open ``path`` so that it appears whole or not at all; None is standard output."""
     if path is None:
@@ -223,7 +224,7 @@ def open_output(path: Path | None) -> Iterator[BinaryIO]:
         yield file
 
 
-@contextlib.contextmanager
+@contextmanager
 def open_vectors(path: Path | None, format: str, like: Vector) -> Iterator[VectorWriter]:
     """Open a writer of vectors with the dtype and size of ``like``, shape [0, size].
 
@@ -234,7 +235,10 @@ def open_vectors(path: Path | None, format: str, like: Vector) -> Iterator[Vecto
     with open_output(path) as file:
         writer = VectorWriter(file, format, like)
         yield writer
-        writer.finish()
+        if format == "npy":  # whose header says how many rows there are
+            file.seek(0)
+            writer.write_npy_header()
+        file.flush()
 
 
 class VectorWriter:
@@ -248,48 +252,37 @@ class VectorWriter:
     def __init__(self, file: BinaryIO, format: str, like: Vector) -> None:
         self.file, self.format, self.size, self.rows = file, format, like.shape[1], 0
         self.dtype = like.dtype.newbyteorder("<")
-        self._to_bytes = {"jsonl": self._json, "csv": self._csv, "npy": self._npy}[format]
         if format == "npy":
-            self._write_npy_header()
+            self.write_npy_header()
+
+    def write_npy_header(self) -> None:
+        """Write the header for the present number of rows."""
+        from numpy.lib import format as npy
+
+        # NumPy pads its headers so that the first axis may grow in place.
+        descr, shape = npy.dtype_to_descr(self.dtype), (self.rows, self.size)
+        header = {"descr": descr, "fortran_order": False, "shape": shape}
+        npy.write_array_header_1_0(self.file, header)
 
     def write(self, record: Record, vector: Vector | None) -> None:
         """Write one row."""
-        self.file.write(self._to_bytes(record, vector))
+        if self.format == "npy":
+            import numpy as np
+
+            row = np.full(self.size, np.nan) if vector is None else vector
+            data = row.astype(self.dtype).tobytes()
+        elif self.format == "csv":
+            out = io.StringIO()
+            writer = csv.writer(out, lineterminator="\n")
+            if not self.rows:
+                writer.writerow(["index", "id", *(f"d{index}" for index in range(self.size))])
+            cells = [""] * self.size if vector is None else map(str, vector)
+            writer.writerow([self.rows, "" if record.id is None else record.id, *cells])
+            data = out.getvalue().encode("utf-8", "replace")
+        else:
+            id = {} if record.id is None else {"id": record.id}
+            start = json.dumps({"index": self.rows, **id})[:-1]
+            numbers = "null" if vector is None else f"[{', '.join(map(str, vector))}]"
+            data = f'{start}, "embedding": {numbers}}}\n'.encode()
+        self.file.write(data)
         self.rows += 1
-
-    def finish(self) -> None:
-        """Complete the file."""
-        if self.format == "npy":  # whose header says how many rows there are
-            self.file.seek(0)
-            self._write_npy_header()
-        self.file.flush()
-
-    def _write_npy_header(self) -> None:
-        import numpy as np
-
-        # NumPy pads its headers so that the first axis may grow in place.
-        descr = np.lib.format.dtype_to_descr(self.dtype)
-        shape = {"descr": descr, "fortran_order": False, "shape": (self.rows, self.size)}
-        np.lib.format.write_array_header_1_0(self.file, shape)
-
-    def _json(self, record: Record, vector: Vector | None) -> bytes:
-        values: dict[str, Any] = {"index": self.rows}
-        if record.id is not None:
-            values["id"] = record.id
-        embedding = "null" if vector is None else f"[{', '.join(map(str, vector))}]"
-        return f'{json.dumps(values)[:-1]}, "embedding": {embedding}}}\n'.encode()
-
-    def _csv(self, record: Record, vector: Vector | None) -> bytes:
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        if not self.rows:
-            writer.writerow(["index", "id", *(f"d{index}" for index in range(self.size))])
-        cells = [""] * self.size if vector is None else map(str, vector)
-        writer.writerow([str(self.rows), "" if record.id is None else str(record.id), *cells])
-        return out.getvalue().encode("utf-8", "replace")
-
-    def _npy(self, _: Record, vector: Vector | None) -> bytes:
-        import numpy as np
-
-        values = np.full(self.size, np.nan) if vector is None else vector
-        return values.astype(self.dtype).tobytes()

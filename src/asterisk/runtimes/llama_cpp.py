@@ -1,15 +1,14 @@
 """llama.cpp's C functions, called directly in xllamacpp's shared library.
 
 xllamacpp's own interface is llama-server: JSON in and out of threads and slots, and 25 MB that an
-embedding never needs. The same file exports all of ``llama.h``, and `ctypes` reaches that without
-importing the package. What that costs is care: the layout of two structures belongs to one
-release, so another release is refused, and so is a library whose defaults read back wrong.
-
-Source: ``include/llama.h`` of llama.cpp as of the pinned release.
+embedding never needs. The same file exports all of ``llama.h`` of the pinned release, and `ctypes`
+reaches that without importing the package. The layout of two structures belongs to one release, so
+another release is refused, and so is a library whose defaults read back wrong.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from ctypes import c_bool, c_char, c_float, c_int8, c_int32, c_int64, c_size_t, c_uint32, c_void_p
@@ -144,12 +143,11 @@ class Library:
         try:
             self.dll = ctypes.CDLL(str(path))
         except OSError as failure:
-            if "libgomp" in str(failure):
-                raise EngineError(
-                    "llama.cpp needs the system's libgomp; install it with: "
-                    "apt-get install libgomp1"
-                ) from None
-            raise EngineError(f"llama.cpp cannot be loaded: {failure}") from None
+            reason = f"llama.cpp cannot be loaded: {failure}"
+            if "libgomp" in reason:
+                how = "apt-get install libgomp1"
+                reason = f"llama.cpp needs the system's libgomp; install it with: {how}"
+            raise EngineError(reason) from None
         for name, (result, arguments) in _FUNCTIONS.items():
             function = getattr(self.dll, name, None)
             if function is None:
@@ -180,11 +178,7 @@ class Library:
 
 @cache
 def library() -> Library:
-    """Return the library, loaded once.
-
-    Raises MissingExtra where xllamacpp is not installed, EngineError where another release is, or
-    where this machine cannot run it.
-    """
+    """Return the library, loaded once; MissingExtra or EngineError where it cannot be."""
     spec = find_spec("xllamacpp")
     if spec is None or spec.origin is None:
         raise MissingExtra("xllamacpp", "gguf")
@@ -192,18 +186,9 @@ def library() -> Library:
     # The directory's name has the version; importlib.metadata would cost a device 3 MB.
     if not (package.parent / f"xllamacpp-{VERSION}.dist-info").is_dir():
         raise EngineError(f"xllamacpp is not version {VERSION}; {_ADVICE}")
-    _check_cpu()
+    if os.uname().machine == "x86_64":  # or the library would end the process with SIGILL
+        with contextlib.suppress(OSError), Path("/proc/cpuinfo").open() as lines:
+            flags = next((line for line in lines if line.startswith("flags")), None)
+            if flags and (missing := CPU_NEEDS - set(flags.split())):
+                raise EngineError(f"llama.cpp needs a processor with {', '.join(sorted(missing))}")
     return Library(package / "xllamacpp.abi3.so")
-
-
-def _check_cpu() -> None:
-    """Refuse a processor on which the library would end the process with SIGILL."""
-    if os.uname().machine != "x86_64":
-        return
-    try:
-        with Path("/proc/cpuinfo").open() as lines:
-            flags = next(line for line in lines if line.startswith("flags"))
-    except (OSError, StopIteration):
-        return
-    if missing := CPU_NEEDS - set(flags.split()):
-        raise EngineError(f"llama.cpp needs a processor with {', '.join(sorted(missing))}")

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,10 +27,7 @@ if hasattr(os, "register_at_fork"):  # another thread may hold it, which the chi
 
 
 class TfliteEngine(ArtifactEngine):
-    """An interpreter of its own, with its own copy of the layers' weights in packed form.
-
-    Interpreters share nothing but the mapped file: two threads in one would mix up their texts.
-    """
+    """An interpreter with its own copy of the layers' weights in packed form."""
 
     format: ClassVar[str] = "tflite"
 
@@ -48,14 +45,11 @@ class TfliteEngine(ArtifactEngine):
             with _without_notice():
                 interpreter: Any = Interpreter(utf8_path(path), num_threads=1)
                 self._interpreter = interpreter
-                inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-                shapes = [
-                    (side["name"], side["dtype"], list(side["shape_signature"]))
-                    for side in (*inputs, *outputs)
-                ]
+                sides = [*interpreter.get_input_details(), *interpreter.get_output_details()]
+                shapes = [(it["name"], it["dtype"], list(it["shape_signature"])) for it in sides]
                 if shapes != [(INPUT, np.int32, [1, -1]), (OUTPUT, np.float32, [1, size])]:
                     raise ArtifactError(f"{path} has other inputs or outputs than an encoder")
-                self._input, self._output = inputs[0]["index"], outputs[0]["index"]
+                self._input, self._output = (it["index"] for it in sides)
                 # Packs the weights, and refuses now what would be refused at the first text.
                 vector = self._run([artifact.config.vocab_size - 1])
         except ArtifactError:
@@ -64,11 +58,6 @@ class TfliteEngine(ArtifactEngine):
             raise ArtifactError(f"LiteRT refuses {path}: {one_line(failure)}") from None
         if vector.shape != (size,) or not np.isfinite(vector).all():
             raise ArtifactError(f"{path} gives no vector of {size}")
-
-    @classmethod
-    def open(cls, artifact: Artifact, sessions: int) -> list[Self]:
-        """Open ``sessions``, an interpreter each; see `ArtifactEngine.open`."""
-        return [cls(artifact) for _ in range(sessions)]
 
     def run(self, ids: Sequence[int]) -> Vector:
         """Return the pooled vector of one text, float32 [embedding_size], not normalised."""
@@ -100,7 +89,7 @@ class TfliteEngine(ArtifactEngine):
 def _without_notice() -> Iterator[None]:
     """Keep the engine's one line about its delegate off stderr; it has no switch for that.
 
-    Meanwhile stderr goes to a file in memory, and what others wrote there is passed on afterwards.
+    What others write there meanwhile is passed on afterwards.
     """
     with _one_at_a_time:
         try:
@@ -172,10 +161,7 @@ _LAYOUTS = {name: struct.Struct(f"<{name}") for name in "bBHiIQf"}
 def check_file(path: Path) -> None:
     """Raise ArtifactError if ``path`` is no TFLite file that is safe to open."""
     try:
-        with (
-            path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        ):
+        with path.open("rb") as it, mmap.mmap(it.fileno(), 0, access=mmap.ACCESS_READ) as data:
             root = _number(data, 0, "I")
             if data[4:8] != IDENTIFIER or not 8 <= root <= len(data) - 4:
                 raise ArtifactError("is not a TFLite file")
@@ -264,7 +250,7 @@ def _code(code: _Table) -> int:
 
 
 def _buffer(buffer: _Table) -> int:
-    """Return how many bytes a buffer has; they lie within the tables, not behind them."""
+    """Return how many bytes a buffer has."""
     if buffer.scalar(1, "Q") or buffer.scalar(2, "Q"):
         raise ArtifactError("data outside the tables")
     return buffer.vector(0, 1)[1]
@@ -290,7 +276,7 @@ def _tensor(tensor: _Table, buffers: list[int]) -> tuple[int, bool]:
 
 
 def _check_quantisation(quantisation: _Table, shape: tuple[int, ...]) -> None:
-    """Check that there is a scale for all of a tensor or for each row along one dimension."""
+    # A scale for all of a tensor or for each row along one dimension.
     scales, axis = quantisation.numbers(2, "f"), quantisation.scalar(6, "i")
     zeros = quantisation.vector(3, 8)[1]
     if quantisation.scalar(4, "B") not in (0, _BLOCKWISE):
@@ -318,7 +304,6 @@ class _Table:
         self._fields: tuple[int, ...] = struct.unpack_from(f"<{length // 2 - 2}H", data, start + 4)
 
     def present(self) -> set[int]:
-        """Return the numbers of the fields that it has."""
         return {index for index, offset in enumerate(self._fields) if offset}
 
     def scalar(self, field: int, kind: str) -> int:
@@ -327,21 +312,17 @@ class _Table:
         return _number(self._data, at, kind) if at else 0
 
     def table(self, field: int) -> _Table | None:
-        """Return a table within this one."""
-        at = self._follow(field)
+        at = self._target(field)
         return _Table(self._data, at) if at else None
 
     def tables(self, field: int) -> Iterator[_Table]:
-        """Yield the tables of a vector of them."""
-        start, count = self.vector(field, 4)
-        if count > MOST:
-            raise ArtifactError(f"a list of {count} where {MOST} is the most")
-        for at in range(start, start + 4 * count, 4):
-            yield _Table(self._data, at + _number(self._data, at, "I"))
+        start, _ = self.vector(field, 4)
+        for index, offset in enumerate(self.numbers(field, "I")):
+            yield _Table(self._data, start + 4 * index + offset)
 
     def vector(self, field: int, size: int) -> tuple[int, int]:
         """Return where a vector of elements of ``size`` bytes begins, and how many it has."""
-        if not (at := self._follow(field)):
+        if not (at := self._target(field)):
             return 0, 0
         count = _number(self._data, at, "I")
         if at + 4 + count * size > len(self._data):
@@ -364,7 +345,7 @@ class _Table:
             raise ArtifactError("a field that leaves its table")
         return self._at + offset
 
-    def _follow(self, field: int) -> int:
+    def _target(self, field: int) -> int:
         at = self._position(field, 4)
         return at + _number(self._data, at, "I") if at else 0
 
