@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime
 
 BLOCK = 64  # texts, unless a memory limit allows fewer
+ENCODING = ("prompt_name", "on_long", "dim", "precision")  # options of `Runtime.encode`
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".npy": "npy"}
 
 
@@ -72,9 +73,8 @@ def _embed(arguments: argparse.Namespace) -> None:
             f"--on-empty null: an .npy of {arguments.precision} has nothing for a text without a "
             "vector; skip such texts, or write JSON lines or CSV"
         )
-    with asterisk.load(
-        arguments.artifact, threads=arguments.threads, max_memory=arguments.max_memory
-    ) as runtime:
+    limits = {"threads": arguments.threads, "max_memory": arguments.max_memory}
+    with asterisk.load(arguments.artifact, **limits) as runtime:
         budget = runtime.budget
         if budget and budget.message:
             report(f"asterisk-embed: {budget.message}")
@@ -92,13 +92,8 @@ def _embed(arguments: argparse.Namespace) -> None:
             raise UsageError(f"--dim must be 1 to {size}")
         empty = 0
         dim = arguments.dim or size
-        options = {
-            "prompt_name": arguments.prompt_name,
-            "on_long": arguments.on_long,
-            "normalize": False if arguments.no_normalize else None,
-            "dim": arguments.dim,
-            "precision": arguments.precision,
-        }
+        options = {name: getattr(arguments, name) for name in ENCODING}
+        options["normalize"] = False if arguments.no_normalize else None
         none = quantize(np.empty((0, dim), np.float32), arguments.precision)
         with (
             _sidecar(arguments, runtime, format) as facts,

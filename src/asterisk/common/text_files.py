@@ -1,7 +1,7 @@
-"""Text files and standard input, read line by line, and the texts in them.
+"""The texts in files and standard input, a line or a JSON line each, and vectors written out.
 
-Files are UTF-8, or UTF-16 or UTF-32 with a byte order mark. A line ends in LF, CR LF or CR. A file
-named .gz or .zst is decompressed. A text is a plain line or a JSON line.
+Files are UTF-8, or UTF-16 or UTF-32 with a byte order mark; one named .gz or .zst is decompressed.
+A line ends in LF, CR LF or CR.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def read_records(
 
     ``json_lines`` None decides by ``.jsonl`` or ``.ndjson`` in the name. A JSON line is a string,
     or an object with the text in ``field`` and perhaps an ``id``; a blank one is an empty text.
-    InputError names the line that is not JSON or has no text; see also `lines`.
+    InputError names a line without a text; see also `lines`.
     """
     for path in paths or [Path("-")]:
         as_json = not JSON_LINES.isdisjoint(path.suffixes) if json_lines is None else json_lines
@@ -181,35 +181,34 @@ class _Zstandard(io.RawIOBase):
     """All frames of a zstd file; the library's own reader takes a cut-off frame for the end."""
 
     def __init__(self, raw: IO[bytes]) -> None:
-        self._library: Any = require("zstandard", "train")
-        self._raw, self._frame, self._out = raw, None, memoryview(b"")
+        self._chunks, self._out = _decompressed_frames(raw), memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._out:
-            if not (chunk := self._raw.read(CHUNK)):
-                if self._frame is not None:
-                    raise EOFError("it ends inside a zstd frame")
-                return 0
-            self._out = memoryview(self._decompressed(chunk))
+        self._out = self._out or memoryview(next(self._chunks, b""))
         count = min(len(buffer), len(self._out))
         buffer[:count] = self._out[:count]
         self._out = self._out[count:]
         return count
 
-    def _decompressed(self, chunk: bytes) -> bytes:
-        parts = []
+
+def _decompressed_frames(raw: IO[bytes]) -> Iterator[bytes]:
+    library: Any = require("zstandard", "train")
+    frame: Any = None
+    while chunk := raw.read(CHUNK):
         while chunk:
-            frame: Any = self._frame or self._library.ZstdDecompressor().decompressobj()
+            frame = frame or library.ZstdDecompressor().decompressobj()
             try:
-                parts.append(frame.decompress(chunk))
-            except self._library.ZstdError as failure:
+                out = frame.decompress(chunk)
+            except library.ZstdError as failure:
                 raise OSError(f"damaged: {failure}") from None
-            chunk = frame.unused_data if frame.eof else b""
-            self._frame = None if frame.eof else frame
-        return b"".join(parts)
+            if out:
+                yield out
+            chunk, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
+    if frame is not None:
+        raise EOFError("it ends inside a zstd frame")
 
 
 @contextmanager

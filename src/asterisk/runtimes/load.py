@@ -32,7 +32,14 @@ UNIT = 1e-3  # how far a golden vector's length may be from one
 def load(
     path: str | os.PathLike[str], *, threads: int = 1, max_memory: int | None = None
 ) -> Runtime:
-    """Open an artifact or a checkpoint folder; see `asterisk.load`."""
+    """Open an artifact, or a checkpoint folder with PyTorch, ready to encode.
+
+    ``threads`` texts are encoded at once when many are given. With ``max_memory``, in bytes, the
+    whole process stays under it: fewer threads and shorter texts are chosen where needed, and
+    ``Runtime.budget`` says which. ArtifactError for anything that cannot be trusted, MissingExtra
+    where the engine is not installed, BudgetError where even one thread with short texts would take
+    more.
+    """
     threads = integer("threads", threads, 1, MOST_THREADS)
     folder = Path(path)
     if is_artifact(folder):
