@@ -5,8 +5,7 @@
 >>> embedder.encode("a text").shape  # doctest: +SKIP
 (256,)
 
-Importing this package loads neither numpy nor an engine: every other name is imported when it is
-first used.
+Importing this package loads neither numpy nor an engine: a name is imported when it is first used.
 """
 
 from __future__ import annotations

@@ -39,9 +39,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PLAIN_NAMES = ("format", "recipe", "name", "entry", "tokenizer", "fingerprint")
 _TEXTS_OR_NONE = ("default_prompt_name", "similarity", "source")
-_MAPPINGS = {  # the types of their values
-    **{"prompts": {str}, "files": {str}, "versions": {str}},
-    **{"thresholds": {int, float}, "fidelity": {int, float}},
+_MAPPINGS = {  # and the types of their values
+    **dict.fromkeys(("prompts", "files", "versions"), (str,)),
+    **dict.fromkeys(("thresholds", "fidelity"), (int, float)),
 }
 _ATTEMPTS = 5
 _T = TypeVar("_T")
@@ -133,10 +133,9 @@ def open_artifact(folder: Path) -> Artifact:
 
 
 def with_artifact(folder: Path, use: Callable[[Artifact], _T]) -> _T:
-    """Return ``use(artifact)`` of the artifact in ``folder``, all from one and the same export.
+    """Return ``use(artifact)`` of the artifact in ``folder``, checked as by `open_artifact`.
 
-    If another one replaced it meanwhile, ``use`` is called again. ArtifactError as for
-    `open_artifact`.
+    If another export replaced it meanwhile, ``use`` is called again.
     """
     for _ in range(_ATTEMPTS):
         before = _identity(folder)
@@ -166,7 +165,7 @@ def _identity(folder: Path) -> tuple[int, int, int] | None:
 
 
 def sha256(path: Path) -> str:
-    """Return the hexadecimal sha256 of a file, which is read in pieces."""
+    """Return the hexadecimal sha256 of a file."""
     digest = digest_sha256()
     with path.open("rb", buffering=0) as file:
         while block := file.read(1 << 16):
@@ -189,10 +188,8 @@ def _parse(values: Any) -> Manifest:
     if not isinstance(values, dict) or type(values.get("schema")) is not int:
         raise ArtifactError("not a manifest")
     if values["schema"] != SCHEMA:
-        raise ArtifactError(
-            f"manifest schema {values['schema']}, this version reads {SCHEMA}: "
-            "install a newer asterisk-edge or export again"
-        )
+        found = f"manifest schema {values['schema']}, this version reads {SCHEMA}"
+        raise ArtifactError(f"{found}: install a newer asterisk-edge or export again")
     expected = {field.name for field in fields(Manifest)}
     if set(values) != expected:
         raise ArtifactError(f"wrong field {min(expected ^ set(values))!r}")
@@ -242,12 +239,9 @@ class InSpace(Protocol):
     """A runtime, a checkpoint, a manifest or an index's settings."""
 
     @property
-    def fingerprint(self) -> str:
-        """The space of its own vectors."""
-
+    def fingerprint(self) -> str: ...  # noqa: D102
     @property
-    def compatible_with(self) -> tuple[str, ...]:
-        """Spaces whose vectors may be compared with its own."""
+    def compatible_with(self) -> tuple[str, ...]: ...  # noqa: D102
 
 
 def spaces(model: InSpace) -> tuple[str, ...]:

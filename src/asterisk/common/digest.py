@@ -1,8 +1,4 @@
-"""SHA-256 without OpenSSL, and a set of digests in little memory.
-
-Importing `hashlib` costs a small device 3.6 MB for this one function. CPython's own implementation,
-which `hashlib` falls back on, is a few times slower: some 40 ms for an artifact of 16 MB.
-"""
+"""SHA-256 without OpenSSL, and a set of digests in little memory."""
 
 from __future__ import annotations
 
@@ -16,6 +12,8 @@ _SMALLEST = 1 << 10
 
 def sha256() -> Any:
     """Return a new hash object with ``update`` and ``hexdigest``."""
+    # Importing `hashlib` costs a small device 3.6 MB. CPython's own implementation, on which that
+    # falls back, is a few times slower: some 40 ms for an artifact of 16 MB.
     for name in ("_sha2", "_sha256"):  # CPython 3.12 and later; 3.11
         with contextlib.suppress(ImportError):
             return import_module(name).sha256()
@@ -23,10 +21,7 @@ def sha256() -> Any:
 
 
 class DigestSet:
-    """64-bit digests, each with a number: a hash table in two flat arrays, at most half full.
-
-    It takes 24 to 48 bytes a digest, where a dict of Python integers takes some 150.
-    """
+    """64-bit digests, each with a number, in 24 to 48 bytes; a dict of integers takes some 150."""
 
     def __init__(self) -> None:
         self.clear()
@@ -64,7 +59,7 @@ class DigestSet:
         self._allocate(_SMALLEST)
 
     def _allocate(self, size: int) -> None:
-        self._mask = size - 1
+        self._mask = size - 1  # of a hash table in two flat arrays, at most half full
         self._keys = array("Q", bytes(8 * size))
         self._numbers = array("Q", bytes(8 * size))
 

@@ -1,15 +1,11 @@
 """Files: written whole or not at all, and read with care where they come from outside.
 
-A writer fills a file or folder beside its target and then gives it the target's name. It holds a
-lock (flock(2)) meanwhile, which the system releases however the writer ends: what nobody has locked
-was left by a writer that was killed, and the next one removes it.
+A writer fills a file or folder beside its target, which it has locked (flock(2)), and then gives it
+the target's name. What nobody has locked was left by a writer that was killed: the next one removes
+it. What only writing needs is imported there: a device that only reads is spared 0.7 MB.
 
-A model folder may hold links: Hugging Face's cache lays a repository out as
-``snapshots/REVISION/NAME``, links into the same repository's ``blobs/``; Kubernetes mounts a
-ConfigMap as links through ``..data``. A link may lead to a regular file within the folder or within
-those blobs, and nowhere else.
-
-What only writing needs is imported there: a device that only reads is spared 0.7 MB.
+A link in a model folder may lead to a regular file within the folder, as in Kubernetes' ConfigMaps,
+or within the ``blobs/`` of the same repository in Hugging Face's cache, and nowhere else.
 """
 
 from __future__ import annotations
@@ -39,18 +35,15 @@ def shipped_checkpoint() -> Path:
         candidate = folder / "checkpoints" / SHIPPED
         if (candidate / "model.safetensors").is_file():
             return candidate
-    raise UsageError(
-        f"no checkpoint given, and no checkpoints/{SHIPPED} here: name a checkpoint folder"
-    )
+    reason = f"no checkpoint given, and no checkpoints/{SHIPPED} here"
+    raise UsageError(f"{reason}: name a checkpoint folder")
 
 
 def check_replaceable(target: Path, ours: Callable[[Path], bool]) -> None:
     """Raise OutputError unless ``target`` is free, an empty folder, or one that is ``ours``."""
-    if not os.path.lexists(target):
-        return
-    if not target.is_dir():
+    if os.path.lexists(target) and not target.is_dir():
         raise OutputError(f"cannot write {target}: it is not a folder")
-    if any(target.iterdir()) and not ours(target):
+    if target.is_dir() and any(target.iterdir()) and not ours(target):
         raise OutputError(f"cannot write {target}: it holds something else, which is left alone")
 
 
@@ -58,8 +51,8 @@ def check_replaceable(target: Path, ours: Callable[[Path], bool]) -> None:
 def replacing_folder(target: Path, ours: Callable[[Path], bool]) -> Iterator[Path]:
     """Yield a new folder beside ``target`` that replaces it, durably, on a clean exit.
 
-    Only a folder that is ``ours`` is replaced. On any failure ``target`` stays as it was, and the
-    parents that were made for it are removed. OutputError if the file system fails.
+    Only a folder that is ``ours`` is replaced; on any failure all stays as it was. OutputError if
+    the file system fails.
     """
     target = Path(os.path.realpath(target))
     missing = [folder for folder in target.parents if not folder.exists()]
@@ -236,10 +229,7 @@ def _sync(path: Path) -> None:
 
 
 def regular_file(folder: Path, name: str, largest: int) -> Path:
-    """Return the path of ``name`` in ``folder``.
-
-    ArtifactError unless it is a regular file there of at most ``largest`` bytes.
-    """
+    """Return the path of ``name`` in ``folder``; ArtifactError unless it may be opened."""
     path = folder / name
     try:
         real = Path(os.path.realpath(path, strict=True))
@@ -248,10 +238,8 @@ def regular_file(folder: Path, name: str, largest: int) -> Path:
         raise ArtifactError(f"{path} is missing") from None
     roots = [Path(os.path.realpath(folder))]
     absolute = Path(os.path.abspath(folder))  # noqa: PTH100 - links keep their names
-    for parent in (absolute, *absolute.parents):
-        if parent.parent.name == "snapshots":
-            roots.append(Path(os.path.realpath(parent.parent.parent)) / "blobs")
-            break
+    snapshots = [it for it in absolute.parents if it.name == "snapshots"]
+    roots += [Path(os.path.realpath(it.parent)) / "blobs" for it in snapshots[:1]]
     if not any(real.is_relative_to(root) for root in roots):
         raise ArtifactError(f"{path} is a link that leaves the folder")
     if not stat.S_ISREG(status.st_mode) or status.st_size > largest:

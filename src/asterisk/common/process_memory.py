@@ -36,8 +36,7 @@ def resident(without: Path | None = None, maps: Path = _SMAPS) -> int | None:
     """Return the bytes of memory in use, without those of files in the folder ``without``.
 
     Pages that are shared with other processes count in full: this one may be their last user.
-    None where the system does not say: elsewhere than on Linux, and under qemu's user mode, which
-    reports every mapping as empty.
+    None where the system does not say, as qemu's user mode, which reports every mapping as empty.
     """
     inside = bytes(without.resolve()) + b"/" if without else b"\n"  # no name begins with that
     try:
@@ -74,10 +73,7 @@ def _mappings(path: Path) -> Iterator[_Mapping]:
 
 
 def read_sizes(path: Path = ROLLUP) -> dict[str, int]:
-    """Return the fields of ``smaps_rollup`` or ``status`` in /proc that are sizes, in bytes.
-
-    Such as ``Pss``, ``Rss`` and ``VmHWM``. Empty where the system does not say.
-    """
+    """Return the sizes in /proc's ``smaps_rollup`` or ``status``, such as ``Pss``, in bytes."""
     fields = [line.split() for line in _read(path).splitlines() if line.endswith(" kB")]
     return {name.rstrip(":"): int(value) * KIB for name, value, _ in fields}
 
@@ -85,7 +81,7 @@ def read_sizes(path: Path = ROLLUP) -> dict[str, int]:
 def limit(root: Path = Path("/")) -> int | None:
     """Return the lowest memory limit of this process's control groups in bytes, None if none.
 
-    ``root`` is where /proc and the mounts are looked for. Whatever cannot be read sets no limit.
+    ``root`` is where /proc and the mounts are looked for.
     """
     limits = []
     for kind, folder, top in _control_groups(root):
@@ -141,9 +137,9 @@ def _libc() -> ctypes.CDLL | None:
 
 
 def forget(start: int, length: int) -> None:
-    """Drop the whole pages within ``length`` bytes at address ``start``.
+    """Drop the whole pages within ``length`` bytes at address ``start``, where the system can.
 
-    Private memory reads as zeros afterwards, a mapped file as the file. A refusal is no error.
+    Private memory reads as zeros afterwards, a mapped file as the file.
     """
     if libc := _libc():
         first = -(-start // PAGESIZE) * PAGESIZE
@@ -155,10 +151,9 @@ def forget(start: int, length: int) -> None:
 def forget_files() -> None:
     """Unload every page that is the same in a file; each comes back when it is read.
 
-    An engine's start runs through megabytes of code, registering every operator it knows, and
-    through a whole model file; texts then need a tenth of the one and some rows of the other.
-    Only mappings that cannot be written to and hold no page of their own are touched. It is the
-    whole process's pages, the caller's too, once at a load.
+    An engine's start runs through megabytes of code and a whole model file; texts then need a tenth
+    of the one and some rows of the other. Only mappings that cannot be written to and hold no page
+    of their own are touched: the whole process's, the caller's too.
     """
     if not _libc():
         return
@@ -173,10 +168,9 @@ def forget_files() -> None:
 def map_alone(folder: Path) -> None:
     """Have each page of a file in ``folder`` come alone when it is read.
 
-    Linux maps sixteen pages around the one that is read, which after some hundred texts is the
-    whole token table, for rows of a quarter of a kilobyte. It does not reach beyond a mapping, and
-    advice that differs from page to page divides one mapping into many. Left alone where the
-    process would come to have more than `MOST_MAPPINGS`.
+    Linux maps sixteen pages around it, within its mapping: after some hundred texts the whole token
+    table. Advice that differs from page to page divides one mapping into many, unless the process
+    would come to have more than `MOST_MAPPINGS`.
     """
     if not (libc := _libc()):
         return

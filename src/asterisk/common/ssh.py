@@ -119,9 +119,8 @@ def run(
     """Run ``words`` on ``target`` and return its output, at most ``limit`` bytes.
 
     Its input is the file ``source``, or else ``data`` and then the file ``follow``. After ``data``
-    the input stays open until the output has ended: its end tells the other side that nobody waits
-    any more. Disconnected or RemoteError, one line, unless it exits with status 0 within
-    ``timeout`` seconds.
+    it stays open until the output has ended: its end says that nobody waits any more.
+    Disconnected or RemoteError unless it exits with status 0 within ``timeout`` seconds.
     """
     command = arguments(target, words, os.environ.get(CONFIG))
     pipe = subprocess.PIPE

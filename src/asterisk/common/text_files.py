@@ -97,8 +97,8 @@ def lines(
 ) -> Iterator[tuple[str, str]]:
     """Yield the position of each line, as "notes.txt, line 3", and its text without the line end.
 
-    ``-`` is standard input. InputError names the line that has more than ``longest`` bytes or
-    cannot be decoded (unless ``errors`` is "replace"), and a file that cannot be read.
+    InputError names the line that has more than ``longest`` bytes or cannot be decoded (unless
+    ``errors`` is "replace"), and a file that cannot be read.
     """
     with open_text(path, errors) as file:
         for number, line in numbered_lines(file, longest):
@@ -244,8 +244,8 @@ class VectorWriter:
     """Writes a row for each text, in order, with its vector or None; ``rows`` counts them.
 
     JSON lines are ``{"index": …, "id": …, "embedding": […]}``, with the shortest digits that read
-    back alike, or null. CSV has a header, then index, id and the elements, empty without a vector.
-    An .npy is an array [n, size], little-endian; in float32 a row without a vector is NaN.
+    back alike, or null. CSV has index, id and the elements, empty without a vector. An .npy is an
+    array [n, size], little-endian; in float32 a row without a vector is NaN.
     """
 
     def __init__(self, file: BinaryIO, format: str, like: Vector) -> None:

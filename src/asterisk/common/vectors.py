@@ -45,9 +45,8 @@ def to_int8(vectors: Floats) -> Bytes:
 def to_binary(vectors: Floats) -> Bits:
     """Return the signs of float32 [n, d] as uint8 [n, ceil(d / 8)], a set bit for a positive one.
 
-    Packed as `numpy.packbits` and sentence-transformers' ``ubinary`` do. The signs are taken as
-    they stand: neither centring nor a rotation first was better, for similarity and retrieval
-    together. UsageError as for `to_int8`.
+    Packed as `numpy.packbits` does. Neither centring nor a rotation first was better, for
+    similarity and retrieval together. UsageError as for `to_int8`.
     """
     return np.packbits(_checked(vectors) > 0, axis=1)
 
@@ -55,10 +54,9 @@ def to_binary(vectors: Floats) -> Bits:
 def quantize(vectors: Floats, precision: str) -> Vectors:
     """Return float32 [n, d] in a precision, under sentence-transformers' names for them.
 
-    "float32" as they are; "int8" by `to_int8`, each row by its own largest magnitude, where
-    sentence-transformers divides the range that each dimension has in a set of vectors; "ubinary"
-    by `to_binary`; "binary" the same bytes less 128, as int8. UsageError for other names, and as
-    for `to_int8`.
+    "int8" is `to_int8`, each row by its own largest magnitude, where sentence-transformers divides
+    the range that each dimension has in a set of vectors; "ubinary" is `to_binary`, "binary" the
+    same bytes less 128, as int8. UsageError for other names, and as for `to_int8`.
     """
     one_of("precision", precision, PRECISIONS)
     if precision == "int8":

@@ -21,10 +21,7 @@ Vector = npt.NDArray[np.float32]
 
 
 class Engine(ABC):
-    """One session of a native engine, single-threaded inside, called by one thread at a time.
-
-    A runtime gives it checked ids only: 1 to ``max_positions``, each within the vocabulary.
-    """
+    """One session of a native engine, called by one thread at a time, with checked ids only."""
 
     format: ClassVar[str]
 
@@ -37,7 +34,7 @@ class Engine(ABC):
 
 
 class ArtifactEngine(Engine):
-    """An engine that reads an artifact: what the entry points of `asterisk.runtimes` name."""
+    """An engine of artifacts: what the entry points of `asterisk.runtimes` name."""
 
     @classmethod
     def open(cls, artifact: Artifact, sessions: int) -> list[Self]:
@@ -135,10 +132,8 @@ _owners: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def follow(owner: Any) -> None:
-    """Call ``owner.after_fork()`` in every child that this process forks while ``owner`` lives.
-
-    A child has one thread only: a lock that another thread held stays locked there for ever.
-    """
+    """Call ``owner.after_fork()`` in every child that this process forks while ``owner`` lives."""
+    # A child has one thread only: a lock that another thread held stays locked there for ever.
     _owners.add(owner)
 
 

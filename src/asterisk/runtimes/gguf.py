@@ -79,7 +79,8 @@ class GgufEngine(ArtifactEngine):
         # An encoder has no memory to empty.
         self._memory = library.dll.llama_get_memory(context)
         self._call = library.dll.llama_decode if self._memory else library.dll.llama_encode
-        self._free = weakref.finalize(self, _free, model, context)
+        # The argument keeps the weights until the context is gone.
+        self._free = weakref.finalize(self, lambda _: library.dll.llama_free(context), model)
         self._free.atexit = False
         self._config, self._shape, self._dense = config, model.shape, model.dense
         self._longest, self._reserved = longest, 0
@@ -129,7 +130,6 @@ class GgufEngine(ArtifactEngine):
             raise EngineError(f"llama.cpp cannot encode: {error} (status {status})")
 
     def _pooled(self, count: int) -> Vector:
-        """Return what the text of ``count`` tokens just encoded was pooled to."""
         dll, config = self._library.dll, self._config
         size = config.hidden_size if self._shape.dense_outside else config.embedding_size
         if self._shape.pooling == llama_cpp.POOL_NONE:
@@ -151,9 +151,9 @@ class GgufEngine(ArtifactEngine):
         """Have llama.cpp reserve its output for ``count`` tokens, and take that memory back.
 
         Whenever a text is longer than any before, it clears a row of logits for every token,
-        vocabulary times 4 bytes. An encoder has no logits: the rows are never touched again.
-        Powers of two, so that texts sorted by length do not clear 100 MB hundreds of times, but
-        not much more than is needed: a token of a multilingual vocabulary takes 1 MB.
+        vocabulary times 4 bytes, although an encoder has none. Powers of two, so that texts sorted
+        by length do not clear 100 MB hundreds of times, but not much more than is needed: a token
+        of a multilingual vocabulary takes 1 MB.
         """
         step = max(SMALLEST_RESERVE, CLEARED_IN_EXCESS // (4 * self._config.vocab_size))
         power = max(SMALLEST_RESERVE, 1 << (count - 1).bit_length())
@@ -163,11 +163,6 @@ class GgufEngine(ArtifactEngine):
         if start := self._library.dll.llama_get_logits(self._context):
             process_memory.forget(start, 4 * reserved * self._config.vocab_size)
         self._reserved = reserved
-
-
-def _free(model: _Model, context: int) -> None:
-    # The argument keeps the weights until the context is gone.
-    model.library.dll.llama_free(context)
 
 
 def _dense(artifact: Artifact) -> tuple[tuple[Vector, Vector, Dense], ...]:
@@ -295,14 +290,12 @@ def _check(reader: _Reader, expected: dict[str, Any]) -> None:
     for key, value in expected.items():
         if found.get(key) != value:
             raise ArtifactError(f"{key} is {found.get(key)!r}, the manifest says {value!r}")
-    spans = sorted(_tensor(reader) for _ in range(tensors))
-    start = -(-reader.at // _ALIGNMENT) * _ALIGNMENT
     end = 0
-    for first, last in spans:
+    for first, last in sorted(_tensor(reader) for _ in range(tensors)):
         if first < end:
             raise ArtifactError("tensors that overlap")
         end = last
-    if start + end > len(reader.data):
+    if -(-reader.at // _ALIGNMENT) * _ALIGNMENT + end > len(reader.data):
         raise ArtifactError("the file ends before its tensors do")
 
 

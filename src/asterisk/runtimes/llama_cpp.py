@@ -30,45 +30,51 @@ _ADVICE = "install the right one with: pip install 'asterisk-edge[gguf]'"
 # Both structures pass by value. Room behind them keeps a larger one from overrunning ours: the
 # callee finds its fields from the front, whatever follows.
 _ROOM = ("reserved", ctypes.c_uint8 * 256)
+# Their fields by type; behind some, the default that only the expected layout reads back.
+_MODEL = (
+    (c_void_p, "devices=0 tensor_buft_overrides=0"),
+    (c_int32, "n_gpu_layers=-1 split_mode=1 load_mode=-1 lazy_mode=1 main_gpu=0"),
+    (c_void_p, "tensor_split progress_callback progress_callback_user_data kv_overrides=0"),
+    (c_bool, "vocab_only=0 check_tensors=0 use_extra_bufts=1 no_host=0 no_alloc=0 load_mtp=0"),
+)
+_CONTEXT = (
+    (c_uint32, "n_ctx=512 n_batch=2048 n_ubatch=512 n_seq_max=1 n_rs_seq"),
+    (c_uint32, "n_outputs_max=0 n_outputs_max_per_seq=1"),
+    (c_int32, "n_threads=4 n_threads_batch=4 ctx_type rope_scaling_type"),
+    (c_int32, "pooling_type=-1 attention_type=-1 flash_attn_type=-1"),
+    (c_float, "rope_freq_base rope_freq_scale yarn_ext_factor=-1 yarn_attn_factor"),
+    (c_float, "yarn_beta_fast yarn_beta_slow"),
+    (c_uint32, "yarn_orig_ctx=0"),
+    (c_float, "defrag_thold=-1"),
+    (c_void_p * 2, "callbacks"),
+    (c_int32, "type_k=1 type_v=1"),
+    (c_void_p * 3, "abort"),
+    (c_bool, "embeddings=0 offload_kqv=1 no_perf=1 op_offload=1 swa_full=1 kv_unified=0"),
+    (c_void_p, "samplers=0"),
+    (c_size_t, "n_samplers=0"),
+    (c_void_p, "ctx_other=0"),
+)
 
 
-def _of(kind: type[Any], names: str) -> list[tuple[str, type[Any]]]:
-    return [(name, kind) for name in names.split()]
+def _fields(rows: tuple[tuple[Any, str], ...]) -> list[tuple[str, Any]]:
+    return [(it.partition("=")[0], kind) for kind, names in rows for it in names.split()] + [_ROOM]
+
+
+def _defaults(rows: tuple[tuple[Any, str], ...]) -> dict[str, int]:
+    pairs = [it.split("=") for _, names in rows for it in names.split() if "=" in it]
+    return {name: int(default) for name, default in pairs}
 
 
 class ModelParams(ctypes.Structure):
     """``llama_model_params``."""
 
-    _fields_: ClassVar = [
-        *_of(c_void_p, "devices tensor_buft_overrides"),
-        *_of(c_int32, "n_gpu_layers split_mode load_mode lazy_mode main_gpu"),
-        *_of(c_void_p, "tensor_split progress_callback progress_callback_user_data kv_overrides"),
-        *_of(c_bool, "vocab_only check_tensors use_extra_bufts no_host no_alloc load_mtp"),
-        _ROOM,
-    ]
+    _fields_: ClassVar = _fields(_MODEL)
 
 
 class ContextParams(ctypes.Structure):
     """``llama_context_params``."""
 
-    _fields_: ClassVar = [
-        *_of(c_uint32, "n_ctx n_batch n_ubatch n_seq_max n_rs_seq"),
-        *_of(c_uint32, "n_outputs_max n_outputs_max_per_seq"),
-        *_of(c_int32, "n_threads n_threads_batch ctx_type rope_scaling_type"),
-        *_of(c_int32, "pooling_type attention_type flash_attn_type"),
-        *_of(c_float, "rope_freq_base rope_freq_scale yarn_ext_factor yarn_attn_factor"),
-        *_of(c_float, "yarn_beta_fast yarn_beta_slow"),
-        ("yarn_orig_ctx", c_uint32),
-        ("defrag_thold", c_float),
-        ("callbacks", c_void_p * 2),
-        *_of(c_int32, "type_k type_v"),
-        ("abort", c_void_p * 3),
-        *_of(c_bool, "embeddings offload_kqv no_perf op_offload swa_full kv_unified"),
-        ("samplers", c_void_p),
-        ("n_samplers", c_size_t),
-        ("ctx_other", c_void_p),
-        _ROOM,
-    ]
+    _fields_: ClassVar = _fields(_CONTEXT)
 
 
 class Batch(ctypes.Structure):
@@ -102,21 +108,7 @@ class Override(ctypes.Structure):
         return cls(3, key.encode(), _Value(str=value.encode()))
 
 
-# Defaults that only the expected layout reads back.
-_MODEL_DEFAULTS: dict[str, int | None] = {
-    **{"devices": None, "tensor_buft_overrides": None, "n_gpu_layers": -1, "split_mode": 1},
-    **{"load_mode": -1, "lazy_mode": 1, "main_gpu": 0, "kv_overrides": None, "vocab_only": 0},
-    **{"check_tensors": 0, "use_extra_bufts": 1, "no_host": 0, "no_alloc": 0, "load_mtp": 0},
-}
-_CONTEXT_DEFAULTS: dict[str, int | None] = {
-    **{"n_ctx": 512, "n_batch": 2048, "n_ubatch": 512, "n_seq_max": 1, "n_outputs_max": 0},
-    **{"n_outputs_max_per_seq": 1, "n_threads": 4, "n_threads_batch": 4, "pooling_type": -1},
-    **{"attention_type": -1, "flash_attn_type": -1, "yarn_ext_factor": -1, "yarn_orig_ctx": 0},
-    **{"defrag_thold": -1, "type_k": 1, "type_v": 1, "embeddings": 0, "offload_kqv": 1},
-    **{"no_perf": 1, "op_offload": 1, "swa_full": 1, "kv_unified": 0, "n_samplers": 0},
-    **{"samplers": None, "ctx_other": None},
-}
-
+_MODEL_DEFAULTS, _CONTEXT_DEFAULTS = _defaults(_MODEL), _defaults(_CONTEXT)
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_backend_init": (None, ()),
     "llama_model_default_params": (ModelParams, ()),
@@ -158,7 +150,7 @@ class Library:
             (self.dll.llama_context_default_params(), _CONTEXT_DEFAULTS),
         ):
             for name, default in defaults.items():
-                if (found := getattr(values, name)) != default:
+                if (found := getattr(values, name) or 0) != default:
                     raise EngineError(f"llama.cpp's {name} reads {found}, not {default}; {_ADVICE}")
         # Kept alive here: the library calls it as long as the process lasts.
         self._log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, c_void_p)(self._on_log)

@@ -57,6 +57,13 @@ def load(
     return runtime
 
 
+def reopen(path: str, threads: int, max_memory: int | None) -> Runtime:
+    """Open the model of a pickled runtime again."""
+    if not Path(path).exists():
+        raise ArtifactError(f"a pickled runtime opens its model again, and {path} is gone")
+    return load(path, threads=threads, max_memory=max_memory)
+
+
 def open_runtime(artifact: Artifact, *, threads: int = 1, max_memory: int | None = None) -> Runtime:
     """Open an artifact that has been checked."""
     if max_memory is None:

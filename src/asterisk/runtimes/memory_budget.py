@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +112,7 @@ def need(model: Model, sessions: int, longest: int, texts: int = 0) -> int:
     For ``sessions`` of texts of at most ``longest`` tokens; ``texts`` are bytes for what is to be
     embedded and what came out.
     """
-    costs, config = COSTS[model.format], model.config
+    costs, config, is_gguf = COSTS[model.format], model.config, model.format == "gguf"
     hidden, inner, vocabulary = config.hidden_size, config.intermediate_size, config.vocab_size
     layers = config.num_layers * (4 * hidden * hidden + 2 * hidden * inner)
     # Of int8 a few channels may be floats; what any other recipe is unpacked to, nobody knows.
@@ -120,21 +120,20 @@ def need(model: Model, sessions: int, longest: int, texts: int = 0) -> int:
     mappings = MAPPING * min(MOST_MAPPINGS, sessions * model.files // 4096)
     opened = (sessions if costs.copies else 1) * packed + sessions * costs.session + mappings
     # Attention's scores are heads x tokens x tokens, the widest layer tokens x intermediate size.
-    floats = costs.hidden * hidden + costs.inner * inner
-    floats += costs.scores * config.num_heads * longest
-    shape = llama_shape(config) if model.format == "gguf" else None
+    floats = costs.hidden * hidden + costs.inner * inner + costs.scores * config.num_heads * longest
+    shape = llama_shape(config) if is_gguf else None
     if shape is not None and shape.architecture == "gpt2":
         floats += 2 * vocabulary  # logits, computed and put out
-    logits = FLOAT * longest * vocabulary if model.format == "gguf" else 0
     activations = sessions * int(FLOAT * longest * floats)
-    at_once = max(
+    at_once = [
         costs.opening + model.files + opened,
         costs.running + model.files + opened + activations + WORDS + texts,
+    ]
+    if is_gguf:
         # llama.cpp clears logits that an encoder never fills: one session after the other does,
         # before texts have brought the token table in.
-        costs.running + opened + activations + logits if logits else 0,
-    )
-    return at_once + MARGIN + at_once // MARGIN_SHARE
+        at_once.append(costs.running + opened + activations + FLOAT * longest * vocabulary)
+    return max(at_once) + MARGIN + max(at_once) // MARGIN_SHARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +154,8 @@ class Budget:
         """One line if it is less than was asked for, else nothing."""
         less = []
         if self.threads < self.asked:
-            threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-            less.append(f"{threads} instead of {self.asked}")
+            plural = "" if self.threads == 1 else "s"
+            less.append(f"{self.threads} thread{plural} instead of {self.asked}")
         if self.longest < self.most:
             less.append(f"texts of at most {self.longest} tokens instead of {self.most}")
         return f"{_named(self.limit, self.group)} allows {' and '.join(less)}" if less else ""
@@ -221,16 +220,17 @@ class Planner:
 
     def plan(self) -> Budget:
         """Return the most that fits; BudgetError if nothing does."""
-        fitting = [step for step in self._steps() if self.expected(*step, BATCHES[0]) <= self.limit]
+        most = self.model.config.max_seq_length
+        steps = [(1, length) for length in LENGTHS if length < most]
+        steps += [(threads, most) for threads in range(1, self.asked + 1)]
+        fitting = [step for step in steps if self.expected(*step, BATCHES[0]) <= self.limit]
         if not fitting:
-            threads, longest = next(self._steps())
-            least = self.expected(threads, longest, BATCHES[0]) + _SWAY
+            least = self.expected(*steps[0], BATCHES[0]) + _SWAY
             already = f"{format_size(self.base)} of which this process takes already"
-            rest = f"for texts of {longest} tokens on one thread, {already}"
+            rest = f"for texts of {steps[0][1]} tokens on one thread, {already}"
             raise LimitTooLow(self.name, least, rest, self.limit, self.group)
         threads, longest = fitting[-1]
         batch = max(size for size in BATCHES if self.expected(threads, longest, size) <= self.limit)
-        most = self.model.config.max_seq_length
         expected = self.expected(threads, longest, batch)
         return Budget(self.limit, self.group, self.asked, threads, most, longest, batch, expected)
 
@@ -239,11 +239,9 @@ class Planner:
 
         Every session has run its longest text. What is still to come is added.
         """
-        outside = resident(folder)
-        if outside is None:
-            return True
+        outside = resident(folder) or 0
         found = outside + outside // MARGIN_SHARE + self.model.files + WORDS + budget.batch * TEXT
-        if found <= self.limit:
+        if not outside or found <= self.limit:
             return True
         self.surplus += max(found - budget.need, _LEAST_SURPLUS)
         return False
@@ -251,12 +249,6 @@ class Planner:
     def expected(self, threads: int, longest: int, batch: int) -> int:
         """Return the bytes of the whole process for such a choice, margin included."""
         return self.base + self.surplus + need(self.model, threads, longest, batch * TEXT)
-
-    def _steps(self) -> Iterator[tuple[int, int]]:
-        """Yield threads and tokens, the least first."""
-        most = self.model.config.max_seq_length
-        yield from ((1, length) for length in LENGTHS if length < most)
-        yield from ((threads, most) for threads in range(1, self.asked + 1))
 
 
 def _named(limit: int, group: bool) -> str:

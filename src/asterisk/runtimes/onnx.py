@@ -8,7 +8,7 @@ data lies in the graph or within the one weight file, beside all others'.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -111,25 +111,23 @@ def check_graph(path: Path, weights: str) -> None:
     """
     if path.stat().st_size > LARGEST_GRAPH:
         raise ArtifactError(f"{path} is too large: weights belong into a file of their own")
-    model = path.read_bytes()
-    beside = path.with_name(weights)
+    model, beside = path.read_bytes(), path.with_name(weights)
+    size = beside.stat().st_size if beside.exists() else 0
     try:
-        size = beside.stat().st_size if beside.exists() else 0
-        found = _check_model(model, weights.encode(), size)
+        if model.count(_LOCATION) != _check_model(model, weights.encode(), size):
+            raise ArtifactError(_OUTSIDE)
     except (IndexError, ValueError):
         raise ArtifactError(f"{path} is not an ONNX file") from None
     except ArtifactError as failure:
         raise ArtifactError(f"{path} {failure}") from None
-    if model.count(_LOCATION) != found:
-        raise ArtifactError(f"{path} {_OUTSIDE}")
 
 
 def _check_model(model: bytes, weights: bytes, size: int) -> int:
     """Return how many tensors lie in the weight file of ``size`` bytes."""
     spans = []
     nodes = 0
-    for graph in _values(_only(model, _IN_MODEL), _GRAPH):
-        for field, value in _only(graph, _IN_GRAPH):
+    for graph in _values(_fields(model, _IN_MODEL), _GRAPH):
+        for field, value in _fields(graph, _IN_GRAPH):
             if field == _NODE:
                 nodes += 1
                 _check_node(value)
@@ -148,18 +146,15 @@ def _check_model(model: bytes, weights: bytes, size: int) -> int:
 
 
 def _check_node(node: bytes) -> None:
-    name = domain = b""
-    for field, value in _only(node, _IN_NODE):
-        if field == _OPERATOR:
-            name = value
-        elif field == _DOMAIN:
-            domain = value
-        elif field == _ATTRIBUTE:
-            for tensor in _values(_only(value, _IN_ATTRIBUTE), _TENSOR):
-                if {number for number, _ in _fields(tensor)} & {_EXTERNAL_DATA, _LOCATION_FIELD}:
-                    raise ArtifactError(_OUTSIDE)
-    if name.decode() not in OPERATORS.get(domain.decode(), ()):
-        raise ArtifactError(f"has an operator that does not belong: {name.decode()[:100]!r}")
+    fields = list(_fields(node, _IN_NODE))
+    for attribute in _values(fields, _ATTRIBUTE):
+        for tensor in _values(_fields(attribute, _IN_ATTRIBUTE), _TENSOR):
+            if {_EXTERNAL_DATA, _LOCATION_FIELD} & dict(_fields(tensor)).keys():
+                raise ArtifactError(_OUTSIDE)
+    last = dict(fields)
+    name, domain = (last.get(field, b"").decode() for field in (_OPERATOR, _DOMAIN))
+    if name not in OPERATORS.get(domain, ()):
+        raise ArtifactError(f"has an operator that does not belong: {name[:100]!r}")
 
 
 def _span(tensor: bytes, weights: bytes) -> tuple[int, int] | None:
@@ -204,23 +199,16 @@ def _decimal(text: bytes) -> int:
     return int(text)
 
 
-def _only(message: bytes, allowed: set[int]) -> Iterator[tuple[int, bytes]]:
-    for field, value in _fields(message):
-        if field not in allowed:
-            raise ArtifactError(f"has a field that does not belong ({field})")
-        yield field, value
-
-
-def _values(fields: Iterator[tuple[int, bytes]], number: int) -> Iterator[bytes]:
+def _values(fields: Iterable[tuple[int, bytes]], number: int) -> Iterator[bytes]:
     return (value for found, value in fields if found == number)
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+def _fields(message: bytes, allowed: set[int] | None = None) -> Iterator[tuple[int, bytes]]:
     """Yield each field's number and bytes; ValueError or IndexError for what is no message."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
-        kind = tag & 7
+        kind, field = tag & 7, tag >> 3
         if kind == _VARINT:
             _, end = _varint(message, at)
         elif kind == _BYTES:
@@ -232,7 +220,9 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
             raise ValueError(kind)
         if end > len(message):
             raise ValueError(end)
-        yield tag >> 3, message[at:end]
+        if allowed is not None and field not in allowed:
+            raise ArtifactError(f"has a field that does not belong ({field})")
+        yield field, message[at:end]
         at = end
 
 

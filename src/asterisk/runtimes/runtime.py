@@ -13,15 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.common.errors import (
-    ArtifactError,
-    EngineError,
-    InputError,
-    UsageError,
-    integer,
-    one_of,
-    strings,
-)
+from asterisk.common.errors import EngineError, InputError, UsageError, integer, one_of, strings
 from asterisk.common.vectors import PRECISIONS, quantize
 from asterisk.model.config import ModelConfig, check_prompt_name, prompt_name_of
 from asterisk.runtimes.engine import Engine, EnginePool, follow
@@ -34,7 +26,6 @@ if TYPE_CHECKING:
     from asterisk.model.checkpoint import Checkpoint
     from asterisk.runtimes.memory_budget import Budget
 
-
 Vectors = npt.NDArray[np.float32]
 OnLong = Literal["truncate", "error"]
 
@@ -42,11 +33,9 @@ OnLong = Literal["truncate", "error"]
 class Runtime:
     """An opened model. Safe to call from several threads.
 
-    ``format`` and ``recipe`` say what was opened, ``config`` is the model's shape, ``fingerprint``
-    its embedding space. ``longest`` is the most tokens of a text, special ones and the prompt's
-    included: ``config.max_seq_length`` unless a memory limit allows fewer; ``budget`` is what was
-    chosen for that. ``name``, ``prompts``, ``default_prompt_name``, ``compatible_with`` and
-    ``similarity`` are those of the ``source``.
+    ``config`` is the model's shape, ``fingerprint`` its embedding space. ``longest`` is the most
+    tokens of a text, special ones and the prompt's included: ``config.max_seq_length`` unless a
+    memory limit, which ``budget`` keeps to, allows fewer.
 
     A runtime is pickled by its path and options: unpickling opens the model again.
     """
@@ -97,8 +86,10 @@ class Runtime:
     def __reduce__(self) -> tuple[Callable[..., Runtime], tuple[str, int, int | None]]:
         if self.path is None:
             raise UsageError(f"{self!r} has no path to be pickled by: open it with asterisk.load")
+        from asterisk.runtimes.load import reopen
+
         threads = self.budget.asked if self.budget else len(self._engines)
-        return _reopen, (str(self.path), threads, self.max_memory)
+        return reopen, (str(self.path), threads, self.max_memory)
 
     def encode(
         self,
@@ -228,10 +219,7 @@ class Runtime:
             self._pool.give(engine)
 
     def fill(self) -> None:
-        """Have every session run its longest text, so that it has all the memory that it takes.
-
-        For a runtime that is not in use yet.
-        """
+        """Have every session run its longest text, so that it has all the memory that it takes."""
         for engine in self._engines:
             engine.run([0] * self.longest)
 
@@ -294,14 +282,6 @@ def divisor(row: Vectors) -> float:
     return max(length, 1e-12)
 
 
-def _reopen(path: str, threads: int, max_memory: int | None) -> Runtime:
-    from asterisk.runtimes.load import load
-
-    if not Path(path).exists():
-        raise ArtifactError(f"a pickled runtime opens its model again, and {path} is gone")
-    return load(path, threads=threads, max_memory=max_memory)
-
-
 def encode_records(
     runtime: Runtime,
     records: Sequence[Record],
@@ -309,10 +289,7 @@ def encode_records(
     on_long: OnLong,
     **options: Any,
 ) -> npt.NDArray[Any]:
-    """Return the vectors of ``records``, one a row; ``options`` are those of `Runtime.encode`.
-
-    InputError names the position of a text that the runtime refuses.
-    """
+    """Return the vectors of ``records``, one a row; InputError names the text that is refused."""
     texts = [record.text for record in records]
     try:
         return runtime.encode(texts, prompt_name=prompt_name, on_long=on_long, **options)
