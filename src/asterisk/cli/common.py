@@ -110,11 +110,8 @@ class Family(NamedTuple):
 
 def record_arguments(it: argparse.ArgumentParser) -> None:
     """Add what says how `streams` finds texts in its input."""
-    it.add_argument(
-        "--json",
-        action=argparse.BooleanOptionalAction,
-        help="input is JSON lines (default: by the file's name)",
-    )
+    kind, what = argparse.BooleanOptionalAction, "input is JSON lines (default: by the file's name)"
+    it.add_argument("--json", action=kind, help=what)
     it.add_argument("--field", default="text", help="where a JSON object's text is (text)")
 
 

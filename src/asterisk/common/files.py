@@ -165,12 +165,12 @@ def _lock(descriptor: int) -> bool:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        import shutil
+    import shutil
 
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
 
 
@@ -249,10 +249,9 @@ def regular_file(folder: Path, name: str, largest: int) -> Path:
 
 def subfolder(folder: Path, name: str) -> Path:
     """Return the folder ``name`` of ``folder``; ArtifactError if it is a link that leaves it."""
-    path = folder / name
-    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-        raise ArtifactError(f"{path} is a link that leaves the folder")
-    return path
+    if not Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder)):
+        raise ArtifactError(f"{folder / name} is a link that leaves the folder")
+    return folder / name
 
 
 def has_file(folder: Path, name: str) -> bool:

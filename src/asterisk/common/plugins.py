@@ -25,10 +25,9 @@ def names(group: str) -> tuple[str, ...]:
 
 
 def find(group: str, name: str) -> Any:
-    """Import and return what is registered as ``name``: an object or a module.
+    """Import and return what is registered as ``name``, an object or a module.
 
-    UnknownName if nothing is. MissingPackage if a package is missing: MissingExtra if an extra of
-    this project brings it.
+    UnknownName if nothing is, MissingPackage if a package is missing.
     """
     registered = _found()[group]
     if name not in registered:

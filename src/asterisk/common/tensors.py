@@ -6,8 +6,8 @@
     header             JSON: name -> dtype, shape, data_offsets; "__metadata__" -> strings
     everything else    the tensors' bytes, row-major, little-endian, without gaps
 
-Format: huggingface/safetensors, README. A file from outside is checked as a whole: tensors fill it
-exactly. Float32 tensors are views of what was read: a large model is in memory once.
+Format: huggingface/safetensors, README. Tensors fill the file exactly; those of float32 are views
+of what was read, so that a large model is in memory once.
 """
 
 from __future__ import annotations
@@ -30,12 +30,8 @@ Array = npt.NDArray[np.float32]
 Half = npt.NDArray[np.float16]
 METADATA = "__metadata__"
 LARGEST_HEADER = 4 << 20  # bytes
-_DTYPES: Mapping[str, np.dtype[Any]] = {
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),  # the upper half of a float32
-    "F64": np.dtype("<f8"),
-}
+_KINDS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}  # BF16: half of a float32
+_DTYPES: Mapping[str, np.dtype[Any]] = {kind: np.dtype(name) for kind, name in _KINDS.items()}
 _INTEGERS = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # bytes of an element
 _FIELDS = {"dtype", "shape", "data_offsets"}
 
@@ -79,11 +75,10 @@ def write(path: Path, arrays: Mapping[str, Array | Half], metadata: Mapping[str,
     # Wide ones first, as the format's own writer has them: all are aligned then.
     for name in sorted(arrays, key=lambda name: (arrays[name].dtype == np.float16, name)):
         kind = "F16" if arrays[name].dtype == np.float16 else "F32"
-        block = np.ascontiguousarray(arrays[name], _DTYPES[kind]).tobytes()
-        offsets = [end, end := end + len(block)]
+        blocks.append(np.ascontiguousarray(arrays[name], _DTYPES[kind]).tobytes())
+        offsets = [end, end := end + len(blocks[-1])]
         shape = list(arrays[name].shape)
         header[name] = {"dtype": kind, "shape": shape, "data_offsets": offsets}
-        blocks.append(block)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with replacing_file(path) as staging:

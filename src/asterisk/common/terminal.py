@@ -1,8 +1,4 @@
-"""What a person sees on a terminal: lines and bars of progress, and text from elsewhere.
-
-Progress goes to standard error. Bars are shown where tqdm is installed and standard error is a
-terminal.
-"""
+"""What a person sees on a terminal: lines and bars of progress on standard error, foreign text."""
 
 from __future__ import annotations
 
@@ -29,9 +25,10 @@ def report(line: str) -> None:
 
 
 class Bar:
-    """A progress bar from ``initial`` to ``total``, 0 if unknown; erased at the end. Thread-safe.
+    """A progress bar up to ``total``, 0 if unknown, which is erased at the end. Thread-safe.
 
-    A ``total`` that is a function is called if a bar is shown.
+    It is shown where tqdm is installed and standard error is a terminal. A ``total`` that is a
+    function is called then.
     """
 
     def __init__(

@@ -38,8 +38,6 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-
-
 # To a lone surrogate, which no bytes decode to.
 codecs.register_error("asterisk.surrogate", lambda failure: ("\udcff", failure.end))  # type: ignore[attr-defined]
 
@@ -76,9 +74,8 @@ def read_records(
             if isinstance(value, dict):
                 text, id = value.get(field), value.get("id")
             if not isinstance(text, str):
-                raise InputError(
-                    f"{position}: neither a string nor an object with a string in {field!r}"
-                )
+                kinds = f"neither a string nor an object with a string in {field!r}"
+                raise InputError(f"{position}: {kinds}")
             yield Record(text, position, id if isinstance(id, (str, int)) else None)
 
 
@@ -136,7 +133,7 @@ def numbered_lines(file: TextIO, longest: int) -> Iterator[tuple[int, str | None
 def open_text(path: Path, errors: str = "strict") -> Iterator[TextIO]:
     r"""Open a file, or standard input for ``-``, as text in which every line ends in ``\n``.
 
-    InputError where the file cannot be read to its end.
+    InputError where it cannot be read to its end.
     """
     try:
         with ExitStack() as stack:
@@ -225,10 +222,7 @@ def open_output(path: Path | None) -> Iterator[BinaryIO]:
 
 @contextmanager
 def open_vectors(path: Path | None, format: str, like: Vector) -> Iterator[VectorWriter]:
-    """Open a writer of vectors with the dtype and size of ``like``, shape [0, size].
-
-    ``format`` is "jsonl", "csv" or "npy"; UsageError for "npy" on standard output.
-    """
+    """Open a writer of "jsonl", "csv" or "npy", for vectors as ``like``, of shape [0, size]."""
     if path is None and format == "npy":
         raise UsageError("npy needs --out FILE: it cannot be written to standard output")
     with open_output(path) as file:

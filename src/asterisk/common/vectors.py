@@ -27,7 +27,7 @@ _ONES = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
 def truncate(vectors: Floats, dim: int) -> Floats:
     """Return the first ``dim`` components of float32 [n, d], unit length again, float32 [n, dim].
 
-    A vector that is zero there stays zero. UsageError unless 1 <= dim <= d.
+    A zero vector stays zero. UsageError unless 1 <= dim <= d.
     """
     size = _checked(vectors).shape[1]
     return _unit(vectors[:, : integer("dim", dim, 1, size)])
@@ -36,8 +36,7 @@ def truncate(vectors: Floats, dim: int) -> Floats:
 def to_int8(vectors: Floats) -> Bytes:
     """Return float32 [n, d] as int8 [n, d], each row scaled so that its largest magnitude is 127.
 
-    The scale is not stored: a cosine does not see it. A zero vector stays zero. UsageError for any
-    other dtype or shape, and for values that are not finite.
+    A zero vector stays zero. UsageError for other dtypes or shapes, and for values not finite.
     """
     return np.rint(_scaled(_checked(vectors)) * LARGEST).astype(np.int8)
 

@@ -73,7 +73,6 @@ class EnginePool:
         self._waiting: deque[threading.Lock] = deque()
         self._handed_over: dict[threading.Lock, Engine] = {}
         self._closed = ""  # why, once it is
-        self._lost: list[Engine] = []
         follow(self)
 
     def take(self) -> Engine:
@@ -119,11 +118,9 @@ class EnginePool:
         self._waiting.clear()
         # What another thread was using is in no known state. It is kept and not released, because
         # that might wait for a lock within it that stays locked for ever.
-        lost = [e for e in self._engines if self._engines.count(e) > self._idle.count(e)]
-        self._lost += lost
-        self._engines = tuple(engine for engine in self._engines if engine not in lost)
-        self._idle = deque(self._engines)
-        if not (self._engines or self._closed):
+        every, idle = self._engines, self._idle
+        self._idle = deque(engine for engine in every if idle.count(engine) == every.count(engine))
+        if not (self._idle or self._closed):
             reason = "the process forked while the runtime was in use"
             self._closed = f"{reason}: load it again in the child"
 

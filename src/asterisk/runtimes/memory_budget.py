@@ -64,12 +64,8 @@ def add_option(it: argparse.ArgumentParser) -> None:
         except UsageError as failure:
             raise argparse.ArgumentTypeError(str(failure)) from None
 
-    it.add_argument(
-        "--max-memory",
-        type=size,
-        metavar="128M",
-        help="stay under this: fewer threads or shorter texts are chosen, or it is refused",
-    )
+    what = "stay under this: fewer threads or shorter texts are chosen, or it is refused"
+    it.add_argument("--max-memory", type=size, metavar="128M", help=what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +105,7 @@ class Model:
 def need(model: Model, sessions: int, longest: int, texts: int = 0) -> int:
     """Return the bytes beyond what the process already has, margin included.
 
-    For ``sessions`` of texts of at most ``longest`` tokens; ``texts`` are bytes for what is to be
-    embedded and what came out.
+    ``longest`` is in tokens; ``texts`` are bytes of what is to be embedded and what came out.
     """
     costs, config, is_gguf = COSTS[model.format], model.config, model.format == "gguf"
     hidden, inner, vocabulary = config.hidden_size, config.intermediate_size, config.vocab_size
