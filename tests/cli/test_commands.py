@@ -560,8 +560,17 @@ def test_options_may_stand_between(command, folder, tmp_path):
     assert np.array_equal(np.load(tmp_path / "out.npy"), expected)
 
 
-@pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", ">&- 2>&- <&-", "2> >(true)"])
-@pytest.mark.parametrize("name", ["embed", "verify", "export"])
+ALL_CLOSED = ">&- 2>&- <&-"
+
+
+@pytest.mark.parametrize(
+    ("name", "closed"),
+    [
+        *(("embed", closed) for closed in (">&-", "<&-", "2>&-", "2> >(true)", ALL_CLOSED)),
+        ("verify", ALL_CLOSED),
+        ("export", ALL_CLOSED),
+    ],
+)
 def test_closed_streams(folder, tmp_path, name, closed):
     arguments = {
         "embed": f"{folder} {__file__} --on-empty skip",

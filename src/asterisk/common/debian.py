@@ -46,12 +46,9 @@ class Apt:
         self.run("update")
 
     def run(self, *arguments: str) -> None:
-        """Run apt-get in its folder."""
-        call(
-            ["apt-get", "-qq", *arguments],
-            cwd=self.folder / "archives",
-            env={**os.environ, "APT_CONFIG": str(self.folder / "apt.conf")},
-        )
+        """Run apt-get with its own settings."""
+        env = {**os.environ, "APT_CONFIG": str(self.folder / "apt.conf")}
+        call(["apt-get", "-qq", *arguments], cwd=self.folder / "archives", env=env)
 
     def download(self, names: Sequence[str]) -> list[Path]:
         """Return the files of ``names`` and of all they depend on."""
@@ -88,9 +85,8 @@ def unpack(deb: Path, folder: Path, *members: str) -> None:
 
 def call(command: Sequence[str | Path], **options: Any) -> str:
     """Run a tool and return what it prints; EngineError with its last line if it fails."""
-    finished = subprocess.run(
-        command, capture_output=True, text=True, timeout=1800, check=False, **options
-    )
+    options |= {"capture_output": True, "text": True, "timeout": 1800}
+    finished = subprocess.run(command, check=False, **options)
     if finished.returncode:
         last = (finished.stderr.strip().splitlines() or ["it failed"])[-1][:300]
         raise EngineError(f"{Path(command[0]).name}: {last}")

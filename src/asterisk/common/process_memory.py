@@ -176,18 +176,13 @@ def map_alone(folder: Path) -> None:
         return
     with contextlib.suppress(OSError):
         inside = bytes(folder.resolve()) + b"/"
-        count = 0
-        ours = []
-        for it in _mappings(_MAPS):
-            count += 1
-            if it.name.startswith(inside):
-                ours.append((it.start, it.end))
-        for start, end in ours:
-            count += (end - start) // PAGESIZE
+        count = sum(1 for _ in _mappings(_MAPS))
+        for it in [it for it in _mappings(_MAPS) if it.name.startswith(inside)]:
+            count += (it.end - it.start) // PAGESIZE
             if count > MOST_MAPPINGS:
                 return
             # Even pages by their address, so that doing it again changes nothing.
-            for page in range(start + start % (2 * PAGESIZE), end, 2 * PAGESIZE):
+            for page in range(it.start + it.start % (2 * PAGESIZE), it.end, 2 * PAGESIZE):
                 libc.madvise(page, PAGESIZE, _RANDOM)
 
 

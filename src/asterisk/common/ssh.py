@@ -13,9 +13,10 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Event, Thread, Timer
+from threading import Thread, Timer
 from typing import IO, Any
 
 from asterisk.common.errors import UsageError
@@ -128,13 +129,7 @@ def run(
         process = subprocess.Popen(command, stdin=source or pipe, stdout=pipe, stderr=pipe)
     except OSError as failure:
         raise Disconnected(f"no ssh client: {failure.strerror or failure}") from None
-    late = Event()
-
-    def stop() -> None:
-        late.set()
-        process.kill()
-
-    timer = Timer(timeout, stop)
+    deadline, timer = time.monotonic() + timeout, Timer(timeout, process.kill)
     errors = bytearray()
     # At the same time as the output: whoever fills one pipe never gets to the other.
     drain = Thread(target=_drain, args=(process.stderr, errors), daemon=True)
@@ -154,11 +149,12 @@ def run(
             _close_input(process)
             status = process.wait()
             drain.join(DRAIN_SECONDS)  # a shared connection's master may keep it open
+            late = time.monotonic() >= deadline
         finally:
             timer.cancel()
             process.kill()
             _close_input(process)
-    if late.is_set():
+    if late:
         raise Disconnected(f"gave no answer in {timeout:g} s and was stopped")
     if status == 0:
         return out

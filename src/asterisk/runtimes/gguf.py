@@ -1,10 +1,9 @@
 """llama.cpp on a GGUF: ids in, the pooled vector out, no server in between.
 
 The file has its vocabulary, which llama.cpp is told to skip: 18 MB and two thirds of the time to
-load. A ``bert`` is encoded. A ``gpt2``, which is what the original project's encoder is widened to,
-is decoded, without causal mask and with an emptied cache, and the embedding is the first part of
-what comes out. The maximum over tokens, the root of the length and ``Dense`` maps behind a ``bert``
-are computed here.
+load. A ``bert`` is encoded. A ``gpt2``, as which the original project's encoder is written, is
+decoded, without causal mask and with an emptied cache; the embedding is the first part of its
+output. The maximum over tokens, the root of the length and ``Dense`` maps are computed here.
 """
 
 from __future__ import annotations
@@ -193,7 +192,6 @@ _F32 = 0
 # Tensor kind: elements and bytes of a block. F32, F16, Q8_0, Q4_K, Q6_K.
 _BLOCKS = {_F32: (1, 4), 1: (1, 2), 8: (32, 34), 12: (256, 144), 14: (256, 210)}
 _ALWAYS_F32 = {"position_embd.weight", "token_types.weight"}
-_GENERAL = "name file_type quantization_version"
 _TOKENIZER = """
     model pre tokens token_type scores merges token_type_count bos_token_id eos_token_id
     unknown_token_id seperator_token_id padding_token_id cls_token_id mask_token_id add_bos_token
@@ -201,7 +199,7 @@ _TOKENIZER = """
     normalizer.lowercase normalizer.strip_accents
 """
 _KEYS = {
-    *(f"general.{name}" for name in _GENERAL.split()),
+    *(f"general.{name}" for name in ("name", "file_type", "quantization_version")),
     *(f"tokenizer.ggml.{name}" for name in _TOKENIZER.split()),
 }
 
