@@ -67,8 +67,7 @@ class Manifest:
     tokenizer: str  # the tokenizer's file
     model: ModelConfig
     fingerprint: str
-    # A promise that the benchmark's interchange table is held against.
-    compatible_with: tuple[str, ...]
+    compatible_with: tuple[str, ...]  # a promise that the benchmark's interchange table checks
     prompts: Mapping[str, str]  # by name; one goes before a text
     default_prompt_name: str | None
     similarity: str | None  # the function that the model's folder asks for
@@ -257,7 +256,7 @@ def share_space(one: Iterable[str], other: Iterable[str]) -> bool:
 def read_spaces(model: str) -> tuple[tuple[str, ...], int | None]:
     """Return the spaces of an artifact or a checkpoint folder, and the size of its vectors.
 
-    ``model`` may also be a fingerprint, whose size is not known. ArtifactError for anything else.
+    Of a fingerprint no size is known. ArtifactError for anything else.
     """
     folder = Path(model)
     if FINGERPRINT.fullmatch(model) and not folder.exists():

@@ -66,7 +66,7 @@ class Address:
 
 
 def parse(text: str) -> Address:
-    """Parse ``ssh://user@host:port``; UsageError, in one line, for anything else."""
+    """Parse ``ssh://user@host:port``; UsageError for anything else."""
     if not text.startswith(SCHEME):
         raise UsageError(f"{text!r} is no address: ssh://user@host or ssh://user@host:port")
     return after_scheme(text, text.removeprefix(SCHEME))

@@ -34,11 +34,10 @@ def load(
 ) -> Runtime:
     """Open an artifact, or a checkpoint folder with PyTorch, ready to encode.
 
-    ``threads`` texts are encoded at once when many are given. With ``max_memory``, in bytes, the
-    whole process stays under it: fewer threads and shorter texts are chosen where needed, and
+    ``threads`` texts are encoded at once when many are given. The whole process stays under
+    ``max_memory`` bytes: fewer threads and shorter texts are chosen where needed, and
     ``Runtime.budget`` says which. ArtifactError for anything that cannot be trusted, MissingExtra
-    where the engine is not installed, BudgetError where even one thread with short texts would take
-    more.
+    where the engine is not installed, BudgetError where nothing would fit.
     """
     threads = integer("threads", threads, 1, MOST_THREADS)
     folder = Path(path)
@@ -118,11 +117,7 @@ class Verdict:
 
 
 def verify(folder: Path) -> Verdict:
-    """Check an artifact's hashes, embed its golden texts and compare.
-
-    ArtifactError for a folder that cannot be trusted, FidelityError for a vector that is further
-    from FP32 than the recipe allows.
-    """
+    """Check an artifact's hashes, embed its golden texts and compare; FidelityError if far off."""
     return with_artifact(folder, _verify)
 
 

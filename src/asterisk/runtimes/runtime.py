@@ -127,10 +127,8 @@ class Runtime:
         integer("batch_size", batch_size, 1)
         if convert_to_tensor or not convert_to_numpy:
             option = "convert_to_tensor=True" if convert_to_tensor else "convert_to_numpy=False"
-            raise UsageError(
-                f"{option}: a runtime returns NumPy arrays; for tensors use "
-                "asterisk.integrations.sentence_transformers.SentenceEncoder"
-            )
+            other = "asterisk.integrations.sentence_transformers.SentenceEncoder"
+            raise UsageError(f"{option}: a runtime returns NumPy arrays; for tensors use {other}")
         size = self.config.embedding_size
         columns = size if dim is None else integer("dim", dim, 1, size)
         one_of("precision", precision, PRECISIONS)
@@ -163,10 +161,7 @@ class Runtime:
         return self.encode(texts, **self._with_role("query", options))
 
     def encode_document(self, texts: str | Iterable[str], **options: Any) -> npt.NDArray[Any]:
-        """Embed documents: as `encode`, with the model's prompt for them unless one is given.
-
-        That is the first of "document", "passage" and "corpus", as in sentence-transformers.
-        """
+        """Embed documents: likewise, with "document", "passage" or "corpus", the first it has."""
         return self.encode(texts, **self._with_role("document", options))
 
     def _with_role(self, role: str, options: dict[str, Any]) -> dict[str, Any]:
