@@ -5,8 +5,7 @@
 >>> embedder.encode("a text").shape  # doctest: +SKIP
 (256,)
 
-Importing this package loads neither numpy nor an engine: every other name is imported when it is
-first used.
+Importing this package loads neither numpy nor an engine: a name is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from asterisk.common.errors import AsteriskError
     from asterisk.common.vectors import quantize, similarity, to_binary, to_int8, truncate
     from asterisk.evaluation.alignment import Alignment
+    from asterisk.runtimes.load import load
     from asterisk.runtimes.runtime import Runtime
 
 __all__ = [
@@ -43,47 +43,29 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_MODULES = {
-    "Alignment": "asterisk.evaluation.alignment",
-    "AsteriskError": "asterisk.common.errors",
-    "Head": "asterisk.apps.classify.head",
-    "Index": "asterisk.apps.search",
-    "Runtime": "asterisk.runtimes.runtime",
-    "deduplicate": "asterisk.apps.dedup",
-    "quantize": "asterisk.common.vectors",
-    "similarity": "asterisk.common.vectors",
-    "to_binary": "asterisk.common.vectors",
-    "to_int8": "asterisk.common.vectors",
-    "truncate": "asterisk.common.vectors",
+_NAMES = {
+    "asterisk.apps.classify.head": ("Head",),
+    "asterisk.apps.dedup": ("deduplicate",),
+    "asterisk.apps.search": ("Index",),
+    "asterisk.common.errors": ("AsteriskError",),
+    "asterisk.common.vectors": ("quantize", "similarity", "to_binary", "to_int8", "truncate"),
+    "asterisk.evaluation.alignment": ("Alignment",),
+    "asterisk.runtimes.load": ("load",),
+    "asterisk.runtimes.runtime": ("Runtime",),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+    for module, names in _NAMES.items():
+        if name in names:
+            import importlib
 
-    return getattr(importlib.import_module(_MODULES[name]), name)
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def load(
-    path: str | os.PathLike[str], *, threads: int = 1, max_memory: int | None = None
-) -> Runtime:
-    """Open an artifact, or a checkpoint folder with PyTorch, ready to encode.
-
-    ``threads`` texts are encoded at once when many are given. With ``max_memory``, in bytes, the
-    whole process stays under it: fewer threads and shorter texts are chosen where needed, and
-    ``Runtime.budget`` says which. Raises ArtifactError for anything that cannot be trusted,
-    MissingExtra where the engine is not installed, BudgetError where even one thread with short
-    texts would take more.
-    """
-    from asterisk.runtimes.load import load as open_runtime
-
-    return open_runtime(path, threads=threads, max_memory=max_memory)
 
 
 def export(
@@ -96,9 +78,9 @@ def export(
     """Export a model and return the artifact's folder, ``out/NAME-FORMAT-RECIPE``.
 
     ``model`` is a checkpoint folder or a name on the Hugging Face hub; ``recipe`` the format's
-    default if None, or "auto" for the smallest that passes its gate. Raises FidelityError if the
-    vectors stray too far from FP32, UsageError for a model that the format cannot hold,
-    MissingExtra where a converter or an engine is not installed.
+    default if None, or "auto" for the smallest that passes its gate. FidelityError if the vectors
+    stray too far from FP32, UsageError for a model that the format cannot hold, MissingExtra where
+    a converter or an engine is not installed.
     """
     from pathlib import Path
 

@@ -8,9 +8,9 @@
     golden.npy       ... and their FP32 vectors, float32 [n, d], L2-normalised
     model.*          what the engine reads
 
-A fingerprint names an embedding space. A model lists in ``compatible_with`` the spaces of others
-whose vectors may be compared with its own: a student distilled as LEAF does it (arXiv 2509.12539)
-lists its teacher's, so that the teacher can embed the documents and the student the queries.
+A fingerprint names an embedding space. A model lists in ``compatible_with`` the spaces whose
+vectors may be compared with its own: a student distilled as LEAF does it (arXiv 2509.12539) lists
+its teacher's, so that the teacher can embed the documents and the student the queries.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PLAIN_NAMES = ("format", "recipe", "name", "entry", "tokenizer", "fingerprint")
 _TEXTS_OR_NONE = ("default_prompt_name", "similarity", "source")
+_MAPPINGS = {  # and the types of their values
+    **dict.fromkeys(("prompts", "files", "versions"), (str,)),
+    **dict.fromkeys(("thresholds", "fidelity"), (int, float)),
+}
 _ATTEMPTS = 5
 _T = TypeVar("_T")
 
@@ -54,31 +58,23 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The contents of ``artifact.json``.
-
-    ``entry`` is the file that the engine opens, ``tokenizer`` the tokenizer's; ``files`` maps every
-    other file of the folder to its sha256; ``fingerprint`` names the checkpoint's embedding space
-    and ``compatible_with`` the spaces whose vectors these may be compared with, a promise that the
-    benchmark's interchange table is held against; ``prompts`` are texts by name that go before a
-    text; ``similarity`` is the function that the model's folder asks for; ``source`` says where
-    the checkpoint came from, if that was a hub; ``fidelity`` holds the gate's figures.
-    """
+    """The contents of ``artifact.json``."""
 
     format: str
     recipe: str
     name: str
-    entry: str
-    tokenizer: str
+    entry: str  # the file that the engine opens
+    tokenizer: str  # the tokenizer's file
     model: ModelConfig
     fingerprint: str
-    compatible_with: tuple[str, ...]
-    prompts: Mapping[str, str]
+    compatible_with: tuple[str, ...]  # a promise that the benchmark's interchange table checks
+    prompts: Mapping[str, str]  # by name; one goes before a text
     default_prompt_name: str | None
-    similarity: str | None
-    source: str | None
-    files: Mapping[str, str]
+    similarity: str | None  # the function that the model's folder asks for
+    source: str | None  # where the checkpoint came from, if that was a hub
+    files: Mapping[str, str]  # the sha256 of every other file of the folder
     thresholds: Thresholds
-    fidelity: Mapping[str, float]
+    fidelity: Mapping[str, float]  # the gate's figures
     versions: Mapping[str, str]
     schema: int = SCHEMA
 
@@ -129,19 +125,16 @@ def is_plain_name(name: str) -> bool:
 def open_artifact(folder: Path) -> Artifact:
     """Read and check ``folder`` before any engine sees it.
 
-    ArtifactError unless the manifest is of a known schema, names only plain files inside the
-    folder, and every file is there and has the recorded sha256. A link may lead to a file of the
-    same repository: see `asterisk.common.files`.
+    ArtifactError unless the manifest is of a known schema, names only plain files inside the folder
+    (for links see `asterisk.common.files`), and every file is there and has the recorded sha256.
     """
     return with_artifact(folder, lambda artifact: artifact)
 
 
 def with_artifact(folder: Path, use: Callable[[Artifact], _T]) -> _T:
-    """Return ``use(artifact)`` of the artifact in ``folder``, all from one and the same export.
+    """Return ``use(artifact)`` of the artifact in ``folder``, checked as by `open_artifact`.
 
-    An export replaces the folder as a whole: whoever reads it file by file may see the old one
-    first and then the new one. If that happened, ``use`` is called again. ArtifactError as for
-    `open_artifact`.
+    If another export replaced it meanwhile, ``use`` is called again.
     """
     for _ in range(_ATTEMPTS):
         before = _identity(folder)
@@ -149,9 +142,8 @@ def with_artifact(folder: Path, use: Callable[[Artifact], _T]) -> _T:
             manifest = _read_manifest(folder)
             for name, expected in manifest.files.items():
                 if sha256(regular_file(folder, name, LARGEST_FILE)) != expected:
-                    raise ArtifactError(
-                        f"{folder / name} is not the file that was exported (sha256)"
-                    )
+                    reason = "is not the file that was exported (sha256)"
+                    raise ArtifactError(f"{folder / name} {reason}")
             result = use(Artifact(folder, manifest))
         except AsteriskError:
             if _identity(folder) == before:
@@ -172,7 +164,7 @@ def _identity(folder: Path) -> tuple[int, int, int] | None:
 
 
 def sha256(path: Path) -> str:
-    """Return the hexadecimal sha256 of a file, which is read in pieces."""
+    """Return the hexadecimal sha256 of a file."""
     digest = digest_sha256()
     with path.open("rb", buffering=0) as file:
         while block := file.read(1 << 16):
@@ -195,84 +187,60 @@ def _parse(values: Any) -> Manifest:
     if not isinstance(values, dict) or type(values.get("schema")) is not int:
         raise ArtifactError("not a manifest")
     if values["schema"] != SCHEMA:
-        raise ArtifactError(
-            f"manifest schema {values['schema']}, this version reads {SCHEMA}: "
-            "install a newer asterisk-edge or export again"
-        )
+        found = f"manifest schema {values['schema']}, this version reads {SCHEMA}"
+        raise ArtifactError(f"{found}: install a newer asterisk-edge or export again")
     expected = {field.name for field in fields(Manifest)}
     if set(values) != expected:
         raise ArtifactError(f"wrong field {min(expected ^ set(values))!r}")
     for name in _PLAIN_NAMES:
-        if not isinstance(values[name], str) or not _NAME.fullmatch(values[name]):
+        if not isinstance(values[name], str) or not is_plain_name(values[name]):
             raise ArtifactError(f"{name} is not a plain name")
-    if values["tokenizer"] not in TOKENIZERS:
-        raise ArtifactError(f"tokenizer is none of {', '.join(TOKENIZERS)}")
-    prompts = _prompts(values)
-    files = _files(values)
+    for name in _TEXTS_OR_NONE:
+        if not isinstance(values[name], str | None):
+            raise ArtifactError(f"{name} is not a text")
+    for name, kinds in _MAPPINGS.items():
+        mapping = values[name]
+        if not isinstance(mapping, dict) or any(type(it) not in kinds for it in mapping.values()):
+            raise ArtifactError(f"{name} is malformed")
     spaces = values["compatible_with"]
     if not isinstance(spaces, list) or not all(isinstance(space, str) for space in spaces):
         raise ArtifactError("compatible_with is not a list of fingerprints")
-    limits = _mapping(values, "thresholds", (int, float))
-    if set(limits) != {field.name for field in fields(Thresholds)}:
-        raise ArtifactError("wrong thresholds")
-    if not all(0 <= limit <= 1 for limit in limits.values()) or limits["cosine_min"] < LEAST_COSINE:
-        raise ArtifactError("thresholds under which anything would pass")
-    return Manifest(
-        **{name: values[name] for name in (*_PLAIN_NAMES, *_TEXTS_OR_NONE)},
-        model=ModelConfig.from_dict(values["model"]),
-        compatible_with=tuple(spaces),
-        prompts=prompts,
-        files=files,
-        thresholds=Thresholds(**limits),
-        fidelity=_mapping(values, "fidelity", (int, float)),
-        versions=_mapping(values, "versions", str),
-    )
+    _check_contents(values)
+    model = ModelConfig.from_dict(values["model"])
+    limits = Thresholds(**values["thresholds"])
+    changed = {"model": model, "compatible_with": tuple(spaces), "thresholds": limits}
+    return Manifest(**{**values, **changed})
 
 
-def _files(values: dict[str, Any]) -> dict[str, Any]:
-    files = _mapping(values, "files", str)
+def _check_contents(values: dict[str, Any]) -> None:
+    if values["tokenizer"] not in TOKENIZERS:
+        raise ArtifactError(f"tokenizer is none of {', '.join(TOKENIZERS)}")
+    files, prompts, limits = values["files"], values["prompts"], values["thresholds"]
     for name, digest in files.items():
-        if not _NAME.fullmatch(name) or name == MANIFEST:
+        if not is_plain_name(name) or name == MANIFEST:
             raise ArtifactError(f"file name {name[:100]!r} leaves the folder")
         if not _SHA256.fullmatch(digest):
             raise ArtifactError(f"no sha256 for {name}")
     needed = {values["entry"], values["tokenizer"], GOLDEN_TEXTS, GOLDEN_VECTORS}
     if not needed <= set(files):
         raise ArtifactError(f"no hash for {min(needed - set(files))}")
-    return files
-
-
-def _prompts(values: dict[str, Any]) -> dict[str, Any]:
-    for name in _TEXTS_OR_NONE:
-        if not isinstance(values[name], str | None):
-            raise ArtifactError(f"{name} is not a text")
-    prompts = _mapping(values, "prompts", str)
     if len(prompts) > MOST_PROMPTS:
         raise ArtifactError(f"{len(prompts)} prompts; {MOST_PROMPTS} are the most")
     if values["default_prompt_name"] not in (None, *prompts):
         raise ArtifactError("default_prompt_name is no prompt")
-    return prompts
-
-
-def _mapping(values: dict[str, Any], name: str, kind: type | tuple[type, ...]) -> dict[str, Any]:
-    mapping = values[name]
-    if not isinstance(mapping, dict) or not all(
-        isinstance(v, kind) and not isinstance(v, bool) for v in mapping.values()
-    ):
-        raise ArtifactError(f"{name} is malformed")
-    return mapping
+    if set(limits) != {field.name for field in fields(Thresholds)}:
+        raise ArtifactError("wrong thresholds")
+    if not all(0 <= limit <= 1 for limit in limits.values()) or limits["cosine_min"] < LEAST_COSINE:
+        raise ArtifactError("thresholds under which anything would pass")
 
 
 class InSpace(Protocol):
     """A runtime, a checkpoint, a manifest or an index's settings."""
 
     @property
-    def fingerprint(self) -> str:
-        """The space of its own vectors."""
-
+    def fingerprint(self) -> str: ...  # noqa: D102
     @property
-    def compatible_with(self) -> tuple[str, ...]:
-        """Spaces whose vectors may be compared with its own."""
+    def compatible_with(self) -> tuple[str, ...]: ...  # noqa: D102
 
 
 def spaces(model: InSpace) -> tuple[str, ...]:
@@ -288,7 +256,7 @@ def share_space(one: Iterable[str], other: Iterable[str]) -> bool:
 def read_spaces(model: str) -> tuple[tuple[str, ...], int | None]:
     """Return the spaces of an artifact or a checkpoint folder, and the size of its vectors.
 
-    ``model`` may also be a fingerprint, whose size is not known. ArtifactError for anything else.
+    Of a fingerprint no size is known. ArtifactError for anything else.
     """
     folder = Path(model)
     if FINGERPRINT.fullmatch(model) and not folder.exists():
@@ -299,9 +267,7 @@ def read_spaces(model: str) -> tuple[tuple[str, ...], int | None]:
     from asterisk.model.checkpoint import is_checkpoint, load
 
     if not folder.is_dir() or not is_checkpoint(folder):
-        raise ArtifactError(
-            f"{model[:200]} is no artifact, no checkpoint and no fingerprint of 64 hexadecimal "
-            "digits"
-        )
+        kinds = "no artifact, no checkpoint and no fingerprint of 64 hexadecimal digits"
+        raise ArtifactError(f"{model[:200]} is {kinds}")
     checkpoint = load(folder)
     return spaces(checkpoint), checkpoint.config.embedding_size

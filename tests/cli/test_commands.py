@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -21,6 +25,33 @@ import asterisk
 @pytest.fixture(scope="module")
 def folder(artifact_of):
     return artifact_of("onnx", "int8")
+
+
+@pytest.fixture
+def command(command):
+    """Run a command here, for speed, or in a process of its own if it needs an environment."""
+
+    def call(name, *args, input=b"", **options):
+        if options:
+            return command(name, *args, input=input, **options)
+        stdin, out, err = (
+            io.TextIOWrapper(io.BytesIO(data), "utf-8") for data in (input, b"", b"")
+        )
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        main = importlib.import_module(f"asterisk.cli.{name}").main
+        with mock.patch.multiple(sys, stdin=stdin, stdout=out, stderr=err):
+            try:
+                status = main([str(argument) for argument in args])
+            except SystemExit as ended:
+                status = ended.code
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for stream in (out, err):
+            stream.flush()
+        written = [stream.buffer.getvalue() for stream in (out, err)]
+        return subprocess.CompletedProcess(name, status or 0, *written)
+
+    return call
 
 
 def one_line(done, status):
@@ -212,10 +243,7 @@ def test_arguments_that_cannot_be_meant(command, folder, arguments):
 )
 @given(data=st.binary(max_size=200))
 def test_any_bytes_on_standard_input(folder, data):
-    """Run in this process, for speed: any input ends with a status and never an exception."""
-    import io
-    from unittest import mock
-
+    """Any input ends with a status and never an exception."""
     from asterisk.cli import embed
 
     stdin = mock.Mock(buffer=io.BytesIO(data))
@@ -532,8 +560,17 @@ def test_options_may_stand_between(command, folder, tmp_path):
     assert np.array_equal(np.load(tmp_path / "out.npy"), expected)
 
 
-@pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", ">&- 2>&- <&-", "2> >(true)"])
-@pytest.mark.parametrize("name", ["embed", "verify", "export"])
+ALL_CLOSED = ">&- 2>&- <&-"
+
+
+@pytest.mark.parametrize(
+    ("name", "closed"),
+    [
+        *(("embed", closed) for closed in (">&-", "<&-", "2>&-", "2> >(true)", ALL_CLOSED)),
+        ("verify", ALL_CLOSED),
+        ("export", ALL_CLOSED),
+    ],
+)
 def test_closed_streams(folder, tmp_path, name, closed):
     arguments = {
         "embed": f"{folder} {__file__} --on-empty skip",
@@ -550,7 +587,6 @@ def test_closed_streams(folder, tmp_path, name, closed):
 
 
 def test_a_terminated_export_leaves_nothing(toy_folder, tmp_path):
-    import signal
     import time
 
     arguments = [toy_folder, "--format", "onnx", "--out", tmp_path]

@@ -41,7 +41,9 @@ codecs.register_error("asterisk.terminal", _escaped)
 
 def run(parser: argparse.ArgumentParser, command: Command, argv: Sequence[str] | None) -> int:
     """Parse ``argv``, carry out ``command`` and return the exit status."""
-    _open_streams()
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the caller closed it
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the terminal cannot show has escapes
             stream.reconfigure(errors="asterisk.terminal")
@@ -86,18 +88,15 @@ class Family(NamedTuple):
 
     def parser(self, name: str = "") -> argparse.ArgumentParser:
         """Describe the command line of a subcommand, or of them all."""
-        if not name:
-            width = max(map(len, self.subs))
-            it = Parser(
-                prog=self.prog,
-                description=self.description,
-                epilog="\n".join(f"  {sub:{width}} {self.subs[sub].help}" for sub in self.subs),
-                formatter_class=argparse.RawDescriptionHelpFormatter,
-            )
-            it.add_argument("command", choices=tuple(self.subs), help="then: COMMAND --help")
+        if name:
+            it = Parser(prog=f"{self.prog} {name}", description=self.subs[name].help)
+            self.subs[name].describe(it)
             return it
-        it = Parser(prog=f"{self.prog} {name}", description=self.subs[name].help)
-        self.subs[name].describe(it)
+        width = max(map(len, self.subs))
+        epilog = "\n".join(f"  {name:{width}} {sub.help}" for name, sub in self.subs.items())
+        it = Parser(prog=self.prog, description=self.description, epilog=epilog)
+        it.formatter_class = argparse.RawDescriptionHelpFormatter
+        it.add_argument("command", choices=tuple(self.subs), help="then: COMMAND --help")
         return it
 
     def run(self, argv: Sequence[str] | None) -> int:
@@ -111,11 +110,8 @@ class Family(NamedTuple):
 
 def record_arguments(it: argparse.ArgumentParser) -> None:
     """Add what says how `streams` finds texts in its input."""
-    it.add_argument(
-        "--json",
-        action=argparse.BooleanOptionalAction,
-        help="input is JSON lines (default: by the file's name)",
-    )
+    kind, what = argparse.BooleanOptionalAction, "input is JSON lines (default: by the file's name)"
+    it.add_argument("--json", action=kind, help=what)
     it.add_argument("--field", default="text", help="where a JSON object's text is (text)")
 
 
@@ -125,15 +121,12 @@ def prompt_argument(it: argparse._ActionsContainer, what: str) -> None:
 
 
 def format_of(out: Path | None, formats: Mapping[str, str], option: str = "--out") -> str:
-    """Return the format that a file's suffix names, the first without a file or a suffix.
-
-    ``formats`` are names by suffix. UsageError for any other suffix.
-    """
+    """Return the format, of those by suffix, that ``out``'s names; the first if it has none."""
     suffix = "" if out is None else out.suffix.lower()
     if suffix and suffix not in formats:
-        known = ", ".join(formats)
         insist = "; --format says it whatever the name" if option == "--out" else ""
-        raise UsageError(f"{option} {out}: its name must end in one of {known}{insist}")
+        endings = f"one of {', '.join(formats)}{insist}"
+        raise UsageError(f"{option} {out}: its name must end in {endings}")
     return formats[suffix] if suffix else next(iter(formats.values()))
 
 
@@ -175,15 +168,8 @@ def words(text: str) -> tuple[str, ...]:
     return names
 
 
-def _open_streams() -> None:
-    """Give a stream that the caller closed somewhere to lead: Python leaves None in its place."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
-
-
 def _abandon_stdout() -> None:
-    """Leave nothing for the interpreter's own flush to complain about a second time."""
+    # Or the interpreter's own flush would complain a second time.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

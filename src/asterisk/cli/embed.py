@@ -26,26 +26,22 @@ if TYPE_CHECKING:
     from asterisk.runtimes.runtime import Runtime
 
 BLOCK = 64  # texts, unless a memory limit allows fewer
+ENCODING = ("prompt_name", "on_long", "dim", "precision")  # options of `Runtime.encode`
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".npy": "npy"}
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    it = Parser(
-        prog="asterisk-embed",
-        description="Embed texts, one a line, from files or standard input.",
-    )
+    what = "Embed texts, one a line, from files or standard input."
+    it = Parser(prog="asterisk-embed", description=what)
     it.add_argument("artifact", type=Path, help="artifact or checkpoint folder")
     it.add_argument("files", nargs="*", type=Path, help="text files; - or none: standard input")
     record_arguments(it)
     it.add_argument("--out", type=Path, help="file to write (default: standard output)")
-    it.add_argument(
-        "--format", choices=sorted({*FORMATS.values()}), help="default: by --out's name, else jsonl"
-    )
+    formats = sorted({*FORMATS.values()})
+    it.add_argument("--format", choices=formats, help="default: by --out's name, else jsonl")
     it.add_argument("--dim", type=positive, help="keep the first DIM dimensions")
-    it.add_argument(
-        "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="default: %(default)s"
-    )
+    it.add_argument("--precision", choices=PRECISIONS, default="float32", help="default: float32")
     how = it.add_mutually_exclusive_group()
     prompt_argument(how, "before each text (default: its own default)")
     how.add_argument("--role", choices=("query", "document"), help="or the prompt for this role")
@@ -68,22 +64,17 @@ def _embed(arguments: argparse.Namespace) -> None:
 
     format = arguments.format or format_of(arguments.out, FORMATS)
     if format == "npy" and arguments.on_empty == "null" and arguments.precision != PRECISIONS[0]:
-        raise UsageError(
-            f"--on-empty null: an .npy of {arguments.precision} has nothing for a text without a "
-            "vector; skip such texts, or write JSON lines or CSV"
-        )
-    with asterisk.load(
-        arguments.artifact, threads=arguments.threads, max_memory=arguments.max_memory
-    ) as runtime:
+        reason = f"an .npy of {arguments.precision} has nothing for a text without a vector"
+        advice = "skip such texts, or write JSON lines or CSV"
+        raise UsageError(f"--on-empty null: {reason}; {advice}")
+    limits = {"threads": arguments.threads, "max_memory": arguments.max_memory}
+    with asterisk.load(arguments.artifact, **limits) as runtime:
         budget = runtime.budget
         if budget and budget.message:
             report(f"asterisk-embed: {budget.message}")
-        records = read_records(
-            arguments.files,
-            json_lines=arguments.json,
-            field=arguments.field,
-            longest=budget.longest_line if budget else LONGEST_LINE,
-        )
+        longest = budget.longest_line if budget else LONGEST_LINE
+        reading = {"json_lines": arguments.json, "field": arguments.field, "longest": longest}
+        records = read_records(arguments.files, **reading)
         if arguments.role:
             arguments.prompt_name = prompt_name_of(arguments.role, runtime.prompts)
         runtime.prompt(arguments.prompt_name)
@@ -92,13 +83,8 @@ def _embed(arguments: argparse.Namespace) -> None:
             raise UsageError(f"--dim must be 1 to {size}")
         empty = 0
         dim = arguments.dim or size
-        options = {
-            "prompt_name": arguments.prompt_name,
-            "on_long": arguments.on_long,
-            "normalize": False if arguments.no_normalize else None,
-            "dim": arguments.dim,
-            "precision": arguments.precision,
-        }
+        options = {name: getattr(arguments, name) for name in ENCODING}
+        options["normalize"] = False if arguments.no_normalize else None
         none = quantize(np.empty((0, dim), np.float32), arguments.precision)
         with (
             _sidecar(arguments, runtime, format) as facts,
@@ -120,15 +106,11 @@ def _embed(arguments: argparse.Namespace) -> None:
 
 def _blocks(records: Iterator[Record], budget: Budget | None) -> Iterator[list[Record]]:
     most_texts, most_bytes = (budget.batch, budget.texts) if budget else (BLOCK, sys.maxsize)
-    block: list[Record] = []
-    size = 0
-    for record in records:
-        block.append(record)
-        size += sys.getsizeof(record.text)
-        if len(block) >= most_texts or size >= most_bytes:
-            yield block
-            block, size = [], 0
-    if block:
+    while record := next(records, None):
+        block, size = [record], sys.getsizeof(record.text)
+        while len(block) < most_texts and size < most_bytes and (record := next(records, None)):
+            block.append(record)
+            size += sys.getsizeof(record.text)
         yield block
 
 

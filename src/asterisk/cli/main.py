@@ -33,13 +33,14 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "demo": "index, search and sort the texts that ship",
     },
 }
+# Modules whose name is not the command's: `eval` is a builtin, and `import` a keyword.
 MODULES = {"eval": "evaluate", "import": "importing"}
-"""Modules whose name is not the command's: `eval` is a builtin, and `import` a keyword."""
 
 
 def parser() -> Parser:
     """Describe the command line."""
-    width = max(len(name) for group in GROUPS.values() for name in group)
+    names = [name for group in GROUPS.values() for name in group]
+    width = max(map(len, names))
     lines = []
     for title, group in GROUPS.items():
         lines += [f"{title}:", *(f"  {name:{width}}  {text}" for name, text in group.items()), ""]
@@ -50,16 +51,15 @@ def parser() -> Parser:
         epilog="\n".join([*lines, "asterisk COMMAND --help says more."]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = [name for group in GROUPS.values() for name in group]
     it.add_argument("command", choices=names, help=argparse.SUPPRESS)
     return it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that the first argument names; without one, list them all."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    if given and any(given[0] in group for group in GROUPS.values()):
-        module = importlib.import_module(f"asterisk.cli.{MODULES.get(given[0], given[0])}")
-        status: int = module.main(given[1:])
-        return status
-    return run(parser(), lambda _: None, given or ["--help"])
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if not any(name in group for group in GROUPS.values()):
+        return run(parser(), lambda _: None, [name, *rest])
+    module = importlib.import_module(f"asterisk.cli.{MODULES.get(name, name)}")
+    status: int = module.main(rest)
+    return status

@@ -12,11 +12,8 @@ from asterisk.cli.common import Parser, run
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    it = Parser(
-        prog="asterisk-verify",
-        description="Check an artifact's files and compare its vectors with the FP32 ones it "
-        "carries. Needs no PyTorch.",
-    )
+    what = "Check an artifact's files and compare its vectors with the FP32 ones it carries."
+    it = Parser(prog="asterisk-verify", description=f"{what} Needs no PyTorch.")
     it.add_argument("artifact", nargs="+", type=Path, help="artifact folder")
     return it
 
@@ -31,10 +28,8 @@ def _verify(arguments: argparse.Namespace) -> None:
 
     for folder in arguments.artifact:
         verdict = verify(folder)
-        print(
-            f"{folder}: files intact, {verdict.texts} golden texts, cosine to FP32 mean "
-            f"{verdict.cosine_mean:.5f} min {verdict.cosine_min:.5f}"
-        )
+        cosines = f"mean {verdict.cosine_mean:.5f} min {verdict.cosine_min:.5f}"
+        print(f"{folder}: files intact, {verdict.texts} golden texts, cosine to FP32 {cosines}")
 
 
 if __name__ == "__main__":

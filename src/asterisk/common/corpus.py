@@ -36,15 +36,12 @@ def name(path: Path) -> str:
 
 
 def rows(path: Path) -> Iterator[Row]:
-    """Yield each line of a file as its texts: one, or the columns of a .tsv line.
-
-    InputError if the file cannot be read to its end.
-    """
+    """Yield each line of a file as its texts: one, or the columns of a .tsv line."""
     columns = ".tsv" in path.suffixes
     with open_text(path, "replace") as stream:
         while line := stream.readline(LONGEST_LINE):
-            plain = line.removesuffix("\n")
-            yield tuple(plain.split("\t")) if columns else (plain,)
+            text = line.removesuffix("\n")
+            yield tuple(text.split("\t")) if columns else (text,)
 
 
 class Cleaner:
@@ -70,8 +67,5 @@ def digest(text: str) -> int:
 
 
 def held_out(row: Row) -> bool:
-    """Tell whether a row belongs to the fixed slice that is never trained on.
-
-    One row in `HELD_OUT_IN`, by a hash of its last text: the same in every corpus.
-    """
+    """Tell whether a row is never trained on: one in `HELD_OUT_IN`, by its last text alone."""
     return digest(row[-1]) % HELD_OUT_IN == 0

@@ -6,12 +6,28 @@ import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from asterisk.common.errors import EngineError
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MIRROR = "ASTERISK_DEBIAN_MIRROR"
 NEEDED = ("apt-get", "dpkg-deb", "tar")
+_SETTINGS = """\
+Dir::State "{folder}/";
+Dir::State::lists "{folder}/lists";
+Dir::State::status "{folder}/status";
+Dir::Cache "{folder}/";
+Dir::Cache::archives "{folder}/archives";
+Dir::Etc::sourcelist "{folder}/sources.list";
+Dir::Etc::sourceparts "-";
+APT::Architecture "{architecture}";
+APT::Architectures "{architecture}";
+APT::Install-Recommends "false";
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+Acquire::Retries "3";
+"""
 
 
 class Apt:
@@ -25,32 +41,14 @@ class Apt:
         (folder / "status").touch()
         source = f"[signed-by={KEYRING}] {mirror()} {suite} main\n"
         (folder / "sources.list").write_text(f"deb {source}", "utf-8")
-        settings = {
-            "Dir::State": f"{folder}/",
-            "Dir::State::lists": f"{folder}/lists",
-            "Dir::State::status": f"{folder}/status",
-            "Dir::Cache": f"{folder}/",
-            "Dir::Cache::archives": f"{folder}/archives",
-            "Dir::Etc::sourcelist": f"{folder}/sources.list",
-            "Dir::Etc::sourceparts": "-",
-            "APT::Architecture": architecture,
-            "APT::Architectures": architecture,
-            "APT::Install-Recommends": "false",
-            "APT::Sandbox::User": "root",
-            "Acquire::Languages": "none",
-            "Acquire::Retries": "3",
-        }
-        lines = (f'{key} "{value}";\n' for key, value in settings.items())
-        (folder / "apt.conf").write_text("".join(lines), "utf-8")
+        settings = _SETTINGS.format(folder=folder, architecture=architecture)
+        (folder / "apt.conf").write_text(settings, "utf-8")
         self.run("update")
 
     def run(self, *arguments: str) -> None:
-        """Run apt-get in its folder."""
-        call(
-            ["apt-get", "-qq", *arguments],
-            cwd=self.folder / "archives",
-            env={**os.environ, "APT_CONFIG": str(self.folder / "apt.conf")},
-        )
+        """Run apt-get with its own settings."""
+        env = {**os.environ, "APT_CONFIG": str(self.folder / "apt.conf")}
+        call(["apt-get", "-qq", *arguments], cwd=self.folder / "archives", env=env)
 
     def download(self, names: Sequence[str]) -> list[Path]:
         """Return the files of ``names`` and of all they depend on."""
@@ -65,8 +63,7 @@ class Apt:
 
 def mirror() -> str:
     """Return Debian's mirror: that of `MIRROR`, or the one this machine's apt uses."""
-    named = os.environ.get(MIRROR)
-    if named:
+    if named := os.environ.get(MIRROR):
         return named
     listed = call(["apt-get", "indextargets", "--format", "$(ORIGIN) $(LABEL) $(REPO_URI)"])
     for line in listed.splitlines():
@@ -86,24 +83,10 @@ def unpack(deb: Path, folder: Path, *members: str) -> None:
         raise EngineError(f"{deb.name} could not be unpacked")
 
 
-def call(
-    command: Sequence[str | Path],
-    *,
-    cwd: Path | None = None,
-    env: dict[str, str] | None = None,
-    stdin: object = None,
-) -> str:
+def call(command: Sequence[str | Path], **options: Any) -> str:
     """Run a tool and return what it prints; EngineError with its last line if it fails."""
-    finished = subprocess.run(
-        command,
-        cwd=cwd,
-        env=env,
-        stdin=stdin,  # type: ignore[call-overload]
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        check=False,
-    )
+    options |= {"capture_output": True, "text": True, "timeout": 1800}
+    finished = subprocess.run(command, check=False, **options)
     if finished.returncode:
         last = (finished.stderr.strip().splitlines() or ["it failed"])[-1][:300]
         raise EngineError(f"{Path(command[0]).name}: {last}")

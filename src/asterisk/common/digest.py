@@ -1,13 +1,9 @@
-"""SHA-256 without OpenSSL, and a set of digests in little memory.
-
-Importing `hashlib` costs a small device 3.6 MB for this one function. CPython's own implementation,
-which `hashlib` falls back on, is a few times slower: some 40 ms for an artifact of 16 MB.
-"""
+"""SHA-256 without OpenSSL, and a set of digests in little memory."""
 
 from __future__ import annotations
 
+import contextlib
 from array import array
-from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -16,24 +12,16 @@ _SMALLEST = 1 << 10
 
 def sha256() -> Any:
     """Return a new hash object with ``update`` and ``hexdigest``."""
-    return _module().sha256()
-
-
-@cache
-def _module() -> Any:
+    # Importing `hashlib` costs a small device 3.6 MB. CPython's own implementation, on which that
+    # falls back, is a few times slower: some 40 ms for an artifact of 16 MB.
     for name in ("_sha2", "_sha256"):  # CPython 3.12 and later; 3.11
-        try:
-            return import_module(name)
-        except ImportError:
-            continue
-    return import_module("hashlib")
+        with contextlib.suppress(ImportError):
+            return import_module(name).sha256()
+    return import_module("hashlib").sha256()
 
 
 class DigestSet:
-    """64-bit digests, each with a number: a hash table in two flat arrays, at most half full.
-
-    It takes 24 to 48 bytes a digest, where a dict of Python integers takes some 150.
-    """
+    """64-bit digests, each with a number, in 24 to 48 bytes; a dict of integers takes some 150."""
 
     def __init__(self) -> None:
         self.clear()
@@ -57,9 +45,9 @@ class DigestSet:
         self._keys[slot], self._numbers[slot] = digest, number + 1
         self._count += 1
         if 2 * self._count > len(self._keys):
-            keys, numbers = self._keys, self._numbers
-            self._allocate(2 * len(keys))
-            for key, value in zip(keys, numbers, strict=True):
+            entries = zip(self._keys, self._numbers, strict=True)
+            self._allocate(2 * len(self._keys))
+            for key, value in entries:
                 if value:
                     slot = self._slot(key)
                     self._keys[slot], self._numbers[slot] = key, value
@@ -71,7 +59,7 @@ class DigestSet:
         self._allocate(_SMALLEST)
 
     def _allocate(self, size: int) -> None:
-        self._mask = size - 1
+        self._mask = size - 1  # of a hash table in two flat arrays, at most half full
         self._keys = array("Q", bytes(8 * size))
         self._numbers = array("Q", bytes(8 * size))
 

@@ -1,22 +1,4 @@
-"""The exceptions of this package, as one tree.
-
-::
-
-    AsteriskError                  exit status 1
-    ├── UsageError                 2  an argument that makes no sense
-    │   └── UnknownName            2  a format, recipe or runtime nobody registered
-    ├── MissingPackage             3  a package that is not installed
-    │   └── MissingExtra           3  one that an extra of this project brings
-    ├── InputError                 4  text that cannot be embedded
-    ├── ArtifactError              5  an artifact or checkpoint that cannot be trusted
-    ├── FidelityError              6  vectors too far from the FP32 ones
-    ├── OutputError                7  a result that could not be written
-    ├── EngineError                8  an engine that failed after its input was checked
-    ├── RegressionError            9  a benchmark with a figure worse than allowed
-    └── BudgetError               10  a memory limit that is too low for the model
-
-Every message is one line that a person can act on; commands print it and exit with the status.
-"""
+"""The exceptions of this package, each with one line to act on, and checks of arguments."""
 
 from __future__ import annotations
 
@@ -28,23 +10,22 @@ from typing import Any
 class AsteriskError(Exception):
     """Anything this package raises on purpose."""
 
-    status = 1
+    status = 1  # the exit status of a command
+
+    def __init_subclass__(cls, status: int = 0) -> None:
+        cls.status = status or cls.status
 
 
-class UsageError(AsteriskError):
+class UsageError(AsteriskError, status=2):
     """An argument that makes no sense."""
-
-    status = 2
 
 
 class UnknownName(UsageError):
     """A format, recipe or runtime that nobody registered."""
 
 
-class MissingPackage(AsteriskError):
+class MissingPackage(AsteriskError, status=3):
     """A package that is needed and not installed."""
-
-    status = 3
 
     def __init__(self, package: str, advice: str = "") -> None:
         super().__init__(f"{package} is not installed{advice}")
@@ -60,46 +41,32 @@ class MissingExtra(MissingPackage):
         super().__init__(package, f"; install it with: {how}")
 
 
-class InputError(AsteriskError):
+class InputError(AsteriskError, status=4):
     """Text that cannot be embedded under the caller's rules."""
 
-    status = 4
 
-
-class ArtifactError(AsteriskError):
+class ArtifactError(AsteriskError, status=5):
     """An artifact or checkpoint that is damaged, unknown or unsafe."""
 
-    status = 5
 
-
-class FidelityError(AsteriskError):
+class FidelityError(AsteriskError, status=6):
     """Vectors further from the FP32 ones than the recipe allows."""
 
-    status = 6
 
-
-class OutputError(AsteriskError):
+class OutputError(AsteriskError, status=7):
     """A result that could not be written."""
 
-    status = 7
 
-
-class EngineError(AsteriskError):
+class EngineError(AsteriskError, status=8):
     """An engine that failed although its input was checked."""
 
-    status = 8
 
-
-class RegressionError(AsteriskError):
+class RegressionError(AsteriskError, status=9):
     """A figure of a benchmark that is worse than an earlier one by more than allowed."""
 
-    status = 9
 
-
-class BudgetError(AsteriskError):
+class BudgetError(AsteriskError, status=10):
     """A memory limit under which the model cannot be opened."""
-
-    status = 10
 
 
 def one_line(failure: BaseException) -> str:
@@ -114,8 +81,7 @@ _NO_LISTS = (str, bytes, bytearray, memoryview, Mapping, Set)  # iterable, and n
 def strings(values: Any, expected: str = TEXTS) -> Iterator[str]:
     """Yield the strings of a list, tuple, iterator, one-dimensional array or pandas Series.
 
-    UsageError says what was ``expected``, and the type that was given, with its index for an item.
-    A dictionary, a set, bytes and a single string are no list.
+    UsageError for anything else: it names what was ``expected`` and the type that was given.
     """
     kind = "None" if values is None else type(values).__name__
     axes = getattr(values, "ndim", 1)

@@ -1,15 +1,11 @@
 """Files: written whole or not at all, and read with care where they come from outside.
 
-A writer fills a file or folder beside its target and then gives it the target's name. It holds a
-lock (flock(2)) meanwhile, which the system releases however the writer ends: what nobody has locked
-was left by a writer that was killed, and the next one removes it.
+A writer fills a file or folder beside its target, which it has locked (flock(2)), and then gives it
+the target's name. What nobody has locked was left by a writer that was killed: the next one removes
+it. What only writing needs is imported there: a device that only reads is spared 0.7 MB.
 
-A model folder may hold links: Hugging Face's cache lays a repository out as
-``snapshots/REVISION/NAME``, links into the same repository's ``blobs/``; Kubernetes mounts a
-ConfigMap as links through ``..data``. A link may lead to a regular file within the folder or within
-those blobs, and nowhere else.
-
-What only writing needs is imported there: a device that only reads is spared 0.7 MB.
+A link in a model folder may lead to a regular file within the folder, as in Kubernetes' ConfigMaps,
+or within the ``blobs/`` of the same repository in Hugging Face's cache, and nowhere else.
 """
 
 from __future__ import annotations
@@ -39,18 +35,15 @@ def shipped_checkpoint() -> Path:
         candidate = folder / "checkpoints" / SHIPPED
         if (candidate / "model.safetensors").is_file():
             return candidate
-    raise UsageError(
-        f"no checkpoint given, and no checkpoints/{SHIPPED} here: name a checkpoint folder"
-    )
+    reason = f"no checkpoint given, and no checkpoints/{SHIPPED} here"
+    raise UsageError(f"{reason}: name a checkpoint folder")
 
 
 def check_replaceable(target: Path, ours: Callable[[Path], bool]) -> None:
     """Raise OutputError unless ``target`` is free, an empty folder, or one that is ``ours``."""
-    if not os.path.lexists(target):
-        return
-    if not target.is_dir():
+    if os.path.lexists(target) and not target.is_dir():
         raise OutputError(f"cannot write {target}: it is not a folder")
-    if any(target.iterdir()) and not ours(target):
+    if target.is_dir() and any(target.iterdir()) and not ours(target):
         raise OutputError(f"cannot write {target}: it holds something else, which is left alone")
 
 
@@ -58,27 +51,18 @@ def check_replaceable(target: Path, ours: Callable[[Path], bool]) -> None:
 def replacing_folder(target: Path, ours: Callable[[Path], bool]) -> Iterator[Path]:
     """Yield a new folder beside ``target`` that replaces it, durably, on a clean exit.
 
-    Only a folder that is ``ours`` is replaced. On any failure the new folder is removed, as are
-    parents that were made for it, and ``target`` stays as it was. OutputError if the file system
-    fails. What a killed writer left beside ``target`` is removed first.
+    Only a folder that is ``ours`` is replaced; on any failure all stays as it was. OutputError if
+    the file system fails.
     """
     target = Path(os.path.realpath(target))
     missing = [folder for folder in target.parents if not folder.exists()]
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         with _staged(target, folder=True) as new:
             check_replaceable(target, ours)
             yield new
-            mask = _umask()
-            new.chmod(0o777 & ~mask)
-            for path in new.rglob("*"):  # some libraries write for the owner only
-                path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
-                _sync(path)
-            _sync(new)
+            _settle(*new.rglob("*"), new)
             _swap(new, target)
             _sync(target.parent)
-    except OSError as failure:
-        raise OutputError(f"cannot write {target}: {failure.strerror or failure}") from failure
     finally:
         for folder in missing:  # empty, unless all went well
             with contextlib.suppress(OSError):
@@ -92,33 +76,35 @@ def replacing_file(target: Path) -> Iterator[Path]:
     A link is followed. OutputError if ``target`` exists and is not a plain file.
     """
     target = Path(os.path.realpath(target))
-    try:
-        if target.exists() and not target.is_file():
-            raise OutputError(f"cannot write {target}: it is not a plain file")
-        with _staged(target, folder=False) as new:
-            yield new
-            new.chmod(0o666 & ~_umask())
-            _sync(new)
-            new.replace(target)
-            _sync(target.parent)
-    except OSError as failure:
-        raise OutputError(f"cannot write {target}: {failure.strerror or failure}") from failure
+    with _staged(target, folder=False) as new:
+        yield new
+        _settle(new)
+        new.replace(target)
+        _sync(target.parent)
 
 
 @contextlib.contextmanager
 def _staged(target: Path, *, folder: bool) -> Iterator[Path]:
     """Yield a locked file or folder beside ``target``; remove what has its name in the end."""
-    _remove_abandoned(target)
-    path, lock = _make_staging(target, folder)
     try:
-        yield path
-    finally:
-        _remove(path)
-        if lock is not None:
-            os.close(lock)
+        if folder:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        elif target.exists() and not target.is_file():
+            raise OutputError(f"cannot write {target}: it is not a plain file")
+        _remove_abandoned(target)
+        path, lock = _make_staging(target, folder)
+        try:
+            yield path
+        finally:
+            _remove(path)
+            if lock is not None:
+                os.close(lock)
+    except OSError as failure:
+        raise OutputError(f"cannot write {target}: {failure.strerror or failure}") from failure
 
 
 def _make_staging(target: Path, folder: bool) -> tuple[Path, int | None]:
+    """Return a new file or folder and the descriptor that locks it, where there are locks."""
     import tempfile
 
     while True:
@@ -132,7 +118,7 @@ def _make_staging(target: Path, folder: bool) -> tuple[Path, int | None]:
         with contextlib.suppress(FileNotFoundError):
             lock = os.open(path, os.O_RDONLY)
             try:
-                if _locked(lock) and path.exists():
+                if _lock(lock) and path.exists():
                     return path, lock
             except OSError:  # a file system without locks, where nobody removes it either
                 os.close(lock)
@@ -155,7 +141,7 @@ def _remove_abandoned(target: Path) -> None:
             with contextlib.suppress(OSError):
                 lock = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
                 try:
-                    if not _locked(lock):
+                    if not _lock(lock):
                         continue
                     if found[1] == _OLD and not os.path.lexists(target) and any(path.iterdir()):
                         path.rename(target)  # its writer was killed between two names
@@ -165,36 +151,36 @@ def _remove_abandoned(target: Path) -> None:
                     os.close(lock)
 
 
-def _locked(descriptor: int) -> bool:
+def _lock(descriptor: int) -> bool:
+    """Lock a file unless another process has; OSError where the file system has no locks."""
+    if sys.platform == "win32":
+        raise OSError(descriptor)
+    import fcntl
+
     try:
-        _lock(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
-def _lock(descriptor: int) -> None:
-    if sys.platform == "win32":  # as a file system without locks: nothing is removed
-        raise OSError(descriptor)
-    import fcntl
-
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        import shutil
+    import shutil
 
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
 
 
-def _umask() -> int:
+def _settle(*paths: Path) -> None:
+    """Write ``paths`` to the disk, and let the umask decide who may read them."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    for path in paths:  # some libraries write for the owner only
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+        _sync(path)
 
 
 def _swap(new: Path, target: Path) -> None:
@@ -243,10 +229,7 @@ def _sync(path: Path) -> None:
 
 
 def regular_file(folder: Path, name: str, largest: int) -> Path:
-    """Return the path of ``name`` in ``folder``.
-
-    ArtifactError unless it is a regular file there of at most ``largest`` bytes.
-    """
+    """Return the path of ``name`` in ``folder``; ArtifactError unless it may be opened."""
     path = folder / name
     try:
         real = Path(os.path.realpath(path, strict=True))
@@ -255,10 +238,8 @@ def regular_file(folder: Path, name: str, largest: int) -> Path:
         raise ArtifactError(f"{path} is missing") from None
     roots = [Path(os.path.realpath(folder))]
     absolute = Path(os.path.abspath(folder))  # noqa: PTH100 - links keep their names
-    for parent in (absolute, *absolute.parents):
-        if parent.parent.name == "snapshots":
-            roots.append(Path(os.path.realpath(parent.parent.parent)) / "blobs")
-            break
+    snapshots = [it for it in absolute.parents if it.name == "snapshots"]
+    roots += [Path(os.path.realpath(it.parent)) / "blobs" for it in snapshots[:1]]
     if not any(real.is_relative_to(root) for root in roots):
         raise ArtifactError(f"{path} is a link that leaves the folder")
     if not stat.S_ISREG(status.st_mode) or status.st_size > largest:
@@ -268,10 +249,9 @@ def regular_file(folder: Path, name: str, largest: int) -> Path:
 
 def subfolder(folder: Path, name: str) -> Path:
     """Return the folder ``name`` of ``folder``; ArtifactError if it is a link that leaves it."""
-    path = folder / name
-    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-        raise ArtifactError(f"{path} is a link that leaves the folder")
-    return path
+    if not Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder)):
+        raise ArtifactError(f"{folder / name} is a link that leaves the folder")
+    return folder / name
 
 
 def has_file(folder: Path, name: str) -> bool:
@@ -300,29 +280,28 @@ def read_json(folder: Path, name: str, largest: int = LARGEST_JSON) -> Any:
 
 def read_object(folder: Path, name: str, largest: int = LARGEST_JSON) -> dict[str, Any]:
     """Return a JSON object, as `read_json` does; an absent file is an empty object."""
-    if not has_file(folder, name):
-        return {}
-    values = read_json(folder, name, largest)
+    values = read_json(folder, name, largest) if has_file(folder, name) else {}
     if not isinstance(values, dict):
         raise ArtifactError(f"{folder / name} is not a JSON object")
     return values
 
 
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:  # readers differ in which one they believe
+            raise ValueError(f"the name {ascii(name)[:100]} stands twice")
+        values[name] = value
+    return values
+
+
+def _not_a_number(name: str) -> None:
+    raise ValueError(name)
+
+
 def strict_json(data: str | bytes | bytearray) -> Any:
     """Parse JSON; ValueError also for a repeated name, NaN, Infinity, or very deep nesting."""
-
-    def unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for name, value in pairs:
-            if name in values:  # readers differ in which one they believe
-                raise ValueError(f"the name {ascii(name)[:100]} stands twice")
-            values[name] = value
-        return values
-
-    def not_a_number(name: str) -> None:
-        raise ValueError(name)
-
     try:
-        return json.loads(data, object_pairs_hook=unambiguous, parse_constant=not_a_number)
+        return json.loads(data, object_pairs_hook=_unambiguous, parse_constant=_not_a_number)
     except RecursionError:
         raise ValueError("nested too deeply") from None

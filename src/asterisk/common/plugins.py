@@ -1,12 +1,12 @@
 """Exporters, runtimes and peers by entry point, the built-in ones too.
 
-Entry points are read from the installed distributions' ``entry_points.txt`` directly (PyPA entry
-points specification): `importlib.metadata` would cost a device 3 MB and several times the time
-for the same few lines.
+The distributions' ``entry_points.txt`` are read directly (PyPA entry points specification):
+`importlib.metadata` would cost a device 3 MB and several times the time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Callable
@@ -25,10 +25,9 @@ def names(group: str) -> tuple[str, ...]:
 
 
 def find(group: str, name: str) -> Any:
-    """Import and return what is registered as ``name``: an object or a module.
+    """Import and return what is registered as ``name``, an object or a module.
 
-    UnknownName if nothing is. MissingPackage if a package is missing: MissingExtra if an extra of
-    this project brings it.
+    UnknownName if nothing is, MissingPackage if a package is missing.
     """
     registered = _found()[group]
     if name not in registered:
@@ -47,25 +46,16 @@ def _found() -> dict[str, dict[str, str]]:
     """Return the targets by group and name."""
     found: dict[str, dict[str, str]] = {group: {} for group in GROUPS}
     for entry in sys.path:
-        for folders in ("*.dist-info", "*.egg-info"):
-            for path in Path(entry).glob(f"{folders}/entry_points.txt"):
-                try:
-                    text = path.read_text("utf-8")
-                except (OSError, UnicodeDecodeError):
-                    continue
-                if "[asterisk." in text:
-                    _read(text, found)
+        for path in Path(entry).glob("*.*-info/entry_points.txt"):
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                section: dict[str, str] | None = None
+                for line in map(str.strip, path.read_text("utf-8").splitlines()):
+                    if line.startswith("["):
+                        section = found.get(line.strip("[]"))
+                    elif section is not None and "=" in line and not line.startswith(("#", ";")):
+                        name, _, target = line.partition("=")
+                        section.setdefault(name.strip(), target.split("[")[0].strip())
     return found
-
-
-def _read(text: str, found: dict[str, dict[str, str]]) -> None:
-    section: dict[str, str] | None = None
-    for line in map(str.strip, text.splitlines()):
-        if line.startswith("["):
-            section = found.get(line.strip("[]"))
-        elif section is not None and "=" in line and not line.startswith(("#", ";")):
-            name, _, target = line.partition("=")
-            section.setdefault(name.strip(), target.split("[")[0].strip())
 
 
 def require(module: str, extra: str) -> Any:

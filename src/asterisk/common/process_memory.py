@@ -1,8 +1,7 @@
 """The memory of this process: what it occupies, what it may occupy, what it can give back.
 
 Sources: proc_pid_smaps(5), proc_pid_maps(5), madvise(2), malloc_trim(3), cgroups(7),
-proc_pid_mountinfo(5), the Linux kernel's `cgroup-v2.rst` and `cgroup-v1/memory.rst`. Elsewhere than
-on Linux nothing is known and nothing is given back.
+proc_pid_mountinfo(5), the kernel's `cgroup-v2.rst` and `cgroup-v1/memory.rst`. Linux only.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from mmap import PAGESIZE
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import ctypes
@@ -37,44 +36,44 @@ def resident(without: Path | None = None, maps: Path = _SMAPS) -> int | None:
     """Return the bytes of memory in use, without those of files in the folder ``without``.
 
     Pages that are shared with other processes count in full: this one may be their last user.
-    None where the system does not say: elsewhere than on Linux, and under qemu's user mode, which
-    reports every mapping as empty.
+    None where the system does not say, as qemu's user mode, which reports every mapping as empty.
     """
-    inside = bytes(without.resolve()) + b"/" if without else None
+    inside = bytes(without.resolve()) + b"/" if without else b"\n"  # no name begins with that
     try:
-        return (
-            sum(
-                sizes[b"Rss:"]
-                for _, _, name, sizes in _mappings(maps)
-                if inside is None or not name.startswith(inside)
-            )
-            or None
-        )
+        sizes = (it.sizes[b"Rss:"] for it in _mappings(maps) if not it.name.startswith(inside))
+        return sum(sizes) or None
     except OSError:
         return None
 
 
-def _mappings(smaps: Path) -> Iterator[tuple[bytes, bytes, bytes, dict[bytes, int]]]:
-    """Yield each mapping's address range, permissions, file and sizes in bytes."""
-    mapping: tuple[bytes, bytes, bytes, dict[bytes, int]] | None = None
-    with smaps.open("rb") as lines:
+class _Mapping(NamedTuple):
+    start: int
+    end: int
+    permissions: bytes
+    name: bytes
+    sizes: dict[bytes, int]
+
+
+def _mappings(path: Path) -> Iterator[_Mapping]:
+    """Yield each mapping of ``maps`` or ``smaps`` in /proc; the former gives no sizes."""
+    mapping: _Mapping | None = None
+    with path.open("rb") as lines:
         for line in lines:
             first, *rest = line.split(maxsplit=5)
             if not first.endswith(b":"):
                 if mapping:
                     yield mapping
-                mapping = first, rest[0], rest[4] if len(rest) == 5 else b"", dict(_SIZES)
+                start, end = (int(part, 16) for part in first.split(b"-"))
+                name = rest[4] if len(rest) == 5 else b""
+                mapping = _Mapping(start, end, rest[0], name, dict(_SIZES))
             elif mapping and first in _SIZES:
-                mapping[3][first] = int(rest[0]) * KIB
+                mapping.sizes[first] = int(rest[0]) * KIB
     if mapping:
         yield mapping
 
 
 def read_sizes(path: Path = ROLLUP) -> dict[str, int]:
-    """Return the fields of ``smaps_rollup`` or ``status`` in /proc that are sizes, in bytes.
-
-    Such as ``Pss``, ``Rss`` and ``VmHWM``. Empty where the system does not say.
-    """
+    """Return the sizes in /proc's ``smaps_rollup`` or ``status``, such as ``Pss``, in bytes."""
     fields = [line.split() for line in _read(path).splitlines() if line.endswith(" kB")]
     return {name.rstrip(":"): int(value) * KIB for name, value, _ in fields}
 
@@ -82,19 +81,18 @@ def read_sizes(path: Path = ROLLUP) -> dict[str, int]:
 def limit(root: Path = Path("/")) -> int | None:
     """Return the lowest memory limit of this process's control groups in bytes, None if none.
 
-    ``root`` is where /proc and the mounts are looked for. Whatever cannot be read sets no limit.
+    ``root`` is where /proc and the mounts are looked for.
     """
-    lowest: int | None = None
+    limits = []
     for kind, folder, top in _control_groups(root):
         path, last = (root / str(group).lstrip("/") for group in (folder, top))
-        for _ in range(_DEEPEST):  # from the group to those above it
-            text = _read(path / _LIMIT[kind]).strip()
+        for group in (path, *path.parents)[:_DEEPEST]:
+            text = _read(group / _LIMIT[kind]).strip()
             if text.isdigit() and (value := int(text[:20])) < _NO_LIMIT:
-                lowest = value if lowest is None else min(value, lowest)
-            if path in (last, path.parent):
+                limits.append(value)
+            if group == last:
                 break
-            path = path.parent
-    return lowest
+    return min(limits, default=None)
 
 
 def _control_groups(root: Path) -> Iterator[tuple[str, PurePosixPath, PurePosixPath]]:
@@ -139,9 +137,9 @@ def _libc() -> ctypes.CDLL | None:
 
 
 def forget(start: int, length: int) -> None:
-    """Drop the whole pages within ``length`` bytes at address ``start``.
+    """Drop the whole pages within ``length`` bytes at address ``start``, where the system can.
 
-    Private memory reads as zeros afterwards, a mapped file as the file. A refusal is no error.
+    Private memory reads as zeros afterwards, a mapped file as the file.
     """
     if libc := _libc():
         first = -(-start // PAGESIZE) * PAGESIZE
@@ -153,47 +151,38 @@ def forget(start: int, length: int) -> None:
 def forget_files() -> None:
     """Unload every page that is the same in a file; each comes back when it is read.
 
-    An engine's start runs through megabytes of code, registering every operator it knows, and
-    through a whole model file; texts then need a tenth of the one and some rows of the other.
-    Only mappings that cannot be written to and hold no page of their own are touched: of those
-    the files have every byte. It is the whole process's pages, the caller's too, once at a load.
+    An engine's start runs through megabytes of code and a whole model file; texts then need a tenth
+    of the one and some rows of the other. Only mappings that cannot be written to and hold no page
+    of their own are touched: the whole process's, the caller's too.
     """
     if not _libc():
         return
     with contextlib.suppress(OSError):  # not every kernel has it
-        for addresses, permissions, name, sizes in _mappings(_SMAPS):
-            own = sizes[b"Anonymous:"] or sizes[b"Swap:"]
+        for it in _mappings(_SMAPS):
+            own = it.sizes[b"Anonymous:"] or it.sizes[b"Swap:"] or b"w" in it.permissions
             # Nothing to drop where Rss is 0, as in every line that qemu's user mode makes up.
-            if name.startswith(b"/") and b"w" not in permissions and sizes[b"Rss:"] and not own:
-                start, end = (int(part, 16) for part in addresses.split(b"-"))
-                forget(start, end - start)
+            if it.name.startswith(b"/") and it.sizes[b"Rss:"] and not own:
+                forget(it.start, it.end - it.start)
 
 
 def map_alone(folder: Path) -> None:
     """Have each page of a file in ``folder`` come alone when it is read.
 
-    Linux maps sixteen pages around the one that is read, which after some hundred texts is the
-    whole token table, for rows of a quarter of a kilobyte. It does not reach beyond a mapping, and
-    advice that differs from page to page divides one mapping into many. Left alone where the
-    process would come to have more than `MOST_MAPPINGS`.
+    Linux maps sixteen pages around it, within its mapping: after some hundred texts the whole token
+    table. Advice that differs from page to page divides one mapping into many, unless the process
+    would come to have more than `MOST_MAPPINGS`.
     """
     if not (libc := _libc()):
         return
     with contextlib.suppress(OSError):
-        mappings = _MAPS.read_bytes().splitlines()
         inside = bytes(folder.resolve()) + b"/"
-        count = len(mappings)
-        for mapping in mappings:
-            addresses, *_, name = mapping.split(maxsplit=5)
-            if not name.startswith(inside):
-                continue
-            start, end = (int(part, 16) for part in addresses.split(b"-"))
-            parts = (end - start) // PAGESIZE
-            if count + parts > MOST_MAPPINGS:
+        count = _MAPS.read_bytes().count(b"\n")
+        for it in [it for it in _mappings(_MAPS) if it.name.startswith(inside)]:
+            count += (it.end - it.start) // PAGESIZE
+            if count > MOST_MAPPINGS:
                 return
-            count += parts
             # Even pages by their address, so that doing it again changes nothing.
-            for page in range(start + start % (2 * PAGESIZE), end, 2 * PAGESIZE):
+            for page in range(it.start + it.start % (2 * PAGESIZE), it.end, 2 * PAGESIZE):
                 libc.madvise(page, PAGESIZE, _RANDOM)
 
 

@@ -1,8 +1,7 @@
 """Other machines, reached by the system's ssh client: addresses, and commands that run there.
 
-Host keys are checked as the user's own configuration says; nothing here turns that off. Names of
-users and hosts are so narrow that none can become an option of ssh or a word of a shell.
-Standard library only.
+Host keys are checked as the user's own configuration says. Names of users and hosts are so narrow
+that none can become an option of ssh or a word of a shell.
 """
 
 from __future__ import annotations
@@ -14,10 +13,11 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Thread, Timer
-from typing import IO, Protocol
+from typing import IO, Any
 
 from asterisk.common.errors import UsageError
 from asterisk.common.terminal import excerpt
@@ -65,19 +65,8 @@ class Address:
         return f"{SCHEME}{user}{host}{port}"
 
 
-class _Host(Protocol):
-    """An `Address`, or anything else with these three."""
-
-    @property
-    def host(self) -> str: ...
-    @property
-    def user(self) -> str: ...
-    @property
-    def port(self) -> int: ...
-
-
 def parse(text: str) -> Address:
-    """Parse ``ssh://user@host:port``; UsageError, in one line, for anything else."""
+    """Parse ``ssh://user@host:port``; UsageError for anything else."""
     if not text.startswith(SCHEME):
         raise UsageError(f"{text!r} is no address: ssh://user@host or ssh://user@host:port")
     return after_scheme(text, text.removeprefix(SCHEME))
@@ -106,8 +95,11 @@ def after_scheme(text: str, address: str) -> Address:
     return Address(host, user or "", int(port or 0))
 
 
-def arguments(target: _Host, words: Sequence[str], config: str | None = None) -> list[str]:
-    """Return the ssh command that runs ``words`` on ``target``; each stays one word there."""
+def arguments(target: Any, words: Sequence[str], config: str | None = None) -> list[str]:
+    """Return the ssh command that runs ``words`` on ``target``; each stays one word there.
+
+    ``target`` has the ``host``, ``user`` and ``port`` of an `Address`.
+    """
     options = [part for option in OPTIONS for part in ("-o", option)]
     own = ["-F", config] if config else []
     user = ["-l", target.user] if target.user else []
@@ -116,7 +108,7 @@ def arguments(target: _Host, words: Sequence[str], config: str | None = None) ->
 
 
 def run(
-    target: _Host,
+    target: Any,
     words: Sequence[str],
     *,
     timeout: float,
@@ -128,9 +120,8 @@ def run(
     """Run ``words`` on ``target`` and return its output, at most ``limit`` bytes.
 
     Its input is the file ``source``, or else ``data`` and then the file ``follow``. After ``data``
-    the input stays open until the output has ended: its end tells the other side that nobody waits
-    any more. Disconnected or RemoteError, one line, unless it exits with status 0 within
-    ``timeout`` seconds.
+    it stays open until the output has ended: its end says that nobody waits any more.
+    Disconnected or RemoteError unless it exits with status 0 within ``timeout`` seconds.
     """
     command = arguments(target, words, os.environ.get(CONFIG))
     pipe = subprocess.PIPE
@@ -138,14 +129,7 @@ def run(
         process = subprocess.Popen(command, stdin=source or pipe, stdout=pipe, stderr=pipe)
     except OSError as failure:
         raise Disconnected(f"no ssh client: {failure.strerror or failure}") from None
-    late = False
-
-    def stop() -> None:
-        nonlocal late
-        late = True
-        process.kill()
-
-    timer = Timer(timeout, stop)
+    deadline, timer = time.monotonic() + timeout, Timer(timeout, process.kill)
     errors = bytearray()
     # At the same time as the output: whoever fills one pipe never gets to the other.
     drain = Thread(target=_drain, args=(process.stderr, errors), daemon=True)
@@ -165,15 +149,21 @@ def run(
             _close_input(process)
             status = process.wait()
             drain.join(DRAIN_SECONDS)  # a shared connection's master may keep it open
+            late = time.monotonic() >= deadline
         finally:
             timer.cancel()
             process.kill()
             _close_input(process)
     if late:
         raise Disconnected(f"gave no answer in {timeout:g} s and was stopped")
-    if status:
-        raise _failure(status, bytes(errors))
-    return out
+    if status == 0:
+        return out
+    lines = [line.strip() for line in errors.decode("utf-8", "replace").splitlines()]
+    lines = [line for line in lines if line and not _WARNING.search(line)]
+    if any(map(_FULL.search, lines)):
+        raise RemoteError("its disk is full (No space left on device)")
+    last = excerpt(lines[-1]) if lines else f"ended with status {status}"
+    raise Disconnected(last) if status == _FAILED else RemoteError(last)
 
 
 def _close_input(process: subprocess.Popen[bytes]) -> None:
@@ -182,20 +172,9 @@ def _close_input(process: subprocess.Popen[bytes]) -> None:
             process.stdin.close()
 
 
-def _drain(stream: IO[bytes] | None, last: bytearray) -> None:
+def _drain(stream: IO[bytes], last: bytearray) -> None:
     """Read ``stream`` to its end; ``last`` gets the last `MOST_STDERR` bytes."""
-    if stream is None:
-        return
     with contextlib.suppress(OSError, ValueError):  # closed meanwhile
         while data := os.read(stream.fileno(), MOST_STDERR):
             last += data
             del last[:-MOST_STDERR]
-
-
-def _failure(status: int, errors: bytes) -> RemoteError:
-    lines = [line.strip() for line in errors.decode("utf-8", "replace").splitlines()]
-    lines = [line for line in lines if line and not _WARNING.search(line)]
-    if any(map(_FULL.search, lines)):
-        return RemoteError("its disk is full (No space left on device)")
-    last = excerpt(lines[-1]) if lines else f"ended with status {status}"
-    return Disconnected(last) if status == _FAILED else RemoteError(last)

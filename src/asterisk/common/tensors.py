@@ -6,8 +6,8 @@
     header             JSON: name -> dtype, shape, data_offsets; "__metadata__" -> strings
     everything else    the tensors' bytes, row-major, little-endian, without gaps
 
-Format: huggingface/safetensors, README. A file from outside is checked as a whole: tensors fill it
-exactly. Float32 tensors are views of what was read: a large model is in memory once.
+Format: huggingface/safetensors, README. Tensors fill the file exactly; those of float32 are views
+of what was read, so that a large model is in memory once.
 """
 
 from __future__ import annotations
@@ -30,12 +30,8 @@ Array = npt.NDArray[np.float32]
 Half = npt.NDArray[np.float16]
 METADATA = "__metadata__"
 LARGEST_HEADER = 4 << 20  # bytes
-_DTYPES: Mapping[str, np.dtype[Any]] = {
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),  # the upper half of a float32
-    "F64": np.dtype("<f8"),
-}
+_KINDS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}  # BF16: half of a float32
+_DTYPES: Mapping[str, np.dtype[Any]] = {kind: np.dtype(name) for kind, name in _KINDS.items()}
 _INTEGERS = {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # bytes of an element
 _FIELDS = {"dtype", "shape", "data_offsets"}
 
@@ -57,16 +53,12 @@ def read(path: Path, *, largest: int) -> Tensors:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > largest:
             raise ArtifactError(f"{path} is not a plain file of at most {largest:,} bytes")
-        data = bytearray(status.st_size)
-        with path.open("rb", buffering=0) as file:
-            rest = memoryview(data)
-            while count := file.readinto(rest):
-                rest = rest[count:]
-            if len(rest):
-                raise ArtifactError(f"{path} became shorter while it was read")
+        data = np.fromfile(path, np.uint8, status.st_size)
     except (OSError, ValueError) as failure:
         reason = getattr(failure, "strerror", None) or failure
         raise ArtifactError(f"cannot read {path}: {reason}") from None
+    if len(data) < status.st_size:
+        raise ArtifactError(f"{path} became shorter while it was read")
     try:
         return _parse(data)
     except ArtifactError as failure:
@@ -83,23 +75,22 @@ def write(path: Path, arrays: Mapping[str, Array | Half], metadata: Mapping[str,
     # Wide ones first, as the format's own writer has them: all are aligned then.
     for name in sorted(arrays, key=lambda name: (arrays[name].dtype == np.float16, name)):
         kind = "F16" if arrays[name].dtype == np.float16 else "F32"
-        block = np.ascontiguousarray(arrays[name], _DTYPES[kind]).tobytes()
-        offsets = [end, end := end + len(block)]
+        blocks.append(np.ascontiguousarray(arrays[name], _DTYPES[kind]).tobytes())
+        offsets = [end, end := end + len(blocks[-1])]
         shape = list(arrays[name].shape)
         header[name] = {"dtype": kind, "shape": shape, "data_offsets": offsets}
-        blocks.append(block)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with replacing_file(path) as staging:
         staging.write_bytes(b"".join([len(text).to_bytes(8, "little"), text, *blocks]))
 
 
-def _parse(data: bytearray) -> Tensors:
-    length = int.from_bytes(data[:8], "little")
+def _parse(data: npt.NDArray[np.uint8]) -> Tensors:
+    length = int.from_bytes(data[:8].tobytes(), "little")
     if len(data) < 8 or length > min(LARGEST_HEADER, len(data) - 8):
         raise ArtifactError("not a safetensors file")
     try:
-        header = strict_json(data[8 : 8 + length])
+        header = strict_json(data[8 : 8 + length].tobytes())
     except ValueError:
         raise ArtifactError("its header is not JSON") from None
     if not isinstance(header, dict):
@@ -107,10 +98,13 @@ def _parse(data: bytearray) -> Tensors:
     metadata = header.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ArtifactError("its metadata are not strings")
-    body = memoryview(data)[8 + length :]
+    body = data[8 + length :]
     arrays, end = {}, 0
     for name, entry in sorted(header.items(), key=_span):
-        array = _array(name, entry, body, end)
+        try:
+            array = _array(entry, body, end)
+        except ArtifactError as failure:
+            raise ArtifactError(f"tensor {name[:100]!r} {failure}") from None
         if array is not None:
             arrays[name] = array
         end = entry["data_offsets"][1]
@@ -129,19 +123,18 @@ def _span(item: tuple[str, Any]) -> tuple[int, int]:
     raise ArtifactError(f"tensor {name[:100]!r} is malformed")
 
 
-def _array(name: str, entry: dict[str, Any], body: memoryview, begin: int) -> Array | None:
+def _array(entry: dict[str, Any], body: npt.NDArray[np.uint8], begin: int) -> Array | None:
     """Return a tensor of floats as float32, None for one of integers."""
     kind = entry["dtype"] if isinstance(entry["dtype"], str) else ""
     dtype = _DTYPES.get(kind)
     width = dtype.itemsize if dtype is not None else _INTEGERS.get(kind)
     if width is None:
-        expected = ", ".join(_DTYPES)
-        raise ArtifactError(f"tensor {name[:100]!r} is of type {kind[:20]!r}, none of {expected}")
+        raise ArtifactError(f"is of type {kind[:20]!r}, none of {', '.join(_DTYPES)}")
     shape, (start, end) = entry["shape"], entry["data_offsets"]
     if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_count, shape)):
-        raise ArtifactError(f"tensor {name[:100]!r} has no shape")
+        raise ArtifactError("has no shape")
     if start != begin or end > len(body) or end - start != math.prod(shape) * width:
-        raise ArtifactError(f"tensor {name[:100]!r} does not lie where it should")
+        raise ArtifactError("does not lie where it should")
     if dtype is None:
         return None
     stored = np.frombuffer(body[start:end], dtype)
@@ -150,7 +143,7 @@ def _array(name: str, entry: dict[str, Any], body: memoryview, begin: int) -> Ar
     with np.errstate(over="ignore"):  # too large for float32 is found below
         array: Array = stored.astype(np.float32, copy=not stored.flags.aligned)
     if not np.isfinite(array).all():
-        raise ArtifactError(f"tensor {name[:100]!r} holds values that are not finite")
+        raise ArtifactError("holds values that are not finite")
     return array.reshape(shape)
 
 

@@ -1,8 +1,4 @@
-"""What a person sees on a terminal: lines and bars of progress, and text from elsewhere.
-
-Progress goes to standard error. Bars are shown where tqdm is installed and standard error is a
-terminal.
-"""
+"""What a person sees on a terminal: lines and bars of progress on standard error, foreign text."""
 
 from __future__ import annotations
 
@@ -29,9 +25,10 @@ def report(line: str) -> None:
 
 
 class Bar:
-    """A progress bar from ``initial`` to ``total``, 0 if unknown; erased at the end. Thread-safe.
+    """A progress bar up to ``total``, 0 if unknown, which is erased at the end. Thread-safe.
 
-    A ``total`` that takes time to find is given as a function; it is called if a bar is shown.
+    It is shown where tqdm is installed and standard error is a terminal. A ``total`` that is a
+    function is called then.
     """
 
     def __init__(
@@ -40,10 +37,16 @@ class Bar:
         self._lock = threading.Lock()
         self._bar: Any = None
         if sys.stderr.isatty() and importlib.util.find_spec("tqdm"):
-            options: dict[str, Any] = {"unit": f" {unit}", "leave": False, "dynamic_ncols": True}
-            options["total"] = (total() if callable(total) else total) or None
-            tqdm: Any = importlib.import_module("tqdm")
-            self._bar = tqdm.tqdm(initial=initial, desc=title or None, **options)
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                desc=title or None,
+                total=(total() if callable(total) else total) or None,
+                leave=False,
+                unit=f" {unit}",
+                dynamic_ncols=True,
+                initial=initial,
+            )
 
     def advance(self, count: int = 1) -> None:
         """Count ``count`` more."""
@@ -79,7 +82,7 @@ class Stages(contextlib.ExitStack):
 def lines_of(paths: Sequence[Path]) -> int:
     """Return the number of lines in files; 0 if one is not a plain file or cannot be read."""
     count = 0
-    try:
+    with contextlib.suppress(OSError):
         for path in paths:
             if not path.is_file():
                 return 0
@@ -89,21 +92,15 @@ def lines_of(paths: Sequence[Path]) -> int:
                     count += block.count(b"\n")
                     end = block[-1:]
                 count += end != b"\n"
-    except OSError:
-        return 0
-    return count
+        return count
+    return 0
 
 
 def printable(text: str) -> str:
-    """Return ``text`` on one line: every run of white space and of control characters is a space.
-
-    Escape sequences, changes of direction and other invisible characters do not survive.
-    """
-    if text.isascii() and text.isprintable():
-        return " ".join(text.split())
-    return " ".join(
-        "".join(sign if sign.isprintable() or sign in _JOINERS else " " for sign in text).split()
-    )
+    """Return ``text`` on one line, each run of white space and of invisible characters a space."""
+    if not text.isprintable():
+        text = "".join(sign if sign.isprintable() or sign in _JOINERS else " " for sign in text)
+    return " ".join(text.split())
 
 
 def excerpt(text: str) -> str:

@@ -1,13 +1,12 @@
-"""Text files and standard input, read line by line, and the texts in them.
+"""The texts in files and standard input, a line or a JSON line each, and vectors written out.
 
-Files are UTF-8, or UTF-16 or UTF-32 with a byte order mark. A line ends in LF, CR LF or CR. A file
-named .gz or .zst is decompressed. A text is a plain line or a JSON line.
+Files are UTF-8, or UTF-16 or UTF-32 with a byte order mark; one named .gz or .zst is decompressed.
+A line ends in LF, CR LF or CR.
 """
 
 from __future__ import annotations
 
 import codecs
-import contextlib
 import csv
 import io
 import json
@@ -39,8 +38,6 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-
-
 # To a lone surrogate, which no bytes decode to.
 codecs.register_error("asterisk.surrogate", lambda failure: ("\udcff", failure.end))  # type: ignore[attr-defined]
 
@@ -61,7 +58,7 @@ def read_records(
 
     ``json_lines`` None decides by ``.jsonl`` or ``.ndjson`` in the name. A JSON line is a string,
     or an object with the text in ``field`` and perhaps an ``id``; a blank one is an empty text.
-    InputError names the line that is not JSON or has no text; see also `lines`.
+    InputError names a line without a text; see also `lines`.
     """
     for path in paths or [Path("-")]:
         as_json = not JSON_LINES.isdisjoint(path.suffixes) if json_lines is None else json_lines
@@ -73,24 +70,23 @@ def read_records(
                 value = json.loads(line)
             except (ValueError, RecursionError):
                 raise InputError(f"{position}: not JSON") from None
-            text = value.get(field) if isinstance(value, dict) else value
+            text, id = value, None
+            if isinstance(value, dict):
+                text, id = value.get(field), value.get("id")
             if not isinstance(text, str):
-                raise InputError(
-                    f"{position}: neither a string nor an object with a string in {field!r}"
-                )
-            id = value.get("id") if isinstance(value, dict) else None
+                kinds = f"neither a string nor an object with a string in {field!r}"
+                raise InputError(f"{position}: {kinds}")
             yield Record(text, position, id if isinstance(id, (str, int)) else None)
 
 
 def filter_empty(records: Iterable[Record], on_empty: str) -> Iterator[Record]:
     """Yield ``records``; empty ones too, unless ``on_empty`` is "skip" or "error" (InputError)."""
     for record in records:
-        if not record.text.strip():
-            if on_empty == "error":
-                raise InputError(f"{record.place}: empty text; see --on-empty")
-            if on_empty == "skip":
-                continue
-        yield record
+        empty = not record.text.strip()
+        if empty and on_empty == "error":
+            raise InputError(f"{record.place}: empty text; see --on-empty")
+        if not (empty and on_empty == "skip"):
+            yield record
 
 
 def lines(
@@ -98,13 +94,12 @@ def lines(
 ) -> Iterator[tuple[str, str]]:
     """Yield the position of each line, as "notes.txt, line 3", and its text without the line end.
 
-    ``-`` is standard input. InputError names the line that has more than ``longest`` bytes or
-    cannot be decoded (unless ``errors`` is "replace"), and a file that cannot be read.
+    InputError names the line that has more than ``longest`` bytes or cannot be decoded (unless
+    ``errors`` is "replace"), and a file that cannot be read.
     """
-    name = "standard input" if str(path) == "-" else str(path)
     with open_text(path, errors) as file:
         for number, line in numbered_lines(file, longest):
-            position = f"{name}, line {number}"
+            position = f"{_name(path)}, line {number}"
             text = "" if line is None else line.removesuffix("\n")
             try:
                 size = longest + 1 if line is None else len(text.encode())
@@ -115,6 +110,10 @@ def lines(
                 limit = f"{longest >> 20} MB" if longest >> 20 else f"{longest >> 10} KB"
                 raise InputError(f"{position}: longer than {limit}")
             yield position, text
+
+
+def _name(path: Path) -> str:
+    return "standard input" if str(path) == "-" else str(path)
 
 
 def numbered_lines(file: TextIO, longest: int) -> Iterator[tuple[int, str | None]]:
@@ -134,9 +133,8 @@ def numbered_lines(file: TextIO, longest: int) -> Iterator[tuple[int, str | None
 def open_text(path: Path, errors: str = "strict") -> Iterator[TextIO]:
     r"""Open a file, or standard input for ``-``, as text in which every line ends in ``\n``.
 
-    InputError where the file cannot be read to its end.
+    InputError where it cannot be read to its end.
     """
-    name = "standard input" if str(path) == "-" else str(path)
     try:
         with ExitStack() as stack:
             stream: Any = sys.stdin.buffer if str(path) == "-" else open_packed(path, stack)
@@ -150,9 +148,10 @@ def open_text(path: Path, errors: str = "strict") -> Iterator[TextIO]:
             stack.callback(text.detach)  # or standard input would be closed
             yield text
     except (EOFError, zlib.error) as failure:
-        raise InputError(f"{name} is damaged: {one_line(failure)}") from None
+        raise InputError(f"{_name(path)} is damaged: {one_line(failure)}") from None
     except OSError as failure:
-        raise InputError(f"cannot read {name}: {failure.strerror or one_line(failure)}") from None
+        reason = failure.strerror or one_line(failure)
+        raise InputError(f"cannot read {_name(path)}: {reason}") from None
 
 
 def open_packed(path: Path, stack: ExitStack) -> IO[bytes]:
@@ -179,39 +178,37 @@ class _Zstandard(io.RawIOBase):
     """All frames of a zstd file; the library's own reader takes a cut-off frame for the end."""
 
     def __init__(self, raw: IO[bytes]) -> None:
-        self._library: Any = require("zstandard", "train")
-        self._raw, self._frame, self._out = raw, None, memoryview(b"")
+        self._chunks, self._out = _decompressed_frames(raw), memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._out:
-            chunk = self._raw.read(CHUNK)
-            if not chunk:
-                if self._frame is not None:
-                    raise EOFError("it ends inside a zstd frame")
-                return 0
-            self._out = memoryview(self._decompressed(chunk))
+        self._out = self._out or memoryview(next(self._chunks, b""))
         count = min(len(buffer), len(self._out))
         buffer[:count] = self._out[:count]
         self._out = self._out[count:]
         return count
 
-    def _decompressed(self, chunk: bytes) -> bytes:
-        parts = []
+
+def _decompressed_frames(raw: IO[bytes]) -> Iterator[bytes]:
+    library: Any = require("zstandard", "train")
+    frame: Any = None
+    while chunk := raw.read(CHUNK):
         while chunk:
-            frame: Any = self._frame or self._library.ZstdDecompressor().decompressobj()
+            frame = frame or library.ZstdDecompressor().decompressobj()
             try:
-                parts.append(frame.decompress(chunk))
-            except self._library.ZstdError as failure:
+                out = frame.decompress(chunk)
+            except library.ZstdError as failure:
                 raise OSError(f"damaged: {failure}") from None
-            chunk = frame.unused_data if frame.eof else b""
-            self._frame = None if frame.eof else frame
-        return b"".join(parts)
+            if out:
+                yield out
+            chunk, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
+    if frame is not None:
+        raise EOFError("it ends inside a zstd frame")
 
 
-@contextlib.contextmanager
+@contextmanager
 def open_output(path: Path | None) -> Iterator[BinaryIO]:
     """Open ``path`` so that it appears whole or not at all; None is standard output."""
     if path is None:
@@ -223,73 +220,62 @@ def open_output(path: Path | None) -> Iterator[BinaryIO]:
         yield file
 
 
-@contextlib.contextmanager
+@contextmanager
 def open_vectors(path: Path | None, format: str, like: Vector) -> Iterator[VectorWriter]:
-    """Open a writer of vectors with the dtype and size of ``like``, shape [0, size].
-
-    ``format`` is "jsonl", "csv" or "npy"; UsageError for "npy" on standard output.
-    """
+    """Open a writer of "jsonl", "csv" or "npy", for vectors as ``like``, of shape [0, size]."""
     if path is None and format == "npy":
         raise UsageError("npy needs --out FILE: it cannot be written to standard output")
     with open_output(path) as file:
         writer = VectorWriter(file, format, like)
         yield writer
-        writer.finish()
+        if format == "npy":  # whose header says how many rows there are
+            file.seek(0)
+            writer.write_npy_header()
+        file.flush()
 
 
 class VectorWriter:
     """Writes a row for each text, in order, with its vector or None; ``rows`` counts them.
 
     JSON lines are ``{"index": …, "id": …, "embedding": […]}``, with the shortest digits that read
-    back alike, or null. CSV has a header, then index, id and the elements, empty without a vector.
-    An .npy is an array [n, size], little-endian; in float32 a row without a vector is NaN.
+    back alike, or null. CSV has index, id and the elements, empty without a vector. An .npy is an
+    array [n, size], little-endian; in float32 a row without a vector is NaN.
     """
 
     def __init__(self, file: BinaryIO, format: str, like: Vector) -> None:
         self.file, self.format, self.size, self.rows = file, format, like.shape[1], 0
         self.dtype = like.dtype.newbyteorder("<")
-        self._to_bytes = {"jsonl": self._json, "csv": self._csv, "npy": self._npy}[format]
         if format == "npy":
-            self._write_npy_header()
+            self.write_npy_header()
+
+    def write_npy_header(self) -> None:
+        """Write the header for the present number of rows."""
+        from numpy.lib import format as npy
+
+        # NumPy pads its headers so that the first axis may grow in place.
+        descr, shape = npy.dtype_to_descr(self.dtype), (self.rows, self.size)
+        header = {"descr": descr, "fortran_order": False, "shape": shape}
+        npy.write_array_header_1_0(self.file, header)
 
     def write(self, record: Record, vector: Vector | None) -> None:
         """Write one row."""
-        self.file.write(self._to_bytes(record, vector))
+        if self.format == "npy":
+            import numpy as np
+
+            row = np.full(self.size, np.nan) if vector is None else vector
+            data = row.astype(self.dtype).tobytes()
+        elif self.format == "csv":
+            out = io.StringIO()
+            writer = csv.writer(out, lineterminator="\n")
+            if not self.rows:
+                writer.writerow(["index", "id", *(f"d{index}" for index in range(self.size))])
+            cells = [""] * self.size if vector is None else map(str, vector)
+            writer.writerow([self.rows, "" if record.id is None else record.id, *cells])
+            data = out.getvalue().encode("utf-8", "replace")
+        else:
+            id = {} if record.id is None else {"id": record.id}
+            start = json.dumps({"index": self.rows, **id})[:-1]
+            numbers = "null" if vector is None else f"[{', '.join(map(str, vector))}]"
+            data = f'{start}, "embedding": {numbers}}}\n'.encode()
+        self.file.write(data)
         self.rows += 1
-
-    def finish(self) -> None:
-        """Complete the file."""
-        if self.format == "npy":  # whose header says how many rows there are
-            self.file.seek(0)
-            self._write_npy_header()
-        self.file.flush()
-
-    def _write_npy_header(self) -> None:
-        import numpy as np
-
-        # NumPy pads its headers so that the first axis may grow in place.
-        descr = np.lib.format.dtype_to_descr(self.dtype)
-        shape = {"descr": descr, "fortran_order": False, "shape": (self.rows, self.size)}
-        np.lib.format.write_array_header_1_0(self.file, shape)
-
-    def _json(self, record: Record, vector: Vector | None) -> bytes:
-        values: dict[str, Any] = {"index": self.rows}
-        if record.id is not None:
-            values["id"] = record.id
-        embedding = "null" if vector is None else f"[{', '.join(map(str, vector))}]"
-        return f'{json.dumps(values)[:-1]}, "embedding": {embedding}}}\n'.encode()
-
-    def _csv(self, record: Record, vector: Vector | None) -> bytes:
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        if not self.rows:
-            writer.writerow(["index", "id", *(f"d{index}" for index in range(self.size))])
-        cells = [""] * self.size if vector is None else map(str, vector)
-        writer.writerow([str(self.rows), "" if record.id is None else str(record.id), *cells])
-        return out.getvalue().encode("utf-8", "replace")
-
-    def _npy(self, _: Record, vector: Vector | None) -> bytes:
-        import numpy as np
-
-        values = np.full(self.size, np.nan) if vector is None else vector
-        return values.astype(self.dtype).tobytes()

@@ -1,9 +1,8 @@
 """Vectors in fewer bytes: the first dimensions only, a byte a component, or a bit a component.
 
-An embedding of 256 float32 takes 1,024 bytes; as int8 256, as bits 32. All three kinds are compared
-by `similarity`, in any pairing, so that a query may stay float32 while documents are kept small.
-The dimensions of this project's space are ordered by variance, which is why the first ones do
-(Matryoshka-like) without training for it.
+An embedding of 256 float32 takes 1,024 bytes; as int8 256, as bits 32. `similarity` compares all
+three, in any pairing. The dimensions of this project's space are ordered by variance, which is why
+the first ones do (Matryoshka-like) without training for it.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _ONES = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
 def truncate(vectors: Floats, dim: int) -> Floats:
     """Return the first ``dim`` components of float32 [n, d], unit length again, float32 [n, dim].
 
-    A vector that is zero there stays zero. UsageError unless 1 <= dim <= d.
+    A zero vector stays zero. UsageError unless 1 <= dim <= d.
     """
     size = _checked(vectors).shape[1]
     return _unit(vectors[:, : integer("dim", dim, 1, size)])
@@ -37,8 +36,7 @@ def truncate(vectors: Floats, dim: int) -> Floats:
 def to_int8(vectors: Floats) -> Bytes:
     """Return float32 [n, d] as int8 [n, d], each row scaled so that its largest magnitude is 127.
 
-    The scale is not stored: a cosine does not see it. A zero vector stays zero. UsageError for any
-    other dtype or shape, and for values that are not finite.
+    A zero vector stays zero. UsageError for other dtypes or shapes, and for values not finite.
     """
     return np.rint(_scaled(_checked(vectors)) * LARGEST).astype(np.int8)
 
@@ -46,10 +44,8 @@ def to_int8(vectors: Floats) -> Bytes:
 def to_binary(vectors: Floats) -> Bits:
     """Return the signs of float32 [n, d] as uint8 [n, ceil(d / 8)], a set bit for a positive one.
 
-    Bits are packed from the highest down and the last byte is filled with zeros, as
-    `numpy.packbits` and sentence-transformers' ``ubinary`` do. The signs are taken as they stand:
-    neither centring nor a rotation first was better, for similarity and retrieval together.
-    UsageError as for `to_int8`.
+    Packed as `numpy.packbits` does. Neither centring nor a rotation first was better, for
+    similarity and retrieval together. UsageError as for `to_int8`.
     """
     return np.packbits(_checked(vectors) > 0, axis=1)
 
@@ -57,10 +53,9 @@ def to_binary(vectors: Floats) -> Bits:
 def quantize(vectors: Floats, precision: str) -> Vectors:
     """Return float32 [n, d] in a precision, under sentence-transformers' names for them.
 
-    "float32" as they are; "int8" by `to_int8`, each row by its own largest magnitude, where
-    sentence-transformers divides the range that each dimension has in a set of vectors; "ubinary"
-    by `to_binary`, the kind that `similarity` reads; "binary" the same bytes less 128, as int8.
-    UsageError for other names, and as for `to_int8`.
+    "int8" is `to_int8`, each row by its own largest magnitude, where sentence-transformers divides
+    the range that each dimension has in a set of vectors; "ubinary" is `to_binary`, "binary" the
+    same bytes less 128, as int8. UsageError for other names, and as for `to_int8`.
     """
     one_of("precision", precision, PRECISIONS)
     if precision == "int8":
@@ -82,9 +77,13 @@ def similarity(queries: Vectors, documents: Vectors, *, dim: int | None = None) 
     size = _common_size(queries, documents, dim)
     out = np.empty((len(queries), len(documents)), np.float32)
     if queries.dtype == np.uint8 and documents.dtype == np.uint8:
-        words = _words(documents.view(np.uint8))
-        for row, query in enumerate(_words(queries.view(np.uint8))):
-            out[row] = 1 - _ones(words ^ query).sum(1, dtype=np.int64) * (2 / size)
+        count = getattr(np, "bitwise_count", None)  # NumPy 2
+        # Of 64 bits where that is possible: an eighth of the work.
+        word = np.uint8 if count is None or queries.shape[1] % 8 else np.uint64
+        words = np.ascontiguousarray(documents).view(word)
+        for row, query in enumerate(np.ascontiguousarray(queries).view(word)):
+            ones = _ONES[words ^ query] if count is None else count(words ^ query)
+            out[row] = 1 - ones.sum(1, dtype=np.int64) * (2 / size)
         return out
     wide = _widened(queries, size)
     for start in range(0, len(documents), BLOCK):
@@ -95,35 +94,19 @@ def similarity(queries: Vectors, documents: Vectors, *, dim: int | None = None) 
 
 def _common_size(queries: Vectors, documents: Vectors, dim: int | None) -> int:
     """Return d; UsageError unless both sides can have it."""
+    sides = {"queries": queries, "documents": documents}
     sizes = [] if dim is None else [integer("dim", dim, 1)]
-    for side, rows in (("queries", queries), ("documents", documents)):
-        if not isinstance(rows, np.ndarray) or rows.dtype not in (np.float32, np.int8, np.uint8):
-            what = getattr(rows, "dtype", type(rows).__name__)
-            raise UsageError(f"{side} must be float32, int8 or uint8 (bits), not {what}")
-        if rows.ndim != 2 or not rows.shape[1]:
-            raise UsageError(f"{side} must have shape [n, d], not {list(rows.shape)}")
+    for side, rows in sides.items():
+        _check_matrix(side, rows, "float32, int8 or uint8 (bits)", np.float32, np.int8, np.uint8)
         if rows.dtype != np.uint8:
             sizes.append(rows.shape[1])
     size = sizes[0] if sizes else 8 * queries.shape[1]
     if set(sizes) > {size}:
         raise UsageError(f"sizes differ: {' and '.join(map(str, sorted(set(sizes))))}")
-    for side, rows in (("queries", queries), ("documents", documents)):
+    for side, rows in sides.items():
         if rows.dtype == np.uint8 and rows.shape[1] != -(-size // 8):
             raise UsageError(f"{side} of {rows.shape[1]} bytes are not the bits of {size} numbers")
     return size
-
-
-def _words(bits: Bits) -> npt.NDArray[np.unsignedinteger]:
-    """View rows of bits as 64-bit words where that is possible: an eighth of the work."""
-    if bits.shape[1] % 8 or not hasattr(np, "bitwise_count"):
-        return bits
-    return np.ascontiguousarray(bits).view(np.uint64)
-
-
-def _ones(words: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.uint8]:
-    count = getattr(np, "bitwise_count", None)  # NumPy 2
-    counted: npt.NDArray[np.uint8] = _ONES[words] if count is None else count(words)
-    return counted
 
 
 def _widened(rows: Vectors, size: int) -> Floats:
@@ -149,12 +132,16 @@ def _scaled(rows: Floats) -> Floats:
 
 
 def _checked(vectors: Floats) -> Floats:
-    if not isinstance(vectors, np.ndarray) or vectors.dtype != np.float32:
-        what = getattr(vectors, "dtype", type(vectors).__name__)
-        raise UsageError(f"vectors must be float32, not {what}")
-    if vectors.ndim != 2 or not vectors.shape[1]:
-        raise UsageError(f"vectors must have shape [n, d], not {list(vectors.shape)}")
+    _check_matrix("vectors", vectors, "float32", np.float32)
     return _finite(vectors)
+
+
+def _check_matrix(name: str, rows: Vectors, expected: str, *dtypes: type) -> None:
+    if not isinstance(rows, np.ndarray) or rows.dtype not in dtypes:
+        what = getattr(rows, "dtype", type(rows).__name__)
+        raise UsageError(f"{name} must be {expected}, not {what}")
+    if rows.ndim != 2 or not rows.shape[1]:
+        raise UsageError(f"{name} must have shape [n, d], not {list(rows.shape)}")
 
 
 def _finite(vectors: Floats) -> Floats:

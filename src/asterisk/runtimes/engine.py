@@ -1,7 +1,4 @@
-"""What an adapter provides, and how threads share its sessions.
-
-An adapter wraps one native session: token ids in, one vector out.
-"""
+"""What an adapter of an engine provides, and how threads share its sessions."""
 
 from __future__ import annotations
 
@@ -24,11 +21,7 @@ Vector = npt.NDArray[np.float32]
 
 
 class Engine(ABC):
-    """One session of a native engine, single-threaded inside, called by one thread at a time.
-
-    A runtime gives it only ids that it has checked: 1 to ``max_positions`` of them, each within
-    the vocabulary.
-    """
+    """One session of a native engine, called by one thread at a time, with checked ids only."""
 
     format: ClassVar[str]
 
@@ -41,16 +34,16 @@ class Engine(ABC):
 
 
 class ArtifactEngine(Engine):
-    """An engine that reads an artifact: what the entry points of `asterisk.runtimes` name."""
+    """An engine of artifacts: what the entry points of `asterisk.runtimes` name."""
 
     @classmethod
-    @abstractmethod
     def open(cls, artifact: Artifact, sessions: int) -> list[Self]:
         """Open ``sessions`` that may run at once, sharing what the engine can share.
 
         Raises MissingExtra where the engine is not installed, ArtifactError where it refuses the
         file.
         """
+        return [cls(artifact) for _ in range(sessions)]  # type: ignore[call-arg]
 
     @classmethod
     def open_for(cls, artifact: Artifact, sessions: int, longest: int) -> list[Self]:  # noqa: ARG003
@@ -59,10 +52,7 @@ class ArtifactEngine(Engine):
 
 
 def utf8_path(path: Path) -> str:
-    """Return a path for libraries that encode it as UTF-8, whatever the locale is.
-
-    ArtifactError for a name that is not UTF-8.
-    """
+    """Return a path for libraries that encode it as UTF-8; ArtifactError where that is not it."""
     try:
         return os.fsencode(path).decode()
     except UnicodeDecodeError:
@@ -70,22 +60,19 @@ def utf8_path(path: Path) -> str:
 
 
 class EnginePool:
-    """Engines shared by threads, first come, first served; each is used by one at a time.
+    """Engines shared by threads; each is used by one at a time.
 
     An engine that comes back goes straight to whoever has waited longest: with a plain queue, a
     thread that asks again and again can keep all others waiting for ever.
-
-    A process that forks takes along what was idle. What another thread was using is in no known
-    state in the child, and nobody there brings it back.
     """
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self._lock = threading.Lock()
         self._engines = tuple(engines)
         self._idle = deque(engines)
-        self._waiting: deque[_Waiter] = deque()
+        self._waiting: deque[threading.Lock] = deque()
+        self._handed_over: dict[threading.Lock, Engine] = {}
         self._closed = ""  # why, once it is
-        self._lost: list[Engine] = []
         follow(self)
 
     def take(self) -> Engine:
@@ -95,12 +82,14 @@ class EnginePool:
                 raise EngineError(self._closed)
             if self._idle:
                 return self._idle.popleft()
-            waiter = _Waiter()
-            self._waiting.append(waiter)
-        waiter.woken.acquire()
-        if waiter.engine is None:
+            woken = threading.Lock()
+            woken.acquire()
+            self._waiting.append(woken)
+        woken.acquire()
+        engine = self._handed_over.pop(woken, None)
+        if engine is None:
             raise EngineError(self._closed)
-        return waiter.engine
+        return engine
 
     def give(self, engine: Engine) -> None:
         """Bring an engine back."""
@@ -108,7 +97,9 @@ class EnginePool:
             if self._closed:
                 engine.close()
             elif self._waiting:
-                self._waiting.popleft().wake(engine)
+                woken = self._waiting.popleft()
+                self._handed_over[woken] = engine
+                woken.release()
             else:
                 self._idle.append(engine)
 
@@ -119,42 +110,27 @@ class EnginePool:
             while self._idle:
                 self._idle.popleft().close()
             while self._waiting:
-                self._waiting.popleft().wake(None)
+                self._waiting.popleft().release()
 
     def after_fork(self) -> None:
         """Start anew in a child process, with the engines that nobody was using."""
         self._lock = threading.Lock()
         self._waiting.clear()
-        # Not released, because that might wait for a lock within it that stays locked for ever.
-        lost = [e for e in self._engines if self._engines.count(e) > self._idle.count(e)]
-        self._lost += lost
-        self._engines = tuple(engine for engine in self._engines if engine not in lost)
-        self._idle = deque(self._engines)
-        if not (self._engines or self._closed):
-            self._closed = (
-                "the process forked while the runtime was in use: load it again in the child"
-            )
-
-
-class _Waiter:
-    def __init__(self) -> None:
-        self.engine: Engine | None = None
-        self.woken = threading.Lock()
-        self.woken.acquire()
-
-    def wake(self, engine: Engine | None) -> None:
-        self.engine = engine
-        self.woken.release()
+        # What another thread was using is in no known state. It is kept and not released, because
+        # that might wait for a lock within it that stays locked for ever.
+        every, idle = self._engines, self._idle
+        self._idle = deque(engine for engine in every if idle.count(engine) == every.count(engine))
+        if not (self._idle or self._closed):
+            reason = "the process forked while the runtime was in use"
+            self._closed = f"{reason}: load it again in the child"
 
 
 _owners: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def follow(owner: Any) -> None:
-    """Call ``owner.after_fork()`` in every child that this process forks while ``owner`` lives.
-
-    A child has one thread only: a lock that another thread held stays locked there for ever.
-    """
+    """Call ``owner.after_fork()`` in every child that this process forks while ``owner`` lives."""
+    # A child has one thread only: a lock that another thread held stays locked there for ever.
     _owners.add(owner)
 
 

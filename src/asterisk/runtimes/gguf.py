@@ -1,10 +1,9 @@
 """llama.cpp on a GGUF: ids in, the pooled vector out, no server in between.
 
-The file stands alone, with its vocabulary; this runtime brings its own tokenizer, so it has
-llama.cpp skip that part: 18 MB and two thirds of the time to load. A ``bert`` is encoded. A
-``gpt2``, which is what the original project's encoder is widened to, is decoded, without causal
-mask and with an emptied cache, and the embedding is the first part of what comes out. The maximum
-over tokens, the root of the length and ``Dense`` maps behind a ``bert`` are computed here.
+The file has its vocabulary, which llama.cpp is told to skip: 18 MB and two thirds of the time to
+load. A ``bert`` is encoded. A ``gpt2``, as which the original project's encoder is written, is
+decoded, without causal mask and with an emptied cache; the embedding is the first part of its
+output. The maximum over tokens, the root of the length and ``Dense`` maps are computed here.
 """
 
 from __future__ import annotations
@@ -75,18 +74,15 @@ class GgufEngine(ArtifactEngine):
         context = library.dll.llama_init_from_model(model.handle, params)
         if not context:
             raise EngineError(f"llama.cpp: {library.error()}")
-        self._library = library
-        self._context = context
+        self._library, self._context = library, context
         # An encoder has no memory to empty.
         self._memory = library.dll.llama_get_memory(context)
         self._call = library.dll.llama_decode if self._memory else library.dll.llama_encode
-        self._free = weakref.finalize(self, _free, model, context)
+        # The argument keeps the weights until the context is gone.
+        self._free = weakref.finalize(self, lambda _: library.dll.llama_free(context), model)
         self._free.atexit = False
-        self._config = config
-        self._shape = model.shape
-        self._dense = model.dense
-        self._longest = longest
-        self._reserved = 0
+        self._config, self._shape, self._dense = config, model.shape, model.dense
+        self._longest, self._reserved = longest, 0
         self._tokens = (ctypes.c_int32 * longest)()
         self._batch = llama_cpp.Batch(token=self._tokens)
 
@@ -105,9 +101,9 @@ class GgufEngine(ArtifactEngine):
         """Return the pooled vector of one text, float32 [embedding_size], not normalised."""
         if not self._free.alive:
             raise EngineError("llama.cpp: the engine has been closed")
-        count, most = len(ids), self._longest
-        if count > most:
-            raise EngineError(f"{count} tokens; 1 to {most} are possible")
+        count = len(ids)
+        if count > self._longest:
+            raise EngineError(f"{count} tokens; 1 to {self._longest} are possible")
         if count > self._reserved:
             self._reserve(count)
         self._tokens[:count] = list(ids)
@@ -133,14 +129,12 @@ class GgufEngine(ArtifactEngine):
             raise EngineError(f"llama.cpp cannot encode: {error} (status {status})")
 
     def _pooled(self, count: int) -> Vector:
-        """Return what the text of ``count`` tokens just encoded was pooled to."""
         dll, config = self._library.dll, self._config
         size = config.hidden_size if self._shape.dense_outside else config.embedding_size
-        rows = 1
         if self._shape.pooling == llama_cpp.POOL_NONE:
             found, rows = dll.llama_get_embeddings(self._context), count
         else:
-            found = dll.llama_get_embeddings_seq(self._context, 0)
+            found, rows = dll.llama_get_embeddings_seq(self._context, 0), 1
         if not found:
             raise EngineError("llama.cpp: no embedding came out")
         # A copy: the next call overwrites what `found` points at.
@@ -156,9 +150,9 @@ class GgufEngine(ArtifactEngine):
         """Have llama.cpp reserve its output for ``count`` tokens, and take that memory back.
 
         Whenever a text is longer than any before, it clears a row of logits for every token,
-        vocabulary times 4 bytes. An encoder has no logits: the rows are never touched again.
-        Powers of two, so that texts sorted by length do not clear 100 MB hundreds of times, but
-        not much more than is needed: a token of a multilingual vocabulary takes 1 MB.
+        vocabulary times 4 bytes, although an encoder has none. Powers of two, so that texts sorted
+        by length do not clear 100 MB hundreds of times, but not much more than is needed: a token
+        of a multilingual vocabulary takes 1 MB.
         """
         step = max(SMALLEST_RESERVE, CLEARED_IN_EXCESS // (4 * self._config.vocab_size))
         power = max(SMALLEST_RESERVE, 1 << (count - 1).bit_length())
@@ -170,13 +164,8 @@ class GgufEngine(ArtifactEngine):
         self._reserved = reserved
 
 
-def _free(model: _Model, context: int) -> None:
-    # The argument keeps the weights until the context is gone.
-    model.library.dll.llama_free(context)
-
-
 def _dense(artifact: Artifact) -> tuple[tuple[Vector, Vector, Dense], ...]:
-    """Return matrix, bias and description of each map after pooling; ArtifactError unless whole."""
+    """Return matrix, bias and description of each map after pooling."""
     path, config = artifact.folder / DENSE, artifact.config
     if DENSE not in artifact.manifest.files:
         raise ArtifactError(f"{artifact.folder}: no hash for {DENSE}")
@@ -185,21 +174,16 @@ def _dense(artifact: Artifact) -> tuple[tuple[Vector, Vector, Dense], ...]:
     found = tensors.read(path, largest=size + tensors.LARGEST_HEADER).arrays
     if {name: value.shape for name, value in found.items()} != shapes:
         raise ArtifactError(f"{path} does not hold the Dense maps of the manifest")
-    return tuple(
-        (
-            found[f"dense.{index}.weight"],
-            found.get(f"dense.{index}.bias", np.zeros(dense.out_features, np.float32)),
-            dense,
-        )
-        for index, dense in enumerate(config.dense)
-    )
+    maps = []
+    for index, dense in enumerate(config.dense):
+        bias = found.get(f"dense.{index}.bias", np.zeros(dense.out_features, np.float32))
+        maps.append((found[f"dense.{index}.weight"], bias, dense))
+    return tuple(maps)
 
 
-_COUNT = struct.Struct("<Q")
-_KIND = struct.Struct("<I")
-_STRING, _ARRAY = 8, 9
+_U32, _STRING, _ARRAY, _U64 = 4, 8, 9, 10  # kinds of values
 _SCALARS = dict(enumerate(map(struct.Struct, ("<B", "<b", "<H", "<h", "<I", "<i", "<f", "<?"))))
-_SCALARS |= {10: struct.Struct("<Q"), 11: struct.Struct("<q"), 12: struct.Struct("<d")}
+_SCALARS |= {_U64: struct.Struct("<Q"), 11: struct.Struct("<q"), 12: struct.Struct("<d")}
 _LARGEST = 1 << 32  # of any count: products of two still mean something
 _MOST = 4_096  # keys or tensors; bytes of a string
 _MOST_ELEMENTS = LIMITS["vocab_size"]  # of an array: tokens, their types, scores, merges
@@ -208,16 +192,15 @@ _F32 = 0
 # Tensor kind: elements and bytes of a block. F32, F16, Q8_0, Q4_K, Q6_K.
 _BLOCKS = {_F32: (1, 4), 1: (1, 2), 8: (32, 34), 12: (256, 144), 14: (256, 210)}
 _ALWAYS_F32 = {"position_embd.weight", "token_types.weight"}
-_TOKENIZER = {
-    *("model", "pre", "tokens", "token_type", "scores", "merges", "token_type_count"),
-    *(f"{name}_token_id" for name in ("bos", "eos", "unknown", "seperator", "padding", "cls")),
-    *("mask_token_id", "add_bos_token", "add_eos_token", "add_sep_token", "add_space_prefix"),
-    *("remove_extra_whitespaces", "precompiled_charsmap"),
-    *("normalizer.lowercase", "normalizer.strip_accents"),
-}
+_TOKENIZER = """
+    model pre tokens token_type scores merges token_type_count bos_token_id eos_token_id
+    unknown_token_id seperator_token_id padding_token_id cls_token_id mask_token_id add_bos_token
+    add_eos_token add_sep_token add_space_prefix remove_extra_whitespaces precompiled_charsmap
+    normalizer.lowercase normalizer.strip_accents
+"""
 _KEYS = {
     *(f"general.{name}" for name in ("name", "file_type", "quantization_version")),
-    *(f"tokenizer.ggml.{name}" for name in _TOKENIZER),
+    *(f"tokenizer.ggml.{name}" for name in _TOKENIZER.split()),
 }
 
 
@@ -227,10 +210,7 @@ def check_header(path: Path, config: ModelConfig) -> LlamaShape:
     if shape is None:
         raise ArtifactError(f"{path}: llama.cpp has no architecture of the manifest's shape")
     try:
-        with (
-            path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        ):
+        with path.open("rb") as it, mmap.mmap(it.fileno(), 0, access=mmap.ACCESS_READ) as data:
             _check(_Reader(data), _expected(shape, config))
     except (OSError, ValueError, struct.error) as failure:
         # struct.error: a read beyond the end; ValueError: an empty file
@@ -247,13 +227,14 @@ class _Reader:
         self.data = data
         self.at = 0
 
-    def scalar(self, layout: struct.Struct) -> Any:
+    def scalar(self, kind: int = _U32) -> Any:
+        layout = self._layout(kind)
         (value,) = layout.unpack_from(self.data, self.at)
         self.at += layout.size
         return value
 
     def count(self, most: int = _LARGEST) -> int:
-        value: int = self.scalar(_COUNT)
+        value: int = self.scalar(_U64)
         if value > most:
             raise ArtifactError(f"a count of {value} where {most} is the most")
         return value
@@ -268,16 +249,16 @@ class _Reader:
 
     def value(self) -> Any:
         """Return a scalar or string, or how many elements an array has."""
-        kind = self.scalar(_KIND)
+        kind = self.scalar()
         if kind == _STRING:
             return self.string()
         if kind != _ARRAY:
-            return self.scalar(self._layout(kind))
-        kind, count = self.scalar(_KIND), self.count(_MOST_ELEMENTS)
+            return self.scalar(kind)
+        kind, count = self.scalar(), self.count(_MOST_ELEMENTS)
         if kind != _STRING:
             self.at += count * self._layout(kind).size
             return count
-        at, data, length = self.at, self.data, _COUNT.unpack_from
+        at, data, length = self.at, self.data, _SCALARS[_U64].unpack_from
         for _ in range(count):
             size = length(data, at)[0]
             if size > _MOST:
@@ -307,14 +288,12 @@ def _check(reader: _Reader, expected: dict[str, Any]) -> None:
     for key, value in expected.items():
         if found.get(key) != value:
             raise ArtifactError(f"{key} is {found.get(key)!r}, the manifest says {value!r}")
-    spans = sorted(_tensor(reader) for _ in range(tensors))
-    start = -(-reader.at // _ALIGNMENT) * _ALIGNMENT
     end = 0
-    for first, last in spans:
+    for first, last in sorted(_tensor(reader) for _ in range(tensors)):
         if first < end:
             raise ArtifactError("tensors that overlap")
         end = last
-    if start + end > len(reader.data):
+    if -(-reader.at // _ALIGNMENT) * _ALIGNMENT + end > len(reader.data):
         raise ArtifactError("the file ends before its tensors do")
 
 
@@ -339,18 +318,16 @@ def _expected(shape: LlamaShape, config: ModelConfig) -> dict[str, Any]:
 
 def _tensor(reader: _Reader) -> tuple[int, int]:
     """Read one tensor's description and return where its bytes begin and end, after the header."""
-    name = reader.string()
-    rank = reader.scalar(_KIND)
+    name, rank = reader.string(), reader.scalar()
     if not 1 <= rank <= 2:
         raise ArtifactError(f"tensor {name!r} has {rank} dimensions")
     sizes = [reader.count() for _ in range(rank)]
-    kind, offset = reader.scalar(_KIND), reader.count()
+    kind, offset = reader.scalar(), reader.count()
     if kind not in _BLOCKS:
         raise ArtifactError(f"tensor {name!r} is of a kind that is not written here")
-    if kind != _F32 and (len(sizes) == 1 or name in _ALWAYS_F32):
+    if kind != _F32 and (rank == 1 or name in _ALWAYS_F32):
         raise ArtifactError(f"tensor {name!r} is not float32")
     elements, size = _BLOCKS[kind]
     if sizes[0] % elements or offset % _ALIGNMENT:
         raise ArtifactError(f"tensor {name!r} is misaligned")
-    rows = sizes[1] if len(sizes) > 1 else 1
-    return offset, offset + sizes[0] // elements * size * rows
+    return offset, offset + math.prod(sizes) // elements * size

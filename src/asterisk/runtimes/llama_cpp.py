@@ -1,15 +1,14 @@
 """llama.cpp's C functions, called directly in xllamacpp's shared library.
 
 xllamacpp's own interface is llama-server: JSON in and out of threads and slots, and 25 MB that an
-embedding never needs. The same file exports all of ``llama.h``, and `ctypes` reaches that without
-importing the package. What that costs is care: the layout of two structures belongs to one
-release, so another release is refused, and so is a library whose defaults read back wrong.
-
-Source: ``include/llama.h`` of llama.cpp as of the pinned release.
+embedding never needs. The same file exports all of ``llama.h`` of the pinned release, and `ctypes`
+reaches that without importing the package. The layout of two structures belongs to one release, so
+another release is refused, and so is a library whose defaults read back wrong.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from ctypes import c_bool, c_char, c_float, c_int8, c_int32, c_int64, c_size_t, c_uint32, c_void_p
@@ -31,45 +30,51 @@ _ADVICE = "install the right one with: pip install 'asterisk-edge[gguf]'"
 # Both structures pass by value. Room behind them keeps a larger one from overrunning ours: the
 # callee finds its fields from the front, whatever follows.
 _ROOM = ("reserved", ctypes.c_uint8 * 256)
+# Their fields by type; behind some, the default that only the expected layout reads back.
+_MODEL = (
+    (c_void_p, "devices=0 tensor_buft_overrides=0"),
+    (c_int32, "n_gpu_layers=-1 split_mode=1 load_mode=-1 lazy_mode=1 main_gpu=0"),
+    (c_void_p, "tensor_split progress_callback progress_callback_user_data kv_overrides=0"),
+    (c_bool, "vocab_only=0 check_tensors=0 use_extra_bufts=1 no_host=0 no_alloc=0 load_mtp=0"),
+)
+_CONTEXT = (
+    (c_uint32, "n_ctx=512 n_batch=2048 n_ubatch=512 n_seq_max=1 n_rs_seq"),
+    (c_uint32, "n_outputs_max=0 n_outputs_max_per_seq=1"),
+    (c_int32, "n_threads=4 n_threads_batch=4 ctx_type rope_scaling_type"),
+    (c_int32, "pooling_type=-1 attention_type=-1 flash_attn_type=-1"),
+    (c_float, "rope_freq_base rope_freq_scale yarn_ext_factor=-1 yarn_attn_factor"),
+    (c_float, "yarn_beta_fast yarn_beta_slow"),
+    (c_uint32, "yarn_orig_ctx=0"),
+    (c_float, "defrag_thold=-1"),
+    (c_void_p * 2, "callbacks"),
+    (c_int32, "type_k=1 type_v=1"),
+    (c_void_p * 3, "abort"),
+    (c_bool, "embeddings=0 offload_kqv=1 no_perf=1 op_offload=1 swa_full=1 kv_unified=0"),
+    (c_void_p, "samplers=0"),
+    (c_size_t, "n_samplers=0"),
+    (c_void_p, "ctx_other=0"),
+)
 
 
-def _of(kind: type[Any], names: str) -> list[tuple[str, type[Any]]]:
-    return [(name, kind) for name in names.split()]
+def _fields(rows: tuple[tuple[Any, str], ...]) -> list[tuple[str, Any]]:
+    return [(it.partition("=")[0], kind) for kind, names in rows for it in names.split()] + [_ROOM]
+
+
+def _defaults(rows: tuple[tuple[Any, str], ...]) -> dict[str, int]:
+    pairs = [it.split("=") for _, names in rows for it in names.split() if "=" in it]
+    return {name: int(default) for name, default in pairs}
 
 
 class ModelParams(ctypes.Structure):
     """``llama_model_params``."""
 
-    _fields_: ClassVar = [
-        *_of(c_void_p, "devices tensor_buft_overrides"),
-        *_of(c_int32, "n_gpu_layers split_mode load_mode lazy_mode main_gpu"),
-        *_of(c_void_p, "tensor_split progress_callback progress_callback_user_data kv_overrides"),
-        *_of(c_bool, "vocab_only check_tensors use_extra_bufts no_host no_alloc load_mtp"),
-        _ROOM,
-    ]
+    _fields_: ClassVar = _fields(_MODEL)
 
 
 class ContextParams(ctypes.Structure):
     """``llama_context_params``."""
 
-    _fields_: ClassVar = [
-        *_of(c_uint32, "n_ctx n_batch n_ubatch n_seq_max n_rs_seq"),
-        *_of(c_uint32, "n_outputs_max n_outputs_max_per_seq"),
-        *_of(c_int32, "n_threads n_threads_batch ctx_type rope_scaling_type"),
-        *_of(c_int32, "pooling_type attention_type flash_attn_type"),
-        *_of(c_float, "rope_freq_base rope_freq_scale yarn_ext_factor yarn_attn_factor"),
-        *_of(c_float, "yarn_beta_fast yarn_beta_slow"),
-        ("yarn_orig_ctx", c_uint32),
-        ("defrag_thold", c_float),
-        ("callbacks", c_void_p * 2),
-        *_of(c_int32, "type_k type_v"),
-        ("abort", c_void_p * 3),
-        *_of(c_bool, "embeddings offload_kqv no_perf op_offload swa_full kv_unified"),
-        ("samplers", c_void_p),
-        ("n_samplers", c_size_t),
-        ("ctx_other", c_void_p),
-        _ROOM,
-    ]
+    _fields_: ClassVar = _fields(_CONTEXT)
 
 
 class Batch(ctypes.Structure):
@@ -103,21 +108,7 @@ class Override(ctypes.Structure):
         return cls(3, key.encode(), _Value(str=value.encode()))
 
 
-# Defaults that only the expected layout reads back.
-_MODEL_DEFAULTS: dict[str, int | None] = {
-    **{"devices": None, "tensor_buft_overrides": None, "n_gpu_layers": -1, "split_mode": 1},
-    **{"load_mode": -1, "lazy_mode": 1, "main_gpu": 0, "kv_overrides": None, "vocab_only": 0},
-    **{"check_tensors": 0, "use_extra_bufts": 1, "no_host": 0, "no_alloc": 0, "load_mtp": 0},
-}
-_CONTEXT_DEFAULTS: dict[str, int | None] = {
-    **{"n_ctx": 512, "n_batch": 2048, "n_ubatch": 512, "n_seq_max": 1, "n_outputs_max": 0},
-    **{"n_outputs_max_per_seq": 1, "n_threads": 4, "n_threads_batch": 4, "pooling_type": -1},
-    **{"attention_type": -1, "flash_attn_type": -1, "yarn_ext_factor": -1, "yarn_orig_ctx": 0},
-    **{"defrag_thold": -1, "type_k": 1, "type_v": 1, "embeddings": 0, "offload_kqv": 1},
-    **{"no_perf": 1, "op_offload": 1, "swa_full": 1, "kv_unified": 0, "n_samplers": 0},
-    **{"samplers": None, "ctx_other": None},
-}
-
+_MODEL_DEFAULTS, _CONTEXT_DEFAULTS = _defaults(_MODEL), _defaults(_CONTEXT)
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_backend_init": (None, ()),
     "llama_model_default_params": (ModelParams, ()),
@@ -144,12 +135,11 @@ class Library:
         try:
             self.dll = ctypes.CDLL(str(path))
         except OSError as failure:
-            if "libgomp" in str(failure):
-                raise EngineError(
-                    "llama.cpp needs the system's libgomp; install it with: "
-                    "apt-get install libgomp1"
-                ) from None
-            raise EngineError(f"llama.cpp cannot be loaded: {failure}") from None
+            reason = f"llama.cpp cannot be loaded: {failure}"
+            if "libgomp" in reason:
+                how = "apt-get install libgomp1"
+                reason = f"llama.cpp needs the system's libgomp; install it with: {how}"
+            raise EngineError(reason) from None
         for name, (result, arguments) in _FUNCTIONS.items():
             function = getattr(self.dll, name, None)
             if function is None:
@@ -160,7 +150,7 @@ class Library:
             (self.dll.llama_context_default_params(), _CONTEXT_DEFAULTS),
         ):
             for name, default in defaults.items():
-                if (found := getattr(values, name)) != default:
+                if (found := getattr(values, name) or 0) != default:
                     raise EngineError(f"llama.cpp's {name} reads {found}, not {default}; {_ADVICE}")
         # Kept alive here: the library calls it as long as the process lasts.
         self._log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, c_void_p)(self._on_log)
@@ -180,11 +170,7 @@ class Library:
 
 @cache
 def library() -> Library:
-    """Return the library, loaded once.
-
-    Raises MissingExtra where xllamacpp is not installed, EngineError where another release is, or
-    where this machine cannot run it.
-    """
+    """Return the library, loaded once; MissingExtra or EngineError where it cannot be."""
     spec = find_spec("xllamacpp")
     if spec is None or spec.origin is None:
         raise MissingExtra("xllamacpp", "gguf")
@@ -192,18 +178,9 @@ def library() -> Library:
     # The directory's name has the version; importlib.metadata would cost a device 3 MB.
     if not (package.parent / f"xllamacpp-{VERSION}.dist-info").is_dir():
         raise EngineError(f"xllamacpp is not version {VERSION}; {_ADVICE}")
-    _check_cpu()
+    if os.uname().machine == "x86_64":  # or the library would end the process with SIGILL
+        with contextlib.suppress(OSError), Path("/proc/cpuinfo").open() as lines:
+            flags = next((line for line in lines if line.startswith("flags")), None)
+            if flags and (missing := CPU_NEEDS - set(flags.split())):
+                raise EngineError(f"llama.cpp needs a processor with {', '.join(sorted(missing))}")
     return Library(package / "xllamacpp.abi3.so")
-
-
-def _check_cpu() -> None:
-    """Refuse a processor on which the library would end the process with SIGILL."""
-    if os.uname().machine != "x86_64":
-        return
-    try:
-        with Path("/proc/cpuinfo").open() as lines:
-            flags = next(line for line in lines if line.startswith("flags"))
-    except (OSError, StopIteration):
-        return
-    if missing := CPU_NEEDS - set(flags.split()):
-        raise EngineError(f"llama.cpp needs a processor with {', '.join(sorted(missing))}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,26 +32,35 @@ UNIT = 1e-3  # how far a golden vector's length may be from one
 def load(
     path: str | os.PathLike[str], *, threads: int = 1, max_memory: int | None = None
 ) -> Runtime:
-    """Open an artifact or a checkpoint folder; see `asterisk.load`."""
+    """Open an artifact, or a checkpoint folder with PyTorch, ready to encode.
+
+    ``threads`` texts are encoded at once when many are given. The whole process stays under
+    ``max_memory`` bytes: fewer threads and shorter texts are chosen where needed, and
+    ``Runtime.budget`` says which. ArtifactError for anything that cannot be trusted, MissingExtra
+    where the engine is not installed, BudgetError where nothing would fit.
+    """
     threads = integer("threads", threads, 1, MOST_THREADS)
     folder = Path(path)
     if is_artifact(folder):
-        runtime = with_artifact(
-            folder,
-            lambda artifact: open_runtime(artifact, threads=threads, max_memory=max_memory),
-        )
+        opener = partial(open_runtime, threads=threads, max_memory=max_memory)
+        runtime = with_artifact(folder, opener)
     elif any(has_file(folder, name) for name in CHECKPOINT_FILES):
         if max_memory is not None:
-            raise UsageError(
-                f"{folder} is a checkpoint, opened with PyTorch, which keeps to no memory limit; "
-                "export it first"
-            )
+            reason = "opened with PyTorch, which keeps to no memory limit; export it first"
+            raise UsageError(f"{folder} is a checkpoint, {reason}")
         # The declared exception: PyTorch opens the checkpoint itself.
         runtime = plugins.find(GROUP, "torch")(folder, threads)
     else:
         raise ArtifactError(f"{folder} is neither an artifact nor a checkpoint")
     runtime.path, runtime.max_memory = folder.absolute(), max_memory
     return runtime
+
+
+def reopen(path: str, threads: int, max_memory: int | None) -> Runtime:
+    """Open the model of a pickled runtime again."""
+    if not Path(path).exists():
+        raise ArtifactError(f"a pickled runtime opens its model again, and {path} is gone")
+    return load(path, threads=threads, max_memory=max_memory)
 
 
 def open_runtime(artifact: Artifact, *, threads: int = 1, max_memory: int | None = None) -> Runtime:
@@ -76,24 +86,16 @@ def open_as(artifact: Artifact, threads: int, budget: Budget | None) -> Runtime:
     engine = plugins.find(GROUP, manifest.format)
     if not (isinstance(engine, type) and issubclass(engine, ArtifactEngine)):
         raise ArtifactError(f"{manifest.format} is no format of artifacts")
-    if budget is None:
-        engines = engine.open(artifact, threads)
-    else:
-        engines = engine.open_for(artifact, threads, budget.longest)
+    longest = budget.longest if budget else artifact.config.max_seq_length
     runtime = Runtime(
-        engines,
+        engine.open_for(artifact, threads, longest),  # no name for them: closing is enough then
         open_tokenizer(artifact.tokenizer),
         artifact.config,
         manifest.fingerprint,
         budget,
-        prompts=manifest.prompts,
-        default_prompt_name=manifest.default_prompt_name,
-        compatible_with=manifest.compatible_with,
-        similarity=manifest.similarity,
-        name=manifest.name,
+        source=manifest,
         recipe=manifest.recipe,
     )
-    del engines  # so that closing the runtime is enough
     runtime.embed_ids([0])  # what only a start and a first call need is over now
     process_memory.forget_files()
     if budget is not None:
@@ -115,11 +117,7 @@ class Verdict:
 
 
 def verify(folder: Path) -> Verdict:
-    """Check an artifact's hashes, embed its golden texts and compare.
-
-    ArtifactError if the folder cannot be trusted, FidelityError if a vector is further from FP32
-    than the recipe allows.
-    """
+    """Check an artifact's hashes, embed its golden texts and compare; FidelityError if far off."""
     return with_artifact(folder, _verify)
 
 
@@ -143,13 +141,8 @@ def _golden(artifact: Artifact) -> tuple[list[str], Vectors]:
         fits = vectors.shape == (len(texts), artifact.config.embedding_size)
     except Exception:  # whatever json and numpy raise for what is neither
         raise ArtifactError(f"{artifact.folder}: golden texts or vectors cannot be read") from None
-    if (
-        not fits
-        or not isinstance(texts, list)
-        or not 1 <= len(texts) <= MOST_GOLDEN_TEXTS
-        or not all(isinstance(text, str) and text for text in texts)
-        or vectors.dtype != np.float32
-    ):
+    strings = isinstance(texts, list) and all(isinstance(text, str) and text for text in texts)
+    if not (fits and strings and 1 <= len(texts) <= MOST_GOLDEN_TEXTS and vectors.dtype == "f4"):
         raise ArtifactError(f"{artifact.folder}: golden texts and vectors do not belong together")
     expected = np.array(vectors)
     # A longer vector would have a cosine above one, and anything would be near enough to it.

@@ -1,21 +1,20 @@
 """A limit on a process's memory: what a model needs, and how much of it fits; see docs/memory.md.
 
-The estimate is an upper bound from the model's shape. What is counted is what a control group is
-charged: anonymous memory, and each page of a file once. Every file of the model counts as a whole,
-although most of its token table is seldom read: without room for it, texts would wait for pages to
-be read again and again.
+The estimate is an upper bound from the model's shape, of what a control group is charged: anonymous
+memory, and each page of a file once. Every file of the model counts as a whole, although most of
+its token table is seldom read: without room for it, texts would wait for its pages again and again.
 
-`COSTS` bound what ``python -m benchmarks.budget ARTIFACT`` measured with the pinned engines,
-x86-64 and glibc; it prints the bound beside what it sees, for a machine of your own. They need not
-be exact: a runtime that was opened is measured, and planned again if it is over its limit.
+`COSTS` bound what ``python -m benchmarks.budget ARTIFACT`` measured with the pinned engines, x86-64
+and glibc. They need not be exact: a runtime that was opened is measured, and planned again if it is
+over its limit.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from asterisk.artifact import GOLDEN_TEXTS, GOLDEN_VECTORS, MANIFEST, Artifact
@@ -43,10 +42,7 @@ _SIZE = re.compile(r"([0-9]{1,16})([KMG]?)")
 
 
 def parse(text: str) -> int:
-    """Return the bytes that ``text`` means: a whole number, and perhaps K, M or G.
-
-    1024-based, as systemd's ``MemoryMax``. UsageError for anything else.
-    """
+    """Return the bytes that "128M" means, as systemd's ``MemoryMax``; UsageError if nothing."""
     found = _SIZE.fullmatch(text)
     size = int(found[1]) * UNITS[found[2]] if found else 0
     if not 0 < size <= LARGEST:
@@ -68,33 +64,25 @@ def add_option(it: argparse.ArgumentParser) -> None:
         except UsageError as failure:
             raise argparse.ArgumentTypeError(str(failure)) from None
 
-    it.add_argument(
-        "--max-memory",
-        type=size,
-        metavar="128M",
-        help="stay under this: fewer threads or shorter texts are chosen, or it is refused",
-    )
+    what = "stay under this: fewer threads or shorter texts are chosen, or it is refused"
+    it.add_argument("--max-memory", type=size, metavar="128M", help=what)
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
     """What an engine takes beyond its files.
 
-    ``opening`` and ``running`` are bytes once a process, its library included: the first while a
-    model is read in, the second from then on. Of a library the kernel maps more where it has it in
-    large folios, which depends on how the file came to be cached: twice as much was seen.
-    ``session`` are bytes a session, without weights; ``hidden``, ``inner`` and ``scores`` say how
-    many activations of these sizes it holds at once. ``copies`` says whether a session has a packed
-    copy of the layers of its own.
+    Of a library the kernel maps more where it has it in large folios, which depends on how the file
+    came to be cached: twice as much was seen.
     """
 
-    opening: int
-    running: int
-    session: int
-    hidden: float
+    opening: int  # bytes once a process while a model is read in, the library's included
+    running: int  # and from then on
+    session: int  # bytes a session, without weights
+    hidden: float  # how many activations of each size a session holds at once
     inner: float
     scores: float
-    copies: bool
+    copies: bool  # whether a session has a packed copy of the layers of its own
 
 
 COSTS: Mapping[str, Costs] = {
@@ -106,21 +94,20 @@ COSTS: Mapping[str, Costs] = {
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What an estimate needs to know of an artifact; ``files`` in bytes, of what is mapped."""
+    """What an estimate needs to know of an artifact."""
 
     format: str
     recipe: str
     config: ModelConfig
-    files: int
+    files: int  # bytes of those that are mapped
 
 
 def need(model: Model, sessions: int, longest: int, texts: int = 0) -> int:
     """Return the bytes beyond what the process already has, margin included.
 
-    For ``sessions`` of texts of at most ``longest`` tokens; ``texts`` are bytes for what is to be
-    embedded and what came out.
+    ``longest`` is in tokens; ``texts`` are bytes of what is to be embedded and what came out.
     """
-    costs, config = COSTS[model.format], model.config
+    costs, config, is_gguf = COSTS[model.format], model.config, model.format == "gguf"
     hidden, inner, vocabulary = config.hidden_size, config.intermediate_size, config.vocab_size
     layers = config.num_layers * (4 * hidden * hidden + 2 * hidden * inner)
     # Of int8 a few channels may be floats; what any other recipe is unpacked to, nobody knows.
@@ -128,50 +115,42 @@ def need(model: Model, sessions: int, longest: int, texts: int = 0) -> int:
     mappings = MAPPING * min(MOST_MAPPINGS, sessions * model.files // 4096)
     opened = (sessions if costs.copies else 1) * packed + sessions * costs.session + mappings
     # Attention's scores are heads x tokens x tokens, the widest layer tokens x intermediate size.
-    floats = costs.hidden * hidden + costs.inner * inner
-    floats += costs.scores * config.num_heads * longest
-    logits = 0
-    if model.format == "gguf":
-        shape = llama_shape(config)
-        if shape is not None and shape.architecture == "gpt2":
-            floats += 2 * vocabulary  # logits, computed and put out
-        logits = FLOAT * longest * vocabulary
+    floats = costs.hidden * hidden + costs.inner * inner + costs.scores * config.num_heads * longest
+    shape = llama_shape(config) if is_gguf else None
+    if shape is not None and shape.architecture == "gpt2":
+        floats += 2 * vocabulary  # logits, computed and put out
     activations = sessions * int(FLOAT * longest * floats)
-    at_once = max(
+    at_once = [
         costs.opening + model.files + opened,
         costs.running + model.files + opened + activations + WORDS + texts,
+    ]
+    if is_gguf:
         # llama.cpp clears logits that an encoder never fills: one session after the other does,
         # before texts have brought the token table in.
-        costs.running + opened + activations + logits if logits else 0,
-    )
-    return at_once + MARGIN + at_once // MARGIN_SHARE
+        at_once.append(costs.running + opened + activations + FLOAT * longest * vocabulary)
+    return max(at_once) + MARGIN + max(at_once) // MARGIN_SHARE
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What was chosen to stay within ``limit`` bytes, of which ``need`` are thought to be used.
-
-    ``threads`` of the ``asked`` ones, texts of at most ``longest`` tokens where the model takes
-    ``most``, ``batch`` texts at a time. ``group`` says that the limit is the control group's own,
-    lower than the one that was asked for.
-    """
+    """What was chosen to stay within ``limit`` bytes."""
 
     limit: int
-    group: bool
-    asked: int
-    threads: int
-    most: int
-    longest: int
-    batch: int
-    need: int
+    group: bool  # the limit is the control group's own, lower than the one that was asked for
+    asked: int  # threads
+    threads: int  # of which there are to be so many
+    most: int  # tokens of a text that the model takes
+    longest: int  # tokens of a text that fits
+    batch: int  # texts at a time
+    need: int  # bytes that are thought to be used
 
     @property
     def message(self) -> str:
         """One line if it is less than was asked for, else nothing."""
         less = []
         if self.threads < self.asked:
-            threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-            less.append(f"{threads} instead of {self.asked}")
+            plural = "" if self.threads == 1 else "s"
+            less.append(f"{self.threads} thread{plural} instead of {self.asked}")
         if self.longest < self.most:
             less.append(f"texts of at most {self.longest} tokens instead of {self.most}")
         return f"{_named(self.limit, self.group)} allows {' and '.join(less)}" if less else ""
@@ -205,12 +184,9 @@ class LimitTooLow(BudgetError):
 class Planner:
     """Chooses the most that fits: first whole texts, then threads, then the batch.
 
-    Every step on that way takes more memory than the one before and has neither fewer threads nor
-    shorter texts, so more memory never means less of either. Texts come before threads because a
-    shortened text has another vector, and fewer threads are only slower.
-
-    ``base`` are the bytes the process had before; ``surplus`` is by how much the estimate was found
-    to be too low.
+    Every step takes more memory than the one before and has neither fewer threads nor shorter
+    texts, so more memory never means less of either. Texts come before threads because a shortened
+    text has another vector, and fewer threads are only slower.
     """
 
     name: str
@@ -218,8 +194,8 @@ class Planner:
     asked: int
     limit: int
     group: bool
-    base: int
-    surplus: int = field(default=0)
+    base: int  # bytes that the process had before
+    surplus: int = 0  # by how much the estimate was found to be too low
 
     @classmethod
     def of(cls, artifact: Artifact, threads: int, max_memory: int) -> Planner:
@@ -227,10 +203,8 @@ class Planner:
         max_memory = integer("max_memory", max_memory, 1)
         manifest = artifact.manifest
         if manifest.format not in COSTS:
-            raise UsageError(
-                f"what {manifest.format} takes is not known: a memory limit needs an artifact of "
-                f"{', '.join(COSTS)}"
-            )
+            needed = f"a memory limit needs an artifact of {', '.join(COSTS)}"
+            raise UsageError(f"what {manifest.format} takes is not known: {needed}")
         names = set(manifest.files) - {MANIFEST, GOLDEN_TEXTS, GOLDEN_VECTORS}  # what is mapped
         files = sum((artifact.folder / name).stat().st_size for name in names)
         model = Model(manifest.format, manifest.recipe, artifact.config, files)
@@ -241,31 +215,28 @@ class Planner:
 
     def plan(self) -> Budget:
         """Return the most that fits; BudgetError if nothing does."""
-        fitting = [step for step in self._steps() if self.expected(*step, BATCHES[0]) <= self.limit]
+        most = self.model.config.max_seq_length
+        steps = [(1, length) for length in LENGTHS if length < most]
+        steps += [(threads, most) for threads in range(1, self.asked + 1)]
+        fitting = [step for step in steps if self.expected(*step, BATCHES[0]) <= self.limit]
         if not fitting:
-            threads, longest = next(self._steps())
-            least = self.expected(threads, longest, BATCHES[0]) + _SWAY
-            rest = (
-                f"for texts of {longest} tokens on one thread, "
-                f"{format_size(self.base)} of which this process takes already"
-            )
+            least = self.expected(*steps[0], BATCHES[0]) + _SWAY
+            already = f"{format_size(self.base)} of which this process takes already"
+            rest = f"for texts of {steps[0][1]} tokens on one thread, {already}"
             raise LimitTooLow(self.name, least, rest, self.limit, self.group)
         threads, longest = fitting[-1]
         batch = max(size for size in BATCHES if self.expected(threads, longest, size) <= self.limit)
-        most = self.model.config.max_seq_length
         expected = self.expected(threads, longest, batch)
         return Budget(self.limit, self.group, self.asked, threads, most, longest, batch, expected)
 
     def holds(self, budget: Budget, folder: Path) -> bool:
         """Tell whether what was opened by ``budget`` is under the limit; if not, learn from it.
 
-        Every session should have run its longest text. What is still to come is added.
+        Every session has run its longest text. What is still to come is added.
         """
-        outside = resident(folder)
-        if outside is None:
-            return True
+        outside = resident(folder) or 0
         found = outside + outside // MARGIN_SHARE + self.model.files + WORDS + budget.batch * TEXT
-        if found <= self.limit:
+        if not outside or found <= self.limit:
             return True
         self.surplus += max(found - budget.need, _LEAST_SURPLUS)
         return False
@@ -273,13 +244,6 @@ class Planner:
     def expected(self, threads: int, longest: int, batch: int) -> int:
         """Return the bytes of the whole process for such a choice, margin included."""
         return self.base + self.surplus + need(self.model, threads, longest, batch * TEXT)
-
-    def _steps(self) -> Iterator[tuple[int, int]]:
-        most = self.model.config.max_seq_length
-        for length in (*(length for length in LENGTHS if length < most), most):
-            yield 1, length
-        for threads in range(2, self.asked + 1):
-            yield threads, most
 
 
 def _named(limit: int, group: bool) -> str:

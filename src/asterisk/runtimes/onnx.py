@@ -1,17 +1,16 @@
 """ONNX Runtime, opened by path so that it maps the weights, and a check of the graph before it.
 
 An engine reads weights from any file that a tensor names, runs a loop that never ends, and
-believes counts. So the graph is first read field by field (protocol buffers' wire format;
-``onnx.proto``): only messages and operators that `asterisk.exporters.onnx` has a use for may stand
-in it, and a tensor's data lies in the graph or within the one weight file, beside all others'.
+believes counts. So the graph is first read field by field (protocol buffers' wire format,
+``onnx.proto``): only messages and operators that an encoder needs may stand in it, and a tensor's
+data lies in the graph or within the one weight file, beside all others'.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -40,7 +39,8 @@ _MICROSOFT = """
 OPERATORS = {"": frozenset(_ONNX.split()), "com.microsoft": frozenset(_MICROSOFT.split())}
 OPERATORS["ai.onnx"] = OPERATORS[""]
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_VARINT, _BYTES = 0, 2  # wire types
+_FIXED = {1: 8, 5: 4}  # the others, and their bytes
 # The fields that may stand in ModelProto, GraphProto, NodeProto, AttributeProto and TensorProto.
 _GRAPH, _NODE, _INITIALIZER, _ATTRIBUTE, _TENSOR, _EXTERNAL_DATA = 7, 1, 5, 5, 5, 13
 _OPERATOR, _DOMAIN, _DIMS, _TYPE, _LOCATION_FIELD = 4, 7, 1, 2, 14
@@ -58,8 +58,8 @@ _OUTSIDE = "refers to data outside its artifact"
 class OnnxEngine(ArtifactEngine):
     """An inference session.
 
-    One may run in several threads at once, but they wait for each other's memory: two threads on
-    one were 1.7 to 1.8 times as fast as one, on two 1.9 times, for the layers' 2 MB once more.
+    Threads on one session wait for each other's memory: two on one were 1.7 to 1.8 times as fast as
+    one, on two 1.9 times, for the layers' 2 MB once more.
     """
 
     format: ClassVar[str] = "onnx"
@@ -68,27 +68,19 @@ class OnnxEngine(ArtifactEngine):
         ort = plugins.require("onnxruntime", "onnx")
         if WEIGHTS not in artifact.manifest.files:
             raise ArtifactError(f"{artifact.folder}: no hash for {WEIGHTS}")
-        check_graph(artifact.entry, WEIGHTS)
+        path = artifact.entry
+        check_graph(path, WEIGHTS)
         try:
             self.session: Any = ort.InferenceSession(
-                utf8_path(artifact.entry), session_options(ort), providers=["CPUExecutionProvider"]
+                utf8_path(path), session_options(ort), providers=["CPUExecutionProvider"]
             )
-            shapes = [(v.name, v.type, v.shape) for v in self.session.get_inputs()]
-            shapes += [(v.name, v.type, v.shape) for v in self.session.get_outputs()]
+            sides = [*self.session.get_inputs(), *self.session.get_outputs()]
         except Exception as failure:
-            raise ArtifactError(
-                f"ONNX Runtime refuses {artifact.entry}: {one_line(failure)}"
-            ) from None
-        if shapes != [
-            (INPUT, "tensor(int64)", [1, "tokens"]),
-            (OUTPUT, "tensor(float)", [1, artifact.config.embedding_size]),
-        ]:
-            raise ArtifactError(f"{artifact.entry} has other inputs or outputs than an encoder")
-
-    @classmethod
-    def open(cls, artifact: Artifact, sessions: int) -> list[Self]:
-        """Open ``sessions``; see `ArtifactEngine.open`."""
-        return [cls(artifact) for _ in range(sessions)]
+            raise ArtifactError(f"ONNX Runtime refuses {path}: {one_line(failure)}") from None
+        output = (OUTPUT, "tensor(float)", [1, artifact.config.embedding_size])
+        expected = [(INPUT, "tensor(int64)", [1, "tokens"]), output]
+        if [(side.name, side.type, side.shape) for side in sides] != expected:
+            raise ArtifactError(f"{path} has other inputs or outputs than an encoder")
 
     def run(self, ids: Sequence[int]) -> Vector:
         """Return the pooled vector of one text, float32 [embedding_size], not normalised."""
@@ -119,25 +111,23 @@ def check_graph(path: Path, weights: str) -> None:
     """
     if path.stat().st_size > LARGEST_GRAPH:
         raise ArtifactError(f"{path} is too large: weights belong into a file of their own")
-    model = path.read_bytes()
-    beside = path.with_name(weights)
+    model, beside = path.read_bytes(), path.with_name(weights)
+    size = beside.stat().st_size if beside.exists() else 0
     try:
-        size = beside.stat().st_size if beside.exists() else 0
-        found = _check_model(model, weights.encode(), size)
+        if model.count(_LOCATION) != _check_model(model, weights.encode(), size):
+            raise ArtifactError(_OUTSIDE)
     except (IndexError, ValueError):
         raise ArtifactError(f"{path} is not an ONNX file") from None
     except ArtifactError as failure:
         raise ArtifactError(f"{path} {failure}") from None
-    if model.count(_LOCATION) != found:
-        raise ArtifactError(f"{path} {_OUTSIDE}")
 
 
 def _check_model(model: bytes, weights: bytes, size: int) -> int:
     """Return how many tensors lie in the weight file of ``size`` bytes."""
     spans = []
     nodes = 0
-    for graph in _inside(_only(model, _IN_MODEL), _GRAPH):
-        for field, value in _only(graph, _IN_GRAPH):
+    for graph in _values(_fields(model, _IN_MODEL), _GRAPH):
+        for field, value in _fields(graph, _IN_GRAPH):
             if field == _NODE:
                 nodes += 1
                 _check_node(value)
@@ -156,18 +146,15 @@ def _check_model(model: bytes, weights: bytes, size: int) -> int:
 
 
 def _check_node(node: bytes) -> None:
-    name = domain = b""
-    for field, value in _only(node, _IN_NODE):
-        if field == _OPERATOR:
-            name = value
-        elif field == _DOMAIN:
-            domain = value
-        elif field == _ATTRIBUTE:
-            for tensor in _inside(_only(value, _IN_ATTRIBUTE), _TENSOR):
-                if {number for number, _ in _fields(tensor)} & {_EXTERNAL_DATA, _LOCATION_FIELD}:
-                    raise ArtifactError(_OUTSIDE)
-    if name.decode() not in OPERATORS.get(domain.decode(), ()):
-        raise ArtifactError(f"has an operator that does not belong: {name.decode()[:100]!r}")
+    fields = list(_fields(node, _IN_NODE))
+    for attribute in _values(fields, _ATTRIBUTE):
+        for tensor in _values(_fields(attribute, _IN_ATTRIBUTE), _TENSOR):
+            if {_EXTERNAL_DATA, _LOCATION_FIELD} & dict(_fields(tensor)).keys():
+                raise ArtifactError(_OUTSIDE)
+    last = dict(fields)
+    name, domain = (last.get(field, b"").decode() for field in (_OPERATOR, _DOMAIN))
+    if name not in OPERATORS.get(domain, ()):
+        raise ArtifactError(f"has an operator that does not belong: {name[:100]!r}")
 
 
 def _span(tensor: bytes, weights: bytes) -> tuple[int, int] | None:
@@ -181,34 +168,29 @@ def _span(tensor: bytes, weights: bytes) -> tuple[int, int] | None:
             bits = _BITS.get(_varint(value, 0)[0])
         elif field == _EXTERNAL_DATA:
             entry = list(_fields(value))
-            if [number for number, _ in entry] != [_KEY, _VALUE]:
+            if [number for number, _ in entry] != [_KEY, _VALUE] or entry[0][1] in external:
                 raise ArtifactError(_OUTSIDE)
-            key, text = entry[0][1], entry[1][1]
-            if key in external or key not in (_LOCATION, _OFFSET, _LENGTH):
-                raise ArtifactError(_OUTSIDE)
-            if key == _LOCATION and text != weights:
-                raise ArtifactError(_OUTSIDE)
-            external[key] = text
+            external[entry[0][1]] = entry[1][1]
     if not external:
         return None
-    if _LOCATION not in external:
+    if external.get(_LOCATION) != weights or external.keys() - {_LOCATION, _OFFSET, _LENGTH}:
         raise ArtifactError(_OUTSIDE)
     start, length = (_decimal(external.get(key, b"0")) for key in (_OFFSET, _LENGTH))
     expected = -(-elements * bits // 8) if bits else length
-    if expected != (length if _LENGTH in external else expected):
+    if _LENGTH in external and length != expected:
         raise ArtifactError(f"has a tensor of {expected} bytes that is given {length}")
     return start, start + expected
 
 
 def _dimensions(packed: bytes) -> int:
     """Return the product of one or several dimensions, as they are stored."""
-    sizes, at = [], 0
+    product, at = 1, 0
     while at < len(packed):
         size, at = _varint(packed, at)
         if size >> 32:
             raise ArtifactError(f"has a dimension of {size}")
-        sizes.append(size)
-    return math.prod(sizes)
+        product *= size
+    return product
 
 
 def _decimal(text: bytes) -> int:
@@ -217,46 +199,39 @@ def _decimal(text: bytes) -> int:
     return int(text)
 
 
-def _only(message: bytes, allowed: set[int]) -> Iterator[tuple[int, bytes]]:
-    for field, value in _fields(message):
-        if field not in allowed:
-            raise ArtifactError(f"has a field that does not belong ({field})")
-        yield field, value
-
-
-def _inside(fields: Iterator[tuple[int, bytes]], number: int) -> Iterator[bytes]:
+def _values(fields: Iterable[tuple[int, bytes]], number: int) -> Iterator[bytes]:
     return (value for found, value in fields if found == number)
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+def _fields(message: bytes, allowed: set[int] | None = None) -> Iterator[tuple[int, bytes]]:
     """Yield each field's number and bytes; ValueError or IndexError for what is no message."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
-        kind = tag & 7
+        kind, field = tag & 7, tag >> 3
         if kind == _VARINT:
             _, end = _varint(message, at)
         elif kind == _BYTES:
             size, at = _varint(message, at)
             end = at + size
-        elif kind in (_FIXED64, _FIXED32):
-            end = at + (8 if kind == _FIXED64 else 4)
+        elif kind in _FIXED:
+            end = at + _FIXED[kind]
         else:
             raise ValueError(kind)
         if end > len(message):
             raise ValueError(end)
-        yield tag >> 3, message[at:end]
+        if allowed is not None and field not in allowed:
+            raise ArtifactError(f"has a field that does not belong ({field})")
+        yield field, message[at:end]
         at = end
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
+    """Return the number at ``at``, and where the next thing begins."""
+    value = 0
+    for index in range(10):
+        byte = message[at + index]
+        value |= (byte & 0x7F) << 7 * index
         if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError(shift)
+            return value, at + index + 1
+    raise ValueError(value)

@@ -5,32 +5,26 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.common.errors import (
-    ArtifactError,
-    EngineError,
-    InputError,
-    UsageError,
-    integer,
-    one_of,
-    strings,
-)
+from asterisk.common.errors import EngineError, InputError, UsageError, integer, one_of, strings
 from asterisk.common.vectors import PRECISIONS, quantize
 from asterisk.model.config import ModelConfig, check_prompt_name, prompt_name_of
 from asterisk.runtimes.engine import Engine, EnginePool, follow
 from asterisk.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from asterisk.artifact import Manifest
+    from asterisk.common.terminal import Bar
     from asterisk.common.text_files import Record
+    from asterisk.model.checkpoint import Checkpoint
     from asterisk.runtimes.memory_budget import Budget
-
 
 Vectors = npt.NDArray[np.float32]
 OnLong = Literal["truncate", "error"]
@@ -39,17 +33,21 @@ OnLong = Literal["truncate", "error"]
 class Runtime:
     """An opened model. Safe to call from several threads.
 
-    ``name``, ``format`` and ``recipe`` say what was opened, ``path`` where it is: None if it was
-    not `asterisk.load` that opened it. ``config`` is the model's shape, ``fingerprint`` its
-    embedding space and ``compatible_with`` others whose vectors may be compared with it;
-    ``prompts`` are texts by name that go before a text, ``default_prompt_name`` names the one that
-    does unless the caller says otherwise; ``similarity`` is the function that the model's folder
-    asks for, if any. ``longest`` is the most tokens of a text, special ones and the prompt's
-    included: ``config.max_seq_length`` unless a memory limit allows fewer; ``truncated`` counts the
-    texts cut to it so far. ``budget`` is what was chosen to stay under a memory limit.
+    ``config`` is the model's shape, ``fingerprint`` its embedding space. ``longest`` is the most
+    tokens of a text, special ones and the prompt's included: ``config.max_seq_length`` unless a
+    memory limit, which ``budget`` keeps to, allows fewer.
 
     A runtime is pickled by its path and options: unpickling opens the model again.
     """
+
+    name = ""
+    path: Path | None = None  # None if it was not `asterisk.load` that opened it
+    max_memory: int | None = None
+    prompts: Mapping[str, str] = MappingProxyType({})  # by name; one goes before a text
+    default_prompt_name: str | None = None  # of the one that does unless the caller says otherwise
+    compatible_with: tuple[str, ...] = ()  # spaces whose vectors may be compared with its own
+    similarity: str | None = None  # the function that the model's folder asks for
+    truncated = 0  # texts that were cut to `longest`
 
     def __init__(
         self,
@@ -59,28 +57,19 @@ class Runtime:
         fingerprint: str,
         budget: Budget | None = None,
         *,
-        prompts: Mapping[str, str] | None = None,
-        default_prompt_name: str | None = None,
-        compatible_with: Sequence[str] = (),
-        similarity: str | None = None,
-        name: str = "",
+        source: Manifest | Checkpoint | None = None,
         recipe: str = "",
     ) -> None:
-        self.name = name
-        self.format = engines[0].format
-        self.recipe = recipe
-        self.path: Path | None = None
-        self.max_memory: int | None = None
+        self.format, self.recipe = engines[0].format, recipe
         self.tokenizer = tokenizer
         self.config = config
         self.fingerprint = fingerprint
         self.budget = budget
-        self.prompts: Mapping[str, str] = dict(prompts or {})
-        self.default_prompt_name = default_prompt_name
-        self.compatible_with = tuple(compatible_with)
-        self.similarity = similarity
         self.longest = budget.longest if budget else config.max_seq_length
-        self.truncated = 0
+        if source is not None:
+            self.name, self.similarity = source.name, source.similarity
+            self.prompts, self.default_prompt_name = source.prompts, source.default_prompt_name
+            self.compatible_with = source.compatible_with
         self._engines = tuple(engines)
         self._pool = EnginePool(engines)
         self._counting = threading.Lock()
@@ -97,8 +86,10 @@ class Runtime:
     def __reduce__(self) -> tuple[Callable[..., Runtime], tuple[str, int, int | None]]:
         if self.path is None:
             raise UsageError(f"{self!r} has no path to be pickled by: open it with asterisk.load")
+        from asterisk.runtimes.load import reopen
+
         threads = self.budget.asked if self.budget else len(self._engines)
-        return _reopen, (str(self.path), threads, self.max_memory)
+        return reopen, (str(self.path), threads, self.max_memory)
 
     def encode(
         self,
@@ -122,15 +113,13 @@ class Runtime:
         A list, tuple, iterator, one-dimensional array or pandas Series of strings is a list.
         ``prompt`` goes before each text, or the model's prompt called ``prompt_name``, or its
         default one. ``dim`` keeps the first dimensions only; ``normalize`` makes what is left unit
-        length, as the model's folder says if omitted; ``precision`` makes bytes or bits of it, see
+        length, as the model's folder says if omitted; ``precision`` is one of
         `asterisk.common.vectors.quantize`. A text beyond ``longest`` tokens is truncated and
         counted, or refused.
 
-        The last five are sentence-transformers' names. ``show_progress_bar`` is ``show_progress``;
+        The last five are sentence-transformers' names. ``show_progress_bar`` is ``show_progress``,
         ``normalize_embeddings=True`` is ``normalize=True``, and False leaves the choice to
-        ``normalize``, since a model that normalises does so there too. ``batch_size`` has no
-        effect: each text is embedded at its own length. Results are NumPy arrays; for tensors see
-        `asterisk.integrations.sentence_transformers`.
+        ``normalize``. ``batch_size`` has no effect: each text is embedded at its own length.
 
         Raises InputError for a text without a token, UsageError for arguments that make no sense,
         EngineError for a vector that is not finite, which only damaged weights give.
@@ -138,10 +127,8 @@ class Runtime:
         integer("batch_size", batch_size, 1)
         if convert_to_tensor or not convert_to_numpy:
             option = "convert_to_tensor=True" if convert_to_tensor else "convert_to_numpy=False"
-            raise UsageError(
-                f"{option}: a runtime returns NumPy arrays; for tensors use "
-                "asterisk.integrations.sentence_transformers.SentenceEncoder"
-            )
+            other = "asterisk.integrations.sentence_transformers.SentenceEncoder"
+            raise UsageError(f"{option}: a runtime returns NumPy arrays; for tensors use {other}")
         size = self.config.embedding_size
         columns = size if dim is None else integer("dim", dim, 1, size)
         one_of("precision", precision, PRECISIONS)
@@ -170,18 +157,11 @@ class Runtime:
         return made[0] if isinstance(texts, str) else made
 
     def encode_query(self, texts: str | Iterable[str], **options: Any) -> npt.NDArray[Any]:
-        """Embed queries: as `encode`, with the model's prompt called "query" unless one is given.
-
-        As sentence-transformers' method of this name; ``options`` are those of `encode`.
-        """
+        """Embed queries: as `encode`, with the model's prompt "query" unless one is given."""
         return self.encode(texts, **self._with_role("query", options))
 
     def encode_document(self, texts: str | Iterable[str], **options: Any) -> npt.NDArray[Any]:
-        """Embed documents: as `encode`, with the model's prompt for them unless one is given.
-
-        The first of "document", "passage" and "corpus" that it has, as in sentence-transformers'
-        method of this name; ``options`` are those of `encode`.
-        """
+        """Embed documents: likewise, with "document", "passage" or "corpus", the first it has."""
         return self.encode(texts, **self._with_role("document", options))
 
     def _with_role(self, role: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -191,9 +171,9 @@ class Runtime:
 
     def prompt(self, prompt_name: str | None = None, prompt: str | None = None) -> str:
         """Return what goes before a text; UsageError for a name that the model does not have."""
-        if prompt is not None and prompt_name is not None:
-            raise UsageError("give prompt or prompt_name, not both")
         if prompt is not None:
+            if prompt_name is not None:
+                raise UsageError("give prompt or prompt_name, not both")
             if not isinstance(prompt, str):
                 raise UsageError(f"prompt must be a string, not {type(prompt).__name__}")
             return prompt
@@ -204,10 +184,7 @@ class Runtime:
         return self.prompts[name]
 
     def tokenize(self, text: str, on_long: OnLong = "truncate") -> list[int]:
-        """Return the ids that `encode` gives the engine, special ones included.
-
-        At most ``longest`` of them. No prompt is put before ``text``.
-        """
+        """Return the ids of ``text`` alone, special ones included, at most ``longest``."""
         if not isinstance(text, str):
             raise UsageError(f"a text must be a string, not {type(text).__name__}")
         tokenizer = self.tokenizer
@@ -237,10 +214,7 @@ class Runtime:
             self._pool.give(engine)
 
     def fill(self) -> None:
-        """Have every session run a text of ``longest`` tokens, one after the other.
-
-        Each has then taken all the memory that it takes for texts. For a runtime not in use yet.
-        """
+        """Have every session run its longest text, so that it has all the memory that it takes."""
         for engine in self._engines:
             engine.run([0] * self.longest)
 
@@ -249,7 +223,7 @@ class Runtime:
         self._pool.close()
 
     def after_fork(self) -> None:
-        """Replace the lock that another thread may have held; see `asterisk.runtimes.engine`."""
+        """Replace the lock that another thread may have held."""
         self._counting = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -262,38 +236,35 @@ class Runtime:
         """Call ``embed`` with the index of every text, in as many threads as there are sessions."""
         # Longest first, so that the threads end together, and lengths seldom change: a new one
         # costs LiteRT a new plan of its memory.
-        order = deque(sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True))
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True)
+        indices = iter(order)  # which the threads share
+        bar: Bar | None = None
 
-        def work(advance: Callable[[], None] | None) -> None:
-            while True:
-                try:
-                    index = order.popleft()
-                except IndexError:
-                    return
-                try:
+        def work() -> None:
+            try:
+                for index in indices:
                     embed(index)
-                    if advance:
-                        advance()
-                except BaseException:
-                    order.clear()  # for all threads: the list gets no vectors any more
-                    raise
+                    if bar:
+                        bar.advance()
+            except BaseException:
+                order.clear()  # for all threads: the list gets no vectors any more
+                raise
 
         with contextlib.ExitStack() as stack:
-            advance = None
             if show:
-                from asterisk.common.terminal import Bar
+                from asterisk.common import terminal
 
-                advance = stack.enter_context(Bar(len(texts), "texts")).advance
-            others = min(len(self._engines), len(order)) - 1
+                bar = stack.enter_context(terminal.Bar(len(texts), "texts"))
+            others = min(len(self._engines), len(texts)) - 1
             if others < 1:
-                work(advance)
+                work()
                 return
             from concurrent.futures import ThreadPoolExecutor  # it brings logging: only if needed
 
             # This thread works too: a waiting one would keep a new one from its core for a while.
             pool = stack.enter_context(ThreadPoolExecutor(others))
-            jobs = [pool.submit(work, advance) for _ in range(others)]
-            work(advance)
+            jobs = [pool.submit(work) for _ in range(others)]
+            work()
             for job in jobs:
                 job.result()
 
@@ -306,14 +277,6 @@ def divisor(row: Vectors) -> float:
     return max(length, 1e-12)
 
 
-def _reopen(path: str, threads: int, max_memory: int | None) -> Runtime:
-    from asterisk.runtimes.load import load
-
-    if not Path(path).exists():
-        raise ArtifactError(f"a pickled runtime opens its model again, and {path} is gone")
-    return load(path, threads=threads, max_memory=max_memory)
-
-
 def encode_records(
     runtime: Runtime,
     records: Sequence[Record],
@@ -321,10 +284,7 @@ def encode_records(
     on_long: OnLong,
     **options: Any,
 ) -> npt.NDArray[Any]:
-    """Return the vectors of ``records``, one a row; ``options`` are those of `Runtime.encode`.
-
-    InputError names the position of a text that the runtime refuses.
-    """
+    """Return the vectors of ``records``, one a row; InputError names the text that is refused."""
     texts = [record.text for record in records]
     try:
         return runtime.encode(texts, prompt_name=prompt_name, on_long=on_long, **options)

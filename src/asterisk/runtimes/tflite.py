@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,10 +27,7 @@ if hasattr(os, "register_at_fork"):  # another thread may hold it, which the chi
 
 
 class TfliteEngine(ArtifactEngine):
-    """An interpreter of its own, with its own copy of the layers' weights in packed form.
-
-    Interpreters share nothing but the mapped file: two threads in one would mix up their texts.
-    """
+    """An interpreter with its own copy of the layers' weights in packed form."""
 
     format: ClassVar[str] = "tflite"
 
@@ -48,14 +45,11 @@ class TfliteEngine(ArtifactEngine):
             with _without_notice():
                 interpreter: Any = Interpreter(utf8_path(path), num_threads=1)
                 self._interpreter = interpreter
-                inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-                shapes = [
-                    (side["name"], side["dtype"], list(side["shape_signature"]))
-                    for side in (*inputs, *outputs)
-                ]
+                sides = [*interpreter.get_input_details(), *interpreter.get_output_details()]
+                shapes = [(it["name"], it["dtype"], list(it["shape_signature"])) for it in sides]
                 if shapes != [(INPUT, np.int32, [1, -1]), (OUTPUT, np.float32, [1, size])]:
                     raise ArtifactError(f"{path} has other inputs or outputs than an encoder")
-                self._input, self._output = inputs[0]["index"], outputs[0]["index"]
+                self._input, self._output = (it["index"] for it in sides)
                 # Packs the weights, and refuses now what would be refused at the first text.
                 vector = self._run([artifact.config.vocab_size - 1])
         except ArtifactError:
@@ -64,11 +58,6 @@ class TfliteEngine(ArtifactEngine):
             raise ArtifactError(f"LiteRT refuses {path}: {one_line(failure)}") from None
         if vector.shape != (size,) or not np.isfinite(vector).all():
             raise ArtifactError(f"{path} gives no vector of {size}")
-
-    @classmethod
-    def open(cls, artifact: Artifact, sessions: int) -> list[Self]:
-        """Open ``sessions``, an interpreter each; see `ArtifactEngine.open`."""
-        return [cls(artifact) for _ in range(sessions)]
 
     def run(self, ids: Sequence[int]) -> Vector:
         """Return the pooled vector of one text, float32 [embedding_size], not normalised."""
@@ -100,7 +89,7 @@ class TfliteEngine(ArtifactEngine):
 def _without_notice() -> Iterator[None]:
     """Keep the engine's one line about its delegate off stderr; it has no switch for that.
 
-    Meanwhile stderr goes to a file in memory, and what others wrote there is passed on afterwards.
+    What others write there meanwhile is passed on afterwards.
     """
     with _one_at_a_time:
         try:
@@ -172,10 +161,7 @@ _LAYOUTS = {name: struct.Struct(f"<{name}") for name in "bBHiIQf"}
 def check_file(path: Path) -> None:
     """Raise ArtifactError if ``path`` is no TFLite file that is safe to open."""
     try:
-        with (
-            path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        ):
+        with path.open("rb") as it, mmap.mmap(it.fileno(), 0, access=mmap.ACCESS_READ) as data:
             root = _number(data, 0, "I")
             if data[4:8] != IDENTIFIER or not 8 <= root <= len(data) - 4:
                 raise ArtifactError("is not a TFLite file")
@@ -187,35 +173,34 @@ def check_file(path: Path) -> None:
 
 
 def _check_model(model: _Table) -> None:
-    _only(model, _IN_MODEL, "model")
+    model.allow(_IN_MODEL, "model")
     codes = [_code(code) for code in model.tables(1)]
     buffers = [_buffer(buffer) for buffer in model.tables(4)]
     graphs = list(model.tables(2))
     if len(graphs) != 1:
         raise ArtifactError(f"{len(graphs)} graphs where one is expected")
     (graph,) = graphs
-    _only(graph, _IN_GRAPH, "graph")
+    graph.allow(_IN_GRAPH, "graph")
     tensors = [_tensor(tensor, buffers) for tensor in graph.tables(0)]
     given, results = graph.numbers(1, "i"), graph.numbers(2, "i")
-    _within((*given, *results), len(tensors))
+    _check_indices((*given, *results), len(tensors))
     # A tensor has its bytes in the file, is given, or is computed once before it is used. The
     # engine would write over the first, which is mapped, and read what is none of them.
     computed = {index for index, (_, constant) in enumerate(tensors) if constant}
     _add_new(computed, given)
     for operator in graph.tables(3):
-        _only(operator, _IN_OPERATOR, "operator")
-        _within([operator.scalar(0, "I")], len(codes))
-        name, rule = OPERATORS[codes[operator.scalar(0, "I")]]
-        inputs, outputs = operator.numbers(1, "i"), operator.numbers(2, "i")
-        _within([*(index for index in inputs if index != _OPTIONAL), *outputs], len(tensors))
-        if not computed.issuperset(set(inputs) - {_OPTIONAL}):
+        operator.allow(_IN_OPERATOR, "operator")
+        code = operator.scalar(0, "I")
+        _check_indices([code], len(codes))
+        name, rule = OPERATORS[codes[code]]
+        sides = operator.numbers(1, "i"), operator.numbers(2, "i")
+        used = set(sides[0]) - {_OPTIONAL}
+        _check_indices((*used, *sides[1]), len(tensors))
+        if not computed.issuperset(used):
             raise ArtifactError(f"{name} uses what is not computed yet")
-        _add_new(computed, outputs)
-        kinds = [
-            [None if index == _OPTIONAL else tensors[index][0] for index in side]
-            for side in (inputs, outputs)
-        ]
-        if not _fits(rule, *kinds):
+        _add_new(computed, sides[1])
+        kinds = [[None if at == _OPTIONAL else tensors[at][0] for at in side] for side in sides]
+        if not _fits(rule, kinds):
             raise ArtifactError(f"{name} with inputs or outputs of other types")
     if not computed.issuperset(results):
         raise ArtifactError("a result that is not computed")
@@ -227,10 +212,10 @@ def _add_new(computed: set[int], indices: tuple[int, ...]) -> None:
     computed.update(indices)
 
 
-def _fits(rule: str, inputs: list[int | None], outputs: list[int | None]) -> bool:
-    """Tell whether the types of an operator's tensors are those of its rule."""
+def _fits(rule: str, sides: list[list[int | None]]) -> bool:
+    """Tell whether the types of an operator's inputs and outputs are those of its rule."""
     same: set[int] = set()
-    for letters, kinds in zip(rule.split(":"), (inputs, outputs), strict=True):
+    for letters, kinds in zip(rule.split(":"), sides, strict=True):
         spelt = letters.replace("*", "") + letters[-2:-1] * (len(kinds) - 1) * ("*" in letters)
         # The last inputs may be left out: a bias, or a shape that stands in the options.
         if not spelt or len(kinds) > len(spelt) or None in kinds[:1]:
@@ -243,19 +228,14 @@ def _fits(rule: str, inputs: list[int | None], outputs: list[int | None]) -> boo
     return len(same) <= 1
 
 
-def _only(table: _Table, allowed: set[int], what: str) -> None:
-    if extra := table.present() - allowed:
-        raise ArtifactError(f"a {what} with a field that does not belong ({min(extra)})")
-
-
-def _within(indices: Iterable[int], count: int) -> None:
+def _check_indices(indices: Iterable[int], count: int) -> None:
     for index in indices:
         if not 0 <= index < count:
             raise ArtifactError(f"an index of {index} into a list of {count}")
 
 
 def _code(code: _Table) -> int:
-    _only(code, _IN_CODE, "operator code")
+    code.allow(_IN_CODE, "operator code")
     # Readers take the larger of the old field, one byte, and the new.
     kind = max(code.scalar(0, "b"), code.scalar(3, "i"))
     if kind not in OPERATORS:
@@ -264,7 +244,7 @@ def _code(code: _Table) -> int:
 
 
 def _buffer(buffer: _Table) -> int:
-    """Return how many bytes a buffer has; they lie within the tables, not behind them."""
+    """Return how many bytes a buffer has."""
     if buffer.scalar(1, "Q") or buffer.scalar(2, "Q"):
         raise ArtifactError("data outside the tables")
     return buffer.vector(0, 1)[1]
@@ -272,17 +252,18 @@ def _buffer(buffer: _Table) -> int:
 
 def _tensor(tensor: _Table, buffers: list[int]) -> tuple[int, bool]:
     """Return a tensor's type and whether its bytes are in the file."""
-    _only(tensor, _IN_TENSOR, "tensor")
+    tensor.allow(_IN_TENSOR, "tensor")
     shape, kind, buffer = tensor.numbers(0, "i"), tensor.scalar(1, "b"), tensor.scalar(2, "I")
-    _within([buffer], len(buffers))
+    _check_indices([buffer], len(buffers))
     size = buffers[buffer]
     if kind not in TYPES:
         raise ArtifactError(f"a tensor of a type that does not belong ({kind})")
     if len(shape) > _MOST_DIMENSIONS or any(length < 0 for length in shape):
         raise ArtifactError("a tensor of no possible shape")
-    if not size and math.prod(shape) > _MOST_COMPUTED:
+    elements = math.prod(shape)
+    if not size and elements > _MOST_COMPUTED:
         raise ArtifactError(f"a tensor {list(shape)} that is computed for one token")
-    if size and size != -(-math.prod(shape) * TYPES[kind] // 8):
+    if size and size != -(-elements * TYPES[kind] // 8):
         raise ArtifactError(f"a tensor {list(shape)} of {size} bytes")
     if quantisation := tensor.table(4):
         _check_quantisation(quantisation, shape)
@@ -290,7 +271,7 @@ def _tensor(tensor: _Table, buffers: list[int]) -> tuple[int, bool]:
 
 
 def _check_quantisation(quantisation: _Table, shape: tuple[int, ...]) -> None:
-    """Check that there is a scale for all of a tensor or for each row along one dimension."""
+    # A scale for all of a tensor or for each row along one dimension.
     scales, axis = quantisation.numbers(2, "f"), quantisation.scalar(6, "i")
     zeros = quantisation.vector(3, 8)[1]
     if quantisation.scalar(4, "B") not in (0, _BLOCKWISE):
@@ -304,7 +285,10 @@ def _check_quantisation(quantisation: _Table, shape: tuple[int, ...]) -> None:
 
 
 class _Table:
-    """A flatbuffer's table at a byte of the file; a field goes by its number in the schema."""
+    """A flatbuffer's table at a byte of the file; a field goes by its number in the schema.
+
+    Kinds of numbers are `struct`'s letters. An absent number is 0, an absent vector empty.
+    """
 
     __slots__ = ("_at", "_data", "_fields", "_size")
 
@@ -317,31 +301,27 @@ class _Table:
             raise ArtifactError("a table that leaves the file")
         self._fields: tuple[int, ...] = struct.unpack_from(f"<{length // 2 - 2}H", data, start + 4)
 
-    def present(self) -> set[int]:
-        """Return the numbers of the fields that it has."""
-        return {index for index, offset in enumerate(self._fields) if offset}
+    def allow(self, fields: set[int], what: str) -> None:
+        """Check that the table has only these fields."""
+        if extra := {index for index, offset in enumerate(self._fields) if offset} - fields:
+            raise ArtifactError(f"a {what} with a field that does not belong ({min(extra)})")
 
     def scalar(self, field: int, kind: str) -> int:
-        """Return a number, 0 if it is absent; ``kind`` is `struct`'s letter for it."""
         at = self._position(field, _LAYOUTS[kind].size)
         return _number(self._data, at, kind) if at else 0
 
     def table(self, field: int) -> _Table | None:
-        """Return a table within this one."""
-        at = self._follow(field)
+        at = self._target(field)
         return _Table(self._data, at) if at else None
 
     def tables(self, field: int) -> Iterator[_Table]:
-        """Yield the tables of a vector of them."""
-        start, count = self.vector(field, 4)
-        if count > MOST:
-            raise ArtifactError(f"a list of {count} where {MOST} is the most")
-        for at in range(start, start + 4 * count, 4):
-            yield _Table(self._data, at + _number(self._data, at, "I"))
+        start, _ = self.vector(field, 4)
+        for index, offset in enumerate(self.numbers(field, "I")):
+            yield _Table(self._data, start + 4 * index + offset)
 
     def vector(self, field: int, size: int) -> tuple[int, int]:
         """Return where a vector of elements of ``size`` bytes begins, and how many it has."""
-        if not (at := self._follow(field)):
+        if not (at := self._target(field)):
             return 0, 0
         count = _number(self._data, at, "I")
         if at + 4 + count * size > len(self._data):
@@ -349,7 +329,6 @@ class _Table:
         return at + 4, count
 
     def numbers(self, field: int, kind: str) -> tuple[int, ...]:
-        """Return a vector of numbers; ``kind`` is `struct`'s letter for them."""
         start, count = self.vector(field, _LAYOUTS[kind].size)
         if count > MOST:
             raise ArtifactError(f"a list of {count} where {MOST} is the most")
@@ -364,7 +343,7 @@ class _Table:
             raise ArtifactError("a field that leaves its table")
         return self._at + offset
 
-    def _follow(self, field: int) -> int:
+    def _target(self, field: int) -> int:
         at = self._position(field, 4)
         return at + _number(self._data, at, "I") if at else 0
 
@@ -374,6 +353,5 @@ def _number(data: mmap.mmap, at: int, kind: str) -> int:
     layout = _LAYOUTS[kind]
     if not 0 <= at <= len(data) - layout.size:
         raise ArtifactError("an offset that leaves the file")
-    (value,) = layout.unpack_from(data, at)
-    found: int = value
+    found: int = layout.unpack_from(data, at)[0]
     return found

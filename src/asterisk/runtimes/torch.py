@@ -41,16 +41,13 @@ def open_checkpoint(folder: Path, threads: int = 1) -> Runtime:
 def reference(checkpoint: Checkpoint, threads: int = 1) -> Runtime:
     """Return the FP32 reference of ``checkpoint``; each of ``threads`` computes on one core."""
     torch.set_num_threads(1)
-    engine = TorchEngine(checkpoint)
-    return Runtime(
-        [engine] * threads,
+    runtime = Runtime(
+        [TorchEngine(checkpoint)] * threads,
         checkpoint.tokenizer.open(),
         checkpoint.config,
         checkpoint.fingerprint,
-        prompts=checkpoint.prompts,
-        default_prompt_name=checkpoint.default_prompt_name,
-        compatible_with=(checkpoint.fingerprint, *checkpoint.compatible_with),
-        similarity=checkpoint.similarity,
-        name=checkpoint.name,
+        source=checkpoint,
         recipe="fp32",
     )
+    runtime.compatible_with = (checkpoint.fingerprint, *checkpoint.compatible_with)
+    return runtime

@@ -1,7 +1,7 @@
 """About a thousand real texts, for benchmarks, fidelity checks, golden vectors and tests.
 
-Where each text comes from and under which licence is said in ``SOURCES.md`` beside this module.
-The rows are shuffled once and for all, so the first N of them are a varied sample.
+``SOURCES.md`` says where each comes from and under which licence. The rows are shuffled once and
+for all, so the first N of them are a varied sample.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from importlib.resources import files
 
 __all__ = ["KINDS", "Text", "load"]
 
-KINDS = ("news", "note", "question", "definition", "fragment", "passage", "rough")
-"""Every value that ``Text.kind`` takes."""
+KINDS = ("news", "note", "question", "definition", "fragment", "passage", "rough")  # of a text
 
 
 @dataclass(frozen=True, slots=True)
