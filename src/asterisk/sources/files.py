@@ -14,7 +14,6 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -57,12 +56,14 @@ _LIKELY = (
 _BINARY = re.compile(rb"[\0-\x08\x0e-\x1f]")
 _NOT_ASCII = re.compile("[^\0-\x7f]+")
 _KANA = re.compile("[\u3041-\u30fe]")
+Skip = Callable[[str, str], None]
+Note = Callable[[str], None]
 
 
 class Piece(NamedTuple):
     """What a reader finds: its position in the file (for messages), and parts of a `Document`."""
 
-    where: str
+    position: str
     key: str
     title: str
     text: str
@@ -71,28 +72,26 @@ class Piece(NamedTuple):
     tags: tuple[str, ...] = ()
 
 
-@dataclass
 class OpenFile:
     """An open file; nothing is read beyond the size that it had when it was opened.
 
-    ``head`` is its beginning. ``skip(where, reason)`` reports a part that gives no document,
-    ``note(reason)`` a way of reading that the file does not ask for. ``flaw`` says why the file
-    ends before its end, where it does.
+    ``head`` is its beginning. ``skip(position, reason)`` reports a part that gives no document, or
+    raises Unreadable where the position is ""; ``note(reason)`` reports a way of reading that the
+    file does not ask for. ``flaw`` says why the file ends before its end, where it does.
     """
 
-    descriptor: int
-    size: int
-    head: bytes
-    options: Options
-    skip: Callable[[str, str], None]
-    note: Callable[[str], None]
-    flaw: str = ""
+    def __init__(
+        self, descriptor: int, options: Options, skip: Skip, note: Note, flaw: str = ""
+    ) -> None:
+        self.descriptor, self.options, self.skip, self.note = descriptor, options, skip, note
+        self.size, self.head = os.fstat(descriptor).st_size, os.pread(descriptor, 8192, 0)
+        self.flaw = flaw
 
     def stream(self, size: int | None = None) -> io.BufferedReader:
         """Return a reader from the beginning on; Unreadable where the file became shorter."""
         return io.BufferedReader(_Window(self.descriptor, self.size if size is None else size))
 
-    def whole(self, *, partial: bool = False) -> bytes:
+    def read(self, *, partial: bool = False) -> bytes:
         """Return all bytes, as they were at one time.
 
         Unreadable if they are too many, or change while they are read, again and again, or, unless
@@ -103,20 +102,18 @@ class OpenFile:
         for _ in range(TRIES):
             before = os.fstat(self.descriptor)
             if before.st_size > self.options.largest_file:
-                limit = self.options.largest_file / 1e6
-                raise Unreadable(
-                    f"{before.st_size / 1e6:,.1f} MB, more than {limit:,.1f} (see --max-file)"
-                )
+                size, limit = before.st_size / 1e6, self.options.largest_file / 1e6
+                raise Unreadable(f"{size:,.1f} MB, more than {limit:,.1f} (see --max-file)")
             with contextlib.suppress(Unreadable), self.stream(before.st_size) as stream:
                 data = stream.read(before.st_size)
                 now = os.fstat(self.descriptor)
                 if (before.st_size, before.st_mtime_ns) == (now.st_size, now.st_mtime_ns):
                     return data
-        raise Unreadable("changes while it is read", passing=True)
+        raise Unreadable("changes while it is read", temporary=True)
 
     def text(self, declaration: re.Pattern[bytes] | None = None, *, partial: bool = False) -> str:
-        r"""Return the whole as text, in which lines end in ``\n``; see `whole` and `encoding`."""
-        raw = self.whole(partial=partial)
+        r"""Return all of it as text, in which lines end in ``\n``; see `read` and `encoding`."""
+        raw = self.read(partial=partial)
         encoding, start = self.encoding(declaration, raw)
         return raw[start:].decode(encoding, ERRORS).replace("\r\n", "\n").replace("\r", "\n")
 
@@ -210,16 +207,14 @@ class _Window(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         data = os.pread(self.descriptor, min(len(buffer), self.size - self.at), self.at)
         if not data and self.at < self.size:
-            raise Unreadable("became shorter while it was read", passing=True)
+            raise Unreadable("became shorter while it was read", temporary=True)
         buffer[: len(data)] = data
         self.at += len(data)
         return len(data)
 
 
 @contextlib.contextmanager
-def open_file(
-    path: Path, options: Options, skip: Callable[[str, str], None], note: Callable[[str], None]
-) -> Iterator[OpenFile]:
+def open_file(path: Path, options: Options, skip: Skip, note: Note) -> Iterator[OpenFile]:
     """Open a plain file; Unreadable where it cannot be opened or is none any more.
 
     One that gzip has compressed is decompressed. What a damaged one gives before its fault is read;
@@ -229,51 +224,48 @@ def open_file(
     try:
         descriptor = os.open(path, flags)
     except (OSError, ValueError) as failure:
-        reason = failure.strerror if isinstance(failure, OSError) else None
-        raise Unreadable(reason or str(failure), passing=True) from None
+        reason = getattr(failure, "strerror", None) or str(failure)
+        raise Unreadable(reason, temporary=True) from None
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise Unreadable("not a file any more")
-        head = os.pread(descriptor, 8192, 0)
-        file = OpenFile(descriptor, status.st_size, head, options, skip, note)
-        if not head.startswith(GZIP):
+        file = OpenFile(descriptor, options, skip, note)
+        if not file.head.startswith(GZIP):
             yield file
             return
-        with file.stream() as packed, _unpacked(packed, options.largest_file) as (unpacked, flaw):
-            inside, size = unpacked.fileno(), unpacked.tell()
-            head = os.pread(inside, 8192, 0)
-            yield OpenFile(inside, size, head, options, skip, note, flaw)
+        import tempfile
+
+        with tempfile.TemporaryFile() as unpacked:
+            flaw = _unpack(file, unpacked)
+            yield OpenFile(unpacked.fileno(), options, skip, note, flaw)
         if flaw:
             raise Unreadable(flaw)
     except OSError as failure:
-        raise Unreadable(failure.strerror or str(failure), passing=True) from None
+        raise Unreadable(failure.strerror or str(failure), temporary=True) from None
     finally:
         os.close(descriptor)
 
 
-@contextlib.contextmanager
-def _unpacked(packed: io.BufferedReader, limit: int) -> Iterator[tuple[IO[bytes], str]]:
-    """Give a temporary file of what gzip has compressed, and what is wrong with it, or ""."""
-    import tempfile
+def _unpack(packed: OpenFile, out: IO[bytes]) -> str:
+    """Write what gzip has compressed; return why that ends before its end, or ""."""
     import zlib
     from gzip import BadGzipFile
 
-    flaw = ""
-    with tempfile.TemporaryFile() as file, decompressed(packed, ".gz") as reader:
+    flaw, limit = "", packed.options.largest_file
+    with packed.stream() as stream, decompressed(stream, ".gz") as reader:
         try:
             while chunk := reader.read1(1 << 16):
-                if file.tell() + len(chunk) > limit:
+                if out.tell() + len(chunk) > limit:
                     raise Unreadable(f"more than {limit / 1e6:,.1f} MB unpacked (see --max-file)")
-                file.write(chunk)
+                out.write(chunk)
         except EOFError:
             flaw = "compressed by gzip, and cut off"
         except (BadGzipFile, zlib.error):
             flaw = "compressed by gzip, and damaged"
-        if flaw and not file.tell():
-            raise Unreadable(flaw)
-        file.flush()
-        yield file, flaw
+    if flaw and not out.tell():
+        raise Unreadable(flaw)
+    out.flush()
+    return flaw
 
 
 def codec_of(label: str) -> str | None:
@@ -343,8 +335,8 @@ def _replace_byte(failure: UnicodeError) -> tuple[str, int]:
     raw, start, end = failure.object, failure.start, failure.end
     if failure.encoding == "charmap":  # what has no character here is a control to browsers
         return (chr(raw[start]) if raw[start] < 0xA0 else "\ufffd"), start + 1
-    around = raw[max(start - 1, 0) : start] + raw[end : end + 1]
-    if failure.encoding == "utf-8" and end - start == 1 and around.isascii():
+    neighbours = raw[max(start - 1, 0) : start] + raw[end : end + 1]
+    if failure.encoding == "utf-8" and end - start == 1 and neighbours.isascii():
         return bytes(raw[start:end]).decode("cp1252", "replace"), end
     return "\ufffd", end
 

@@ -36,7 +36,7 @@ def read_pdf(file: OpenFile) -> Iterator[Piece]:
     pypdf = require("pypdf", "pdf")
     if not (logger := logging.getLogger("pypdf")).handlers:
         logger.addHandler(logging.NullHandler())  # else warnings go to stderr
-    data = file.whole()
+    data = file.read()
     seconds = SECONDS * (1 + len(data) / 1e6)
     end = time.monotonic() + seconds
 
@@ -55,10 +55,10 @@ def read_pdf(file: OpenFile) -> Iterator[Piece]:
     except Unreadable:
         raise
     except _OutOfTime:
-        raise Unreadable(f"takes more than {seconds:,.0f} s to read", passing=True) from None
+        raise Unreadable(f"takes more than {seconds:,.0f} s to read", temporary=True) from None
     except pypdf.errors.DependencyError:
         reason = "encrypted by AES; install what reads it with: pip install cryptography"
-        raise Unreadable(reason, passing=True) from None
+        raise Unreadable(reason, temporary=True) from None
     except Exception as failure:  # pypdf says that any may come
         raise Unreadable(f"no PDF, or damaged: {_reason(failure)}") from None
     if not text.strip():

@@ -19,8 +19,9 @@ from asterisk.sources.document import (
     make_document,
 )
 from asterisk.sources.files import ERRORS, GZIP, OpenFile, Piece, codec_of, open_file, unicode_codec
-from asterisk.sources.scan import SourceFile, printable_path, scan
+from asterisk.sources.scan import SourceFile, printable_path, scan, skipped
 
+CheckKind = Callable[[str, bool], None]
 # By name: an index of notes needs no XML parser.
 _READERS = {
     "text": ("records", "read_text"),
@@ -100,12 +101,26 @@ def read(
     longer than `Options.longest_text` is refused as a whole: a part of it would be found as if it
     were the text.
     """
-    options, report = options or Options(), report or Report()
+    report = report or Report()
+    try:
+        yield from read_file(file, options or Options(), report)
+    except Unreadable as fault:
+        report(skipped(file.path, str(fault), temporary=fault.temporary))
+
+
+def read_file(
+    file: SourceFile, options: Options, report: Report, check_kind: CheckKind | None = None
+) -> Iterator[Document]:
+    """Do as `read` does, but raise Unreadable for what ends the reading.
+
+    ``check_kind`` gets the kind of the file's content, and whether the file's name says the same.
+    """
     name = printable_path(file.path)
 
-    def skip(where: str, reason: str) -> None:
-        position = f"{name}, {where}" if where else name
-        report(Skipped(position, reason, file.source, whole=not where))
+    def skip(position: str, reason: str) -> None:
+        if not position:
+            raise Unreadable(reason)
+        report(Skipped(f"{name}, {position}", reason, file.source))
 
     def note(reason: str) -> None:
         report(Skipped(name, reason, file.source, note=True))
@@ -113,23 +128,22 @@ def read(
     keys = DigestSet()
     try:
         with open_file(file.path, options, skip, note) as source:
-            for number, piece in enumerate(_pieces(file, source, report), 1):
+            for number, piece in enumerate(_pieces(file, source, check_kind), 1):
                 if len(piece.text) + len(piece.title) > options.longest_text:
                     limit = f"longer than {options.longest_text:,} characters"
-                    skip(piece.where, f"{limit} (see --max-text, --lines)")
+                    skip(piece.position, f"{limit} (see --max-text, --lines)")
                     continue
-                key = _unique(clean(piece.key[:1000]), number, keys) if piece.where else ""
+                key = _unique(clean(piece.key[:1000]), number, keys) if piece.position else ""
                 document = make_document(file.source, key, *piece[2:])
                 if document is None:
-                    skip(piece.where, "no text")
+                    skip(piece.position, "no text")
                 else:
                     yield document
-    except (Unreadable, MissingPackage) as failure:
-        passing = isinstance(failure, MissingPackage) or failure.passing
-        report(Skipped(name, str(failure), file.source, whole=True, passing=passing))
+    except MissingPackage as failure:
+        raise Unreadable(str(failure), temporary=True) from None
 
 
-def _pieces(file: SourceFile, source: OpenFile, report: Report) -> Iterator[Piece]:
+def _pieces(file: SourceFile, source: OpenFile, check_kind: CheckKind | None) -> Iterator[Piece]:
     if file.database is not None:
         from asterisk.sources.records import read_database
 
@@ -137,12 +151,13 @@ def _pieces(file: SourceFile, source: OpenFile, report: Report) -> Iterator[Piec
     packed = file.path.suffix.lower() == ".gz"
     suffix = Path(file.path.stem if packed else file.path.name).suffix.lower()
     kind = _kind(suffix, source)
-    report.check_kind(*_content_kind(kind, suffix, source))
+    if check_kind is not None:
+        check_kind(*_content_kind(kind, suffix, source))
     module, reader = _READERS[kind]
-    read_file: Callable[[OpenFile], Iterator[Piece]] = getattr(
+    read_pieces: Callable[[OpenFile], Iterator[Piece]] = getattr(
         import_module(f"asterisk.sources.{module}"), reader
     )
-    return read_file(source)
+    return read_pieces(source)
 
 
 def _unique(key: str, number: int, keys: DigestSet) -> str:
@@ -165,7 +180,7 @@ def _kind(suffix: str, file: OpenFile) -> str:
     for magic, what in _MAGIC.items():
         if head.startswith(magic):
             # What a query of it gave before is another run's to judge.
-            raise Unreadable(f"{what}, not read", passing=magic.startswith(b"SQLite"))
+            raise Unreadable(f"{what}, not read", temporary=magic.startswith(b"SQLite"))
     kind, beginning = options.kind or named, _beginning(file)
     if not kind:
         kind = {"feed": "feed", "xml": "feed", "html": "html"}.get(beginning, "text")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -18,9 +19,17 @@ from asterisk.common.text_files import LINE_ENDS
 from asterisk.sources.document import Database, Options, Unreadable
 from asterisk.sources.files import OpenFile, Piece
 
+try:
+    import sqlite3
+except ImportError:
+    raise MissingPackage("sqlite3", "; this Python was built without it") from None
+
 TEXT = ("text", "body", "content")  # the first that exists, unless the user names one
-TITLE = ("title",)
-ID = ("id",)
+BUSY = 5.0  # seconds to wait for a writer
+STEPS = 10_000  # of SQLite's machine between looks at the clock
+IN_MEMORY = 4 << 20  # bytes of rows, before they go to a temporary file
+_MAGIC = b"SQLite format 3\0"
+_FUNCTIONS = {"load_extension", "readfile", "writefile", "edit", "fts3_tokenizer"}
 Rows = Iterator[tuple[int, list[str]]]
 
 
@@ -41,44 +50,45 @@ def read_json_lines(file: OpenFile) -> Iterator[Piece]:
 
     Lines that are neither are reported, blank ones are not.
     """
-    options = file.options
-    texts = _names(options.field, TEXT)
-    titles, ids = _names(options.title_field, TITLE), _names(options.id_field, ID)
+    texts, titles, ids = _names(file.options)
     for number, line in file.lines():
         if not line.strip():
             continue
-        where = f"line {number}"
+        position = f"line {number}"
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
             if not line.endswith(LINE_ENDS):
-                raise Unreadable(f"{where} is not JSON and has no line end: cut off?") from None
-            file.skip(where, "not JSON")
+                raise Unreadable(f"{position} is not JSON and has no line end: cut off?") from None
+            file.skip(position, "not JSON")
             continue
-        if isinstance(value, str):
-            yield Piece(where, str(number), "", value)
-            continue
-        text, title, key = (_member(value, names) for names in (texts, titles, ids))
-        if not isinstance(text, str):
+        members: dict[str, Any] = value if isinstance(value, dict) else {}
+        text, title, key = (
+            next((members[name] for name in names if members.get(name) is not None), None)
+            for names in (texts, titles, ids)
+        )
+        text = value if isinstance(value, str) else text
+        if isinstance(text, str):
+            is_key = isinstance(key, (str, int)) and not isinstance(key, bool)
+            title = title if isinstance(title, str) else ""
+            yield Piece(position, str(key if is_key else number), title, text)
+        else:
             wanted = " or ".join(map(repr, texts))
-            file.skip(where, f"neither a string nor an object with a string in {wanted}")
-            continue
-        is_key = isinstance(key, (str, int)) and not isinstance(key, bool)
-        title = title if isinstance(title, str) else ""
-        yield Piece(where, str(key if is_key else number), title, text)
+            file.skip(position, f"neither a string nor an object with a string in {wanted}")
 
 
-def _member(value: Any, names: tuple[str, ...]) -> Any:
-    if not isinstance(value, dict):
-        return None
-    return next((value[name] for name in names if value.get(name) is not None), None)
+def _names(options: Options) -> tuple[tuple[str, ...], ...]:
+    """Return the names that text, title and id may have."""
+    given = (options.field, options.title_field, options.id_field)
+    pairs = zip(given, (TEXT, ("title",), ("id",)), strict=True)
+    return tuple(names if name is None else (name,) for name, names in pairs)
 
 
 def read_tsv(file: OpenFile) -> Iterator[Piece]:
     """Yield a document a row of TSV as IANA has it: a quote is a character like others."""
     lines = _Lines(file)
-    rows = ((lines.number, line.rstrip("\r\n").split("\t")) for line in lines if line.strip("\r\n"))
-    return _read_table(lines, rows)
+    rows = (line.rstrip("\r\n").split("\t") for line in lines.read() if line.strip("\r\n"))
+    return _read_table(lines, ((lines.number, row) for row in rows))
 
 
 def read_csv(file: OpenFile) -> Iterator[Piece]:
@@ -93,28 +103,25 @@ def read_csv(file: OpenFile) -> Iterator[Piece]:
 class _Lines:
     """Lines for `csv`, which wants them without their numbers; keeps those of the last."""
 
+    number, last, ended = 0, "", False
+
     def __init__(self, file: OpenFile) -> None:
-        self.file, self.lines = file, file.lines()
-        self.number, self.last, self.ended = 0, "", False
+        self.file = file
 
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self.lines, None)
-        if line is None:
-            self.ended = True
-            raise StopIteration
-        self.number, self.last = line
-        return self.last
+    def read(self) -> Iterator[str]:
+        for number, line in self.file.lines():
+            self.number, self.last = number, line
+            yield line
+        self.ended = True
 
 
 def _csv_rows(lines: _Lines) -> Rows:
-    first = next(lines, None)
+    text = lines.read()
+    first = next(text, None)
     if first is None:
         return
     separator = ";" if ";" in first and "," not in first else ","
-    reader = csv.reader(chain([first], lines), delimiter=separator)
+    reader = csv.reader(chain([first], text), delimiter=separator)
     start = 0
     while True:
         # The limit is the module's own, for everybody in the process; theirs is put back.
@@ -145,9 +152,9 @@ def _read_table(lines: _Lines, rows: Rows) -> Iterator[Piece]:
     needed = max(column for column in columns if column is not None)
     for number, row in rows if has_header else chain([first], rows):
         if needed < len(row) <= width:
-            title = "" if columns.title is None else row[columns.title]
-            key = "" if columns.id is None else row[columns.id].strip()
-            yield Piece(f"line {number}", key or str(number), title, row[columns.text])
+            if columns.id is not None:
+                row[columns.id] = row[columns.id].strip()
+            yield columns.piece("line", number, row)
             continue
         many = "1 column" if len(row) == 1 else f"{len(row)} columns"
         reason = f"{many} where the first line has {width}"
@@ -163,6 +170,12 @@ class Columns(NamedTuple):
     title: int | None = None
     id: int | None = None
 
+    def piece(self, what: str, number: int, row: Sequence[str | None]) -> Piece:
+        """Return what the row ``number`` says; its text must be there."""
+        title = None if self.title is None else row[self.title]
+        key = None if self.id is None else row[self.id]
+        return Piece(f"{what} {number}", key or str(number), title or "", row[self.text] or "")
+
 
 def _table_columns(first: list[str], options: Options) -> tuple[Columns, bool]:
     """Return the columns and whether the first row is a header."""
@@ -173,62 +186,42 @@ def _table_columns(first: list[str], options: Options) -> tuple[Columns, bool]:
     if header is None:
         header = first[0].strip().casefold() in TEXT if single else not numbered
     if header or numbered:
-        return find_columns(first, options, named=header), header
+        return _find_columns(first, options, named=header), header
     if not single:
         raise Unreadable("a table without a header needs columns by number: --field 2")
     return Columns(0), False
 
 
-def find_columns(header: Sequence[str], options: Options, *, named: bool = True) -> Columns:
+def _find_columns(header: Sequence[str], options: Options, *, named: bool = True) -> Columns:
     """Return the columns by the names in ``header``, without regard to case, or by number.
 
     ``named`` False: the first row is no header, and only numbers count. Unreadable without a
     column for the text, or where a column that the user asks for does not exist.
     """
     folded = [name.strip().casefold() for name in header] if named else []
-
-    def position(given: str | None, default: tuple[str, ...]) -> int | None:
-        for name in _names(given, default):
-            if name.casefold() in folded:
-                return folded.index(name.casefold())
-        number = _number(given or "")
-        return number - 1 if 0 < number <= len(header) else None
-
-    text = position(options.field, TEXT)
+    given = (options.field, options.title_field, options.id_field)
+    found: list[int | None] = []
+    for asked, names in zip(given, _names(options), strict=True):
+        known = (folded.index(name.casefold()) for name in names if name.casefold() in folded)
+        number = _number(asked or "")
+        by_number = number - 1 if 0 < number <= len(header) else None
+        found.append(next(known, by_number))
+    text, *others = found
     if text is None:
         if options.field is None and len(header) == 1:
             return Columns(0)
         has = escaped(", ".join(name.strip() for name in header[:20])[:200])
-        raise Unreadable(
-            f"no column {' or '.join(_names(options.field, TEXT))} among: {has} "
-            "(--field takes a name or a number)"
-        )
-    title, id = position(options.title_field, TITLE), position(options.id_field, ID)
-    for given, found in ((options.title_field, title), (options.id_field, id)):
-        if given is not None and found is None:
-            raise Unreadable(f"no column {given}")
-    return Columns(text, title, id)
-
-
-def _names(given: str | None, default: tuple[str, ...]) -> tuple[str, ...]:
-    return default if given is None else (given,)
+        wanted = " or ".join(_names(options)[0])
+        raise Unreadable(f"no column {wanted} among: {has} (--field takes a name or a number)")
+    for asked, position in zip(given[1:], others, strict=True):
+        if asked is not None and position is None:
+            raise Unreadable(f"no column {asked}")
+    return Columns(text, *others)
 
 
 def _number(text: str) -> int:
     """Return the number that ``text`` is, 0 for anything else."""
     return int(text) if text.isascii() and text.isdigit() and int(text[:9]) > 0 else 0
-
-
-try:
-    import sqlite3
-except ImportError:
-    raise MissingPackage("sqlite3", "; this Python was built without it") from None
-
-BUSY = 5.0  # seconds to wait for a writer
-STEPS = 10_000  # of SQLite's machine between looks at the clock
-IN_MEMORY = 4 << 20  # bytes of rows, before they go to a temporary file
-_MAGIC = b"SQLite format 3\0"
-_FUNCTIONS = {"load_extension", "readfile", "writefile", "edit", "fts3_tokenizer"}
 
 
 def read_database(file: OpenFile, database: Database) -> Iterator[Piece]:
@@ -244,13 +237,10 @@ def read_database(file: OpenFile, database: Database) -> Iterator[Piece]:
         spool.seek(0)
         for number, line in enumerate(spool, 1):
             row = json.loads(line)
-            text = row[columns.text]
-            if text is None:
+            if row[columns.text] is None:
                 file.skip(f"row {number}", "its text is binary")
-                continue
-            title = "" if columns.title is None else row[columns.title] or ""
-            key = "" if columns.id is None else row[columns.id] or ""
-            yield Piece(f"row {number}", key or str(number), title, text)
+            else:
+                yield columns.piece("row", number, row)
 
 
 def _fetch(database: Database, options: Options, spool: IO[str]) -> Columns:
@@ -261,13 +251,11 @@ def _fetch(database: Database, options: Options, spool: IO[str]) -> Columns:
         return time.monotonic() > deadline
 
     try:
-        connection = _connect(database, options)
-        try:
+        with contextlib.closing(_connect(database, options)) as connection:
             connection.set_progress_handler(is_late, STEPS)
             cursor = _execute(connection, database.query)
-            names = [column[0] for column in cursor.description]
             try:
-                columns = find_columns(names, options)
+                columns = _find_columns([column[0] for column in cursor.description], options)
             except Unreadable as failure:
                 raise InputError(f"--query: {failure}") from None
             for row in cursor:
@@ -275,13 +263,11 @@ def _fetch(database: Database, options: Options, spool: IO[str]) -> Columns:
                 strings = [None if isinstance(cell, bytes) else str(cell) for cell in cells]
                 spool.write(json.dumps(strings) + "\n")
             return columns
-        finally:
-            connection.close()
     except (sqlite3.Error, OverflowError, MemoryError) as failure:
+        reason = f"SQLite: {failure or 'not enough memory'}"
         if is_late():
             reason = f"the query took over {options.query_seconds:g} s"
-            raise Unreadable(reason, passing=True) from None
-        raise Unreadable(f"SQLite: {failure or 'not enough memory'}", passing=True) from None
+        raise Unreadable(reason, temporary=True) from None
 
 
 def _connect(database: Database, options: Options) -> sqlite3.Connection:

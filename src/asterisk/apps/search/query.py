@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from asterisk.apps.search.database import TOKENIZER
-from asterisk.apps.search.store import Floats, read_tags
-from asterisk.common.errors import InputError
+from asterisk.apps.search.store import DAMAGED, Floats, read_document, state_of
+from asterisk.common.errors import InputError, UsageError, integer, one_of
 from asterisk.common.terminal import printable
 
 if TYPE_CHECKING:
     from asterisk.apps.search.index import Index
     from asterisk.runtimes.runtime import Runtime
 
+MODES = ("hybrid", "vectors", "words")
 DEPTH = 60  # documents of each ranking that are fused
 RRF_K = 60
 IDS_TOGETHER = 500  # of a statement
@@ -45,24 +46,18 @@ Ranked = dict[int, tuple[int, float]]  # document -> its best passage and that o
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One document, by its best passage.
+    """One document, by its best passage."""
 
-    ``document`` is its number in the index, ``source`` and ``key`` say where it is from (as in
-    `asterisk.sources.Document`). ``score`` is what the hits are ordered by, highest first: a cosine
-    in mode "vectors", BM25 in mode "words", the reciprocal rank fusion in mode "hybrid".
-    ``similarity`` is the best passage's cosine with the query, None where only words found it.
-    ``start`` and ``end`` are that passage's position in the document's text, in characters.
-    ``date``, ``author`` and ``tags`` are the document's, empty where it has none.
-    """
-
-    document: int
+    document: int  # its number in the index
     title: str
+    # The hits' order, highest first: a cosine in mode "vectors", BM25 in mode "words", the
+    # reciprocal rank fusion in mode "hybrid".
     score: float
     snippet: str
-    source: str
+    source: str  # this, the key and what follows are as in `asterisk.sources.Document`
     key: str
-    similarity: float | None = None
-    start: int = 0
+    similarity: float | None = None  # the passage's cosine; None where only words found it
+    start: int = 0  # of the passage in the document's text, in characters
     end: int = 0
     date: str = ""
     author: str = ""
@@ -71,14 +66,27 @@ class Hit:
 
 def run_query(  # noqa: PLR0917
     index: Index,
-    words: Words | None,
     text: str,
     k: int,
     runtime: Runtime | None,
     mode: str,
     prompt_name: str | None,
 ) -> list[Hit]:
-    """Return the ``k`` best hits; see `Index.search`. ``words`` is None where FTS5 is missing."""
+    """Check the arguments and return the ``k`` best hits; see `Index.search`."""
+    if not isinstance(text, str):
+        raise UsageError(f"a query must be a string, not {type(text).__name__}")
+    one_of("mode", mode, MODES)
+    k = integer("k", k, 1)
+    if not text.strip():
+        raise InputError("an empty query finds nothing")
+    words = index.words if index.words is not None and index.words.usable else None
+    if mode == "words" and words is None:
+        raise UsageError("there are no words: SQLite is built without FTS5; use --mode vectors")
+    if mode != "words":
+        if runtime is None:
+            raise UsageError(f"mode {mode} needs a runtime")
+        index.check(runtime, runtime.config.embedding_size)
+    text = text.replace("\0", " ")
     connection = index.connection
     depth = k if mode != "hybrid" else max(k, DEPTH)
     nearest: Ranked = {}
@@ -96,10 +104,15 @@ def run_query(  # noqa: PLR0917
             ranking = [(document, score) for document, (_, score) in (nearest | worded).items()]
         wanted = frozenset(terms(text))
         hits = []
-        for document, score in ranking[:k]:
-            similarity = nearest[document][1] if document in nearest else None
-            passage, _ = nearest.get(document) or worded[document]
-            hits.append(_hit(connection, document, passage, score, similarity, wanted))
+        for number, score in ranking[:k]:
+            similarity = nearest[number][1] if number in nearest else None
+            found = read_document(connection, (nearest.get(number) or worded[number])[0])
+            if found is None:
+                raise InputError(DAMAGED)
+            it, start, end = found
+            part = snippet(it.text[start:end], wanted)
+            where = it.source, it.key, similarity, start, end
+            hits.append(Hit(number, it.title, score, part, *where, it.date, it.author, it.tags))
         return hits
     finally:
         connection.execute("ROLLBACK")
@@ -130,28 +143,6 @@ def _rank(
         if len(ranked) >= depth or len(rows) < count:
             return dict(islice(ranked.items(), depth))
         count *= 4
-
-
-def _hit(  # noqa: PLR0917
-    connection: sqlite3.Connection,
-    document: int,
-    passage: int,
-    score: float,
-    similarity: float | None,
-    wanted: frozenset[str],
-) -> Hit:
-    row = connection.execute(
-        "SELECT s.path, d.key, d.title, d.text, d.date, d.author, d.tags, p.start, p.end "
-        "FROM documents AS d JOIN sources AS s ON s.id = d.source "
-        "JOIN passages AS p ON p.id = ? WHERE d.id = ?",
-        (passage, document),
-    ).fetchone()
-    if row is None or not all(isinstance(value, str) for value in row[:7]):
-        raise InputError("the index is damaged: a hit has no document; index again")
-    source, key, title, text, date, author, tags, start, end = row
-    part = snippet(text[start:end], wanted)
-    about = date, author, read_tags(tags)
-    return Hit(document, title, score, part, source, key, similarity, start, end, *about)
 
 
 def top(scores: Floats, count: int) -> list[tuple[int, float]]:
@@ -212,8 +203,7 @@ class Words:
         A word that no passage has costs nothing and finds nothing; a word in every fifth passage
         distinguishes little and is left out beside a rarer one.
         """
-        (version,) = self.connection.execute("PRAGMA data_version").fetchone()
-        state = version, self.connection.total_changes
+        state = state_of(self.connection)
         if state != self._state or len(self._frequencies) > 10_000:
             self._state, self._frequencies = state, {}
             (self._passages,) = self.connection.execute("SELECT count(*) FROM passages").fetchone()
@@ -331,8 +321,8 @@ def _best_window(found: list[tuple[int, str]], width: int) -> int:
     """Return where the best window begins; the first among equals, 0 without any word."""
     best, begin = 0, 0
     for number, (start, _) in enumerate(found):
-        near = found[number : number + width]  # each has a character at least
-        inside = {term for position, term in near if position - start <= width}
+        following = found[number : number + width]  # each has a character at least
+        inside = {term for position, term in following if position - start <= width}
         worth = sum(1 + len(term) for term in inside)
         if worth > best:
             best, begin = worth, start
