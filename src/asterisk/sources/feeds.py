@@ -61,11 +61,13 @@ def read_feed(file: OpenFile) -> Iterator[Piece]:
     parser, fault = _parse(text, closed)
     for number, entry in enumerate(parser.entries[: parser.complete], 1):
         yield _piece(number, entry, atom=parser.version.startswith("atom"))
-    before = f" (entries before that: {parser.complete:,})" if parser.complete else ""
-    if isinstance(fault, Unreadable):
-        raise Unreadable(f"{fault}{before}")
-    if not closed or (fault and parser.complete < len(_ENTRY.findall(text))):
-        reason = f"broken XML: {fault}" if closed else "cut off: its root element does not end"
+    reason = str(fault) if isinstance(fault, Unreadable) else ""
+    if not reason and not closed:
+        reason = "cut off: its root element does not end"
+    elif not reason and fault and parser.complete < len(_ENTRY.findall(text)):
+        reason = f"broken XML: {fault}"
+    if reason:
+        before = f" (entries before that: {parser.complete:,})" if parser.complete else ""
         raise Unreadable(f"{reason}{before}")
     if fault:
         file.note(f"read in spite of broken XML: {fault}")
@@ -111,6 +113,7 @@ def _parse(text: str, closed: bool) -> tuple[Any, str | Unreadable]:
         try:
             reader.feed(text)  # at once: expat reads what is incomplete again with each piece
             reader.close()
+            return parser, first
         except Unreadable as failure:
             return parser, failure
         except sax.SAXParseException as failure:
@@ -119,8 +122,6 @@ def _parse(text: str, closed: bool) -> tuple[Any, str | Unreadable]:
                 return parser, first
         except _FAULTS as failure:
             first = first or one_line(failure)
-        else:
-            return parser, first
     parser = type("Loose", (_Bounds, api.LooseFeedParser), {})("", None, "utf-8", {})
     try:
         parser.feed(text)

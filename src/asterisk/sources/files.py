@@ -141,14 +141,14 @@ class OpenFile:
         ``declaration`` finds the label in the file's beginning; ``raw`` may be all of the file. A
         guess is noted. Unreadable for a binary file.
         """
-        given, label = codec_of(self.options.encoding or ""), None
+        given, label, raw = codec_of(self.options.encoding or ""), None, raw or self.head
         if found := unicode_codec(self.head, given):
             if not found[1] and not given:
                 self.note(f"read as {found[0]}, which it does not say")
             return found
         # In markup a NUL is only one more character that it must not have.
-        if b"\0" in (raw or self.head) and not (declaration and self.head.lstrip()[:1] == b"<"):
-            raise Unreadable(f"binary (a NUL at byte {(raw or self.head).index(0) + 1:,})")
+        if b"\0" in raw and not (declaration and self.head.lstrip()[:1] == b"<"):
+            raise Unreadable(f"binary (a NUL at byte {raw.index(0) + 1:,})")
         if declaration and (match := declaration.search(self.head[:2048])):
             declared = match.group(1).decode("ascii", "replace")
             label = codec_of(declared)

@@ -24,27 +24,28 @@ from asterisk.sources.scan import SourceFile, printable_path, scan, skipped
 CheckKind = Callable[[str, bool], None]
 # By name: an index of notes needs no XML parser.
 _READERS = {
-    "text": ("records", "read_text"),
-    "lines": ("records", "read_lines"),
-    "markdown": ("markdown", "read_markdown"),
-    "html": ("html", "read_html"),
-    "pdf": ("pdf", "read_pdf"),
-    "jsonl": ("records", "read_json_lines"),
-    "tsv": ("records", "read_tsv"),
-    "csv": ("records", "read_csv"),
-    "feed": ("feeds", "read_feed"),
+    "text": "records.read_text",
+    "lines": "records.read_lines",
+    "markdown": "markdown.read_markdown",
+    "html": "html.read_html",
+    "pdf": "pdf.read_pdf",
+    "jsonl": "records.read_json_lines",
+    "tsv": "records.read_tsv",
+    "csv": "records.read_csv",
+    "feed": "feeds.read_feed",
 }
-BY_SUFFIX = {
-    **dict.fromkeys((".txt", ".text", ".log", ".rst", ".org", ".tex"), "text"),
-    **dict.fromkeys((".md", ".markdown", ".mdown", ".mkd"), "markdown"),
-    **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
-    **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
-    **dict.fromkeys((".tsv", ".tab"), "tsv"),
-    ".csv": "csv",
-    ".pdf": "pdf",
-    # Other XML and JSON is refused by what it is.
-    **dict.fromkeys((".rss", ".atom", ".rdf", ".xml", ".json", ".opml", ".svg"), "feed"),
+# Other XML and JSON than feeds is refused by what it is.
+_SUFFIXES = {
+    "text": "txt text log rst org tex",
+    "markdown": "md markdown mdown mkd",
+    "html": "html htm xhtml",
+    "jsonl": "jsonl ndjson",
+    "tsv": "tsv tab",
+    "csv": "csv",
+    "pdf": "pdf",
+    "feed": "rss atom rdf xml json opml svg",
 }
+BY_SUFFIX = {f".{name}": kind for kind, names in _SUFFIXES.items() for name in names.split()}
 KIND_NAMES = {
     "feed": "a feed", "html": "an HTML page", "json": "JSON", "xml": "XML", "text": "plain text",
     "pdf": "a PDF file",
@@ -115,7 +116,7 @@ def read_file(
 
     ``check_kind`` gets the kind of the file's content, and whether the file's name says the same.
     """
-    name = printable_path(file.path)
+    name, keys = printable_path(file.path), DigestSet()
 
     def skip(position: str, reason: str) -> None:
         if not position:
@@ -125,7 +126,6 @@ def read_file(
     def note(reason: str) -> None:
         report(Skipped(name, reason, file.source, note=True))
 
-    keys = DigestSet()
     try:
         with open_file(file.path, options, skip, note) as source:
             for number, piece in enumerate(_pieces(file, source, check_kind), 1):
@@ -134,30 +134,12 @@ def read_file(
                     skip(piece.position, f"{limit} (see --max-text, --lines)")
                     continue
                 key = _unique(clean(piece.key[:1000]), number, keys) if piece.position else ""
-                document = make_document(file.source, key, *piece[2:])
-                if document is None:
-                    skip(piece.position, "no text")
-                else:
+                if document := make_document(file.source, key, *piece[2:]):
                     yield document
+                else:
+                    skip(piece.position, "no text")
     except MissingPackage as failure:
         raise Unreadable(str(failure), temporary=True) from None
-
-
-def _pieces(file: SourceFile, source: OpenFile, check_kind: CheckKind | None) -> Iterator[Piece]:
-    if file.database is not None:
-        from asterisk.sources.records import read_database
-
-        return read_database(source, file.database)
-    packed = file.path.suffix.lower() == ".gz"
-    suffix = Path(file.path.stem if packed else file.path.name).suffix.lower()
-    kind = _kind(suffix, source)
-    if check_kind is not None:
-        check_kind(*_content_kind(kind, suffix, source))
-    module, reader = _READERS[kind]
-    read_pieces: Callable[[OpenFile], Iterator[Piece]] = getattr(
-        import_module(f"asterisk.sources.{module}"), reader
-    )
-    return read_pieces(source)
 
 
 def _unique(key: str, number: int, keys: DigestSet) -> str:
@@ -171,37 +153,21 @@ def _unique(key: str, number: int, keys: DigestSet) -> str:
     return unique
 
 
-def _kind(suffix: str, file: OpenFile) -> str:
-    """Return one of `document.KINDS`; Unreadable for what is binary or no text to read."""
-    options, head = file.options, file.head
-    named = BY_SUFFIX.get(suffix, "")
-    if options.kind in {None, "pdf"} and (head.startswith(b"%PDF-") or named == "pdf"):
-        return "pdf"
-    for magic, what in _MAGIC.items():
-        if head.startswith(magic):
-            # What a query of it gave before is another run's to judge.
-            raise Unreadable(f"{what}, not read", temporary=magic.startswith(b"SQLite"))
-    kind, beginning = options.kind or named, _beginning(file)
-    if not kind:
-        kind = {"feed": "feed", "xml": "feed", "html": "html"}.get(beginning, "text")
-    elif options.kind is None and beginning in _WRONG.get(kind, ()):
-        raise Unreadable(f"{KIND_NAMES[beginning]}, in spite of its name")
-    return "lines" if kind == "text" and options.lines else kind
+def _pieces(file: SourceFile, source: OpenFile, check_kind: CheckKind | None) -> Iterator[Piece]:
+    if file.database is not None:
+        from asterisk.sources.records import read_database
 
-
-def _content_kind(kind: str, suffix: str, file: OpenFile) -> tuple[str, bool]:
-    """Return the kind of a file's content, to notice another later, and if its name agrees."""
-    first = file.head.strip().splitlines()[:1]
-    if file.options.kind or not first:
-        return "", True
-    # A text that is an HTML page is "html", a table of one column "text".
-    if kind in {"csv", "tsv"} and not re.search(rb"[,;\t]", first[0]):
-        return "text", False
-    named = BY_SUFFIX.get(suffix, "")
-    if kind in {"text", "lines", "markdown"}:
-        beginning = "html" if _ERROR_PAGE.match(first[0]) else _beginning(file)
-        return beginning or "text", not beginning and named in {"text", "markdown"}
-    return kind, kind == named
+        return read_database(source, file.database)
+    path = file.path.with_suffix("") if file.path.suffix.lower() == ".gz" else file.path
+    named, beginning = BY_SUFFIX.get(path.suffix.lower(), ""), _beginning(source)
+    kind = _kind(source, named, beginning)
+    if check_kind is not None:
+        check_kind(*_content_kind(source, kind, named, beginning))
+    module, reader = _READERS[kind].split(".")
+    read_pieces: Callable[[OpenFile], Iterator[Piece]] = getattr(
+        import_module(f"asterisk.sources.{module}"), reader
+    )
+    return read_pieces(source)
 
 
 def _beginning(file: OpenFile) -> str:
@@ -211,7 +177,36 @@ def _beginning(file: OpenFile) -> str:
         start = start[found[1] :].decode(found[0], ERRORS).encode("utf-8", "replace")
     prolog = _PROLOG.match(start)
     at = prolog.end() if prolog else 0
-    for name, pattern in _BEGINNINGS.items():
-        if pattern.match(start, 0 if name == "xml" else at):
-            return name
-    return ""
+    kinds = (it for it, form in _BEGINNINGS.items() if form.match(start, 0 if it == "xml" else at))
+    return next(kinds, "")
+
+
+def _kind(file: OpenFile, named: str, beginning: str) -> str:
+    """Return one of `document.KINDS`; Unreadable for what is binary or no text to read."""
+    options, head = file.options, file.head
+    if options.kind in {None, "pdf"} and (head.startswith(b"%PDF-") or named == "pdf"):
+        return "pdf"
+    for magic, what in _MAGIC.items():
+        if head.startswith(magic):
+            # What a query of it gave before is another run's to judge.
+            raise Unreadable(f"{what}, not read", temporary=magic.startswith(b"SQLite"))
+    kind = options.kind or named
+    if not kind:
+        kind = {"feed": "feed", "xml": "feed", "html": "html"}.get(beginning, "text")
+    elif options.kind is None and beginning in _WRONG.get(kind, ()):
+        raise Unreadable(f"{KIND_NAMES[beginning]}, in spite of its name")
+    return "lines" if kind == "text" and options.lines else kind
+
+
+def _content_kind(file: OpenFile, kind: str, named: str, beginning: str) -> tuple[str, bool]:
+    """Return the kind of a file's content, to notice another later, and if its name agrees."""
+    first = file.head.strip().splitlines()[:1]
+    if file.options.kind or not first:
+        return "", True
+    # A text that is an HTML page is "html", a table of one column "text".
+    if kind in {"csv", "tsv"} and not re.search(rb"[,;\t]", first[0]):
+        return "text", False
+    if kind in {"text", "lines", "markdown"}:
+        content = "html" if _ERROR_PAGE.match(first[0]) else beginning
+        return content or "text", not content and named in {"text", "markdown"}
+    return kind, kind == named
