@@ -49,20 +49,14 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text, where it is from, and its digest.
+    """One text, where it is from, and its digest; NULs and lone surrogates are U+FFFD."""
 
-    ``source`` is the file's absolute path in printable characters (`scan.source_name`); ``key`` is
-    unique within it: an id, guid or record number, "" for a whole file. ``text`` is never blank: a
-    document with nothing but a title has it as its text. ``title``, ``author`` and ``date`` (ISO
-    8601, in UTC where it has a time) may be "". A NUL or lone surrogate is U+FFFD in all of them.
-    """
-
-    source: str
-    key: str
+    source: str  # the file's absolute path in printable characters (`scan.source_name`)
+    key: str  # unique within it: an id, guid or record number; "" for a whole file
     title: str
-    text: str
+    text: str  # never blank: without a text of its own it is the title
     digest: str
-    date: str = ""
+    date: str = ""  # ISO 8601, in UTC where it has a time
     author: str = ""
     tags: tuple[str, ...] = ()
 
@@ -90,11 +84,9 @@ class Unreadable(InputError):
 
 
 class Report:
-    """Counts what was skipped, and shows each as one line.
+    """Counts what was skipped, and shows each as one line, `MOST_LINES` of one source at most.
 
-    Of one source the first `MOST_LINES` are shown, then how many more there were. ``strict``
-    raises InputError at the first one instead. ``unreachable`` has the sources that were out of
-    reach.
+    ``strict`` raises InputError at the first one instead. ``unreachable`` are the temporary ones.
     """
 
     def __init__(self, show: Callable[[str], None] | None = None, *, strict: bool = False) -> None:

@@ -1,9 +1,8 @@
 """RSS, RDF, Atom and JSON Feed: a document an entry.
 
 feedparser reads the XML: its strict parser what is well-formed, its loose one the rest. It gets the
-root element alone, as text, so that no document type, no entity but XML's and HTML's, and nothing
-outside the file is ever named, and it is stopped where a hostile feed would cost more than its
-length.
+root element alone, so that no document type, no entity but XML's and HTML's and nothing outside the
+file is named, and is stopped where a hostile feed would cost more than its length.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import email.utils
 import html
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -252,18 +252,15 @@ def _json_feed(file: OpenFile, text: str) -> Iterator[Piece]:
         if not isinstance(item, dict):
             file.skip(f"entry {number}", "no JSON object")
             continue
-        strings = {name: value for name, value in item.items() if isinstance(value, str)}
-        key = strings.get("id") or strings.get("url")
-        key = item["id"] if isinstance(item.get("id"), int) else key
+        said = defaultdict(str, {name: it for name, it in item.items() if isinstance(it, str)})
+        key = item["id"] if isinstance(item.get("id"), int) else said["id"] or said["url"]
         authors = _list_of(dict, item.get("authors") or [item.get("author")])
         yield Piece(
             f"entry {number}",
-            str(number if key is None else key),
-            strings.get("title", ""),
-            strings.get("content_text")
-            or page(strings.get("content_html", "")).text
-            or strings.get("summary", ""),
-            iso_date(strings.get("date_published") or strings.get("date_modified", ""), time=True),
+            str(key) if key != "" else str(number),
+            said["title"],
+            said["content_text"] or page(said["content_html"]).text or said["summary"],
+            iso_date(said["date_published"] or said["date_modified"], time=True),
             ", ".join(_list_of(str, [author.get("name") for author in authors])),
             tuple(_list_of(str, item.get("tags"))),
         )

@@ -1,8 +1,7 @@
 """A source's file: opened without waiting, decompressed, decoded as browsers do it.
 
-A file's encoding is that of its byte order mark, the one it declares, UTF-8, or a guess. Labels
-mean what they mean in the WHATWG's Encoding Standard: files that say "iso-8859-1" are written in
-windows-1252. A byte that the encoding does not have costs that byte and nothing else.
+Its encoding is that of its byte order mark, the one it declares, UTF-8, or a guess. Labels mean
+what the WHATWG's Encoding Standard says: "iso-8859-1" is windows-1252.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 from asterisk.common.errors import MissingExtra
 from asterisk.common.plugins import require
 from asterisk.common.text_files import BYTE_ORDER_MARKS, LINE_ENDS, decompressed, numbered_lines
-from asterisk.sources.document import Options, Unreadable
+from asterisk.sources.document import Options, Report, Skipped, Unreadable
+from asterisk.sources.scan import SourceFile, printable_path
 
 TRIES = 3
 GZIP = b"\x1f\x8b"
@@ -56,8 +55,6 @@ _LIKELY = (
 _BINARY = re.compile(rb"[\0-\x08\x0e-\x1f]")
 _NOT_ASCII = re.compile("[^\0-\x7f]+")
 _KANA = re.compile("[\u3041-\u30fe]")
-Skip = Callable[[str, str], None]
-Note = Callable[[str], None]
 
 
 class Piece(NamedTuple):
@@ -73,39 +70,49 @@ class Piece(NamedTuple):
 
 
 class OpenFile:
-    """An open file; nothing is read beyond the size that it had when it was opened.
+    """An open file, read up to the size that it had when it was opened.
 
-    ``head`` is its beginning. ``skip(position, reason)`` reports a part that gives no document, or
-    raises Unreadable where the position is ""; ``note(reason)`` reports a way of reading that the
-    file does not ask for. ``flaw`` says why the file ends before its end, where it does.
+    ``head`` is its beginning. ``flaw`` is why it ends too early, if it does.
     """
 
     def __init__(
-        self, descriptor: int, options: Options, skip: Skip, note: Note, flaw: str = ""
+        self, descriptor: int, file: SourceFile, options: Options, report: Report, flaw: str = ""
     ) -> None:
-        self.descriptor, self.options, self.skip, self.note = descriptor, options, skip, note
+        self.descriptor, self.file, self.options, self.report = descriptor, file, options, report
         self.size, self.head = os.fstat(descriptor).st_size, os.pread(descriptor, 8192, 0)
         self.flaw = flaw
 
-    def stream(self, size: int | None = None) -> io.BufferedReader:
+    def skip(self, position: str, reason: str) -> None:
+        """Report a part that gives no document; Unreadable where it is all, without a position."""
+        if not position:
+            raise Unreadable(reason)
+        where = f"{printable_path(self.file.path)}, {position}"
+        self.report(Skipped(where, reason, self.file.source))
+
+    def note(self, reason: str) -> None:
+        """Report a way of reading that the file does not ask for."""
+        self.report(Skipped(printable_path(self.file.path), reason, self.file.source, note=True))
+
+    def stream(self) -> io.BufferedReader:
         """Return a reader from the beginning on; Unreadable where the file became shorter."""
-        return io.BufferedReader(_Window(self.descriptor, self.size if size is None else size))
+        return io.BufferedReader(_Window(self.descriptor, self.size))
 
     def read(self, *, partial: bool = False) -> bytes:
         """Return all bytes, as they were at one time.
 
-        Unreadable if they are too many, or change while they are read, again and again, or, unless
-        ``partial``, if the file has a flaw: a beginning would be found as if it were the whole.
+        Unreadable if they are too many or go on changing, or, unless ``partial``, if the file has a
+        flaw: a beginning would be found as if it were the whole.
         """
         if self.flaw and not partial:
             raise Unreadable(self.flaw)
         for _ in range(TRIES):
             before = os.fstat(self.descriptor)
-            if before.st_size > self.options.largest_file:
-                size, limit = before.st_size / 1e6, self.options.largest_file / 1e6
-                raise Unreadable(f"{size:,.1f} MB, more than {limit:,.1f} (see --max-file)")
-            with contextlib.suppress(Unreadable), self.stream(before.st_size) as stream:
-                data = stream.read(before.st_size)
+            self.size, limit = before.st_size, self.options.largest_file
+            if self.size > limit:
+                size = f"{self.size / 1e6:,.1f} MB, more than {limit / 1e6:,.1f}"
+                raise Unreadable(f"{size} (see --max-file)")
+            with contextlib.suppress(Unreadable), self.stream() as stream:
+                data = stream.read()
                 now = os.fstat(self.descriptor)
                 if (before.st_size, before.st_mtime_ns) == (now.st_size, now.st_mtime_ns):
                     return data
@@ -120,8 +127,7 @@ class OpenFile:
     def lines(self) -> Iterator[tuple[int, str]]:
         """Yield each line's number, from 1, and its text with its line end, one at a time.
 
-        Lines that are too long are reported and left out. So is a last line without an end in a
-        file that is damaged.
+        Lines that are too long are reported. The last one of a damaged file needs a line end.
         """
         encoding, start = self.encoding()
         with self.stream() as stream:
@@ -138,8 +144,7 @@ class OpenFile:
     ) -> tuple[str, int]:
         """Return the codec to read by, with `ERRORS`, and the length of the byte order mark.
 
-        ``declaration`` finds the label in the file's beginning; ``raw`` may be all of the file. A
-        guess is noted. Unreadable for a binary file.
+        ``declaration`` finds the label in the file's beginning; ``raw`` may be all of the file.
         """
         given, label, raw = codec_of(self.options.encoding or ""), None, raw or self.head
         if found := unicode_codec(self.head, given):
@@ -214,30 +219,26 @@ class _Window(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def open_file(path: Path, options: Options, skip: Skip, note: Note) -> Iterator[OpenFile]:
-    """Open a plain file; Unreadable where it cannot be opened or is none any more.
-
-    One that gzip has compressed is decompressed. What a damaged one gives before its fault is read;
-    then comes Unreadable.
-    """
+def open_file(file: SourceFile, options: Options, report: Report) -> Iterator[OpenFile]:
+    """Open a plain file, gzip or not; Unreadable where it cannot be opened, or ends too early."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY  # a FIFO would wait
     try:
-        descriptor = os.open(path, flags)
+        descriptor = os.open(file.path, flags)
     except (OSError, ValueError) as failure:
         reason = getattr(failure, "strerror", None) or str(failure)
         raise Unreadable(reason, temporary=True) from None
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise Unreadable("not a file any more")
-        file = OpenFile(descriptor, options, skip, note)
-        if not file.head.startswith(GZIP):
-            yield file
+        opened = OpenFile(descriptor, file, options, report)
+        if not opened.head.startswith(GZIP):
+            yield opened
             return
         import tempfile
 
         with tempfile.TemporaryFile() as unpacked:
-            flaw = _unpack(file, unpacked)
-            yield OpenFile(unpacked.fileno(), options, skip, note, flaw)
+            flaw = _unpack(opened, unpacked)
+            yield OpenFile(unpacked.fileno(), file, options, report, flaw)
         if flaw:
             raise Unreadable(flaw)
     except OSError as failure:
@@ -286,8 +287,8 @@ def codec_of(label: str) -> str | None:
 def unicode_codec(head: bytes, given: str | None = None) -> tuple[str, int] | None:
     """Return the Unicode codec that a file's first bytes show, and its mark's length, if any does.
 
-    Without a mark it is UTF-16 where most second bytes are NUL and no other, as in Latin letters
-    and in markup. ``given`` is the user's codec, for a file that has NULs.
+    Without a mark it is UTF-16 where most second bytes are NUL and no other, or in markup.
+    ``given`` is the user's codec, for a file that has NULs.
     """
     for mark, encoding in BYTE_ORDER_MARKS:
         if head.startswith(mark):

@@ -30,10 +30,7 @@ class _OutOfTime(BaseException):
 
 
 def read_pdf(file: OpenFile) -> Iterator[Piece]:
-    """Yield the file as one document; a page that cannot be read is reported.
-
-    Unreadable if it needs a password, has no text or is damaged, MissingExtra without pypdf.
-    """
+    """Yield the file as one document; a page that cannot be read is reported."""
     pypdf = require("pypdf", "pdf")
     if not (logger := logging.getLogger("pypdf")).handlers:
         logger.addHandler(logging.NullHandler())  # else warnings go to stderr

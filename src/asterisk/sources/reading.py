@@ -9,17 +9,9 @@ from pathlib import Path
 
 from asterisk.common.digest import DigestSet
 from asterisk.common.errors import MissingPackage
-from asterisk.sources.document import (
-    Document,
-    Options,
-    Report,
-    Skipped,
-    Unreadable,
-    clean,
-    make_document,
-)
+from asterisk.sources.document import Document, Options, Report, Unreadable, clean, make_document
 from asterisk.sources.files import ERRORS, GZIP, OpenFile, Piece, codec_of, open_file, unicode_codec
-from asterisk.sources.scan import SourceFile, printable_path, scan, skipped
+from asterisk.sources.scan import SourceFile, scan, skipped
 
 CheckKind = Callable[[str, bool], None]
 # By name: an index of notes needs no XML parser.
@@ -33,6 +25,7 @@ _READERS = {
     "tsv": "records.read_tsv",
     "csv": "records.read_csv",
     "feed": "feeds.read_feed",
+    "sqlite": "records.read_database",
 }
 # Other XML and JSON than feeds is refused by what it is.
 _SUFFIXES = {
@@ -98,9 +91,7 @@ def read(
 ) -> Iterator[Document]:
     """Yield the documents of one file; keys are unique within it.
 
-    What cannot be read is reported, as one line; the documents before a fault stay. A document
-    longer than `Options.longest_text` is refused as a whole: a part of it would be found as if it
-    were the text.
+    What cannot be read is reported, as one line; the documents before a fault stay.
     """
     report = report or Report()
     try:
@@ -116,28 +107,20 @@ def read_file(
 
     ``check_kind`` gets the kind of the file's content, and whether the file's name says the same.
     """
-    name, keys = printable_path(file.path), DigestSet()
-
-    def skip(position: str, reason: str) -> None:
-        if not position:
-            raise Unreadable(reason)
-        report(Skipped(f"{name}, {position}", reason, file.source))
-
-    def note(reason: str) -> None:
-        report(Skipped(name, reason, file.source, note=True))
-
+    keys = DigestSet()
     try:
-        with open_file(file.path, options, skip, note) as source:
-            for number, piece in enumerate(_pieces(file, source, check_kind), 1):
+        with open_file(file, options, report) as source:
+            for number, piece in enumerate(_pieces(source, check_kind), 1):
+                # No part of it instead: that would be found as if it were the text.
                 if len(piece.text) + len(piece.title) > options.longest_text:
                     limit = f"longer than {options.longest_text:,} characters"
-                    skip(piece.position, f"{limit} (see --max-text, --lines)")
+                    source.skip(piece.position, f"{limit} (see --max-text, --lines)")
                     continue
                 key = _unique(clean(piece.key[:1000]), number, keys) if piece.position else ""
                 if document := make_document(file.source, key, *piece[2:]):
                     yield document
                 else:
-                    skip(piece.position, "no text")
+                    source.skip(piece.position, "no text")
     except MissingPackage as failure:
         raise Unreadable(str(failure), temporary=True) from None
 
@@ -153,21 +136,18 @@ def _unique(key: str, number: int, keys: DigestSet) -> str:
     return unique
 
 
-def _pieces(file: SourceFile, source: OpenFile, check_kind: CheckKind | None) -> Iterator[Piece]:
-    if file.database is not None:
-        from asterisk.sources.records import read_database
-
-        return read_database(source, file.database)
-    path = file.path.with_suffix("") if file.path.suffix.lower() == ".gz" else file.path
-    named, beginning = BY_SUFFIX.get(path.suffix.lower(), ""), _beginning(source)
-    kind = _kind(source, named, beginning)
-    if check_kind is not None:
-        check_kind(*_content_kind(source, kind, named, beginning))
+def _pieces(file: OpenFile, check_kind: CheckKind | None) -> Iterator[Piece]:
+    path = file.file.path
+    path = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    named, beginning = BY_SUFFIX.get(path.suffix.lower(), ""), _beginning(file)
+    kind = "sqlite" if file.file.database else _kind(file, named, beginning)
+    if check_kind is not None and kind != "sqlite":
+        check_kind(*_content_kind(file, kind, named, beginning))
     module, reader = _READERS[kind].split(".")
     read_pieces: Callable[[OpenFile], Iterator[Piece]] = getattr(
         import_module(f"asterisk.sources.{module}"), reader
     )
-    return read_pieces(source)
+    return read_pieces(file)
 
 
 def _beginning(file: OpenFile) -> str:

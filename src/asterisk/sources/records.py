@@ -16,7 +16,7 @@ from urllib.parse import quote
 from asterisk.common.errors import InputError, MissingPackage
 from asterisk.common.terminal import escaped
 from asterisk.common.text_files import LINE_ENDS
-from asterisk.sources.document import Database, Options, Unreadable
+from asterisk.sources.document import Options, Unreadable
 from asterisk.sources.files import OpenFile, Piece
 
 try:
@@ -46,10 +46,7 @@ def read_lines(file: OpenFile) -> Iterator[Piece]:
 
 
 def read_json_lines(file: OpenFile) -> Iterator[Piece]:
-    """Yield a document a line: a string, or an object with a text, perhaps a title and an id.
-
-    Lines that are neither are reported, blank ones are not.
-    """
+    """Yield a document a line: a string, or an object with a text, perhaps a title and an id."""
     texts, titles, ids = _names(file.options)
     for number, line in file.lines():
         if not line.strip():
@@ -92,10 +89,7 @@ def read_tsv(file: OpenFile) -> Iterator[Piece]:
 
 
 def read_csv(file: OpenFile) -> Iterator[Piece]:
-    """Yield a document a row of CSV (RFC 4180).
-
-    The separator is the comma, or a semicolon if the first line has that only.
-    """
+    """Yield a document a row of CSV (RFC 4180), with semicolons if line 1 has no comma."""
     lines = _Lines(file)
     return _read_table(lines, _csv_rows(lines))
 
@@ -193,11 +187,7 @@ def _table_columns(first: list[str], options: Options) -> tuple[Columns, bool]:
 
 
 def _find_columns(header: Sequence[str], options: Options, *, named: bool = True) -> Columns:
-    """Return the columns by the names in ``header``, without regard to case, or by number.
-
-    ``named`` False: the first row is no header, and only numbers count. Unreadable without a
-    column for the text, or where a column that the user asks for does not exist.
-    """
+    """Return the columns by number, and if ``named`` by their names, without regard to case."""
     folded = [name.strip().casefold() for name in header] if named else []
     given = (options.field, options.title_field, options.id_field)
     found: list[int | None] = []
@@ -224,16 +214,15 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and int(text[:9]) > 0 else 0
 
 
-def read_database(file: OpenFile, database: Database) -> Iterator[Piece]:
+def read_database(file: OpenFile) -> Iterator[Piece]:
     """Yield the rows of the query; all are fetched first, so that no lock outlives that.
 
-    InputError for a query that cannot be meant; Unreadable for a file that is no database, is
-    damaged, or needs more time than `Options.query_seconds`.
+    InputError for a query that cannot be meant; Unreadable for other faults, or for lack of time.
     """
     if file.head and not file.head.startswith(_MAGIC):
         raise Unreadable("not a SQLite database")
     with tempfile.SpooledTemporaryFile(IN_MEMORY, "w+", encoding="utf-8") as spool:
-        columns = _fetch(database, file.options, spool)
+        columns = _fetch(file, spool)
         spool.seek(0)
         for number, line in enumerate(spool, 1):
             row = json.loads(line)
@@ -243,17 +232,18 @@ def read_database(file: OpenFile, database: Database) -> Iterator[Piece]:
                 yield columns.piece("row", number, row)
 
 
-def _fetch(database: Database, options: Options, spool: IO[str]) -> Columns:
+def _fetch(file: OpenFile, spool: IO[str]) -> Columns:
     """Write each row as a JSON line of strings; a blob is null, SQL's NULL an empty string."""
+    options, database = file.options, file.file.database
     deadline = time.monotonic() + options.query_seconds
 
     def is_late() -> bool:
         return time.monotonic() > deadline
 
     try:
-        with contextlib.closing(_connect(database, options)) as connection:
+        with contextlib.closing(_connect(file)) as connection:
             connection.set_progress_handler(is_late, STEPS)
-            cursor = _execute(connection, database.query)
+            cursor = _execute(connection, database.query if database else "")
             try:
                 columns = _find_columns([column[0] for column in cursor.description], options)
             except Unreadable as failure:
@@ -270,8 +260,8 @@ def _fetch(database: Database, options: Options, spool: IO[str]) -> Columns:
         raise Unreadable(reason, temporary=True) from None
 
 
-def _connect(database: Database, options: Options) -> sqlite3.Connection:
-    name = quote(os.fsencode(database.path.absolute()))
+def _connect(file: OpenFile) -> sqlite3.Connection:
+    name = quote(os.fsencode(file.file.path.absolute()))
     connection = sqlite3.connect(
         f"file:{name}?mode=ro", uri=True, timeout=BUSY, isolation_level=None
     )
@@ -280,7 +270,7 @@ def _connect(database: Database, options: Options) -> sqlite3.Connection:
     for pragma in ("query_only=1", "trusted_schema=0", "cell_size_check=1", "mmap_size=0"):
         connection.execute(f"PRAGMA {pragma}")
     connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, options.largest_file)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, file.options.largest_file)
     connection.set_authorizer(_authorize)
     return connection
 

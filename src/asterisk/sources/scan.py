@@ -30,15 +30,12 @@ Identity = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file to read, and the ``source`` of its documents.
-
-    ``stamp`` is made of size, times, inode and the options that matter for reading, before that; it
-    is "" where the file changed so shortly ago that another change might leave no trace. Store it
-    once the file's documents are stored.
-    """
+    """A file to read, and the ``source`` of its documents; store ``stamp`` once they are stored."""
 
     path: Path
     source: str
+    # Of size, times, inode and options, before the reading; "" where the file changed so shortly
+    # ago that another change might leave no trace.
     stamp: str
     database: Database | None = None
 
@@ -52,9 +49,8 @@ def scan(
 ) -> Iterator[SourceFile]:
     """Yield the files of ``paths`` and the options' databases, each once, folders in order.
 
-    Globs and the rule for hidden names are for what is in folders; a path that is named is taken
-    whatever its name. InputError for a named path that does not exist or cannot be looked at,
-    before anything is yielded; everything else that is no plain file is reported.
+    Globs and the rule for hidden names are for what is in folders. InputError for a named path that
+    cannot be looked at, before anything is yielded; what else is no plain file is reported.
     """
     options, report = options or Options(), report or Report()
     named = [(path, _stat(path)) for path in paths]
@@ -75,10 +71,7 @@ def scan(
 
 
 def printable_path(path: Path | str) -> str:
-    """Return ``path`` in printable characters, differently for different paths.
-
-    Bytes that are not UTF-8 and characters that do not print become escapes, and a backslash two.
-    """
+    """Return ``path`` in printable characters, differently for different paths."""
     text = os.fsencode(path).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
     return escaped(text)
 

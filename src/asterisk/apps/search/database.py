@@ -22,8 +22,8 @@ import os
 import sqlite3
 import stat
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
@@ -47,12 +47,14 @@ PAGE = 8_192  # bytes: a block is read in half as many steps as by SQLite's 4,09
 # NumPy wants large blocks. But SQLite before 3.43 reads a whole block for each row of the view.
 SLOTS = 64
 LONGEST_VALUE = 128 << 20  # bytes of one text or blob
-CACHE = 2 << 10  # KiB
+PRAGMAS = (
+    "trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0", "temp_store=MEMORY",
+    "cache_size=-2048",  # KiB
+)  # fmt: skip
 BUSY = 5.0  # seconds
 LARGEST_DIMENSION = 1 << 14
 LARGEST_SETTING = 1 << 16  # characters
 PRECISIONS = ("int8", "float32")
-MOST_SPACES = 200
 TOKENIZER = 'tokenize="unicode61 remove_diacritics 2"'
 
 TABLES = {
@@ -79,8 +81,9 @@ TABLES = {
     ),
 }
 WORDS = f"CREATE VIRTUAL TABLE words USING fts5(text, content='', {TOKENIZER})"
-_FTS5 = {"words_data", "words_idx", "words_docsize", "words_config"}  # FTS5's own tables
-_ANALYZE = {"sqlite_stat1", "sqlite_stat4"}
+_INTERNAL = {  # of FTS5 and of ANALYZE
+    "words_data", "words_idx", "words_docsize", "words_config", "sqlite_stat1", "sqlite_stat4",
+}  # fmt: skip
 
 
 def create_tables(connection: sqlite3.Connection) -> bool:
@@ -101,7 +104,7 @@ def create_tables(connection: sqlite3.Connection) -> bool:
 def check_schema(connection: sqlite3.Connection, path: Path) -> bool:
     """Raise InputError unless the file is an index of this version with its tables and no more.
 
-    Return False for one that holds nothing at all, as after a kill before the first commit.
+    Return False for an empty one, as after a kill before the first commit.
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     objects = connection.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
@@ -116,12 +119,12 @@ def check_schema(connection: sqlite3.Connection, path: Path) -> bool:
         raise InputError(f"{path} was made by a newer version: install a newer asterisk-edge")
     ours = TABLES | {"words": WORDS}
     for kind, name, sql in objects:
-        if name in ours:
-            expected = sql == ours[name] and kind == ("view" if name == "vectors" else "table")
-        elif kind == "index":
+        if kind == "index":
             expected = sql is None and str(name).startswith("sqlite_autoindex_")
         else:
-            expected = kind == "table" and name in _FTS5 | _ANALYZE
+            expected = kind == ("view" if name == "vectors" else "table") and (
+                sql == ours[name] if name in ours else name in _INTERNAL
+            )
         if not expected:
             raise InputError(f"{path} is not as an index is made: {str(name)[:60]!r}")
     if missing := TABLES.keys() - {name for _, name, _ in objects}:
@@ -167,10 +170,8 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
     )
     try:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
-        for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0"):
+        for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
-        connection.execute("PRAGMA temp_store=MEMORY")
-        connection.execute(f"PRAGMA cache_size=-{CACHE}")
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except BaseException:
         connection.close()
@@ -181,15 +182,9 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """Commit everything inside as one, or undo all of it."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
         yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-        raise
 
 
 @contextlib.contextmanager
@@ -231,11 +226,10 @@ def _code(failure: sqlite3.Error) -> int:
 
 @contextlib.contextmanager
 def writer_lock(path: Path) -> Iterator[None]:
-    """Hold a locked file beside the index, to the end of the process at most.
+    """Hold a locked file beside the index; OutputError where another process has it.
 
-    SQLite's own locks last for one transaction, and an update is many. OutputError where another
-    process has it, or the folder cannot be written. Windows has none: SQLite's own lock still keeps
-    each batch whole.
+    SQLite's own locks last for one transaction, and an update is many. Windows has none: there
+    SQLite's still keep each batch whole.
     """
     lock = path.with_name(path.name + "-lock")
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
@@ -304,13 +298,6 @@ class IndexSettings:
         check_prompt_name(prompt_name, prompts)
         others = spaces(model)[1:]
         return cls(path, model.fingerprint, others, *about, precision, prompt_name=prompt_name)
-
-    def with_spaces(self, others: Iterable[str]) -> Self:
-        """Return the same settings, compatible with these spaces as well."""
-        _, *every = spaces(replace(self, compatible_with=(*self.compatible_with, *others)))
-        if len(every) > MOST_SPACES:
-            raise UsageError(f"{len(every)} spaces; an index has {MOST_SPACES} at most")
-        return replace(self, compatible_with=tuple(every))
 
     @classmethod
     def read(cls, connection: sqlite3.Connection, path: Path) -> Self:

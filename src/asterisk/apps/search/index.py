@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Mode = Literal["hybrid", "vectors", "words"]
 Precision = Literal["float32", "int8"]
 Progress = Callable[[int], None]
+MOST_SPACES = 200
 
 
 class Index:
@@ -54,11 +55,11 @@ class Index:
     ) -> Self:
         """Open an index to write; a new one, for the vectors of ``artifact``, if there is none.
 
-        ``precision`` is "int8" by default. ``prompt_name`` names the prompt that documents get;
-        without one they are embedded by `Runtime.encode_document`. ``runtime`` is needed for a
-        checkpoint folder only. OutputError where another process is writing it or it cannot be
-        written; InputError where the file is something else or of another embedding space,
-        UsageError where it has another precision or prompt.
+        A checkpoint folder needs its ``runtime``; ``precision`` is "int8" by default.
+        ``prompt_name`` names the prompt of documents (None: that of `Runtime.encode_document`).
+        OutputError where it cannot be written, as by a second writer; InputError where it is
+        something else or of another embedding space, UsageError where it has another precision or
+        prompt.
         """
         path = Path(os.path.realpath(path))
         if not path.parent.is_dir():
@@ -121,8 +122,7 @@ class Index:
     ) -> Self:
         """Open an index for reading; a writer does not block it.
 
-        ``artifact`` allows another artifact than the one it was made with, if the two are
-        compatible. InputError unless the file is a sound index.
+        InputError unless the file is a sound index, compatible with ``artifact`` if one is given.
         """
         path = Path(os.path.realpath(path))
         if not database.is_file(path):
@@ -176,32 +176,32 @@ class Index:
         return int(count)
 
     def check(self, model: InSpace, dimension: int) -> None:
-        """Raise InputError unless the index goes with ``model``, whose vectors have this size.
-
-        The two go together where their `spaces` have a member in common.
-        """
+        """Raise InputError unless the index shares a space and the dimension with ``model``."""
         settings = self.settings
         if not share_space(spaces(settings), spaces(model)):
             raise InputError(
                 f"{self.path} holds vectors of another model ({settings.model}): use "
                 f"--artifact {settings.artifact}, or index again into a new file"
             )
-        self._check_dimension(dimension)
-
-    def _check_dimension(self, dimension: int | None) -> None:
-        if dimension not in {None, self.dimension}:
+        if dimension != self.dimension:
             raise InputError(
                 f"{self.path} holds vectors of {self.dimension} dimensions, "
                 f"the model gives {dimension}"
             )
 
     def declare(self, others: Iterable[str], dimension: int | None = None) -> None:
-        """Let the index go with the spaces ``others`` as well, for an index opened by `create`.
+        """Let the index, opened by `create`, go with the spaces ``others`` as well.
 
         InputError where ``dimension``, the size of their vectors if known, is another one.
         """
-        self._check_dimension(dimension)
-        self._write(self.settings.with_spaces(others))
+        settings = self.settings
+        if dimension is not None:
+            self.check(settings, dimension)
+        every = (*settings.compatible_with, *others)
+        compatible_with = spaces(replace(settings, compatible_with=every))[1:]
+        if len(compatible_with) > MOST_SPACES:
+            raise UsageError(f"{len(compatible_with)} spaces; an index has {MOST_SPACES} at most")
+        self._write(replace(settings, compatible_with=compatible_with))
 
     def _write(self, settings: IndexSettings) -> None:
         if settings != self.settings:
@@ -214,9 +214,9 @@ class Index:
     ) -> Changes:
         """Make the index hold ``documents``, all of them and nothing else, embedding what is new.
 
-        A document is identified by source and key, and new if its digest is. ``progress`` is called
-        with the number of documents finished since the last call. Committed in batches: what
-        interrupts it leaves a whole index, and the next update goes on from there.
+        A document is identified by source and key, and new if its digest is. ``progress`` gets the
+        number of documents finished since the last call. Committed in batches: what interrupts it
+        leaves a whole index, and the next update goes on from there.
         """
         with self._updating(runtime, progress) as update:
             update.replace_all(documents)
@@ -235,9 +235,8 @@ class Index:
         """Make the index hold the documents under ``paths``; those from elsewhere stay.
 
         Files with the stored stamp are not read, and files that were removed leave. Of a file that
-        became unreadable, empty, cut off or something else, the documents stay until it is whole
-        again, unless ``prune`` is true; that is reported. Errors are those of
-        `asterisk.sources.scan`; committed as by `update`.
+        became unreadable, empty, cut off or something else, the documents stay, unless ``prune`` is
+        true; that is reported. Errors are those of `asterisk.sources.scan`.
         """
         with self._updating(runtime, progress) as update:
             update.update_files(paths, options or Options(), report or Report(), prune=prune)
@@ -271,26 +270,20 @@ class Index:
     ) -> list[Hit]:
         """Return the ``k`` best documents for ``text``, best first, fewer if there are fewer.
 
-        ``runtime`` may be None in mode "words"; it embeds ``text`` by `Runtime.encode_query`, with
-        its prompt called ``prompt_name`` if given. UsageError for arguments that cannot be meant,
-        InputError for an empty text or a runtime of another embedding space.
+        ``runtime`` may be None in mode "words"; it embeds ``text`` by `Runtime.encode_query`.
+        UsageError for arguments that cannot be meant, InputError for an empty text or a runtime of
+        another embedding space.
         """
         with sqlite_errors(self.path):
             return run_query(self, text, k, runtime, mode, prompt_name)
 
     def vectors(self) -> Iterator[tuple[Ids, Floats]]:
-        """Yield passage ids, int64 [n], with their unit vectors, float32 [n, dimension], in blocks.
-
-        At most 1,024 rows a block, in no order that means anything.
-        """
+        """Yield ids of passages, int64 [n <= 1,024], and unit vectors, float32 [n, dimension]."""
         with sqlite_errors(self.path):
             yield from self.blocks.read()
 
     def passage(self, passage: int) -> tuple[Document, str]:
-        """Return the document of a passage id, and the passage's own text.
-
-        InputError for an id that does not exist.
-        """
+        """Return the document and the text of a passage; InputError for an id that is none."""
         with sqlite_errors(self.path):
             found = read_document(self.connection, int(passage))
         if found is None:
@@ -310,10 +303,7 @@ class Index:
 
 
 def _end_log(connection: sqlite3.Connection) -> None:
-    """Leave no write-ahead log, so that a query needs no file beside the index.
-
-    Readers of this moment keep the log; then the next writer removes it.
-    """
+    """Leave no write-ahead log, with which a query would need a file beside the index."""
     with contextlib.suppress(sqlite3.Error):
         connection.execute("PRAGMA busy_timeout=100")
         connection.execute("PRAGMA journal_mode=DELETE")

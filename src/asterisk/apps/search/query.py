@@ -1,8 +1,7 @@
 """One query: its words, two rankings of documents by their best passages, and hits.
 
-Words are asked of FTS5's own tokenizer. Which code points are letters, which marks are dropped and
-what a capital becomes differ between FTS5's tables, Unicode and Python, so a text is written to a
-table in memory and read back as words, in about 0.05 ms.
+Words are asked of FTS5's own tokenizer, by a table in memory, in about 0.05 ms: which code points
+are letters, which marks are dropped and what a capital becomes differ from Unicode and Python.
 """
 
 from __future__ import annotations
@@ -41,6 +40,7 @@ _WORD = re.compile(r"[^\W_]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MARKED = re.compile("\1([^\1\2]*)\2")
 _local = threading.local()  # a connection is for one thread
+Best = Callable[[int], Iterable[tuple[int, float]]]
 Ranked = dict[int, tuple[int, float]]  # document -> its best passage and that one's score
 
 
@@ -65,12 +65,7 @@ class Hit:
 
 
 def run_query(  # noqa: PLR0917
-    index: Index,
-    text: str,
-    k: int,
-    runtime: Runtime | None,
-    mode: str,
-    prompt_name: str | None,
+    index: Index, text: str, k: int, runtime: Runtime | None, mode: str, prompt_name: str | None
 ) -> list[Hit]:
     """Check the arguments and return the ``k`` best hits; see `Index.search`."""
     if not isinstance(text, str):
@@ -105,8 +100,8 @@ def run_query(  # noqa: PLR0917
         wanted = frozenset(terms(text))
         hits = []
         for number, score in ranking[:k]:
-            similarity = nearest[number][1] if number in nearest else None
-            found = read_document(connection, (nearest.get(number) or worded[number])[0])
+            passage, similarity = nearest.get(number) or (worded[number][0], None)
+            found = read_document(connection, passage)
             if found is None:
                 raise InputError(DAMAGED)
             it, start, end = found
@@ -118,29 +113,22 @@ def run_query(  # noqa: PLR0917
         connection.execute("ROLLBACK")
 
 
-def _rank(
-    connection: sqlite3.Connection,
-    column: str,
-    best: Callable[[int], Sequence[tuple[int, float]]],
-    depth: int,
-) -> Ranked:
+def _rank(connection: sqlite3.Connection, column: str, best: Best, depth: int) -> Ranked:
     """Return ``depth`` documents, best first, by the ``best`` passages: (id or slot, score)."""
     count = depth + depth // 4
     while True:
-        rows = best(count)
+        scores = dict(best(count))
+        wanted = iter(scores)
         owners: dict[int, tuple[int, int]] = {}
-        for start in range(0, len(rows), IDS_TOGETHER):
-            part = [row for row, _ in rows[start : start + IDS_TOGETHER]]
+        while part := list(islice(wanted, IDS_TOGETHER)):
             marks = ",".join("?" * len(part))
             query = f"SELECT {column}, id, document FROM passages WHERE {column} IN ({marks})"  # noqa: S608
-            for row, passage, document in connection.execute(query, part):
-                owners[row] = passage, document
+            owners |= {row: (id, document) for row, id, document in connection.execute(query, part)}
         ranked: Ranked = {}
-        for row, score in rows:
-            if row in owners:
-                passage, document = owners[row]
-                ranked.setdefault(document, (passage, score))
-        if len(ranked) >= depth or len(rows) < count:
+        for row in filter(owners.__contains__, scores):
+            passage, document = owners[row]
+            ranked.setdefault(document, (passage, scores[row]))
+        if len(ranked) >= depth or len(scores) < count:
             return dict(islice(ranked.items(), depth))
         count *= 4
 
@@ -157,8 +145,8 @@ def top(scores: Floats, count: int) -> list[tuple[int, float]]:
 def fuse(rankings: Iterable[Sequence[int]]) -> list[tuple[int, float]]:
     """Return (item, score) of all ``rankings``, best first: reciprocal rank fusion.
 
-    An item's score is the sum of 1 / (60 + rank) over the rankings that have it (Cormack, Clarke
-    and Büttcher, SIGIR 2009). Among equals the one that an earlier ranking has first is first.
+    A score is the sum of 1 / (60 + rank) over the rankings (Cormack, Clarke and Büttcher, SIGIR
+    2009). Among equals the one that an earlier ranking has first is first.
     """
     scores: dict[int, float] = {}
     for ranking in rankings:
@@ -200,24 +188,21 @@ class Words:
     def choose(self, text: str) -> list[str]:
         """Return the words to look for: the rarest, while their rows together stay few.
 
-        A word that no passage has costs nothing and finds nothing; a word in every fifth passage
-        distinguishes little and is left out beside a rarer one.
+        A word in every fifth passage distinguishes little and is left out beside a rarer one.
         """
-        state = state_of(self.connection)
+        run, state = self.connection.execute, state_of(self.connection)
         if state != self._state or len(self._frequencies) > 10_000:
             self._state, self._frequencies = state, {}
-            (self._passages,) = self.connection.execute("SELECT count(*) FROM passages").fetchone()
+            (self._passages,) = run("SELECT count(*) FROM passages").fetchone()
         found = terms(text)
         for term in found:
             if term not in self._frequencies:
-                query = "SELECT doc FROM temp.vocabulary WHERE term = ?"
-                row = self.connection.execute(query, (term,)).fetchone()
+                row = run("SELECT doc FROM temp.vocabulary WHERE term = ?", (term,)).fetchone()
                 self._frequencies[term] = row[0] if row else 0
         counted = sorted((self._frequencies[term], term) for term in found)
-        counted = [(count, term) for count, term in counted if count][:MOST_TERMS]
         chosen: list[str] = []
         rows = 0
-        for count, term in counted:
+        for count, term in [pair for pair in counted if pair[0]][:MOST_TERMS]:
             rows += count
             common = rows > MOST_ROWS or 5 * count > max(self._passages, 50)
             if chosen and common:
@@ -234,8 +219,8 @@ def any_of(words: Collection[str]) -> str:
 def terms(text: str) -> list[str]:
     """Return the different words of ``text`` in order, cut and folded as the index does it.
 
-    Composed, and also as it is or decomposed where that gives other words: FTS5 takes "й" for a
-    letter, and "и" with a breve for "и", so a text is found however it and the query are spelt.
+    Composed, and as it is or decomposed where that gives other words: FTS5 takes "й" for a letter,
+    and "и" with a breve for "и", so a text is found however it and the query are spelt.
     """
     forms = [text]
     if not text.isascii():
@@ -245,19 +230,13 @@ def terms(text: str) -> list[str]:
 
 
 def tokens(text: str) -> list[str]:
-    """Return all words of ``text`` in order, folded: what FTS5 would put into the index.
-
-    Where this SQLite has no FTS5, and so no index of words, its words in lower case.
-    """
+    """Return all words of ``text`` in order, folded as in the index; without FTS5 in lower case."""
     rows = _fts5(text, "SELECT term FROM vocabulary ORDER BY doc, offset")
     return _WORD.findall(text.lower()) if rows is None else [term for (term,) in rows]
 
 
 def positions(text: str, wanted: Collection[str]) -> list[tuple[int, str]]:
-    """Return where a wanted folded word begins in ``text``, with that word, in order.
-
-    ``text`` holds neither U+0001 nor U+0002.
-    """
+    """Return where a wanted folded word begins in ``text``, which has no U+0001 or U+0002."""
     found = [term for term in dict.fromkeys(tokens(text)) if term in wanted]
     if not found:
         return []
@@ -275,13 +254,12 @@ def positions(text: str, wanted: Collection[str]) -> list[tuple[int, str]]:
 def _fts5(text: str, query: str, *parameters: str) -> list[tuple[str, ...]] | None:
     """Run a query over tables in memory that hold ``text``; None where SQLite has no FTS5."""
     if not hasattr(_local, "connection"):
-        connection = sqlite3.connect(":memory:", isolation_level=None)
+        _local.connection = connection = sqlite3.connect(":memory:", isolation_level=None)
         # A word is cut after 32 KiB, perhaps inside of a character.
         connection.text_factory = lambda data: data.decode(errors="replace")
         try:
             connection.execute(f"CREATE VIRTUAL TABLE texts USING fts5(text, {TOKENIZER})")
             connection.execute("CREATE VIRTUAL TABLE vocabulary USING fts5vocab(texts, instance)")
-            _local.connection = connection
         except sqlite3.OperationalError:
             connection.close()
             _local.connection = None
@@ -300,14 +278,13 @@ def _fts5(text: str, query: str, *parameters: str) -> list[tuple[str, ...]] | No
 def snippet(text: str, terms: Collection[str], width: int = WIDTH) -> str:
     """Return about ``width`` characters of ``text``, on one line and fit for a terminal.
 
-    The window with the most different ``terms`` (folded words), longer ones counting more; the
-    beginning where there is none. An ellipsis marks what is left out.
+    The window with the most different ``terms`` (folded words), longer ones counting more.
     """
     clean = printable(text[:LONGEST])
     if len(clean) <= width:
         return clean
-    start = _best_window(positions(clean, frozenset(terms)), width * 3 // 4)
-    start = max(0, min(start - width // 8, len(clean) - width))
+    begin = _best_window(positions(clean, frozenset(terms)), width * 3 // 4)
+    start = max(0, min(begin - width // 8, len(clean) - width))
     end = start + width
     if start:  # from a word's beginning
         start = clean.find(" ", start, start + width // 4) + 1 or start
@@ -319,11 +296,10 @@ def snippet(text: str, terms: Collection[str], width: int = WIDTH) -> str:
 
 def _best_window(found: list[tuple[int, str]], width: int) -> int:
     """Return where the best window begins; the first among equals, 0 without any word."""
-    best, begin = 0, 0
-    for number, (start, _) in enumerate(found):
+
+    def worth(number: int) -> int:
         following = found[number : number + width]  # each has a character at least
-        inside = {term for position, term in following if position - start <= width}
-        worth = sum(1 + len(term) for term in inside)
-        if worth > best:
-            best, begin = worth, start
-    return begin
+        inside = {term for start, term in following if start - following[0][0] <= width}
+        return sum(1 + len(term) for term in inside)
+
+    return found[max(range(len(found)), key=worth)][0] if found else 0

@@ -31,12 +31,10 @@ def state_of(connection: sqlite3.Connection) -> tuple[int, int]:
 
 
 class Blocks:
-    """The vectors of one index: ``dimension`` elements each, "int8" or "float32".
+    """The vectors of one index, "int8" or "float32", in slots from 0 without a gap.
 
-    Slots are 0 to n - 1. The row of a removed slot is replaced by the last one, so none is free.
-
-    An int8 row is `to_int8` of its vector, scaled by its own largest element: more of the vector
-    survives than under one scale for all, and a cosine does not see the scale.
+    An int8 row is scaled by its own largest element: more of the vector survives than under one
+    scale for all, and a cosine does not see the scale.
     """
 
     def __init__(self, connection: sqlite3.Connection, dimension: int, precision: str) -> None:
@@ -71,8 +69,8 @@ class Blocks:
         """Return the cosines of all rows with ``query``, float32 [d], by slot: float32 [n].
 
         Memory is that of TOGETHER blocks and 8 bytes a row, and from the second scan of an
-        unchanged file on CACHE for its first blocks. An int8 query times int8 rows is summed
-        exactly: no sum of 1,024 products reaches the 24 bits of float32, whatever their order.
+        unchanged file on CACHE. An int8 query times int8 rows is summed exactly, whatever the
+        order.
         """
         stored = self.stored(query[None])[0].astype(np.float32)
         length = np.sqrt(stored @ stored) or np.float32(1)
@@ -164,10 +162,7 @@ def _norms(rows: Floats) -> Floats:
 
 
 def read_document(connection: sqlite3.Connection, passage: int) -> tuple[Document, int, int] | None:
-    """Return a passage's document, and where the passage begins and ends in its text.
-
-    None without such a passage or document; InputError for a damaged one.
-    """
+    """Return a passage's document, and where the passage begins and ends in its text, or None."""
     row = connection.execute(
         "SELECT p.start, p.end, d.digest, s.path, d.key, d.title, d.text, d.date, d.author, "
         "d.tags FROM passages AS p JOIN documents AS d ON d.id = p.document "

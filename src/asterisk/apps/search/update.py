@@ -274,7 +274,7 @@ class Update:
             if self._stopped:
                 break
             parts.append(encode(texts[start : start + BATCH], prompt_name=name))
-        return np.concatenate(parts) if len(parts) != 1 else parts[0]
+        return np.concatenate(parts)
 
     def _write(self) -> None:
         if self._embedding is None:
