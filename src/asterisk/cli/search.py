@@ -22,11 +22,7 @@ if TYPE_CHECKING:
     from asterisk.sources import Options
 
 MODES = ("hybrid", "vectors", "words")
-
-
-def parser(name: str = "") -> argparse.ArgumentParser:
-    """Describe the command line of a subcommand, or of them all."""
-    return FAMILY.parser(name)
+OWN = "(default: the one that the index was made with)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,17 +34,12 @@ def _index_file(it: argparse.ArgumentParser) -> None:
     it.add_argument("--db", type=Path, required=True, metavar="FILE", help="the index")
 
 
-def _artifact_argument(it: argparse.ArgumentParser, what: str) -> None:
-    default = "(default: the one that the index was made with)"
-    it.add_argument("--artifact", type=Path, metavar="FOLDER", help=f"what embeds {what} {default}")
-
-
 def _index_arguments(it: argparse.ArgumentParser) -> None:
     from asterisk.cli.reading_options import add_reading_options
 
     _index_file(it)
     it.add_argument("paths", nargs="*", type=Path, help="files and folders")
-    _artifact_argument(it, "the texts")
+    it.add_argument("--artifact", type=Path, metavar="FOLDER", help=f"what embeds the texts {OWN}")
     prompt_argument(it, "before each document, for a new index (default: the one for documents)")
     it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
     precision = "of stored vectors (default: int8)"
@@ -119,7 +110,7 @@ def _query_arguments(it: argparse.ArgumentParser) -> None:
     it.add_argument("-k", type=positive, default=10, help="hits (%(default)s)")
     it.add_argument("--mode", choices=MODES, default="hybrid", help="(default: %(default)s)")
     it.add_argument("--json", action="store_true", help="a JSON object a hit, one a line")
-    _artifact_argument(it, "the query")
+    it.add_argument("--artifact", type=Path, metavar="FOLDER", help=f"what embeds the query {OWN}")
     prompt_argument(it, "before the query (default: the one for queries)")
 
 
@@ -236,6 +227,7 @@ SUBS = {
 }
 SEARCH = "Search texts by meaning and by words, in one SQLite file."
 FAMILY = Family("asterisk-search", SEARCH, SUBS)
+parser = FAMILY.parser
 
 
 if __name__ == "__main__":

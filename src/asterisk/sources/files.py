@@ -54,6 +54,7 @@ _LIKELY = (
 )  # fmt: skip
 _BINARY = re.compile(rb"[\0-\x08\x0e-\x1f]")
 _NOT_ASCII = re.compile("[^\0-\x7f]+")
+_WRONG = re.compile("[\udc80-\udcff]")
 _KANA = re.compile("[\u3041-\u30fe]")
 
 
@@ -182,11 +183,11 @@ class OpenFile:
         good = bad = clean = broken = 0
         sample = b""
         with self.stream() as stream:
-            for chunk in iter(lambda: stream.read(1 << 20), b""):
+            while chunk := stream.read(1 << 20):
                 if chunk.isascii() and not decoder.getstate()[0]:
                     continue
                 for word in _NOT_ASCII.findall(decoder.decode(chunk)):
-                    wrong = sum("\udc80" <= letter <= "\udcff" for letter in word)
+                    wrong = len(_WRONG.findall(word))
                     good, bad = good + len(word) - wrong, bad + wrong
                     clean, broken = clean + (not wrong), broken + (wrong > 0)
                 if len(sample) < SAMPLE:
@@ -298,11 +299,11 @@ def unicode_codec(head: bytes, given: str | None = None) -> tuple[str, int] | No
     if given and given.startswith(("utf-16", "utf-32")):
         return given, 0
     even, odd = head[::2], head[1::2]
-    for nul, other, name in ((odd, even, "utf-16-le"), (even, odd, "utf-16-be")):
+    for encoding, nul, other in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
         is_markup = nul[:2] == b"\0\0" and other[:1] == b"<"
         binary = len(_BINARY.findall(other))
         if is_markup or (2 * nul.count(0) > len(nul) and 10 * binary < len(other)):
-            return name, 0
+            return encoding, 0
     return None
 
 

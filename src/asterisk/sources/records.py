@@ -179,11 +179,11 @@ def _table_columns(first: list[str], options: Options) -> tuple[Columns, bool]:
     header = options.header
     if header is None:
         header = first[0].strip().casefold() in TEXT if single else not numbered
-    if header or numbered:
-        return _find_columns(first, options, named=header), header
-    if not single:
+    if not header and single:
+        return Columns(0), False
+    if not header and not numbered:
         raise Unreadable("a table without a header needs columns by number: --field 2")
-    return Columns(0), False
+    return _find_columns(first, options, named=header), header
 
 
 def _find_columns(header: Sequence[str], options: Options, *, named: bool = True) -> Columns:
@@ -291,15 +291,14 @@ def _authorize(action: int, first: str | None, second: str | None, *_: object) -
 def _execute(connection: sqlite3.Connection, query: str) -> sqlite3.Cursor:
     try:
         cursor = connection.execute(query)
-    except ValueError as failure:  # a NUL or lone surrogate in the query
-        raise InputError(f"--query: {failure}") from None
-    except (sqlite3.Error, sqlite3.Warning) as failure:
+    except (ValueError, sqlite3.Error, sqlite3.Warning) as failure:
+        # ValueError: a NUL or lone surrogate in the query.
         code = getattr(failure, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-        if code == sqlite3.SQLITE_AUTH or str(failure).startswith("not authorized"):
-            raise InputError(f"--query: {failure}; it may read and nothing else") from None
-        if code == sqlite3.SQLITE_ERROR:
-            raise InputError(f"--query: {failure}") from None
-        raise
+        denied = code == sqlite3.SQLITE_AUTH or str(failure).startswith("not authorized")
+        if not denied and code != sqlite3.SQLITE_ERROR:
+            raise
+        advice = "; it may read and nothing else" if denied else ""
+        raise InputError(f"--query: {failure}{advice}") from None
     if cursor.description is None:
         raise InputError("--query: it gives no columns")
     return cursor

@@ -18,12 +18,9 @@ from asterisk.sources.document import Database, Options, Report, Skipped
 READERS = 2  # counts up when readers give other text for the same bytes
 UNSETTLED = 2_000_000_000  # nanoseconds; FAT's clock ticks every two seconds, no other is coarser
 _TYPES = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
+    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
 Entry = tuple[Path, os.stat_result, bool]  # whether it is a link
 Identity = tuple[int, int]
 
@@ -55,7 +52,7 @@ def scan(
     options, report = options or Options(), report or Report()
     named = [(path, _stat(path)) for path in paths]
     databases = [(database, _stat(database.path)) for database in options.databases]
-    seen = {_identity(status) for _, status in databases}
+    seen = {(status.st_dev, status.st_ino) for _, status in databases}
     for path, status in named:
         yield from _walk(path, status, options, report, seen)
     for database, status in databases:
@@ -99,7 +96,7 @@ def _walk(
             stack.pop()
             continue
         path, status, is_link = entry
-        identity, is_folder = _identity(status), stat.S_ISDIR(status.st_mode)
+        identity, is_folder = (status.st_dev, status.st_ino), stat.S_ISDIR(status.st_mode)
         if is_folder and is_link and not options.follow:
             report(skipped(path, "a link to a folder, not followed (see --follow)"))
         elif any(identity == other for other, _ in stack):
@@ -143,15 +140,14 @@ def _is_wanted(entry: os.DirEntry[str], top: Path, options: Options) -> bool:
     if not options.include and not options.exclude:
         return True
     names = (entry.name, os.path.relpath(entry.path, top))
-
-    def matches(globs: tuple[str, ...]) -> bool:
-        return any(fnmatch.fnmatchcase(name, glob) for glob in globs for name in names)
-
+    included, excluded = (
+        any(fnmatch.fnmatchcase(name, glob) for glob in globs for name in names)
+        for globs in (options.include, options.exclude)
+    )
     try:
-        wanted = not options.include or matches(options.include) or entry.is_dir()
+        return not excluded and (included or not options.include or entry.is_dir())
     except OSError:
         return False
-    return wanted and not matches(options.exclude)
 
 
 def _stat(path: Path) -> os.stat_result:
@@ -160,10 +156,6 @@ def _stat(path: Path) -> os.stat_result:
     except (OSError, ValueError) as failure:
         reason = getattr(failure, "strerror", None) or failure
         raise InputError(f"cannot read {printable_path(path)}: {reason}") from None
-
-
-def _identity(status: os.stat_result) -> Identity:
-    return status.st_dev, status.st_ino
 
 
 def _not_a_file(status: os.stat_result) -> str:
