@@ -59,16 +59,16 @@ def read_feed(file: OpenFile) -> Iterator[Piece]:
         return
     text, closed = _root(text)
     parser, fault = _parse(text, closed)
-    for number, entry in enumerate(parser.entries[: parser.complete], 1):
+    complete = parser.complete
+    for number, entry in enumerate(parser.entries[:complete], 1):
         yield _piece(number, entry, atom=parser.version.startswith("atom"))
-    reason = str(fault) if isinstance(fault, Unreadable) else ""
-    if not reason and not closed:
-        reason = "cut off: its root element does not end"
-    elif not reason and fault and parser.complete < len(_ENTRY.findall(text)):
-        reason = f"broken XML: {fault}"
-    if reason:
-        before = f" (entries before that: {parser.complete:,})" if parser.complete else ""
-        raise Unreadable(f"{reason}{before}")
+    before = f" (entries before that: {complete:,})" if complete else ""
+    if isinstance(fault, Unreadable):
+        raise Unreadable(f"{fault}{before}")
+    if not closed:
+        raise Unreadable(f"cut off: its root element does not end{before}")
+    if fault and complete < len(_ENTRY.findall(text)):
+        raise Unreadable(f"broken XML: {fault}{before}")
     if fault:
         file.note(f"read in spite of broken XML: {fault}")
 

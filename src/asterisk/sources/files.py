@@ -76,6 +76,8 @@ class OpenFile:
     ``head`` is its beginning. ``flaw`` is why it ends too early, if it does.
     """
 
+    number, line, ended = 0, "", False  # the last that `lines` gave, and whether there is no more
+
     def __init__(
         self, descriptor: int, file: SourceFile, options: Options, report: Report, flaw: str = ""
     ) -> None:
@@ -138,7 +140,9 @@ class OpenFile:
                 if line is None:
                     self.skip(f"line {number}", f"longer than {LONGEST_LINE >> 20} MB")
                 elif line.endswith(LINE_ENDS) or not self.flaw:
+                    self.number, self.line = number, line
                     yield number, line
+        self.ended = True
 
     def encoding(
         self, declaration: re.Pattern[bytes] | None = None, raw: bytes = b""

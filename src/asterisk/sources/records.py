@@ -83,66 +83,49 @@ def _names(options: Options) -> tuple[tuple[str, ...], ...]:
 
 def read_tsv(file: OpenFile) -> Iterator[Piece]:
     """Yield a document a row of TSV as IANA has it: a quote is a character like others."""
-    lines = _Lines(file)
-    rows = (line.rstrip("\r\n").split("\t") for line in lines.read() if line.strip("\r\n"))
-    return _read_table(lines, ((lines.number, row) for row in rows))
+    lines = ((number, line.rstrip("\r\n")) for number, line in file.lines())
+    return _read_table(file, ((number, line.split("\t")) for number, line in lines if line))
 
 
 def read_csv(file: OpenFile) -> Iterator[Piece]:
     """Yield a document a row of CSV (RFC 4180), with semicolons if line 1 has no comma."""
-    lines = _Lines(file)
-    return _read_table(lines, _csv_rows(lines))
+    return _read_table(file, _csv_rows(file))
 
 
-class _Lines:
-    """Lines for `csv`, which wants them without their numbers; keeps those of the last."""
-
-    number, last, ended = 0, "", False
-
-    def __init__(self, file: OpenFile) -> None:
-        self.file = file
-
-    def read(self) -> Iterator[str]:
-        for number, line in self.file.lines():
-            self.number, self.last = number, line
-            yield line
-        self.ended = True
-
-
-def _csv_rows(lines: _Lines) -> Rows:
-    text = lines.read()
-    first = next(text, None)
+def _csv_rows(file: OpenFile) -> Rows:
+    lines = (line for _, line in file.lines())
+    first = next(lines, None)
     if first is None:
         return
     separator = ";" if ";" in first and "," not in first else ","
-    reader = csv.reader(chain([first], text), delimiter=separator)
+    reader = csv.reader(chain([first], lines), delimiter=separator)
     start = 0
     while True:
         # The limit is the module's own, for everybody in the process; theirs is put back.
-        before = csv.field_size_limit(lines.file.options.longest_text)
+        before = csv.field_size_limit(file.options.longest_text)
         try:
             row = next(reader, None)
         except csv.Error as failure:
-            lines.file.skip(f"line {start + 1}", f"not CSV ({failure})")
+            file.skip(f"line {start + 1}", f"not CSV ({failure})")
             row = []
         finally:
             csv.field_size_limit(before)
         if row is None:
             return
-        if lines.ended:  # within a record
+        if file.ended:  # within a record
             raise Unreadable(f"a quote that opens in line {start + 1} does not end: cut off?")
         if row:
             yield start + 1, row
-        start = lines.number
+        start = file.number
 
 
-def _read_table(lines: _Lines, rows: Rows) -> Iterator[Piece]:
+def _read_table(file: OpenFile, rows: Rows) -> Iterator[Piece]:
     """Yield the rows that have the first one's columns; Unreadable for a table that is cut off."""
     first = next(rows, None)
     if first is None:
         return
     width = len(first[1])
-    columns, has_header = _table_columns(first[1], lines.file.options)
+    columns, has_header = _table_columns(first[1], file.options)
     needed = max(column for column in columns if column is not None)
     for number, row in rows if has_header else chain([first], rows):
         if needed < len(row) <= width:
@@ -152,9 +135,9 @@ def _read_table(lines: _Lines, rows: Rows) -> Iterator[Piece]:
             continue
         many = "1 column" if len(row) == 1 else f"{len(row)} columns"
         reason = f"{many} where the first line has {width}"
-        if len(row) < width and not lines.last.endswith(LINE_ENDS):
+        if len(row) < width and not file.line.endswith(LINE_ENDS):
             raise Unreadable(f"line {number} has {reason}, and no line end: cut off?")
-        lines.file.skip(f"line {number}", reason)
+        file.skip(f"line {number}", reason)
 
 
 class Columns(NamedTuple):

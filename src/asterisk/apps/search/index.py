@@ -96,20 +96,16 @@ class Index:
         self, wanted: IndexSettings | None, precision: str | None, prompt_name: str | None
     ) -> None:
         """Check what the user asks for against the settings, and store the artifact's new name."""
-        settings, path = self.settings, self.path
+        settings, path, again = self.settings, self.path, "index again into a new file"
         if wanted:
             self.check(wanted, wanted.dimension)
-        if prompt_name not in {None, settings.prompt_name}:
-            made = settings.prompt_name
+        made = settings.prompt_name
+        if prompt_name not in {None, made}:
             how = f"with the prompt {made!r}" if made else "without a prompt's name"
-            raise UsageError(
-                f"{path} was made {how}, not with {prompt_name!r}: index again into a new file"
-            )
-        if precision not in {None, settings.precision}:
-            raise UsageError(
-                f"{path} holds {settings.precision} vectors, not {precision}: "
-                "index again into a new file"
-            )
+            raise UsageError(f"{path} was made {how}, not with {prompt_name!r}: {again}")
+        stored = settings.precision
+        if precision not in {None, stored}:
+            raise UsageError(f"{path} holds {stored} vectors, not {precision}: {again}")
         if self.words is not None and not self.words.usable:
             raise InputError(f"{path} has a table of words, and this SQLite is built without FTS5")
         if wanted and wanted.artifact != settings.artifact:
@@ -177,17 +173,14 @@ class Index:
 
     def check(self, model: InSpace, dimension: int) -> None:
         """Raise InputError unless the index shares a space and the dimension with ``model``."""
-        settings = self.settings
+        settings, own = self.settings, self.dimension
         if not share_space(spaces(settings), spaces(model)):
-            raise InputError(
-                f"{self.path} holds vectors of another model ({settings.model}): use "
-                f"--artifact {settings.artifact}, or index again into a new file"
-            )
-        if dimension != self.dimension:
-            raise InputError(
-                f"{self.path} holds vectors of {self.dimension} dimensions, "
-                f"the model gives {dimension}"
-            )
+            advice = f"use --artifact {settings.artifact}, or index again into a new file"
+            another = f"holds vectors of another model ({settings.model})"
+            raise InputError(f"{self.path} {another}: {advice}")
+        if dimension != own:
+            sizes = f"{own} dimensions, the model gives {dimension}"
+            raise InputError(f"{self.path} holds vectors of {sizes}")
 
     def declare(self, others: Iterable[str], dimension: int | None = None) -> None:
         """Let the index, opened by `create`, go with the spaces ``others`` as well.

@@ -57,9 +57,8 @@ class Blocks:
         ).fetchone()
         full = blocks == last + 1 == -(-passages // SLOTS)
         if wrong or not full or slots != [0, passages]:
-            raise InputError(
-                "the index is damaged: its blocks of vectors have the wrong size; index again"
-            )
+            what = "its blocks of vectors have the wrong size"
+            raise InputError(f"the index is damaged: {what}; index again")
 
     def stored(self, vectors: Floats) -> Rows:
         """Return unit vectors, float32 [n, d], as they are stored and compared."""

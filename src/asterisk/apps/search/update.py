@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -21,7 +22,7 @@ from asterisk.sources.reading import KIND_NAMES, read_file
 from asterisk.sources.scan import skipped, source_name
 
 if TYPE_CHECKING:
-    from asterisk.apps.search.index import Index
+    from asterisk.apps.search.index import Index, Progress
     from asterisk.runtimes.runtime import Runtime, Vectors
     from asterisk.sources import Document
 
@@ -79,11 +80,7 @@ class Update:
     """While one batch is embedded, the next is read and the one before is written."""
 
     def __init__(
-        self,
-        index: Index,
-        lengths: Lengths,
-        runtime: Runtime,
-        progress: Callable[[int], None] | None,
+        self, index: Index, lengths: Lengths, runtime: Runtime, progress: Progress | None
     ) -> None:
         self.index, self.lengths, self.runtime = index, lengths, runtime
         self.progress = progress or (lambda _: None)
@@ -132,9 +129,8 @@ class Update:
         report.unreachable.clear()
         for path in paths:
             root = source_name(path)
-            gone = []
-            if not os.path.lexists(path):
-                gone = [source for _, source in self._sources() if _under(source, [root])]
+            lost = () if os.path.lexists(path) else self._sources()
+            gone = [source for _, source in lost if _under(source, [root])]
             if not gone:
                 existing.append(path)
             if gone in ([], [root]) or prune:
@@ -196,10 +192,8 @@ class Update:
         if not stored.number and not count and faulty:
             return
         # What could not be read is reported again next time, so the file is read again.
-        stamp = "" if faulty else file.stamp
-        self._batch.complete.append(
-            (self._number(file.source), stamp, None if kept else kind, not keep)
-        )
+        stamp, content = "" if faulty else file.stamp, None if kept else kind
+        self._batch.complete.append((self._number(file.source), stamp, content, not keep))
         if self._batch.is_full():
             self._send()
 
@@ -225,7 +219,7 @@ class Update:
             ((self._numbers[source],),) = rows.fetchall()
         return self._numbers[source]
 
-    def _documents_of(self, source: int) -> list[int]:
+    def _documents(self, source: int) -> list[int]:
         rows = self._run("SELECT id FROM documents WHERE source = ?", (source,))
         return [number for (number,) in rows]
 
@@ -289,7 +283,7 @@ class Update:
                 self._remove(replaced)
                 self._insert(batch.documents, vectors)
                 for source, stamp, kind, whole in batch.complete:
-                    every = self._documents_of(source) if whole else ()
+                    every = self._documents(source) if whole else ()
                     gone = [number for number in every if not self._is_seen(number)]
                     self._remove(gone)
                     self._run(
@@ -354,9 +348,8 @@ class Update:
 
     def _remove_sources(self, is_gone: Callable[[str], bool]) -> None:
         for source in [number for number, path in self._sources() if is_gone(path)]:
-            numbers = self._documents_of(source)
-            for start in range(0, len(numbers), BATCH):
-                part = numbers[start : start + BATCH]
+            numbers = iter(self._documents(source))
+            while part := list(islice(numbers, BATCH)):
                 with transaction(self.index.connection):
                     self._remove(part)
                 self.changes.removed += len(part)
