@@ -102,28 +102,26 @@ def _parse(text: str, closed: bool) -> tuple[Any, str | Unreadable]:
     if text.count("<![CDATA[") > text.count("]]>"):
         text, sections = _OPEN_CDATA.subn(r"\1]]>", text)
         first = "a CDATA section without an end" if sections else ""
-    for repaired in (False, True):
-        parser: Any = type("Strict", (_Bounds, api.StrictFeedParser), {})("", None, "utf-8")
-        reader: Any = sax.make_parser()  # noqa: S317 - it gets no document type, so no entities
-        reader.setFeature(sax.handler.feature_namespaces, True)
-        reader.setContentHandler(parser)
-        reader.setErrorHandler(parser)
-        if repaired:
-            text = _CONTROL.sub("\ufffd", _AMPERSAND.sub(_as_xml, text))
-        try:
-            reader.feed(text)  # at once: expat reads what is incomplete again with each piece
-            reader.close()
-            return parser, first
-        except Unreadable as failure:
-            return parser, failure
-        except sax.SAXParseException as failure:
-            first = first or f"{failure.getMessage()} in line {failure.getLineNumber()}"
-            if not closed and failure.getMessage() in _AT_END:
-                return parser, first
-        except _FAULTS as failure:
-            first = first or one_line(failure)
-    parser = type("Loose", (_Bounds, api.LooseFeedParser), {})("", None, "utf-8", {})
     try:
+        for repaired in (False, True):
+            parser: Any = type("Strict", (_Bounds, api.StrictFeedParser), {})("", None, "utf-8")
+            reader: Any = sax.make_parser()  # noqa: S317 - it gets no document type, so no entities
+            reader.setFeature(sax.handler.feature_namespaces, True)
+            reader.setContentHandler(parser)
+            reader.setErrorHandler(parser)
+            if repaired:
+                text = _CONTROL.sub("\ufffd", _AMPERSAND.sub(_as_xml, text))
+            try:
+                reader.feed(text)  # at once: expat reads what is incomplete again with each piece
+                reader.close()
+                return parser, first
+            except sax.SAXParseException as failure:
+                first = first or f"{failure.getMessage()} in line {failure.getLineNumber()}"
+                if not closed and failure.getMessage() in _AT_END:
+                    return parser, first
+            except _FAULTS as failure:
+                first = first or one_line(failure)
+        parser = type("Loose", (_Bounds, api.LooseFeedParser), {})("", None, "utf-8", {})
         parser.feed(text)
     except Unreadable as failure:
         return parser, failure

@@ -85,8 +85,7 @@ def passages(
     # A passage's pieces and the next one. Each counts a token or more, so they are few.
     pieces = list(islice(coming, longest + 1))
     while pieces:
-        totals = accumulate(piece.tokens for piece in pieces)
-        last = sum(1 for total in totals if total <= longest)
+        last = sum(total <= longest for total in accumulate(piece.tokens for piece in pieces))
         passage = _stripped(text, pieces[0].start, pieces[last - 1].end)
         # A word's tokens are not quite the same after a space as without one.
         while last > 1 and passage and (part := text[passage.start : passage.end]) != fitting:
