@@ -211,15 +211,12 @@ def _piece(number: int, entry: Any, *, atom: bool) -> Piece:
     names = [it.get("name") or it.get("email") for it in entry.get("authors") or ()]
     author = ", ".join(filter(None, names)) or entry.get("author") or ""
     address, _, name = author.partition(" (")
-    return Piece(
-        f"entry {number}",
-        next(filter(None, (entry.get("id"), *links)), str(number)),
-        text_of(entry.get("title_detail") or {}),
-        next(filter(None, map(text_of, parts)), ""),
-        next(filter(None, dates), ""),
-        name.removesuffix(")") if "@" in address and name else author,  # as RSS 2.0 writes it
-        tuple(tag.get("label") or tag.get("term") or "" for tag in entry.get("tags") or ()),
-    )
+    author = name.removesuffix(")") if "@" in address and name else author  # as RSS 2.0 writes it
+    key = next(filter(None, (entry.get("id"), *links)), str(number))
+    title = text_of(entry.get("title_detail") or {})
+    text = next(filter(None, map(text_of, parts)), "")
+    tags = tuple(tag.get("label") or tag.get("term") or "" for tag in entry.get("tags") or ())
+    return Piece(f"entry {number}", key, title, text, next(filter(None, dates), ""), author, tags)
 
 
 def _date(text: str | None, parsed: Any) -> str:

@@ -224,15 +224,10 @@ class _Parser(HTMLParser):
             text = text if description in text else f"{description}\n\n{text}"
         author = meta["author"] or meta["article:author"]
         dates = [meta[name] for name in ("article:published_time", "datepublished", "date")]
-        return Piece(
-            "",
-            "",
-            _flat("".join(self.title)) or meta["og:title"] or self.heading,
-            text,
-            next(filter(None, map(iso_date, dates + self.times)), ""),
-            "" if "://" in author else author,
-            tuple(filter(None, map(str.strip, self.tags))),
-        )
+        title = _flat("".join(self.title)) or meta["og:title"] or self.heading
+        date = next(filter(None, map(iso_date, dates + self.times)), "")
+        tags = tuple(filter(None, map(str.strip, self.tags)))
+        return Piece("", "", title, text, date, "" if "://" in author else author, tags)
 
 
 def _is_hidden(tag: str, attributes: dict[str, str]) -> bool:

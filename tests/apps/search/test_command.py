@@ -116,7 +116,7 @@ def test_only_what_changed_is_read_again_and_what_disappeared_leaves(
         (place / name).write_bytes((folder / name).read_bytes())
         os.utime(place / name, (1_700_000_000, 1_700_000_000))
     # A change of the inode itself is younger than any clock tells apart.
-    monkeypatch.setattr("asterisk.sources.scan.UNSETTLED", 0)
+    monkeypatch.setattr(sys.modules["asterisk.sources.scan"], "UNSETTLED", 0)
     _run(capsys, "index", place, "--db", path, "--artifact", artifact)
     done = _run(capsys, "index", place, "--db", path)
     assert "3 unchanged; 3 documents" in done.stderr

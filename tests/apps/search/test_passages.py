@@ -68,7 +68,7 @@ def tokenizer(request):
 
 
 @given(TEXTS, st.integers(8, 60), st.integers(0, 7))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_passages_cover_the_text_within_their_limit(tokenizer, text, longest, overlap):
     found = passages(text, tokenizer, longest=longest, overlap=overlap)
     covered = bytearray(len(text))

@@ -219,7 +219,7 @@ class Update:
             ((self._numbers[source],),) = rows.fetchall()
         return self._numbers[source]
 
-    def _documents(self, source: int) -> list[int]:
+    def _documents_of(self, source: int) -> list[int]:
         rows = self._run("SELECT id FROM documents WHERE source = ?", (source,))
         return [number for (number,) in rows]
 
@@ -283,7 +283,7 @@ class Update:
                 self._remove(replaced)
                 self._insert(batch.documents, vectors)
                 for source, stamp, kind, whole in batch.complete:
-                    every = self._documents(source) if whole else ()
+                    every = self._documents_of(source) if whole else ()
                     gone = [number for number in every if not self._is_seen(number)]
                     self._remove(gone)
                     self._run(
@@ -348,7 +348,7 @@ class Update:
 
     def _remove_sources(self, is_gone: Callable[[str], bool]) -> None:
         for source in [number for number, path in self._sources() if is_gone(path)]:
-            numbers = iter(self._documents(source))
+            numbers = iter(self._documents_of(source))
             while part := list(islice(numbers, BATCH)):
                 with transaction(self.index.connection):
                     self._remove(part)
