@@ -60,16 +60,16 @@ def _index(arguments: argparse.Namespace) -> None:
     if not paths and not options.databases:
         raise UsageError("say which files or folders to index")
     made_with = {"precision": arguments.precision, "prompt_name": arguments.prompt_name}
+    threads, prune = arguments.threads, arguments.prune
     with contextlib.ExitStack() as stack:
         runtime = None
         if artifact and not is_artifact(artifact):  # a checkpoint says what it is once it is open
-            runtime = stack.enter_context(asterisk.load(artifact, threads=arguments.threads))
+            runtime = stack.enter_context(asterisk.load(artifact, threads=threads))
         index = stack.enter_context(Index.create(database, artifact, runtime=runtime, **made_with))
         if runtime is None:
-            runtime = stack.enter_context(asterisk.load(index.artifact, threads=arguments.threads))
+            runtime = stack.enter_context(asterisk.load(index.artifact, threads=threads))
         _warn_of_similarity(runtime)
         with Bar(lambda: _expected(paths, options), "documents") as bar:
-            prune = arguments.prune
             changes = index.update_files(paths, runtime, options, report, bar.advance, prune=prune)
         names = ("added", "changed", "removed", "unchanged", "kept")
         counts = [f"{count} {name}" for name in names if (count := getattr(changes, name))]

@@ -67,25 +67,22 @@ def moved(checkpoint, **changes):
     """Return a checkpoint a little away from another one."""
     random = np.random.default_rng(5)
     tensors = {
-        name: (value + random.normal(0, 0.01, value.shape)).astype("f4")
+        name: (value + random.normal(0, 0.002, value.shape)).astype("f4")
         for name, value in checkpoint.tensors.items()
     }
     return replace(checkpoint, tensors=tensors, **changes)
 
 
-def test_documents_by_the_teacher_and_queries_by_the_student(
-    teacher, teacher_folder, tmp_path, capsys
-):
+def test_documents_by_the_teacher_and_queries_by_the_student(toy, toy_folder, tmp_path, capsys):
     """LEAF's row, as a user types it: a checkpoint indexes, another one asks."""
     student_folder, notes = tmp_path / "student", tmp_path / "notes"
-    space = teacher.fingerprint
-    save(moved(teacher, name="student", compatible_with=(space,)), student_folder)
+    save(moved(toy, name="student", compatible_with=(toy.fingerprint,)), student_folder)
     notes.mkdir()
     every = [text.text for text in texts.load() if len(text.text) > 40][:12]
     for number, text in enumerate(every):
         (notes / f"{number}.txt").write_text(text, "utf-8")
     path = tmp_path / "index.db"
-    assert main(["index", str(notes), "--db", str(path), "--artifact", str(teacher_folder)]) == 0
+    assert main(["index", str(notes), "--db", str(path), "--artifact", str(toy_folder)]) == 0
     ask = ["query", every[7][:200], "--db", str(path), "--mode", "vectors", "--json", "-k", "1"]
     capsys.readouterr()
     assert main([*ask, "--artifact", str(student_folder)]) == 0
@@ -96,10 +93,10 @@ def test_documents_by_the_teacher_and_queries_by_the_student(
     with (
         asterisk.load(student_folder) as student,
         Index.create(tmp_path / "other.db", student_folder, runtime=student) as index,
-        asterisk.load(teacher_folder) as runtime,
+        asterisk.load(toy_folder) as teacher,
     ):
         index.update(made_of(every), student)
-        assert index.search(every[3], 1, runtime, "vectors")[0].key == "3"
+        assert index.search(every[3], 1, teacher, "vectors")[0].key == "3"
 
 
 def test_a_student_with_a_dense_to_its_teachers_width(tmp_path, capsys):

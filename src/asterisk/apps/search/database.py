@@ -278,9 +278,10 @@ class IndexSettings:
 
     @classmethod
     def from_artifact(
-        cls, artifact: Path, precision: str, runtime: Runtime | None, prompt_name: str | None
+        cls, artifact: Path, precision: str | None, runtime: Runtime | None, prompt_name: str | None
     ) -> Self:
         """Return the settings for an artifact, or for a checkpoint folder and its ``runtime``."""
+        precision = precision or "int8"
         if precision not in PRECISIONS:
             raise UsageError(f"precision must be int8 or float32, not {precision!r}")
         # As UTF-8 whatever the locale: another process may have another one.

@@ -68,9 +68,7 @@ class Index:
             raise UsageError(f"{path} does not exist yet: say which artifact it is for")
         wanted = None
         if artifact is not None:
-            wanted = IndexSettings.from_artifact(
-                Path(artifact), precision or "int8", runtime, prompt_name
-            )
+            wanted = IndexSettings.from_artifact(Path(artifact), precision, runtime, prompt_name)
         with contextlib.ExitStack() as resources:
             resources.enter_context(database.writer_lock(path))
             with sqlite_errors(path, writing=True):
