@@ -17,8 +17,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def artifact(prompted: Path) -> Path:
-    return prompted
+def artifact(artifact_of: Callable[[str, str], Path]) -> Path:
+    pytest.importorskip("ai_edge_litert")
+    return artifact_of("tflite", "int8")
 
 
 @pytest.fixture

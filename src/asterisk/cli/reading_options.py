@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from asterisk.cli.common import positive
 from asterisk.common.errors import UsageError
@@ -14,41 +15,28 @@ from asterisk.sources.files import codec_of
 
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which files are read, and how; not the paths themselves."""
-    it = parser.add_argument_group("sources")
-    it.add_argument("--include", action="append", default=[], metavar="GLOB", help="only these")
-    it.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="not these")
-    it.add_argument("--follow", action="store_true", help="follow links to folders")
-    it.add_argument("--hidden", action="store_true", help="names that begin with a dot, too")
-    it.add_argument("--kind", choices=KINDS, help="default: by each file's name and first bytes")
-    it.add_argument("--lines", action="store_true", help="plain text is one document a line")
-    it.add_argument("--encoding", help="of files that are not UTF-8 and do not say what they are")
-    it.add_argument("--field", help="JSON member or column (name or number) of the text (text)")
-    it.add_argument("--title-field", help="of the title (title)")
-    it.add_argument("--id-field", help="of the id (id)")
-    it.add_argument(
-        "--header",
-        action=argparse.BooleanOptionalAction,
-        help="a table's first line names its columns (default: unless they are numbers)",
-    )
-    it.add_argument(
-        "--sqlite",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE",
-        help="a SQLite database; each needs its --query",
-    )
-    it.add_argument(
-        "--query", action="append", default=[], metavar="SQL", help="a row is a document"
-    )
-    it.add_argument("--query-seconds", type=positive, default=60, help="a query's time (60)")
-    it.add_argument(
-        "--max-file", type=positive, default=64, metavar="MB", help="read as a whole (64)"
-    )
-    it.add_argument(
-        "--max-text", type=positive, default=8 << 20, metavar="N", help="characters (8388608)"
-    )
-    it.add_argument("--strict", action="store_true", help="stop at what would be skipped")
+    add = parser.add_argument_group("sources").add_argument
+    flag: dict[str, Any] = {"action": "store_true"}
+    several: dict[str, Any] = {"action": "append", "default": []}
+    header = "a table's first line names its columns (default: unless they are numbers)"
+    add("--include", **several, metavar="GLOB", help="only these")
+    add("--exclude", **several, metavar="GLOB", help="not these")
+    add("--follow", **flag, help="follow links to folders")
+    add("--hidden", **flag, help="names that begin with a dot, too")
+    add("--kind", choices=KINDS, help="default: by each file's name and first bytes")
+    add("--lines", **flag, help="plain text is one document a line")
+    add("--encoding", help="of files that are not UTF-8 and do not say what they are")
+    add("--field", help="JSON member or column (name or number) of the text (text)")
+    add("--title-field", help="of the title (title)")
+    add("--id-field", help="of the id (id)")
+    add("--header", action=argparse.BooleanOptionalAction, help=header)
+    database = "a SQLite database; each needs its --query"
+    add("--sqlite", **several, type=Path, metavar="FILE", help=database)
+    add("--query", **several, metavar="SQL", help="a row is a document")
+    add("--query-seconds", type=positive, default=60, help="a query's time (60)")
+    add("--max-file", type=positive, default=64, metavar="MB", help="read as a whole (64)")
+    add("--max-text", type=positive, default=8 << 20, metavar="N", help="characters (8388608)")
+    add("--strict", **flag, help="stop at what would be skipped")
 
 
 def reading_options(arguments: argparse.Namespace) -> Options:
@@ -60,9 +48,9 @@ def reading_options(arguments: argparse.Namespace) -> Options:
         raise UsageError("a database is given twice: use one query with UNION ALL")
     if arguments.encoding is not None and codec_of(arguments.encoding) is None:
         raise UsageError(f"unknown encoding {arguments.encoding!r}")
-    same = ("kind", "lines", "encoding", "field", "title_field", "id_field", "header")
+    same = "kind lines encoding field title_field id_field header follow hidden"
     return Options(
-        **{name: getattr(arguments, name) for name in (*same, "follow", "hidden")},
+        **{name: getattr(arguments, name) for name in same.split()},
         include=tuple(arguments.include),
         exclude=tuple(arguments.exclude),
         databases=tuple(map(Database, files, queries)),

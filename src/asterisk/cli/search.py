@@ -22,11 +22,7 @@ if TYPE_CHECKING:
     from asterisk.sources import Options
 
 MODES = ("hybrid", "vectors", "words")
-
-
-def parser(name: str = "") -> argparse.ArgumentParser:
-    """Describe the command line of a subcommand, or of them all."""
-    return FAMILY.parser(name)
+OWN = "(default: the one that the index was made with)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,28 +34,19 @@ def _index_file(it: argparse.ArgumentParser) -> None:
     it.add_argument("--db", type=Path, required=True, metavar="FILE", help="the index")
 
 
-def _artifact_argument(it: argparse.ArgumentParser, what: str) -> None:
-    default = "(default: the one that the index was made with)"
-    it.add_argument("--artifact", type=Path, metavar="FOLDER", help=f"what embeds {what} {default}")
-
-
 def _index_arguments(it: argparse.ArgumentParser) -> None:
     from asterisk.cli.reading_options import add_reading_options
 
     _index_file(it)
     it.add_argument("paths", nargs="*", type=Path, help="files and folders")
-    _artifact_argument(it, "the texts")
+    it.add_argument("--artifact", type=Path, metavar="FOLDER", help=f"what embeds the texts {OWN}")
     prompt_argument(it, "before each document, for a new index (default: the one for documents)")
     it.add_argument("--threads", type=positive, default=1, help="texts embedded at once")
-    it.add_argument(
-        "--precision", choices=("int8", "float32"), help="of stored vectors (default: int8)"
-    )
+    precision = "of stored vectors (default: int8)"
+    it.add_argument("--precision", choices=("int8", "float32"), help=precision)
     add_reading_options(it)
-    it.add_argument(
-        "--prune",
-        action="store_true",
-        help="remove what files held that are now empty, cut off, unreadable or something else",
-    )
+    prune = "remove what files held that are now empty, cut off, unreadable or something else"
+    it.add_argument("--prune", action="store_true", help=prune)
 
 
 def _index(arguments: argparse.Namespace) -> None:
@@ -68,38 +55,29 @@ def _index(arguments: argparse.Namespace) -> None:
     from asterisk.artifact import is_artifact
     from asterisk.cli.reading_options import reading_options, skip_report
 
-    paths, artifact = arguments.paths, arguments.artifact
+    paths, database, artifact = arguments.paths, arguments.db, arguments.artifact
     options, report = reading_options(arguments), skip_report(arguments)
     if not paths and not options.databases:
         raise UsageError("say which files or folders to index")
+    made_with = {"precision": arguments.precision, "prompt_name": arguments.prompt_name}
+    threads, prune = arguments.threads, arguments.prune
     with contextlib.ExitStack() as stack:
         runtime = None
         if artifact and not is_artifact(artifact):  # a checkpoint says what it is once it is open
-            runtime = stack.enter_context(asterisk.load(artifact, threads=arguments.threads))
-        index = stack.enter_context(
-            Index.create(
-                arguments.db,
-                artifact,
-                precision=arguments.precision,
-                runtime=runtime,
-                prompt_name=arguments.prompt_name,
-            )
-        )
+            runtime = stack.enter_context(asterisk.load(artifact, threads=threads))
+        index = stack.enter_context(Index.create(database, artifact, runtime=runtime, **made_with))
         if runtime is None:
-            runtime = stack.enter_context(asterisk.load(index.artifact, threads=arguments.threads))
+            runtime = stack.enter_context(asterisk.load(index.artifact, threads=threads))
         _warn_of_similarity(runtime)
         with Bar(lambda: _expected(paths, options), "documents") as bar:
-            prune = arguments.prune
             changes = index.update_files(paths, runtime, options, report, bar.advance, prune=prune)
         names = ("added", "changed", "removed", "unchanged", "kept")
         counts = [f"{count} {name}" for name in names if (count := getattr(changes, name))]
-        if report.count and not counts:
-            raise InputError(f"nothing could be read: {report.summary()}")
-        skipped = f"; {report.summary()}" if report.summary() else ""
-        summary = ", ".join(counts) or "nothing"
-        terminal.report(
-            f"asterisk-search: {summary}{skipped}; {index.documents} documents in {arguments.db}"
-        )
+        skipped = report.summary()
+        if skipped and not counts:
+            raise InputError(f"nothing could be read: {skipped}")
+        summary = (", ".join(counts) or "nothing") + (f"; {skipped}" if skipped else "")
+        terminal.report(f"asterisk-search: {summary}; {index.documents} documents in {database}")
 
 
 def _expected(paths: Sequence[Path], options: Options) -> int:
@@ -132,7 +110,7 @@ def _query_arguments(it: argparse.ArgumentParser) -> None:
     it.add_argument("-k", type=positive, default=10, help="hits (%(default)s)")
     it.add_argument("--mode", choices=MODES, default="hybrid", help="(default: %(default)s)")
     it.add_argument("--json", action="store_true", help="a JSON object a hit, one a line")
-    _artifact_argument(it, "the query")
+    it.add_argument("--artifact", type=Path, metavar="FOLDER", help=f"what embeds the query {OWN}")
     prompt_argument(it, "before the query (default: the one for queries)")
 
 
@@ -149,10 +127,8 @@ def _query(arguments: argparse.Namespace) -> None:
         if mode != "words":
             folder = arguments.artifact or index.artifact
             if arguments.artifact is None and not folder.is_dir():
-                raise ArtifactError(
-                    f"{folder}, which the index was made with, does not exist: name another by "
-                    "--artifact"
-                )
+                made = f"{folder}, which the index was made with, does not exist"
+                raise ArtifactError(f"{made}: name another by --artifact")
             runtime = stack.enter_context(asterisk.load(folder))
             runtime.prompt(prompt_name)  # refused once, not at each line of input
         if index.words is not None and not index.words.usable and mode == "hybrid":
@@ -176,23 +152,21 @@ def _query(arguments: argparse.Namespace) -> None:
 
 def read_queries(answer: Callable[[str], None]) -> None:
     """Call ``answer`` with each line of input; an error in one does not end it."""
-    if sys.stdin.isatty():
+    at_terminal = sys.stdin.isatty()
+    if at_terminal:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 - it gives `input` its keys and history
     while True:
         try:
-            query = input("> " if sys.stdin.isatty() else "")
+            query = input("> " if at_terminal else "")
+            if query.strip():
+                answer(query)
         except EOFError:
-            if sys.stdin.isatty():
+            if at_terminal:
                 print()
             return
         except UnicodeDecodeError:
             terminal.report("asterisk-search: a query must be UTF-8")
-            continue
-        if not query.strip():
-            continue
-        try:
-            answer(query)
         except AsteriskError as failure:
             terminal.report(f"asterisk-search: {one_line(failure)}")
 
@@ -229,9 +203,8 @@ def _info(arguments: argparse.Namespace) -> None:
 
 def _space_arguments(it: argparse.ArgumentParser) -> None:
     _index_file(it)
-    it.add_argument(
-        "model", help="an artifact, a checkpoint folder, or a fingerprint of 64 hexadecimal digits"
-    )
+    model = "an artifact, a checkpoint folder, or a fingerprint of 64 hexadecimal digits"
+    it.add_argument("model", help=model)
 
 
 def _space(arguments: argparse.Namespace) -> None:
@@ -245,17 +218,16 @@ def _space(arguments: argparse.Namespace) -> None:
         terminal.report(f"asterisk-search: {arguments.db} goes with space {others[0]}")
 
 
+DECLARE = "Declare that an index's vectors may be compared with a model's."
 SUBS = {
     "index": Sub("Make an index of files, or bring one up to date.", _index_arguments, _index),
     "query": Sub("Find documents; without a query, a prompt.", _query_arguments, _query),
     "info": Sub("Show what an index holds.", _info_arguments, _info),
-    "space": Sub(
-        "Declare that an index's vectors may be compared with a model's.", _space_arguments, _space
-    ),
+    "space": Sub(DECLARE, _space_arguments, _space),
 }
-FAMILY = Family(
-    "asterisk-search", "Search texts by meaning and by words, in one SQLite file.", SUBS
-)
+SEARCH = "Search texts by meaning and by words, in one SQLite file."
+FAMILY = Family("asterisk-search", SEARCH, SUBS)
+parser = FAMILY.parser
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """Documents from files: text, Markdown, HTML, PDF, JSON lines, tables, feeds, SQLite queries.
 
-`scan` walks paths and gives a `SourceFile` each, unread; `read` gives one file's documents;
-`documents` does both. What cannot be read is reported as one `Skipped` each, and the run goes on.
 Nothing here opens a network connection; a reader's library is imported when a file needs it.
 """
 

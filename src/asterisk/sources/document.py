@@ -27,100 +27,81 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How sources are found and read.
+    """How sources are found and read."""
 
-    ``kind`` None decides file by file, by name and first bytes; ``lines`` makes each line of plain
-    text a document. ``encoding`` is for files that are not UTF-8 and do not say what they are.
-    ``field``, ``title_field`` and ``id_field`` name JSON members, or columns of a table or query
-    (from 1 where they are numbers). ``include`` and ``exclude`` are globs over names and paths.
-    ``largest_file`` bounds, in bytes, what is read as a whole; ``longest_text``, in characters,
-    every document: a longer one is refused, never cut. ``query_seconds`` bounds a SQLite query.
-    """
-
-    kind: str | None = None
-    lines: bool = False
-    encoding: str | None = None
+    kind: str | None = None  # None decides file by file, by name and first bytes
+    lines: bool = False  # each line of plain text is a document
+    encoding: str | None = None  # of files that are not UTF-8 and do not say what they are
+    # JSON members, or columns of a table or query (from 1 where they are numbers).
     field: str | None = None
     title_field: str | None = None
     id_field: str | None = None
     header: bool | None = None
-    include: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()  # globs over names and paths
     exclude: tuple[str, ...] = ()
     follow: bool = False
     hidden: bool = False
     databases: tuple[Database, ...] = ()
-    largest_file: int = 64 << 20
-    longest_text: int = 8 << 20
+    largest_file: int = 64 << 20  # bytes that are read as a whole
+    longest_text: int = 8 << 20  # characters; a longer document is refused, never cut
     query_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text, where it is from, and its digest.
+    """One text, where it is from, and its digest; NULs and lone surrogates are U+FFFD."""
 
-    ``source`` is the file's absolute path in printable characters (`scan.source_name`); ``key`` is
-    unique within it: an id, guid or record number, "" for a whole file. ``text`` is never blank: a
-    document with nothing but a title has it as its text. ``title``, ``author`` and ``date`` (ISO
-    8601, in UTC where it has a time) may be "". A NUL or lone surrogate is U+FFFD in all of them.
-    """
-
-    source: str
-    key: str
+    source: str  # the file's absolute path in printable characters (`scan.source_name`)
+    key: str  # unique within it: an id, guid or record number; "" for a whole file
     title: str
-    text: str
+    text: str  # never blank: without a text of its own it is the title
     digest: str
-    date: str = ""
+    date: str = ""  # ISO 8601, in UTC where it has a time
     author: str = ""
     tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something that gives no document: its position, and the reason.
+    """Something that gives no document."""
 
-    ``source`` is the `Document.source` of the file it belongs to, or that of a folder that cannot
-    be listed, whose files may still exist; "" for what never was a source. ``whole``: the file or
-    folder, or the rest of it, was skipped. ``passing``: it is out of reach, and what was read from
-    it before may still exist. ``note``: nothing was skipped, but read in a way that the file does
-    not say.
-    """
-
-    place: str
+    position: str
     reason: str
-    source: str = ""
-    whole: bool = False
-    passing: bool = False
-    note: bool = False
+    source: str  # as of a `Document`, of folders too
+    temporary: bool = False  # it is out of reach, and what was read from it before may still exist
+    note: bool = False  # nothing was skipped, but read in a way that the file does not say
 
     def __str__(self) -> str:
-        return escaped(f"{self.place}: {self.reason}")
+        return escaped(f"{self.position}: {self.reason}")
 
 
 class Unreadable(InputError):
-    """Why a file, or the rest of it, gives no documents; ``passing`` as in `Skipped`."""
+    """Why a file, or the rest of it, gives no documents; ``temporary`` as in `Skipped`."""
 
-    def __init__(self, reason: str, *, passing: bool = False) -> None:
+    def __init__(self, reason: str, *, temporary: bool = False) -> None:
         super().__init__(reason)
-        self.passing = passing
+        self.temporary = temporary
 
 
 class Report:
-    """Counts what was skipped, and shows each as one line.
+    """Counts what was skipped, and shows each as one line, `MOST_LINES` of one source at most.
 
-    Of one source the first `MOST_LINES` are shown, then how many more there were. ``strict``
-    raises InputError at the first one instead.
+    ``strict`` raises InputError at the first one instead. ``unreachable`` are the temporary ones.
     """
 
     def __init__(self, show: Callable[[str], None] | None = None, *, strict: bool = False) -> None:
         self.show, self.strict, self.count = show or (lambda _: None), strict, 0
+        self.unreachable: set[str] = set()
         self._source, self._shown, self._hidden = "", 0, 0
 
     def __call__(self, skipped: Skipped) -> None:
         """Take one; a note is shown, and neither counted nor an error."""
         self.count += not skipped.note
+        if skipped.temporary:
+            self.unreachable.add(skipped.source)
         if self.strict and not skipped.note:
             raise InputError(str(skipped))
-        if not skipped.source or skipped.source != self._source:
+        if skipped.source != self._source:
             self._show_rest()
             self._source, self._shown = skipped.source, 0
         if self._shown >= MOST_LINES:
@@ -128,12 +109,6 @@ class Report:
         else:
             self._shown += 1
             self.show(str(skipped))
-
-    def check_kind(self, kind: str, named: bool) -> None:
-        """Accept a file whose content is of this kind, or raise Unreadable to leave it unread.
-
-        ``named``: the file's name says the same.
-        """
 
     def summary(self) -> str:
         """Return the count in words, or "" when nothing was skipped; call it at the end."""
@@ -147,10 +122,7 @@ class Report:
 
 
 def digest(title: str, text: str, *more: str) -> str:
-    """Return the sha256, in hexadecimal, of title, text and ``more`` in UTF-8, with NULs between.
-
-    Without ``more`` it is that of title, NUL and text.
-    """
+    """Return the sha256, in hexadecimal, of all strings in UTF-8, with NULs between."""
     state = sha256()
     state.update("\0".join((title, text, *more)).encode())
     return str(state.hexdigest())

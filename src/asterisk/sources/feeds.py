@@ -1,9 +1,8 @@
 """RSS, RDF, Atom and JSON Feed: a document an entry.
 
 feedparser reads the XML: its strict parser what is well-formed, its loose one the rest. It gets the
-root element alone, as text, so that no document type, no entity but XML's and HTML's, and nothing
-outside the file is ever named, and it is stopped where a hostile feed would cost more than its
-length.
+root element alone, so that no document type, no entity but XML's and HTML's and nothing outside the
+file is named, and is stopped where a hostile feed would cost more than its length.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import email.utils
 import html
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,14 +59,16 @@ def read_feed(file: OpenFile) -> Iterator[Piece]:
         return
     text, closed = _root(text)
     parser, fault = _parse(text, closed)
-    for number, entry in enumerate(parser.entries[: parser.complete], 1):
+    complete = parser.complete
+    for number, entry in enumerate(parser.entries[:complete], 1):
         yield _piece(number, entry, atom=parser.version.startswith("atom"))
-    before = f" (entries before that: {parser.complete:,})" if parser.complete else ""
+    before = f" (entries before that: {complete:,})" if complete else ""
     if isinstance(fault, Unreadable):
         raise Unreadable(f"{fault}{before}")
-    if not closed or (fault and parser.complete < len(_ENTRY.findall(text))):
-        reason = f"broken XML: {fault}" if closed else "cut off: its root element does not end"
-        raise Unreadable(f"{reason}{before}")
+    if not closed:
+        raise Unreadable(f"cut off: its root element does not end{before}")
+    if fault and complete < len(_ENTRY.findall(text)):
+        raise Unreadable(f"broken XML: {fault}{before}")
     if fault:
         file.note(f"read in spite of broken XML: {fault}")
 
@@ -100,29 +102,26 @@ def _parse(text: str, closed: bool) -> tuple[Any, str | Unreadable]:
     if text.count("<![CDATA[") > text.count("]]>"):
         text, sections = _OPEN_CDATA.subn(r"\1]]>", text)
         first = "a CDATA section without an end" if sections else ""
-    for repaired in (False, True):
-        parser: Any = type("Strict", (_Bounds, api.StrictFeedParser), {})("", None, "utf-8")
-        reader: Any = sax.make_parser()  # noqa: S317 - it gets no document type, so no entities
-        reader.setFeature(sax.handler.feature_namespaces, True)
-        reader.setContentHandler(parser)
-        reader.setErrorHandler(parser)
-        if repaired:
-            text = _CONTROL.sub("\ufffd", _AMPERSAND.sub(_as_xml, text))
-        try:
-            reader.feed(text)  # at once: expat reads what is incomplete again with each piece
-            reader.close()
-        except Unreadable as failure:
-            return parser, failure
-        except sax.SAXParseException as failure:
-            first = first or f"{failure.getMessage()} in line {failure.getLineNumber()}"
-            if not closed and failure.getMessage() in _AT_END:
-                return parser, first
-        except _FAULTS as failure:
-            first = first or one_line(failure)
-        else:
-            return parser, first
-    parser = type("Loose", (_Bounds, api.LooseFeedParser), {})("", None, "utf-8", {})
     try:
+        for repaired in (False, True):
+            parser: Any = type("Strict", (_Bounds, api.StrictFeedParser), {})("", None, "utf-8")
+            reader: Any = sax.make_parser()  # noqa: S317 - it gets no document type, so no entities
+            reader.setFeature(sax.handler.feature_namespaces, True)
+            reader.setContentHandler(parser)
+            reader.setErrorHandler(parser)
+            if repaired:
+                text = _CONTROL.sub("\ufffd", _AMPERSAND.sub(_as_xml, text))
+            try:
+                reader.feed(text)  # at once: expat reads what is incomplete again with each piece
+                reader.close()
+                return parser, first
+            except sax.SAXParseException as failure:
+                first = first or f"{failure.getMessage()} in line {failure.getLineNumber()}"
+                if not closed and failure.getMessage() in _AT_END:
+                    return parser, first
+            except _FAULTS as failure:
+                first = first or one_line(failure)
+        parser = type("Loose", (_Bounds, api.LooseFeedParser), {})("", None, "utf-8", {})
         parser.feed(text)
     except Unreadable as failure:
         return parser, failure
@@ -212,15 +211,12 @@ def _piece(number: int, entry: Any, *, atom: bool) -> Piece:
     names = [it.get("name") or it.get("email") for it in entry.get("authors") or ()]
     author = ", ".join(filter(None, names)) or entry.get("author") or ""
     address, _, name = author.partition(" (")
-    return Piece(
-        f"entry {number}",
-        next(filter(None, (entry.get("id"), *links)), str(number)),
-        text_of(entry.get("title_detail") or {}),
-        next(filter(None, map(text_of, parts)), ""),
-        next(filter(None, dates), ""),
-        name.removesuffix(")") if "@" in address and name else author,  # as RSS 2.0 writes it
-        tuple(tag.get("label") or tag.get("term") or "" for tag in entry.get("tags") or ()),
-    )
+    author = name.removesuffix(")") if "@" in address and name else author  # as RSS 2.0 writes it
+    key = next(filter(None, (entry.get("id"), *links)), str(number))
+    title = text_of(entry.get("title_detail") or {})
+    text = next(filter(None, map(text_of, parts)), "")
+    tags = tuple(tag.get("label") or tag.get("term") or "" for tag in entry.get("tags") or ())
+    return Piece(f"entry {number}", key, title, text, next(filter(None, dates), ""), author, tags)
 
 
 def _date(text: str | None, parsed: Any) -> str:
@@ -251,18 +247,15 @@ def _json_feed(file: OpenFile, text: str) -> Iterator[Piece]:
         if not isinstance(item, dict):
             file.skip(f"entry {number}", "no JSON object")
             continue
-        strings = {name: value for name, value in item.items() if isinstance(value, str)}
-        key = strings.get("id") or strings.get("url")
-        key = item["id"] if isinstance(item.get("id"), int) else key
+        said = defaultdict(str, {name: it for name, it in item.items() if isinstance(it, str)})
+        key = item["id"] if isinstance(item.get("id"), int) else said["id"] or said["url"]
         authors = _list_of(dict, item.get("authors") or [item.get("author")])
         yield Piece(
             f"entry {number}",
-            str(number if key is None else key),
-            strings.get("title", ""),
-            strings.get("content_text")
-            or page(strings.get("content_html", "")).text
-            or strings.get("summary", ""),
-            iso_date(strings.get("date_published") or strings.get("date_modified", ""), time=True),
+            str(key) if key != "" else str(number),
+            said["title"],
+            said["content_text"] or page(said["content_html"]).text or said["summary"],
+            iso_date(said["date_published"] or said["date_modified"], time=True),
             ", ".join(_list_of(str, [author.get("name") for author in authors])),
             tuple(_list_of(str, item.get("tags"))),
         )

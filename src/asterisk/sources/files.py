@@ -1,8 +1,7 @@
 """A source's file: opened without waiting, decompressed, decoded as browsers do it.
 
-A file's encoding is that of its byte order mark, the one it declares, UTF-8, or a guess. Labels
-mean what they mean in the WHATWG's Encoding Standard: files that say "iso-8859-1" are written in
-windows-1252. A byte that the encoding does not have costs that byte and nothing else.
+Its encoding is that of its byte order mark, the one it declares, UTF-8, or a guess. Labels mean
+what the WHATWG's Encoding Standard says: "iso-8859-1" is windows-1252.
 """
 
 from __future__ import annotations
@@ -13,15 +12,14 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 from asterisk.common.errors import MissingExtra
 from asterisk.common.plugins import require
 from asterisk.common.text_files import BYTE_ORDER_MARKS, LINE_ENDS, decompressed, numbered_lines
-from asterisk.sources.document import Options, Unreadable
+from asterisk.sources.document import Options, Report, Skipped, Unreadable
+from asterisk.sources.scan import SourceFile, printable_path
 
 TRIES = 3
 GZIP = b"\x1f\x8b"
@@ -56,13 +54,14 @@ _LIKELY = (
 )  # fmt: skip
 _BINARY = re.compile(rb"[\0-\x08\x0e-\x1f]")
 _NOT_ASCII = re.compile("[^\0-\x7f]+")
+_WRONG = re.compile("[\udc80-\udcff]")
 _KANA = re.compile("[\u3041-\u30fe]")
 
 
 class Piece(NamedTuple):
     """What a reader finds: its position in the file (for messages), and parts of a `Document`."""
 
-    where: str
+    position: str
     key: str
     title: str
     text: str
@@ -71,60 +70,67 @@ class Piece(NamedTuple):
     tags: tuple[str, ...] = ()
 
 
-@dataclass
 class OpenFile:
-    """An open file; nothing is read beyond the size that it had when it was opened.
+    """An open file, read up to the size that it had when it was opened.
 
-    ``head`` is its beginning. ``skip(where, reason)`` reports a part that gives no document,
-    ``note(reason)`` a way of reading that the file does not ask for. ``flaw`` says why the file
-    ends before its end, where it does.
+    ``head`` is its beginning. ``flaw`` is why it ends too early, if it does.
     """
 
-    descriptor: int
-    size: int
-    head: bytes
-    options: Options
-    skip: Callable[[str, str], None]
-    note: Callable[[str], None]
-    flaw: str = ""
+    number, line, ended = 0, "", False  # the last that `lines` gave, and whether there is no more
 
-    def stream(self, size: int | None = None) -> io.BufferedReader:
+    def __init__(
+        self, descriptor: int, file: SourceFile, options: Options, report: Report, flaw: str = ""
+    ) -> None:
+        self.descriptor, self.file, self.options, self.report = descriptor, file, options, report
+        self.size, self.head = os.fstat(descriptor).st_size, os.pread(descriptor, 8192, 0)
+        self.flaw = flaw
+
+    def skip(self, position: str, reason: str) -> None:
+        """Report a part that gives no document; Unreadable where it is all, without a position."""
+        if not position:
+            raise Unreadable(reason)
+        where = f"{printable_path(self.file.path)}, {position}"
+        self.report(Skipped(where, reason, self.file.source))
+
+    def note(self, reason: str) -> None:
+        """Report a way of reading that the file does not ask for."""
+        self.report(Skipped(printable_path(self.file.path), reason, self.file.source, note=True))
+
+    def stream(self) -> io.BufferedReader:
         """Return a reader from the beginning on; Unreadable where the file became shorter."""
-        return io.BufferedReader(_Window(self.descriptor, self.size if size is None else size))
+        return io.BufferedReader(_Window(self.descriptor, self.size))
 
-    def whole(self, *, partial: bool = False) -> bytes:
+    def read(self, *, partial: bool = False) -> bytes:
         """Return all bytes, as they were at one time.
 
-        Unreadable if they are too many, or change while they are read, again and again, or, unless
-        ``partial``, if the file has a flaw: a beginning would be found as if it were the whole.
+        Unreadable if they are too many or go on changing, or, unless ``partial``, if the file has a
+        flaw: a beginning would be found as if it were the whole.
         """
         if self.flaw and not partial:
             raise Unreadable(self.flaw)
         for _ in range(TRIES):
             before = os.fstat(self.descriptor)
-            if before.st_size > self.options.largest_file:
-                limit = self.options.largest_file / 1e6
-                raise Unreadable(
-                    f"{before.st_size / 1e6:,.1f} MB, more than {limit:,.1f} (see --max-file)"
-                )
-            with contextlib.suppress(Unreadable), self.stream(before.st_size) as stream:
-                data = stream.read(before.st_size)
+            self.size, limit = before.st_size, self.options.largest_file
+            if self.size > limit:
+                size = f"{self.size / 1e6:,.1f} MB, more than {limit / 1e6:,.1f}"
+                raise Unreadable(f"{size} (see --max-file)")
+            with contextlib.suppress(Unreadable), self.stream() as stream:
+                data = stream.read()
                 now = os.fstat(self.descriptor)
                 if (before.st_size, before.st_mtime_ns) == (now.st_size, now.st_mtime_ns):
                     return data
-        raise Unreadable("changes while it is read", passing=True)
+        raise Unreadable("changes while it is read", temporary=True)
 
     def text(self, declaration: re.Pattern[bytes] | None = None, *, partial: bool = False) -> str:
-        r"""Return the whole as text, in which lines end in ``\n``; see `whole` and `encoding`."""
-        raw = self.whole(partial=partial)
+        r"""Return all of it as text, in which lines end in ``\n``; see `read` and `encoding`."""
+        raw = self.read(partial=partial)
         encoding, start = self.encoding(declaration, raw)
         return raw[start:].decode(encoding, ERRORS).replace("\r\n", "\n").replace("\r", "\n")
 
     def lines(self) -> Iterator[tuple[int, str]]:
         """Yield each line's number, from 1, and its text with its line end, one at a time.
 
-        Lines that are too long are reported and left out. So is a last line without an end in a
-        file that is damaged.
+        Lines that are too long are reported. The last one of a damaged file needs a line end.
         """
         encoding, start = self.encoding()
         with self.stream() as stream:
@@ -134,24 +140,25 @@ class OpenFile:
                 if line is None:
                     self.skip(f"line {number}", f"longer than {LONGEST_LINE >> 20} MB")
                 elif line.endswith(LINE_ENDS) or not self.flaw:
+                    self.number, self.line = number, line
                     yield number, line
+        self.ended = True
 
     def encoding(
         self, declaration: re.Pattern[bytes] | None = None, raw: bytes = b""
     ) -> tuple[str, int]:
         """Return the codec to read by, with `ERRORS`, and the length of the byte order mark.
 
-        ``declaration`` finds the label in the file's beginning; ``raw`` may be all of the file. A
-        guess is noted. Unreadable for a binary file.
+        ``declaration`` finds the label in the file's beginning; ``raw`` may be all of the file.
         """
-        given, label = codec_of(self.options.encoding or ""), None
+        given, label, raw = codec_of(self.options.encoding or ""), None, raw or self.head
         if found := unicode_codec(self.head, given):
             if not found[1] and not given:
                 self.note(f"read as {found[0]}, which it does not say")
             return found
         # In markup a NUL is only one more character that it must not have.
-        if b"\0" in (raw or self.head) and not (declaration and self.head.lstrip()[:1] == b"<"):
-            raise Unreadable(f"binary (a NUL at byte {(raw or self.head).index(0) + 1:,})")
+        if b"\0" in raw and not (declaration and self.head.lstrip()[:1] == b"<"):
+            raise Unreadable(f"binary (a NUL at byte {raw.index(0) + 1:,})")
         if declaration and (match := declaration.search(self.head[:2048])):
             declared = match.group(1).decode("ascii", "replace")
             label = codec_of(declared)
@@ -180,11 +187,11 @@ class OpenFile:
         good = bad = clean = broken = 0
         sample = b""
         with self.stream() as stream:
-            for chunk in iter(lambda: stream.read(1 << 20), b""):
+            while chunk := stream.read(1 << 20):
                 if chunk.isascii() and not decoder.getstate()[0]:
                     continue
                 for word in _NOT_ASCII.findall(decoder.decode(chunk)):
-                    wrong = sum("\udc80" <= letter <= "\udcff" for letter in word)
+                    wrong = len(_WRONG.findall(word))
                     good, bad = good + len(word) - wrong, bad + wrong
                     clean, broken = clean + (not wrong), broken + (wrong > 0)
                 if len(sample) < SAMPLE:
@@ -210,70 +217,61 @@ class _Window(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         data = os.pread(self.descriptor, min(len(buffer), self.size - self.at), self.at)
         if not data and self.at < self.size:
-            raise Unreadable("became shorter while it was read", passing=True)
+            raise Unreadable("became shorter while it was read", temporary=True)
         buffer[: len(data)] = data
         self.at += len(data)
         return len(data)
 
 
 @contextlib.contextmanager
-def open_file(
-    path: Path, options: Options, skip: Callable[[str, str], None], note: Callable[[str], None]
-) -> Iterator[OpenFile]:
-    """Open a plain file; Unreadable where it cannot be opened or is none any more.
-
-    One that gzip has compressed is decompressed. What a damaged one gives before its fault is read;
-    then comes Unreadable.
-    """
+def open_file(file: SourceFile, options: Options, report: Report) -> Iterator[OpenFile]:
+    """Open a plain file, gzip or not; Unreadable where it cannot be opened, or ends too early."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY  # a FIFO would wait
     try:
-        descriptor = os.open(path, flags)
+        descriptor = os.open(file.path, flags)
     except (OSError, ValueError) as failure:
-        reason = failure.strerror if isinstance(failure, OSError) else None
-        raise Unreadable(reason or str(failure), passing=True) from None
+        reason = getattr(failure, "strerror", None) or str(failure)
+        raise Unreadable(reason, temporary=True) from None
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise Unreadable("not a file any more")
-        head = os.pread(descriptor, 8192, 0)
-        file = OpenFile(descriptor, status.st_size, head, options, skip, note)
-        if not head.startswith(GZIP):
-            yield file
+        opened = OpenFile(descriptor, file, options, report)
+        if not opened.head.startswith(GZIP):
+            yield opened
             return
-        with file.stream() as packed, _unpacked(packed, options.largest_file) as (unpacked, flaw):
-            inside, size = unpacked.fileno(), unpacked.tell()
-            head = os.pread(inside, 8192, 0)
-            yield OpenFile(inside, size, head, options, skip, note, flaw)
+        import tempfile
+
+        with tempfile.TemporaryFile() as unpacked:
+            flaw = _unpack(opened, unpacked)
+            yield OpenFile(unpacked.fileno(), file, options, report, flaw)
         if flaw:
             raise Unreadable(flaw)
     except OSError as failure:
-        raise Unreadable(failure.strerror or str(failure), passing=True) from None
+        raise Unreadable(failure.strerror or str(failure), temporary=True) from None
     finally:
         os.close(descriptor)
 
 
-@contextlib.contextmanager
-def _unpacked(packed: io.BufferedReader, limit: int) -> Iterator[tuple[IO[bytes], str]]:
-    """Give a temporary file of what gzip has compressed, and what is wrong with it, or ""."""
-    import tempfile
+def _unpack(packed: OpenFile, out: IO[bytes]) -> str:
+    """Write what gzip has compressed; return why that ends before its end, or ""."""
     import zlib
     from gzip import BadGzipFile
 
-    flaw = ""
-    with tempfile.TemporaryFile() as file, decompressed(packed, ".gz") as reader:
+    flaw, limit = "", packed.options.largest_file
+    with packed.stream() as stream, decompressed(stream, ".gz") as reader:
         try:
             while chunk := reader.read1(1 << 16):
-                if file.tell() + len(chunk) > limit:
+                if out.tell() + len(chunk) > limit:
                     raise Unreadable(f"more than {limit / 1e6:,.1f} MB unpacked (see --max-file)")
-                file.write(chunk)
+                out.write(chunk)
         except EOFError:
             flaw = "compressed by gzip, and cut off"
         except (BadGzipFile, zlib.error):
             flaw = "compressed by gzip, and damaged"
-        if flaw and not file.tell():
-            raise Unreadable(flaw)
-        file.flush()
-        yield file, flaw
+    if flaw and not out.tell():
+        raise Unreadable(flaw)
+    out.flush()
+    return flaw
 
 
 def codec_of(label: str) -> str | None:
@@ -294,8 +292,8 @@ def codec_of(label: str) -> str | None:
 def unicode_codec(head: bytes, given: str | None = None) -> tuple[str, int] | None:
     """Return the Unicode codec that a file's first bytes show, and its mark's length, if any does.
 
-    Without a mark it is UTF-16 where most second bytes are NUL and no other, as in Latin letters
-    and in markup. ``given`` is the user's codec, for a file that has NULs.
+    Without a mark it is UTF-16 where most second bytes are NUL and no other, or in markup.
+    ``given`` is the user's codec, for a file that has NULs.
     """
     for mark, encoding in BYTE_ORDER_MARKS:
         if head.startswith(mark):
@@ -305,11 +303,11 @@ def unicode_codec(head: bytes, given: str | None = None) -> tuple[str, int] | No
     if given and given.startswith(("utf-16", "utf-32")):
         return given, 0
     even, odd = head[::2], head[1::2]
-    for nul, other, name in ((odd, even, "utf-16-le"), (even, odd, "utf-16-be")):
+    for encoding, nul, other in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
         is_markup = nul[:2] == b"\0\0" and other[:1] == b"<"
         binary = len(_BINARY.findall(other))
         if is_markup or (2 * nul.count(0) > len(nul) and 10 * binary < len(other)):
-            return name, 0
+            return encoding, 0
     return None
 
 
@@ -343,8 +341,8 @@ def _replace_byte(failure: UnicodeError) -> tuple[str, int]:
     raw, start, end = failure.object, failure.start, failure.end
     if failure.encoding == "charmap":  # what has no character here is a control to browsers
         return (chr(raw[start]) if raw[start] < 0xA0 else "\ufffd"), start + 1
-    around = raw[max(start - 1, 0) : start] + raw[end : end + 1]
-    if failure.encoding == "utf-8" and end - start == 1 and around.isascii():
+    neighbours = raw[max(start - 1, 0) : start] + raw[end : end + 1]
+    if failure.encoding == "utf-8" and end - start == 1 and neighbours.isascii():
         return bytes(raw[start:end]).decode("cp1252", "replace"), end
     return "\ufffd", end
 

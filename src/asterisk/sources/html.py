@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import html
 import re
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
@@ -29,7 +31,6 @@ _OMITTED = {
 # Their end tags may be left out: the next one ends the one before.
 _IMPLIED = {"dd", "dt", "li", "option", "p", "td", "th", "tr"}
 _RAW = {"iframe", "noembed", "noframes", "script", "style", "textarea"}  # hold no elements
-_WHOLE = {"html", "body"}
 _BLOCK = {
     "address", "article", "aside", "blockquote", "body", "caption", "center", "details", "dialog",
     "div", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4",
@@ -58,9 +59,8 @@ def read_html(file: OpenFile) -> Iterator[Piece]:
 def page(source: str, *, main: bool = False) -> Piece:
     """Return title (or first heading), text by paragraphs, date, author and tags of a page.
 
-    ``source`` may be a part of one; there is no HTML it refuses. With ``main`` the text is that of
-    ``<main>`` or ``<article>`` alone, if it is most of the text, after a description that it does
-    not hold.
+    ``source`` may be a part of one; none is refused. ``main`` takes the text of ``<main>`` or
+    ``<article>`` alone, if it is most of all, after a description that it does not hold.
     """
     # What some versions of the parser fail at (a marked section, a number of thousands of digits)
     # or read on after (an empty comment).
@@ -86,7 +86,7 @@ def unescaped(text: str) -> str:
 def iso_date(text: str, *, time: bool = False) -> str:
     """Return a date, or a time in UTC, in ISO 8601; "" for what is neither in that notation.
 
-    A time without a zone is taken for UTC; with ``time``, a date is its first second.
+    ``time`` makes a date its first second. A time without a zone is taken for UTC.
     """
     text = text.strip()
     try:
@@ -99,11 +99,13 @@ def iso_date(text: str, *, time: bool = False) -> str:
     return when.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
+@dataclass
 class _Element:
-    """An open element: its name, and where its text begins in the output."""
+    """An open element: its name, where its text begins, and how many of that name are open."""
 
-    def __init__(self, tag: str, start: int) -> None:
-        self.tag, self.start, self.depth = tag, start, 1  # how many of that name are open
+    tag: str
+    start: int
+    depth: int = 1
 
     def ended_by(self, tag: str) -> bool:
         """Count an end tag, and return whether it is this element's."""
@@ -124,7 +126,7 @@ class _Parser(HTMLParser):
         self.title: list[str] = []
         self.has_title = False
         self.heading, self.heading_start = "", -1
-        self.meta: dict[str, str] = {}
+        self.meta: dict[str, str] = defaultdict(str)
         self.tags: list[str] = []
         self.times: list[str] = []
         self.open: dict[str, _Element] = {}
@@ -151,7 +153,7 @@ class _Parser(HTMLParser):
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         """Take the start of an element that is not within an omitted one."""
-        if tag in _OMITTED or (tag not in _WHOLE and _is_hidden(tag, attributes)):
+        if tag in _OMITTED or (tag not in {"html", "body"} and _is_hidden(tag, attributes)):
             self.omitted = _Element(tag, len(self.out))
         elif tag == "meta":
             names = (attributes.get(it, "") for it in ("name", "property", "itemprop"))
@@ -218,19 +220,14 @@ class _Parser(HTMLParser):
         if main:
             parts = map(_join, self.regions.values())
             text = next((part for part in parts if 2 * len(part) >= len(text)), text)
-            description = meta.get("description", "") or meta.get("og:description", "")
+            description = meta["description"] or meta["og:description"]
             text = text if description in text else f"{description}\n\n{text}"
-        author = meta.get("author", "") or meta.get("article:author", "")
-        dates = [meta.get(it, "") for it in ("article:published_time", "datepublished", "date")]
-        return Piece(
-            "",
-            "",
-            _flat("".join(self.title)) or meta.get("og:title", "") or self.heading,
-            text,
-            next(filter(None, map(iso_date, dates + self.times)), ""),
-            "" if "://" in author else author,
-            tuple(filter(None, map(str.strip, self.tags))),
-        )
+        author = meta["author"] or meta["article:author"]
+        dates = [meta[name] for name in ("article:published_time", "datepublished", "date")]
+        title = _flat("".join(self.title)) or meta["og:title"] or self.heading
+        date = next(filter(None, map(iso_date, dates + self.times)), "")
+        tags = tuple(filter(None, map(str.strip, self.tags)))
+        return Piece("", "", title, text, date, "" if "://" in author else author, tags)
 
 
 def _is_hidden(tag: str, attributes: dict[str, str]) -> bool:

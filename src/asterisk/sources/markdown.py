@@ -41,10 +41,7 @@ def read_markdown(file: OpenFile) -> Iterator[Piece]:
 
 
 def parse(source: str) -> Piece:
-    """Return what Markdown says; a heading that opens the text and is the title is not repeated.
-
-    MissingExtra without markdown-it-py.
-    """
+    """Return what Markdown says; a title that opens the text as a heading is not repeated."""
     given, source = _front_matter(source)
     markdown = _parser()
     env: dict[str, Any] = {"footnotes": set()}

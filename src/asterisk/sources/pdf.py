@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 from unicodedata import normalize
 
+from asterisk.common.errors import one_line
 from asterisk.common.plugins import require
 from asterisk.sources.document import Unreadable
 from asterisk.sources.files import OpenFile, Piece
@@ -29,14 +30,11 @@ class _OutOfTime(BaseException):
 
 
 def read_pdf(file: OpenFile) -> Iterator[Piece]:
-    """Yield the file as one document; a page that cannot be read is reported.
-
-    Unreadable if it needs a password, has no text or is damaged, MissingExtra without pypdf.
-    """
+    """Yield the file as one document; a page that cannot be read is reported."""
     pypdf = require("pypdf", "pdf")
     if not (logger := logging.getLogger("pypdf")).handlers:
         logger.addHandler(logging.NullHandler())  # else warnings go to stderr
-    data = file.whole()
+    data = file.read()
     seconds = SECONDS * (1 + len(data) / 1e6)
     end = time.monotonic() + seconds
 
@@ -49,16 +47,15 @@ def read_pdf(file: OpenFile) -> Iterator[Piece]:
         if reader.is_encrypted and not reader.decrypt(""):
             raise Unreadable("encrypted: it takes a password")
         text = _text(file, reader, check_time, pypdf.errors.DependencyError)
-        title, date, author, keywords = (
-            _value(reader, name) for name in ("title", "creation_date", "author", "keywords")
-        )
+        names = ("title", "creation_date", "author", "keywords")
+        title, date, author, keywords = (_value(reader, name) for name in names)
     except Unreadable:
         raise
     except _OutOfTime:
-        raise Unreadable(f"takes more than {seconds:,.0f} s to read", passing=True) from None
+        raise Unreadable(f"takes more than {seconds:,.0f} s to read", temporary=True) from None
     except pypdf.errors.DependencyError:
         reason = "encrypted by AES; install what reads it with: pip install cryptography"
-        raise Unreadable(reason, passing=True) from None
+        raise Unreadable(reason, temporary=True) from None
     except Exception as failure:  # pypdf says that any may come
         raise Unreadable(f"no PDF, or damaged: {_reason(failure)}") from None
     if not text.strip():
@@ -70,7 +67,7 @@ def read_pdf(file: OpenFile) -> Iterator[Piece]:
 
 def _text(file: OpenFile, reader: Any, check_time: Any, missing: type[Exception]) -> str:
     """Return the pages' text; ``missing`` is pypdf's error for a package that it lacks."""
-    text = ""
+    text, limit = "", file.options.longest_text
     for number, page in enumerate(reader.pages, 1):
         check_time()
         try:
@@ -79,9 +76,8 @@ def _text(file: OpenFile, reader: Any, check_time: Any, missing: type[Exception]
             raise
         except Exception as failure:
             file.skip(f"page {number}", f"damaged: {_reason(failure)}")
-        if len(text) > file.options.longest_text:
-            limit = f"{file.options.longest_text:,}"
-            raise Unreadable(f"longer than {limit} characters (see --max-text)")
+        if len(text) > limit:
+            raise Unreadable(f"longer than {limit:,} characters (see --max-text)")
     return text
 
 
@@ -100,4 +96,4 @@ def _value(reader: Any, name: str) -> str:
 
 
 def _reason(failure: Exception) -> str:
-    return " ".join(str(failure).split())[:200] or type(failure).__name__
+    return one_line(failure)[:200]

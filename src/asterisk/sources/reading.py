@@ -9,41 +9,36 @@ from pathlib import Path
 
 from asterisk.common.digest import DigestSet
 from asterisk.common.errors import MissingPackage
-from asterisk.sources.document import (
-    Document,
-    Options,
-    Report,
-    Skipped,
-    Unreadable,
-    clean,
-    make_document,
-)
+from asterisk.sources.document import Document, Options, Report, Unreadable, clean, make_document
 from asterisk.sources.files import ERRORS, GZIP, OpenFile, Piece, codec_of, open_file, unicode_codec
-from asterisk.sources.scan import SourceFile, printable_path, scan
+from asterisk.sources.scan import SourceFile, scan, skipped
 
+CheckKind = Callable[[str, bool], None]
 # By name: an index of notes needs no XML parser.
 _READERS = {
-    "text": ("records", "read_text"),
-    "lines": ("records", "read_lines"),
-    "markdown": ("markdown", "read_markdown"),
-    "html": ("html", "read_html"),
-    "pdf": ("pdf", "read_pdf"),
-    "jsonl": ("records", "read_json_lines"),
-    "tsv": ("records", "read_tsv"),
-    "csv": ("records", "read_csv"),
-    "feed": ("feeds", "read_feed"),
+    "text": "records.read_text",
+    "lines": "records.read_lines",
+    "markdown": "markdown.read_markdown",
+    "html": "html.read_html",
+    "pdf": "pdf.read_pdf",
+    "jsonl": "records.read_json_lines",
+    "tsv": "records.read_tsv",
+    "csv": "records.read_csv",
+    "feed": "feeds.read_feed",
+    "sqlite": "records.read_database",
 }
-BY_SUFFIX = {
-    **dict.fromkeys((".txt", ".text", ".log", ".rst", ".org", ".tex"), "text"),
-    **dict.fromkeys((".md", ".markdown", ".mdown", ".mkd"), "markdown"),
-    **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
-    **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
-    **dict.fromkeys((".tsv", ".tab"), "tsv"),
-    ".csv": "csv",
-    ".pdf": "pdf",
-    # Other XML and JSON is refused by what it is.
-    **dict.fromkeys((".rss", ".atom", ".rdf", ".xml", ".json", ".opml", ".svg"), "feed"),
+# Other XML and JSON than feeds is refused by what it is.
+_SUFFIXES = {
+    "text": "txt text log rst org tex",
+    "markdown": "md markdown mdown mkd",
+    "html": "html htm xhtml",
+    "jsonl": "jsonl ndjson",
+    "tsv": "tsv tab",
+    "csv": "csv",
+    "pdf": "pdf",
+    "feed": "rss atom rdf xml json opml svg",
 }
+BY_SUFFIX = {f".{name}": kind for kind, names in _SUFFIXES.items() for name in names.split()}
 KIND_NAMES = {
     "feed": "a feed", "html": "an HTML page", "json": "JSON", "xml": "XML", "text": "plain text",
     "pdf": "a PDF file",
@@ -96,53 +91,38 @@ def read(
 ) -> Iterator[Document]:
     """Yield the documents of one file; keys are unique within it.
 
-    What cannot be read is reported, as one line; the documents before a fault stay. A document
-    longer than `Options.longest_text` is refused as a whole: a part of it would be found as if it
-    were the text.
+    What cannot be read is reported, as one line; the documents before a fault stay.
     """
-    options, report = options or Options(), report or Report()
-    name = printable_path(file.path)
+    report = report or Report()
+    try:
+        yield from read_file(file, options or Options(), report)
+    except Unreadable as fault:
+        report(skipped(file.path, str(fault), temporary=fault.temporary))
 
-    def skip(where: str, reason: str) -> None:
-        position = f"{name}, {where}" if where else name
-        report(Skipped(position, reason, file.source, whole=not where))
 
-    def note(reason: str) -> None:
-        report(Skipped(name, reason, file.source, note=True))
+def read_file(
+    file: SourceFile, options: Options, report: Report, check_kind: CheckKind | None = None
+) -> Iterator[Document]:
+    """Do as `read` does, but raise Unreadable for what ends the reading.
 
+    ``check_kind`` gets the kind of the file's content, and whether the file's name says the same.
+    """
     keys = DigestSet()
     try:
-        with open_file(file.path, options, skip, note) as source:
-            for number, piece in enumerate(_pieces(file, source, report), 1):
+        with open_file(file, options, report) as source:
+            for number, piece in enumerate(_pieces(source, check_kind), 1):
+                # No part of it instead: that would be found as if it were the text.
                 if len(piece.text) + len(piece.title) > options.longest_text:
                     limit = f"longer than {options.longest_text:,} characters"
-                    skip(piece.where, f"{limit} (see --max-text, --lines)")
+                    source.skip(piece.position, f"{limit} (see --max-text, --lines)")
                     continue
-                key = _unique(clean(piece.key[:1000]), number, keys) if piece.where else ""
-                document = make_document(file.source, key, *piece[2:])
-                if document is None:
-                    skip(piece.where, "no text")
-                else:
+                key = _unique(clean(piece.key[:1000]), number, keys) if piece.position else ""
+                if document := make_document(file.source, key, *piece[2:]):
                     yield document
-    except (Unreadable, MissingPackage) as failure:
-        passing = isinstance(failure, MissingPackage) or failure.passing
-        report(Skipped(name, str(failure), file.source, whole=True, passing=passing))
-
-
-def _pieces(file: SourceFile, source: OpenFile, report: Report) -> Iterator[Piece]:
-    if file.database is not None:
-        from asterisk.sources.records import read_database
-
-        return read_database(source, file.database)
-    packed = file.path.suffix.lower() == ".gz"
-    suffix = Path(file.path.stem if packed else file.path.name).suffix.lower()
-    kind = _kind(suffix, source)
-    report.check_kind(*_content_kind(kind, suffix, source))
-    module, reader = _READERS[kind]
-    read_file: Callable[[OpenFile], Iterator[Piece]] = getattr(
-        import_module(f"asterisk.sources.{module}"), reader
-    )
-    return read_file(source)
+                else:
+                    source.skip(piece.position, "no text")
+    except MissingPackage as failure:
+        raise Unreadable(str(failure), temporary=True) from None
 
 
 def _unique(key: str, number: int, keys: DigestSet) -> str:
@@ -156,37 +136,18 @@ def _unique(key: str, number: int, keys: DigestSet) -> str:
     return unique
 
 
-def _kind(suffix: str, file: OpenFile) -> str:
-    """Return one of `document.KINDS`; Unreadable for what is binary or no text to read."""
-    options, head = file.options, file.head
-    named = BY_SUFFIX.get(suffix, "")
-    if options.kind in {None, "pdf"} and (head.startswith(b"%PDF-") or named == "pdf"):
-        return "pdf"
-    for magic, what in _MAGIC.items():
-        if head.startswith(magic):
-            # What a query of it gave before is another run's to judge.
-            raise Unreadable(f"{what}, not read", passing=magic.startswith(b"SQLite"))
-    kind, beginning = options.kind or named, _beginning(file)
-    if not kind:
-        kind = {"feed": "feed", "xml": "feed", "html": "html"}.get(beginning, "text")
-    elif options.kind is None and beginning in _WRONG.get(kind, ()):
-        raise Unreadable(f"{KIND_NAMES[beginning]}, in spite of its name")
-    return "lines" if kind == "text" and options.lines else kind
-
-
-def _content_kind(kind: str, suffix: str, file: OpenFile) -> tuple[str, bool]:
-    """Return the kind of a file's content, to notice another later, and if its name agrees."""
-    first = file.head.strip().splitlines()[:1]
-    if file.options.kind or not first:
-        return "", True
-    # A text that is an HTML page is "html", a table of one column "text".
-    if kind in {"csv", "tsv"} and not re.search(rb"[,;\t]", first[0]):
-        return "text", False
-    named = BY_SUFFIX.get(suffix, "")
-    if kind in {"text", "lines", "markdown"}:
-        beginning = "html" if _ERROR_PAGE.match(first[0]) else _beginning(file)
-        return beginning or "text", not beginning and named in {"text", "markdown"}
-    return kind, kind == named
+def _pieces(file: OpenFile, check_kind: CheckKind | None) -> Iterator[Piece]:
+    path = file.file.path
+    path = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    named, beginning = BY_SUFFIX.get(path.suffix.lower(), ""), _beginning(file)
+    kind = "sqlite" if file.file.database else _kind(file, named, beginning)
+    if check_kind is not None and kind != "sqlite":
+        check_kind(*_content_kind(file, kind, named, beginning))
+    module, reader = _READERS[kind].split(".")
+    read_pieces: Callable[[OpenFile], Iterator[Piece]] = getattr(
+        import_module(f"asterisk.sources.{module}"), reader
+    )
+    return read_pieces(file)
 
 
 def _beginning(file: OpenFile) -> str:
@@ -196,7 +157,36 @@ def _beginning(file: OpenFile) -> str:
         start = start[found[1] :].decode(found[0], ERRORS).encode("utf-8", "replace")
     prolog = _PROLOG.match(start)
     at = prolog.end() if prolog else 0
-    for name, pattern in _BEGINNINGS.items():
-        if pattern.match(start, 0 if name == "xml" else at):
-            return name
-    return ""
+    kinds = (it for it, form in _BEGINNINGS.items() if form.match(start, 0 if it == "xml" else at))
+    return next(kinds, "")
+
+
+def _kind(file: OpenFile, named: str, beginning: str) -> str:
+    """Return one of `document.KINDS`; Unreadable for what is binary or no text to read."""
+    options, head = file.options, file.head
+    if options.kind in {None, "pdf"} and (head.startswith(b"%PDF-") or named == "pdf"):
+        return "pdf"
+    for magic, what in _MAGIC.items():
+        if head.startswith(magic):
+            # What a query of it gave before is another run's to judge.
+            raise Unreadable(f"{what}, not read", temporary=magic.startswith(b"SQLite"))
+    kind = options.kind or named
+    if not kind:
+        kind = {"feed": "feed", "xml": "feed", "html": "html"}.get(beginning, "text")
+    elif options.kind is None and beginning in _WRONG.get(kind, ()):
+        raise Unreadable(f"{KIND_NAMES[beginning]}, in spite of its name")
+    return "lines" if kind == "text" and options.lines else kind
+
+
+def _content_kind(file: OpenFile, kind: str, named: str, beginning: str) -> tuple[str, bool]:
+    """Return the kind of a file's content, to notice another later, and if its name agrees."""
+    first = file.head.strip().splitlines()[:1]
+    if file.options.kind or not first:
+        return "", True
+    # A text that is an HTML page is "html", a table of one column "text".
+    if kind in {"csv", "tsv"} and not re.search(rb"[,;\t]", first[0]):
+        return "text", False
+    if kind in {"text", "lines", "markdown"}:
+        content = "html" if _ERROR_PAGE.match(first[0]) else beginning
+        return content or "text", not content and named in {"text", "markdown"}
+    return kind, kind == named

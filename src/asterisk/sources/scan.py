@@ -18,26 +18,21 @@ from asterisk.sources.document import Database, Options, Report, Skipped
 READERS = 2  # counts up when readers give other text for the same bytes
 UNSETTLED = 2_000_000_000  # nanoseconds; FAT's clock ticks every two seconds, no other is coarser
 _TYPES = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
+    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
 Entry = tuple[Path, os.stat_result, bool]  # whether it is a link
+Identity = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file to read, and the ``source`` of its documents.
-
-    ``stamp`` is made of size, times, inode and the options that matter for reading, before that; it
-    is "" where the file changed so shortly ago that another change might leave no trace. Store it
-    once the file's documents are stored.
-    """
+    """A file to read, and the ``source`` of its documents; store ``stamp`` once they are stored."""
 
     path: Path
     source: str
+    # Of size, times, inode and options, before the reading; "" where the file changed so shortly
+    # ago that another change might leave no trace.
     stamp: str
     database: Database | None = None
 
@@ -51,20 +46,18 @@ def scan(
 ) -> Iterator[SourceFile]:
     """Yield the files of ``paths`` and the options' databases, each once, folders in order.
 
-    Globs and the rule for hidden names are for what is in folders; a path that is named is taken
-    whatever its name. InputError for a named path that does not exist or cannot be looked at,
-    before anything is yielded; everything else that is no plain file is reported.
+    Globs and the rule for hidden names are for what is in folders. InputError for a named path that
+    cannot be looked at, before anything is yielded; what else is no plain file is reported.
     """
     options, report = options or Options(), report or Report()
     named = [(path, _stat(path)) for path in paths]
     databases = [(database, _stat(database.path)) for database in options.databases]
-    walk = _Walk(options, report)
-    walk.seen.update(_identity(status) for _, status in databases)
+    seen = {(status.st_dev, status.st_ino) for _, status in databases}
     for path, status in named:
-        yield from walk.files(path, status)
+        yield from _walk(path, status, options, report, seen)
     for database, status in databases:
         if not stat.S_ISREG(status.st_mode):
-            report(Skipped(printable_path(database.path), _not_a_file(status)))
+            report(skipped(database.path, _not_a_file(status)))
             continue
         states = [status]
         log = database.path.with_name(database.path.name + "-wal")
@@ -75,10 +68,7 @@ def scan(
 
 
 def printable_path(path: Path | str) -> str:
-    """Return ``path`` in printable characters, differently for different paths.
-
-    Bytes that are not UTF-8 and characters that do not print become escapes, and a backslash two.
-    """
+    """Return ``path`` in printable characters, differently for different paths."""
     text = os.fsencode(path).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
     return escaped(text)
 
@@ -89,92 +79,83 @@ def source_name(path: Path | str) -> str:
     return printable_path(os.path.abspath(path))  # noqa: PTH100
 
 
-class _Walk:
-    """Remembers what it has come to, so that no file is given twice."""
+def skipped(path: Path, reason: str, *, temporary: bool = False) -> Skipped:
+    """Return what to report of a file or folder that is not read, or not to its end."""
+    return Skipped(printable_path(path), reason, source_name(path), temporary)
 
-    def __init__(self, options: Options, report: Report) -> None:
-        self.options, self.report = options, report
-        self.seen: set[tuple[int, int]] = set()
 
-    def files(self, top: Path, status: os.stat_result) -> Iterator[SourceFile]:
-        """Yield ``top``, or the files below it."""
-        # A stack of its own: a deep tree must not meet Python's recursion limit.
-        stack: list[tuple[object, Iterator[Entry]]] = [(None, iter([(top, status, False)]))]
-        while stack:
-            entry = next(stack[-1][1], None)
-            if entry is None:
-                stack.pop()
-                continue
-            path, status, is_link = entry
-            identity, is_folder = _identity(status), stat.S_ISDIR(status.st_mode)
-            if is_folder and is_link and not self.options.follow:
-                self.skip(path, "a link to a folder, not followed (see --follow)")
-            elif any(identity == other for other, _ in stack):
-                self.skip(path, "leads back to a folder it is in")
-            elif not is_folder and not stat.S_ISREG(status.st_mode):
-                self.skip(path, _not_a_file(status))
-            elif identity not in self.seen:
-                self.seen.add(identity)
-                if is_folder:
-                    stack.append((identity, self.entries(path, top)))
-                else:
-                    yield SourceFile(path, source_name(path), _stamp([status], self.options))
-
-    def entries(self, folder: Path, top: Path) -> Iterator[Entry]:
-        try:
-            with os.scandir(folder) as found:
-                entries = sorted(found, key=lambda entry: os.fsencode(entry.name))
-        except OSError as failure:
-            reason = f"cannot list it: {failure.strerror or failure}"
-            self.skip(folder, reason, source_name(folder), passing=True)
-            return
-        for entry in entries:
-            if not self.is_wanted(entry, top):
-                continue
-            path, is_link = Path(entry.path), entry.is_symlink()
-            try:
-                status = path.stat()
-            except OSError as failure:
-                broken = isinstance(failure, FileNotFoundError) and is_link
-                reason = "a link that leads nowhere" if broken else failure.strerror or str(failure)
-                self.skip(path, reason, source_name(path), passing=not broken)
+def _walk(
+    top: Path, status: os.stat_result, options: Options, report: Report, seen: set[Identity]
+) -> Iterator[SourceFile]:
+    """Yield ``top``, or the files below it, but none that was ``seen``."""
+    # A stack of its own: a deep tree must not meet Python's recursion limit.
+    stack: list[tuple[Identity | None, Iterator[Entry]]] = [(None, iter([(top, status, False)]))]
+    while stack:
+        entry = next(stack[-1][1], None)
+        if entry is None:
+            stack.pop()
+            continue
+        path, status, is_link = entry
+        identity, is_folder = (status.st_dev, status.st_ino), stat.S_ISDIR(status.st_mode)
+        if is_folder and is_link and not options.follow:
+            report(skipped(path, "a link to a folder, not followed (see --follow)"))
+        elif any(identity == other for other, _ in stack):
+            report(skipped(path, "leads back to a folder it is in"))
+        elif not is_folder and not stat.S_ISREG(status.st_mode):
+            report(skipped(path, _not_a_file(status)))
+        elif identity not in seen:
+            seen.add(identity)
+            if is_folder:
+                stack.append((identity, _entries(path, top, options, report)))
             else:
-                yield path, status, is_link
+                yield SourceFile(path, source_name(path), _stamp([status], options))
 
-    def is_wanted(self, entry: os.DirEntry[str], top: Path) -> bool:
-        """Apply hidden names and globs; a folder is left out by ``exclude`` only."""
-        include, exclude = self.options.include, self.options.exclude
-        if entry.name.startswith(".") and not self.options.hidden:
-            return False
-        if not include and not exclude:
-            return True
-        names = (entry.name, os.path.relpath(entry.path, top))
-        if _matches(names, exclude):
-            return False
+
+def _entries(folder: Path, top: Path, options: Options, report: Report) -> Iterator[Entry]:
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: os.fsencode(entry.name))
+    except OSError as failure:
+        reason = f"cannot list it: {failure.strerror or failure}"
+        report(skipped(folder, reason, temporary=True))
+        return
+    for entry in entries:
+        if not _is_wanted(entry, top, options):
+            continue
+        path, is_link = Path(entry.path), entry.is_symlink()
         try:
-            return not include or _matches(names, include) or entry.is_dir()
-        except OSError:
-            return False
+            status = path.stat()
+        except OSError as failure:
+            broken = isinstance(failure, FileNotFoundError) and is_link
+            reason = "a link that leads nowhere" if broken else failure.strerror or str(failure)
+            report(skipped(path, reason, temporary=not broken))
+        else:
+            yield path, status, is_link
 
-    def skip(self, path: Path, reason: str, source: str = "", *, passing: bool = False) -> None:
-        whole = bool(source)
-        self.report(Skipped(printable_path(path), reason, source, whole=whole, passing=passing))
+
+def _is_wanted(entry: os.DirEntry[str], top: Path, options: Options) -> bool:
+    """Apply hidden names and globs; a folder is left out by ``exclude`` only."""
+    if entry.name.startswith(".") and not options.hidden:
+        return False
+    if not options.include and not options.exclude:
+        return True
+    names = (entry.name, os.path.relpath(entry.path, top))
+    included, excluded = (
+        any(fnmatch.fnmatchcase(name, glob) for glob in globs for name in names)
+        for globs in (options.include, options.exclude)
+    )
+    try:
+        return not excluded and (included or not options.include or entry.is_dir())
+    except OSError:
+        return False
 
 
 def _stat(path: Path) -> os.stat_result:
     try:
         return path.stat()
     except (OSError, ValueError) as failure:
-        reason = failure.strerror if isinstance(failure, OSError) else None
-        raise InputError(f"cannot read {printable_path(path)}: {reason or failure}") from None
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
-def _matches(names: tuple[str, str], globs: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(name, glob) for glob in globs for name in names)
+        reason = getattr(failure, "strerror", None) or failure
+        raise InputError(f"cannot read {printable_path(path)}: {reason}") from None
 
 
 def _not_a_file(status: os.stat_result) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from dataclasses import replace
 
 import folders
 import numpy as np
 import pytest
+from conftest import PROMPTS, random_checkpoint
 
 import asterisk
 from apps.search.fake_runtime import FakeRuntime, create_index
@@ -18,6 +20,7 @@ from asterisk.cli.search import main
 from asterisk.common import texts
 from asterisk.common.errors import InputError, UsageError
 from asterisk.model.checkpoint import load, save
+from asterisk.model.config import ModelConfig
 from asterisk.sources.document import make_document
 
 TEXTS = [
@@ -48,23 +51,32 @@ def stored(index: Index) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def student_folder(toy, tmp_path_factory):
-    """A little away from the toy, and saying that it lives in the toy's space."""
-    random = np.random.default_rng(5)
-    near = {
-        name: (value + random.normal(0, 0.002, value.shape)).astype("f4")
-        for name, value in toy.tensors.items()
-    }
-    folder = tmp_path_factory.mktemp("leaf") / "student"
-    save(replace(toy, name="student", tensors=near, compatible_with=(toy.fingerprint,)), folder)
+def teacher():
+    """A checkpoint with narrow vectors, which is opened and saved quickly."""
+    return random_checkpoint(ModelConfig(hidden_size=32, intermediate_size=64), "teacher")
+
+
+@pytest.fixture(scope="module")
+def teacher_folder(teacher, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("leaf") / "teacher"
+    save(teacher, folder)
     return folder
 
 
-def test_documents_by_the_teacher_and_queries_by_the_student(
-    toy_folder, student_folder, tmp_path, capsys
-):
+def moved(checkpoint, **changes):
+    """Return a checkpoint a little away from another one."""
+    random = np.random.default_rng(5)
+    tensors = {
+        name: (value + random.normal(0, 0.002, value.shape)).astype("f4")
+        for name, value in checkpoint.tensors.items()
+    }
+    return replace(checkpoint, tensors=tensors, **changes)
+
+
+def test_documents_by_the_teacher_and_queries_by_the_student(toy, toy_folder, tmp_path, capsys):
     """LEAF's row, as a user types it: a checkpoint indexes, another one asks."""
-    notes = tmp_path / "notes"
+    student_folder, notes = tmp_path / "student", tmp_path / "notes"
+    save(moved(toy, name="student", compatible_with=(toy.fingerprint,)), student_folder)
     notes.mkdir()
     every = [text.text for text in texts.load() if len(text.text) > 40][:12]
     for number, text in enumerate(every):
@@ -113,36 +125,37 @@ def test_a_student_with_a_dense_to_its_teachers_width(tmp_path, capsys):
 
 
 def test_a_stranger_is_refused_until_the_index_declares_its_space(
-    toy, toy_folder, tmp_path, capsys, monkeypatch
+    teacher, teacher_folder, tmp_path, capsys, monkeypatch
 ):
+    @functools.cache
+    def space_of(folder):
+        return load(folder).fingerprint
+
     def fake(folder, **_):
-        space = load(folder).fingerprint
-        return contextlib.nullcontext(FakeRuntime(toy.config.embedding_size, space))
+        space = space_of(folder)
+        return contextlib.nullcontext(FakeRuntime(teacher.config.embedding_size, space))
 
     monkeypatch.setattr(asterisk, "load", fake, raising=False)
-    random = np.random.default_rng(6)
-    other = {name: value + random.normal(0, 0.002, value.shape).astype("f4")
-             for name, value in toy.tensors.items()}  # fmt: skip
     stranger = tmp_path / "stranger"
-    save(replace(toy, name="stranger", tensors=other), stranger)
+    save(moved(teacher, name="stranger"), stranger)
     path = tmp_path / "index.db"
     with (
-        asterisk.load(toy_folder) as runtime,
-        Index.create(path, toy_folder, runtime=runtime) as index,
+        asterisk.load(teacher_folder) as runtime,
+        Index.create(path, teacher_folder, runtime=runtime) as index,
     ):
         index.update(made_of(TEXTS), runtime)
     ask = ["query", "sugar", "--db", str(path), "--artifact", str(stranger)]
     assert main(ask) == 4
-    assert "holds vectors of another model (toy)" in capsys.readouterr().err
+    assert "holds vectors of another model (teacher)" in capsys.readouterr().err
     assert main(["space", "--db", str(path), str(stranger)]) == 0
-    space = load(stranger).fingerprint
+    space = space_of(stranger)
     assert capsys.readouterr().err == f"asterisk-search: {path} goes with space {space}\n"
     assert main(ask) == 0
     assert main(["query", "sugar", "--db", str(path)]) == 0  # its own model still does
     capsys.readouterr()
     assert main(["info", "--db", str(path), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["fingerprint"] == toy.fingerprint
+    assert facts["fingerprint"] == teacher.fingerprint
     assert facts["compatible_with"] == [space]
     assert main(["space", "--db", str(path), "f" * 64]) == 0
     capsys.readouterr()
@@ -219,10 +232,10 @@ def test_prompts_on_the_command_line(prompted, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("longest", [16, 64])
-def test_a_model_that_reads_little_gets_short_passages(toy, prompted_folder, tmp_path, longest):
+def test_a_model_that_reads_little_gets_short_passages(teacher, tmp_path, longest):
     folder = tmp_path / "short"
-    config = replace(toy.config, max_seq_length=longest)
-    save(replace(toy, config=config, prompts=load(prompted_folder).prompts), folder)
+    config = replace(teacher.config, max_seq_length=longest)
+    save(replace(teacher, config=config, prompts=PROMPTS), folder)
     text = " ".join(f"Sentence {number} says a little about nothing." for number in range(20))
     with (
         asterisk.load(folder) as runtime,

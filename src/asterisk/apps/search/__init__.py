@@ -1,10 +1,4 @@
-"""Search: texts in one SQLite file, found by meaning, by words, or by both.
-
->>> from asterisk.apps.search import Index
->>> index = Index.open("notes.db")  # doctest: +SKIP
->>> with asterisk.load(index.artifact) as runtime:  # doctest: +SKIP
-...     hits = index.search("how plants make sugar", 10, runtime)
-"""
+"""Search: texts in one SQLite file, found by meaning, by words, or by both."""
 
 from __future__ import annotations
 

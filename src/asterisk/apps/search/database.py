@@ -22,8 +22,8 @@ import os
 import sqlite3
 import stat
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
@@ -47,8 +47,14 @@ PAGE = 8_192  # bytes: a block is read in half as many steps as by SQLite's 4,09
 # NumPy wants large blocks. But SQLite before 3.43 reads a whole block for each row of the view.
 SLOTS = 64
 LONGEST_VALUE = 128 << 20  # bytes of one text or blob
-CACHE = 2 << 10  # KiB
+PRAGMAS = (
+    "trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0", "temp_store=MEMORY",
+    "cache_size=-2048",  # KiB
+)  # fmt: skip
 BUSY = 5.0  # seconds
+LARGEST_DIMENSION = 1 << 14
+LARGEST_SETTING = 1 << 16  # characters
+PRECISIONS = ("int8", "float32")
 TOKENIZER = 'tokenize="unicode61 remove_diacritics 2"'
 
 TABLES = {
@@ -75,30 +81,30 @@ TABLES = {
     ),
 }
 WORDS = f"CREATE VIRTUAL TABLE words USING fts5(text, content='', {TOKENIZER})"
-_FTS5 = {"words_data", "words_idx", "words_docsize", "words_config"}  # FTS5's own tables
-_ANALYZE = {"sqlite_stat1", "sqlite_stat4"}
+_INTERNAL = {  # of FTS5 and of ANALYZE
+    "words_data", "words_idx", "words_docsize", "words_config", "sqlite_stat1", "sqlite_stat4",
+}  # fmt: skip
 
 
 def create_tables(connection: sqlite3.Connection) -> bool:
     """Create all tables inside the current transaction; return whether there is FTS5."""
     for statement in TABLES.values():
         connection.execute(statement)
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version={VERSION}")
     try:
         connection.execute(WORDS)
-        words = True
     except sqlite3.OperationalError as failure:
         if "fts5" not in str(failure):
             raise
-        words = False
-    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version={VERSION}")
-    return words
+        return False
+    return True
 
 
 def check_schema(connection: sqlite3.Connection, path: Path) -> bool:
     """Raise InputError unless the file is an index of this version with its tables and no more.
 
-    Return False for one that holds nothing at all, as after a kill before the first commit.
+    Return False for an empty one, as after a kill before the first commit.
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     objects = connection.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
@@ -112,30 +118,26 @@ def check_schema(connection: sqlite3.Connection, path: Path) -> bool:
     if version > VERSION:
         raise InputError(f"{path} was made by a newer version: install a newer asterisk-edge")
     ours = TABLES | {"words": WORDS}
-    missing = set(TABLES)
     for kind, name, sql in objects:
-        missing.discard(name)
-        if name in ours:
-            expected = sql == ours[name] and kind == ("view" if name == "vectors" else "table")
-        elif kind == "index":
+        if kind == "index":
             expected = sql is None and str(name).startswith("sqlite_autoindex_")
         else:
-            expected = kind == "table" and name in _FTS5 | _ANALYZE
+            expected = kind == ("view" if name == "vectors" else "table") and (
+                sql == ours[name] if name in ours else name in _INTERNAL
+            )
         if not expected:
             raise InputError(f"{path} is not as an index is made: {str(name)[:60]!r}")
-    if missing:
+    if missing := TABLES.keys() - {name for _, name, _ in objects}:
         raise InputError(f"{path} is damaged: it has no table {min(missing)}")
     return True
 
 
-def check_file(path: Path, *, missing: bool) -> bool:
-    """Return whether the file exists, if it may be ``missing``; InputError unless it is plain."""
+def is_file(path: Path) -> bool:
+    """Return whether there is a file; InputError for anything but a plain one."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        if missing:
-            return False
-        raise InputError(f"{path} does not exist; make it with asterisk-search index") from None
+        return False
     except OSError as failure:
         raise InputError(f"cannot read {path}: {failure.strerror or failure}") from None
     if not stat.S_ISREG(mode):
@@ -168,10 +170,8 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
     )
     try:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
-        for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0"):
+        for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
-        connection.execute("PRAGMA temp_store=MEMORY")
-        connection.execute(f"PRAGMA cache_size=-{CACHE}")
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except BaseException:
         connection.close()
@@ -182,15 +182,9 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """Commit everything inside as one, or undo all of it."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
         yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-        raise
 
 
 @contextlib.contextmanager
@@ -230,84 +224,64 @@ def _code(failure: sqlite3.Error) -> int:
     return (getattr(failure, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR) & 0xFF
 
 
-class WriterLock:
-    """A locked file beside the index, until it is released or the process ends, however it ends.
+@contextlib.contextmanager
+def writer_lock(path: Path) -> Iterator[None]:
+    """Hold a locked file beside the index; OutputError where another process has it.
 
-    SQLite's own locks last for one transaction, and an update is many. OutputError where another
-    process has it, or the folder cannot be written. Windows has none: SQLite's own lock still keeps
-    each batch whole.
+    SQLite's own locks last for one transaction, and an update is many. Windows has none: there
+    SQLite's still keep each batch whole.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path.with_name(path.name + "-lock")
-        self._descriptor = -1
-        while self._descriptor < 0:
-            self._descriptor = self._take(path)
-
-    def _take(self, path: Path) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+    lock = path.with_name(path.name + "-lock")
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+    while True:
         try:
-            descriptor = os.open(self.path, flags, 0o666)
+            descriptor = os.open(lock, flags, 0o666)
         except OSError as failure:
             raise OutputError(f"cannot write {path}: {failure.strerror or failure}") from None
         try:
             if sys.platform != "win32":
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever had it may have removed the file in between: the lock must be on the name.
-            if os.path.samestat(os.fstat(descriptor), os.lstat(self.path)):
-                return descriptor
+            if os.path.samestat(os.fstat(descriptor), os.lstat(lock)):
+                break
         except FileNotFoundError:
             pass
         except BlockingIOError:
             os.close(descriptor)
             raise OutputError(f"{path} is being written by another process; try again") from None
         except OSError:
-            return descriptor  # a file system without locks
+            break  # a file system without locks
         os.close(descriptor)
-        return -1
-
-    def release(self) -> None:
-        """Remove the file, then let go."""
-        if self._descriptor >= 0:
-            self.path.unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-
-LARGEST_DIMENSION = 1 << 14
-LARGEST_VALUE = 1 << 16  # characters
-PRECISIONS = ("int8", "float32")
-MOST_SPACES = 200
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
 class IndexSettings:
-    """The settings stored in an index's ``meta`` table.
+    """The settings stored in an index's ``meta`` table."""
 
-    ``artifact`` is the folder that it was made with, ``fingerprint`` its embedding space and
-    ``compatible_with`` others whose vectors may be compared with these. ``longest`` and ``overlap``
-    are tokens of passages; ``words`` is whether there is an FTS5 table. ``prompt_name`` is the
-    prompt that documents are embedded with, None for the model's own one for documents.
-    """
-
-    artifact: str
-    fingerprint: str
-    compatible_with: tuple[str, ...]
+    artifact: str  # the folder that it was made with, or last written with
+    fingerprint: str  # its embedding space
+    compatible_with: tuple[str, ...]  # others whose vectors may be compared with these
     model: str
     format: str
     recipe: str
     dimension: int
     precision: str
-    longest: int = LONGEST
+    longest: int = LONGEST  # tokens of a passage
     overlap: int = OVERLAP
-    words: bool = True
-    prompt_name: str | None = None
+    words: bool = True  # whether there is an FTS5 table
+    prompt_name: str | None = None  # that documents get; None: the model's own for documents
 
     @classmethod
     def from_artifact(
-        cls, artifact: Path, precision: str, runtime: Runtime | None, prompt_name: str | None
+        cls, artifact: Path, precision: str | None, runtime: Runtime | None, prompt_name: str | None
     ) -> Self:
         """Return the settings for an artifact, or for a checkpoint folder and its ``runtime``."""
+        precision = precision or "int8"
         if precision not in PRECISIONS:
             raise UsageError(f"precision must be int8 or float32, not {precision!r}")
         # As UTF-8 whatever the locale: another process may have another one.
@@ -326,30 +300,20 @@ class IndexSettings:
         others = spaces(model)[1:]
         return cls(path, model.fingerprint, others, *about, precision, prompt_name=prompt_name)
 
-    def with_spaces(self, others: Iterable[str]) -> Self:
-        """Return the same settings, compatible with these spaces as well."""
-        _, *every = spaces(replace(self, compatible_with=(*self.compatible_with, *others)))
-        if len(every) > MOST_SPACES:
-            raise UsageError(f"{len(every)} spaces; an index has {MOST_SPACES} at most")
-        return replace(self, compatible_with=tuple(every))
-
     @classmethod
     def read(cls, connection: sqlite3.Connection, path: Path) -> Self:
         """Read the ``meta`` table; InputError unless it says everything in its proper type."""
+        query = "SELECT key, value FROM meta WHERE length(value) <= ?"
         try:
-            rows = connection.execute(
-                "SELECT key, value FROM meta WHERE length(value) <= ?", (LARGEST_VALUE,)
-            ).fetchmany(100)
+            rows = connection.execute(query, (LARGEST_SETTING,)).fetchmany(100)
             values = {key: json.loads(value) for key, value in rows}
             values["compatible_with"] = tuple(values["compatible_with"])
-            if set(values) != {field.name for field in fields(cls)}:
-                raise ValueError
             settings = cls(**values)
-            if not settings._is_valid():
-                raise ValueError
+            if len(values) == len(fields(cls)) and settings._is_valid():
+                return settings
         except (ValueError, TypeError, KeyError, RecursionError):
-            raise InputError(f"{path} is damaged: its settings cannot be read") from None
-        return settings
+            pass
+        raise InputError(f"{path} is damaged: its settings cannot be read")
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Write the ``meta`` table, inside the current transaction."""
@@ -363,11 +327,9 @@ class IndexSettings:
         return (
             all(isinstance(name, str) for name in (*names, *self.compatible_with))
             and "\0" not in self.artifact
-            and type(self.dimension) is int
+            and all(type(it) is int for it in (self.dimension, self.longest, self.overlap))
             and 1 <= self.dimension <= LARGEST_DIMENSION
             and self.precision in PRECISIONS
-            and type(self.longest) is int
-            and type(self.overlap) is int
             and 0 <= self.overlap < self.longest <= 1 << 20
             and type(self.words) is bool
             and isinstance(self.prompt_name, str | None)

@@ -14,38 +14,34 @@ from asterisk.apps.search import database
 from asterisk.apps.search.database import IndexSettings, sqlite_errors
 from asterisk.apps.search.passages import fit_lengths
 from asterisk.apps.search.query import Hit, Words, run_query
-from asterisk.apps.search.store import Blocks, Floats, Ids, read_tags
+from asterisk.apps.search.store import Blocks, Floats, Ids, read_document
 from asterisk.artifact import InSpace, is_artifact, open_artifact, share_space, spaces
-from asterisk.common.errors import InputError, OutputError, UsageError, integer
+from asterisk.common.errors import InputError, OutputError, UsageError
 from asterisk.model.config import prompt_name_of
-from asterisk.sources import Document
+from asterisk.sources import Document, Options, Report
 
 if TYPE_CHECKING:
     from asterisk.apps.search.update import Changes, Update
     from asterisk.runtimes.runtime import Runtime
-    from asterisk.sources import Options, Report
 
 Mode = Literal["hybrid", "vectors", "words"]
 Precision = Literal["float32", "int8"]
-MODES: tuple[Mode, ...] = ("hybrid", "vectors", "words")
+Progress = Callable[[int], None]
+MOST_SPACES = 200
 
 
 class Index:
-    """An opened index; one thread at a time. A context manager.
-
-    ``path`` is the file, ``settings`` what it was made with; `documents` and `passages` count.
-    """
+    """An opened index, by `create` or `open`; one thread at a time. A context manager."""
 
     def __init__(
-        self, path: Path, connection: sqlite3.Connection, lock: database.WriterLock | None = None
+        self, path: Path, connection: sqlite3.Connection, resources: contextlib.ExitStack
     ) -> None:
-        """Take over an open connection whose schema has been checked; see `create` and `open`."""
-        self.path, self.connection = path, connection
+        """Take over a connection whose schema has been checked; `close` closes ``resources``."""
+        self.path, self.connection, self._resources = path, connection, resources
         self.settings = IndexSettings.read(connection, path)
         self.blocks = Blocks(connection, self.settings.dimension, self.settings.precision)
         self.blocks.check()
         self.words = Words(connection) if self.settings.words else None
-        self._lock = lock
 
     @classmethod
     def create(
@@ -59,28 +55,25 @@ class Index:
     ) -> Self:
         """Open an index to write; a new one, for the vectors of ``artifact``, if there is none.
 
-        ``precision`` is "int8" by default. ``prompt_name`` names the prompt that documents get;
-        without one they are embedded by `Runtime.encode_document`. ``runtime`` is needed for a
-        checkpoint folder only. OutputError where another process is writing it or it cannot be
-        written; InputError where the file is something else or of another embedding space,
-        UsageError where it has another precision or prompt.
+        A checkpoint folder needs its ``runtime``; ``precision`` is "int8" by default.
+        ``prompt_name`` names the prompt of documents (None: that of `Runtime.encode_document`).
+        OutputError where it cannot be written, as by a second writer; InputError where it is
+        something else or of another embedding space, UsageError where it has another precision or
+        prompt.
         """
         path = Path(os.path.realpath(path))
         if not path.parent.is_dir():
             raise OutputError(f"cannot write {path}: no such folder")
-        if not database.check_file(path, missing=True) and artifact is None:
+        if not database.is_file(path) and artifact is None:
             raise UsageError(f"{path} does not exist yet: say which artifact it is for")
         wanted = None
         if artifact is not None:
-            wanted = IndexSettings.from_artifact(
-                Path(artifact), precision or "int8", runtime, prompt_name
-            )
-        with contextlib.ExitStack() as on_failure:
-            lock = database.WriterLock(path)
-            on_failure.callback(lock.release)
+            wanted = IndexSettings.from_artifact(Path(artifact), precision, runtime, prompt_name)
+        with contextlib.ExitStack() as resources:
+            resources.enter_context(database.writer_lock(path))
             with sqlite_errors(path, writing=True):
                 connection = database.connect(path, "mode=rwc")
-                on_failure.callback(connection.close)
+                resources.callback(connection.close)
                 if not database.check_schema(connection, path):
                     if wanted is None:
                         raise UsageError(f"{path} is empty: say which artifact it is for")
@@ -91,34 +84,31 @@ class Index:
                         replace(wanted, words=words).write(connection)
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=NORMAL")
-                index = cls(path, connection, lock)
+                index = cls(path, connection, resources)
                 index._check_wanted(wanted, precision, prompt_name)
-            on_failure.pop_all()
+            resources.callback(_end_log, connection)
+            index._resources = resources.pop_all()
         return index
 
     def _check_wanted(
         self, wanted: IndexSettings | None, precision: str | None, prompt_name: str | None
     ) -> None:
         """Check what the user asks for against the settings, and store the artifact's new name."""
-        settings, path = self.settings, self.path
+        settings, path, again = self.settings, self.path, "index again into a new file"
         if wanted:
             self.check(wanted, wanted.dimension)
-        if prompt_name not in {None, settings.prompt_name}:
-            made = settings.prompt_name
+        made = settings.prompt_name
+        if prompt_name not in {None, made}:
             how = f"with the prompt {made!r}" if made else "without a prompt's name"
-            raise UsageError(
-                f"{path} was made {how}, not with {prompt_name!r}: index again into a new file"
-            )
-        if precision not in {None, settings.precision}:
-            raise UsageError(
-                f"{path} holds {settings.precision} vectors, not {precision}: "
-                "index again into a new file"
-            )
+            raise UsageError(f"{path} was made {how}, not with {prompt_name!r}: {again}")
+        stored = settings.precision
+        if precision not in {None, stored}:
+            raise UsageError(f"{path} holds {stored} vectors, not {precision}: {again}")
         if self.words is not None and not self.words.usable:
             raise InputError(f"{path} has a table of words, and this SQLite is built without FTS5")
         if wanted and wanted.artifact != settings.artifact:
-            names = {name: getattr(wanted, name) for name in ("model", "format", "recipe")}
-            self._write(replace(settings, artifact=wanted.artifact, **names))
+            names = ("artifact", "model", "format", "recipe")
+            self._write(replace(settings, **{name: getattr(wanted, name) for name in names}))
 
     @classmethod
     def open(
@@ -126,22 +116,22 @@ class Index:
     ) -> Self:
         """Open an index for reading; a writer does not block it.
 
-        ``artifact`` allows another artifact than the one it was made with, if the two are
-        compatible. InputError unless the file is a sound index.
+        InputError unless the file is a sound index, compatible with ``artifact`` if one is given.
         """
         path = Path(os.path.realpath(path))
-        database.check_file(path, missing=False)
-        with sqlite_errors(path), contextlib.ExitStack() as on_failure:
+        if not database.is_file(path):
+            raise InputError(f"{path} does not exist; make it with asterisk-search index")
+        with sqlite_errors(path), contextlib.ExitStack() as resources:
             connection = database.connect_to_read(path)
-            on_failure.callback(connection.close)
+            resources.callback(connection.close)
             if not database.check_schema(connection, path):
                 raise InputError(f"{path} is empty; fill it with asterisk-search index")
-            index = cls(path, connection)
+            index = cls(path, connection, resources)
             if artifact is not None and is_artifact(Path(artifact)):
                 manifest = open_artifact(Path(artifact)).manifest
                 index.check(manifest, manifest.model.embedding_size)
             connection.execute("PRAGMA query_only=ON")
-            on_failure.pop_all()
+            index._resources = resources.pop_all()
         return index
 
     @property
@@ -180,33 +170,29 @@ class Index:
         return int(count)
 
     def check(self, model: InSpace, dimension: int) -> None:
-        """Raise InputError unless the index goes with ``model``, whose vectors have this size.
-
-        The two go together where their `spaces` have a member in common.
-        """
-        settings = self.settings
+        """Raise InputError unless the index shares a space and the dimension with ``model``."""
+        settings, own = self.settings, self.dimension
         if not share_space(spaces(settings), spaces(model)):
-            raise InputError(
-                f"{self.path} holds vectors of another model ({settings.model}): use "
-                f"--artifact {settings.artifact}, or index again into a new file"
-            )
-        self._check_dimension(dimension)
-
-    def _check_dimension(self, dimension: int) -> None:
-        if dimension != self.dimension:
-            raise InputError(
-                f"{self.path} holds vectors of {self.dimension} dimensions, "
-                f"the model gives {dimension}"
-            )
+            advice = f"use --artifact {settings.artifact}, or index again into a new file"
+            another = f"holds vectors of another model ({settings.model})"
+            raise InputError(f"{self.path} {another}: {advice}")
+        if dimension != own:
+            sizes = f"{own} dimensions, the model gives {dimension}"
+            raise InputError(f"{self.path} holds vectors of {sizes}")
 
     def declare(self, others: Iterable[str], dimension: int | None = None) -> None:
-        """Let the index go with the spaces ``others`` as well, for an index opened by `create`.
+        """Let the index, opened by `create`, go with the spaces ``others`` as well.
 
         InputError where ``dimension``, the size of their vectors if known, is another one.
         """
+        settings = self.settings
         if dimension is not None:
-            self._check_dimension(dimension)
-        self._write(self.settings.with_spaces(others))
+            self.check(settings, dimension)
+        every = (*settings.compatible_with, *others)
+        compatible_with = spaces(replace(settings, compatible_with=every))[1:]
+        if len(compatible_with) > MOST_SPACES:
+            raise UsageError(f"{len(compatible_with)} spaces; an index has {MOST_SPACES} at most")
+        self._write(replace(settings, compatible_with=compatible_with))
 
     def _write(self, settings: IndexSettings) -> None:
         if settings != self.settings:
@@ -215,16 +201,13 @@ class Index:
             self.settings = settings
 
     def update(
-        self,
-        documents: Iterable[Document],
-        runtime: Runtime,
-        progress: Callable[[int], None] | None = None,
+        self, documents: Iterable[Document], runtime: Runtime, progress: Progress | None = None
     ) -> Changes:
         """Make the index hold ``documents``, all of them and nothing else, embedding what is new.
 
-        A document is identified by source and key, and new if its digest is. ``progress`` is called
-        with the number of documents finished since the last call. Committed in batches: what
-        interrupts it leaves a whole index, and the next update goes on from there.
+        A document is identified by source and key, and new if its digest is. ``progress`` gets the
+        number of documents finished since the last call. Committed in batches: what interrupts it
+        leaves a whole index, and the next update goes on from there.
         """
         with self._updating(runtime, progress) as update:
             update.replace_all(documents)
@@ -236,25 +219,22 @@ class Index:
         runtime: Runtime,
         options: Options | None = None,
         report: Report | None = None,
-        progress: Callable[[int], None] | None = None,
+        progress: Progress | None = None,
         *,
         prune: bool = False,
     ) -> Changes:
         """Make the index hold the documents under ``paths``; those from elsewhere stay.
 
         Files with the stored stamp are not read, and files that were removed leave. Of a file that
-        became unreadable, empty, cut off or something else, the documents stay until it is whole
-        again, unless ``prune`` is true; that is reported. Errors are those of
-        `asterisk.sources.scan`; committed as by `update`.
+        became unreadable, empty, cut off or something else, the documents stay, unless ``prune`` is
+        true; that is reported. Errors are those of `asterisk.sources.scan`.
         """
         with self._updating(runtime, progress) as update:
-            update.update_files(paths, options, report, prune=prune)
+            update.update_files(paths, options or Options(), report or Report(), prune=prune)
         return update.changes
 
     @contextlib.contextmanager
-    def _updating(
-        self, runtime: Runtime, progress: Callable[[int], None] | None
-    ) -> Iterator[Update]:
+    def _updating(self, runtime: Runtime, progress: Progress | None) -> Iterator[Update]:
         from asterisk.apps.search.update import Update
 
         self.check(runtime, runtime.config.embedding_size)
@@ -281,70 +261,40 @@ class Index:
     ) -> list[Hit]:
         """Return the ``k`` best documents for ``text``, best first, fewer if there are fewer.
 
-        ``runtime`` may be None in mode "words"; it embeds ``text`` by `Runtime.encode_query`, with
-        its prompt called ``prompt_name`` if given. UsageError for arguments that cannot be meant,
-        InputError for an empty text or a runtime of another embedding space.
+        ``runtime`` may be None in mode "words"; it embeds ``text`` by `Runtime.encode_query`.
+        UsageError for arguments that cannot be meant, InputError for an empty text or a runtime of
+        another embedding space.
         """
-        if not isinstance(text, str):
-            raise UsageError(f"a query must be a string, not {type(text).__name__}")
-        if mode not in MODES:
-            raise UsageError(f"mode must be one of {', '.join(MODES)}, not {mode!r}")
-        k = integer("k", k, 1)
-        if not text.strip():
-            raise InputError("an empty query finds nothing")
-        words = self.words if self.words is not None and self.words.usable else None
-        if mode == "words" and words is None:
-            raise UsageError("there are no words: SQLite is built without FTS5; use --mode vectors")
-        if mode != "words":
-            if runtime is None:
-                raise UsageError(f"mode {mode} needs a runtime")
-            self.check(runtime, runtime.config.embedding_size)
-        text = text.replace("\0", " ")
         with sqlite_errors(self.path):
-            return run_query(self, words, text, k, runtime, mode, prompt_name)
+            return run_query(self, text, k, runtime, mode, prompt_name)
 
     def vectors(self) -> Iterator[tuple[Ids, Floats]]:
-        """Yield passage ids, int64 [n], with their unit vectors, float32 [n, dimension], in blocks.
-
-        At most 1,024 rows a block, in no order that means anything.
-        """
+        """Yield ids of passages, int64 [n <= 1,024], and unit vectors, float32 [n, dimension]."""
         with sqlite_errors(self.path):
             yield from self.blocks.read()
 
     def passage(self, passage: int) -> tuple[Document, str]:
-        """Return the document that a passage id belongs to, and the passage's own text.
-
-        InputError for an id that does not exist.
-        """
+        """Return the document and the text of a passage; InputError for an id that is none."""
         with sqlite_errors(self.path):
-            row = self.connection.execute(
-                "SELECT s.path, d.key, d.title, d.text, d.digest, d.date, d.author, d.tags, "
-                "p.start, p.end "
-                "FROM passages AS p JOIN documents AS d ON d.id = p.document "
-                "JOIN sources AS s ON s.id = d.source WHERE p.id = ?",
-                (int(passage),),
-            ).fetchone()
-        if row is None:
+            found = read_document(self.connection, int(passage))
+        if found is None:
             raise InputError(f"{self.path} has no passage {passage}")
-        source, key, title, text, digest, date, author, tags, start, end = row
-        about = date, author, read_tags(tags)
-        return Document(source, key, title, text, bytes(digest).hex(), *about), text[start:end]
+        document, start, end = found
+        return document, document.text[start:end]
 
     def close(self) -> None:
         """Close the file; a writer's lock ends with it."""
-        if self._lock is not None:
-            # Without a log, a query needs no file beside the index and leaves none behind. Readers
-            # of this moment keep the log; then the next writer removes it.
-            with contextlib.suppress(sqlite3.Error):
-                self.connection.execute("PRAGMA busy_timeout=100")
-                self.connection.execute("PRAGMA journal_mode=DELETE")
-        self.connection.close()
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        self._resources.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _end_log(connection: sqlite3.Connection) -> None:
+    """Leave no write-ahead log, with which a query would need a file beside the index."""
+    with contextlib.suppress(sqlite3.Error):
+        connection.execute("PRAGMA busy_timeout=100")
+        connection.execute("PRAGMA journal_mode=DELETE")

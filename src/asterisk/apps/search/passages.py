@@ -70,8 +70,7 @@ def passages(
     """Cut ``text`` between sentences into passages of at most ``longest`` tokens.
 
     Neighbours share at most ``overlap`` tokens, whole sentences where that is possible. Together
-    the passages cover everything but white space; a blank text has none. Offsets are exact.
-    UsageError unless 0 <= overlap < longest and longest is at least 8.
+    the passages cover everything but white space. UsageError unless 0 <= overlap < longest >= 8.
     """
     if not 0 <= overlap < longest or longest < LEAST:
         raise UsageError(f"passages of {longest} tokens cannot overlap by {overlap}")
@@ -86,8 +85,7 @@ def passages(
     # A passage's pieces and the next one. Each counts a token or more, so they are few.
     pieces = list(islice(coming, longest + 1))
     while pieces:
-        totals = accumulate(piece.tokens for piece in pieces)
-        last = sum(1 for total in totals if total <= longest)
+        last = sum(total <= longest for total in accumulate(piece.tokens for piece in pieces))
         passage = _stripped(text, pieces[0].start, pieces[last - 1].end)
         # A word's tokens are not quite the same after a space as without one.
         while last > 1 and passage and (part := text[passage.start : passage.end]) != fitting:
@@ -192,10 +190,7 @@ def _stripped(text: str, start: int, end: int) -> Passage | None:
 
 
 def with_title(title: str, text: str, tokenizer: Tokenizer, longest: int = LONGEST_TITLE) -> str:
-    """Return what is embedded for a passage: the title before it, unless it begins with that.
-
-    Of a title of more than ``longest`` tokens, the words up to there.
-    """
+    """Return what is embedded for a passage: up to ``longest`` tokens of its title go before it."""
     if not title or text.startswith(title):
         return text
     if not _fits(title, tokenizer, longest):

@@ -1,8 +1,7 @@
 """One query: its words, two rankings of documents by their best passages, and hits.
 
-Words are asked of FTS5's own tokenizer. Which code points are letters, which marks are dropped and
-what a capital becomes differ between FTS5's tables, Unicode and Python, so a text is written to a
-table in memory and read back as words, in about 0.05 ms.
+Words are asked of FTS5's own tokenizer, by a table in memory, in about 0.05 ms: which code points
+are letters, which marks are dropped and what a capital becomes differ from Unicode and Python.
 """
 
 from __future__ import annotations
@@ -19,14 +18,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from asterisk.apps.search.database import TOKENIZER
-from asterisk.apps.search.store import Floats, read_tags
-from asterisk.common.errors import InputError
+from asterisk.apps.search.store import DAMAGED, Floats, read_document, state_of
+from asterisk.common.errors import InputError, UsageError, integer, one_of
 from asterisk.common.terminal import printable
 
 if TYPE_CHECKING:
     from asterisk.apps.search.index import Index
     from asterisk.runtimes.runtime import Runtime
 
+MODES = ("hybrid", "vectors", "words")
 DEPTH = 60  # documents of each ranking that are fused
 RRF_K = 60
 IDS_TOGETHER = 500  # of a statement
@@ -40,29 +40,24 @@ _WORD = re.compile(r"[^\W_]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MARKED = re.compile("\1([^\1\2]*)\2")
 _local = threading.local()  # a connection is for one thread
+Best = Callable[[int], Iterable[tuple[int, float]]]
 Ranked = dict[int, tuple[int, float]]  # document -> its best passage and that one's score
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One document, by its best passage.
+    """One document, by its best passage."""
 
-    ``document`` is its number in the index, ``source`` and ``key`` say where it is from (as in
-    `asterisk.sources.Document`). ``score`` is what the hits are ordered by, highest first: a cosine
-    in mode "vectors", BM25 in mode "words", the reciprocal rank fusion in mode "hybrid".
-    ``similarity`` is the best passage's cosine with the query, None where only words found it.
-    ``start`` and ``end`` are that passage's position in the document's text, in characters.
-    ``date``, ``author`` and ``tags`` are the document's, empty where it has none.
-    """
-
-    document: int
+    document: int  # its number in the index
     title: str
+    # The hits' order, highest first: a cosine in mode "vectors", BM25 in mode "words", the
+    # reciprocal rank fusion in mode "hybrid".
     score: float
     snippet: str
-    source: str
+    source: str  # this, the key and what follows are as in `asterisk.sources.Document`
     key: str
-    similarity: float | None = None
-    start: int = 0
+    similarity: float | None = None  # the passage's cosine; None where only words found it
+    start: int = 0  # of the passage in the document's text, in characters
     end: int = 0
     date: str = ""
     author: str = ""
@@ -70,15 +65,23 @@ class Hit:
 
 
 def run_query(  # noqa: PLR0917
-    index: Index,
-    words: Words | None,
-    text: str,
-    k: int,
-    runtime: Runtime | None,
-    mode: str,
-    prompt_name: str | None,
+    index: Index, text: str, k: int, runtime: Runtime | None, mode: str, prompt_name: str | None
 ) -> list[Hit]:
-    """Return the ``k`` best hits; see `Index.search`. ``words`` is None where FTS5 is missing."""
+    """Check the arguments and return the ``k`` best hits; see `Index.search`."""
+    if not isinstance(text, str):
+        raise UsageError(f"a query must be a string, not {type(text).__name__}")
+    one_of("mode", mode, MODES)
+    k = integer("k", k, 1)
+    if not text.strip():
+        raise InputError("an empty query finds nothing")
+    words = index.words if index.words is not None and index.words.usable else None
+    if mode == "words" and words is None:
+        raise UsageError("there are no words: SQLite is built without FTS5; use --mode vectors")
+    if mode != "words":
+        if runtime is None:
+            raise UsageError(f"mode {mode} needs a runtime")
+        index.check(runtime, runtime.config.embedding_size)
+    text = text.replace("\0", " ")
     connection = index.connection
     depth = k if mode != "hybrid" else max(k, DEPTH)
     nearest: Ranked = {}
@@ -96,62 +99,38 @@ def run_query(  # noqa: PLR0917
             ranking = [(document, score) for document, (_, score) in (nearest | worded).items()]
         wanted = frozenset(terms(text))
         hits = []
-        for document, score in ranking[:k]:
-            similarity = nearest[document][1] if document in nearest else None
-            passage, _ = nearest.get(document) or worded[document]
-            hits.append(_hit(connection, document, passage, score, similarity, wanted))
+        for number, score in ranking[:k]:
+            passage, similarity = nearest.get(number) or (worded[number][0], None)
+            found = read_document(connection, passage)
+            if found is None:
+                raise InputError(DAMAGED)
+            it, start, end = found
+            part = snippet(it.text[start:end], wanted)
+            where = it.source, it.key, similarity, start, end
+            hits.append(Hit(number, it.title, score, part, *where, it.date, it.author, it.tags))
         return hits
     finally:
         connection.execute("ROLLBACK")
 
 
-def _rank(
-    connection: sqlite3.Connection,
-    column: str,
-    best: Callable[[int], Sequence[tuple[int, float]]],
-    depth: int,
-) -> Ranked:
+def _rank(connection: sqlite3.Connection, column: str, best: Best, depth: int) -> Ranked:
     """Return ``depth`` documents, best first, by the ``best`` passages: (id or slot, score)."""
     count = depth + depth // 4
     while True:
-        rows = best(count)
+        scores = dict(best(count))
+        wanted = iter(scores)
         owners: dict[int, tuple[int, int]] = {}
-        for start in range(0, len(rows), IDS_TOGETHER):
-            part = [row for row, _ in rows[start : start + IDS_TOGETHER]]
+        while part := list(islice(wanted, IDS_TOGETHER)):
             marks = ",".join("?" * len(part))
             query = f"SELECT {column}, id, document FROM passages WHERE {column} IN ({marks})"  # noqa: S608
-            for row, passage, document in connection.execute(query, part):
-                owners[row] = passage, document
+            owners |= {row: (id, document) for row, id, document in connection.execute(query, part)}
         ranked: Ranked = {}
-        for row, score in rows:
-            if row in owners:
-                passage, document = owners[row]
-                ranked.setdefault(document, (passage, score))
-        if len(ranked) >= depth or len(rows) < count:
+        for row in filter(owners.__contains__, scores):
+            passage, document = owners[row]
+            ranked.setdefault(document, (passage, scores[row]))
+        if len(ranked) >= depth or len(scores) < count:
             return dict(islice(ranked.items(), depth))
         count *= 4
-
-
-def _hit(  # noqa: PLR0917
-    connection: sqlite3.Connection,
-    document: int,
-    passage: int,
-    score: float,
-    similarity: float | None,
-    wanted: frozenset[str],
-) -> Hit:
-    row = connection.execute(
-        "SELECT s.path, d.key, d.title, d.text, d.date, d.author, d.tags, p.start, p.end "
-        "FROM documents AS d JOIN sources AS s ON s.id = d.source "
-        "JOIN passages AS p ON p.id = ? WHERE d.id = ?",
-        (passage, document),
-    ).fetchone()
-    if row is None or not all(isinstance(value, str) for value in row[:7]):
-        raise InputError("the index is damaged: a hit has no document; index again")
-    source, key, title, text, date, author, tags, start, end = row
-    part = snippet(text[start:end], wanted)
-    about = date, author, read_tags(tags)
-    return Hit(document, title, score, part, source, key, similarity, start, end, *about)
 
 
 def top(scores: Floats, count: int) -> list[tuple[int, float]]:
@@ -166,8 +145,8 @@ def top(scores: Floats, count: int) -> list[tuple[int, float]]:
 def fuse(rankings: Iterable[Sequence[int]]) -> list[tuple[int, float]]:
     """Return (item, score) of all ``rankings``, best first: reciprocal rank fusion.
 
-    An item's score is the sum of 1 / (60 + rank) over the rankings that have it (Cormack, Clarke
-    and Büttcher, SIGIR 2009). Among equals the one that an earlier ranking has first is first.
+    A score is the sum of 1 / (60 + rank) over the rankings (Cormack, Clarke and Büttcher, SIGIR
+    2009). Among equals the one that an earlier ranking has first is first.
     """
     scores: dict[int, float] = {}
     for ranking in rankings:
@@ -209,25 +188,21 @@ class Words:
     def choose(self, text: str) -> list[str]:
         """Return the words to look for: the rarest, while their rows together stay few.
 
-        A word that no passage has costs nothing and finds nothing; a word in every fifth passage
-        distinguishes little and is left out beside a rarer one.
+        A word in every fifth passage distinguishes little and is left out beside a rarer one.
         """
-        (version,) = self.connection.execute("PRAGMA data_version").fetchone()
-        state = version, self.connection.total_changes
+        run, state = self.connection.execute, state_of(self.connection)
         if state != self._state or len(self._frequencies) > 10_000:
             self._state, self._frequencies = state, {}
-            (self._passages,) = self.connection.execute("SELECT count(*) FROM passages").fetchone()
+            (self._passages,) = run("SELECT count(*) FROM passages").fetchone()
         found = terms(text)
         for term in found:
             if term not in self._frequencies:
-                query = "SELECT doc FROM temp.vocabulary WHERE term = ?"
-                row = self.connection.execute(query, (term,)).fetchone()
+                row = run("SELECT doc FROM temp.vocabulary WHERE term = ?", (term,)).fetchone()
                 self._frequencies[term] = row[0] if row else 0
         counted = sorted((self._frequencies[term], term) for term in found)
-        counted = [(count, term) for count, term in counted if count][:MOST_TERMS]
         chosen: list[str] = []
         rows = 0
-        for count, term in counted:
+        for count, term in [pair for pair in counted if pair[0]][:MOST_TERMS]:
             rows += count
             common = rows > MOST_ROWS or 5 * count > max(self._passages, 50)
             if chosen and common:
@@ -244,8 +219,8 @@ def any_of(words: Collection[str]) -> str:
 def terms(text: str) -> list[str]:
     """Return the different words of ``text`` in order, cut and folded as the index does it.
 
-    Composed, and also as it is or decomposed where that gives other words: FTS5 takes "й" for a
-    letter, and "и" with a breve for "и", so a text is found however it and the query are spelt.
+    Composed, and as it is or decomposed where that gives other words: FTS5 takes "й" for a letter,
+    and "и" with a breve for "и", so a text is found however it and the query are spelt.
     """
     forms = [text]
     if not text.isascii():
@@ -255,19 +230,13 @@ def terms(text: str) -> list[str]:
 
 
 def tokens(text: str) -> list[str]:
-    """Return all words of ``text`` in order, folded: what FTS5 would put into the index.
-
-    Where this SQLite has no FTS5, and so no index of words, its words in lower case.
-    """
+    """Return all words of ``text`` in order, folded as in the index; without FTS5 in lower case."""
     rows = _fts5(text, "SELECT term FROM vocabulary ORDER BY doc, offset")
     return _WORD.findall(text.lower()) if rows is None else [term for (term,) in rows]
 
 
 def positions(text: str, wanted: Collection[str]) -> list[tuple[int, str]]:
-    """Return where a wanted folded word begins in ``text``, with that word, in order.
-
-    ``text`` holds neither U+0001 nor U+0002.
-    """
+    """Return where a wanted folded word begins in ``text``, which has no U+0001 or U+0002."""
     found = [term for term in dict.fromkeys(tokens(text)) if term in wanted]
     if not found:
         return []
@@ -285,13 +254,12 @@ def positions(text: str, wanted: Collection[str]) -> list[tuple[int, str]]:
 def _fts5(text: str, query: str, *parameters: str) -> list[tuple[str, ...]] | None:
     """Run a query over tables in memory that hold ``text``; None where SQLite has no FTS5."""
     if not hasattr(_local, "connection"):
-        connection = sqlite3.connect(":memory:", isolation_level=None)
+        _local.connection = connection = sqlite3.connect(":memory:", isolation_level=None)
         # A word is cut after 32 KiB, perhaps inside of a character.
         connection.text_factory = lambda data: data.decode(errors="replace")
         try:
             connection.execute(f"CREATE VIRTUAL TABLE texts USING fts5(text, {TOKENIZER})")
             connection.execute("CREATE VIRTUAL TABLE vocabulary USING fts5vocab(texts, instance)")
-            _local.connection = connection
         except sqlite3.OperationalError:
             connection.close()
             _local.connection = None
@@ -310,14 +278,13 @@ def _fts5(text: str, query: str, *parameters: str) -> list[tuple[str, ...]] | No
 def snippet(text: str, terms: Collection[str], width: int = WIDTH) -> str:
     """Return about ``width`` characters of ``text``, on one line and fit for a terminal.
 
-    The window with the most different ``terms`` (folded words), longer ones counting more; the
-    beginning where there is none. An ellipsis marks what is left out.
+    The window with the most different ``terms`` (folded words), longer ones counting more.
     """
     clean = printable(text[:LONGEST])
     if len(clean) <= width:
         return clean
-    start = _best_window(positions(clean, frozenset(terms)), width * 3 // 4)
-    start = max(0, min(start - width // 8, len(clean) - width))
+    begin = _best_window(positions(clean, frozenset(terms)), width * 3 // 4)
+    start = max(0, min(begin - width // 8, len(clean) - width))
     end = start + width
     if start:  # from a word's beginning
         start = clean.find(" ", start, start + width // 4) + 1 or start
@@ -329,11 +296,10 @@ def snippet(text: str, terms: Collection[str], width: int = WIDTH) -> str:
 
 def _best_window(found: list[tuple[int, str]], width: int) -> int:
     """Return where the best window begins; the first among equals, 0 without any word."""
-    best, begin = 0, 0
-    for number, (start, _) in enumerate(found):
-        near = found[number : number + width]  # each has a character at least
-        inside = {term for position, term in near if position - start <= width}
-        worth = sum(1 + len(term) for term in inside)
-        if worth > best:
-            best, begin = worth, start
-    return begin
+
+    def worth(number: int) -> int:
+        following = found[number : number + width]  # each has a character at least
+        inside = {term for start, term in following if start - following[0][0] <= width}
+        return sum(1 + len(term) for term in inside)
+
+    return found[max(range(len(found)), key=worth)][0] if found else 0

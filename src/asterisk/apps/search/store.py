@@ -1,4 +1,4 @@
-"""The rows of an index: its documents, passages and words, and its vectors in blocks."""
+"""The rows of an index: its vectors in blocks, and the document of a passage."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from asterisk.apps.search.database import SLOTS
-from asterisk.apps.search.passages import Passage
 from asterisk.common.errors import InputError
 from asterisk.common.vectors import to_int8
 from asterisk.sources import Document
@@ -23,15 +21,20 @@ Rows = npt.NDArray[np.float32] | npt.NDArray[np.int8]
 
 TOGETHER = 16  # blocks that are multiplied at once
 CACHE = 32 << 20  # bytes of vectors that an index asked more than once keeps in memory
+DAMAGED = "the index is damaged: a hit has no document; index again"
+
+
+def state_of(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Return what is another value after each change of the file, whoever makes it."""
+    (version,) = connection.execute("PRAGMA data_version").fetchone()
+    return version, connection.total_changes
 
 
 class Blocks:
-    """The vectors of one index: ``dimension`` elements each, "int8" or "float32".
+    """The vectors of one index, "int8" or "float32", in slots from 0 without a gap.
 
-    Slots are 0 to n - 1. The row of a removed slot is replaced by the last one, so none is free.
-
-    An int8 row is `to_int8` of its vector, scaled by its own largest element: more of the vector
-    survives than under one scale for all, and a cosine does not see the scale.
+    An int8 row is scaled by its own largest element: more of the vector survives than under one
+    scale for all, and a cosine does not see the scale.
     """
 
     def __init__(self, connection: sqlite3.Connection, dimension: int, precision: str) -> None:
@@ -54,9 +57,8 @@ class Blocks:
         ).fetchone()
         full = blocks == last + 1 == -(-passages // SLOTS)
         if wrong or not full or slots != [0, passages]:
-            raise InputError(
-                "the index is damaged: its blocks of vectors have the wrong size; index again"
-            )
+            what = "its blocks of vectors have the wrong size"
+            raise InputError(f"the index is damaged: {what}; index again")
 
     def stored(self, vectors: Floats) -> Rows:
         """Return unit vectors, float32 [n, d], as they are stored and compared."""
@@ -66,14 +68,13 @@ class Blocks:
         """Return the cosines of all rows with ``query``, float32 [d], by slot: float32 [n].
 
         Memory is that of TOGETHER blocks and 8 bytes a row, and from the second scan of an
-        unchanged file on CACHE for its first blocks. An int8 query times int8 rows is summed
-        exactly: no sum of 1,024 products reaches the 24 bits of float32, whatever their order.
+        unchanged file on CACHE. An int8 query times int8 rows is summed exactly, whatever the
+        order.
         """
         stored = self.stored(query[None])[0].astype(np.float32)
         length = np.sqrt(stored @ stored) or np.float32(1)
-        (version,) = self.connection.execute("PRAGMA data_version").fetchone()
-        state = version, self.connection.total_changes
-        unchanged, room = state == self._state, CACHE
+        state, room = state_of(self.connection), CACHE
+        unchanged = state == self._state
         if not unchanged:
             self._state, self._norms, self._cached = state, [], []
         wide = np.empty((TOGETHER * SLOTS, self.dimension), np.float32)
@@ -159,142 +160,25 @@ def _norms(rows: Floats) -> Floats:
     return np.maximum(norms, np.float32(1e-30))
 
 
-class NewDocument(NamedTuple):
-    """A document to write: its source, the number that it had or 0, and its passages."""
-
-    document: Document
-    source: int
-    number: int
-    passages: list[Passage]
-
-
-class StoredSource(NamedTuple):
-    """What proves that a source has not changed, its content's kind, how many documents it has."""
-
-    stamp: str
-    kind: str
-    documents: int
-
-
-class Store:
-    """The tables of one connection, written inside a caller's transaction; ``words``: FTS5 too."""
-
-    def __init__(self, connection: sqlite3.Connection, blocks: Blocks, *, words: bool) -> None:
-        self.connection, self.blocks, self.words = connection, blocks, words
-
-    def sources(self) -> list[tuple[int, str]]:
-        """Return number and path of all sources."""
-        return self.connection.execute("SELECT id, path FROM sources ORDER BY id").fetchall()
-
-    def find_source(self, path: str) -> StoredSource | None:
-        """Return a source, None for one that the index does not have."""
-        row = self.connection.execute(
-            "SELECT stamp, kind, (SELECT count(*) FROM documents WHERE source = s.id) "
-            "FROM sources AS s WHERE path = ?",
-            (path,),
-        ).fetchone()
-        return row and StoredSource(str(row[0]), str(row[1]), int(row[2]))
-
-    def add_source(self, path: str) -> int:
-        """Return the number of a source, a new one unless it has one."""
-        row = self.connection.execute(
-            "INSERT INTO sources(path, stamp) VALUES (?, '') "
-            "ON CONFLICT(path) DO UPDATE SET path = excluded.path RETURNING id",
-            (path,),
-        ).fetchall()
-        return int(row[0][0])
-
-    def set_stamp(self, source: int, stamp: str, kind: str | None) -> None:
-        """Store the stamp of a source whose documents are all stored; None leaves the kind."""
-        self.connection.execute(
-            "UPDATE sources SET stamp = ?, kind = coalesce(?, kind) WHERE id = ?",
-            (stamp, kind, source),
-        )
-
-    def remove_source(self, source: int) -> None:
-        """Remove a source without documents."""
-        self.connection.execute("DELETE FROM sources WHERE id = ?", (source,))
-
-    def find(self, source: int, key: str) -> tuple[int, str] | None:
-        """Return number and digest of a document, or None."""
-        row = self.connection.execute(
-            "SELECT id, digest FROM documents WHERE source = ? AND key = ?", (source, key)
-        ).fetchone()
-        return (row[0], row[1].hex()) if row else None
-
-    def documents_of(self, source: int) -> list[int]:
-        """Return the numbers of a source's documents."""
-        rows = self.connection.execute("SELECT id FROM documents WHERE source = ?", (source,))
-        return [number for (number,) in rows]
-
-    def insert(self, documents: Sequence[NewDocument], vectors: Floats) -> list[int]:
-        """Add documents with the vectors, float32 [n, d], of all their passages; return numbers."""
-        if not documents:
-            return []
-        (last,) = self.connection.execute("SELECT coalesce(max(id), 0) FROM documents").fetchone()
-        (passage,) = self.connection.execute("SELECT coalesce(max(id), 0) FROM passages").fetchone()
-        slot = self.blocks.append(vectors)
-        last = max(last, *(new.number for new in documents))
-        numbers: list[int] = []
-        rows: list[tuple[object, ...]] = []
-        parts: list[tuple[int, ...]] = []
-        texts: list[tuple[int, str]] = []
-        for it, source, old, passages in documents:
-            last += not old
-            number = old or last
-            numbers.append(number)
-            text = it.key, it.title, bytes.fromhex(it.digest), passage + 1, len(passages), it.text
-            about = it.date, it.author, json.dumps(it.tags, ensure_ascii=False)
-            rows.append((number, source, *text, *about))
-            for start, end in passages:
-                passage += 1
-                parts.append((passage, number, start, end, slot + len(parts)))
-                texts.append((passage, _indexed_text(it.title, it.text[start:end])))
-        run = self.connection.executemany
-        run("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-        run("INSERT INTO passages VALUES (?, ?, ?, ?, ?)", parts)
-        if self.words:
-            run("INSERT INTO words(rowid, text) VALUES (?, ?)", texts)
-        return numbers
-
-    def remove(self, numbers: Sequence[int]) -> None:
-        """Remove documents with everything that belongs to them."""
-        slots: list[tuple[int]] = []
-        for number in numbers:
-            row = self.connection.execute(
-                "SELECT title, text, first, first + count - 1 FROM documents WHERE id = ?",
-                (number,),
-            ).fetchone()
-            if row is None:
-                continue
-            title, text, *ids = row
-            if self.words:
-                # A table without contents has to be given what it held.
-                spans = self.connection.execute(
-                    "SELECT id, start, end FROM passages WHERE id BETWEEN ? AND ?", ids
-                ).fetchall()
-                self.connection.executemany(
-                    "INSERT INTO words(words, rowid, text) VALUES ('delete', ?, ?)",
-                    [(id, _indexed_text(title, text[start:end])) for id, start, end in spans],
-                )
-            slots += self.connection.execute(
-                "DELETE FROM passages WHERE id BETWEEN ? AND ? RETURNING slot", ids
-            ).fetchall()
-            self.connection.execute("DELETE FROM documents WHERE id = ?", (number,))
-        self.blocks.delete([int(slot) for (slot,) in slots])
-
-
-def _indexed_text(title: str, text: str) -> str:
-    """Return what is in the table of words for a passage: the title's words too."""
-    return text if not title or text.startswith(title) else f"{title}\n{text}"
-
-
-def read_tags(stored: object) -> tuple[str, ...]:
-    """Return the tags of a document, stored as a JSON list; InputError for anything else."""
+def read_document(connection: sqlite3.Connection, passage: int) -> tuple[Document, int, int] | None:
+    """Return a passage's document, and where the passage begins and ends in its text, or None."""
+    row = connection.execute(
+        "SELECT p.start, p.end, d.digest, s.path, d.key, d.title, d.text, d.date, d.author, "
+        "d.tags FROM passages AS p JOIN documents AS d ON d.id = p.document "
+        "JOIN sources AS s ON s.id = d.source WHERE p.id = ?",
+        (passage,),
+    ).fetchone()
+    if row is None:
+        return None
+    start, end, digest, *texts = row
+    if not isinstance(digest, bytes) or not all(isinstance(text, str) for text in texts):
+        raise InputError(DAMAGED)
+    source, key, title, text, date, author, stored = texts
     try:
-        tags = json.loads(stored) if isinstance(stored, str) else None
+        tags = json.loads(stored)
     except (ValueError, RecursionError):
         tags = None
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise InputError("the index is damaged: a document has no list of tags; index again")
-    return tuple(tags)
+    about = date, author, tuple(tags)
+    return Document(source, key, title, text, digest.hex(), *about), start, end
