@@ -138,7 +138,7 @@ def is_bag(folder: Path) -> bool:
 
 
 def save(bag: Bag, folder: Path, fold: npt.NDArray[np.int64] | None) -> None:
-    """Write ``bag``, whole or not at all, in 32 bits; ``fold`` gives each token the row it shares."""
+    """Write ``bag`` in 32 bits; ``fold`` gives each token the row it shares."""
     numpy: Any = require("safetensors.numpy", "train")
     tokenizer = json.loads(huggingface.to_json(gpt2()))
     # In the vocabulary they keep their ids; here they would be found in plain text.

@@ -54,7 +54,8 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Return this batch on ``device``."""
         tensors = (self.ids, self.mask, self.sentences, self.tokens, self.asked)
-        return Batch(*(tensor.to(device) for tensor in tensors), paired=self.paired)
+        ids, mask, *targets = (tensor.to(device) for tensor in tensors)
+        return Batch(ids, mask, *targets, self.paired)
 
 
 class Targets:

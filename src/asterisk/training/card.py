@@ -52,7 +52,8 @@ def write_checkpoint(
     if licence is not None:
         checkpoint = replace(checkpoint, licence=licence)
     cosines = held_out_cosines(run, material) | {"bag": bag_cosines.get("held_out_cosine")}
-    text = write_card(checkpoint, run, material, start, cosines, evaluation or UNMEASURED)
+    evaluation = evaluation or UNMEASURED
+    text = write_card(checkpoint, run, material, start, cosines=cosines, evaluation=evaluation)
     save(replace(checkpoint, card=text), out)
     with replacing_file(out / "curve.png") as staging:
         staging.write_bytes(picture.read_bytes())
@@ -124,6 +125,7 @@ def write_card(
     run: Distillation,
     material: Material,
     start: Start | None,
+    *,
     cosines: Mapping[str, Any],
     evaluation: str,
 ) -> str:

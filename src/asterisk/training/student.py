@@ -1,8 +1,7 @@
 """A student before its first step: fresh and passing everything through, or made of layers.
 
-A fresh one has in its table what each token means on average. One made of layers takes them from
-the teacher or another checkpoint, as *DistilBERT* (arXiv 1910.01108, section 3) takes every other
-layer of its teacher, and LEAF (arXiv 2509.12539) begins with a pretrained encoder.
+Layers are those of the teacher or another checkpoint, as *DistilBERT* (arXiv 1910.01108, section 3)
+takes every other layer, and LEAF (arXiv 2509.12539) begins with a pretrained encoder.
 """
 
 from __future__ import annotations
@@ -36,9 +35,8 @@ Array = npt.NDArray[np.float32]
 def identity_student(config: ModelConfig, rows: Array, *, seed: int) -> Encoder:
     """Return an encoder whose blocks pass everything through and whose table is ``rows``.
 
-    ``rows`` float32 [vocabulary, d], such as `token_means` gives, are scaled to one norm. The
-    blocks' output maps start at zero; the last LayerNorm gives vectors the scale of ``rows``. If
-    the student is wider than d, rows are rotated into its width and its projection rotates back.
+    ``rows`` float32 [vocabulary, d] are scaled to one norm; the last LayerNorm gives vectors their
+    scale. If the student is wider than d, rows are rotated into its width, and back.
     """
     torch.manual_seed(seed)
     model = Encoder(config)
@@ -54,16 +52,17 @@ def identity_student(config: ModelConfig, rows: Array, *, seed: int) -> Encoder:
             projection.weight.copy_(axes / ratio)
             projection.bias.zero_()
             table = table @ axes * ratio
-        model.embeddings.word_embeddings.weight.copy_(table)
-        model.embeddings.position_embeddings.weight.zero_()
-        model.embeddings.token_type_embeddings.weight.zero_()
+        embeddings = model.embeddings
+        embeddings.word_embeddings.weight.copy_(table)
+        embeddings.position_embeddings.weight.zero_()
+        embeddings.token_type_embeddings.weight.zero_()
         for block in model.blocks:
             for inner in (block.attention.self.query, block.attention.self.key):
                 nn.init.normal_(inner.weight, std=config.hidden_size**-0.5)
             for output in (block.attention.output, block.output):
                 output.dense.weight.zero_()
                 output.dense.bias.zero_()
-        last = model.blocks[-1].output.LayerNorm if model.blocks else model.embeddings.LayerNorm
+        last = model.blocks[-1].output.LayerNorm if model.blocks else embeddings.LayerNorm
         if isinstance(last, nn.LayerNorm):
             last.weight.fill_(scale)
     return model
@@ -80,10 +79,8 @@ def token_means(
 
     A rare token's row leans on the teacher's reading of the token alone.
     """
-    texts = [
-        tokenizer.token_bytes(token).decode("utf-8", "replace").strip() or "."
-        for token in range(config.vocab_size)
-    ]
+    spellings = map(tokenizer.token_bytes, range(config.vocab_size))
+    texts = [spelling.decode("utf-8", "replace").strip() or "." for spelling in spellings]
     sums = np.empty((config.vocab_size, len(projection)), "f4")
     for start in range(0, len(texts), 512):
         for index, reading in enumerate(teacher.read(texts[start : start + 512]), start):
@@ -129,40 +126,36 @@ def text_means(config: ModelConfig, targets: Targets) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """What a student takes of a checkpoint: its ``layers`` alone, ``width`` of the teacher's axes.
-
-    None means all of them.
-    """
+    """What a student takes of a checkpoint; None means all of it."""
 
     layers: tuple[int, ...] | None = None
-    width: int | None = None
+    width: int | None = None  # of the teacher's axes
 
-    def describe(self, name: str) -> str:
-        """Return words for what is taken of the model called ``name``."""
-        text = name
+    def describe(self, text: str) -> str:
+        """Return words for what is taken of the model called ``text``."""
         if self.layers is not None:
             *first, last = map(str, self.layers)
             layers = f"layers {', '.join(first)} and {last}" if first else f"layer {last}"
-            text = f"{layers} of {name}"
+            text = f"{layers} of {text}"
         return text if self.width is None else f"{text} along {self.width} of the teacher's axes"
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A student's first weights and their origin; ``distilled`` if that was a student, too."""
+    """A student's first weights and what they are."""
 
     checkpoint: Checkpoint
     origin: str
-    distilled: bool
+    distilled: bool  # the origin was a student, too
 
 
 def load_start(
     info: TargetsInfo, path: Path | None, pruning: Pruning, *, from_teacher: bool
 ) -> Checkpoint | None:
-    """Read the checkpoint that a run begins with: at ``path`` or, ``from_teacher``, the teacher.
+    """Read the checkpoint that a run begins with: at ``path``, the teacher, or None.
 
-    None for neither. ArtifactError if the teacher is not the one that made the targets, or the
-    two tokenizers differ; UsageError for what targets of this kind do not allow.
+    ArtifactError if the teacher is not the one that made the targets, or the two tokenizers
+    differ; UsageError for what targets of this kind do not allow.
     """
     if not info.own_tokens:
         if from_teacher:
@@ -186,7 +179,7 @@ def prepare_start(
 ) -> Start:
     """Return the student made of ``checkpoint``, in the space of ``material``'s targets.
 
-    ``shape`` holds `ModelConfig`'s fields that were asked for. UsageError for what does not fit.
+    UsageError for what does not fit, as where ``shape`` is not `ModelConfig`'s.
     """
     info, projection, dimensions = material.info, material.projection, material.train.dimensions
     student, name = checkpoint, checkpoint.name
@@ -224,20 +217,17 @@ def with_layers(checkpoint: Checkpoint, layers: Sequence[int]) -> Checkpoint:
 
     UsageError for a block that it does not have, or that is named twice.
     """
-    blocks = checkpoint.config.num_layers
+    name, blocks = checkpoint.name, checkpoint.config.num_layers
     for layer in layers:
         if not 0 <= layer < blocks:
-            raise UsageError(
-                f"--layers {layer}: {checkpoint.name} has {blocks} layers, 0 to {blocks - 1}"
-            )
+            raise UsageError(f"--layers {layer}: {name} has {blocks} layers, 0 to {blocks - 1}")
     if len(set(layers)) < len(layers):
         raise UsageError("--layers names a layer twice")
-    tensors = {k: v for k, v in checkpoint.tensors.items() if not k.startswith("encoder.layer.")}
-    for new, old in enumerate(layers):
-        prefix = f"encoder.layer.{old}."
-        for name, value in checkpoint.tensors.items():
-            if name.startswith(prefix):
-                tensors[f"encoder.layer.{new}.{name.removeprefix(prefix)}"] = value
+    old, start = checkpoint.tensors, "encoder.layer."
+    tensors = {key: value for key, value in old.items() if not key.startswith(start)}
+    for number, layer in enumerate(layers):
+        for key in [key for key in old if key.startswith(f"{start}{layer}.")]:
+            tensors[key.replace(f".{layer}.", f".{number}.", 1)] = old[key]
     config = replace(checkpoint.config, num_layers=len(layers))
     return replace(checkpoint, config=config, tensors=tensors, compatible_with=())
 
@@ -245,8 +235,8 @@ def with_layers(checkpoint: Checkpoint, layers: Sequence[int]) -> Checkpoint:
 def narrowed(checkpoint: Checkpoint, axes: Array, intermediate: int) -> Checkpoint:
     """Return ``checkpoint`` projected to ``axes``, float32 [width, hidden]: it is to be trained on.
 
-    Every map's inputs and outputs are projected; of each block, the heads and inner channels stay
-    that write most. UsageError for a shape that does not allow it.
+    Of each block, the heads and inner channels stay that write most. UsageError for a shape that
+    does not allow it.
     """
     config, width = checkpoint.config, len(axes)
     if not config.bert_shaped or config.dense:
@@ -291,12 +281,9 @@ def narrowed(checkpoint: Checkpoint, axes: Array, intermediate: int) -> Checkpoi
 def widened(checkpoint: Checkpoint, size: int, seed: int) -> Checkpoint:
     """Return ``checkpoint`` with a map after pooling to ``size``, a teacher's width (LEAF)."""
     config = checkpoint.config
-    hidden, number = config.embedding_size, len(config.dense)
+    hidden, name = config.embedding_size, f"dense.{len(config.dense)}"
     weight = np.random.default_rng(seed).normal(0, hidden**-0.5, (size, hidden)).astype("f4")
-    added = {f"dense.{number}.weight": weight, f"dense.{number}.bias": np.zeros(size, "f4")}
-    return replace(
-        checkpoint,
-        config=replace(config, dense=(*config.dense, Dense(size))),
-        tensors={**checkpoint.tensors, **added},
-        compatible_with=(),
-    )
+    added = {f"{name}.weight": weight, f"{name}.bias": np.zeros(size, "f4")}
+    config = replace(config, dense=(*config.dense, Dense(size)))
+    tensors = {**checkpoint.tensors, **added}
+    return replace(checkpoint, config=config, tensors=tensors, compatible_with=())

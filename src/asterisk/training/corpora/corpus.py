@@ -12,7 +12,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.common.corpus import Cleaner, Row
+from asterisk.common.corpus import Cleaner
 from asterisk.common.errors import ArtifactError, InputError
 from asterisk.common.files import replacing_folder
 from asterisk.tokenizer import gpt2
@@ -31,16 +31,12 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Corpus(Sequence[str]):
-    """n texts in shuffled order, read from a mapped file as they are asked for.
+    """n texts in shuffled order, read from a mapped file as they are asked for."""
 
-    ``ends`` int64 [n], where each text's UTF-8 ends; ``sources`` uint16 [n], an index into
-    ``names``; ``pairs`` int64 [m, 2], texts that mean the same thing.
-    """
-
-    names: Sequence[str]
-    ends: Indices
-    sources: npt.NDArray[np.uint16]
-    pairs: Indices
+    names: Sequence[str]  # of all sources
+    ends: Indices  # [n], where each text's UTF-8 ends
+    sources: npt.NDArray[np.uint16]  # [n], an index into the names
+    pairs: Indices  # [m, 2], texts that mean the same thing
     blob: mmap.mmap | bytes
 
     @classmethod
@@ -96,22 +92,15 @@ def is_corpus(folder: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class DataRecipe:
-    """How raw rows become a corpus.
+    """How raw rows become a corpus."""
 
-    About ``texts`` texts are drawn; a source of r rows gives a share proportional to
-    r**``balance``, so that large files do not drown small ones. ``joined`` more are neighbouring
-    texts put together up to ``longest`` tokens, so that every position is trained, and
-    ``generated`` more come from a Markov chain. Rows are kept if every text of theirs has at least
-    ``fewest_words`` words.
-    """
-
-    texts: int = 800_000
-    joined: int = 20_000
-    generated: int = 0
+    texts: int = 800_000  # to draw, about
+    joined: int = 20_000  # more of neighbouring texts, so that every position is trained
+    generated: int = 0  # more of a Markov chain
     held_out: int = 4_000
-    balance: float = 0.75
-    longest: int = 512
-    fewest_words: int = 1
+    balance: float = 0.75  # r rows give a share of r ** balance: large files drown no small ones
+    longest: int = 512  # tokens of a joined text
+    fewest_words: int = 1  # in every text of a row
     seed: int = 0
 
 
@@ -125,12 +114,11 @@ def prepare(
 ) -> dict[str, RowCounts]:
     """Write the corpus ``out`` from sources; return what became of each one's rows.
 
-    Texts of the held-out slice (`clean.held_out`) are never trained on. InputError if nothing is
-    left to train on.
+    InputError if nothing is left to train on.
     """
     if len(sources) > MOST_SOURCES:
         raise InputError(f"{len(sources):,} sources are too many: {MOST_SOURCES:,} at most")
-    counts: dict[str, RowCounts] = {}
+    clean, counts = Cleaner(), dict[str, RowCounts]()
     with replacing_folder(out, is_corpus) as staging:
         with Spool(staging / "spool") as spool:
             for source in sources:
@@ -138,7 +126,8 @@ def prepare(
                 name, number = one.name, 2
                 while name in counts or name in SYNTHETIC:
                     name, number = f"{one.name}-{number}", number + 1
-                counts[name] = spool.fill(_cleaned(one.read()), recipe.fewest_words, evaluated)
+                rows = (tuple(filter(None, map(clean, row))) for row in one.read())
+                counts[name] = spool.fill(rows, recipe.fewest_words, evaluated)
                 on_progress(f"{name}: {counts[name].kept:,} rows kept")
             spool.seal()
             for part in PARTS:
@@ -156,14 +145,8 @@ def prepare(
     return counts
 
 
-def _cleaned(rows: Iterable[Row]) -> Iterator[Row]:
-    clean = Cleaner()
-    for row in rows:
-        yield tuple(text for column in row if (text := clean(column)))
-
-
 def _write_part(folder: Path, spool: Spool, recipe: DataRecipe, evaluated: Evaluated) -> int:
-    """Write one part, shuffled, and return how many texts it holds."""
+    """Write one part, shuffled; return its number of texts."""
     random, held_out = np.random.default_rng(recipe.seed), folder.name != "train"
     requested = recipe.held_out if held_out else recipe.texts
     by_source = [spool.rows(source, held_out=held_out) for source in range(spool.sources)]
@@ -178,28 +161,25 @@ def _write_part(folder: Path, spool: Spool, recipe: DataRecipe, evaluated: Evalu
     # A corpus smaller than was asked for gets fewer synthetic texts, too.
     scale = requested / recipe.texts * min(1.0, len(chosen) / max(requested, 1))
     joined = _join(spool, by_source, round(recipe.joined * scale), recipe, random)
-    synthetic = [(text, 0) for text in joined]
+    synthetic = [(text, spool.sources) for text in joined]
     if not held_out and (count := round(recipe.generated * scale)):
         made = _generate(spool, chosen, count, recipe, random)
-        synthetic += [(text.encode(), 1) for text in made if text not in evaluated]
+        synthetic += [(text.encode(), spool.sources + 1) for text in made if text not in evaluated]
     order = random.permutation(len(chosen) + len(synthetic))
-    position = np.empty(len(order), "i8")
-    position[order] = np.arange(len(order))
     ends, sources = np.empty(len(order), "i8"), np.empty(len(order), "u2")
     folder.mkdir()
     with (folder / "texts.bin").open("wb") as file:
         for row, index in enumerate(order):
             if index < len(chosen):
-                file.write(spool.bytes_of(chosen[index]))
-                sources[row] = spool.source_of(chosen[index])
+                text, sources[row] = spool.bytes_of(chosen[index]), spool.source_of(chosen[index])
             else:
-                text, kind = synthetic[index - len(chosen)]
-                file.write(text)
-                sources[row] = spool.sources + kind
+                text, sources[row] = synthetic[index - len(chosen)]
+            file.write(text)
             ends[row] = file.tell()
     np.save(folder / "ends.npy", ends)
     np.save(folder / "sources.npy", sources)
-    np.save(folder / "pairs.npy", position[np.searchsorted(chosen, spool.pairs_of(drawn))])
+    pairs = np.searchsorted(chosen, spool.pairs_of(drawn))
+    np.save(folder / "pairs.npy", np.argsort(order)[pairs])
     return len(order)
 
 
@@ -232,7 +212,7 @@ def _join(
 def _generate(
     spool: Spool, chosen: Indices, count: int, recipe: DataRecipe, random: np.random.Generator
 ) -> Iterator[str]:
-    """Yield about ``count`` texts of a chain over short ones of ``chosen``, all of them new."""
+    """Yield about ``count`` new texts of a chain over short ones of ``chosen``."""
     short: list[list[str]] = [[] for _ in range(spool.sources)]
     for index in chosen:
         if len(text := spool.bytes_of(index)) <= SHORT:
@@ -248,9 +228,8 @@ def _generate(
 class MarkovChain:
     """Synthetic texts: each word is drawn as some text has it after the two words before it.
 
-    A teacher can be asked about any text. A shallow student errs most on questions and remarks made
-    of small words, of which no corpus has enough. A text begins as one of a group of n does with a
-    chance proportional to n**``balance``.
+    A shallow student errs most on questions and remarks made of small words, of which no corpus has
+    enough. A text begins as one of a group of n does with a chance proportional to n**``balance``.
     """
 
     def __init__(self, groups: Iterable[Iterable[str]], balance: float) -> None:

@@ -260,11 +260,13 @@ def _compare(path: Path, facts: dict[str, Any]) -> None:
         was = old.get(name)
         if name in NOT_COMPARED or was == now:
             continue
+        shown = [was, now]
         if isinstance(was, dict) and isinstance(now, dict):
             keys = [key for key in sorted({*was, *now}) if was.get(key) != now.get(key)]
-            was, now = (", ".join(f"{key} {one.get(key)}" for key in keys) for one in (was, now))
+            shown = [", ".join(f"{key} {one.get(key)}" for key in keys) for one in (was, now)]
+        difference = f"{name} ({shown[0]}, not {shown[1]})"
         raise ArtifactError(
-            f"{path.parent} was begun with another {name} ({was}, not {now}): choose another --out"
+            f"{path.parent} was begun with another {difference}: choose another --out"
         )
 
 
