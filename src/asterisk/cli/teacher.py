@@ -71,13 +71,7 @@ def _teach(arguments: argparse.Namespace) -> None:
         **{it.name: getattr(arguments, it.name) for it in fields(TeacherOptions)}
     )
     with Stages() as stages:
-        teach(
-            arguments.corpus,
-            arguments.out,
-            options,
-            report=terminal.report,
-            on_progress=stages,
-        )
+        teach(arguments.corpus, arguments.out, options, report=terminal.report, on_progress=stages)
     print(f"wrote {arguments.out}")
 
 

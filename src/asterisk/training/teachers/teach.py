@@ -20,12 +20,7 @@ from asterisk.common.plugins import require
 from asterisk.tokenizer import gpt2
 from asterisk.training.corpora.corpus import PARTS, Corpus
 from asterisk.training.teachers import targets
-from asterisk.training.teachers.targets import (
-    Shard,
-    corpus_digest,
-    read_projection,
-    shard_folder,
-)
+from asterisk.training.teachers.targets import Shard, corpus_digest, read_projection, shard_folder
 from asterisk.training.teachers.teacher import (
     LONGEST,
     CheckpointTeacher,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -63,12 +64,8 @@ class TokenTeacher(ABC):
     """A teacher that shows its token states."""
 
     size: int
+    identity: dict[str, Any]
     uncased = False
-
-    @property
-    @abstractmethod
-    def identity(self) -> dict[str, Any]:
-        """What its vectors depend on, as JSON."""
 
     @abstractmethod
     def read(self, texts: Sequence[str]) -> list[Reading]:
@@ -94,9 +91,9 @@ class EncoderTeacher(TokenTeacher):
     """A sentence-transformers or Hugging Face folder, for students with tokens of their own.
 
     ``engine`` "int8" is ONNX Runtime, for BERT itself; "bf16" is PyTorch in bfloat16; "torch" the
-    same, in float32 on a CPU; None is the first that can. ``longest`` is how many word pieces are
-    read, as far as the model's positions reach; None is what its makers say. ArtifactError for a
-    folder that is no encoder with mean or CLS pooling. Vectors are always normalised.
+    same, in float32 on a CPU; None is the first that can. ``longest`` is in word pieces; None is
+    what the model's makers say. ArtifactError for a folder that is no encoder with mean or CLS
+    pooling.
     """
 
     def __init__(
@@ -174,7 +171,7 @@ class EncoderTeacher(TokenTeacher):
             raise ArtifactError(f"{model} is not BERT in one {TENSORS}: use --engine torch")
         return "torch", _TorchEncoder(model)
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """The files and settings that its vectors depend on."""
         kinds = ("*.json", "*.safetensors", "*.bin", "*/config.json")
@@ -188,7 +185,7 @@ class EncoderTeacher(TokenTeacher):
         return {"kind": "model", "sha256": sha256.hexdigest(), **settings}
 
     def read(self, texts: Sequence[str]) -> list[Reading]:
-        """Read every text as far as the longest allows."""
+        """See `TokenTeacher`."""
         encoded = [self._tokenizer.encode(text) for text in texts]
         ids = [np.array(one.ids, "i8") for one in encoded]
         readings = []
@@ -268,23 +265,20 @@ class _TorchEncoder:
         self.size: int = model.config.hidden_size
 
     def states(self, texts: Sequence[Indices]) -> list[Array]:
-        found: dict[int, Array] = {}
-        padding = self._model.config.pad_token_id or 0
-        for indices, ids, mask in _batches(texts, self._device, padding):
-            with self._torch.inference_mode():
-                output = self._model(input_ids=ids, attention_mask=mask.long())
-                states = output.last_hidden_state.float().cpu().numpy()
-            for row, index in enumerate(indices):
-                found[index] = states[row, : len(texts[index])]
-        return [found[index] for index in range(len(texts))]
+        def run(ids: Any, mask: Any) -> Array:
+            output = self._model(input_ids=ids, attention_mask=mask.long())
+            states: Array = output.last_hidden_state.float().cpu().numpy()
+            return states
+
+        found = _in_batches(texts, self._device, run, self._model.config.pad_token_id or 0)
+        return [states[: len(ids)] for states, ids in zip(found, texts, strict=True)]
 
 
 class CheckpointTeacher(TokenTeacher):
     """A checkpoint folder, for students that share its tokenizer, special tokens included.
 
-    Student token i is asked for the state at token i. Texts are cut to ``longest`` tokens, or the
-    checkpoint's own length if that is less. ``engine`` is "bf16" or "torch", float32.
-    ArtifactError for a folder that is no checkpoint or puts a prompt before every text.
+    ``engine`` is "bf16" or "torch", float32. ArtifactError for a folder that is no checkpoint or
+    puts a prompt before every text.
     """
 
     def __init__(self, folder: Path, *, engine: str | None = None, longest: int = LONGEST) -> None:
@@ -305,11 +299,7 @@ class CheckpointTeacher(TokenTeacher):
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._dtype = torch.bfloat16 if self.engine == "bf16" else torch.float32
         self._model = of_checkpoint(self.checkpoint).eval().to(self._device, self._dtype)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The weights and settings that its vectors depend on."""
-        return {
+        self.identity = {
             "kind": "checkpoint",
             "fingerprint": self.checkpoint.fingerprint,
             "tokenizer": self.checkpoint.tokenizer.identity(),
@@ -318,43 +308,47 @@ class CheckpointTeacher(TokenTeacher):
         }
 
     def read(self, texts: Sequence[str]) -> list[Reading]:
-        """Read every text as far as the longest allows."""
+        """See `TokenTeacher`."""
         import torch
 
         from asterisk.model.encoder import pool
 
-        tokenizer, model = self._tokenizer, self._model
+        def run(ids: torch.Tensor, mask: torch.Tensor) -> Iterable[tuple[Array, Array]]:
+            states = model.tokens(ids, mask).float()
+            pooled = pool(states, mask, self.checkpoint.config.pooling)
+            if model.dense:
+                pooled = model.project(pooled.to(self._dtype)).float()
+            sentences = torch.nn.functional.normalize(pooled, dim=-1)
+            return zip(sentences.cpu().numpy(), states.cpu().numpy(), strict=True)
+
+        tokenizer, model, no_spans = self._tokenizer, self._model, np.empty((0, 2), "i8")
         length = self.longest - self.checkpoint.tokenizer.specials
         encoded = (tokenizer.with_special_tokens(tokenizer.encode(text, length)) for text in texts)
         ids = [np.array(one, "i8") for one in encoded]
-        readings: dict[int, Reading] = {}
-        for indices, rows, mask in _batches(ids, self._device):
-            with torch.inference_mode():
-                states = model.tokens(rows, mask).float()
-                pooled = pool(states, mask, self.checkpoint.config.pooling)
-                if model.dense:
-                    pooled = model.project(pooled.to(self._dtype)).float()
-                sentences = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
-                shown: Array = states.cpu().numpy()
-            for row, index in enumerate(indices):
-                own, no_spans = ids[index], np.empty((0, 2), "i8")
-                readings[index] = Reading(sentences[row], shown[row, : len(own)], own, no_spans)
-        return [readings[index] for index in range(len(texts))]
+        found = zip(ids, _in_batches(ids, self._device, run), strict=True)
+        return [
+            Reading(sentence, states[: len(own)], own, no_spans)
+            for own, (sentence, states) in found
+        ]
 
 
-def _batches(
-    texts: Sequence[Indices], device: str, padding: int = 0
-) -> Iterator[tuple[list[int], Any, Any]]:
-    """Yield batches of texts of like length: their indices, and tensors of ids and mask [n, T]."""
+def _in_batches(
+    texts: Sequence[Indices], device: str, run: Callable[..., Iterable[Any]], padding: int = 0
+) -> list[Any]:
+    """Return what ``run`` gives each text; it gets ids and mask [n, T] of texts of like length."""
     import torch
 
+    results: dict[int, Any] = {}
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     start = 0
     for end in range(1, len(order) + 1):
         if end == len(order) or (end + 1 - start) * len(texts[order[end]]) > PIECES[device]:
             rows = [torch.from_numpy(texts[index]) for index in order[start:end]]
             ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
-            ones = [torch.ones(len(row), dtype=torch.bool) for row in rows]
-            mask = torch.nn.utils.rnn.pad_sequence(ones, batch_first=True)
-            yield order[start:end], ids.to(device), mask.to(device)
+            lengths = torch.tensor([len(row) for row in rows])
+            mask = torch.arange(ids.shape[1])[None] < lengths[:, None]
+            with torch.inference_mode():
+                found = run(ids.to(device), mask.to(device))
+            results |= zip(order[start:end], found, strict=True)
             start = end
+    return [results[index] for index in range(len(texts))]

@@ -60,25 +60,22 @@ class NpyRows:
     def __init__(self, path: Path, texts: int) -> None:
         self._path = path
         try:
-            self._values: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            values: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except (OSError, ValueError, EOFError) as failure:
             raise InputError(f"cannot read {path}: {one_line(failure)}") from None
-        if not isinstance(self._values, np.ndarray) or self._values.ndim != 2:
+        if not isinstance(values, np.ndarray) or values.ndim != 2:
             raise InputError(f"{path} is not one array [texts, dimensions]")
-        if self._values.dtype.kind != "f" or not self._values.shape[1]:
-            raise InputError(f"{path} holds {self._values.dtype}, not floats")
-        if len(self._values) != texts:
+        if values.dtype.kind != "f" or not values.shape[1]:
+            raise InputError(f"{path} holds {values.dtype}, not floats")
+        if len(values) != texts:
             raise InputError(
-                f"{path} has {len(self._values):,} rows for {texts:,} texts: embed what "
+                f"{path} has {len(values):,} rows for {texts:,} texts: embed what "
                 "asterisk-data --print-texts prints, in its order"
             )
-        self.size = int(self._values.shape[1])
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What the vectors depend on."""
-        with self._path.open("rb") as file:
-            return {"kind": "npy", "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        self.size, self._values = int(values.shape[1]), values
+        self.identity = {"kind": "npy", "sha256": sha256}
 
     def sentences(self, start: int, texts: Sequence[str]) -> Array:
         """See `Teacher`."""
@@ -89,13 +86,12 @@ class NpyRows:
 class JsonLines:
     """Lines ``{"text": …, "embedding": […]}`` in any order, found by their text.
 
-    Only offsets are held in memory, 16 bytes a text. Of lines with one text the first counts.
-    InputError names the line, or the text, that is wrong or missing.
+    Of lines with one text the first counts. InputError names what is wrong or missing.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        digests, offsets = array("Q"), array("q")
+        digests, offsets = array("Q"), array("q")  # all that is held in memory
         sha256, offset = hashlib.sha256(), 0
         self.size = 0
         try:
@@ -160,10 +156,7 @@ class BudgetSpent(AsteriskError):
 
 @dataclass
 class Budget:
-    """What may be asked for in one run, in texts and in the service's tokens; None is no limit.
-
-    For a service that counts no tokens, and before it has, they are a third of the bytes.
-    """
+    """What may be asked for in one run, in texts and in the service's tokens; None is no limit."""
 
     texts: int | None = None
     tokens: int | None = None
@@ -173,9 +166,10 @@ class Budget:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def refusal(self, texts: int, size: int) -> str | None:
-        """Return the limit that ``texts`` more, of ``size`` bytes, would exceed, if any."""
+        """Return the limit that so many texts and bytes more would exceed, if any."""
         if self.texts is not None and self.texts_used + texts > self.texts:
             return f"{self.texts:,} texts"
+        # Where a service has counted no tokens, they are a third of the bytes.
         rate = self.tokens_used / self._bytes if self._bytes else 1 / 3
         if self.tokens is not None and self.tokens_used + rate * size > self.tokens:
             return f"{self.tokens:,} tokens"
@@ -190,11 +184,11 @@ class Budget:
 
 
 class Endpoint:
-    """The vectors of ``model``, as the service at ``base`` names it, by the official client.
+    """The vectors of ``model``, as the service at ``base`` names it.
 
     A request has ``batch`` texts; ``at_once`` requests are in flight, ``per_minute`` start in a
-    minute. The key comes from the environment variable `KEY` alone. EngineError if the service
-    refuses, lies or stays away; BudgetSpent before a call that the budget does not cover whole.
+    minute. EngineError if the service refuses, lies or stays away; BudgetSpent before a call that
+    the budget does not cover.
     """
 
     def __init__(
