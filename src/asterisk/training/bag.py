@@ -89,10 +89,7 @@ def fit(
     recipe: BagRecipe,
     on_progress: Callable[[int, float], None] = lambda epoch, cosine: None,
 ) -> Bag:
-    """Train from ``start``, float32 [vocabulary, d], on the sentence loss; return the best epoch.
-
-    ``on_progress`` gets each epoch and its held-out cosine.
-    """
+    """Train on the sentence loss; return the best epoch. ``start``: float32 [vocabulary, d]."""
     import torch
     from torch.nn import functional
 

@@ -54,17 +54,16 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Return this batch on ``device``."""
         tensors = (self.ids, self.mask, self.sentences, self.tokens, self.asked)
-        ids, mask, *targets = (tensor.to(device) for tensor in tensors)
-        return Batch(ids, mask, *targets, self.paired)
+        ids, mask, sentences, tokens, asked = (tensor.to(device) for tensor in tensors)
+        return Batch(ids, mask, sentences, tokens, asked, self.paired)
 
 
 class Targets:
     """The first ``texts`` texts in the shards of ``folder``, as one indexed collection.
 
-    ``projection`` float32 [d, D] maps the teacher's vectors into the student's space, None where
-    they are in it already; ``as_read``: the shards hold the teacher's own token states, which it
-    maps, too. ``fold`` int64 [vocabulary] renames tokens. A missing shard is waited for,
-    ``patience`` seconds at most; then ArtifactError.
+    ``projection`` float32 [d, D] maps the teacher's vectors into the student's space; with
+    ``as_read`` it maps token states, too. ``fold`` int64 [vocabulary] renames tokens. A missing
+    shard is waited for, ``patience`` seconds at most; then ArtifactError.
     """
 
     def __init__(
@@ -195,8 +194,8 @@ def _padded(rows: Sequence[npt.NDArray[Any]]) -> Tensor:
 def plan(targets: Targets, batch_tokens: int, seed: int, replay: int = 0) -> Iterator[list[int]]:
     """Yield batches of indices for ever: texts of like length together, in random order.
 
-    The corpus is shuffled, so the first epoch takes the shards as they come. After each it repeats
-    those ``replay``, 1.5 ``replay`` and so on before it, if not 0. Later epochs mix all shards.
+    The first epoch takes the shards as they come, and after each repeats those ``replay``, 1.5
+    ``replay`` and so on before it, if not 0. Later epochs mix all shards.
     """
     for new in range(targets.shards):
         repeated = range(new - replay, -1, -max(replay // 2, 1)) if replay else ()
@@ -231,10 +230,7 @@ def _batches(
 
 
 def plan_pairs(pairs: Indices, size: int, seed: int) -> Iterator[list[int]]:
-    """Yield batches of ``size`` pairs for ever: all first texts, then all second ones.
-
-    Random, so that the negatives of a pair are of every kind.
-    """
+    """Yield batches of ``size`` random pairs for ever: all first texts, then all second ones."""
     epoch = 0
     while True:
         order = np.random.default_rng((seed, 1, epoch)).permutation(len(pairs))
@@ -272,8 +268,7 @@ def open_material(
     """Open the first ``texts`` texts, in whole shards, and settle what the recipe left open.
 
     Targets in the teacher's tokens are projected to ``axes``, float32 [d, D], or to so many of
-    their own. ``follow`` waits for missing shards. ArtifactError for targets of another corpus,
-    InputError for a corpus without what the recipe needs.
+    their own. ArtifactError for targets of another corpus, InputError for one that is too small.
     """
     train, held = Corpus.open(corpus), Corpus.open(corpus, "held-out")
     info = info or TargetsInfo.open(targets)
@@ -326,10 +321,7 @@ def open_material(
 
 
 def lowercase_twins(tokenizer: ByteLevelBPE) -> Indices:
-    """Return each token's lower-case twin, or itself, int64 [vocabulary].
-
-    A caseless teacher gives " The" and " the" one reading: one row learns from either.
-    """
+    """Return each token's lower-case twin, or itself, int64 [vocabulary]."""
     twins = np.arange(tokenizer.vocab_size)
     tokens = {tokenizer.token_bytes(token): token for token in range(tokenizer.vocab_size)}
     for spelling, token in tokens.items():
@@ -342,10 +334,7 @@ def lowercase_twins(tokenizer: ByteLevelBPE) -> Indices:
 
 
 def fit_axes(targets: Targets, size: int) -> Array:
-    """Return the teacher's uncentred principal axes, float32 [size, D].
-
-    Of its sentence vectors and, a tenth, its token states, in the first shards.
-    """
+    """Return principal axes of the teacher's sentences and token states, float32 [size, D]."""
     sentences = np.zeros((targets.dimensions, targets.dimensions))
     tokens = np.zeros_like(sentences)
     for number in range(min(AXES_SHARDS, targets.shards)):

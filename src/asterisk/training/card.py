@@ -33,10 +33,9 @@ def write_checkpoint(
     evaluation: str | None,
     licence: str | None,
 ) -> None:
-    """Write a finished run's checkpoint to ``out``; its curve is drawn in the run's folder, too.
+    """Write a finished run's checkpoint to ``out``, and its curve to the run's folder, too.
 
-    ``start`` is what it began with, if that had weights; its licence stays unless one is given.
-    ``evaluation`` is the Markdown of an evaluation.
+    The licence of ``start`` stays unless one is given. ``evaluation`` is Markdown.
     """
     model, name, picture = run.model.eval(), out.resolve().name, run.folder / "curve.png"
     bag_cosines = bag.read_cosines(run.folder / "bag") or {}
@@ -94,10 +93,7 @@ def read_evaluation(path: Path) -> str:
 
 
 def draw_curve(path: Path, rows: Curve, bag: float | None = None) -> None:
-    """Draw losses and held-out cosine over passes as PNG; ``bag`` is the bag's cosine, a line.
-
-    MissingExtra without matplotlib.
-    """
+    """Draw losses and held-out cosine as PNG, with the ``bag``'s as a line; needs matplotlib."""
     require("matplotlib", "train").use("Agg")
     plt = require("matplotlib.pyplot", "train")
     figure, (above, below) = plt.subplots(2, sharex=True, figsize=(7, 7), layout="constrained")
@@ -129,10 +125,7 @@ def write_card(
     cosines: Mapping[str, Any],
     evaluation: str,
 ) -> str:
-    """Return the README of ``student``, with Hugging Face's metadata block.
-
-    ``cosines`` are those of `held_out_cosines` and the ``bag``'s, or None.
-    """
+    """Return the README of ``student``; ``cosines`` also has the ``bag``'s, or None."""
     origin = ""
     if start is not None:
         origin = start.origin if start.origin != student.name else f"an earlier {student.name}"

@@ -35,9 +35,8 @@ Curve = list[dict[str, float]]
 class Distillation:
     """One run in one folder: its model, its optimisers and its progress.
 
-    ``pairs`` int64 [m, 2] are texts of ``train`` that mean the same. The texts of ``held_out`` at
-    ``evaluated``, by default the first ones, are evaluated on the way. ArtifactError if the
-    folder's state is damaged.
+    ``pairs`` int64 [m, 2] are texts of ``train`` that mean the same; ``evaluated`` are indices
+    into ``held_out``. ArtifactError if the folder's state is damaged.
     """
 
     def __init__(
@@ -237,8 +236,7 @@ def _read(path: Path, device: torch.device | str, *, mmap: bool = False) -> Any:
 def optimisers(model: Encoder, recipe: TrainingRecipe) -> list[torch.optim.Optimizer]:
     """Return Muon for the blocks' matrices, AdamW for the rest, sparse Adam for the table.
 
-    Muon (K. Jordan, 2024; torch.optim.Muon) took a tenth fewer steps than AdamW to any loss. If
-    the recipe names AdamW, it takes the matrices too.
+    Muon (K. Jordan, 2024) took a tenth fewer steps than AdamW to any loss.
     """
     table = model.embeddings.word_embeddings
     table.sparse = True  # a step touches a few hundred of 50,259 rows
@@ -292,10 +290,7 @@ def student_and_teacher(
 
 
 def read_curve(path: Path) -> Curve:
-    """Return the rows of a curve, none if there is no file; ArtifactError if it is not a curve.
-
-    ``learning_rate`` is a share of the peak; losses are means since the row before.
-    """
+    """Return the rows of a curve, none if there is no file; ArtifactError if it is not a curve."""
     if not path.is_file():
         return []
     try:

@@ -121,16 +121,13 @@ class _Gather(torch.autograd.Function):
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         # Every process computes the same loss of all rows, so each keeps its own rows' gradient;
         # times the number of processes, because parameters' gradients are averaged afterwards.
-        own = gradients[0].split(context.counts)[context.rank]
+        own = torch.split(gradients[0], context.counts)[context.rank]
         return own * len(context.counts), None
 
 
 @contextmanager
 def processes(device: Literal["auto", "cpu", "cuda"]) -> Iterator[Processes]:
-    """Join the processes that torchrun started, if it did: NCCL on GPUs, Gloo on CPUs.
-
-    UsageError where a GPU is asked for and there is none.
-    """
+    """Join the processes that torchrun started, if any; UsageError without the GPU asked for."""
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch sees no GPU here")
     local = int(os.environ.get("LOCAL_RANK", "0"))

@@ -28,10 +28,7 @@ class Partners(NamedTuple):
 
 
 class MemoryBank:
-    """The teacher's vectors of the first shards of ``targets``: negatives to compare with.
-
-    ``pairs`` int64 [m, 2] are texts that mean the same; of several partners the last counts.
-    """
+    """The teacher's vectors of the first shards, to compare with, and the texts' partners."""
 
     def __init__(self, targets: Targets, pairs: npt.NDArray[np.int64], seed: int) -> None:
         self._targets, self._seed = targets, seed
@@ -105,11 +102,7 @@ def token(reading: Reading, batch: Batch) -> Term:
 
 
 def infonce(reading: Reading, processes: Processes, temperature: float) -> Term:
-    """Cross entropy of finding each text's other half among the batch's, both ways.
-
-    Row i of the first half belongs to row i of the second; all others, of all processes, are
-    negatives.
-    """
+    """Cross entropy of finding row i of one half at row i of the other, both ways."""
     student = functional.normalize(reading.sentences, dim=-1)
     first, second = (processes.gather(half) for half in student.chunk(2))
     scores = first @ second.T / temperature
@@ -148,10 +141,10 @@ def contrast(
     processes: Processes,
     temperature: float,
 ) -> Term:
-    """InfoNCE from the student's queries to the teacher's documents, as LEAF's retrieval has them.
+    """InfoNCE from the student's queries to the teacher's documents, as LEAF searches.
 
     Negatives are the batch's other partners and ``bank``, float32 [n, d]. The mean is over all
-    texts; those without a partner add nothing (arXiv 2509.12539).
+    texts; those without a partner add nothing.
     """
     documents = processes.gather(partners.sentences)
     first = processes.start(partners.sentences)

@@ -58,8 +58,7 @@ def train(
 ) -> None:
     """Carry out ``recipe`` and write ``job.out``; what ``job.run`` already holds is reused.
 
-    ``shape`` are `ModelConfig`'s fields other than the default's. ``on_progress`` gets a stage's
-    name, how far it is, its end and its figures.
+    ``shape`` are fields of `ModelConfig`. ``on_progress`` gets a stage, its progress and figures.
     """
     licence = None if job.licence is None else card.read_licence(job.licence)
     evaluation = None if job.evaluation is None else card.read_evaluation(job.evaluation)

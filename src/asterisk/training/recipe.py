@@ -13,10 +13,7 @@ LOWEST_RATE = 1e-3  # of a learning rate's peak
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecipe:
-    """A distillation run; two runs of one recipe on one machine give the same checkpoint.
-
-    A loss of weight 0 is left out.
-    """
+    """A distillation run; two runs of one recipe on one machine give the same checkpoint."""
 
     passes: int = 2_300_000  # texts read in all
     batch_tokens: int = 2_048  # at most, padding included

@@ -1,8 +1,4 @@
-"""A student before its first step: fresh and passing everything through, or made of layers.
-
-Layers are those of the teacher or another checkpoint, as *DistilBERT* (arXiv 1910.01108, section 3)
-takes every other layer, and LEAF (arXiv 2509.12539) begins with a pretrained encoder.
-"""
+"""A student before its first step: fresh and passing everything through, or made of layers."""
 
 from __future__ import annotations
 
@@ -35,8 +31,7 @@ Array = npt.NDArray[np.float32]
 def identity_student(config: ModelConfig, rows: Array, *, seed: int) -> Encoder:
     """Return an encoder whose blocks pass everything through and whose table is ``rows``.
 
-    ``rows`` float32 [vocabulary, d] are scaled to one norm; the last LayerNorm gives vectors their
-    scale. If the student is wider than d, rows are rotated into its width, and back.
+    If it is wider than ``rows``, float32 [vocabulary, d], they are rotated, and rotated back.
     """
     torch.manual_seed(seed)
     model = Encoder(config)
@@ -75,10 +70,7 @@ def token_means(
     tokenizer: ByteLevelBPE,
     projection: Array,
 ) -> Array:
-    """Return each token's mean target over the first shards, float32 [vocabulary, d].
-
-    A rare token's row leans on the teacher's reading of the token alone.
-    """
+    """Return each token's mean target over the first shards, float32 [vocabulary, d]."""
     spellings = map(tokenizer.token_bytes, range(config.vocab_size))
     texts = [spelling.decode("utf-8", "replace").strip() or "." for spelling in spellings]
     sums = np.empty((config.vocab_size, len(projection)), "f4")
@@ -105,10 +97,7 @@ def token_means(
 
 
 def text_means(config: ModelConfig, targets: Targets) -> Array:
-    """Return the mean vector of the texts each token occurs in, float32 [vocabulary, d].
-
-    For a teacher that shows no token states. A token that does not occur has the mean of all.
-    """
+    """Return the mean vector of the texts each token occurs in, float32 [vocabulary, d]."""
     sums = np.zeros((config.vocab_size, targets.dimensions), "f4")
     counts = np.zeros(config.vocab_size, "f4")
     for number in range(min(MEAN_SHARDS, targets.shards)):
@@ -152,11 +141,7 @@ class Start:
 def load_start(
     info: TargetsInfo, path: Path | None, pruning: Pruning, *, from_teacher: bool
 ) -> Checkpoint | None:
-    """Read the checkpoint that a run begins with: at ``path``, the teacher, or None.
-
-    ArtifactError if the teacher is not the one that made the targets, or the two tokenizers
-    differ; UsageError for what targets of this kind do not allow.
-    """
+    """Read the checkpoint that a run begins with, if any; ArtifactError if it does not fit."""
     if not info.own_tokens:
         if from_teacher:
             raise UsageError(f"--from-teacher needs targets {OWN_TOKENS}")
@@ -177,10 +162,7 @@ def load_start(
 def prepare_start(
     checkpoint: Checkpoint, pruning: Pruning, material: Material, shape: dict[str, int]
 ) -> Start:
-    """Return the student made of ``checkpoint``, in the space of ``material``'s targets.
-
-    UsageError for what does not fit, as where ``shape`` is not `ModelConfig`'s.
-    """
+    """Return the student made of ``checkpoint`` for ``material``; UsageError if it does not fit."""
     info, projection, dimensions = material.info, material.projection, material.train.dimensions
     student, name = checkpoint, checkpoint.name
     own = checkpoint.teacher_projection
@@ -213,10 +195,7 @@ def prepare_start(
 
 
 def with_layers(checkpoint: Checkpoint, layers: Sequence[int]) -> Checkpoint:
-    """Return ``checkpoint`` with only the blocks ``layers``, counted from 0, in that order.
-
-    UsageError for a block that it does not have, or that is named twice.
-    """
+    """Return only the blocks ``layers``, from 0, in that order; UsageError for a wrong one."""
     name, blocks = checkpoint.name, checkpoint.config.num_layers
     for layer in layers:
         if not 0 <= layer < blocks:
@@ -235,8 +214,7 @@ def with_layers(checkpoint: Checkpoint, layers: Sequence[int]) -> Checkpoint:
 def narrowed(checkpoint: Checkpoint, axes: Array, intermediate: int) -> Checkpoint:
     """Return ``checkpoint`` projected to ``axes``, float32 [width, hidden]: it is to be trained on.
 
-    Of each block, the heads and inner channels stay that write most. UsageError for a shape that
-    does not allow it.
+    Of each block the heads and channels stay that write most. UsageError for a wrong shape.
     """
     config, width = checkpoint.config, len(axes)
     if not config.bert_shaped or config.dense:

@@ -58,10 +58,7 @@ class RowCounts:
 
 
 class Spool:
-    """Every accepted text once, in a scratch file in the order of reading, and its rows.
-
-    The index is in memory, about 80 bytes a text.
-    """
+    """Every accepted text once, in a scratch file, and its rows; indexed in 80 bytes a text."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._file = path, path.open("wb")

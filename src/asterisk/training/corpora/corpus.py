@@ -112,10 +112,7 @@ def prepare(
     evaluated: Evaluated,
     on_progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, RowCounts]:
-    """Write the corpus ``out`` from sources; return what became of each one's rows.
-
-    InputError if nothing is left to train on.
-    """
+    """Write a corpus; return what became of each source's rows. InputError if nothing is left."""
     if len(sources) > MOST_SOURCES:
         raise InputError(f"{len(sources):,} sources are too many: {MOST_SOURCES:,} at most")
     clean, counts = Cleaner(), dict[str, RowCounts]()

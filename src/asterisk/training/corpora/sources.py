@@ -76,10 +76,7 @@ def picked(found: Iterable[dict[str, Any]], pick: Pick, origin: str) -> Iterator
 
 
 def dataset_source(name: str, split: str, pick: Pick, configuration: str | None = None) -> Source:
-    """Return the split of a dataset, or of a folder of data files, as a source.
-
-    MissingExtra without `datasets`; InputError, on reading, if it cannot be found or read.
-    """
+    """Return a split of a dataset, or of a folder of data files; InputError on reading it."""
     datasets: Any = require("datasets", "datasets")
     datasets.disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # our one line says it

@@ -1,9 +1,8 @@
 """What the student is asked for, made once by a teacher and read from mapped shards.
 
-A text is asked for the teacher's sentence vector. With a teacher that shows its token states, each
-token is also asked for their mean over its characters, rotated by the fixed projection and kept in
-8 bits with a scale: 256 bytes a token. Shards appear in order, whole or not at all: interrupted
-work goes on where it stopped, and training may follow a teacher at work.
+Of each text a sentence vector, and of each token, where the teacher shows them, the mean of the
+states over its characters, rotated by a fixed projection and kept in 8 bits with a scale. Shards
+appear in order, whole or not at all.
 """
 
 from __future__ import annotations
@@ -100,10 +99,7 @@ def corpus_digest(part: Path) -> str:
 
 @dataclass(frozen=True)
 class Shard:
-    """Targets of n texts with N tokens in all, for a student of d dimensions.
-
-    ``tokens`` and ``scales`` are None if the teacher shows no tokens.
-    """
+    """Targets of n texts with N tokens in all, for a student of d dimensions."""
 
     ids: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]  # [N]
     ends: Indices  # [n], where each text's tokens end
@@ -135,10 +131,7 @@ def read_projection(path: Path) -> Array:
 
 
 def fit_projection(vectors: Array, size: int) -> Array:
-    """Return the uncentred principal axes of vectors [n, D], float32 [size, D].
-
-    Uncentred, so that cosines survive; ordered by variance, so that vectors can be truncated.
-    """
+    """Return uncentred principal axes of vectors [n, D], float32 [size, D]: cosines survive."""
     wide = vectors.astype("f8")
     return principal_axes(wide.T @ wide, size)
 
@@ -165,10 +158,8 @@ def build(
 ) -> None:
     """Make every missing shard of ``texts`` under ``folder``, or those among the first ``shards``.
 
-    The student reads the first ``limit`` tokens. With ``rotation`` float32 [d, D] a token is asked
-    for the teacher's states over its characters; with ``own_tokens``, which the student and the
-    teacher share, for the state as it is; with neither, for nothing. ``on_progress`` gets the
-    number of texts that are finished, and of all.
+    With ``rotation`` float32 [d, D] a token is asked for the teacher's states over its characters;
+    with ``own_tokens`` for the state as it is; with neither, for nothing.
     """
     numbers = range(-(-len(texts) // SHARD))[:shards]
     missing = [number for number in numbers if not shard_folder(folder, number).is_dir()]
@@ -242,8 +233,7 @@ def _over(
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Return each token's mean state over its characters, float32 [tokens, d], and who has one.
 
-    ``spans`` int64 [tokens, 2] are the student's in a text of ``length`` characters,
-    ``piece_spans`` the teacher's; ``states`` float32 [pieces, d].
+    ``spans`` int64 [tokens, 2] are the student's, ``piece_spans`` the teacher's.
     """
     pieces, positions = _by_character(piece_spans)
     piece_at = np.full(length, -1)

@@ -127,8 +127,7 @@ def teach(
 ) -> None:
     """Make the targets of both parts of ``corpus`` under ``out``, as far as they are missing.
 
-    UsageError for options that do not fit, InputError for a corpus too small for the dimensions,
-    ArtifactError for a folder begun with something else, BudgetSpent, with every finished shard in
+    ArtifactError for a folder begun with something else; BudgetSpent, with every finished shard in
     its folder, when a service's budget ends.
     """
     parts = {part: Corpus.open(corpus, part) for part in PARTS}
@@ -213,8 +212,7 @@ def save_facts(
 ) -> None:
     """Write ``targets.json``; ArtifactError if ``folder`` was begun with other facts.
 
-    A folder of shards without a description is taken over if what it holds is what ``teachers``
-    say of ``corpus``, both by part. OutputError if it holds something else.
+    A folder of shards without a description is taken over if it would hold the same.
     """
     path = folder / targets.FILE
     text = json.dumps(facts, indent=1) + "\n"

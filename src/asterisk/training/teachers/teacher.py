@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -20,14 +20,13 @@ from asterisk.common.errors import ArtifactError, UsageError, one_line
 from asterisk.common.files import read_object
 from asterisk.common.plugins import require
 from asterisk.model.checkpoint import load
-from asterisk.model.config import ModelConfig
 from asterisk.model.hub import PACKAGED, packaged
+from asterisk.model.huggingface import SINGLE, read_encoder
 from asterisk.model.modules import read_modules
 
 LONGEST = 512
 AT_ONCE = 256  # texts that a teacher is shown together
 PIECES = {"cpu": 4_096, "cuda": 65_536}  # word pieces at once, padding included
-TENSORS = "model.safetensors"
 POOLINGS = ("mean", "cls")
 NO_LENGTH = 1 << 20  # a tokenizer's configuration that means "any" has a larger number
 ROBERTA_LIKE = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer")
@@ -64,7 +63,6 @@ class TokenTeacher(ABC):
     """A teacher that shows its token states."""
 
     size: int
-    identity: dict[str, Any]
     uncased = False
 
     @abstractmethod
@@ -88,12 +86,11 @@ def find(name: str) -> Path:
 
 
 class EncoderTeacher(TokenTeacher):
-    """A sentence-transformers or Hugging Face folder, for students with tokens of their own.
+    """An encoder with mean or CLS pooling, for students with tokens of their own.
 
     ``engine`` "int8" is ONNX Runtime, for BERT itself; "bf16" is PyTorch in bfloat16; "torch" the
     same, in float32 on a CPU; None is the first that can. ``longest`` is in word pieces; None is
-    what the model's makers say. ArtifactError for a folder that is no encoder with mean or CLS
-    pooling.
+    what its makers say.
     """
 
     def __init__(
@@ -160,18 +157,18 @@ class EncoderTeacher(TokenTeacher):
             config.get("model_type") == "bert"
             and config.get("hidden_act", "gelu") == "gelu"
             and config.get("position_embedding_type", "absolute") == "absolute"
-            and (model / TENSORS).is_file()
+            and (model / SINGLE).is_file()
         )
         if engine != "torch" and is_bert:
             try:
                 return "int8", _Int8Bert(model, config, threads)
-            except (KeyError, ValueError, OSError, RuntimeError) as failure:
+            except (ArtifactError, KeyError, ValueError, OSError, RuntimeError) as failure:
                 raise ArtifactError(f"cannot open {model}: {one_line(failure)}") from None
         if engine == "int8":
-            raise ArtifactError(f"{model} is not BERT in one {TENSORS}: use --engine torch")
+            raise ArtifactError(f"{model} is not BERT in one {SINGLE}: use --engine torch")
         return "torch", _TorchEncoder(model)
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, Any]:
         """The files and settings that its vectors depend on."""
         kinds = ("*.json", "*.safetensors", "*.bin", "*/config.json")
@@ -207,40 +204,23 @@ class _Int8Bert:
         from asterisk.exporters.onnx import ENTRY, WEIGHTS, EncoderGraph, states_model
 
         runtime: Any = require("onnxruntime", "train")
-        load_file = require("safetensors.numpy", "train").load_file
-        try:
-            tensors = load_file(folder / TENSORS)
-        except require("safetensors", "train").SafetensorError as failure:
-            raise ValueError(f"{TENSORS}: {failure}") from None
-        bare = {name.removeprefix("bert."): values for name, values in tensors.items()}
-        floats = {k: v.astype("f4") for k, v in bare.items() if v.dtype.kind == "f"}
-        vocabulary, self.size = floats["embeddings.word_embeddings.weight"].shape
-        shape = ModelConfig(
-            vocab_size=vocabulary,
-            hidden_size=self.size,
-            num_layers=config["num_hidden_layers"],
-            num_heads=config["num_attention_heads"],
-            intermediate_size=config["intermediate_size"],
-            max_positions=config["max_position_embeddings"],
-            layer_norm_eps=config.get("layer_norm_eps", 1e-12),
-        )
+        encoder = read_encoder(folder, config)
+        self.size = encoder.config.hidden_size
         options = runtime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
         with TemporaryDirectory() as scratch:
             entry = Path(scratch) / ENTRY
             with (Path(scratch) / WEIGHTS).open("wb") as weights:
-                graph = EncoderGraph(shape, weights, WEIGHTS, quantised=True)
-                entry.write_bytes(states_model(graph, folder.name, floats))
-            self._session = runtime.InferenceSession(
-                str(entry), options, providers=["CPUExecutionProvider"]
-            )
+                graph = EncoderGraph(encoder.config, weights, WEIGHTS, quantised=True)
+                entry.write_bytes(states_model(graph, folder.name, encoder.tensors))
+            providers = ["CPUExecutionProvider"]
+            self._session = runtime.InferenceSession(str(entry), options, providers=providers)
         self._pool = ThreadPoolExecutor(threads)
 
     def states(self, texts: Sequence[Indices]) -> list[Array]:
-        return list(
-            self._pool.map(lambda ids: self._session.run(None, {"input_ids": ids[None]})[0], texts)
-        )
+        feeds = ({"input_ids": ids[None]} for ids in texts)
+        return [found for (found,) in self._pool.map(partial(self._session.run, None), feeds)]
 
 
 class _TorchEncoder:
@@ -275,11 +255,7 @@ class _TorchEncoder:
 
 
 class CheckpointTeacher(TokenTeacher):
-    """A checkpoint folder, for students that share its tokenizer, special tokens included.
-
-    ``engine`` is "bf16" or "torch", float32. ArtifactError for a folder that is no checkpoint or
-    puts a prompt before every text.
-    """
+    """A checkpoint, for students that share its tokenizer; ``engine`` is "bf16" or "torch"."""
 
     def __init__(self, folder: Path, *, engine: str | None = None, longest: int = LONGEST) -> None:
         if engine == "int8":

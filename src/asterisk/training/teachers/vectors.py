@@ -84,10 +84,7 @@ class NpyRows:
 
 
 class JsonLines:
-    """Lines ``{"text": …, "embedding": […]}`` in any order, found by their text.
-
-    Of lines with one text the first counts. InputError names what is wrong or missing.
-    """
+    """Lines ``{"text": …, "embedding": […]}`` in any order, found by their text."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
