@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from copy import copy
@@ -28,6 +30,7 @@ from asterisk.training.teachers.targets import (
     read_projection,
     shard_folder,
 )
+from asterisk.training.teachers.teacher import by_length
 
 EVALUATED = 1_000  # held-out texts
 PATIENCE = 3_600.0  # seconds that a run waits for a teacher's next shard
@@ -205,39 +208,28 @@ def plan(targets: Targets, batch_tokens: int, seed: int, replay: int = 0) -> Ite
             pool = np.arange(len(lengths)) + number * SHARD
             yield from _batches(pool, lengths, batch_tokens, np.random.default_rng(seeds))
     lengths = targets.all_lengths()
-    epoch = 1
-    while True:
+    for epoch in itertools.count(1):
         random = np.random.default_rng((seed, epoch))
         order = random.permutation(len(lengths))
         for start in range(0, len(order), SHARD):
             pool = order[start : start + SHARD]
             yield from _batches(pool, lengths[pool], batch_tokens, random)
-        epoch += 1
 
 
 def _batches(
     pool: Indices, lengths: Indices, batch_tokens: int, random: np.random.Generator
 ) -> Iterator[list[int]]:
-    order = np.argsort(lengths, kind="stable")
-    pool, lengths = pool[order], lengths[order]
-    batches, start = [], 0
-    for end in range(1, len(pool) + 1):
-        if end == len(pool) or (end + 1 - start) * lengths[end] > batch_tokens:
-            batches.append(pool[start:end].tolist())
-            start = end
+    batches = by_length(lengths, batch_tokens)
     for index in random.permutation(len(batches)):
-        yield batches[index]
+        yield pool[batches[index]].tolist()
 
 
 def plan_pairs(pairs: Indices, size: int, seed: int) -> Iterator[list[int]]:
     """Yield batches of ``size`` random pairs for ever: all first texts, then all second ones."""
-    epoch = 0
-    while True:
+    for epoch in itertools.count():
         order = np.random.default_rng((seed, 1, epoch)).permutation(len(pairs))
         for start in range(0, len(order) - size + 1, size):
-            chosen = pairs[order[start : start + size]]
-            yield [*chosen[:, 0].tolist(), *chosen[:, 1].tolist()]
-        epoch += 1
+            yield pairs[order[start : start + size]].T.ravel().tolist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,9 +288,8 @@ def open_material(
     pairs = np.asarray(train.pairs)
     pairs = pairs[(pairs < cut).all(1)]
     if recipe.pair_weight and len(pairs) < recipe.pairs:
-        raise InputError(
-            f"{len(pairs)} pairs are among the texts in use: too few for a batch of {recipe.pairs}"
-        )
+        many = f"{len(pairs)} pairs are among the texts in use"
+        raise InputError(f"{many}: too few for a batch of {recipe.pairs}")
     if recipe.epochs:
         only_pairs = recipe.pair_weight and recipe.pair_every == 1
         passes = recipe.epochs * (2 * len(pairs) if only_pairs else cut)
@@ -307,16 +298,9 @@ def open_material(
     validation, evaluated = held_out, range(min(EVALUATED, len(held)))
     if recipe.validation:
         validation, evaluated = part("train", in_use), range(cut, min(cut + EVALUATED, in_use))
+    first, names = part("train", cut), train.names
     return Material(
-        part("train", cut),
-        validation,
-        evaluated,
-        held_out,
-        pairs,
-        projection,
-        sources=train.names,
-        info=info,
-        recipe=recipe,
+        first, validation, evaluated, held_out, pairs, projection, names, info=info, recipe=recipe
     )
 
 
@@ -325,11 +309,8 @@ def lowercase_twins(tokenizer: ByteLevelBPE) -> Indices:
     twins = np.arange(tokenizer.vocab_size)
     tokens = {tokenizer.token_bytes(token): token for token in range(tokenizer.vocab_size)}
     for spelling, token in tokens.items():
-        try:
-            lower = spelling.decode("utf-8").lower().encode("utf-8")
-        except UnicodeDecodeError:
-            continue
-        twins[token] = tokens.get(lower, token)
+        with contextlib.suppress(UnicodeDecodeError):
+            twins[token] = tokens.get(spelling.decode("utf-8").lower().encode("utf-8"), token)
     return twins
 
 

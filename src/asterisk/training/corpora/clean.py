@@ -83,24 +83,22 @@ class Spool:
         """Take one source's rows; a row is left out whole."""
         counts = RowCounts()
         for row in rows:
+            found = [self._index.get(digest(text)) for text in row]
+            # A text in both parts would be trained on and then asked about.
+            parts = {self._text_held_out[index] for index in found if index is not None}
             if not row or any(len(text) < 2 or len(text.split()) < fewest for text in row):
                 counts.short += 1
             elif any(text in evaluated for text in row):
                 counts.evaluated += 1
-            elif self._take(row):
-                counts.kept += 1
-            else:
+            elif None not in found or not parts <= {held_out(row)}:
                 counts.repeated += 1
+            else:
+                counts.kept += 1
+                self._add(row, held_out(row))
         self.sources += 1
         return counts
 
-    def _take(self, row: tuple[str, ...]) -> bool:
-        apart = held_out(row)
-        found = [self._index.get(digest(text)) for text in row]
-        # A text in both parts would be trained on and then asked about.
-        parts = {self._text_held_out[index] for index in found if index is not None}
-        if None not in found or not parts <= {apart}:
-            return False
+    def _add(self, row: tuple[str, ...], apart: bool) -> None:
         for text in row:
             index = self._index.add(digest(text), len(self._text_source))
             if index == len(self._text_source):
@@ -112,7 +110,6 @@ class Spool:
         self._row_ends.append(len(self._row_texts))
         self._row_source.append(self.sources)
         self._row_held_out.append(apart)
-        return True
 
     def __contains__(self, text: str) -> bool:
         return digest(text) in self._index

@@ -27,6 +27,7 @@ MOST_SOURCES = 0xFFFD
 SYNTHETIC = ("joined", "generated")  # sources of texts made here, from those of all others
 MOST_WORDS = 30  # of a generated text
 Indices = npt.NDArray[np.int64]
+Random = np.random.Generator
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,18 @@ class Corpus(Sequence[str]):
     @classmethod
     def open(cls, folder: Path, part: str = "train") -> Corpus:
         """Map one part of a corpus that `prepare` wrote; ArtifactError if it is not one."""
-        names = read_description(folder)["sources"]
+        names, folder = read_description(folder)["sources"], folder / part
         try:
-            ends, sources, pairs = (
-                np.load(folder / part / f"{field}.npy", mmap_mode="r", allow_pickle=False)
-                for field in ("ends", "sources", "pairs")
-            )
-            with (folder / part / "texts.bin").open("rb") as file:
+            paths = [folder / f"{field}.npy" for field in ("ends", "sources", "pairs")]
+            arrays = [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
+            with (folder / "texts.bin").open("rb") as file:
                 size = file.seek(0, 2)
                 blob = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
         except (OSError, ValueError) as failure:
-            raise ArtifactError(f"{folder / part} is not a corpus: {failure}") from None
+            raise ArtifactError(f"{folder} is not a corpus: {failure}") from None
+        ends, sources, pairs = arrays
         if len(ends) != len(sources) or (int(ends[-1]) if len(ends) else 0) != size:
-            raise ArtifactError(f"{folder / part} is damaged: its index and its texts disagree")
+            raise ArtifactError(f"{folder} is damaged: its index and its texts disagree")
         return cls(list(names), ends, sources, pairs, blob)
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def is_corpus(folder: Path) -> bool:
-    """Tell whether ``folder`` may be replaced by a corpus."""
+    """Tell whether ``folder`` looks like a corpus."""
     return (folder / "corpus.json").is_file()
 
 
@@ -123,8 +123,8 @@ def prepare(
                 name, number = one.name, 2
                 while name in counts or name in SYNTHETIC:
                     name, number = f"{one.name}-{number}", number + 1
-                rows = (tuple(filter(None, map(clean, row))) for row in one.read())
-                counts[name] = spool.fill(rows, recipe.fewest_words, evaluated)
+                cleaned = (tuple(filter(None, map(clean, row))) for row in one.read())
+                counts[name] = spool.fill(cleaned, recipe.fewest_words, evaluated)
                 on_progress(f"{name}: {counts[name].kept:,} rows kept")
             spool.seal()
             for part in PARTS:
@@ -132,12 +132,9 @@ def prepare(
                 on_progress(f"{part}: {size:,} texts")
                 if not size and part == "train":
                     raise InputError("nothing is left to train on")
-        description = {
-            "schema": SCHEMA,
-            "sources": [*counts, *SYNTHETIC],
-            "recipe": asdict(recipe),
-            "rows": {name: asdict(count) for name, count in counts.items()},
-        }
+        rows = {name: asdict(count) for name, count in counts.items()}
+        description = {"schema": SCHEMA, "sources": [*counts, *SYNTHETIC]}
+        description |= {"recipe": asdict(recipe), "rows": rows}
         (staging / "corpus.json").write_text(json.dumps(description, indent=1) + "\n", "utf-8")
     return counts
 
@@ -150,10 +147,11 @@ def _write_part(folder: Path, spool: Spool, recipe: DataRecipe, evaluated: Evalu
     weights = np.array([len(rows) ** recipe.balance if len(rows) else 0.0 for rows in by_source])
     texts = np.array([spool.texts_a_row(source) for source in range(spool.sources)])
     shares = np.ceil(requested * weights / max((weights * texts).sum(), 1e-9)).astype(int)
-    drawn = np.empty(0, "i8")
-    for rows, share in zip(by_source, shares, strict=True):
-        some = random.choice(rows, size=min(share, len(rows)), replace=False)
-        drawn = np.concatenate([drawn, some])
+    parts = [
+        random.choice(rows, size=min(share, len(rows)), replace=False)
+        for rows, share in zip(by_source, shares, strict=True)
+    ]
+    drawn = np.concatenate([np.empty(0, "i8"), *parts])
     chosen = spool.texts_of(drawn)
     # A corpus smaller than was asked for gets fewer synthetic texts, too.
     scale = requested / recipe.texts * min(1.0, len(chosen) / max(requested, 1))
@@ -181,11 +179,7 @@ def _write_part(folder: Path, spool: Spool, recipe: DataRecipe, evaluated: Evalu
 
 
 def _join(
-    spool: Spool,
-    by_source: list[Indices],
-    count: int,
-    recipe: DataRecipe,
-    random: np.random.Generator,
+    spool: Spool, by_source: list[Indices], count: int, recipe: DataRecipe, random: Random
 ) -> Iterator[bytes]:
     """Yield about ``count`` texts made of the last texts of neighbouring rows."""
     long = [rows for rows in by_source if len(rows) and spool.mean_bytes(rows) >= LONG_ENOUGH]
@@ -196,8 +190,7 @@ def _join(
         for start in random.integers(len(rows), size=round(count * weight / weights.sum())):
             left = int(random.integers(recipe.longest // 4, recipe.longest))
             parts: list[bytes] = []
-            for index in last[start:]:
-                text = spool.bytes_of(index)
+            for text in map(spool.bytes_of, last[start:]):
                 left -= len(tokenizer.encode(text.decode("utf-8"))) + 1
                 if left < 0:
                     break
@@ -207,7 +200,7 @@ def _join(
 
 
 def _generate(
-    spool: Spool, chosen: Indices, count: int, recipe: DataRecipe, random: np.random.Generator
+    spool: Spool, chosen: Indices, count: int, recipe: DataRecipe, random: Random
 ) -> Iterator[str]:
     """Yield about ``count`` new texts of a chain over short ones of ``chosen``."""
     short: list[list[str]] = [[] for _ in range(spool.sources)]
@@ -235,11 +228,10 @@ class MarkovChain:
         self._begins: list[Indices] = []
         for texts in groups:
             begins = []
-            for text in texts:
-                if found := text.split():
-                    begins.append(len(words))
-                    words += [vocabulary.setdefault(word, len(vocabulary)) for word in found]
-                    words += [0, 0]
+            for found in filter(None, map(str.split, texts)):
+                begins.append(len(words))
+                words += [vocabulary.setdefault(word, len(vocabulary)) for word in found]
+                words += [0, 0]
             if begins:
                 self._begins.append(np.array(begins))
         self._vocabulary = list(vocabulary)
@@ -253,8 +245,8 @@ class MarkovChain:
         self._first = np.concatenate([[0, 0], (np.cumsum(counts) - counts)[group]])
         self._count = np.concatenate([[0, 0], counts[group]])
 
-    def text(self, random: np.random.Generator) -> str:
-        """Return a text of at most 30 words."""
+    def text(self, random: Random) -> str:
+        """Return a text of at most `MOST_WORDS`."""
         if not self._begins:
             return ""
         begins = self._begins[np.searchsorted(self._until, random.random(), "right")]

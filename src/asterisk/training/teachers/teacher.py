@@ -315,16 +315,22 @@ def _in_batches(
     import torch
 
     results: dict[int, Any] = {}
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-    start = 0
-    for end in range(1, len(order) + 1):
-        if end == len(order) or (end + 1 - start) * len(texts[order[end]]) > PIECES[device]:
-            rows = [torch.from_numpy(texts[index]) for index in order[start:end]]
-            ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
-            lengths = torch.tensor([len(row) for row in rows])
-            mask = torch.arange(ids.shape[1])[None] < lengths[:, None]
-            with torch.inference_mode():
-                found = run(ids.to(device), mask.to(device))
-            results |= zip(order[start:end], found, strict=True)
-            start = end
+    lengths = np.array([len(ids) for ids in texts])
+    for indices in by_length(lengths, PIECES[device]):
+        rows = [torch.from_numpy(texts[index]) for index in indices]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
+        mask = torch.arange(ids.shape[1]) < torch.from_numpy(lengths[indices])[:, None]
+        with torch.inference_mode():
+            found = run(ids.to(device), mask.to(device))
+        results |= zip(indices.tolist(), found, strict=True)
     return [results[index] for index in range(len(texts))]
+
+
+def by_length(lengths: Indices, most: int) -> list[Indices]:
+    """Return batches of texts of like length, at most ``most`` tokens each with their padding."""
+    order, batches, start = np.argsort(lengths, kind="stable"), [], 0
+    for end in range(1, len(order) + 1):
+        if end == len(order) or (end + 1 - start) * lengths[order[end]] > most:
+            batches.append(order[start:end])
+            start = end
+    return batches
