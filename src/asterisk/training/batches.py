@@ -297,7 +297,8 @@ def open_material(
     held_out = part("held-out", len(held))
     validation, evaluated = held_out, range(min(EVALUATED, len(held)))
     if recipe.validation:
-        validation, evaluated = part("train", in_use), range(cut, min(cut + EVALUATED, in_use))
+        validation = part("train", in_use)
+        evaluated = range(cut, min(cut + EVALUATED, in_use)) or range(min(EVALUATED, in_use))
     first, names = part("train", cut), train.names
     return Material(
         first, validation, evaluated, held_out, pairs, projection, names, info=info, recipe=recipe

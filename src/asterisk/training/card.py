@@ -15,7 +15,6 @@ from asterisk.common.files import replacing_file
 from asterisk.common.plugins import require
 from asterisk.model.checkpoint import Array, Checkpoint, save
 from asterisk.training import bag
-from asterisk.training.batches import Material
 from asterisk.training.distil import LOSSES, Curve, Distillation, student_and_teacher
 from asterisk.training.student import Start
 
@@ -26,10 +25,9 @@ _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 
 def write_checkpoint(
     run: Distillation,
-    material: Material,
     out: Path,
-    *,
     start: Start | None,
+    *,
     evaluation: str | None,
     licence: str | None,
 ) -> None:
@@ -37,7 +35,8 @@ def write_checkpoint(
 
     The licence of ``start`` stays unless one is given. ``evaluation`` is Markdown.
     """
-    model, name, picture = run.model.eval(), out.resolve().name, run.folder / "curve.png"
+    material, picture = run.material, run.folder / "curve.png"
+    model, name = run.model.eval(), out.resolve().name
     bag_cosines = bag.read_cosines(run.folder / "bag") or {}
     draw_curve(picture, run.curve, bag_cosines.get("line"))
     tensors: dict[str, Array] = {k: v.cpu().numpy() for k, v in model.state_dict().items()}
@@ -50,28 +49,25 @@ def write_checkpoint(
         checkpoint = replace(start.checkpoint, name=name, tensors=tensors)
     if licence is not None:
         checkpoint = replace(checkpoint, licence=licence)
-    cosines = held_out_cosines(run, material) | {"bag": bag_cosines.get("held_out_cosine")}
-    evaluation = evaluation or UNMEASURED
-    text = write_card(checkpoint, run, material, start, cosines=cosines, evaluation=evaluation)
+    cosines = held_out_cosines(run) | {"bag": bag_cosines.get("held_out_cosine")}
+    text = write_card(checkpoint, run, start, cosines, evaluation or UNMEASURED)
     save(replace(checkpoint, card=text), out)
     with replacing_file(out / "curve.png") as staging:
         staging.write_bytes(picture.read_bytes())
 
 
-def held_out_cosines(run: Distillation, material: Material) -> dict[str, Any]:
+def held_out_cosines(run: Distillation) -> dict[str, Any]:
     """Return mean cosines on held-out texts: before training, trained, and without each block."""
+    model, texts, similarity = run.model, run.material.held_out, functional.cosine_similarity
     first = run.curve[0] if run.curve else {"passes": 1.0}
-    whole, teacher = student_and_teacher(run.model, material.held_out)
-    bypassed = []
-    for index in range(run.model.config.num_layers):
-        without, _ = student_and_teacher(run.model, material.held_out, skip=index)
-        both = (functional.cosine_similarity(without, other) for other in (teacher, whole))
-        bypassed.append([cosine.mean().item() for cosine in both])
-    return {
-        "before": None if first["passes"] else first["held_out_cosine"],
-        "trained": functional.cosine_similarity(whole, teacher).mean().item(),
-        "bypassed": bypassed,  # the cosines to the teacher and to the whole model
-    }
+    trained, teacher = student_and_teacher(model, texts)
+    bypassed = []  # the cosines to the teacher and to the whole model
+    for block in range(model.config.num_layers):
+        vectors, _ = student_and_teacher(model, texts, skip=block)
+        bypassed.append([similarity(vectors, to).mean().item() for to in (teacher, trained)])
+    before = None if first["passes"] else first["held_out_cosine"]
+    own = similarity(trained, teacher).mean().item()
+    return {"before": before, "trained": own, "bypassed": bypassed}
 
 
 def read_licence(path: Path) -> str:
@@ -119,9 +115,7 @@ def draw_curve(path: Path, rows: Curve, bag: float | None = None) -> None:
 def write_card(
     student: Checkpoint,
     run: Distillation,
-    material: Material,
     start: Start | None,
-    *,
     cosines: Mapping[str, Any],
     evaluation: str,
 ) -> str:
@@ -129,19 +123,18 @@ def write_card(
     origin = ""
     if start is not None:
         origin = start.origin if start.origin != student.name else f"an earlier {student.name}"
+    spaces = {"trim_blocks": True, "keep_trailing_newline": True}
     jinja = require("jinja2", "train")
-    card: str = jinja.Template(
-        _TEMPLATE.read_text("utf-8"), trim_blocks=True, keep_trailing_newline=True
-    ).render(
+    card: str = jinja.Template(_TEMPLATE.read_text("utf-8"), **spaces).render(
         student=student,
         config=student.config,
         projected=student.teacher_projection is not None,
         licence=_licence_of(student.card) or ("other" if origin else "mit"),
         origin=origin,
         start=start,
-        info=material.info,
-        sources=material.sources,
-        held_out=len(material.held_out),
+        info=run.material.info,
+        sources=run.material.sources,
+        held_out=len(run.material.held_out),
         read=run.texts_read(),
         passes=run.seen,
         recipe=asdict(run.recipe),

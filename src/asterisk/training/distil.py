@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -20,7 +19,7 @@ from asterisk.common.errors import ArtifactError, one_line
 from asterisk.common.files import replacing_file
 from asterisk.model.encoder import Encoder, pool
 from asterisk.training import losses
-from asterisk.training.batches import EVALUATED, Targets, plan, plan_pairs
+from asterisk.training.batches import Material, Targets, plan, plan_pairs
 from asterisk.training.distributed import Processes
 from asterisk.training.recipe import TrainingRecipe
 
@@ -35,45 +34,33 @@ Curve = list[dict[str, float]]
 class Distillation:
     """One run in one folder: its model, its optimisers and its progress.
 
-    ``pairs`` int64 [m, 2] are texts of ``train`` that mean the same; ``evaluated`` are indices
-    into ``held_out``. ArtifactError if the folder's state is damaged.
+    ArtifactError if the folder's state is damaged.
     """
 
     def __init__(
-        self,
-        model: Encoder,
-        recipe: TrainingRecipe,
-        train: Targets,
-        held_out: Targets,
-        folder: Path,
-        *,
-        pairs: npt.NDArray[np.int64] | None = None,
-        evaluated: range | None = None,
-        processes: Processes | None = None,
+        self, model: Encoder, material: Material, folder: Path, processes: Processes
     ) -> None:
-        if train.token_dimensions not in (model.config.hidden_size, model.config.embedding_size):
+        recipe, tokens = material.recipe, material.train.token_dimensions
+        if tokens not in (model.config.hidden_size, model.config.embedding_size):
             recipe = replace(recipe, token_weight=0.0)
-        self.processes = processes or Processes()
-        self.model, self.recipe, self.folder = model.to(self.processes.device), recipe, folder
-        self.train, self.held_out = train, held_out
-        self.pairs = np.empty((0, 2), "i8") if pairs is None else pairs
-        self.evaluated = evaluated or range(min(EVALUATED, len(held_out)))
+        self.material, self.recipe, self.processes = material, recipe, processes
+        self.model, self.folder = model.to(processes.device), folder
         self.optimisers = optimisers(model, recipe)
         self.table = model.embeddings.word_embeddings.weight
         self.dense = [p for p in model.parameters() if p is not self.table]
-        self.bank = losses.MemoryBank(train, self.pairs, recipe.seed)
+        self.bank = losses.MemoryBank(material.train, material.pairs, recipe.seed)
         self.step = self.seen = 0
         self.best, self.misses = -1.0, 0
         self.sums: dict[str, float] = {}  # of losses since the last evaluation, and "… steps"
         self.curve: Curve = []
         self.state_path, self.best_path = folder / "state.pt", folder / "best.pt"
         # The first process decides: it may have saved before another comes to look.
-        self.fresh = not self.processes.agree(lambda: float(self.state_path.is_file()))
+        self.fresh = not processes.agree(self.state_path.is_file)
         if self.fresh:
-            self.processes.broadcast(self.model)
+            processes.broadcast(self.model)
         else:
             self._load()
-        self.processes.wait()
+        processes.wait()
 
     @property
     def finished(self) -> bool:
@@ -106,16 +93,16 @@ class Distillation:
 
     def texts_read(self) -> int:
         """Return how many different texts the steps so far have read."""
-        read = np.zeros(len(self.train), bool)
+        read = np.zeros(len(self.material.train), bool)
         for indices, _ in itertools.islice(self._plan(), self.step):
             read[indices] = True
         return int(read.sum())
 
     def _plan(self) -> Iterator[tuple[list[int], bool]]:
         """Yield each step's texts, and whether they are pairs, for ever."""
-        recipe = self.recipe
-        texts = plan(self.train, recipe.batch_tokens, recipe.seed, recipe.replay)
-        pairs = plan_pairs(self.pairs, recipe.pairs, recipe.seed)
+        recipe, material = self.recipe, self.material
+        texts = plan(material.train, recipe.batch_tokens, recipe.seed, recipe.replay)
+        pairs = plan_pairs(material.pairs, recipe.pairs, recipe.seed)
         every = recipe.pair_every if recipe.pair_weight else 0
         for step in itertools.count(1):
             paired = bool(every) and step % every == 0
@@ -137,15 +124,15 @@ class Distillation:
         self.step += 1
         self.seen += len(indices)
         for name, value in figures.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-            self.sums[f"{name} steps"] = self.sums.get(f"{name} steps", 0.0) + 1
+            for key, amount in ((name, value), (f"{name} steps", 1.0)):
+                self.sums[key] = self.sums.get(key, 0.0) + amount
         return figures
 
     def _backward(self, indices: list[int], *, paired: bool, empty: bool) -> dict[str, float]:
         """Leave the gradient of the weighted losses; return the losses."""
         recipe, processes, bank = self.recipe, self.processes, self.bank
         weights = recipe.weights(self.seen / recipe.passes)
-        batch = self.train.gather(indices, paired=paired).to(processes.device)
+        batch = self.material.train.gather(indices, paired=paired).to(processes.device)
         reading = losses.read(self.model, batch, recipe.amp)
         terms = {name: loss(reading, batch) for name, loss in _BY_TEXT.items() if weights[name]}
         if weights["relation"] or weights["contrast"]:
@@ -172,10 +159,9 @@ class Distillation:
 
     def _evaluate(self) -> float:
         """Add a row to the curve; return the mean held-out cosine."""
+        texts, evaluated = self.material.validation, self.material.evaluated
         self.model.eval()
-        cosine = self.processes.agree(
-            lambda: cosine_to_teacher(self.model, self.held_out, indices=self.evaluated)
-        )
+        cosine = self.processes.agree(lambda: cosine_to_teacher(self.model, texts, evaluated))
         self.model.train()
         sums, self.sums = self.sums, {}
         row = {name: sums[name] / sums[f"{name} steps"] for name in LOSSES if name in sums}
@@ -260,7 +246,7 @@ def optimisers(model: Encoder, recipe: TrainingRecipe) -> list[torch.optim.Optim
     return found
 
 
-def cosine_to_teacher(model: Encoder, targets: Targets, *, indices: range | None = None) -> float:
+def cosine_to_teacher(model: Encoder, targets: Targets, indices: range | None = None) -> float:
     """Return the mean cosine to the teacher's vectors of the texts at ``indices``, or of all."""
     student, teacher = student_and_teacher(model, targets, indices=indices)
     return float(functional.cosine_similarity(student, teacher).mean())

@@ -118,23 +118,12 @@ def train(
     needs_line = job.bag == "line" and processes.first and bag.read_cosines(job.run / "bag") is None
     if needs_line and not job.follow:  # with --follow, shards are still missing
         fit_bag(job.run / "bag")
-    run = Distillation(
-        model,
-        recipe,
-        material.train,
-        material.validation,
-        job.run,
-        pairs=material.pairs,
-        evaluated=material.evaluated,
-        processes=processes,
-    )
+    run = Distillation(model, material, job.run, processes)
     run.finish(lambda seen, figures: on_progress("distil", seen, recipe.passes, figures))
     if needs_line and job.follow:
         fit_bag(job.run / "bag")
     if processes.first:
-        card.write_checkpoint(
-            run, material, job.out, start=start, evaluation=evaluation, licence=licence
-        )
+        card.write_checkpoint(run, job.out, start, evaluation=evaluation, licence=licence)
 
 
 def _fresh_student(run: Path, material: Material, config: ModelConfig) -> Encoder:
