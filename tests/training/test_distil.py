@@ -279,7 +279,7 @@ def test_token_means_are_the_targets(data, known):
             return teacher.read(some[:1]) * len(some)
 
     projection = np.ones((32, teacher.size), "f4")
-    means = token_means(ModelConfig(), known[0], Few(), gpt2(), projection)
+    means = token_means(ModelConfig(), known[0], Few(), projection)
     shard = known[0].shard(0)
     token = int(np.bincount(shard.ids).argmax())
     there = shard.ids == token

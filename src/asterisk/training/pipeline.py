@@ -15,7 +15,6 @@ from asterisk.common.errors import ArtifactError, UsageError
 from asterisk.common.files import replacing_file
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.model.encoder import Encoder, of_checkpoint
-from asterisk.tokenizer import gpt2
 from asterisk.training import bag, card, student
 from asterisk.training.bag import BagRecipe
 from asterisk.training.batches import Material, open_material
@@ -137,19 +136,17 @@ def _fresh_student(run: Path, material: Material, config: ModelConfig) -> Encode
 
 def _initial_rows(run: Path, material: Material, config: ModelConfig) -> Array:
     """Return the mean target of each token, computed once a run."""
-    path = run / "rows.npy"
-    rows: Array
-    if path.is_file():
-        rows = np.load(path, allow_pickle=False)
-        return rows
-    if material.train.token_dimensions and material.projection is not None:
-        teacher, projection = EncoderTeacher(find(material.info.teacher)), material.projection
-        rows = student.token_means(config, material.train, teacher, gpt2(), projection)
-    else:
-        rows = student.text_means(config, material.train)
-    run.mkdir(parents=True, exist_ok=True)
-    with replacing_file(path) as staging, staging.open("wb") as file:
-        np.save(file, rows)
+    path, texts = run / "rows.npy", material.train
+    if not path.is_file():
+        if texts.token_dimensions and material.projection is not None:
+            teacher, projection = EncoderTeacher(find(material.info.teacher)), material.projection
+            means = student.token_means(config, texts, teacher, projection)
+        else:
+            means = student.text_means(config, texts)
+        run.mkdir(parents=True, exist_ok=True)
+        with replacing_file(path) as staging, staging.open("wb") as file:
+            np.save(file, means)
+    rows: Array = np.load(path, allow_pickle=False)
     return rows
 
 

@@ -17,7 +17,7 @@ from asterisk.common.errors import ArtifactError, UsageError
 from asterisk.model.checkpoint import Checkpoint, load
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.model.encoder import Encoder
-from asterisk.tokenizer import ByteLevelBPE
+from asterisk.tokenizer import gpt2
 from asterisk.training.batches import Material, Targets
 from asterisk.training.teachers.targets import OWN_TOKENS, TargetsInfo
 from asterisk.training.teachers.teacher import EncoderTeacher, find
@@ -64,14 +64,10 @@ def identity_student(config: ModelConfig, rows: Array, *, seed: int) -> Encoder:
 
 
 def token_means(
-    config: ModelConfig,
-    targets: Targets,
-    teacher: EncoderTeacher,
-    tokenizer: ByteLevelBPE,
-    projection: Array,
+    config: ModelConfig, targets: Targets, teacher: EncoderTeacher, projection: Array
 ) -> Array:
     """Return each token's mean target over the first shards, float32 [vocabulary, d]."""
-    spellings = map(tokenizer.token_bytes, range(config.vocab_size))
+    spellings = map(gpt2().token_bytes, range(config.vocab_size))
     texts = [spelling.decode("utf-8", "replace").strip() or "." for spelling in spellings]
     sums = np.empty((config.vocab_size, len(projection)), "f4")
     for start in range(0, len(texts), 512):
@@ -180,16 +176,14 @@ def prepare_start(
         elif student.config.embedding_size != dimensions:
             student = widened(student, dimensions, material.recipe.seed)
         longest = min(student.config.max_positions, info.longest)
-        student = replace(
-            student,
-            config=replace(student.config, max_seq_length=longest),
-            compatible_with=info.spaces if projection is None else (),
-            teacher_projection=projection,
-        )
-    config = student.config.to_dict()
+        config = replace(student.config, max_seq_length=longest)
+        spaces = info.spaces if projection is None else ()
+        student = replace(student, config=config, compatible_with=spaces)
+        student = replace(student, teacher_projection=projection)
+    sizes = student.config.to_dict()
     for field, value in shape.items():
-        if config[field] != value:
-            raise UsageError(f"{field} {value}: what the student begins with has {config[field]}")
+        if sizes[field] != value:
+            raise UsageError(f"{field} {value}: what the student begins with has {sizes[field]}")
     distilled = own is not None or bool(checkpoint.compatible_with)
     return Start(student, pruning.describe(name if distilled else info.teacher), distilled)
 
@@ -202,6 +196,7 @@ def with_layers(checkpoint: Checkpoint, layers: Sequence[int]) -> Checkpoint:
             raise UsageError(f"--layers {layer}: {name} has {blocks} layers, 0 to {blocks - 1}")
     if len(set(layers)) < len(layers):
         raise UsageError("--layers names a layer twice")
+    # As DistilBERT takes every other layer of its teacher (arXiv 1910.01108, section 3).
     old, start = checkpoint.tensors, "encoder.layer."
     tensors = {key: value for key, value in old.items() if not key.startswith(start)}
     for number, layer in enumerate(layers):
@@ -223,34 +218,31 @@ def narrowed(checkpoint: Checkpoint, axes: Array, intermediate: int) -> Checkpoi
         raise UsageError(f"--width {width} is no multiple of the head size, {config.head_size}")
     if intermediate > config.intermediate_size:
         raise UsageError(f"--intermediate {intermediate}: there are {config.intermediate_size}")
-    heads = width // config.head_size
-    old, new = checkpoint.tensors, {}
-    for name in ("word", "position", "token_type"):
-        weight = f"embeddings.{name}_embeddings.weight"
-        new[weight] = old[weight] @ axes.T
-    norms = ["embeddings."]
+    heads, old, new = width // config.head_size, checkpoint.tensors, {}
+    for name in old:
+        if "_embeddings." in name:
+            new[name] = old[name] @ axes.T
+        elif name.endswith("LayerNorm.weight"):
+            new[name] = np.full(width, old[name].mean(), "f4")
+        elif name.endswith("LayerNorm.bias"):
+            new[name] = axes @ old[name]
     for layer in range(config.num_layers):
         block = f"encoder.layer.{layer}."
-        attention, inner, outer = f"{block}attention.", f"{block}intermediate.", f"{block}output."
-        norms += [f"{attention}output.", outer]
-        value, out = old[f"{attention}self.value.weight"], old[f"{attention}output.dense.weight"]
+        attention, inner = f"{block}attention.self.", f"{block}intermediate.dense"
+        attended, outer = f"{block}attention.output.dense", f"{block}output.dense"
+        value, out = old[f"{attention}value.weight"], old[f"{attended}.weight"]
         by_head = np.arange(len(value)).reshape(-1, config.head_size)
         strength = [norm(out[:, rows]) * norm(value[rows]) for rows in by_head]
         own_rows = by_head[np.sort(np.argsort(-np.array(strength), kind="stable")[:heads])].ravel()
-        written = norm(old[f"{inner}dense.weight"], axis=1)
-        written = written * norm(old[f"{outer}dense.weight"], axis=0)
+        written = norm(old[f"{inner}.weight"], axis=1) * norm(old[f"{outer}.weight"], axis=0)
         channels = np.sort(np.argsort(-written, kind="stable")[:intermediate])
-        reading = [(f"{attention}self.{name}.", own_rows) for name in ("query", "key", "value")]
-        for name, rows in (*reading, (f"{inner}dense.", channels)):
-            new[f"{name}weight"] = old[f"{name}weight"][rows] @ axes.T
-            new[f"{name}bias"] = old[f"{name}bias"][rows]
-        for name, inputs in ((f"{attention}output.dense.", own_rows), (f"{outer}dense.", channels)):
-            new[f"{name}weight"] = axes @ old[f"{name}weight"][:, inputs]
-            new[f"{name}bias"] = axes @ old[f"{name}bias"]
-    for name in norms:
-        weight, bias = f"{name}LayerNorm.weight", f"{name}LayerNorm.bias"
-        new[weight] = np.full(width, old[weight].mean(), "f4")
-        new[bias] = axes @ old[bias]
+        reading = [(f"{attention}{name}", own_rows) for name in ("query", "key", "value")]
+        for name, rows in (*reading, (inner, channels)):
+            new[f"{name}.weight"] = old[f"{name}.weight"][rows] @ axes.T
+            new[f"{name}.bias"] = old[f"{name}.bias"][rows]
+        for name, inputs in ((attended, own_rows), (outer, channels)):
+            new[f"{name}.weight"] = axes @ old[f"{name}.weight"][:, inputs]
+            new[f"{name}.bias"] = axes @ old[f"{name}.bias"]
     config = replace(config, hidden_size=width, num_heads=heads, intermediate_size=intermediate)
     tensors = {name: np.ascontiguousarray(value, "f4") for name, value in new.items()}
     return replace(checkpoint, config=config, tensors=tensors, compatible_with=())

@@ -51,23 +51,15 @@ class TeacherOptions:
     limit: int = 512
     sentences_only: bool = False
     threads: int = 1
-    # Of models:
-    engine: str | None = None
+    engine: str | None = None  # this and the next of models
     teacher_length: int | None = LONGEST
-    # Of a .npy of the training texts:
-    held_out_vectors: Path | None = None
-    # Of addresses:
-    model: str | None = None
+    held_out_vectors: Path | None = None  # of a .npy of the training texts
+    model: str | None = None  # this and the rest of addresses
     batch: int = 64
     dimensions: int | None = None
     requests_per_minute: int | None = None
     budget_texts: int | None = None
     budget_tokens: int | None = None
-
-    @property
-    def own_tokens(self) -> bool:
-        """Whether the student has the teacher's tokenizer."""
-        return self.tokenizer == "teacher"
 
 
 def open_teachers(
@@ -77,7 +69,7 @@ def open_teachers(
     name, held_out, engine = options.teacher, options.held_out_vectors, options.engine
     address, suffix = name.partition("://")[0] in ("http", "https"), Path(name).suffix
     teacher: Teacher
-    if options.own_tokens:
+    if options.tokenizer == "teacher":
         if address or suffix in (".npy", *RECORDS):
             raise UsageError("--tokenizer teacher needs a --teacher that is a model")
         require("torch", "train")
@@ -132,26 +124,25 @@ def teach(
     """
     parts = {part: Corpus.open(corpus, part) for part in PARTS}
     teachers = open_teachers(options, parts, report)
-    if options.own_tokens or options.engine == "torch":
+    name, own_tokens = options.teacher, options.tokenizer == "teacher"
+    if own_tokens or options.engine == "torch":
         import torch
 
         torch.set_num_threads(options.threads)
-    teacher, train, own_tokens = teachers["train"], parts["train"], options.own_tokens
+    teacher, train = teachers["train"], parts["train"]
     size = teacher.size if own_tokens else options.size or 256
     if size > teacher.size:
-        raise InputError(
-            f"{options.teacher} has {teacher.size} dimensions: --size {teacher.size} at most"
-        )
+        raise InputError(f"{name} has {teacher.size} dimensions: --size {teacher.size} at most")
     if not own_tokens and len(train) < size:
         raise InputError(f"{corpus} has fewer texts than the student has dimensions, {size}")
     tokens = not options.sentences_only and isinstance(teacher, TokenTeacher)
     versions = {"asterisk-edge": __version__}
-    for name in TOOLS:
+    for tool in TOOLS:
         with contextlib.suppress(PackageNotFoundError):
-            versions[name] = version(name)
+            versions[tool] = version(tool)
     facts = {
         "schema": SCHEMA,
-        "teacher": options.teacher,
+        "teacher": name,
         "identity": teacher.identity,  # what its vectors depend on
         "dimensions": teacher.size,
         "uncased": bool(getattr(teacher, "uncased", False)),
@@ -230,9 +221,8 @@ def save_facts(
         for part, texts in corpus.items():
             first = shard_folder(folder / part, 0)
             if first.is_dir() and not _agrees(first, facts, teachers[part], texts):
-                raise ArtifactError(
-                    f"{first} is of another corpus, teacher or limit: choose another --out"
-                )
+                whose = "another corpus, teacher or limit"
+                raise ArtifactError(f"{first} is of {whose}: choose another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as failure:

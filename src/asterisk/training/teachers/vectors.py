@@ -93,9 +93,8 @@ class JsonLines:
         self.size = 0
         try:
             with path.open("rb") as file:
-                for number, line in enumerate(
-                    iter(lambda: file.readline(LONGEST_LINE + 1), b""), 1
-                ):
+                lines = iter(lambda: file.readline(LONGEST_LINE + 1), b"")
+                for number, line in enumerate(lines, 1):
                     sha256.update(line)
                     if line.strip():
                         text, vector = self._parse(line, f"{path}, line {number}")
@@ -212,12 +211,9 @@ class Endpoint:
         self._openai, tenacity = require("openai", "train"), require("tenacity", "train")
         client = _http_client(self._key, trust_env=urlsplit(self._base).hostname not in LOCAL)
         weakref.finalize(self, client.close)  # connections are not left to the collector
-        self._client = self._openai.OpenAI(
-            api_key=self._key or "none",
-            base_url=self._base,
-            max_retries=0,  # its own wait for two minutes at most, and silently
-            http_client=client,
-        )
+        # Not its own retries: they wait for two minutes at most, and silently.
+        options = {"api_key": self._key or "none", "base_url": self._base, "max_retries": 0}
+        self._client = self._openai.OpenAI(**options, http_client=client)
         growing = tenacity.wait_exponential_jitter(initial=1, max=60)
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(
