@@ -87,10 +87,7 @@ def _data(arguments: argparse.Namespace) -> None:
     sets = map(evaluation_texts, arguments.evaluation)
     evaluated = Evaluated(text for texts in sets for text in texts)
     with Bar(lambda: _rows(arguments, files), "rows") as bar:
-        watched = [
-            Source(source.name, partial(_watched, source, arguments.rows, bar))
-            for source in sources
-        ]
+        watched = [Source(it.name, partial(_watched, it, arguments.rows, bar)) for it in sources]
         counts = prepare(watched, recipe, arguments.out, evaluated=evaluated, on_progress=report)
     width = max(map(len, counts))
     columns = [field.name for field in fields(RowCounts)]
@@ -107,12 +104,10 @@ def _sources(arguments: argparse.Namespace) -> tuple[list[Source], list[Path]]:
     from asterisk.common import corpus
     from asterisk.training.corpora import sources
 
-    pick = None
-    if arguments.preset is not None and arguments.columns is not None:
-        raise UsageError(f"--preset {arguments.preset} says itself which fields are text")
-    if arguments.preset is not None:
-        pick = sources.PRESETS[arguments.preset].pick
-    elif arguments.columns is not None:
+    pick = None if arguments.preset is None else sources.PRESETS[arguments.preset].pick
+    if arguments.columns is not None:
+        if pick is not None:
+            raise UsageError(f"--preset {arguments.preset} says itself which fields are text")
         pick = sources.columns(arguments.columns)
     kinds = corpus.LINES + (sources.RECORDS if pick else ())
     if not arguments.source and arguments.hugging_face is None:

@@ -87,7 +87,7 @@ def fit(
     train: Targets,
     held_out: Targets,
     recipe: BagRecipe,
-    on_progress: Callable[[int, float], None] = lambda epoch, cosine: None,
+    on_progress: Callable[[str, int, int, dict[str, float]], None] = lambda *_: None,
 ) -> Bag:
     """Train on the sentence loss; return the best epoch. ``start``: float32 [vocabulary, d]."""
     import torch
@@ -105,9 +105,9 @@ def fit(
     def evaluate(epoch: int) -> Bag:
         order = np.arange(len(unseen.ends))
         cosines = torch.cat([cosine(*batch) for batch in unseen.batches(order, 1_024)])
-        on_progress(epoch, float(cosines.mean()))
-        table, line = rows.detach().numpy().copy(), float(cosines[:CURVE_TEXTS].mean())
-        return Bag(table, float(cosines.mean()), line, epoch, len(train))
+        mean, line = float(cosines.mean()), float(cosines[:CURVE_TEXTS].mean())
+        on_progress("bag", epoch, recipe.epochs, {"held_out_cosine": mean})
+        return Bag(rows.detach().numpy().copy(), mean, line, epoch, len(train))
 
     optimiser = torch.optim.SparseAdam([rows], lr=recipe.learning_rate)
     best = evaluate(0)
@@ -140,8 +140,8 @@ def save(bag: Bag, folder: Path, fold: npt.NDArray[np.int64] | None) -> None:
     tokenizer = json.loads(huggingface.to_json(gpt2()))
     # In the vocabulary they keep their ids; here they would be found in plain text.
     tokenizer["added_tokens"] = []
-    facts = {"held_out_cosine": bag.cosine, "line": bag.line}
-    facts |= {"epochs": bag.epochs, "texts": bag.texts}
+    cosines = {"held_out_cosine": bag.cosine, "line": bag.line}
+    facts = cosines | {"epochs": bag.epochs, "texts": bag.texts}
     rows = np.ascontiguousarray(bag.rows if fold is None else bag.rows[fold])
     with replacing_folder(folder, is_bag) as staging:
         numpy.save_file({"embedding.weight": rows}, staging / "model.safetensors")

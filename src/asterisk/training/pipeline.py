@@ -91,17 +91,9 @@ def train(
         save_run_config(job.run, recipe, groups | {"start": {"fingerprint": fingerprint}})
 
     def fit_bag(folder: Path) -> None:
-        rows, choices = _initial_rows(job.run, material, config), BagRecipe()
-        found = bag.fit(
-            rows,
-            material.train,
-            material.held_out,
-            choices,
-            lambda epoch, cosine: on_progress(
-                "bag", epoch, choices.epochs, {"held_out_cosine": cosine}
-            ),
-        )
-        bag.save(found, folder, material.train.fold)
+        rows, texts = _initial_rows(job.run, material, config), material.train
+        found = bag.fit(rows, texts, material.held_out, BagRecipe(), on_progress)
+        bag.save(found, folder, texts.fold)
 
     if job.bag == "only":
         if processes.first:

@@ -175,9 +175,10 @@ def prepare_start(
             student = narrowed(student, projection, shape.get("intermediate_size", inner))
         elif student.config.embedding_size != dimensions:
             student = widened(student, dimensions, material.recipe.seed)
-        longest = min(student.config.max_positions, info.longest)
+        identity = info.identity or {}  # which `load_start` has checked
+        longest = min(student.config.max_positions, int(identity.get("longest", info.limit)))
         config = replace(student.config, max_seq_length=longest)
-        spaces = info.spaces if projection is None else ()
+        spaces = (str(identity["fingerprint"]),) if projection is None else ()
         student = replace(student, config=config, compatible_with=spaces)
         student = replace(student, teacher_projection=projection)
     sizes = student.config.to_dict()

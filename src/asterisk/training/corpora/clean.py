@@ -66,7 +66,7 @@ class Spool:
         self._ends = array("q", [0])
         self._row_texts, self._row_ends = array("q"), array("q", [0])
         self._row_source, self._row_held_out = array("H"), array("B")
-        self._text_source, self._text_held_out = array("H"), array("B")
+        self.text_source, self._text_held_out = array("H"), array("B")  # of its first row
         self._index = DigestSet()
         self._blob = np.empty(0, "u1")
 
@@ -100,11 +100,11 @@ class Spool:
 
     def _add(self, row: tuple[str, ...], apart: bool) -> None:
         for text in row:
-            index = self._index.add(digest(text), len(self._text_source))
-            if index == len(self._text_source):
+            index = self._index.add(digest(text), len(self.text_source))
+            if index == len(self.text_source):
                 size = self._file.write(text.encode("utf-8", "replace"))
                 self._ends.append(self._ends[-1] + size)
-                self._text_source.append(self.sources)
+                self.text_source.append(self.sources)
                 self._text_held_out.append(apart)
             self._row_texts.append(index)
         self._row_ends.append(len(self._row_texts))
@@ -146,10 +146,6 @@ class Spool:
         pairs: Indices = ends[(self._counts[rows] > 1) & (ends[:, 0] != ends[:, 1])]
         return pairs
 
-    def source_of(self, text: int) -> int:
-        """Return the source that brought a text first."""
-        return self._text_source[text]
-
     def bytes_of(self, text: int) -> bytes:
         """Return a text's UTF-8."""
         return self._blob[self._ends[text] : self._ends[text + 1]].tobytes()
@@ -157,7 +153,7 @@ class Spool:
     def texts_a_row(self, source: int) -> float:
         """Return how many texts a row of ``source`` brings on average."""
         rows = np.frombuffer(self._row_source, "u2") == source
-        texts = np.frombuffer(self._text_source, "u2") == source
+        texts = np.frombuffer(self.text_source, "u2") == source
         return float(texts.sum() / max(rows.sum(), 1))
 
     def mean_bytes(self, rows: Indices) -> float:

@@ -166,7 +166,7 @@ def _write_part(folder: Path, spool: Spool, recipe: DataRecipe, evaluated: Evalu
     with (folder / "texts.bin").open("wb") as file:
         for row, index in enumerate(order):
             if index < len(chosen):
-                text, sources[row] = spool.bytes_of(chosen[index]), spool.source_of(chosen[index])
+                text, sources[row] = spool.bytes_of(chosen[index]), spool.text_source[chosen[index]]
             else:
                 text, sources[row] = synthetic[index - len(chosen)]
             file.write(text)
@@ -206,7 +206,7 @@ def _generate(
     short: list[list[str]] = [[] for _ in range(spool.sources)]
     for index in chosen:
         if len(text := spool.bytes_of(index)) <= SHORT:
-            short[spool.source_of(index)].append(text.decode("utf-8"))
+            short[spool.text_source[index]].append(text.decode("utf-8"))
     chain, made = MarkovChain(short, recipe.balance), set()
     for _ in range(count):
         generated = chain.text(random)

@@ -64,17 +64,6 @@ class TargetsInfo:
         except (ValueError, TypeError, AttributeError):
             raise ArtifactError(f"{path} does not describe targets") from None
 
-    @property
-    def longest(self) -> int:
-        """The length of the longest text, in the teacher's tokens."""
-        return int((self.identity or {}).get("longest", self.limit))
-
-    @property
-    def spaces(self) -> tuple[str, ...]:
-        """The fingerprint of the teacher's embedding space, if it is known."""
-        fingerprint = (self.identity or {}).get("fingerprint")
-        return () if fingerprint is None else (str(fingerprint),)
-
 
 def read_facts(folder: Path) -> dict[str, Any]:
     """Return the content of ``targets.json``, empty if there is none; ArtifactError if damaged."""
