@@ -10,51 +10,54 @@ import numpy as np
 import pytest
 import torch
 
-from asterisk.training.distil import read_curve
-from asterisk.training.distributed import Processes
-from training.toy import texts, write_targets
+from asterisk.model.config import ModelConfig
+from asterisk.training.batches import Targets
+from asterisk.training.distil import Distillation, read_curve
+from asterisk.training.distributed import Processes, processes
+from asterisk.training.recipe import TrainingRecipe
+from asterisk.training.student import identity_student
+from training.toy import material, rows, texts, write_targets
 
 WORKER = """
 import sys
 from pathlib import Path
-import numpy as np
-import torch
-from training.toy import rows
-from asterisk.model.config import ModelConfig
-from asterisk.training.batches import Targets
-from asterisk.training.distil import Distillation
-from asterisk.training.distributed import processes
-from asterisk.training.student import identity_student
-from asterisk.training.recipe import TrainingRecipe
+from training.test_distributed import distil
 
-torch.set_num_threads(1)
-targets, out = map(Path, sys.argv[1:])
-projection = np.load(targets / "projection.npy")
-config = ModelConfig(hidden_size=32, intermediate_size=64)
-recipe = TrainingRecipe(passes=240, batch_tokens=128, pair_weight=0.5, pair_every=3, pairs=5,
-                        amp="off", evaluate_every=4, relation_weight=0.5, relation_after=0.5,
-                        contrast_weight=0.2, contrast_after=0.25)
-pairs = np.stack([np.arange(50), np.arange(50) + 50], axis=1)
-with processes("cpu") as these:
-    run = Distillation(
-        identity_student(config, rows(), seed=these.rank),  # the first one's must win
-        recipe,
-        Targets(targets / "train", 200, projection),
-        Targets(targets / "held-out", 40, projection),
-        out,
-        pairs=pairs,
-        processes=these,
-    )
-    run.finish()
+distil(*map(Path, sys.argv[1:]))
 left = [task.joinpath("comm").read_text() for task in Path("/proc/self/task").glob("*")]
 assert not any("gloo" in name for name in left), f"threads that outlive the group: {left}"
 """
+RECIPE = TrainingRecipe(
+    passes=240,
+    batch_tokens=128,
+    pair_weight=0.5,
+    pair_every=3,
+    pairs=5,
+    amp="off",
+    evaluate_every=4,
+    relation_weight=0.5,
+    relation_after=0.5,
+    contrast_weight=0.2,
+    contrast_after=0.25,
+)
 
 
-def start(code, *arguments, count):
-    launch = ["-m", "torch.distributed.run", f"--nproc-per-node={count}", "--standalone"]
+def distil(targets, out):
+    torch.set_num_threads(1)
+    projection = np.load(targets / "projection.npy")
+    config = ModelConfig(hidden_size=32, intermediate_size=64)
+    train = Targets(targets / "train", 200, projection)
+    held_out = Targets(targets / "held-out", 40, projection)
+    pairs = np.stack([np.arange(50), np.arange(50) + 50], axis=1)
+    with processes("cpu") as these:
+        student = identity_student(config, rows(), seed=these.rank)  # the first one's must win
+        Distillation(student, material(train, held_out, RECIPE, pairs), out, these).finish()
+
+
+def launch(*arguments, count):
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={count}", "--standalone"]
     return subprocess.run(
-        [sys.executable, *(launch if count > 1 else []), code, *map(str, arguments)],
+        [sys.executable, *launcher, *map(str, arguments)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         timeout=500,
@@ -67,14 +70,13 @@ def test_two_processes_make_one_run(tmp_path):
     write_targets(tmp_path / "targets", texts(200, 0), texts(40, 1))
     worker = tmp_path / "worker.py"
     worker.write_text(WORKER)
-    states = []
-    for count in (1, 2):
-        out = tmp_path / str(count)
-        out.mkdir()
-        done = start(worker, tmp_path / "targets", out, count=count)
-        assert done.returncode == 0, done.stderr.decode()[-3_000:]
-        states.append(torch.load(out / "state.pt", weights_only=True))
-    one, two = states
+    for name in "12":
+        (tmp_path / name).mkdir()
+    distil(tmp_path / "targets", tmp_path / "1")
+    done = launch(worker, tmp_path / "targets", tmp_path / "2", count=2)
+    assert done.returncode == 0, done.stderr.decode()[-3_000:]
+    paths = (tmp_path / name / "state.pt" for name in "12")
+    one, two = (torch.load(path, weights_only=True) for path in paths)
     assert one["step"] == two["step"]
     assert one["seen"] == two["seen"]
     looks = [row["held_out_cosine"] for row in read_curve(tmp_path / "1" / "curve.csv")]

@@ -11,7 +11,9 @@ import json
 import numpy as np
 
 from asterisk.tokenizer import gpt2
+from asterisk.training.batches import Material
 from asterisk.training.corpora import corpus
+from asterisk.training.teachers.targets import TargetsInfo
 
 SIZE, WIDE = 32, 48
 TOPICS = """
@@ -41,20 +43,35 @@ def write_corpus(folder, train, held_out, pairs=()):
         (folder / part / "texts.bin").write_bytes(b"".join(blobs))
         np.save(folder / part / "ends.npy", np.cumsum([len(blob) for blob in blobs]))
         np.save(folder / part / "sources.npy", np.zeros(len(some), "u2"))
-        known = pairs if part == "train" else ()
-        np.save(folder / part / "pairs.npy", np.array(known, "i8").reshape(-1, 2))
-    told = {"schema": corpus.SCHEMA, "sources": ["wiki_sentences"], "recipe": {}, "rows": {}}
-    (folder / "corpus.json").write_text(json.dumps(told))
+        own = pairs if part == "train" else ()
+        np.save(folder / part / "pairs.npy", np.array(own, "i8").reshape(-1, 2))
+    description = {"schema": corpus.SCHEMA, "sources": ["wiki_sentences", "mine"]}
+    (folder / "corpus.json").write_text(json.dumps(description | {"recipe": {}, "rows": {}}))
 
 
-def write_targets(folder, train, held_out, *, tokens=True, shard=8_192, **told):
+def material(train, held_out, recipe, pairs=()):
+    """What a run learns from, all of its held-out texts evaluated."""
+    return Material(
+        train=train,
+        validation=held_out,
+        evaluated=range(len(held_out)),
+        held_out=held_out,
+        pairs=np.array(pairs, "i8").reshape(-1, 2),
+        projection=None,
+        sources=(),
+        info=TargetsInfo("toy", 512, uncased=True),
+        recipe=recipe,
+    )
+
+
+def write_targets(folder, train, held_out, *, tokens=True, shard=8_192, **facts):
     """As `asterisk-teacher` would; ``shard`` texts go into each."""
     folder.mkdir(parents=True)
     axes = np.linalg.qr(np.random.default_rng(7).normal(size=(WIDE, WIDE)))[0]
     projection = axes[:SIZE].astype("f4")
     np.save(folder / "projection.npy", projection)
-    told = {"teacher": "toy", "limit": 512, "size": SIZE, "uncased": True} | told
-    (folder / "targets.json").write_text(json.dumps(told))
+    facts = {"teacher": "toy", "limit": 512, "size": SIZE, "uncased": True} | facts
+    (folder / "targets.json").write_text(json.dumps(facts))
     for part, some in (("train", train), ("held-out", held_out)):
         for number, start in enumerate(range(0, len(some), shard)):
             write_shard(

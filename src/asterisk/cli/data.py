@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import astuple, fields
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from asterisk.common.corpus import Row
     from asterisk.training.corpora.sources import Source
 
-PRESETS = ("newsroom",)
-PARTS = ("train", "held-out")
-
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
@@ -29,30 +27,20 @@ def parser() -> argparse.ArgumentParser:
         description="Clean, deduplicate, keep apart from evaluation sets, draw, join and shuffle "
         "texts into a corpus that training maps.",
     )
-    it.add_argument(
-        "source",
-        nargs="*",
-        type=Path,
-        metavar="SOURCE",
-        help=".txt, .tsv or .jsonl file, plain, .gz or .zst, or a folder of them",
-    )
-    it.add_argument("--out", type=Path, help="corpus folder to write")
-    it.add_argument(
-        "--evaluation",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FOLDER",
-        help="evaluation sets whose texts are left out; may be given several times",
-    )
-    it.add_argument("--columns", type=words, help="fields of records that are text: a or a,b")
-    it.add_argument("--preset", choices=PRESETS, help="a preparation by name, see the docs")
-    it.add_argument("--rows", type=positive, metavar="N", help="read of each source at most")
-    hub = it.add_argument_group("Hugging Face datasets")
-    hub.add_argument("--hugging-face", metavar="NAME", help="dataset to stream, or its folder")
-    hub.add_argument("--configuration", metavar="NAME", help="of the dataset")
-    hub.add_argument("--split", default="train", help="of the dataset (default: train)")
-    recipe = it.add_argument_group("recipe")
+    add = it.add_argument
+    files = ".txt, .tsv or .jsonl file, plain, .gz or .zst, or a folder of them"
+    add("source", nargs="*", type=Path, metavar="SOURCE", help=files)
+    add("--out", type=Path, help="corpus folder to write")
+    sets = "evaluation sets whose texts are left out; may be given several times"
+    add("--evaluation", type=Path, action="append", default=[], metavar="FOLDER", help=sets)
+    add("--columns", type=words, help="fields of records that are text: a or a,b")
+    add("--preset", choices=("newsroom",), help="a preparation by name, see the docs")
+    add("--rows", type=positive, metavar="N", help="read of each source at most")
+    add = it.add_argument_group("Hugging Face datasets").add_argument
+    add("--hugging-face", metavar="NAME", help="dataset to stream, or its folder")
+    add("--configuration", metavar="NAME", help="of the dataset")
+    add("--split", default="train", help="of the dataset (default: train)")
+    add = it.add_argument_group("recipe").add_argument
     for option, reader, default, text in (
         ("--texts", positive, 800_000, "drawn"),
         ("--joined", natural, 20_000, "neighbours put together"),
@@ -61,16 +49,14 @@ def parser() -> argparse.ArgumentParser:
         ("--balance", fraction, 0.75, "1: by size, 0: all alike"),
         ("--longest", _longest, 512, "tokens of a joined text"),
     ):
-        recipe.add_argument(option, type=reader, default=default, help=f"{text} (%(default)s)")
-    recipe.add_argument(
-        "--fewest-words", type=positive, metavar="W", help="in each text of a row (1, or preset's)"
-    )
-    recipe.add_argument("--seed", type=natural, default=0, help="of drawing and order (0)")
-    others = it.add_argument_group("instead of that")
-    others.add_argument(
-        "--print-texts", type=Path, metavar="CORPUS", help="print a corpus, a text a line, in order"
-    )
-    others.add_argument("--part", choices=PARTS, default="train", help="default: train")
+        add(option, type=reader, default=default, help=f"{text} (%(default)s)")
+    fewest = "in each text of a row (1, or preset's)"
+    add("--fewest-words", type=positive, metavar="W", help=fewest)
+    add("--seed", type=natural, default=0, help="of drawing and order (0)")
+    add = it.add_argument_group("instead of that").add_argument
+    printed = "print a corpus, a text a line, in order"
+    add("--print-texts", type=Path, metavar="CORPUS", help=printed)
+    add("--part", choices=("train", "held-out"), default="train", help="default: train")
     return it
 
 
@@ -83,10 +69,9 @@ def _data(arguments: argparse.Namespace) -> None:
     if arguments.print_texts is None and arguments.out is None:
         raise UsageError("--out is needed")
     from asterisk.common.files import check_replaceable
-    from asterisk.training.corpora.clean import Evaluated
+    from asterisk.training.corpora.clean import Evaluated, RowCounts
     from asterisk.training.corpora.corpus import Corpus, DataRecipe, is_corpus, prepare
-    from asterisk.training.corpora.sources import PRESETS as PREPARATIONS
-    from asterisk.training.corpora.sources import Source, evaluation_texts
+    from asterisk.training.corpora.sources import PRESETS, Source, evaluation_texts
 
     if arguments.print_texts is not None:
         if arguments.source or arguments.out:
@@ -96,22 +81,19 @@ def _data(arguments: argparse.Namespace) -> None:
         return
     check_replaceable(arguments.out, is_corpus)
     sources, files = _sources(arguments)
-    preset = PREPARATIONS.get(arguments.preset)
+    preset = PRESETS.get(arguments.preset)
     arguments.fewest_words = arguments.fewest_words or (preset.fewest_words if preset else 1)
-    recipe = DataRecipe(**{field.name: vars(arguments)[field.name] for field in fields(DataRecipe)})
-    evaluated = Evaluated(
-        text for folder in arguments.evaluation for text in evaluation_texts(folder)
-    )
-    limited = [source.first(arguments.rows) for source in sources]
+    recipe = DataRecipe(**{it.name: getattr(arguments, it.name) for it in fields(DataRecipe)})
+    sets = map(evaluation_texts, arguments.evaluation)
+    evaluated = Evaluated(text for texts in sets for text in texts)
     with Bar(lambda: _rows(arguments, files), "rows") as bar:
-        watched = [Source(source.name, partial(_watched, source, bar)) for source in limited]
+        watched = [Source(it.name, partial(_watched, it, arguments.rows, bar)) for it in sources]
         counts = prepare(watched, recipe, arguments.out, evaluated=evaluated, on_progress=report)
-    columns = ("kept", "short", "repeated", "evaluated")
     width = max(map(len, counts))
+    columns = [field.name for field in fields(RowCounts)]
     print(f"{'rows':{width}} " + " ".join(f"{column:>11}" for column in columns))
     for name, count in counts.items():
-        row = " ".join(f"{getattr(count, column):11,}" for column in columns)
-        print(f"{name:{width}} {row}")
+        print(f"{name:{width}} " + " ".join(f"{number:11,}" for number in astuple(count)))
     if not len(Corpus.open(arguments.out, "held-out")):
         report("no text is held out, so nothing would tell how training goes: give it more rows")
     print(f"wrote {arguments.out}")
@@ -122,16 +104,12 @@ def _sources(arguments: argparse.Namespace) -> tuple[list[Source], list[Path]]:
     from asterisk.common import corpus
     from asterisk.training.corpora import sources
 
-    pick = None
-    kinds: tuple[str, ...] = corpus.LINES + sources.RECORDS
-    if arguments.preset is not None and arguments.columns is not None:
-        raise UsageError(f"--preset {arguments.preset} says itself which fields are text")
-    if arguments.preset is not None:
-        pick = sources.PRESETS[arguments.preset].pick
-    elif arguments.columns is not None:
+    pick = None if arguments.preset is None else sources.PRESETS[arguments.preset].pick
+    if arguments.columns is not None:
+        if pick is not None:
+            raise UsageError(f"--preset {arguments.preset} says itself which fields are text")
         pick = sources.columns(arguments.columns)
-    else:
-        kinds = corpus.LINES
+    kinds = corpus.LINES + (sources.RECORDS if pick else ())
     if not arguments.source and arguments.hugging_face is None:
         raise UsageError("name a file, a folder or a dataset to read")
     files: list[Path] = []
@@ -157,8 +135,8 @@ def _rows(arguments: argparse.Namespace, files: Sequence[Path]) -> int:
     return sum(min(count, arguments.rows or count) for count in counts) if all(counts) else 0
 
 
-def _watched(source: Source, bar: Bar) -> Iterator[Row]:
-    for number, row in enumerate(source.read(), 1):
+def _watched(source: Source, most: int | None, bar: Bar) -> Iterator[Row]:
+    for number, row in enumerate(islice(source.read(), most), 1):
         if number % 1_000 == 0:
             bar.advance(1_000)
         yield row

@@ -31,73 +31,51 @@ def parser() -> argparse.ArgumentParser:
         description="Distil a checkpoint from a teacher's targets. Run it again to go on where it "
         "stopped; under torchrun, all processes make each step together.",
     )
-    it.add_argument("corpus", type=Path, help="folder that asterisk-data wrote")
-    it.add_argument("targets", type=Path, help="folder that asterisk-teacher wrote")
-    it.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
-    it.add_argument(
-        "--run",
-        "--working-folder",  # torchrun takes --run for an abbreviation of its own
-        type=Path,
-        help="working folder (default: runs/ and --out's name)",
-    )
-    it.add_argument("--texts", type=positive, help="only the first texts, in whole shards of 8192")
-    it.add_argument("--follow", action="store_true", help="wait for a teacher that is at work")
-    it.add_argument(
-        "--from",
-        dest="start",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="begin with its weights instead of the teacher's reading of each token",
-    )
-    it.add_argument(
-        "--from-teacher",
-        action="store_true",
-        help="begin as the teacher itself, or those of its --layers; targets in its tokens",
-    )
-    it.add_argument("--teacher", help="the teacher's name, where the targets do not say")
-    it.add_argument("--threads", type=positive, default=1, help="a process (default: 1)")
-    it.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    it.add_argument(
+    add = it.add_argument
+    add("corpus", type=Path, help="folder that asterisk-data wrote")
+    add("targets", type=Path, help="folder that asterisk-teacher wrote")
+    add("--out", type=Path, required=True, help="checkpoint folder to write")
+    working = "working folder (default: runs/ and --out's name)"
+    # torchrun takes --run for an abbreviation of its own
+    add("--run", "--working-folder", type=Path, help=working)
+    add("--texts", type=positive, help="only the first texts, in whole shards of 8192")
+    add("--follow", action="store_true", help="wait for a teacher that is at work")
+    start = "begin with its weights instead of the teacher's reading of each token"
+    add("--from", dest="start", type=Path, metavar="CHECKPOINT", help=start)
+    start = "begin as the teacher itself, or those of its --layers; targets in its tokens"
+    add("--from-teacher", action="store_true", help=start)
+    add("--teacher", help="the teacher's name, where the targets do not say")
+    add("--threads", type=positive, default=1, help="a process (default: 1)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add(
         "--bag",
         choices=("line", "only", "no"),
         help="the best static token table: trained too, for its line in the curve (default "
         "unless targets are in the teacher's tokens); "
         "nothing else, --out then being a sentence-transformers folder; or not at all",
     )
-    it.add_argument("--evaluation", type=Path, help="asterisk-eval's JSON, for the model card")
-    it.add_argument(
-        "--licence",
-        type=Path,
-        metavar="FILE",
-        help="put beside the weights (default: the LICENSE of what it begins with)",
-    )
-    shape = it.add_argument_group("model")
-    shape.add_argument(
-        "--layers",
-        type=_layers,
-        metavar="N|I,J",
-        help="how many (default: 2); or which of the layers it begins with, counted from 0",
-    )
-    for option, text in (
-        ("--width", "narrow what it begins with to so many of the teacher's axes"),
-        ("--heads", "default: 2"),
-        ("--hidden", "default: the targets' size; else with a projection to it"),
-        ("--intermediate", "default: four times --hidden"),
-        ("--positions", "default: 512"),
-    ):
-        shape.add_argument(option, type=positive, help=text)
-    choices = it.add_argument_group("recipe, by a preset and what differs from it")
-    choices.add_argument(
-        "--preset", choices=tuple(PRESETS), help="default: asterisk, or from-teacher"
-    )
+    add("--evaluation", type=Path, help="asterisk-eval's JSON, for the model card")
+    licence = "put beside the weights (default: the LICENSE of what it begins with)"
+    add("--licence", type=Path, metavar="FILE", help=licence)
+    add = it.add_argument_group("model").add_argument
+    layers = "how many (default: 2); or which of the layers it begins with, counted from 0"
+    add("--layers", type=_layers, metavar="N|I,J", help=layers)
+    width = "narrow what it begins with to so many of the teacher's axes"
+    add("--width", type=positive, help=width)
+    add("--heads", type=positive, help="default: 2")
+    hidden = "default: the targets' size; else with a projection to it"
+    add("--hidden", type=positive, help=hidden)
+    add("--intermediate", type=positive, help="default: four times --hidden")
+    add("--positions", type=positive, help="default: 512")
+    add = it.add_argument_group("recipe, by a preset and what differs from it").add_argument
+    add("--preset", choices=tuple(PRESETS), help="default: asterisk, or from-teacher")
     readers: dict[type, Callable[[str], object]] = {int: _whole, float: _number, str: str}
     for field in fields(TrainingRecipe):
         option, default = f"--{field.name.replace('_', '-')}", field.default
-        help_ = f"asterisk: {default}"
         if isinstance(default, bool):
-            choices.add_argument(option, action=argparse.BooleanOptionalAction, help=help_)
+            add(option, action=argparse.BooleanOptionalAction, help=f"asterisk: {default}")
         else:
-            choices.add_argument(option, type=readers[type(default)], help=help_)
+            add(option, type=readers[type(default)], help=f"asterisk: {default}")
     return it
 
 
@@ -119,19 +97,17 @@ def _train(arguments: argparse.Namespace) -> None:
     own_tokens = read_facts(arguments.targets).get("tokenizer") == "teacher"
     arguments.bag = arguments.bag or ("no" if own_tokens else "line")
     given = {name: value for name, value in vars(arguments).items() if value is not None}
-    names = [field.name for field in fields(TrainingRecipe)]
-    choices = {name: given[name] for name in names if name in given}
+    choices = {it.name: given[it.name] for it in fields(TrainingRecipe) if it.name in given}
     if "passes" in choices:  # what is given last decides, also over a preset's epochs
         choices.setdefault("epochs", 0)
     preset = arguments.preset or ("from-teacher" if own_tokens else "asterisk")
     recipe = replace(PRESETS[preset], **choices)
     shape = {name: given[option] for option, name in SHAPE.items() if option in given}
     layers = arguments.layers
-    if isinstance(layers, int):
-        if arguments.from_teacher:
-            layers = (layers,)
-        else:
-            shape["num_layers"], layers = layers, None
+    if isinstance(layers, int) and arguments.from_teacher:
+        layers = (layers,)
+    elif isinstance(layers, int):
+        shape["num_layers"], layers = layers, None
     # What could not be written is refused before hours are spent.
     check_replaceable(arguments.out, is_bag if arguments.bag == "only" else is_checkpoint)
     if arguments.run.resolve() == arguments.out.resolve():
@@ -147,7 +123,7 @@ def _train(arguments: argparse.Namespace) -> None:
     except ImportError as missing:
         raise MissingExtra(missing.name or "torch", "train") from None
     torch.set_num_threads(arguments.threads)
-    options = {field.name: given[field.name] for field in fields(Job) if field.name in given}
+    options = {it.name: given[it.name] for it in fields(Job) if it.name in given}
     job = Job(**options, pruning=Pruning(layers, arguments.width))
     with processes(arguments.device) as these:
         train(job, recipe, shape, these, _Display() if these.first else lambda *_: None)
@@ -181,9 +157,7 @@ def _number(text: str) -> float:
 class _Display:
     """A line of progress a few times a minute, and one at every evaluation."""
 
-    def __init__(self) -> None:
-        self.stage, self.shown = "", 0.0
-        self.begun, self.first = 0.0, 0
+    stage, shown, begun, first = "", 0.0, 0.0, 0
 
     def __call__(self, stage: str, done: int, total: int, figures: dict[str, float]) -> None:
         """Show how far ``stage`` is, how fast, and how long it will take."""

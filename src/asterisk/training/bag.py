@@ -1,7 +1,4 @@
-"""The bar to beat: the best static token table, whose mean row is a text's vector.
-
-It is saved as a sentence-transformers folder, which anything that compares models can open.
-"""
+"""The bar to beat: the best static token table, as a sentence-transformers folder."""
 
 from __future__ import annotations
 
@@ -45,15 +42,11 @@ class BagRecipe:
 
 @dataclass(frozen=True, slots=True)
 class Bag:
-    """``rows`` float32 [vocabulary, d]; a text's vector is the mean of its tokens' rows.
+    """A token table and its mean held-out cosine to the teacher."""
 
-    ``cosine`` is the mean held-out cosine to the teacher after ``epochs`` over ``texts`` texts;
-    ``line`` that of the first held-out texts alone, as in a student's curve.
-    """
-
-    rows: Array
+    rows: Array  # [vocabulary, d]; a text's vector is the mean of its tokens' rows
     cosine: float
-    line: float
+    line: float  # the cosine of the first held-out texts alone, as in a student's curve
     epochs: int
     texts: int
 
@@ -62,11 +55,10 @@ class _Texts:
     """Every text's tokens end to end, and the teacher's vectors in 16 bits."""
 
     def __init__(self, targets: Targets) -> None:
-        numbers = range(targets.shards)
-        self.ids = np.concatenate([targets.ids(number) for number in numbers])
+        shards = range(targets.shards)
+        self.ids = np.concatenate([targets.ids(number) for number in shards])
         self.ends = np.cumsum(targets.all_lengths())
-        vectors = [targets.sentences(number).astype("f2") for number in numbers]
-        self.sentences = np.concatenate(vectors)
+        self.sentences = np.concatenate([targets.sentences(n).astype("f2") for n in shards])
 
     def batches(self, order: npt.NDArray[np.int64], size: int) -> Iterator[tuple[Tensor, ...]]:
         """Yield each batch's token ids, where its texts begin in them, and its vectors."""
@@ -78,11 +70,8 @@ class _Texts:
             lengths = self.ends[chosen] - begins
             offsets = np.cumsum(lengths) - lengths
             positions = np.arange(lengths.sum()) + np.repeat(begins - offsets, lengths)
-            yield (
-                torch.from_numpy(self.ids[positions]),
-                torch.from_numpy(offsets),
-                torch.from_numpy(self.sentences[chosen].astype("f4")),
-            )
+            found = (self.ids[positions], offsets, self.sentences[chosen].astype("f4"))
+            yield tuple(map(torch.from_numpy, found))
 
 
 def sif(rows: Array, counts: npt.NDArray[np.int64]) -> Array:
@@ -98,12 +87,9 @@ def fit(
     train: Targets,
     held_out: Targets,
     recipe: BagRecipe,
-    on_progress: Callable[[int, float], None] = lambda epoch, cosine: None,
+    on_progress: Callable[[str, int, int, dict[str, float]], None] = lambda *_: None,
 ) -> Bag:
-    """Train rows from ``start``, float32 [vocabulary, d], on the sentence loss alone.
-
-    ``on_progress`` gets each epoch and its held-out cosine. The best epoch's rows are returned.
-    """
+    """Train on the sentence loss; return the best epoch. ``start``: float32 [vocabulary, d]."""
     import torch
     from torch.nn import functional
 
@@ -111,19 +97,17 @@ def fit(
     counts = np.bincount(texts.ids, minlength=len(start))
     rows = torch.from_numpy(sif(start, counts)).requires_grad_()
 
+    def cosine(ids: Tensor, offsets: Tensor, sentences: Tensor) -> Tensor:
+        vectors = functional.embedding_bag(ids, rows, offsets, mode="mean", sparse=True)
+        return functional.cosine_similarity(vectors, sentences)
+
     @torch.no_grad()
     def evaluate(epoch: int) -> Bag:
-        cosines = torch.cat(
-            [
-                functional.cosine_similarity(
-                    functional.embedding_bag(ids, rows, offsets, mode="mean"), sentences
-                )
-                for ids, offsets, sentences in unseen.batches(np.arange(len(unseen.ends)), 1_024)
-            ]
-        )
-        on_progress(epoch, float(cosines.mean()))
-        table, line = rows.detach().numpy().copy(), float(cosines[:CURVE_TEXTS].mean())
-        return Bag(table, float(cosines.mean()), line, epoch, len(train))
+        order = np.arange(len(unseen.ends))
+        cosines = torch.cat([cosine(*batch) for batch in unseen.batches(order, 1_024)])
+        mean, line = float(cosines.mean()), float(cosines[:CURVE_TEXTS].mean())
+        on_progress("bag", epoch, recipe.epochs, {"held_out_cosine": mean})
+        return Bag(rows.detach().numpy().copy(), mean, line, epoch, len(train))
 
     optimiser = torch.optim.SparseAdam([rows], lr=recipe.learning_rate)
     best = evaluate(0)
@@ -131,12 +115,10 @@ def fit(
     steps = recipe.epochs * -(-len(train) // recipe.batch)
     step = 0
     for epoch in range(1, recipe.epochs + 1):
-        for ids, offsets, sentences in texts.batches(random.permutation(len(train)), recipe.batch):
+        for batch in texts.batches(random.permutation(len(train)), recipe.batch):
             optimiser.param_groups[0]["lr"] = recipe.learning_rate * (1 - step / steps)
-            vectors = functional.embedding_bag(ids, rows, offsets, mode="mean", sparse=True)
-            loss = 1 - functional.cosine_similarity(vectors, sentences).mean()
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            (1 - cosine(*batch).mean()).backward()  # type: ignore[no-untyped-call]
             optimiser.step()  # type: ignore[no-untyped-call]
             step += 1
         bag = evaluate(epoch)
@@ -153,16 +135,13 @@ def is_bag(folder: Path) -> bool:
 
 
 def save(bag: Bag, folder: Path, fold: npt.NDArray[np.int64] | None) -> None:
-    """Write ``bag``, whole or not at all, in 32 bits; ``fold`` gives each token the row it shares.
-
-    Whoever reads the table need not know of ``fold``.
-    """
+    """Write ``bag`` in 32 bits; ``fold`` gives each token the row it shares."""
     numpy: Any = require("safetensors.numpy", "train")
     tokenizer = json.loads(huggingface.to_json(gpt2()))
     # In the vocabulary they keep their ids; here they would be found in plain text.
     tokenizer["added_tokens"] = []
-    facts = {"held_out_cosine": bag.cosine, "line": bag.line}
-    facts |= {"epochs": bag.epochs, "texts": bag.texts}
+    cosines = {"held_out_cosine": bag.cosine, "line": bag.line}
+    facts = cosines | {"epochs": bag.epochs, "texts": bag.texts}
     rows = np.ascontiguousarray(bag.rows if fold is None else bag.rows[fold])
     with replacing_folder(folder, is_bag) as staging:
         numpy.save_file({"embedding.weight": rows}, staging / "model.safetensors")
@@ -172,11 +151,7 @@ def save(bag: Bag, folder: Path, fold: npt.NDArray[np.int64] | None) -> None:
 
 
 def read_cosines(folder: Path) -> dict[str, float] | None:
-    """Return the measured cosines of the bag in ``folder``, None if there is none.
-
-    ``held_out_cosine`` is of all held-out texts, ``line`` of those in a curve; ArtifactError for a
-    damaged file.
-    """
+    """Return a bag's ``held_out_cosine`` and ``line``; None if there is none in ``folder``."""
     if not is_bag(folder):
         return None
     path = folder / FACTS

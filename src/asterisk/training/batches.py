@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from asterisk.common.errors import ArtifactError, InputError
 from asterisk.tokenizer import ByteLevelBPE, gpt2
@@ -26,6 +30,7 @@ from asterisk.training.teachers.targets import (
     read_projection,
     shard_folder,
 )
+from asterisk.training.teachers.teacher import by_length
 
 EVALUATED = 1_000  # held-out texts
 PATIENCE = 3_600.0  # seconds that a run waits for a teacher's next shard
@@ -37,36 +42,31 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B texts padded to T tokens, d dimensions.
+    """B texts padded to T tokens, d dimensions."""
 
-    ``ids`` int64 [B, T]; ``mask`` bool [B, T]; ``sentences`` float32 [B, d], L2-normalised;
-    ``tokens`` float32 [B, T, d]; ``asked`` bool [B, T], tokens that have a target. ``paired``:
-    row i of the first half means the same as row i of the second.
-    """
-
-    ids: Tensor
-    mask: Tensor
-    sentences: Tensor
-    tokens: Tensor
-    asked: Tensor
-    paired: bool = False
+    ids: Tensor  # int64 [B, T]
+    mask: Tensor  # bool [B, T]
+    sentences: Tensor  # float32 [B, d], L2-normalised
+    tokens: Tensor  # float32 [B, T, d]
+    asked: Tensor  # bool [B, T], tokens that have a target
+    paired: bool = False  # row i of the first half means the same as row i of the second
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def to(self, device: torch.device) -> Batch:
         """Return this batch on ``device``."""
-        tensors = [field.name for field in fields(self) if field.name != "paired"]
-        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+        tensors = (self.ids, self.mask, self.sentences, self.tokens, self.asked)
+        ids, mask, sentences, tokens, asked = (tensor.to(device) for tensor in tensors)
+        return Batch(ids, mask, sentences, tokens, asked, self.paired)
 
 
 class Targets:
     """The first ``texts`` texts in the shards of ``folder``, as one indexed collection.
 
-    ``projection`` float32 [d, D] maps the teacher's vectors into the student's space, None where
-    they are in it already; it maps token states, too, where ``as_read`` says that the shards hold
-    the teacher's own. ``fold`` int64 [vocabulary] renames tokens. A missing shard is waited for,
-    ``patience`` seconds at most; then ArtifactError.
+    ``projection`` float32 [d, D] maps the teacher's vectors into the student's space; with
+    ``as_read`` it maps token states, too. ``fold`` int64 [vocabulary] renames tokens. A missing
+    shard is waited for, ``patience`` seconds at most; then ArtifactError.
     """
 
     def __init__(
@@ -81,9 +81,9 @@ class Targets:
     ) -> None:
         self._folder, self._texts, self._patience = folder, texts, patience
         self._projection = None if projection is None else torch.from_numpy(projection)
-        self.fold, self._as_read = fold, as_read
+        self.fold = fold
+        self._token_projection = self._projection if as_read else None
         self._shards: list[Shard] = []
-        self._lengths: list[Indices] = []
 
     def __len__(self) -> int:
         return self._texts
@@ -112,7 +112,6 @@ class Targets:
             if len(shard.ends) < min(SHARD, self._texts - len(self._shards) * SHARD):
                 raise ArtifactError(f"{folder} holds too few texts: targets of another corpus?")
             self._shards.append(shard)
-            self._lengths.append(np.diff(shard.ends, prepend=0))
         return self._shards[number]
 
     def ids(self, number: int) -> Indices:
@@ -122,8 +121,7 @@ class Targets:
 
     def lengths(self, number: int) -> Indices:
         """Return how many tokens each text in use of shard ``number`` has."""
-        self.shard(number)
-        return self._lengths[number][: self._texts - number * SHARD]
+        return np.diff(self.shard(number).ends, prepend=0)[: self._texts - number * SHARD]
 
     def all_lengths(self) -> Indices:
         """Return how many tokens each text has."""
@@ -165,47 +163,42 @@ class Targets:
     @property
     def token_dimensions(self) -> int:
         """Dimensions of the token targets; 0 where there are none."""
-        tokens = self.shard(0).tokens
-        if tokens is None:
+        if (tokens := self.shard(0).tokens) is None:
             return 0
-        projected = self._as_read and self._projection is not None
-        return self.dimensions if projected else tokens.shape[1]
+        return tokens.shape[1] if self._token_projection is None else self.dimensions
 
     def gather(self, indices: Sequence[int], *, paired: bool = False) -> Batch:
         """Read the texts at ``indices`` and pad them to the longest."""
-        positions = [(self.shard(index // SHARD), *divmod(index, SHARD)) for index in indices]
-        counts = [int(self._lengths[number][row]) for _, number, row in positions]
-        shape = (len(indices), max(counts))
-        stored = self.shard(0).tokens
-        size = self.dimensions if stored is None else stored.shape[1]
-        ids, scales = np.zeros(shape, "i8"), np.zeros(shape, "f4")
-        mask, tokens = np.zeros(shape, bool), np.zeros((*shape, size), "i1")
-        for at, ((shard, _, row), count) in enumerate(zip(positions, counts, strict=True)):
-            span = slice(int(shard.ends[row]) - count, int(shard.ends[row]))
-            ids[at, :count] = shard.ids[span]
-            mask[at, :count] = True
+        ids, tokens, scales = [], [], []
+        for number, row in (divmod(index, SHARD) for index in indices):
+            shard = self.shard(number)
+            span = slice(int(shard.ends[row - 1]) if row else 0, int(shard.ends[row]))
+            ids.append(shard.ids[span].astype("i8"))
             if shard.tokens is not None and shard.scales is not None:
-                tokens[at, :count] = shard.tokens[span]
-                scales[at, :count] = shard.scales[span]
-        scale = torch.from_numpy(scales)
-        states = torch.from_numpy(tokens).float() * scale[..., None]
-        if self._as_read and self._projection is not None:
-            states = states @ self._projection.T
-        return Batch(
-            torch.from_numpy(ids if self.fold is None else self.fold[ids]),
-            torch.from_numpy(mask),
-            self.sentences_of(indices),
-            states,
-            scale > 0,
-            paired,
-        )
+                tokens.append(shard.tokens[span])
+                scales.append(shard.scales[span])
+        padded, mask = _padded(ids), _padded([np.ones(len(some), bool) for some in ids])
+        if tokens:
+            scale = _padded(scales)
+            states, asked = _padded(tokens).float() * scale[..., None], scale > 0
+            if self._token_projection is not None:
+                states = states @ self._token_projection.T
+        else:
+            states, asked = torch.zeros(*mask.shape, self.dimensions), torch.zeros_like(mask)
+        if self.fold is not None:
+            padded = torch.from_numpy(self.fold)[padded]
+        return Batch(padded, mask, self.sentences_of(indices), states, asked, paired)
+
+
+def _padded(rows: Sequence[npt.NDArray[Any]]) -> Tensor:
+    return pad_sequence([torch.from_numpy(np.array(row)) for row in rows], batch_first=True)
 
 
 def plan(targets: Targets, batch_tokens: int, seed: int, replay: int = 0) -> Iterator[list[int]]:
     """Yield batches of indices for ever: texts of like length together, in random order.
 
-    The corpus is shuffled, so the first epoch takes the shards as they come. After each it repeats
-    those ``replay``, 1.5 ``replay`` and so on before it, if not 0. Later epochs mix all shards.
+    The first epoch takes the shards as they come, and after each repeats those ``replay``, 1.5
+    ``replay`` and so on before it, if not 0. Later epochs mix all shards.
     """
     for new in range(targets.shards):
         repeated = range(new - replay, -1, -max(replay // 2, 1)) if replay else ()
@@ -215,60 +208,40 @@ def plan(targets: Targets, batch_tokens: int, seed: int, replay: int = 0) -> Ite
             pool = np.arange(len(lengths)) + number * SHARD
             yield from _batches(pool, lengths, batch_tokens, np.random.default_rng(seeds))
     lengths = targets.all_lengths()
-    epoch = 1
-    while True:
+    for epoch in itertools.count(1):
         random = np.random.default_rng((seed, epoch))
         order = random.permutation(len(lengths))
         for start in range(0, len(order), SHARD):
             pool = order[start : start + SHARD]
             yield from _batches(pool, lengths[pool], batch_tokens, random)
-        epoch += 1
 
 
 def _batches(
     pool: Indices, lengths: Indices, batch_tokens: int, random: np.random.Generator
 ) -> Iterator[list[int]]:
-    order = np.argsort(lengths, kind="stable")
-    pool, lengths = pool[order], lengths[order]
-    batches, start = [], 0
-    for end in range(1, len(pool) + 1):
-        if end == len(pool) or (end + 1 - start) * lengths[end] > batch_tokens:
-            batches.append(pool[start:end].tolist())
-            start = end
+    batches = by_length(lengths, batch_tokens)
     for index in random.permutation(len(batches)):
-        yield batches[index]
+        yield pool[batches[index]].tolist()
 
 
 def plan_pairs(pairs: Indices, size: int, seed: int) -> Iterator[list[int]]:
-    """Yield batches of ``size`` pairs for ever: all first texts, then all second ones.
-
-    Random, so that the negatives of a pair are of every kind.
-    """
-    epoch = 0
-    while True:
+    """Yield batches of ``size`` random pairs for ever: all first texts, then all second ones."""
+    for epoch in itertools.count():
         order = np.random.default_rng((seed, 1, epoch)).permutation(len(pairs))
         for start in range(0, len(order) - size + 1, size):
-            chosen = pairs[order[start : start + size]]
-            yield [*chosen[:, 0].tolist(), *chosen[:, 1].tolist()]
-        epoch += 1
+            yield pairs[order[start : start + size]].T.ravel().tolist()
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """The texts of a run, and its recipe with nothing left open.
-
-    A run is evaluated on the texts of ``validation`` at ``evaluated``; ``held_out`` are those of
-    the corpus's own held-out part. ``pairs`` int64 [m, 2] are indices into ``train``;
-    ``projection`` float32 [d, D] maps the teacher's space to the student's, None where they are
-    the same; ``sources`` name the corpus's sources.
-    """
+    """The texts of a run, and its recipe with nothing left open."""
 
     train: Targets
     validation: Targets
-    evaluated: range
-    held_out: Targets
-    pairs: Indices
-    projection: Array | None
+    evaluated: range  # of the validation's texts
+    held_out: Targets  # the corpus's own held-out part
+    pairs: Indices  # [m, 2], into `train`
+    projection: Array | None  # [d, D], from the teacher's space, None if the student is in it
     sources: Sequence[str]
     info: TargetsInfo
     recipe: TrainingRecipe
@@ -287,8 +260,7 @@ def open_material(
     """Open the first ``texts`` texts, in whole shards, and settle what the recipe left open.
 
     Targets in the teacher's tokens are projected to ``axes``, float32 [d, D], or to so many of
-    their own. ``follow`` waits for shards that are still missing. ArtifactError for targets of
-    another corpus, InputError for a corpus without what the recipe needs.
+    their own. ArtifactError for targets of another corpus, InputError for one that is too small.
     """
     train, held = Corpus.open(corpus), Corpus.open(corpus, "held-out")
     info = info or TargetsInfo.open(targets)
@@ -300,24 +272,24 @@ def open_material(
     recipe = replace(recipe, fold_case=fold_case)
     twins = lowercase_twins(gpt2()) if fold_case else None
     patience = PATIENCE if follow else 0.0
-    projection = None if isinstance(axes, int) else axes
     if not info.own_tokens:
-        projection = read_projection(targets / "projection.npy")
+        projection: Array | None = read_projection(targets / "projection.npy")
     elif isinstance(axes, int):
         projection = fit_axes(Targets(targets / "train", len(train), None, None, patience), axes)
+    else:
+        projection = axes
 
     def part(name: str, count: int) -> Targets:
-        folder, own_tokens = targets / name, info.own_tokens
-        return Targets(folder, count, projection, twins, patience, as_read=own_tokens)
+        how = (projection, twins, patience)
+        return Targets(targets / name, count, *how, as_read=info.own_tokens)
 
     in_use = min(len(train), -(-texts // SHARD) * SHARD) if texts else len(train)
     cut = in_use - round(recipe.validation * in_use)
     pairs = np.asarray(train.pairs)
     pairs = pairs[(pairs < cut).all(1)]
     if recipe.pair_weight and len(pairs) < recipe.pairs:
-        raise InputError(
-            f"{len(pairs)} pairs are among the texts in use: too few for a batch of {recipe.pairs}"
-        )
+        many = f"{len(pairs)} pairs are among the texts in use"
+        raise InputError(f"{many}: too few for a batch of {recipe.pairs}")
     if recipe.epochs:
         only_pairs = recipe.pair_weight and recipe.pair_every == 1
         passes = recipe.epochs * (2 * len(pairs) if only_pairs else cut)
@@ -325,48 +297,32 @@ def open_material(
     held_out = part("held-out", len(held))
     validation, evaluated = held_out, range(min(EVALUATED, len(held)))
     if recipe.validation:
-        validation, evaluated = part("train", in_use), range(cut, min(cut + EVALUATED, in_use))
+        validation = part("train", in_use)
+        evaluated = range(cut, min(cut + EVALUATED, in_use)) or range(min(EVALUATED, in_use))
+    first, names = part("train", cut), train.names
     return Material(
-        train=part("train", cut),
-        validation=validation,
-        evaluated=evaluated,
-        held_out=held_out,
-        pairs=pairs,
-        projection=projection,
-        sources=train.names,
-        info=info,
-        recipe=recipe,
+        first, validation, evaluated, held_out, pairs, projection, names, info=info, recipe=recipe
     )
 
 
 def lowercase_twins(tokenizer: ByteLevelBPE) -> Indices:
-    """Return each token's lower-case twin, or itself, int64 [vocabulary].
-
-    A caseless teacher gives " The" and " the" one reading; training one row for both shows it to
-    every sighting of either.
-    """
+    """Return each token's lower-case twin, or itself, int64 [vocabulary]."""
     twins = np.arange(tokenizer.vocab_size)
     tokens = {tokenizer.token_bytes(token): token for token in range(tokenizer.vocab_size)}
     for spelling, token in tokens.items():
-        try:
-            lower = spelling.decode("utf-8").lower().encode("utf-8")
-        except UnicodeDecodeError:
-            continue
-        twins[token] = tokens.get(lower, token)
+        with contextlib.suppress(UnicodeDecodeError):
+            twins[token] = tokens.get(spelling.decode("utf-8").lower().encode("utf-8"), token)
     return twins
 
 
 def fit_axes(targets: Targets, size: int) -> Array:
-    """Return the first ``size`` uncentred principal axes of the teacher, float32 [size, D].
-
-    Of its sentence vectors and, a tenth, its token states, in the first shards.
-    """
+    """Return principal axes of the teacher's sentences and token states, float32 [size, D]."""
     sentences = np.zeros((targets.dimensions, targets.dimensions))
     tokens = np.zeros_like(sentences)
     for number in range(min(AXES_SHARDS, targets.shards)):
         vectors = targets.sentences(number).astype("f8")
         sentences += vectors.T @ vectors
-        states = targets.states(number).astype("f4")
+        states = targets.states(number)
         tokens += states.T @ states
     both = sentences / sentences.trace() + TOKEN_SHARE * tokens / tokens.trace()
     return principal_axes(both, size)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -20,13 +19,13 @@ from asterisk.common.errors import ArtifactError, one_line
 from asterisk.common.files import replacing_file
 from asterisk.model.encoder import Encoder, pool
 from asterisk.training import losses
-from asterisk.training.batches import EVALUATED, Batch, Targets, plan, plan_pairs
+from asterisk.training.batches import Material, Targets, plan, plan_pairs
 from asterisk.training.distributed import Processes
 from asterisk.training.recipe import TrainingRecipe
 
 SAVE_EVERY = 180.0  # seconds
-_TERMS = ("cosine", "l2", "token", "relation", "contrast", "pair")
-LOSSES = tuple(f"{name}_loss" for name in _TERMS)
+_BY_TEXT = {"cosine": losses.cosine, "l2": losses.l2, "token": losses.token}
+LOSSES = tuple(f"{name}_loss" for name in (*_BY_TEXT, "relation", "contrast", "pair"))
 CURVE_FIELDS = ("passes", "learning_rate", *LOSSES, "held_out_cosine")
 _OLD_FIELDS = {"texts": "passes", "sentence_loss": "cosine_loss"}
 Curve = list[dict[str, float]]
@@ -35,46 +34,33 @@ Curve = list[dict[str, float]]
 class Distillation:
     """One run in one folder: its model, its optimisers and its progress.
 
-    ``pairs`` int64 [m, 2] are texts of ``train`` that mean the same. The texts of ``held_out`` at
-    ``evaluated``, by default the first ones, are evaluated on the way. ArtifactError if the
-    folder's state is damaged.
+    ArtifactError if the folder's state is damaged.
     """
 
     def __init__(
-        self,
-        model: Encoder,
-        recipe: TrainingRecipe,
-        train: Targets,
-        held_out: Targets,
-        folder: Path,
-        *,
-        pairs: npt.NDArray[np.int64] | None = None,
-        evaluated: range | None = None,
-        processes: Processes | None = None,
+        self, model: Encoder, material: Material, folder: Path, processes: Processes
     ) -> None:
-        if train.token_dimensions not in (model.config.hidden_size, model.config.embedding_size):
+        recipe, tokens = material.recipe, material.train.token_dimensions
+        if tokens not in (model.config.hidden_size, model.config.embedding_size):
             recipe = replace(recipe, token_weight=0.0)
-        self.processes = processes or Processes()
-        self.model, self.recipe, self.folder = model.to(self.processes.device), recipe, folder
-        self.train, self.held_out = train, held_out
-        self.pairs = np.empty((0, 2), "i8") if pairs is None else pairs
-        self.evaluated = evaluated or range(min(EVALUATED, len(held_out)))
+        self.material, self.recipe, self.processes = material, recipe, processes
+        self.model, self.folder = model.to(processes.device), folder
         self.optimisers = optimisers(model, recipe)
         self.table = model.embeddings.word_embeddings.weight
         self.dense = [p for p in model.parameters() if p is not self.table]
+        self.bank = losses.MemoryBank(material.train, material.pairs, recipe.seed)
         self.step = self.seen = 0
         self.best, self.misses = -1.0, 0
-        self.bank = losses.MemoryBank(train, self.pairs, recipe.seed)
-        self.sums: dict[str, float] = {}
+        self.sums: dict[str, float] = {}  # of losses since the last evaluation, and "… steps"
         self.curve: Curve = []
         self.state_path, self.best_path = folder / "state.pt", folder / "best.pt"
         # The first process decides: it may have saved before another comes to look.
-        self.fresh = not self.processes.agree(lambda: float(self.state_path.is_file()))
+        self.fresh = not processes.agree(self.state_path.is_file)
         if self.fresh:
-            self.processes.broadcast(self.model)
+            processes.broadcast(self.model)
         else:
             self._load()
-        self.processes.wait()
+        processes.wait()
 
     @property
     def finished(self) -> bool:
@@ -91,34 +77,32 @@ class Distillation:
             self._save()
             self.fresh = False
         saved = time.monotonic()
-        steps = () if self.finished else itertools.islice(self._plan(), self.step, None)
-        for indices, paired in steps:
+        steps = itertools.islice(self._plan(), self.step, None)
+        while not self.finished:
+            indices, paired = next(steps)
             figures = self._advance(indices, paired=paired)
             if self.step % self.recipe.evaluate_every == 0 or self.finished:
                 figures["held_out_cosine"] = self._evaluate()
             on_progress(self.seen, figures)
-            if time.monotonic() - saved > SAVE_EVERY:
+            if self.finished or time.monotonic() - saved > SAVE_EVERY:
                 self._save()
                 saved = time.monotonic()
-            if self.finished:
-                self._save()
-                break
         self.processes.wait()
         if self.recipe.patience and self.best_path.is_file():
             self.model.load_state_dict(_read(self.best_path, self.processes.device))
 
     def texts_read(self) -> int:
         """Return how many different texts the steps so far have read."""
-        read = np.zeros(len(self.train), bool)
+        read = np.zeros(len(self.material.train), bool)
         for indices, _ in itertools.islice(self._plan(), self.step):
             read[indices] = True
         return int(read.sum())
 
     def _plan(self) -> Iterator[tuple[list[int], bool]]:
         """Yield each step's texts, and whether they are pairs, for ever."""
-        recipe = self.recipe
-        texts = plan(self.train, recipe.batch_tokens, recipe.seed, recipe.replay)
-        pairs = plan_pairs(self.pairs, recipe.pairs, recipe.seed)
+        recipe, material = self.recipe, self.material
+        texts = plan(material.train, recipe.batch_tokens, recipe.seed, recipe.replay)
+        pairs = plan_pairs(material.pairs, recipe.pairs, recipe.seed)
         every = recipe.pair_every if recipe.pair_weight else 0
         for step in itertools.count(1):
             paired = bool(every) and step % every == 0
@@ -126,15 +110,13 @@ class Distillation:
 
     def _advance(self, indices: list[int], *, paired: bool) -> dict[str, float]:
         """Make one step; return the losses of this process's texts."""
-        progress = self.seen / self.recipe.passes
-        rate = self.recipe.share_of_peak(progress)
+        rate = self.recipe.share_of_peak(self.seen / self.recipe.passes)
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate * group["peak"]
             optimiser.zero_grad(set_to_none=True)
         own = self.processes.share(indices, paired=paired)
-        batch = self.train.gather(own or indices[:1], paired=paired).to(self.processes.device)
-        figures = self._backward(batch, own or indices[:1], progress, empty=not own)
+        figures = self._backward(own or indices[:1], paired=paired, empty=not own)
         self.processes.average(self.dense, [self.table])
         torch.nn.utils.clip_grad_norm_(self.dense, self.recipe.clip)
         for optimiser in self.optimisers:
@@ -142,79 +124,69 @@ class Distillation:
         self.step += 1
         self.seen += len(indices)
         for name, value in figures.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-            self.sums[f"{name} steps"] = self.sums.get(f"{name} steps", 0.0) + 1
+            for key, amount in ((name, value), (f"{name} steps", 1.0)):
+                self.sums[key] = self.sums.get(key, 0.0) + amount
         return figures
 
-    def _backward(
-        self, batch: Batch, indices: list[int], progress: float, *, empty: bool
-    ) -> dict[str, float]:
+    def _backward(self, indices: list[int], *, paired: bool, empty: bool) -> dict[str, float]:
         """Leave the gradient of the weighted losses; return the losses."""
-        recipe, processes, weights = self.recipe, self.processes, self.recipe.weights(progress)
+        recipe, processes, bank = self.recipe, self.processes, self.bank
+        weights = recipe.weights(self.seen / recipe.passes)
+        batch = self.material.train.gather(indices, paired=paired).to(processes.device)
         reading = losses.read(self.model, batch, recipe.amp)
-        terms = {}
-        for name, loss in (("cosine", losses.cosine), ("l2", losses.l2), ("token", losses.token)):
-            if weights[name]:
-                terms[name] = loss(reading, batch)
+        terms = {name: loss(reading, batch) for name, loss in _BY_TEXT.items() if weights[name]}
         if weights["relation"] or weights["contrast"]:
-            bank = self.bank.sample(self.step).to(processes.device)
+            negatives = bank.sample(self.step).to(processes.device)
         if weights["relation"]:
             temperature = recipe.relation_temperature
-            terms["relation"] = losses.relation(reading, batch, bank, processes, temperature)
+            terms["relation"] = losses.relation(reading, batch, negatives, processes, temperature)
         if weights["contrast"]:
-            partners = self.bank.partners(indices, processes.device)
-            temperature = recipe.contrast_temperature
             terms["contrast"] = losses.contrast(
-                reading, batch, bank, partners, processes=processes, temperature=temperature
+                reading,
+                batch,
+                negatives,
+                bank.partners(indices, processes.device),
+                processes=processes,
+                temperature=recipe.contrast_temperature,
             )
         if weights["pair"] and batch.paired:
             terms["pair"] = losses.infonce(reading, processes, recipe.temperature)
         counts = torch.stack([term.counts for term in terms.values()]) * (0.0 if empty else 1.0)
-        scales = processes.scales(counts)
-        parts = [
-            weights[name] * (term.value * scale)
-            for (name, term), scale in zip(terms.items(), scales, strict=True)
-        ]
+        scaled = zip(terms.items(), processes.scales(counts), strict=True)
+        parts = [weights[name] * (term.value * scale) for (name, term), scale in scaled]
         sum(parts[1:], parts[0]).backward()
         return {f"{name}_loss": term.value.item() for name, term in terms.items()}
 
     def _evaluate(self) -> float:
         """Add a row to the curve; return the mean held-out cosine."""
+        texts, evaluated = self.material.validation, self.material.evaluated
         self.model.eval()
-        cosine = self.processes.agree(
-            lambda: cosine_to_teacher(self.model, self.held_out, indices=self.evaluated)
-        )
+        cosine = self.processes.agree(lambda: cosine_to_teacher(self.model, texts, evaluated))
         self.model.train()
-        names = [name for name in self.sums if not name.endswith(" steps")]
-        row = {name: self.sums[name] / self.sums[f"{name} steps"] for name in names}
+        sums, self.sums = self.sums, {}
+        row = {name: sums[name] / sums[f"{name} steps"] for name in LOSSES if name in sums}
         rate = self.recipe.share_of_peak(self.seen / self.recipe.passes)
         row |= {"passes": self.seen, "learning_rate": rate, "held_out_cosine": cosine}
         self.curve.append(row)
-        self.sums = {}
         if self.processes.first:
             write_curve(self.folder / "curve.csv", self.curve)
-        self.misses = 0 if cosine > self.best else self.misses + 1
+        self.misses += 1
         if cosine > self.best:
-            self.best = cosine
-            if self.recipe.patience and self.processes.first:
-                with replacing_file(self.best_path) as staging:
-                    torch.save(self.model.state_dict(), staging)
+            self.best, self.misses = cosine, 0
+            if self.recipe.patience:
+                self._write(self.best_path, self.model.state_dict())
         return cosine
 
+    def _write(self, path: Path, state: dict[str, Any]) -> None:
+        if self.processes.first:
+            with replacing_file(path) as staging:
+                torch.save(state, staging)
+
     def _save(self) -> None:
-        if not self.processes.first:
-            return
-        state = {
-            "step": self.step,
-            "seen": self.seen,
-            "model": self.model.state_dict(),
-            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
-            "best": self.best,
-            "misses": self.misses,
-            "sums": self.sums,
-        }
-        with replacing_file(self.state_path) as staging:
-            torch.save(state, staging)
+        state = {name: getattr(self, name) for name in ("step", "seen", "best", "misses", "sums")}
+        optimisers = [optimiser.state_dict() for optimiser in self.optimisers]
+        state |= {"model": self.model.state_dict(), "optimisers": optimisers}
+        self._write(self.state_path, state)
 
     def _load(self) -> None:
         state = _read(self.state_path, self.processes.device)
@@ -236,28 +208,21 @@ class Distillation:
 def texts_seen(folder: Path) -> int | None:
     """Return how many texts the run in ``folder`` has passed; None if it has not begun."""
     path = folder / "state.pt"
-    if not path.is_file():
-        return None
-    seen: int = _read(path, torch.device("cpu"), mapped=True)["seen"]
-    return seen
+    return _read(path, "cpu", mmap=True)["seen"] if path.is_file() else None
 
 
-def _read(path: Path, device: torch.device, *, mapped: bool = False) -> dict[str, Any]:
+def _read(path: Path, device: torch.device | str, *, mmap: bool = False) -> Any:
     try:
-        state: dict[str, Any] = torch.load(
-            path, weights_only=True, map_location=device, mmap=mapped
-        )
+        return torch.load(path, weights_only=True, map_location=device, mmap=mmap)
     except Exception as failure:
         # Whatever a file that is no checkpoint makes the unpickler raise.
         raise ArtifactError(f"{path} cannot be read: {one_line(failure)}") from None
-    return state
 
 
 def optimisers(model: Encoder, recipe: TrainingRecipe) -> list[torch.optim.Optimizer]:
     """Return Muon for the blocks' matrices, AdamW for the rest, sparse Adam for the table.
 
-    Muon (K. Jordan, 2024; torch.optim.Muon) took a tenth fewer steps than AdamW to any loss. If
-    the recipe names AdamW, it takes the matrices too.
+    Muon (K. Jordan, 2024) took a tenth fewer steps than AdamW to any loss.
     """
     table = model.embeddings.word_embeddings
     table.sparse = True  # a step touches a few hundred of 50,259 rows
@@ -267,36 +232,33 @@ def optimisers(model: Encoder, recipe: TrainingRecipe) -> list[torch.optim.Optim
     rest = [p for p in model.parameters() if id(p) not in excluded]
     wide: dict[str, Any] = {"params": [p for p in rest if p.ndim > 1]}
     narrow: dict[str, Any] = {"params": [p for p in rest if p.ndim == 1], "weight_decay": 0.0}
-    rate, decay = recipe.learning_rate, recipe.weight_decay
+    optim, rate, decay = torch.optim, recipe.learning_rate, recipe.weight_decay
     found: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW([wide, narrow], lr=rate, betas=(0.9, 0.98), weight_decay=decay),
-        torch.optim.SparseAdam([table.weight], lr=recipe.table_learning_rate),
+        optim.AdamW([wide, narrow], lr=rate, betas=(0.9, 0.98), weight_decay=decay),
+        optim.SparseAdam([table.weight], lr=recipe.table_learning_rate),
     ]
     if matrices:
-        rate = recipe.matrix_learning_rate
-        found.append(
-            torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
-        )
+        rate, rms = recipe.matrix_learning_rate, "match_rms_adamw"
+        found.append(optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn=rms))
     for optimiser in found:
         for group in optimiser.param_groups:
             group["peak"] = group["lr"]
     return found
 
 
-def cosine_to_teacher(model: Encoder, targets: Targets, *, indices: range | None = None) -> float:
+def cosine_to_teacher(model: Encoder, targets: Targets, indices: range | None = None) -> float:
     """Return the mean cosine to the teacher's vectors of the texts at ``indices``, or of all."""
-    found = student_and_teacher(model, targets, indices=indices)
-    return float(functional.cosine_similarity(*found).mean())
+    student, teacher = student_and_teacher(model, targets, indices=indices)
+    return float(functional.cosine_similarity(student, teacher).mean())
 
 
 @torch.inference_mode()
 def student_and_teacher(
     model: Encoder, targets: Targets, *, skip: int | None = None, indices: range | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return the student's and the teacher's vectors, float32 [n, d] each, in the same order.
+    """Return the student's and the teacher's vectors of texts by length, float32 [n, d] each.
 
-    The texts are those at ``indices``, or all; their order is by length. Block ``skip`` is
-    bypassed, if given.
+    The texts are those at ``indices``, or all. Block ``skip`` is bypassed, if given.
     """
     student, teacher = [], []
     device = next(model.parameters()).device
@@ -314,11 +276,7 @@ def student_and_teacher(
 
 
 def read_curve(path: Path) -> Curve:
-    """Return the rows of a curve, none if there is no file; a loss that is not used is absent.
-
-    ``learning_rate`` is a share of the peak; losses are means since the row before. ArtifactError
-    for a file that is not a curve.
-    """
+    """Return the rows of a curve, none if there is no file; ArtifactError if it is not a curve."""
     if not path.is_file():
         return []
     try:

@@ -18,10 +18,7 @@ from asterisk.common.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process's ``rank`` among ``size``, and the ``device`` it computes on.
-
-    Each reads its share of a step's texts; every process ends with the gradient of the whole.
-    """
+    """This process's ``rank`` among ``size``, and the ``device`` it computes on."""
 
     size: int = 1
     rank: int = 0
@@ -34,9 +31,7 @@ class Processes:
 
     def share(self, indices: list[int], *, paired: bool) -> list[int]:
         """Return this process's part of a batch, maybe empty; pairs stay together."""
-        if not paired:
-            return indices[self.rank :: self.size]
-        half = len(indices) // 2
+        half = len(indices) // 2 if paired else 0
         return [*indices[:half][self.rank :: self.size], *indices[half:][self.rank :: self.size]]
 
     def scales(self, counts: Tensor) -> Tensor:
@@ -56,10 +51,7 @@ class Processes:
 
     def start(self, rows: Tensor) -> int:
         """Return the index of this process's ``rows`` in the result of `gather`."""
-        if self.size == 1:
-            return 0
-        counts = torch.cat(self.stack(torch.tensor([len(rows)], device=rows.device)))
-        return int(counts[: self.rank].sum())
+        return 0 if self.size == 1 else sum(self._counts(rows)[: self.rank])
 
     def average(self, dense: Iterable[Tensor], sparse: Iterable[Tensor]) -> None:
         """Replace the gradients of parameters by their mean over processes."""
@@ -104,42 +96,38 @@ class Processes:
 
     def stack(self, rows: Tensor) -> list[Tensor]:
         """Return each process's ``rows`` [n, ...]; n may differ."""
+        counts = self._counts(rows)
+        padded = rows.new_zeros(max(counts), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        return [part[:count] for part, count in zip(parts, counts, strict=True)]
+
+    def _counts(self, rows: Tensor) -> list[int]:
         count = torch.tensor([len(rows)], device=rows.device)
         counts = [torch.zeros_like(count) for _ in range(self.size)]
         dist.all_gather(counts, count)
-        longest = max(int(n) for n in counts)
-        padded = rows.new_zeros(longest, *rows.shape[1:])
-        padded[: len(rows)] = rows
-        parts = [torch.empty_like(padded) for _ in range(self.size)]
-        dist.all_gather(parts, padded)
-        return [part[: int(n)] for part, n in zip(parts, counts, strict=True)]
+        return [int(count) for count in counts]
 
 
 class _Gather(torch.autograd.Function):
-    """Every process computes the same loss of all rows, so each keeps its own rows' gradient.
-
-    Times the number of processes, because parameters' gradients are averaged afterwards.
-    """
-
     @staticmethod
     def forward(context: Any, rows: Tensor, processes: Processes) -> Tensor:
         parts = processes.stack(rows.detach())
-        context.start = sum(len(part) for part in parts[: processes.rank])
-        context.count, context.size = len(rows), processes.size
+        context.counts, context.rank = [len(part) for part in parts], processes.rank
         return torch.cat(parts)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        own = gradients[0][context.start : context.start + context.count]
-        return own * context.size, None
+        # Every process computes the same loss of all rows, so each keeps its own rows' gradient;
+        # times the number of processes, because parameters' gradients are averaged afterwards.
+        own = torch.split(gradients[0], context.counts)[context.rank]
+        return own * len(context.counts), None
 
 
 @contextmanager
 def processes(device: Literal["auto", "cpu", "cuda"]) -> Iterator[Processes]:
-    """Join the processes that torchrun started, if it did: NCCL on GPUs, Gloo on CPUs.
-
-    UsageError where a GPU is asked for and there is none.
-    """
+    """Join the processes that torchrun started, if any; UsageError without the GPU asked for."""
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch sees no GPU here")
     local = int(os.environ.get("LOCAL_RANK", "0"))

@@ -1,13 +1,9 @@
-"""What a student can be asked for, as small losses that are added up.
-
-Each gives a `Term`: its value over this process's texts and what that value counts for, so that
-the shares of several processes add up to the loss of the whole batch.
-"""
+"""What a student can be asked for, as small losses that are added up."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,22 +20,15 @@ BANK_SAMPLE = 8_192
 SAME = 0.999  # the teacher's cosine of a text and itself, or of what says the same
 
 
-@dataclass(frozen=True, slots=True)
-class Partners:
-    """The other texts of a batch's pairs, as the teacher sees them.
+class Partners(NamedTuple):
+    """The other texts of a batch's pairs, as the teacher sees them."""
 
-    ``rows`` int64 [k] are the batch's texts that have one; ``sentences`` float32 [k, d].
-    """
-
-    rows: Tensor
-    sentences: Tensor
+    rows: Tensor  # int64 [k], the batch's texts that have one
+    sentences: Tensor  # float32 [k, d]
 
 
 class MemoryBank:
-    """The teacher's vectors of the first shards of ``targets``: negatives to compare with.
-
-    ``pairs`` int64 [m, 2] are texts that mean the same; of several partners the last counts.
-    """
+    """The teacher's vectors of the first shards, to compare with, and the texts' partners."""
 
     def __init__(self, targets: Targets, pairs: npt.NDArray[np.int64], seed: int) -> None:
         self._targets, self._seed = targets, seed
@@ -49,7 +38,7 @@ class MemoryBank:
         self._vectors: Tensor | None = None
 
     def sample(self, step: int) -> Tensor:
-        """Return the vectors that step ``step`` compares with, float32 [`BANK_SAMPLE`, d]."""
+        """Return a step's vectors, float32 [`BANK_SAMPLE`, d]."""
         if self._vectors is None:
             numbers = range(min(BANK_SHARDS, self._targets.shards))
             shards = [torch.from_numpy(self._targets.sentences(number)) for number in numbers]
@@ -65,20 +54,15 @@ class MemoryBank:
         return Partners(torch.from_numpy(rows).to(device), sentences.to(device))
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A student's output for a batch: its vectors [B, d], and tokens shaped as their targets.
+class Reading(NamedTuple):
+    """A student's output for a batch."""
 
-    ``tokens`` float32 [B, T, d], or [B, T, H] where the teacher's states are as wide as its own.
-    """
-
-    tokens: Tensor
-    sentences: Tensor
+    tokens: Tensor  # float32 [B, T, d], or [B, T, H] where the targets are as wide as its states
+    sentences: Tensor  # float32 [B, d]
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
-    """A loss, a scalar, and ``counts``, a scalar: its share in a mean over processes."""
+class Term(NamedTuple):
+    """A loss over this process's texts, and its share in the mean over processes; scalars."""
 
     value: Tensor
     counts: Tensor
@@ -118,11 +102,7 @@ def token(reading: Reading, batch: Batch) -> Term:
 
 
 def infonce(reading: Reading, processes: Processes, temperature: float) -> Term:
-    """Cross entropy of finding each text's other half among the batch's, both ways.
-
-    Row i of the first half of ``reading`` belongs to row i of the second; every other pair of the
-    batch, of all processes, is a negative.
-    """
+    """Cross entropy of finding row i of one half at row i of the other, both ways."""
     student = functional.normalize(reading.sentences, dim=-1)
     first, second = (processes.gather(half) for half in student.chunk(2))
     scores = first @ second.T / temperature
@@ -138,9 +118,9 @@ def relation(
     """KL divergence from the teacher's distribution over near texts to the student's.
 
     Both are softmax over cosines to the teacher's vectors of the batch and of ``bank``, float32
-    [n, d], as SEED does with a queue (Fang et al., arXiv 2101.04731). Unlike SEED's, a text is not
-    among its own neighbours: it would take nearly all of the teacher's distribution.
+    [n, d], as SEED does with a queue (Fang et al., arXiv 2101.04731).
     """
+    # Unlike SEED's, a text is not among its own neighbours: it would take nearly all.
     keys = torch.cat([processes.gather(batch.sentences), bank])
     student = functional.normalize(reading.sentences, dim=-1)
     cosines = batch.sentences @ keys.T
@@ -161,11 +141,10 @@ def contrast(
     processes: Processes,
     temperature: float,
 ) -> Term:
-    """Cross entropy of finding a text's partner, as the teacher sees it, among many texts.
+    """InfoNCE from the student's queries to the teacher's documents, as LEAF searches.
 
-    InfoNCE from the student's query to the teacher's documents, which is how LEAF's asymmetric
-    retrieval uses them (arXiv 2509.12539); negatives are the batch's other partners and ``bank``,
-    float32 [n, d]. The mean is over all texts; those without a partner add nothing.
+    Negatives are the batch's other partners and ``bank``, float32 [n, d]. The mean is over all
+    texts; those without a partner add nothing.
     """
     documents = processes.gather(partners.sentences)
     first = processes.start(partners.sentences)

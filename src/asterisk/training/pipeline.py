@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,6 @@ from asterisk.common.errors import ArtifactError, UsageError
 from asterisk.common.files import replacing_file
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.model.encoder import Encoder, of_checkpoint
-from asterisk.tokenizer import gpt2
 from asterisk.training import bag, card, student
 from asterisk.training.bag import BagRecipe
 from asterisk.training.batches import Material, open_material
@@ -32,31 +31,21 @@ OnProgress = Callable[[str, int, int, dict[str, float]], None]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a run reads and writes.
-
-    ``texts`` are the first texts to use, None for all; ``teacher`` goes before the name in the
-    targets; ``follow`` waits for a teacher that is still working. ``out`` is the checkpoint to
-    write, ``run`` the working folder. ``start`` is a checkpoint whose weights the run begins with,
-    ``from_teacher`` begins with the teacher's own, and ``pruning`` says what it takes of them.
-    ``bag`` says whether the static baseline is trained too, for its "line" in the curve, "only"
-    it, or "no". ``evaluation`` is JSON that `asterisk-eval` wrote, for the card; ``licence`` the
-    text that goes with the weights, None being that of what the run begins with.
-    """
+    """What a run reads and writes."""
 
     corpus: Path
     targets: Path
-    out: Path
-    run: Path
-    texts: int | None = None
-    teacher: str | None = None
-    follow: bool = False
-    start: Path | None = None
-    from_teacher: bool = False
-    pruning: Pruning = field(default_factory=Pruning)
-    bag: Literal["line", "only", "no"] = "line"
-    bag_recipe: BagRecipe = field(default_factory=BagRecipe)
-    evaluation: Path | None = None
-    licence: Path | None = None
+    out: Path  # the checkpoint
+    run: Path  # the working folder
+    pruning: Pruning
+    texts: int | None = None  # the first ones alone
+    teacher: str | None = None  # instead of the name in the targets
+    follow: bool = False  # wait for a teacher that is still working
+    start: Path | None = None  # a checkpoint whose weights the run begins with
+    from_teacher: bool = False  # begin with the teacher's weights
+    bag: Literal["line", "only", "no"] = "line"  # the static baseline: for the curve, or alone
+    evaluation: Path | None = None  # JSON of `asterisk-eval`, for the card
+    licence: Path | None = None  # of the weights, by default of those the run begins with
 
 
 def train(
@@ -68,8 +57,7 @@ def train(
 ) -> None:
     """Carry out ``recipe`` and write ``job.out``; what ``job.run`` already holds is reused.
 
-    ``shape`` are `ModelConfig`'s fields other than the default's. ``on_progress`` gets the name of
-    each stage, how far it is and its figures.
+    ``shape`` are fields of `ModelConfig`. ``on_progress`` gets a stage, its progress and figures.
     """
     licence = None if job.licence is None else card.read_licence(job.licence)
     evaluation = None if job.evaluation is None else card.read_evaluation(job.evaluation)
@@ -98,25 +86,14 @@ def train(
     if processes.first:
         targets = asdict(info) | {"texts": len(material.train), "pairs": len(material.pairs)}
         del targets["teacher"]
-        run_config = {
-            "recipe": asdict(recipe),
-            "model": config.to_dict(),
-            "targets": targets,
-            "start": {"fingerprint": "" if start is None else start.checkpoint.fingerprint},
-        }
-        save_run_config(job.run, recipe, run_config)
+        fingerprint = "" if start is None else start.checkpoint.fingerprint
+        groups = {"recipe": asdict(recipe), "model": config.to_dict(), "targets": targets}
+        save_run_config(job.run, recipe, groups | {"start": {"fingerprint": fingerprint}})
 
     def fit_bag(folder: Path) -> None:
-        found = bag.fit(
-            _initial_rows(job.run, material, config),
-            material.train,
-            material.held_out,
-            job.bag_recipe,
-            lambda epoch, cosine: on_progress(
-                "bag", epoch, job.bag_recipe.epochs, {"held_out_cosine": cosine}
-            ),
-        )
-        bag.save(found, folder, material.train.fold)
+        rows, texts = _initial_rows(job.run, material, config), material.train
+        found = bag.fit(rows, texts, material.held_out, BagRecipe(), on_progress)
+        bag.save(found, folder, texts.fold)
 
     if job.bag == "only":
         if processes.first:
@@ -132,23 +109,12 @@ def train(
     needs_line = job.bag == "line" and processes.first and bag.read_cosines(job.run / "bag") is None
     if needs_line and not job.follow:  # with --follow, shards are still missing
         fit_bag(job.run / "bag")
-    run = Distillation(
-        model,
-        recipe,
-        material.train,
-        material.validation,
-        job.run,
-        pairs=material.pairs,
-        evaluated=material.evaluated,
-        processes=processes,
-    )
+    run = Distillation(model, material, job.run, processes)
     run.finish(lambda seen, figures: on_progress("distil", seen, recipe.passes, figures))
     if needs_line and job.follow:
         fit_bag(job.run / "bag")
     if processes.first:
-        card.write_checkpoint(
-            run, material, job.out, start=start, evaluation=evaluation, licence=licence
-        )
+        card.write_checkpoint(run, job.out, start, evaluation=evaluation, licence=licence)
 
 
 def _fresh_student(run: Path, material: Material, config: ModelConfig) -> Encoder:
@@ -162,26 +128,24 @@ def _fresh_student(run: Path, material: Material, config: ModelConfig) -> Encode
 
 def _initial_rows(run: Path, material: Material, config: ModelConfig) -> Array:
     """Return the mean target of each token, computed once a run."""
-    path = run / "rows.npy"
-    if path.is_file():
-        rows: Array = np.load(path, allow_pickle=False)
-        return rows
-    if material.train.token_dimensions and material.projection is not None:
-        teacher, projection = EncoderTeacher(find(material.info.teacher)), material.projection
-        rows = student.token_means(config, material.train, teacher, gpt2(), projection)
-    else:
-        rows = student.text_means(config, material.train)
-    run.mkdir(parents=True, exist_ok=True)
-    with replacing_file(path) as staging, staging.open("wb") as file:
-        np.save(file, rows)
+    path, texts = run / "rows.npy", material.train
+    if not path.is_file():
+        if texts.token_dimensions and material.projection is not None:
+            teacher, projection = EncoderTeacher(find(material.info.teacher)), material.projection
+            means = student.token_means(config, texts, teacher, projection)
+        else:
+            means = student.text_means(config, texts)
+        run.mkdir(parents=True, exist_ok=True)
+        with replacing_file(path) as staging, staging.open("wb") as file:
+            np.save(file, means)
+    rows: Array = np.load(path, allow_pickle=False)
     return rows
 
 
 def save_run_config(run: Path, recipe: TrainingRecipe, config: dict[str, dict[str, Any]]) -> None:
     """Write ``run.json``: groups of settings; ArtifactError if ``run`` was begun with others.
 
-    ``passes`` alone may be raised, until the learning rate falls or a loss changes its weight:
-    nothing before depends on it. A setting that only one of the two has is not compared.
+    ``passes`` alone may be raised, until the learning rate falls or a loss changes its weight.
     """
     run.mkdir(parents=True, exist_ok=True)
     path = run / "run.json"

@@ -13,49 +13,32 @@ LOWEST_RATE = 1e-3  # of a learning rate's peak
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecipe:
-    """A distillation run; two runs of one recipe on one machine give the same checkpoint.
+    """A distillation run; two runs of one recipe on one machine give the same checkpoint."""
 
-    Training reads ``passes`` texts in all, or every text ``epochs`` times if that is not 0, in
-    batches of at most ``batch_tokens`` padded tokens. A loss of weight 0 is left out.
-    ``token_weight`` falls to a tenth after the share ``token_until`` of the run; every
-    ``pair_every``-th step reads ``pairs`` pairs for InfoNCE. The first pass repeats, with each
-    shard, those that came ``replay``, 1.5 ``replay`` and so on before it: a student learns faster
-    than a teacher answers.
-
-    Learning rates rise over ``warmup`` and fall over the last ``decay``, both shares of the run:
-    ``matrix_learning_rate`` is Muon's, ``learning_rate`` AdamW's and ``table_learning_rate`` sparse
-    Adam's. The gradient of everything but the table is clipped to the norm ``clip``.
-
-    Held-out texts, or the share ``validation`` of the training texts, are evaluated every
-    ``evaluate_every`` steps; after ``patience`` evaluations without a better cosine the run stops
-    and keeps its best state. ``fold_case`` trains one row for all spellings of a token, if the
-    teacher cannot see case.
-    """
-
-    passes: int = 2_300_000
-    batch_tokens: int = 2_048
+    passes: int = 2_300_000  # texts read in all
+    batch_tokens: int = 2_048  # at most, padding included
     token_weight: float = 3.0
-    token_until: float = 1.0
-    matrix_learning_rate: float = 1e-3
-    learning_rate: float = 1e-3
-    table_learning_rate: float = 2e-3
+    token_until: float = 1.0  # share of the run, after which the weight falls to a tenth
+    matrix_learning_rate: float = 1e-3  # Muon's
+    learning_rate: float = 1e-3  # AdamW's
+    table_learning_rate: float = 2e-3  # sparse Adam's
     weight_decay: float = 0.01
-    warmup: float = 0.01
-    decay: float = 0.75
-    fold_case: bool = True
+    warmup: float = 0.01  # share of the run over which the rates rise
+    decay: float = 0.75  # last share of the run, over which they fall
+    fold_case: bool = True  # one row for all spellings, if the teacher cannot see case
     seed: int = 0
-    epochs: int = 0
+    epochs: int = 0  # how often every text is read, instead of `passes`, if not 0
     cosine_weight: float = 1.0
     l2_weight: float = 0.0
-    pair_weight: float = 0.0
-    pair_every: int = 4
-    pairs: int = 32
+    pair_weight: float = 0.0  # InfoNCE's
+    pair_every: int = 4  # steps
+    pairs: int = 32  # in such a step
     temperature: float = 0.05
     optimiser: Literal["muon", "adamw"] = "muon"
-    clip: float = 1.0
-    evaluate_every: int = 1_000
-    patience: int = 0
-    validation: float = 0.0
+    clip: float = 1.0  # norm of the gradient of everything but the table
+    evaluate_every: int = 1_000  # steps
+    patience: int = 0  # evaluations without a better cosine, after which the best state is kept
+    validation: float = 0.0  # share of the training texts to evaluate instead of held-out ones
     amp: Literal["bf16", "off"] = "bf16"
     relation_weight: float = 2.0
     relation_after: float = 0.35
@@ -63,7 +46,7 @@ class TrainingRecipe:
     contrast_weight: float = 0.2
     contrast_after: float = 0.5
     contrast_temperature: float = 0.05
-    replay: int = 40
+    replay: int = 40  # the first pass repeats the shard that came so many before, see `plan`
 
     def __post_init__(self) -> None:
         def check(names: str, accept: Callable[[Any], bool], requirement: str) -> None:
@@ -103,10 +86,8 @@ class TrainingRecipe:
         }
 
     def share_of_peak(self, progress: float) -> float:
-        """Return every learning rate as a share of its peak: up, flat, down.
-
-        Flat between warm-up and decay, so that a run can be made longer until its decay begins.
-        """
+        """Return every learning rate as a share of its peak: up, flat, down."""
+        # Flat in between, so that a run can be made longer until its decay begins.
         up = progress / self.warmup if self.warmup else 1.0
         down = (1 - progress) / self.decay if self.decay else 1.0
         return max(min(up, 1.0, down), LOWEST_RATE)

@@ -1,9 +1,4 @@
-"""A student before its first step: fresh and passing everything through, or made of layers.
-
-A fresh one has in its table what each token means on average. One made of layers takes them from
-the teacher or another checkpoint, as *DistilBERT* (arXiv 1910.01108, section 3) takes every other
-layer of its teacher, and LEAF (arXiv 2509.12539) begins with a pretrained encoder.
-"""
+"""A student before its first step: fresh and passing everything through, or made of layers."""
 
 from __future__ import annotations
 
@@ -22,7 +17,7 @@ from asterisk.common.errors import ArtifactError, UsageError
 from asterisk.model.checkpoint import Checkpoint, load
 from asterisk.model.config import Dense, ModelConfig
 from asterisk.model.encoder import Encoder
-from asterisk.tokenizer import ByteLevelBPE
+from asterisk.tokenizer import gpt2
 from asterisk.training.batches import Material, Targets
 from asterisk.training.teachers.targets import OWN_TOKENS, TargetsInfo
 from asterisk.training.teachers.teacher import EncoderTeacher, find
@@ -36,9 +31,7 @@ Array = npt.NDArray[np.float32]
 def identity_student(config: ModelConfig, rows: Array, *, seed: int) -> Encoder:
     """Return an encoder whose blocks pass everything through and whose table is ``rows``.
 
-    ``rows`` float32 [vocabulary, d], such as `token_means` gives, are scaled to one norm. The
-    blocks' output maps start at zero; the last LayerNorm gives vectors the scale of ``rows``. If
-    the student is wider than d, rows are rotated into its width and its projection rotates back.
+    If it is wider than ``rows``, float32 [vocabulary, d], they are rotated, and rotated back.
     """
     torch.manual_seed(seed)
     model = Encoder(config)
@@ -54,36 +47,28 @@ def identity_student(config: ModelConfig, rows: Array, *, seed: int) -> Encoder:
             projection.weight.copy_(axes / ratio)
             projection.bias.zero_()
             table = table @ axes * ratio
-        model.embeddings.word_embeddings.weight.copy_(table)
-        model.embeddings.position_embeddings.weight.zero_()
-        model.embeddings.token_type_embeddings.weight.zero_()
+        embeddings = model.embeddings
+        embeddings.word_embeddings.weight.copy_(table)
+        embeddings.position_embeddings.weight.zero_()
+        embeddings.token_type_embeddings.weight.zero_()
         for block in model.blocks:
             for inner in (block.attention.self.query, block.attention.self.key):
                 nn.init.normal_(inner.weight, std=config.hidden_size**-0.5)
             for output in (block.attention.output, block.output):
                 output.dense.weight.zero_()
                 output.dense.bias.zero_()
-        last = model.blocks[-1].output.LayerNorm if model.blocks else model.embeddings.LayerNorm
+        last = model.blocks[-1].output.LayerNorm if model.blocks else embeddings.LayerNorm
         if isinstance(last, nn.LayerNorm):
             last.weight.fill_(scale)
     return model
 
 
 def token_means(
-    config: ModelConfig,
-    targets: Targets,
-    teacher: EncoderTeacher,
-    tokenizer: ByteLevelBPE,
-    projection: Array,
+    config: ModelConfig, targets: Targets, teacher: EncoderTeacher, projection: Array
 ) -> Array:
-    """Return each token's mean target over the first shards, float32 [vocabulary, d].
-
-    A rare token's row leans on the teacher's reading of the token alone.
-    """
-    texts = [
-        tokenizer.token_bytes(token).decode("utf-8", "replace").strip() or "."
-        for token in range(config.vocab_size)
-    ]
+    """Return each token's mean target over the first shards, float32 [vocabulary, d]."""
+    spellings = map(gpt2().token_bytes, range(config.vocab_size))
+    texts = [spelling.decode("utf-8", "replace").strip() or "." for spelling in spellings]
     sums = np.empty((config.vocab_size, len(projection)), "f4")
     for start in range(0, len(texts), 512):
         for index, reading in enumerate(teacher.read(texts[start : start + 512]), start):
@@ -108,10 +93,7 @@ def token_means(
 
 
 def text_means(config: ModelConfig, targets: Targets) -> Array:
-    """Return the mean vector of the texts each token occurs in, float32 [vocabulary, d].
-
-    For a teacher that shows no token states. A token that does not occur has the mean of all.
-    """
+    """Return the mean vector of the texts each token occurs in, float32 [vocabulary, d]."""
     sums = np.zeros((config.vocab_size, targets.dimensions), "f4")
     counts = np.zeros(config.vocab_size, "f4")
     for number in range(min(MEAN_SHARDS, targets.shards)):
@@ -129,41 +111,33 @@ def text_means(config: ModelConfig, targets: Targets) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """What a student takes of a checkpoint: its ``layers`` alone, ``width`` of the teacher's axes.
-
-    None means all of them.
-    """
+    """What a student takes of a checkpoint; None means all of it."""
 
     layers: tuple[int, ...] | None = None
-    width: int | None = None
+    width: int | None = None  # of the teacher's axes
 
-    def describe(self, name: str) -> str:
-        """Return words for what is taken of the model called ``name``."""
-        text = name
+    def describe(self, text: str) -> str:
+        """Return words for what is taken of the model called ``text``."""
         if self.layers is not None:
             *first, last = map(str, self.layers)
             layers = f"layers {', '.join(first)} and {last}" if first else f"layer {last}"
-            text = f"{layers} of {name}"
+            text = f"{layers} of {text}"
         return text if self.width is None else f"{text} along {self.width} of the teacher's axes"
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A student's first weights and their origin; ``distilled`` if that was a student, too."""
+    """A student's first weights and what they are."""
 
     checkpoint: Checkpoint
     origin: str
-    distilled: bool
+    distilled: bool  # the origin was a student, too
 
 
 def load_start(
     info: TargetsInfo, path: Path | None, pruning: Pruning, *, from_teacher: bool
 ) -> Checkpoint | None:
-    """Read the checkpoint that a run begins with: at ``path`` or, ``from_teacher``, the teacher.
-
-    None for neither. ArtifactError if the teacher is not the one that made the targets, or the
-    two tokenizers differ; UsageError for what targets of this kind do not allow.
-    """
+    """Read the checkpoint that a run begins with, if any; ArtifactError if it does not fit."""
     if not info.own_tokens:
         if from_teacher:
             raise UsageError(f"--from-teacher needs targets {OWN_TOKENS}")
@@ -184,10 +158,7 @@ def load_start(
 def prepare_start(
     checkpoint: Checkpoint, pruning: Pruning, material: Material, shape: dict[str, int]
 ) -> Start:
-    """Return the student made of ``checkpoint``, in the space of ``material``'s targets.
-
-    ``shape`` holds `ModelConfig`'s fields that were asked for. UsageError for what does not fit.
-    """
+    """Return the student made of ``checkpoint`` for ``material``; UsageError if it does not fit."""
     info, projection, dimensions = material.info, material.projection, material.train.dimensions
     student, name = checkpoint, checkpoint.name
     own = checkpoint.teacher_projection
@@ -204,40 +175,34 @@ def prepare_start(
             student = narrowed(student, projection, shape.get("intermediate_size", inner))
         elif student.config.embedding_size != dimensions:
             student = widened(student, dimensions, material.recipe.seed)
-        longest = min(student.config.max_positions, info.longest)
-        student = replace(
-            student,
-            config=replace(student.config, max_seq_length=longest),
-            compatible_with=info.spaces if projection is None else (),
-            teacher_projection=projection,
-        )
-    config = student.config.to_dict()
+        identity = info.identity or {}  # which `load_start` has checked
+        longest = min(student.config.max_positions, int(identity.get("longest", info.limit)))
+        config = replace(student.config, max_seq_length=longest)
+        spaces = (str(identity["fingerprint"]),) if projection is None else ()
+        student = replace(student, config=config, compatible_with=spaces)
+        student = replace(student, teacher_projection=projection)
+    sizes = student.config.to_dict()
     for field, value in shape.items():
-        if config[field] != value:
-            raise UsageError(f"{field} {value}: what the student begins with has {config[field]}")
+        if sizes[field] != value:
+            raise UsageError(f"{field} {value}: what the student begins with has {sizes[field]}")
     distilled = own is not None or bool(checkpoint.compatible_with)
     return Start(student, pruning.describe(name if distilled else info.teacher), distilled)
 
 
 def with_layers(checkpoint: Checkpoint, layers: Sequence[int]) -> Checkpoint:
-    """Return ``checkpoint`` with only the blocks ``layers``, counted from 0, in that order.
-
-    UsageError for a block that it does not have, or that is named twice.
-    """
-    blocks = checkpoint.config.num_layers
+    """Return only the blocks ``layers``, from 0, in that order; UsageError for a wrong one."""
+    name, blocks = checkpoint.name, checkpoint.config.num_layers
     for layer in layers:
         if not 0 <= layer < blocks:
-            raise UsageError(
-                f"--layers {layer}: {checkpoint.name} has {blocks} layers, 0 to {blocks - 1}"
-            )
+            raise UsageError(f"--layers {layer}: {name} has {blocks} layers, 0 to {blocks - 1}")
     if len(set(layers)) < len(layers):
         raise UsageError("--layers names a layer twice")
-    tensors = {k: v for k, v in checkpoint.tensors.items() if not k.startswith("encoder.layer.")}
-    for new, old in enumerate(layers):
-        prefix = f"encoder.layer.{old}."
-        for name, value in checkpoint.tensors.items():
-            if name.startswith(prefix):
-                tensors[f"encoder.layer.{new}.{name.removeprefix(prefix)}"] = value
+    # As DistilBERT takes every other layer of its teacher (arXiv 1910.01108, section 3).
+    old, start = checkpoint.tensors, "encoder.layer."
+    tensors = {key: value for key, value in old.items() if not key.startswith(start)}
+    for number, layer in enumerate(layers):
+        for key in [key for key in old if key.startswith(f"{start}{layer}.")]:
+            tensors[key.replace(f".{layer}.", f".{number}.", 1)] = old[key]
     config = replace(checkpoint.config, num_layers=len(layers))
     return replace(checkpoint, config=config, tensors=tensors, compatible_with=())
 
@@ -245,8 +210,7 @@ def with_layers(checkpoint: Checkpoint, layers: Sequence[int]) -> Checkpoint:
 def narrowed(checkpoint: Checkpoint, axes: Array, intermediate: int) -> Checkpoint:
     """Return ``checkpoint`` projected to ``axes``, float32 [width, hidden]: it is to be trained on.
 
-    Every map's inputs and outputs are projected; of each block, the heads and inner channels stay
-    that write most. UsageError for a shape that does not allow it.
+    Of each block the heads and channels stay that write most. UsageError for a wrong shape.
     """
     config, width = checkpoint.config, len(axes)
     if not config.bert_shaped or config.dense:
@@ -255,34 +219,31 @@ def narrowed(checkpoint: Checkpoint, axes: Array, intermediate: int) -> Checkpoi
         raise UsageError(f"--width {width} is no multiple of the head size, {config.head_size}")
     if intermediate > config.intermediate_size:
         raise UsageError(f"--intermediate {intermediate}: there are {config.intermediate_size}")
-    heads = width // config.head_size
-    old, new = checkpoint.tensors, {}
-    for name in ("word", "position", "token_type"):
-        weight = f"embeddings.{name}_embeddings.weight"
-        new[weight] = old[weight] @ axes.T
-    norms = ["embeddings."]
+    heads, old, new = width // config.head_size, checkpoint.tensors, {}
+    for name in old:
+        if "_embeddings." in name:
+            new[name] = old[name] @ axes.T
+        elif name.endswith("LayerNorm.weight"):
+            new[name] = np.full(width, old[name].mean(), "f4")
+        elif name.endswith("LayerNorm.bias"):
+            new[name] = axes @ old[name]
     for layer in range(config.num_layers):
         block = f"encoder.layer.{layer}."
-        attention, inner, outer = f"{block}attention.", f"{block}intermediate.", f"{block}output."
-        norms += [f"{attention}output.", outer]
-        value, out = old[f"{attention}self.value.weight"], old[f"{attention}output.dense.weight"]
+        attention, inner = f"{block}attention.self.", f"{block}intermediate.dense"
+        attended, outer = f"{block}attention.output.dense", f"{block}output.dense"
+        value, out = old[f"{attention}value.weight"], old[f"{attended}.weight"]
         by_head = np.arange(len(value)).reshape(-1, config.head_size)
         strength = [norm(out[:, rows]) * norm(value[rows]) for rows in by_head]
         own_rows = by_head[np.sort(np.argsort(-np.array(strength), kind="stable")[:heads])].ravel()
-        written = norm(old[f"{inner}dense.weight"], axis=1)
-        written = written * norm(old[f"{outer}dense.weight"], axis=0)
+        written = norm(old[f"{inner}.weight"], axis=1) * norm(old[f"{outer}.weight"], axis=0)
         channels = np.sort(np.argsort(-written, kind="stable")[:intermediate])
-        reading = [(f"{attention}self.{name}.", own_rows) for name in ("query", "key", "value")]
-        for name, rows in (*reading, (f"{inner}dense.", channels)):
-            new[f"{name}weight"] = old[f"{name}weight"][rows] @ axes.T
-            new[f"{name}bias"] = old[f"{name}bias"][rows]
-        for name, inputs in ((f"{attention}output.dense.", own_rows), (f"{outer}dense.", channels)):
-            new[f"{name}weight"] = axes @ old[f"{name}weight"][:, inputs]
-            new[f"{name}bias"] = axes @ old[f"{name}bias"]
-    for name in norms:
-        weight, bias = f"{name}LayerNorm.weight", f"{name}LayerNorm.bias"
-        new[weight] = np.full(width, old[weight].mean(), "f4")
-        new[bias] = axes @ old[bias]
+        reading = [(f"{attention}{name}", own_rows) for name in ("query", "key", "value")]
+        for name, rows in (*reading, (inner, channels)):
+            new[f"{name}.weight"] = old[f"{name}.weight"][rows] @ axes.T
+            new[f"{name}.bias"] = old[f"{name}.bias"][rows]
+        for name, inputs in ((attended, own_rows), (outer, channels)):
+            new[f"{name}.weight"] = axes @ old[f"{name}.weight"][:, inputs]
+            new[f"{name}.bias"] = axes @ old[f"{name}.bias"]
     config = replace(config, hidden_size=width, num_heads=heads, intermediate_size=intermediate)
     tensors = {name: np.ascontiguousarray(value, "f4") for name, value in new.items()}
     return replace(checkpoint, config=config, tensors=tensors, compatible_with=())
@@ -291,12 +252,9 @@ def narrowed(checkpoint: Checkpoint, axes: Array, intermediate: int) -> Checkpoi
 def widened(checkpoint: Checkpoint, size: int, seed: int) -> Checkpoint:
     """Return ``checkpoint`` with a map after pooling to ``size``, a teacher's width (LEAF)."""
     config = checkpoint.config
-    hidden, number = config.embedding_size, len(config.dense)
+    hidden, name = config.embedding_size, f"dense.{len(config.dense)}"
     weight = np.random.default_rng(seed).normal(0, hidden**-0.5, (size, hidden)).astype("f4")
-    added = {f"dense.{number}.weight": weight, f"dense.{number}.bias": np.zeros(size, "f4")}
-    return replace(
-        checkpoint,
-        config=replace(config, dense=(*config.dense, Dense(size))),
-        tensors={**checkpoint.tensors, **added},
-        compatible_with=(),
-    )
+    added = {f"{name}.weight": weight, f"{name}.bias": np.zeros(size, "f4")}
+    config = replace(config, dense=(*config.dense, Dense(size)))
+    tensors = {**checkpoint.tensors, **added}
+    return replace(checkpoint, config=config, tensors=tensors, compatible_with=())

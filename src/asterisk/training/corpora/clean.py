@@ -22,29 +22,26 @@ Indices = npt.NDArray[np.int64]
 
 
 class Evaluated:
-    """The texts of evaluation sets, so that none of them is trained on.
-
-    It contains a text of an evaluation text's words, or that shares a run of `RUN` words with one.
-    """
+    """The texts of evaluation sets, and all that share a run of `RUN` words with one of them."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
-        self._whole = DigestSet()
-        self._runs = DigestSet()
+        self._texts, self._runs = DigestSet(), DigestSet()
         for text in texts:
-            words = _WORD.findall(text.casefold())
-            self._whole.add(digest(" ".join(words)))
             # Every window on one side lets the other side be looked up with a stride.
-            for window in _windows(words, 1):
+            full, *windows = _digests(text, 1)
+            self._texts.add(full)
+            for window in windows:
                 self._runs.add(window)
 
     def __contains__(self, text: str) -> bool:
-        words = _WORD.findall(text.casefold())
-        return digest(" ".join(words)) in self._whole or any(
-            window in self._runs for window in _windows(words, STRIDE)
-        )
+        digests = _digests(text, STRIDE)
+        return next(digests) in self._texts or any(window in self._runs for window in digests)
 
 
-def _windows(words: list[str], stride: int) -> Iterator[int]:
+def _digests(text: str, stride: int) -> Iterator[int]:
+    """Yield the digest of a text's words, then of its windows of words."""
+    words = _WORD.findall(text.casefold())
+    yield digest(" ".join(words))
     width = RUN - STRIDE + 1
     for start in range(0, len(words) - width + 1, stride):
         yield digest(" ".join(words[start : start + width]))
@@ -61,19 +58,15 @@ class RowCounts:
 
 
 class Spool:
-    """Every accepted text once, in a scratch file in the order of reading, and its rows.
-
-    The index is in memory, about 80 bytes a text.
-    """
+    """Every accepted text once, in a scratch file, and its rows; indexed in 80 bytes a text."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._path, self._file = path, path.open("wb")
         self.sources = 0
-        self._file = path.open("wb")
         self._ends = array("q", [0])
         self._row_texts, self._row_ends = array("q"), array("q", [0])
         self._row_source, self._row_held_out = array("H"), array("B")
-        self._text_source, self._text_held_out = array("H"), array("B")
+        self.text_source, self._text_held_out = array("H"), array("B")  # of its first row
         self._index = DigestSet()
         self._blob = np.empty(0, "u1")
 
@@ -84,55 +77,48 @@ class Spool:
         self._file.close()
         self._index.clear()
         self._blob = np.empty(0, "u1")
-        self.path.unlink(missing_ok=True)
+        self._path.unlink(missing_ok=True)
 
     def fill(self, rows: Iterable[tuple[str, ...]], fewest: int, evaluated: Evaluated) -> RowCounts:
         """Take one source's rows; a row is left out whole."""
         counts = RowCounts()
         for row in rows:
+            found = [self._index.get(digest(text)) for text in row]
+            # A text in both parts would be trained on and then asked about.
+            parts = {self._text_held_out[index] for index in found if index is not None}
             if not row or any(len(text) < 2 or len(text.split()) < fewest for text in row):
                 counts.short += 1
             elif any(text in evaluated for text in row):
                 counts.evaluated += 1
-            elif self._take(row):
-                counts.kept += 1
-            else:
+            elif None not in found or not parts <= {held_out(row)}:
                 counts.repeated += 1
+            else:
+                counts.kept += 1
+                self._add(row, held_out(row))
         self.sources += 1
         return counts
 
-    def _take(self, row: tuple[str, ...]) -> bool:
-        apart = held_out(row)
-        indices = [self._index.get(digest(text)) for text in row]
-        # A text in both parts would be trained on and then asked about.
-        if None not in indices or any(
-            index is not None and self._text_held_out[index] != apart for index in indices
-        ):
-            return False
-        for text, index in zip(row, indices, strict=True):
-            if index is not None:
-                self._row_texts.append(index)
-                continue
-            new = self._index.add(digest(text), len(self._text_source))
-            if new == len(self._text_source):
+    def _add(self, row: tuple[str, ...], apart: bool) -> None:
+        for text in row:
+            index = self._index.add(digest(text), len(self.text_source))
+            if index == len(self.text_source):
                 size = self._file.write(text.encode("utf-8", "replace"))
                 self._ends.append(self._ends[-1] + size)
-                self._text_source.append(self.sources)
+                self.text_source.append(self.sources)
                 self._text_held_out.append(apart)
-            self._row_texts.append(new)
+            self._row_texts.append(index)
         self._row_ends.append(len(self._row_texts))
         self._row_source.append(self.sources)
         self._row_held_out.append(apart)
-        return True
 
     def __contains__(self, text: str) -> bool:
         return digest(text) in self._index
 
     def seal(self) -> None:
-        """End the filling; texts can be read from here on."""
+        """End the filling; texts can be read from now on."""
         self._file.close()
         if self._ends[-1]:
-            self._blob = np.memmap(self.path, "u1", "r")
+            self._blob = np.memmap(self._path, "u1", "r")
         self._texts = np.frombuffer(self._row_texts, "i8")
         ends = np.frombuffer(self._row_ends, "i8")
         self._starts, self._counts = ends[:-1], np.diff(ends)
@@ -160,10 +146,6 @@ class Spool:
         pairs: Indices = ends[(self._counts[rows] > 1) & (ends[:, 0] != ends[:, 1])]
         return pairs
 
-    def source_of(self, text: int) -> int:
-        """Return the source that brought a text first."""
-        return self._text_source[text]
-
     def bytes_of(self, text: int) -> bytes:
         """Return a text's UTF-8."""
         return self._blob[self._ends[text] : self._ends[text + 1]].tobytes()
@@ -171,7 +153,7 @@ class Spool:
     def texts_a_row(self, source: int) -> float:
         """Return how many texts a row of ``source`` brings on average."""
         rows = np.frombuffer(self._row_source, "u2") == source
-        texts = np.frombuffer(self._text_source, "u2") == source
+        texts = np.frombuffer(self.text_source, "u2") == source
         return float(texts.sum() / max(rows.sum(), 1))
 
     def mean_bytes(self, rows: Indices) -> float:

@@ -12,7 +12,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from asterisk.common.corpus import Cleaner, Row
+from asterisk.common.corpus import Cleaner
 from asterisk.common.errors import ArtifactError, InputError
 from asterisk.common.files import replacing_folder
 from asterisk.tokenizer import gpt2
@@ -27,38 +27,34 @@ MOST_SOURCES = 0xFFFD
 SYNTHETIC = ("joined", "generated")  # sources of texts made here, from those of all others
 MOST_WORDS = 30  # of a generated text
 Indices = npt.NDArray[np.int64]
+Random = np.random.Generator
 
 
 @dataclass(frozen=True)
 class Corpus(Sequence[str]):
-    """n texts in shuffled order, read from a mapped file as they are asked for.
+    """n texts in shuffled order, read from a mapped file as they are asked for."""
 
-    ``ends`` int64 [n], where each text's UTF-8 ends; ``sources`` uint16 [n], an index into
-    ``names``; ``pairs`` int64 [m, 2], texts that mean the same thing.
-    """
-
-    names: Sequence[str]
-    ends: Indices
-    sources: npt.NDArray[np.uint16]
-    pairs: Indices
+    names: Sequence[str]  # of all sources
+    ends: Indices  # [n], where each text's UTF-8 ends
+    sources: npt.NDArray[np.uint16]  # [n], an index into the names
+    pairs: Indices  # [m, 2], texts that mean the same thing
     blob: mmap.mmap | bytes
 
     @classmethod
     def open(cls, folder: Path, part: str = "train") -> Corpus:
         """Map one part of a corpus that `prepare` wrote; ArtifactError if it is not one."""
-        names = read_description(folder)["sources"]
+        names, folder = read_description(folder)["sources"], folder / part
         try:
-            ends, sources, pairs = (
-                np.load(folder / part / f"{field}.npy", mmap_mode="r", allow_pickle=False)
-                for field in ("ends", "sources", "pairs")
-            )
-            with (folder / part / "texts.bin").open("rb") as file:
+            paths = [folder / f"{field}.npy" for field in ("ends", "sources", "pairs")]
+            arrays = [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
+            with (folder / "texts.bin").open("rb") as file:
                 size = file.seek(0, 2)
                 blob = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
         except (OSError, ValueError) as failure:
-            raise ArtifactError(f"{folder / part} is not a corpus: {failure}") from None
+            raise ArtifactError(f"{folder} is not a corpus: {failure}") from None
+        ends, sources, pairs = arrays
         if len(ends) != len(sources) or (int(ends[-1]) if len(ends) else 0) != size:
-            raise ArtifactError(f"{folder / part} is damaged: its index and its texts disagree")
+            raise ArtifactError(f"{folder} is damaged: its index and its texts disagree")
         return cls(list(names), ends, sources, pairs, blob)
 
     def __len__(self) -> int:
@@ -90,28 +86,21 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def is_corpus(folder: Path) -> bool:
-    """Tell whether ``folder`` may be replaced by a corpus."""
+    """Tell whether ``folder`` looks like a corpus."""
     return (folder / "corpus.json").is_file()
 
 
 @dataclass(frozen=True, slots=True)
 class DataRecipe:
-    """How raw rows become a corpus.
+    """How raw rows become a corpus."""
 
-    About ``texts`` texts are drawn; a source of r rows gives a share proportional to
-    r**``balance``, so that large files do not drown small ones. ``joined`` more are neighbouring
-    texts put together up to ``longest`` tokens, so that every position is trained, and
-    ``generated`` more come from a Markov chain. Rows are kept if every text of theirs has at least
-    ``fewest_words`` words.
-    """
-
-    texts: int = 800_000
-    joined: int = 20_000
-    generated: int = 0
+    texts: int = 800_000  # to draw, about
+    joined: int = 20_000  # more of neighbouring texts, so that every position is trained
+    generated: int = 0  # more of a Markov chain
     held_out: int = 4_000
-    balance: float = 0.75
-    longest: int = 512
-    fewest_words: int = 1
+    balance: float = 0.75  # r rows give a share of r ** balance: large files drown no small ones
+    longest: int = 512  # tokens of a joined text
+    fewest_words: int = 1  # in every text of a row
     seed: int = 0
 
 
@@ -123,14 +112,10 @@ def prepare(
     evaluated: Evaluated,
     on_progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, RowCounts]:
-    """Write the corpus ``out`` from sources; return what became of each one's rows.
-
-    Texts of the held-out slice (`clean.held_out`) are never trained on. InputError if nothing is
-    left to train on.
-    """
+    """Write a corpus; return what became of each source's rows. InputError if nothing is left."""
     if len(sources) > MOST_SOURCES:
         raise InputError(f"{len(sources):,} sources are too many: {MOST_SOURCES:,} at most")
-    counts: dict[str, RowCounts] = {}
+    clean, counts = Cleaner(), dict[str, RowCounts]()
     with replacing_folder(out, is_corpus) as staging:
         with Spool(staging / "spool") as spool:
             for source in sources:
@@ -138,7 +123,8 @@ def prepare(
                 name, number = one.name, 2
                 while name in counts or name in SYNTHETIC:
                     name, number = f"{one.name}-{number}", number + 1
-                counts[name] = spool.fill(_cleaned(one.read()), recipe.fewest_words, evaluated)
+                cleaned = (tuple(filter(None, map(clean, row))) for row in one.read())
+                counts[name] = spool.fill(cleaned, recipe.fewest_words, evaluated)
                 on_progress(f"{name}: {counts[name].kept:,} rows kept")
             spool.seal()
             for part in PARTS:
@@ -146,69 +132,54 @@ def prepare(
                 on_progress(f"{part}: {size:,} texts")
                 if not size and part == "train":
                     raise InputError("nothing is left to train on")
-        description = {
-            "schema": SCHEMA,
-            "sources": [*counts, *SYNTHETIC],
-            "recipe": asdict(recipe),
-            "rows": {name: asdict(count) for name, count in counts.items()},
-        }
+        rows = {name: asdict(count) for name, count in counts.items()}
+        description = {"schema": SCHEMA, "sources": [*counts, *SYNTHETIC]}
+        description |= {"recipe": asdict(recipe), "rows": rows}
         (staging / "corpus.json").write_text(json.dumps(description, indent=1) + "\n", "utf-8")
     return counts
 
 
-def _cleaned(rows: Iterable[Row]) -> Iterator[Row]:
-    clean = Cleaner()
-    for row in rows:
-        yield tuple(text for column in row if (text := clean(column)))
-
-
 def _write_part(folder: Path, spool: Spool, recipe: DataRecipe, evaluated: Evaluated) -> int:
-    """Write one part, shuffled, and return how many texts it holds."""
+    """Write one part, shuffled; return its number of texts."""
     random, held_out = np.random.default_rng(recipe.seed), folder.name != "train"
     requested = recipe.held_out if held_out else recipe.texts
     by_source = [spool.rows(source, held_out=held_out) for source in range(spool.sources)]
     weights = np.array([len(rows) ** recipe.balance if len(rows) else 0.0 for rows in by_source])
     texts = np.array([spool.texts_a_row(source) for source in range(spool.sources)])
     shares = np.ceil(requested * weights / max((weights * texts).sum(), 1e-9)).astype(int)
-    drawn = np.empty(0, "i8")
-    for rows, share in zip(by_source, shares, strict=True):
-        some = random.choice(rows, size=min(share, len(rows)), replace=False)
-        drawn = np.concatenate([drawn, some])
+    parts = [
+        random.choice(rows, size=min(share, len(rows)), replace=False)
+        for rows, share in zip(by_source, shares, strict=True)
+    ]
+    drawn = np.concatenate([np.empty(0, "i8"), *parts])
     chosen = spool.texts_of(drawn)
     # A corpus smaller than was asked for gets fewer synthetic texts, too.
     scale = requested / recipe.texts * min(1.0, len(chosen) / max(requested, 1))
     joined = _join(spool, by_source, round(recipe.joined * scale), recipe, random)
-    synthetic = [(text, 0) for text in joined]
+    synthetic = [(text, spool.sources) for text in joined]
     if not held_out and (count := round(recipe.generated * scale)):
         made = _generate(spool, chosen, count, recipe, random)
-        synthetic += [(text.encode(), 1) for text in made if text not in evaluated]
+        synthetic += [(text.encode(), spool.sources + 1) for text in made if text not in evaluated]
     order = random.permutation(len(chosen) + len(synthetic))
-    position = np.empty(len(order), "i8")
-    position[order] = np.arange(len(order))
     ends, sources = np.empty(len(order), "i8"), np.empty(len(order), "u2")
     folder.mkdir()
     with (folder / "texts.bin").open("wb") as file:
         for row, index in enumerate(order):
             if index < len(chosen):
-                file.write(spool.bytes_of(chosen[index]))
-                sources[row] = spool.source_of(chosen[index])
+                text, sources[row] = spool.bytes_of(chosen[index]), spool.text_source[chosen[index]]
             else:
-                text, kind = synthetic[index - len(chosen)]
-                file.write(text)
-                sources[row] = spool.sources + kind
+                text, sources[row] = synthetic[index - len(chosen)]
+            file.write(text)
             ends[row] = file.tell()
     np.save(folder / "ends.npy", ends)
     np.save(folder / "sources.npy", sources)
-    np.save(folder / "pairs.npy", position[np.searchsorted(chosen, spool.pairs_of(drawn))])
+    pairs = np.searchsorted(chosen, spool.pairs_of(drawn))
+    np.save(folder / "pairs.npy", np.argsort(order)[pairs])
     return len(order)
 
 
 def _join(
-    spool: Spool,
-    by_source: list[Indices],
-    count: int,
-    recipe: DataRecipe,
-    random: np.random.Generator,
+    spool: Spool, by_source: list[Indices], count: int, recipe: DataRecipe, random: Random
 ) -> Iterator[bytes]:
     """Yield about ``count`` texts made of the last texts of neighbouring rows."""
     long = [rows for rows in by_source if len(rows) and spool.mean_bytes(rows) >= LONG_ENOUGH]
@@ -219,8 +190,7 @@ def _join(
         for start in random.integers(len(rows), size=round(count * weight / weights.sum())):
             left = int(random.integers(recipe.longest // 4, recipe.longest))
             parts: list[bytes] = []
-            for index in last[start:]:
-                text = spool.bytes_of(index)
+            for text in map(spool.bytes_of, last[start:]):
                 left -= len(tokenizer.encode(text.decode("utf-8"))) + 1
                 if left < 0:
                     break
@@ -230,13 +200,13 @@ def _join(
 
 
 def _generate(
-    spool: Spool, chosen: Indices, count: int, recipe: DataRecipe, random: np.random.Generator
+    spool: Spool, chosen: Indices, count: int, recipe: DataRecipe, random: Random
 ) -> Iterator[str]:
-    """Yield about ``count`` texts of a chain over short ones of ``chosen``, all of them new."""
+    """Yield about ``count`` new texts of a chain over short ones of ``chosen``."""
     short: list[list[str]] = [[] for _ in range(spool.sources)]
     for index in chosen:
         if len(text := spool.bytes_of(index)) <= SHORT:
-            short[spool.source_of(index)].append(text.decode("utf-8"))
+            short[spool.text_source[index]].append(text.decode("utf-8"))
     chain, made = MarkovChain(short, recipe.balance), set()
     for _ in range(count):
         generated = chain.text(random)
@@ -248,9 +218,8 @@ def _generate(
 class MarkovChain:
     """Synthetic texts: each word is drawn as some text has it after the two words before it.
 
-    A teacher can be asked about any text. A shallow student errs most on questions and remarks made
-    of small words, of which no corpus has enough. A text begins as one of a group of n does with a
-    chance proportional to n**``balance``.
+    A shallow student errs most on questions and remarks made of small words, of which no corpus has
+    enough. A text begins as one of a group of n does with a chance proportional to n**``balance``.
     """
 
     def __init__(self, groups: Iterable[Iterable[str]], balance: float) -> None:
@@ -259,11 +228,10 @@ class MarkovChain:
         self._begins: list[Indices] = []
         for texts in groups:
             begins = []
-            for text in texts:
-                if found := text.split():
-                    begins.append(len(words))
-                    words += [vocabulary.setdefault(word, len(vocabulary)) for word in found]
-                    words += [0, 0]
+            for found in filter(None, map(str.split, texts)):
+                begins.append(len(words))
+                words += [vocabulary.setdefault(word, len(vocabulary)) for word in found]
+                words += [0, 0]
             if begins:
                 self._begins.append(np.array(begins))
         self._vocabulary = list(vocabulary)
@@ -277,8 +245,8 @@ class MarkovChain:
         self._first = np.concatenate([[0, 0], (np.cumsum(counts) - counts)[group]])
         self._count = np.concatenate([[0, 0], counts[group]])
 
-    def text(self, random: np.random.Generator) -> str:
-        """Return a text of at most 30 words."""
+    def text(self, random: Random) -> str:
+        """Return a text of at most `MOST_WORDS`."""
         if not self._begins:
             return ""
         begins = self._begins[np.searchsorted(self._until, random.random(), "right")]

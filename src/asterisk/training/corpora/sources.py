@@ -7,9 +7,8 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from asterisk.common.corpus import LINES, Row, name, rows
 from asterisk.common.errors import InputError, one_line
@@ -28,10 +27,6 @@ class Source:
 
     name: str
     read: Callable[[], Iterable[Row]]
-
-    def first(self, count: int | None) -> Source:
-        """Return the same with ``count`` rows at most."""
-        return self if count is None else Source(self.name, lambda: islice(self.read(), count))
 
 
 def file_source(path: Path, pick: Pick | None = None) -> Source:
@@ -73,20 +68,15 @@ def picked(found: Iterable[dict[str, Any]], pick: Pick, origin: str) -> Iterator
     """Yield the row of each record; InputError if there were records, but never a row."""
     any_row, first = False, ""
     for record in found:
-        row = pick(record)
+        yield (row := pick(record))
         any_row = any_row or bool(row)
         first = first or ", ".join(list(record)[:8])
-        yield row
     if first and not any_row:
         raise InputError(f"{origin}: no record has the fields asked for; the first has {first}")
 
 
 def dataset_source(name: str, split: str, pick: Pick, configuration: str | None = None) -> Source:
-    """Return the split of a dataset as a source; ``name`` may also be a folder of data files.
-
-    MissingExtra without the package `datasets`; InputError, on reading, for whatever keeps the
-    dataset from being found or read.
-    """
+    """Return a split of a dataset, or of a folder of data files; InputError on reading it."""
     datasets: Any = require("datasets", "datasets")
     datasets.disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # our one line says it
@@ -106,10 +96,7 @@ def dataset_source(name: str, split: str, pick: Pick, configuration: str | None 
 
 
 def evaluation_texts(folder: Path) -> Iterator[str]:
-    """Yield every text of an evaluation set, or of a folder of sets; InputError if there is none.
-
-    Sets are folders of .tsv files whose first column is a label, a score or an id, or .txt files.
-    """
+    """Yield every text of an evaluation set or a folder of sets; InputError if there is none."""
     kinds = ("*.tsv", "*/*.tsv", "*.txt", "*/*.txt")
     found = sorted(path for kind in kinds for path in folder.glob(kind) if path.name != NO_TEXTS)
     if not folder.is_dir():
@@ -118,11 +105,10 @@ def evaluation_texts(folder: Path) -> Iterator[str]:
         raise InputError(f"{folder} holds no evaluation set: no .tsv or .txt file")
     for path in found:
         for row in rows(path):
-            yield from row[1:] if path.suffix == ".tsv" else row
+            yield from row[1:] if path.suffix == ".tsv" else row  # a label, a score or an id first
 
 
-@dataclass(frozen=True, slots=True)
-class Preset:
+class Preset(NamedTuple):
     """How records become rows, and the fewest words that each text of a row must have."""
 
     pick: Pick

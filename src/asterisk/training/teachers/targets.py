@@ -1,9 +1,8 @@
 """What the student is asked for, made once by a teacher and read from mapped shards.
 
-A text is asked for the teacher's sentence vector. With a teacher that shows its token states, each
-token is also asked for their mean over its characters, rotated by the fixed projection and kept in
-8 bits with a scale: 256 bytes a token. Shards appear in order, whole or not at all: interrupted
-work goes on where it stopped, and training may follow a teacher at work.
+Of each text a sentence vector, and of each token, where the teacher shows them, the mean of the
+states over its characters, rotated by a fixed projection and kept in 8 bits with a scale. Shards
+appear in order, whole or not at all.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterisk.common.errors import ArtifactError, EngineError
-from asterisk.common.files import replacing_file, replacing_folder
+from asterisk.common.files import replacing_folder
 from asterisk.model.hub import PACKAGED
 from asterisk.tokenizer import gpt2
 from asterisk.tokenizer.bpe import encode_with_offsets
@@ -38,18 +36,14 @@ Fields = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class TargetsInfo:
-    """What ``targets.json`` says of a folder of targets, as far as training uses it.
-
-    ``limit`` is the tokens a text was cut to; ``identity`` what the teacher's vectors depend on,
-    ``corpus`` the SHA-256 of the texts. ``own_tokens``: the student has the teacher's tokenizer.
-    """
+    """What ``targets.json`` says of a folder of targets, as far as training uses it."""
 
     teacher: str
-    limit: int
+    limit: int  # tokens that a text was cut to
     uncased: bool
-    identity: dict[str, Any] | None = None
-    corpus: str | None = None
-    own_tokens: bool = False
+    identity: dict[str, Any] | None = None  # what the teacher's vectors depend on
+    corpus: str | None = None  # SHA-256 of the texts
+    own_tokens: bool = False  # the student has the teacher's tokenizer
 
     @classmethod
     def open(cls, folder: Path, teacher: str | None = None) -> TargetsInfo:
@@ -70,17 +64,6 @@ class TargetsInfo:
         except (ValueError, TypeError, AttributeError):
             raise ArtifactError(f"{path} does not describe targets") from None
 
-    @property
-    def longest(self) -> int:
-        """The length of the longest text, in the teacher's tokens."""
-        return int((self.identity or {}).get("longest", self.limit))
-
-    @property
-    def spaces(self) -> tuple[str, ...]:
-        """The fingerprint of the teacher's embedding space, if it is known."""
-        fingerprint = (self.identity or {}).get("fingerprint")
-        return () if fingerprint is None else (str(fingerprint),)
-
 
 def read_facts(folder: Path) -> dict[str, Any]:
     """Return the content of ``targets.json``, empty if there is none; ArtifactError if damaged."""
@@ -96,41 +79,34 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 def corpus_digest(part: Path) -> str:
     """Return the SHA-256 of a corpus part's texts and of where they end."""
-    whole = hashlib.sha256()
+    both = hashlib.sha256()
     for name in ("texts.bin", "ends.npy"):
         with (part / name).open("rb") as file:
-            whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()
+            both.update(hashlib.file_digest(file, "sha256").digest())
+    return both.hexdigest()
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Targets of n texts with N tokens in all, for a student of d dimensions.
+    """Targets of n texts with N tokens in all, for a student of d dimensions."""
 
-    ``ids`` uint16 or uint32 [N]; ``ends`` int64 [n], where each text's tokens end; ``sentences``
-    float16 [n, teacher's dimensions]; ``tokens`` int8 [N, d] times ``scales`` float32 [N], a scale
-    of 0 marking a token without a target; both None if the teacher shows no tokens.
-    """
-
-    ids: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
-    ends: Indices
-    sentences: npt.NDArray[np.float16]
-    tokens: npt.NDArray[np.int8] | None = None
-    scales: Array | None = None
+    ids: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]  # [N]
+    ends: Indices  # [n], where each text's tokens end
+    sentences: npt.NDArray[np.float16]  # [n, teacher's dimensions]
+    tokens: npt.NDArray[np.int8] | None = None  # [N, d], times the scales
+    scales: Array | None = None  # [N]; 0 for a token without a target
 
     @classmethod
     def open(cls, folder: Path) -> Shard:
         """Map a shard that `build` wrote."""
-        arrays = {}
-        for name in ("ids", "ends", "sentences", "tokens", "scales"):
-            path = folder / f"{name}.npy"
-            if path.is_file() or name not in ("tokens", "scales"):
-                arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-        return cls(**arrays)
+        names = ["ids", "ends", "sentences"]
+        names += [name for name in ("tokens", "scales") if (folder / f"{name}.npy").is_file()]
+        paths = {name: folder / f"{name}.npy" for name in names}
+        return cls(**{k: np.load(v, mmap_mode="r", allow_pickle=False) for k, v in paths.items()})
 
 
 def shard_folder(folder: Path, number: int) -> Path:
-    """Return the folder of shard ``number``."""
+    """Return where shard ``number`` is."""
     return folder / f"shard-{number:05d}"
 
 
@@ -143,19 +119,8 @@ def read_projection(path: Path) -> Array:
     return projection
 
 
-def fitted_projection(path: Path, size: int, vectors: Callable[[], Array]) -> Array:
-    """Return the projection in a file, float32 [size, D], fitted to ``vectors`` if it is new."""
-    if not path.is_file():
-        with replacing_file(path) as staging, staging.open("wb") as file:
-            np.save(file, fit_projection(vectors(), size))
-    return read_projection(path)
-
-
 def fit_projection(vectors: Array, size: int) -> Array:
-    """Return the uncentred principal axes of vectors [n, D], float32 [size, D].
-
-    Uncentred, so that cosines survive; ordered by variance, so that vectors can be truncated.
-    """
+    """Return uncentred principal axes of vectors [n, D], float32 [size, D]: cosines survive."""
     wide = vectors.astype("f8")
     return principal_axes(wide.T @ wide, size)
 
@@ -172,83 +137,84 @@ def principal_axes(moments: npt.NDArray[np.float64], size: int) -> Array:
 def build(
     folder: Path,
     texts: Corpus,
-    ask: Callable[[int, Sequence[str], Callable[[int], None]], Fields],
+    teacher: Teacher,
     *,
+    limit: int,
+    rotation: Array | None = None,
+    own_tokens: bool = False,
     shards: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Make every missing shard of ``texts`` under ``folder``, or those among the first ``shards``.
 
-    ``ask`` is `ask_teacher` of a teacher. ``on_progress`` gets the number of texts that are
-    finished, and of all.
+    With ``rotation`` float32 [d, D] a token is asked for the teacher's states over its characters;
+    with ``own_tokens`` for the state as it is; with neither, for nothing.
     """
     numbers = range(-(-len(texts) // SHARD))[:shards]
-    sizes = [min(SHARD, len(texts) - number * SHARD) for number in numbers]
     missing = [number for number in numbers if not shard_folder(folder, number).is_dir()]
-    finished, total = sum(sizes) - sum(sizes[number] for number in missing), sum(sizes)
-    on_progress(finished, total)
+    total = min(len(texts), len(numbers) * SHARD)
+    finished = total - sum(min(SHARD, len(texts) - number * SHARD) for number in missing)
+
+    def report(count: int) -> None:
+        on_progress(finished + count, total)
+
+    report(0)
     for number in missing:
         start = number * SHARD
-        report = partial(lambda before, count: on_progress(before + count, total), finished)
-        fields = ask(start, texts[start : start + SHARD], report)
+        some = texts[start : start + SHARD]
+        if isinstance(teacher, TokenTeacher) and (own_tokens or rotation is not None):
+            fields = _token_targets(teacher, some, limit, rotation, report)
+        else:
+            fields = _sentence_targets(teacher, some, limit, start)
         with replacing_folder(shard_folder(folder, number), lambda _: False) as staging:
             for name, values in fields.items():
                 np.save(staging / f"{name}.npy", values)
-        finished += sizes[number]
-        on_progress(finished, total)
+        finished += len(some)
+        report(0)
 
 
-def ask_teacher(
-    teacher: Teacher,
-    start: int,
+def _token_targets(
+    teacher: TokenTeacher,
     texts: Sequence[str],
-    report: Callable[[int], None],
-    *,
     limit: int,
-    rotation: Array | None = None,
-    own_tokens: bool = False,
+    rotation: Array | None,
+    report: Callable[[int], None],
 ) -> Fields:
-    """Return a shard's arrays for ``texts``, the first of them at ``start`` in the corpus.
+    tokenizer = gpt2()
+    ids, sentences, tokens, scales = [], [], [], []
+    for at in range(0, len(texts), AT_ONCE):
+        some = texts[at : at + AT_ONCE]
+        for text, reading in zip(some, teacher.read(some), strict=True):
+            encoded, states, asked = reading.ids, reading.states, np.ones(len(reading.ids), "?")
+            if rotation is not None:
+                found, spans = encode_with_offsets(tokenizer, text)
+                encoded, rotated = np.array(found[:limit], "i8"), states @ rotation.T
+                characters = np.array(spans[:limit])
+                states, asked = _over(characters, reading.spans, rotated, len(text))
+            scale = np.where(asked, np.abs(states).max(1) / 127, 0).astype("f4")
+            rounded = np.rint(states / np.where(scale > 0, scale, 1)[:, None])
+            ids.append(encoded)
+            sentences.append(reading.sentence.astype("f2"))
+            tokens.append((rounded * asked[:, None]).astype("i1"))
+            scales.append(scale)
+        report(at + len(some))
+    token_fields = {"tokens": np.concatenate(tokens), "scales": np.concatenate(scales)}
+    return _text_fields(ids) | {"sentences": np.stack(sentences)} | token_fields
 
-    The student reads the first ``limit`` tokens. With ``rotation`` float32 [d, D] a token is asked
-    for the teacher's states over its characters; with ``own_tokens``, which the student and the
-    teacher share, for the state as it is; with neither, for nothing.
-    """
-    tokenizer, ids = gpt2(), list[Indices]()
-    fields: Fields
-    if isinstance(teacher, TokenTeacher) and (own_tokens or rotation is not None):
-        sentences, tokens, scales = [], [], []
-        for at in range(0, len(texts), AT_ONCE):
-            some = texts[at : at + AT_ONCE]
-            for text, reading in zip(some, teacher.read(some), strict=True):
-                encoded, states, asked = reading.ids, reading.states, np.ones(len(reading.ids), "?")
-                if rotation is not None:
-                    found, spans = encode_with_offsets(tokenizer, text)
-                    encoded, rotated = np.array(found[:limit], "i8"), states @ rotation.T
-                    characters = np.array(spans[:limit])
-                    states, asked = _over(characters, reading.spans, rotated, len(text))
-                scale = np.where(asked, np.abs(states).max(1) / 127, 0).astype("f4")
-                rounded = np.rint(states / np.where(scale > 0, scale, 1)[:, None])
-                ids.append(encoded)
-                sentences.append(reading.sentence.astype("f2"))
-                tokens.append((rounded * asked[:, None]).astype("i1"))
-                scales.append(scale)
-            report(at + len(some))
-        fields = {
-            "sentences": np.stack(sentences),
-            "tokens": np.concatenate(tokens),
-            "scales": np.concatenate(scales),
-        }
-    else:  # a whole shard at once, so that a budget ends between shards
-        vectors = teacher.sentences(start, texts)
-        if vectors.shape != (len(texts), teacher.size):
-            raise EngineError(f"the teacher gave vectors {vectors.shape} for {len(texts)} texts")
-        ids = [np.array(tokenizer.encode(text)[:limit], "i8") for text in texts]
-        fields = {"sentences": vectors.astype("f2")}
+
+def _sentence_targets(teacher: Teacher, texts: Sequence[str], limit: int, start: int) -> Fields:
+    # A whole shard at once, so that a budget ends between shards.
+    vectors = teacher.sentences(start, texts)
+    if vectors.shape != (len(texts), teacher.size):
+        raise EngineError(f"the teacher gave vectors {vectors.shape} for {len(texts)} texts")
+    ids = [np.array(gpt2().encode(text)[:limit], "i8") for text in texts]
+    return _text_fields(ids) | {"sentences": vectors.astype("f2")}
+
+
+def _text_fields(ids: list[Indices]) -> Fields:
     together = np.concatenate(ids)
     dtype = "u2" if together.max(initial=0) <= 0xFFFF else "u4"
-    ends = np.cumsum([len(one) for one in ids])
-    return {"ids": together.astype(dtype), "ends": ends, **fields}
+    return {"ids": together.astype(dtype), "ends": np.cumsum([len(one) for one in ids])}
 
 
 def _over(
@@ -256,8 +222,7 @@ def _over(
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Return each token's mean state over its characters, float32 [tokens, d], and who has one.
 
-    ``spans`` int64 [tokens, 2] are the student's in a text of ``length`` characters,
-    ``piece_spans`` the teacher's; ``states`` float32 [pieces, d].
+    ``spans`` int64 [tokens, 2] are the student's, ``piece_spans`` the teacher's.
     """
     pieces, positions = _by_character(piece_spans)
     piece_at = np.full(length, -1)

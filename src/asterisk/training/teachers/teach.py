@@ -6,10 +6,9 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +20,7 @@ from asterisk.common.plugins import require
 from asterisk.tokenizer import gpt2
 from asterisk.training.corpora.corpus import PARTS, Corpus
 from asterisk.training.teachers import targets
-from asterisk.training.teachers.targets import (
-    Shard,
-    corpus_digest,
-    read_projection,
-    shard_folder,
-)
+from asterisk.training.teachers.targets import Shard, corpus_digest, read_projection, shard_folder
 from asterisk.training.teachers.teacher import (
     LONGEST,
     CheckpointTeacher,
@@ -39,6 +33,7 @@ from asterisk.training.teachers.vectors import Budget, BudgetSpent, Endpoint, Js
 
 SCHEMA = 1
 Array = npt.NDArray[np.float32]
+Parts = Mapping[str, Corpus]
 RECORDS = (".jsonl", ".ndjson")
 NOT_COMPARED = ("teacher", "versions")  # a folder may move; a library may be mended
 TOOLS = ("numpy", "onnxruntime", "tokenizers", "torch", "transformers")
@@ -48,19 +43,18 @@ NEAR = 0.999  # their cosine at least
 
 @dataclass(frozen=True, slots=True)
 class TeacherOptions:
-    """How a user describes the teacher: the options of `asterisk-teacher`.
+    """The teacher and what it is asked, as the options of `asterisk-teacher` say it."""
 
-    ``teacher`` is a packaged model, its folder, a .npy of the training texts with
-    ``held_out_vectors`` for the others, a .jsonl, or an http address. ``engine``,
-    ``teacher_length`` and ``threads`` are for models, the rest for addresses.
-    """
-
-    teacher: str
-    held_out_vectors: Path | None = None
-    engine: str | None = None
-    teacher_length: int | None = LONGEST
+    teacher: str  # a packaged model, a model's folder, a .npy, a .jsonl or an http address
+    tokenizer: Literal["gpt2", "teacher"] = "gpt2"  # the student's
+    size: int | None = None
+    limit: int = 512
+    sentences_only: bool = False
     threads: int = 1
-    model: str | None = None
+    engine: str | None = None  # this and the next of models
+    teacher_length: int | None = LONGEST
+    held_out_vectors: Path | None = None  # of a .npy of the training texts
+    model: str | None = None  # this and the rest of addresses
     batch: int = 64
     dimensions: int | None = None
     requests_per_minute: int | None = None
@@ -69,29 +63,22 @@ class TeacherOptions:
 
 
 def open_teachers(
-    options: TeacherOptions,
-    parts: Mapping[str, Corpus],
-    *,
-    own_tokens: bool = False,
-    report: Callable[[str], None] = lambda line: None,
+    options: TeacherOptions, parts: Parts, report: Callable[[str], None]
 ) -> dict[str, Teacher]:
-    """Open the teacher of each part, often one and the same; UsageError for what does not fit.
-
-    ``own_tokens``: the student shares the model's tokenizer.
-    """
+    """Open the teacher of each part, often one and the same; UsageError for what does not fit."""
     name, held_out, engine = options.teacher, options.held_out_vectors, options.engine
     address, suffix = name.partition("://")[0] in ("http", "https"), Path(name).suffix
-    if own_tokens:
+    teacher: Teacher
+    if options.tokenizer == "teacher":
         if address or suffix in (".npy", *RECORDS):
             raise UsageError("--tokenizer teacher needs a --teacher that is a model")
         require("torch", "train")
-        longest = options.teacher_length or LONGEST
-        return dict.fromkeys(parts, CheckpointTeacher(find(name), engine=engine, longest=longest))
+        teacher = CheckpointTeacher(find(name), engine=engine, longest=options.limit)
+        return dict.fromkeys(parts, teacher)
     if held_out is not None and (address or suffix != ".npy"):
         raise UsageError("--held-out-vectors goes with a --teacher that is .npy")
     if options.model is not None and not address:
         raise UsageError("--model goes with a --teacher that is an address")
-    teacher: Teacher
     if address:
         if options.model is None:
             raise UsageError("--model is needed: the name that the service knows the model by")
@@ -125,31 +112,34 @@ def open_teachers(
 def teach(
     corpus: Path,
     out: Path,
-    name: str,
-    teachers: Mapping[str, Teacher],
+    options: TeacherOptions,
     *,
-    limit: int,
-    size: int,
-    tokens: bool,
-    own_tokens: bool = False,
+    report: Callable[[str], None] = lambda line: None,
     on_progress: Callable[[str, int, int], None] = lambda part, done, total: None,
 ) -> None:
     """Make the targets of both parts of ``corpus`` under ``out``, as far as they are missing.
 
-    ``teachers`` are by part, ``name`` is what the user calls them. With ``own_tokens``, the student
-    has the teacher's tokenizer, and ``size`` counts for nothing. InputError for a corpus too small
-    for ``size`` dimensions, ArtifactError for a folder begun with something else, BudgetSpent, with
-    every finished shard in its folder, when a service's budget ends.
+    ArtifactError for a folder begun with something else; BudgetSpent, with every finished shard in
+    its folder, when a service's budget ends.
     """
     parts = {part: Corpus.open(corpus, part) for part in PARTS}
-    teacher = teachers["train"]
-    if own_tokens:
-        size = teacher.size
+    teachers = open_teachers(options, parts, report)
+    name, own_tokens = options.teacher, options.tokenizer == "teacher"
+    if own_tokens or options.engine == "torch":
+        import torch
+
+        torch.set_num_threads(options.threads)
+    teacher, train = teachers["train"], parts["train"]
+    size = teacher.size if own_tokens else options.size or 256
     if size > teacher.size:
         raise InputError(f"{name} has {teacher.size} dimensions: --size {teacher.size} at most")
-    if not own_tokens and len(parts["train"]) < size:
+    if not own_tokens and len(train) < size:
         raise InputError(f"{corpus} has fewer texts than the student has dimensions, {size}")
-    tokens = tokens and isinstance(teacher, TokenTeacher)
+    tokens = not options.sentences_only and isinstance(teacher, TokenTeacher)
+    versions = {"asterisk-edge": __version__}
+    for tool in TOOLS:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[tool] = version(tool)
     facts = {
         "schema": SCHEMA,
         "teacher": name,
@@ -157,37 +147,44 @@ def teach(
         "dimensions": teacher.size,
         "uncased": bool(getattr(teacher, "uncased", False)),
         "tokens": tokens,
-        "limit": limit,
+        "limit": options.limit,
         "size": size,
         "shard": targets.SHARD,
         "texts": {part: len(texts) for part, texts in parts.items()},
         "corpus": {part: corpus_digest(corpus / part) for part in PARTS},
-        "versions": {"asterisk-edge": __version__, **_versions()},
-        "tokenizer": "teacher" if own_tokens else "gpt2",
+        "versions": versions,
+        "tokenizer": options.tokenizer,
     }
     save_facts(out, facts, teachers, parts)
-    path, train = out / "projection.npy", parts["train"]
-    fitted = min(targets.PROJECTION_TEXTS, len(train))
-    shards, rotation = -(-fitted // targets.SHARD), None
+    rotation = None
 
     def build(part: str, shards: int | None = None) -> None:
-        how: dict[str, Any] = {"limit": limit, "rotation": rotation, "own_tokens": own_tokens}
-        ask = partial(targets.ask_teacher, teachers[part], **how)
-        progress = partial(on_progress, part)
-        targets.build(out / part, parts[part], ask, shards=shards, on_progress=progress)
-
-    def vectors() -> Array:
-        """Return vectors of the first texts, out of shards where each may cost money."""
-        if tokens:
-            return teacher.sentences(0, train[:fitted])
-        opened = [Shard.open(shard_folder(out / "train", number)) for number in range(shards)]
-        return np.concatenate([one.sentences for one in opened])[:fitted].astype("f4")
+        targets.build(
+            out / part,
+            parts[part],
+            teachers[part],
+            limit=options.limit,
+            rotation=rotation,
+            own_tokens=own_tokens,
+            shards=shards,
+            on_progress=lambda done, total: on_progress(part, done, total),
+        )
 
     try:
         if not own_tokens:
+            path, fitted = out / "projection.npy", min(targets.PROJECTION_TEXTS, len(train))
+            shards = -(-fitted // targets.SHARD)
             if not tokens:
                 build("train", shards)
-            projection = targets.fitted_projection(path, size, vectors)
+            if not path.is_file():
+                if tokens:
+                    vectors = teacher.sentences(0, train[:fitted])
+                else:  # out of shards, where each may cost money
+                    opened = [Shard.open(shard_folder(out / "train", n)) for n in range(shards)]
+                    vectors = np.concatenate([one.sentences for one in opened])[:fitted]
+                with replacing_file(path) as staging, staging.open("wb") as file:
+                    np.save(file, targets.fit_projection(vectors.astype("f4"), size))
+            projection = read_projection(path)
             if projection.shape != (size, teacher.size):
                 raise ArtifactError(f"{path} is {projection.shape}, not {(size, teacher.size)}")
             rotation = projection if tokens else None
@@ -201,31 +198,19 @@ def teach(
         ) from None
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in TOOLS:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
 def save_facts(
-    folder: Path,
-    facts: Mapping[str, Any],
-    teachers: Mapping[str, Teacher],
-    corpus: Mapping[str, Corpus],
+    folder: Path, facts: Mapping[str, Any], teachers: Mapping[str, Teacher], corpus: Parts
 ) -> None:
     """Write ``targets.json``; ArtifactError if ``folder`` was begun with other facts.
 
-    A folder of shards without a description is taken over if what it holds is what ``teachers``
-    say of ``corpus``, both by part. OutputError if it holds something else.
+    A folder of shards without a description is taken over if it would hold the same.
     """
     path = folder / targets.FILE
     text = json.dumps(facts, indent=1) + "\n"
     if path.exists():
         _compare(path, json.loads(text))
         return
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir():
         foreign = sorted({file.name for file in folder.iterdir()} - {"projection.npy", *PARTS})
         if foreign:
             raise OutputError(f"cannot write {folder}: it holds something else, {foreign[0]}")
@@ -236,9 +221,8 @@ def save_facts(
         for part, texts in corpus.items():
             first = shard_folder(folder / part, 0)
             if first.is_dir() and not _agrees(first, facts, teachers[part], texts):
-                raise ArtifactError(
-                    f"{first} is of another corpus, teacher or limit: choose another --out"
-                )
+                whose = "another corpus, teacher or limit"
+                raise ArtifactError(f"{first} is of {whose}: choose another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as failure:
@@ -259,13 +243,13 @@ def _compare(path: Path, facts: dict[str, Any]) -> None:
         was = old.get(name)
         if name in NOT_COMPARED or was == now:
             continue
+        shown = [was, now]
         if isinstance(was, dict) and isinstance(now, dict):
             keys = [key for key in sorted({*was, *now}) if was.get(key) != now.get(key)]
-            was, new = (", ".join(f"{key} {one.get(key)}" for key in keys) for one in (was, now))
-        else:
-            new = now
+            shown = [", ".join(f"{key} {one.get(key)}" for key in keys) for one in (was, now)]
+        difference = f"{name} ({shown[0]}, not {shown[1]})"
         raise ArtifactError(
-            f"{path.parent} was begun with another {name} ({was}, not {new}): choose another --out"
+            f"{path.parent} was begun with another {difference}: choose another --out"
         )
 
 

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from asterisk.common.corpus import digest
 from asterisk.common.errors import AsteriskError, EngineError, InputError, UsageError, one_line
 from asterisk.common.plugins import require
+from asterisk.common.terminal import printable
 
 LONGEST_LINE = 16 << 20  # bytes
 KEY = "ASTERISK_API_KEY"  # the environment variable that a key is read from
@@ -49,65 +50,52 @@ def unit_rows(values: npt.NDArray[Any], origin: str, failure: type[AsteriskError
 
 def is_vector(value: object) -> TypeGuard[list[float]]:
     """Tell whether a JSON value is a list of numbers, not empty."""
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(type(number) in (int, float) and abs(number) < 1e30 for number in value)
-    )
+    numbers = value if isinstance(value, list) else []
+    return bool(numbers) and all(type(x) in (int, float) and abs(x) < 1e30 for x in numbers)
 
 
 class NpyRows:
-    """A `.npy` of floats [n, D], one row for each text of a part, in the corpus's order.
-
-    InputError if it is not that; ``texts`` is how many the part has.
-    """
+    """A `.npy` of floats [``texts``, D], in the order of a part of a corpus; InputError if not."""
 
     def __init__(self, path: Path, texts: int) -> None:
         self._path = path
         try:
-            self._values: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            values: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except (OSError, ValueError, EOFError) as failure:
             raise InputError(f"cannot read {path}: {one_line(failure)}") from None
-        if not isinstance(self._values, np.ndarray) or self._values.ndim != 2:
+        if not isinstance(values, np.ndarray) or values.ndim != 2:
             raise InputError(f"{path} is not one array [texts, dimensions]")
-        if self._values.dtype.kind != "f" or not self._values.shape[1]:
-            raise InputError(f"{path} holds {self._values.dtype}, not floats")
-        if len(self._values) != texts:
+        if values.dtype.kind != "f" or not values.shape[1]:
+            raise InputError(f"{path} holds {values.dtype}, not floats")
+        if len(values) != texts:
             raise InputError(
-                f"{path} has {len(self._values):,} rows for {texts:,} texts: embed what "
+                f"{path} has {len(values):,} rows for {texts:,} texts: embed what "
                 "asterisk-data --print-texts prints, in its order"
             )
-        self.size = int(self._values.shape[1])
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What the vectors depend on."""
-        with self._path.open("rb") as file:
-            return {"kind": "npy", "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        self.size, self._values = int(values.shape[1]), values
+        self.identity = {"kind": "npy", "sha256": sha256}
 
     def sentences(self, start: int, texts: Sequence[str]) -> Array:
-        """Return the rows of texts that begin at ``start``, float32 [n, size], L2-normalised."""
+        """See `Teacher`."""
         rows = self._values[start : start + len(texts)]
         return unit_rows(rows, f"{self._path}, from row {start}", InputError)
 
 
 class JsonLines:
-    """Lines ``{"text": …, "embedding": […]}`` in any order, found by their text.
-
-    Only offsets are held in memory, 16 bytes a text. Of lines with one text the first counts.
-    InputError names the line, or the text, that is wrong or missing.
-    """
+    """Lines ``{"text": …, "embedding": […]}`` in any order, found by their text."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        digests, offsets = array("Q"), array("q")
-        whole, number, offset = hashlib.sha256(), 0, 0
+        digests, offsets = array("Q"), array("q")  # all that is held in memory
+        sha256, offset = hashlib.sha256(), 0
         self.size = 0
         try:
             with path.open("rb") as file:
-                while line := file.readline(LONGEST_LINE + 1):
-                    number += 1
-                    whole.update(line)
+                lines = iter(lambda: file.readline(LONGEST_LINE + 1), b"")
+                for number, line in enumerate(lines, 1):
+                    sha256.update(line)
                     if line.strip():
                         text, vector = self._parse(line, f"{path}, line {number}")
                         self.size = self.size or len(vector)
@@ -121,10 +109,10 @@ class JsonLines:
         order = np.argsort(np.frombuffer(digests, "u8"), kind="stable")
         self._digests = np.frombuffer(digests, "u8")[order]
         self._offsets = np.frombuffer(offsets, "i8")[order]
-        self.identity = {"kind": "jsonl", "sha256": whole.hexdigest()}
+        self.identity = {"kind": "jsonl", "sha256": sha256.hexdigest()}
 
     def sentences(self, start: int, texts: Sequence[str]) -> Array:
-        """Return the vectors of texts, float32 [n, size], L2-normalised."""
+        """See `Teacher`."""
         rows = np.empty((len(texts), self.size), "f8")
         with self._path.open("rb") as file:
             for index, text in enumerate(texts):
@@ -133,10 +121,9 @@ class JsonLines:
 
     def _find(self, file: Any, text: str, number: int) -> list[float]:
         key = np.uint64(digest(text))
-        for index in range(int(np.searchsorted(self._digests, key)), len(self._digests)):
-            if self._digests[index] != key:
-                break
-            file.seek(int(self._offsets[index]))
+        begin, end = (np.searchsorted(self._digests, key, side) for side in ("left", "right"))
+        for offset in self._offsets[begin:end].tolist():
+            file.seek(offset)
             found, vector = self._parse(file.readline(LONGEST_LINE + 1), str(self._path))
             if found == text:
                 return vector
@@ -150,8 +137,8 @@ class JsonLines:
             record = json.loads(line)
         except (ValueError, RecursionError):
             raise InputError(f"{origin}: not JSON") from None
-        text = record.get("text") if isinstance(record, dict) else None
-        vector = record.get("embedding") if isinstance(record, dict) else None
+        record = record if isinstance(record, dict) else {}
+        text, vector = record.get("text"), record.get("embedding")
         if not isinstance(text, str) or not is_vector(vector):
             raise InputError(f'{origin}: not {{"text": string, "embedding": [numbers]}}')
         if self.size and len(vector) != self.size:
@@ -165,10 +152,7 @@ class BudgetSpent(AsteriskError):
 
 @dataclass
 class Budget:
-    """What may be asked for in one run, in texts and in the service's tokens; None is no limit.
-
-    For a service that counts no tokens, and before it has, they are a third of the bytes.
-    """
+    """What may be asked for in one run, in texts and in the service's tokens; None is no limit."""
 
     texts: int | None = None
     tokens: int | None = None
@@ -178,9 +162,10 @@ class Budget:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def refusal(self, texts: int, size: int) -> str | None:
-        """Return the limit that ``texts`` more, of ``size`` bytes, would exceed, None if none."""
+        """Return the limit that so many texts and bytes more would exceed, if any."""
         if self.texts is not None and self.texts_used + texts > self.texts:
             return f"{self.texts:,} texts"
+        # Where a service has counted no tokens, they are a third of the bytes.
         rate = self.tokens_used / self._bytes if self._bytes else 1 / 3
         if self.tokens is not None and self.tokens_used + rate * size > self.tokens:
             return f"{self.tokens:,} tokens"
@@ -195,12 +180,11 @@ class Budget:
 
 
 class Endpoint:
-    """The vectors of ``model``, as the service at ``base`` names it, by the official client.
+    """The vectors of ``model``, as the service at ``base`` names it.
 
     A request has ``batch`` texts; ``at_once`` requests are in flight, ``per_minute`` start in a
-    minute. ``dimensions`` asks for shorter vectors. The key comes from the environment variable
-    `KEY` alone and is shown to nobody else. EngineError if the service refuses, lies or stays away;
-    BudgetSpent before a call to `sentences` that the budget does not cover whole.
+    minute. EngineError if the service refuses, lies or stays away; BudgetSpent before a call that
+    the budget does not cover.
     """
 
     def __init__(
@@ -216,10 +200,10 @@ class Endpoint:
         sleep: Callable[[float], object] | None = None,
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self._base, self._model, self._dimensions = base.rstrip("/"), model, dimensions
-        asked: dict[str, Any] = {"base": self._base, "model": model, "dimensions": dimensions}
-        self.identity = {"kind": "endpoint", **asked}
-        self._batch, self._budget = batch, budget or Budget()
+        self._base, self._batch, self._budget = base.rstrip("/"), batch, budget or Budget()
+        settings = {"model": model, "dimensions": dimensions}
+        self.identity: dict[str, Any] = {"kind": "endpoint", "base": self._base, **settings}
+        self._settings = {name: value for name, value in settings.items() if value is not None}
         self._stopped = threading.Event()  # so that no thread outlives a failure by minutes
         self._sleep = sleep or self._stopped.wait
         self._key = os.environ.get(KEY, "").strip()
@@ -227,12 +211,9 @@ class Endpoint:
         self._openai, tenacity = require("openai", "train"), require("tenacity", "train")
         client = _http_client(self._key, trust_env=urlsplit(self._base).hostname not in LOCAL)
         weakref.finalize(self, client.close)  # connections are not left to the collector
-        self._client = self._openai.OpenAI(
-            api_key=self._key or "none",
-            base_url=self._base,
-            max_retries=0,  # its own wait for two minutes at most, and silently
-            http_client=client,
-        )
+        # Not its own retries: they wait for two minutes at most, and silently.
+        options = {"api_key": self._key or "none", "base_url": self._base, "max_retries": 0}
+        self._client = self._openai.OpenAI(**options, http_client=client)
         growing = tenacity.wait_exponential_jitter(initial=1, max=60)
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(
@@ -254,13 +235,13 @@ class Endpoint:
 
     @property
     def size(self) -> int:
-        """How many dimensions there are; found out by asking once."""
+        """See `Teacher`; found out by asking once."""
         if not self._size:
             self._ask(["dimensions"])
         return self._size
 
     def sentences(self, start: int, texts: Sequence[str]) -> Array:  # noqa: ARG002
-        """Return the vectors of texts, float32 [n, size], L2-normalised."""
+        """See `Teacher`."""
         count = len(texts)
         if refusal := self._budget.refusal(count, _bytes(texts)):
             raise BudgetSpent(f"the budget of {refusal} does not cover the next {count:,} texts")
@@ -289,10 +270,10 @@ class Endpoint:
         believable = type(tokens) is int and 0 <= tokens < 1 << 40
         self._budget.spend(len(texts), _bytes(texts), tokens if believable else None)
         items = [it for it in data if isinstance(it, dict) and type(it.get("index")) is int]
-        by_index = {item["index"]: item.get("embedding") for item in items}
-        if len(data) != len(texts) or set(by_index) != set(range(len(texts))):
+        items.sort(key=lambda item: item["index"])
+        if len(data) != len(texts) or [item["index"] for item in items] != [*range(len(texts))]:
             raise EngineError(f"{self._base} did not answer each of {len(texts)} texts once")
-        vectors: list[Any] = [by_index[index] for index in range(len(texts))]
+        vectors: list[Any] = [item.get("embedding") for item in items]
         if not all(map(is_vector, vectors)):
             raise EngineError(f"{self._base} answered a vector that is not a list of numbers")
         self._size = self._size or len(vectors[0])
@@ -301,7 +282,7 @@ class Endpoint:
         return unit_rows(np.array(vectors, "f8"), f"{self._base}'s answer", EngineError)
 
     def _post(self, texts: list[str]) -> bytes:
-        """Ask once, when its turn comes; return the answer as it is: the client checks nothing."""
+        """Ask once, in turn; return the answer as it is."""
         with self._turns:
             begin = max(time.monotonic(), self._turn)
             self._turn = begin + self._interval
@@ -309,10 +290,8 @@ class Endpoint:
             self._sleep(max(0.0, begin - time.monotonic()))
         if self._stopped.is_set():
             raise EngineError(f"{self._base} is not asked any more")
-        more = {} if self._dimensions is None else {"dimensions": self._dimensions}
         create = self._client.embeddings.with_raw_response.create
-        answer = create(model=self._model, input=texts, encoding_format="float", **more)
-        return bytes(answer.content)
+        return bytes(create(input=texts, encoding_format="float", **self._settings).content)
 
     def _may_pass(self, failure: BaseException) -> bool:
         status = getattr(failure, "status_code", 0)
@@ -320,7 +299,7 @@ class Endpoint:
         return lost or status in RETRIED or status >= 500
 
     def _reason(self, failure: Any) -> str:
-        """Return a failure's message, printable, short and without the key."""
+        """Return a failure's message, short and without the key."""
         message = one_line(failure.__cause__ or failure)
         if isinstance(failure, self._openai.APIStatusError):
             body = failure.body
@@ -329,7 +308,7 @@ class Endpoint:
             message = f"{failure.status_code} {re.sub('<[^>]*>', ' ', text[:2_000])}"
         if self._key:
             message = message.replace(self._key, "***")
-        return " ".join("".join(c if c.isprintable() else " " for c in message).split())[:300]
+        return printable(message)[:300]
 
 
 def check_address(base: str, *, secret: bool) -> None:
@@ -361,12 +340,10 @@ def retry_after(failure: Any) -> float:
 
 
 def _http_client(key: str, *, trust_env: bool) -> Any:
-    """Return what the official client sends by: no redirects, answers bounded in size and time.
-
-    Headers are our own: the client adds what system this is, and the OPENAI_* variables.
-    """
+    """Return what the official client sends by: no redirects, answers bounded in size and time."""
     import httpx2
 
+    # Our own: the client adds what system this is, and the OPENAI_* variables.
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     headers |= {"Accept-Encoding": "identity", "Content-Type": "application/json"}
 
