@@ -2,7 +2,7 @@
 
 The userland of a release of Debian for arm64, with the Python and glibc of the Raspberry Pi OS made
 of it, and qemu. There is neither numpy nor an engine in it, and no libgomp: what a deployment needs
-of these it has to bring. It stays beside what `asterisk.bench.targets.root` makes.
+of these it has to bring. It stays beside what `benchmarks.emulation` makes.
 """
 
 from __future__ import annotations
@@ -17,17 +17,10 @@ from functools import partial
 from pathlib import Path
 
 from asterisk.bench.targets import Unavailable
-from asterisk.bench.targets.root import (
-    BACKPORTS,
-    MOUNTS,
-    cache,
-    emulators,
-    make_once,
-    print_path,
-    versions,
-)
+from asterisk.bench.targets.emulated import BACKPORTS, cache
 from asterisk.common.debian import Apt, call, unpack
 from asterisk.common.terminal import report
+from benchmarks.emulation import MOUNTS, emulators, make_once, print_path, versions
 
 PACKAGES = (
     *("base-files", "dash", "coreutils", "findutils", "grep", "sed", "tar", "gzip", "xz-utils"),

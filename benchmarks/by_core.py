@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if find_counting() is None:
             raise EngineError(
-                "instructions need qemu with plugins: python -m asterisk.bench.targets.emulated"
+                "instructions need qemu with plugins: python -m benchmarks.emulation --counting"
             )
         artifacts = [open_artifact(folder) for folder in arguments.artifacts]
         for line in table(artifacts, arguments.core or CORES):

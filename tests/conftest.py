@@ -29,7 +29,7 @@ SHIPPED = ROOT / "checkpoints" / "asterisk-256"
 
 NEEDS = {
     "sshd": "openssh-server",
-    "qemu": "an emulated machine: python -m asterisk.bench.targets.root, docs/benchmark.md",
+    "qemu": "an emulated machine: python -m benchmarks.emulation, docs/benchmark.md",
     "llama": "llama.cpp: python tests/outside/build_llama.py",
     "browser": "Chromium: python tests/loaders/set_up_browser.py",
 }

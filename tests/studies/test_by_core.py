@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-import asterisk.bench.targets.root as files
 from asterisk.artifact import open_artifact
 from asterisk.bench.targets import Unavailable
-from asterisk.bench.targets.emulated import find_counting
+from asterisk.bench.targets.emulated import find_counting, root_path
 from benchmarks import board_root, by_core
 
 BOOKWORM, TRIXIE = board_root.SYSTEMS
@@ -19,7 +18,7 @@ def nothing_made(tmp_path, monkeypatch):
 
 
 def test_a_root_is_named_after_what_it_is_made_of(monkeypatch):
-    places = {board_root.path(BOOKWORM), board_root.path(TRIXIE), files.path()}
+    places = {board_root.path(BOOKWORM), board_root.path(TRIXIE), root_path()}
     assert len(places) == 3
     monkeypatch.setattr(board_root, "PACKAGES", ("python3",))
     assert board_root.path(BOOKWORM) not in places
@@ -41,8 +40,8 @@ def test_instructions_without_the_counting_qemu_are_one_line(artifact_of, capsys
 
 @pytest.mark.slow
 def test_dot_products_spare_instructions(artifact_of):
-    if find_counting() is None or not (files.path() / "made.json").is_file():
-        pytest.skip("qemu with plugins is not built: python -m asterisk.bench.targets.emulated")
+    if find_counting() is None or not (root_path() / "made.json").is_file():
+        pytest.skip("qemu with plugins is not built: python -m benchmarks.emulation --counting")
     artifact = open_artifact(artifact_of("tflite", "int8"))
     _, _, *rows = by_core.table([artifact], ["cortex-a72", "cortex-a76"])
     found = [row.strip("| ").split(" | ") for row in rows]

@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import asterisk.bench.targets.root as files
 from asterisk.bench.collect import RunState
 from asterisk.bench.plan import QUICK, Row
 from asterisk.bench.prepare import _artifact
@@ -19,6 +18,7 @@ from asterisk.bench.runner import Request, Work, measure_targets
 from asterisk.bench.targets import Emulated, Unavailable, emulated, opened, parse_target
 from asterisk.evaluation.fidelity import compare
 from asterisk.runtimes.load import load
+from benchmarks import emulation as made
 
 EXPECTED = ("CI", "ASTERISK_EMULATION")  # where a missing emulation is a failure
 SOME = 16
@@ -31,7 +31,7 @@ def emulation(tmp_path):
     """Open an emulated processor; where none is expected, skip."""
     expected = any(map(os.environ.get, EXPECTED))
     if expected:
-        files.make()
+        made.make()
 
     def start(name):
         try:
@@ -81,7 +81,7 @@ def test_vectors_of_an_emulated_processor_are_the_reference_s(  # noqa: PLR0917
 def test_instruction_counts_repeat(emulation, artifact_of, toy, lines, tmp_path):
     session = emulation("cortex-a72")
     if not session.counting:
-        pytest.skip("qemu with plugins is not built: python -m asterisk.bench.targets.emulated")
+        pytest.skip("qemu with plugins is not built: python -m benchmarks.emulation --counting")
     row = _artifact(toy, "tflite", artifact_of("tflite", "int8").parent, "int8")
     texts = tmp_path / "texts.json"
     texts.write_text(json.dumps(lines[:1]), "utf-8")
@@ -130,7 +130,7 @@ def test_without_emulation_a_row_is_left_out_in_one_line(tmp_path, monkeypatch):
     assert done.failed == {}
     assert done.results == []
     assert told == done.left_out
-    assert "python -m asterisk.bench.targets.root" in told[0]
+    assert "python -m benchmarks.emulation" in told[0]
 
 
 @pytest.mark.usefixtures("nothing_made")
@@ -141,13 +141,13 @@ def test_under_ci_that_is_a_failure(tmp_path, monkeypatch):
 
 
 def test_the_root_is_named_after_what_it_is_made_of(monkeypatch):
-    pinned = files.wheels()
+    pinned = emulated.wheels()
     assert [line.partition("==")[0] for line in pinned] == [
         *("numpy", "onnxruntime", "ai-edge-litert", "xllamacpp")
     ]
-    before = files.path()
-    monkeypatch.setattr(files, "PACKAGES", ("python3",))
-    assert files.path() != before
+    before = emulated.root_path()
+    monkeypatch.setattr(emulated, "PACKAGES", ("python3",))
+    assert emulated.root_path() != before
 
 
 def test_a_peer_and_pytorch_are_not_emulated(artifact_of, toy_folder):

@@ -1,12 +1,7 @@
 """A processor that qemu emulates in user mode: the same worker, for correctness and for counts.
 
 Never for times: qemu's cost of an instruction is none of the processor's. AArch64 workers run in
-the root that `asterisk.bench.targets.root` makes, in namespaces of their own; x86-64 ones run this
-machine's own Python.
-
-Debian's qemu-user loads no plugins: ``python -m asterisk.bench.targets.emulated`` builds the same
-version with the one in ``instructions.c``, which counts. It needs a C compiler, ninja, pkg-config
-and GLib's headers, and some minutes.
+the X
 """
 
 from __future__ import annotations
@@ -19,20 +14,17 @@ import re
 import shutil
 import subprocess
 import sys
-import venv
+import tarfile
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
-import asterisk.bench.targets.root as files
 from asterisk.artifact import is_artifact
 from asterisk.bench import machine, process
 from asterisk.bench.plan import Row
 from asterisk.bench.targets import ARM, OUTPUT, Emulated, Session, Unavailable
 from asterisk.bench.targets.ssh import write_package
-from asterisk.common.debian import KEYRING, Apt, call, mirror
-from asterisk.common.errors import EngineError
-from asterisk.common.terminal import report
 
 WORK = "/work"
 SLOWER = 10  # a worker's time is this many times a real machine's
@@ -48,18 +40,23 @@ exec chroot "$root" "$@"
 """
 NAMESPACES = ("unshare", "--user", "--map-root-user", "--mount")
 
-SOURCE = Path(__file__).with_name("instructions.c")
+INSTRUCTIONS = Path(__file__).with_name("instructions.c")
 COUNTING = "counting"  # folder of the counting qemu, in the session's
 COUNTS = "instructions.txt"  # what the plugin writes, in the session's folder
-LOADER = re.compile(r"^\s*(?:\S+ => )?(/\S+) \(0x", re.MULTILINE)
-BUILD_TOOLS = {"cc": "gcc", "ninja": "ninja-build", "pkg-config": "pkg-config", "tar": "tar"}
-BUILD_PACKAGES = ("meson", "setuptools", "wheel", "pycotap")
 CONFIGURE = (
     *("--target-list=aarch64-linux-user", "--without-default-features", "--enable-plugins"),
     *("--disable-system", "--disable-tools", "--disable-docs", "--disable-install-blobs"),
     *("--disable-download", "--disable-debug-info", "-Doptimization=1"),
 )
-EDITION = 1  # to be raised when something else is made of the same names
+EDITION = 1  # to be raised when `benchmarks.emulation` makes something else of the same names
+SUITE, BACKPORTS = "bookworm", "bookworm-backports"
+PACKAGES = ("python3", "libstdc++6", "libgomp1")
+PLATFORMS = ("manylinux2014_aarch64", "manylinux_2_27_aarch64", "manylinux_2_28_aarch64")
+ABIS = ("cp311", "abi3", "none")
+EXTRAS = ("onnx", "tflite", "gguf")
+NUMPY = "numpy==2.4.6"
+EMULATORS = ("qemu-aarch64", "qemu-x86_64")
+REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+==[0-9.]+); extra == [\"'](\w+)[\"']")
 
 
 class EmulatedSession(Session):
@@ -73,7 +70,7 @@ class EmulatedSession(Session):
         self.target = target
         self.arm = target.cpu in ARM
         self.folder = folder.resolve()
-        self.made = files.find()
+        self.made = find_root()
         self.copied = {}
         self.counting = find_counting() if self.arm else None
         self.environment = {"PATH": os.environ.get("PATH", os.defpath)}
@@ -102,7 +99,8 @@ class EmulatedSession(Session):
     def _copy_package(self) -> None:
         with (self.folder / "package.tar").open("wb") as stream:
             write_package(stream)
-        call(["tar", "-x", "-C", str(self.folder), "-f", stream.name])
+        with tarfile.open(stream.name) as archive:
+            archive.extractall(self.folder, filter="data")
         Path(stream.name).unlink()
         shutil.copy2(self.made / "qemu-aarch64", self.folder)
         if self.counting:
@@ -151,7 +149,7 @@ class EmulatedSession(Session):
             "architecture": "aarch64" if self.arm else "x86_64",
             "emulator": f"qemu {qemu}",
             "emulated_on": machine.describe(())["cpu"],
-            "engines": files.wheels() if self.arm else [],
+            "engines": wheels() if self.arm else [],
             "instructions": bool(self.counting),
         }
 
@@ -163,10 +161,40 @@ class EmulatedSession(Session):
         """Weigh nothing: what is installed for emulation is not what a board would have."""
 
 
+def wheels() -> list[str]:
+    """Return the pinned requirements of the engines, numpy among them."""
+    lines = map(str.strip, requires("asterisk-edge") or ())
+    found = {it[2]: it[1] for it in map(REQUIREMENT.fullmatch, lines) if it}
+    return [NUMPY, *(found[extra] for extra in EXTRAS)]
+
+
+def cache() -> Path:
+    """Return the folder outside the clone for everything that is downloaded."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home) / "asterisk"
+
+
+def root_path() -> Path:
+    """Return where the files are, or would be: named after all they are made of."""
+    made_of = [EDITION, SUITE, BACKPORTS, PACKAGES, PLATFORMS, ABIS, wheels(), EMULATORS]
+    digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+    return cache() / f"emulation-{digest[:12]}"
+
+
+def find_root() -> Path:
+    """Return the files' folder; Unavailable where it has not been made."""
+    folder = root_path()
+    if not (folder / "made.json").is_file():
+        raise Unavailable(
+            "no emulated machine here yet; make it with: python -m benchmarks.emulation"
+        )
+    return folder
+
+
 def counting_path() -> Path:
     """Return where the counting qemu is, or would be: named after all it is made of."""
-    made_of = json.dumps([EDITION, files.BACKPORTS, CONFIGURE]).encode() + SOURCE.read_bytes()
-    return files.cache() / f"counting-{hashlib.sha256(made_of).hexdigest()[:12]}"
+    made_of = json.dumps([EDITION, BACKPORTS, CONFIGURE]).encode() + INSTRUCTIONS.read_bytes()
+    return cache() / f"counting-{hashlib.sha256(made_of).hexdigest()[:12]}"
 
 
 def find_counting() -> Path | None:
@@ -190,58 +218,3 @@ def million_instructions(path: Path, marked: Sequence[str]) -> dict[str, float]:
     for number, bucket in enumerate(marked):
         calls.setdefault(bucket, []).append(counters[2 * number + 1] - counters[2 * number])
     return {bucket: min(each) / 1e6 for bucket, each in calls.items()}
-
-
-def make_counting() -> Path:
-    """Build it if it does not exist; EngineError, one line, where that cannot be done."""
-    if folder := find_counting():
-        return folder
-    for tool, package in BUILD_TOOLS.items():
-        if shutil.which(tool) is None:
-            raise EngineError(f"{tool} is needed to build qemu; install {package}")
-    call(["pkg-config", "--exists", "--print-errors", "glib-2.0"])
-    return files.make_once(counting_path(), _build)
-
-
-def _build(folder: Path) -> dict[str, str]:
-    report("counting: qemu's source")
-    work = folder / "work"
-    apt = Apt(work / "apt", "amd64", files.BACKPORTS)
-    signed = f"[signed-by={KEYRING}] {mirror()} {files.BACKPORTS} main\n"
-    (apt.folder / "sources.list").write_text(f"deb-src {signed}", "utf-8")
-    apt.run("update")
-    apt.run("source", "--download-only", "--tar-only", "qemu")  # checks what Debian signed
-    (archive,) = (apt.folder / "archives").glob("qemu_*.orig.tar.*")
-    source, build = work / "source", work / "source" / "build"
-    build.mkdir(parents=True)
-    call(["tar", "-x", "--strip-components=1", "-C", str(source), "-f", str(archive)])
-    report("counting: building qemu with plugins")
-    venv.create(work / "venv", with_pip=True)
-    python = work / "venv" / "bin" / "python"
-    call([python, "-m", "pip", "install", "--quiet", *BUILD_PACKAGES])
-    paths = f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    environment = {**os.environ, "PATH": paths}
-    call(["../configure", f"--python={python}", *CONFIGURE], cwd=build, env=environment)
-    call(["ninja", "qemu-aarch64"], cwd=build, env=environment)
-    _install(build / "qemu-aarch64", source / "include", folder)
-    shutil.rmtree(work)
-    return files.versions([archive])
-
-
-def _install(qemu: Path, headers: Path, folder: Path) -> None:
-    """Put qemu, the libraries it loads and the plugin into ``folder``, which needs nothing else."""
-    libraries = [Path(path) for path in LOADER.findall(call(["ldd", str(qemu)]))]
-    # glibc opens the last one itself when a thread ends.
-    libraries.append(Path(call(["cc", "-print-file-name=libgcc_s.so.1"]).strip()))
-    for library in libraries:
-        loader = library.name.startswith("ld-")
-        shutil.copy2(library.resolve(), folder / ("loader" if loader else library.name))
-    includes = [f"-I{headers}", f"-I{headers}/qemu"]
-    includes += call(["pkg-config", "--cflags", "glib-2.0"]).split()
-    plugin = folder / "instructions.so"
-    call(["cc", "-O2", "-shared", "-fPIC", *includes, "-o", str(plugin), str(SOURCE)])
-    shutil.copy2(qemu, folder)
-
-
-if __name__ == "__main__":
-    sys.exit(files.print_path("counting", make_counting))
