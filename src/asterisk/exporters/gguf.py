@@ -47,13 +47,8 @@ _BLOCKS = {"q8_0": 32, "q6_k": 256, _MIXED: 256}
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
 SPACE = "\u2581"  # what SentencePiece writes for a space, and llama.cpp before a word's first piece
 _UNUSED_SCORE = -10_000.0
-_SPECIAL_KEYS = {
-    "unk": "unknown_token_id",
-    "sep": "seperator_token_id",  # llama.cpp's spelling
-    "pad": "padding_token_id",
-    "cls": "cls_token_id",
-    "mask": "mask_token_id",
-}
+# In llama.cpp's spelling.
+_SPECIAL = {"unk": "unknown", "sep": "seperator", "pad": "padding", "cls": "cls", "mask": "mask"}
 _END_OF_TEXT = "<|endoftext|>"  # GPT-2's one special token
 
 
@@ -234,9 +229,9 @@ def _add_special_tokens(writer: Any, source: TokenizerSource, rows: int) -> None
     if _END_OF_TEXT in source.tokens:
         end = source.tokens.index(_END_OF_TEXT)
         special = {"bos": end, "eos": end, **special}
-    for name, key in _SPECIAL_KEYS.items():
+    for name, key in _SPECIAL.items():
         if special.get(name, rows) < rows:
-            writer.add_uint32(f"tokenizer.ggml.{key}", special[name])
+            writer.add_uint32(f"tokenizer.ggml.{key}_token_id", special[name])
     tokenizer = source.open()
     before, after = list(tokenizer.prefix), list(tokenizer.suffix)
     several = len(before) > 1 or len(after) > 1

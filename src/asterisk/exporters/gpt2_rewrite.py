@@ -88,12 +88,10 @@ class _Widening:
         wide[..., self.hidden + _LESS_MEAN] = -SMALL * mean[..., 0]
         return wide
 
-    def vector(self, values: Wide) -> Wide:
-        return np.pad(values, (0, self.shape.width - len(values)))
-
-    def read(self, matrix: Wide) -> Wide:
-        """Let a matrix ``[out, H]`` read the stream: zeros for the spare channels."""
-        return np.pad(matrix, ((0, 0), (0, self.shape.width - self.hidden)))
+    def read(self, values: Wide) -> Wide:
+        """Let what reads the stream, ``[..., H]``, read zeros of its spare channels."""
+        spare = np.zeros((*values.shape[:-1], self.shape.width - values.shape[-1]))
+        return np.concatenate([values, spare], axis=-1)
 
     def embeddings(self) -> dict[str, Wide]:
         positions = self.get("embeddings.position_embeddings.weight")
@@ -105,7 +103,7 @@ class _Widening:
 
     def norm(self, name: str) -> Linear:
         weight, bias = self.linear(name)
-        return self.vector(weight * self.restore), self.vector(bias)
+        return self.read(weight * self.restore), self.read(bias)
 
     def block(self, index: int) -> dict[str, Linear]:
         ours, theirs = f"encoder.layer.{index}", f"blk.{index}"
@@ -154,11 +152,11 @@ class _Widening:
         nothing, block = np.zeros(width), f"blk.{self.config.num_layers}"
         qkv = np.concatenate([np.zeros((2 * width, width)), value])
         return {
-            f"{block}.attn_norm": (self.vector(np.full(hidden + 1, self.flat)), nothing),
+            f"{block}.attn_norm": (self.read(np.full(hidden + 1, self.flat)), nothing),
             f"{block}.attn_qkv": (qkv, np.zeros(3 * width)),
             f"{block}.attn_output": (output, output_bias),
             f"{block}.ffn_norm": (nothing, nothing),
             f"{block}.ffn_up": (np.zeros((inner, width)), np.zeros(inner)),
             f"{block}.ffn_down": (np.zeros((width, inner)), nothing),
-            "output_norm": (self.vector(np.full(size, self.flat)), nothing),
+            "output_norm": (self.read(np.full(size, self.flat)), nothing),
         }

@@ -62,20 +62,39 @@ class OnnxExporter(Exporter):
         return Written(ENTRY, {"onnx": str(plugins.require("onnx", "export").__version__)})
 
 
-class Graph:
-    """A graph under construction; a value is known by its name.
+class EncoderGraph:
+    """A graph under construction, with the operators of `asterisk.exporters.forward` for one text.
 
-    Weights go to the file ``weights``, which the model names ``location``, as they are met, so that
-    none is held. Without one they are part of the model.
+    A value is known by its name. Weights go to the file ``weights``, which the model names
+    ``location``, as they are met, so that none is held; without one they are part of the model.
+    ``quantised`` makes products and the token table int8; ``nf4_table`` makes the table NF4.
     """
 
-    def __init__(self, weights: BinaryIO | None, location: str) -> None:
+    # Of shapes with heads: how tokens are counted, which permutations swap tokens with heads and
+    # transpose a matrix, and where heads are.
+    tokens: ClassVar[tuple[int, ...]] = (-1,)
+    swapped: ClassVar[Sequence[int]] = (1, 0, 2)
+    transposed: ClassVar[Sequence[int]] = (0, 2, 1)
+    head_axis: ClassVar[int] = 0
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: BinaryIO | None,
+        location: str,
+        *,
+        quantised: bool,
+        nf4_table: bool = False,
+    ) -> None:
         self.onnx = plugins.require("onnx", "export")
         self._weights, self._location = weights, location
         self._end = 0  # of the weight file
         self._nodes: list[Any] = []
         self._tensors: list[Any] = []
         self._names: dict[tuple[str, bytes, tuple[int, ...]], str] = {}  # of tensors, by content
+        self.config, self.quantised, self.nf4_table = config, quantised, nf4_table
+        self.length = self.node("Shape", INPUT, start=1, end=2)
+        self.ids = self.node("Reshape", INPUT, self.integers(-1))
 
     def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Add a node with one output and return its name."""
@@ -136,34 +155,6 @@ class Graph:
             proto.external_data.add(key=field, value=str(value))
         self._end += self._weights.write(values.data)
         return proto
-
-
-class EncoderGraph(Graph):
-    """The encoder's operators (`asterisk.exporters.forward`) for one text.
-
-    ``quantised`` makes products and the token table int8; ``nf4_table`` makes the table NF4.
-    """
-
-    # Of shapes with heads: how tokens are counted, which permutations swap tokens with heads and
-    # transpose a matrix, and where heads are.
-    tokens: ClassVar[tuple[int, ...]] = (-1,)
-    swapped: ClassVar[Sequence[int]] = (1, 0, 2)
-    transposed: ClassVar[Sequence[int]] = (0, 2, 1)
-    head_axis: ClassVar[int] = 0
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        weights: BinaryIO | None,
-        location: str,
-        *,
-        quantised: bool,
-        nf4_table: bool = False,
-    ) -> None:
-        super().__init__(weights, location)
-        self.config, self.quantised, self.nf4_table = config, quantised, nf4_table
-        self.length = self.node("Shape", INPUT, start=1, end=2)
-        self.ids = self.node("Reshape", INPUT, self.integers(-1))
 
     def words(self, table: Array) -> str:
         """Look up the text's tokens: [T, H]."""
