@@ -120,7 +120,7 @@ ENDLESS = {
     "base64": base64.b64encode(random.Random(0).randbytes(SIZE // 6)).decode(),
     "spaces": "a" + " " * SIZE + "b",
     "newlines": "a" + "\n" * SIZE + "b",
-    "stops": "." * (SIZE // 2),
+    "stops": "." * (SIZE // 5),
 }
 
 
