@@ -7,7 +7,7 @@ import mmap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ MOST_SOURCES = 0xFFFD
 SYNTHETIC = ("joined", "generated")  # sources of texts made here, from those of all others
 MOST_WORDS = 30  # of a generated text
 Indices = npt.NDArray[np.int64]
-Random = np.random.Generator
+Random: TypeAlias = "np.random.Generator"  # as text: `numpy.random` is loaded where it is needed
 
 
 @dataclass(frozen=True)
