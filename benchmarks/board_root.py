@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 
 from asterisk.bench.targets import Unavailable
-from asterisk.bench.targets.emulated import BACKPORTS, cache
+from asterisk.bench.targets.emulated import BACKPORTS
 from asterisk.common.debian import Apt, call, unpack
+from asterisk.common.files import cache_folder
 from asterisk.common.terminal import report
 from benchmarks.emulation import MOUNTS, emulators, make_once, print_path, versions
 
@@ -61,7 +62,7 @@ def path(system: System) -> Path:
     """Return where the files are, or would be: named after all they are made of."""
     made_of = [EDITION, astuple(system), BACKPORTS, PACKAGES, MERGED, MOUNTED, ACCOUNTS]
     digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
-    return cache() / f"board-{system.suite}-{digest[:12]}"
+    return cache_folder() / f"board-{system.suite}-{digest[:12]}"
 
 
 def find(system: System) -> Path:
@@ -120,7 +121,7 @@ def make_all() -> Path:
     """Make every release's; return the folder they are in."""
     for system in SYSTEMS:
         make(system)
-    return cache()
+    return cache_folder()
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ def test_what_a_server_is_told_to_ask_for_is_enough(planner):
     less = total - 4 * MB
     with pytest.raises(LimitTooLow):
         replace(planner, limit=less - reserve(less)).plan()
-    line = str(refused.value.beside(reserve(total), total, 50 * MB, False))
+    line = str(refused.value.with_reserved(reserve(total), total, 50 * MB, False))
     assert f"needs about {total // MB}M for texts" in line
     assert f"and {format_size(reserve(total))} for requests; a memory limit of 50M is not" in line
 

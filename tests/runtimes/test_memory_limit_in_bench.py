@@ -48,8 +48,10 @@ def test_a_worker_keeps_to_the_limit_and_tells_what_it_cost(artifact_of, tmp_pat
     peak = answer["memory"]["batch"]["peak"]
     assert 30 * MB < peak < 68 * MB
     result = collect.collect(one, [(Cell("tflite", "memory", 2, 0), answer)], 64)
-    assert collect.held([one], [result], 68 * MB) == [f"tflite, 2 threads: {answer['lessened']}"]
-    (_, over) = collect.held([one], [result], peak - MB)
+    assert collect.memory_warnings([one], [result], 68 * MB) == [
+        f"tflite, 2 threads: {answer['lessened']}"
+    ]
+    (_, over) = collect.memory_warnings([one], [result], peak - MB)
     assert "is over the memory limit" in over
     with pytest.raises(process.CellError, match=r"LimitTooLow: .* is not enough"):
         process.ask("asterisk.bench.worker", asked | {"max_memory": 20 * MB}, 60.0)
@@ -58,7 +60,7 @@ def test_a_worker_keeps_to_the_limit_and_tells_what_it_cost(artifact_of, tmp_pat
 def test_rows_that_know_no_limit_are_named():
     rows = [row("torch"), row("minilm", peer=True), row("onnx")]
     results = [RowResult(one.name, one.name, "int8", one.peer, 0) for one in rows]
-    told = collect.held(rows, results, MB)
+    told = collect.memory_warnings(rows, results, MB)
     assert [line.split(":")[0] for line in told] == ["torch", "minilm"]
 
 

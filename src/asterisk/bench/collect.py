@@ -127,7 +127,7 @@ def _typical(weighings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return typical
 
 
-def held(rows: Sequence[Row], results: Sequence[RowResult], limit: int) -> list[str]:
+def memory_warnings(rows: Sequence[Row], results: Sequence[RowResult], limit: int) -> list[str]:
     """Return a warning for each row that a ``limit`` in bytes changed, or that exceeded it."""
     lines = []
     unlimited = {row.name for row in rows if not row.limited}

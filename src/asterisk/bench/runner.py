@@ -192,7 +192,7 @@ def bench(request: Request, progress: Progress) -> Report:
     # A target here warns of the same, and of what was between the rounds.
     measured_here = any(target.kind == "local" for target in request.targets)
     warnings = [] if measured_here else machine.warnings(before, after)
-    warnings += collect.held(rows, state.results, limit) if limit else []
+    warnings += collect.memory_warnings(rows, state.results, limit) if limit else []
     warnings += [
         f"{row.name}: another process maps {', '.join(row.shared)} too, so PSS is understated"
         for row in state.results

@@ -114,7 +114,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Runtime, Limits]:
         runtime = asterisk.load(folder, threads=threads, max_memory=max(total - size, 1))
     except LimitTooLow as failure:
         needed = parse(format_size(with_reserve(failure.least)))
-        raise failure.beside(reserve(needed), needed, total, total < asked) from None
+        raise failure.with_reserved(reserve(needed), needed, total, total < asked) from None
     if runtime.budget:
         size = max(total - runtime.budget.need, size)
         if runtime.budget.message:

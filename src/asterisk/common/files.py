@@ -29,6 +29,12 @@ LARGEST_FILE = 4 << 30  # of weights, in bytes
 _NEW, _OLD = ".new", ".old"
 
 
+def cache_folder() -> Path:
+    """Return the folder where everything downloaded is kept."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home) / "asterisk"
+
+
 def shipped_checkpoint() -> Path:
     """Return the checkpoint that comes with the project; UsageError outside a clone of it."""
     for folder in (Path.cwd(), Path(__file__).resolve().parents[3]):

@@ -47,7 +47,7 @@ class Record:
     """A text, its position for messages ("notes.txt, line 3"), and the id in its source, if any."""
 
     text: str
-    place: str
+    position: str
     id: str | int | None = None
 
 
@@ -84,7 +84,7 @@ def filter_empty(records: Iterable[Record], on_empty: str) -> Iterator[Record]:
     for record in records:
         empty = not record.text.strip()
         if empty and on_empty == "error":
-            raise InputError(f"{record.place}: empty text; see --on-empty")
+            raise InputError(f"{record.position}: empty text; see --on-empty")
         if not (empty and on_empty == "skip"):
             yield record
 

@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 
 from asterisk.common import debian
 from asterisk.common.errors import ArtifactError, EngineError, OutputError, one_line
-from asterisk.common.files import replacing_folder
+from asterisk.common.files import cache_folder, replacing_folder
 from asterisk.common.plugins import require
 from asterisk.deploy import wheels
 from asterisk.deploy.boards import MACHINE, Board
@@ -174,7 +174,7 @@ def libgomp() -> dict[str, Path] | None:
     # llama.cpp's library needs it, and slim systems lack it. It is that of the oldest release that
     # bundles are made for: newer ones have all that it needs of the C library.
     package, suite, edition = PACKAGES[LIBGOMP], "bookworm", 1
-    folder = wheels.cache_folder() / f"{package}-{suite}-{edition}"
+    folder = cache_folder() / f"{package}-{suite}-{edition}"
     found = {name: folder / name for name in (LIBGOMP, LIBGOMP_LICENCE)}
     if all(path.is_file() for path in found.values()):
         return found

@@ -14,7 +14,6 @@ import fnmatch
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -26,7 +25,7 @@ from pathlib import Path, PurePosixPath
 
 from asterisk.artifact import sha256
 from asterisk.common.errors import EngineError, MissingPackage, UsageError
-from asterisk.common.files import replacing_folder
+from asterisk.common.files import cache_folder, replacing_folder
 from asterisk.common.terminal import report
 from asterisk.deploy.boards import FORMATS, MACHINE, PYTHONS
 
@@ -66,12 +65,6 @@ def project() -> Distribution:
         return distribution(PROJECT)
     except PackageNotFoundError:
         raise MissingPackage(PROJECT) from None
-
-
-def cache_folder() -> Path:
-    """Return the folder where everything downloaded is kept."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "asterisk"
 
 
 def requirements(format: str, tokenizer: str = "tokenizer.bin") -> tuple[str, ...]:

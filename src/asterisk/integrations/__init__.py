@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy.typing as npt
 
 from asterisk.common.errors import UsageError, integer, strings
-from asterisk.runtimes.engine import follow
+from asterisk.runtimes.engine import reset_after_fork
 from asterisk.runtimes.load import MOST_THREADS, load
 from asterisk.runtimes.runtime import Runtime
 
@@ -37,7 +37,7 @@ class LazyRuntime:
         self._runtime: Runtime | None = None
         self._left_behind: list[Runtime] = []
         self._opening = threading.Lock()
-        follow(self)
+        reset_after_fork(self)
 
     @property
     def runtime(self) -> Runtime:

@@ -73,7 +73,7 @@ class EnginePool:
         self._waiting: deque[threading.Lock] = deque()
         self._handed_over: dict[threading.Lock, Engine] = {}
         self._closed = ""  # why, once it is
-        follow(self)
+        reset_after_fork(self)
 
     def take(self) -> Engine:
         """Wait for an engine; EngineError once the pool is closed, or lost by a fork."""
@@ -128,7 +128,7 @@ class EnginePool:
 _owners: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def follow(owner: Any) -> None:
+def reset_after_fork(owner: Any) -> None:
     """Call ``owner.after_fork()`` in every child that this process forks while ``owner`` lives."""
     # A child has one thread only: a lock that another thread held stays locked there for ever.
     _owners.add(owner)

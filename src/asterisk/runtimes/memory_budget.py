@@ -174,7 +174,7 @@ class LimitTooLow(BudgetError):
         size = format_size(least)
         super().__init__(f"{what} needs about {size} {rest}; {_named(limit, group)} is not enough")
 
-    def beside(self, reserved: int, total: int, limit: int, group: bool) -> LimitTooLow:
+    def with_reserved(self, reserved: int, total: int, limit: int, group: bool) -> LimitTooLow:
         """Return the same of a process of which ``reserved`` bytes are for requests."""
         rest = f"{self.rest}, and {format_size(reserved)} for requests"
         return LimitTooLow(self.what, total, rest, limit, group)

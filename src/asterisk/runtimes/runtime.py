@@ -16,7 +16,7 @@ import numpy.typing as npt
 from asterisk.common.errors import EngineError, InputError, UsageError, integer, one_of, strings
 from asterisk.common.vectors import PRECISIONS, quantize
 from asterisk.model.config import ModelConfig, check_prompt_name, prompt_name_of
-from asterisk.runtimes.engine import Engine, EnginePool, follow
+from asterisk.runtimes.engine import Engine, EnginePool, reset_after_fork
 from asterisk.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Runtime:
         self._engines = tuple(engines)
         self._pool = EnginePool(engines)
         self._counting = threading.Lock()
-        follow(self)
+        reset_after_fork(self)
 
     def __repr__(self) -> str:
         of = f"path={str(self.path)!r}" if self.path else f"name={self.name!r}"
@@ -294,5 +294,5 @@ def encode_records(
             try:
                 runtime.tokenize(prompt + record.text, on_long)
             except InputError:
-                raise InputError(f"{record.place}: {failure}") from None
+                raise InputError(f"{record.position}: {failure}") from None
         raise

@@ -20,7 +20,7 @@ def test_what_is_written_is_read(tmp_path_factory, rows):
     path.write_bytes("".join(f"{label}\t{text}\n" for label, text in rows).encode())
     found = load(path)
     assert list(zip(found.labels, found.texts, strict=True)) == rows
-    assert found.records[-1].place == f"{path}, line {len(rows)}"
+    assert found.records[-1].position == f"{path}, line {len(rows)}"
 
 
 @given(st.binary(max_size=200))

@@ -57,9 +57,9 @@ def load(path: Path) -> Labelled:
                 if not text.strip():
                     raise InputError("empty text")
                 given.labels.append(check_label(label.strip()))
-                given.records.append(Record(text, record.place))
+                given.records.append(Record(text, record.position))
         except InputError as failure:
-            raise InputError(f"{record.place}: {failure}") from None
+            raise InputError(f"{record.position}: {failure}") from None
     if not given.labels:
         raise InputError(f"{path}: no labelled texts")
     return given

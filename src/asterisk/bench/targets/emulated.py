@@ -25,6 +25,7 @@ from asterisk.bench import machine, process
 from asterisk.bench.plan import Row
 from asterisk.bench.targets import ARM, OUTPUT, Emulated, Session, Unavailable
 from asterisk.bench.targets.ssh import write_package
+from asterisk.common.files import cache_folder
 
 WORK = "/work"
 SLOWER = 10  # a worker's time is this many times a real machine's
@@ -168,17 +169,11 @@ def wheels() -> list[str]:
     return [NUMPY, *(found[extra] for extra in EXTRAS)]
 
 
-def cache() -> Path:
-    """Return the folder outside the clone for everything that is downloaded."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "asterisk"
-
-
 def root_path() -> Path:
     """Return where the files are, or would be: named after all they are made of."""
     made_of = [EDITION, SUITE, BACKPORTS, PACKAGES, PLATFORMS, ABIS, wheels(), EMULATORS]
     digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
-    return cache() / f"emulation-{digest[:12]}"
+    return cache_folder() / f"emulation-{digest[:12]}"
 
 
 def find_root() -> Path:
@@ -194,7 +189,7 @@ def find_root() -> Path:
 def counting_path() -> Path:
     """Return where the counting qemu is, or would be: named after all it is made of."""
     made_of = json.dumps([EDITION, BACKPORTS, CONFIGURE]).encode() + INSTRUCTIONS.read_bytes()
-    return cache() / f"counting-{hashlib.sha256(made_of).hexdigest()[:12]}"
+    return cache_folder() / f"counting-{hashlib.sha256(made_of).hexdigest()[:12]}"
 
 
 def find_counting() -> Path | None:
