@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asterisk.apps.classify.labelling import check_label, held_out, load
+from asterisk.apps.classify.head import check_label
+from asterisk.apps.classify.labelling import held_out, load
 from asterisk.common.errors import InputError
 
 LINE_TEXT = st.text(st.characters(exclude_characters="\r\n\ufeff", exclude_categories=["Cs"]))

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from asterisk.apps.classify.labelling import check_label
 from asterisk.artifact import share_space
 from asterisk.common import tensors
 from asterisk.common.errors import ArtifactError, InputError, UsageError, strings
@@ -28,6 +27,7 @@ __all__ = ["Head", "HeadRecipe", "Layer", "fit", "zero_shot"]
 
 FORMAT, SCHEMA = "asterisk-head", "1"
 LARGEST = 256 << 20  # bytes
+LONGEST_LABEL = 200  # characters
 TEMPLATE = "{}"
 TEMPERATURE = 0.05
 
@@ -133,3 +133,10 @@ def zero_shot(
     vectors = runtime.encode(texts, prompt_name=prompt_name, normalize=True)
     weight = (vectors / np.float32(temperature)).astype(np.float32)
     return Head(names, (Layer(weight, np.zeros(len(names), np.float32)),), runtime.fingerprint)
+
+
+def check_label(label: str) -> str:
+    """Return ``label``; InputError if it is empty, too long, or would spoil a line of output."""
+    if not label.strip() or len(label) > LONGEST_LABEL or not label.isprintable():
+        raise InputError(f"{label[:40]!r} cannot be a label")
+    return label

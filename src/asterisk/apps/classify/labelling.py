@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from asterisk.apps.classify.head import Head, check_label
 from asterisk.common.digest import sha256
 from asterisk.common.errors import InputError
 from asterisk.common.terminal import Bar
@@ -18,12 +19,10 @@ from asterisk.common.text_files import Record, filter_empty, open_output, read_r
 from asterisk.runtimes.runtime import Runtime, encode_records
 
 if TYPE_CHECKING:
-    from asterisk.apps.classify.head import Head
     from asterisk.evaluation.logistic_regression import Floats
-    from asterisk.runtimes.runtime import OnLong, Runtime
+    from asterisk.runtimes.runtime import OnLong
 
 
-LONGEST_LABEL = 200  # characters
 BLOCK = 64  # texts
 _SPACES = str.maketrans(dict.fromkeys("\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029", " "))
 
@@ -63,13 +62,6 @@ def load(path: Path) -> Labelled:
     if not given.labels:
         raise InputError(f"{path}: no labelled texts")
     return given
-
-
-def check_label(label: str) -> str:
-    """Return ``label``; InputError if it is empty, too long, or would spoil a line of output."""
-    if not label.strip() or len(label) > LONGEST_LABEL or not label.isprintable():
-        raise InputError(f"{label[:40]!r} cannot be a label")
-    return label
 
 
 def held_out(given: Labelled, share: int) -> tuple[list[int], list[int]]:
