@@ -69,10 +69,3 @@ def pi(folder: Path, release: str, cpu: str, size: str = "", model: str = MODEL)
             yield Pi(board, server)
         finally:
             board.stop()
-
-
-@pytest.fixture(scope="module", params=["bookworm", "trixie"])
-def any_pi(request, tmp_path_factory):
-    """A Pi 4 of each release."""
-    with pi(tmp_path_factory.mktemp("pi"), request.param, "cortex-a72") as board:
-        yield board, request.param
