@@ -15,7 +15,14 @@ import pytest
 from asterisk.artifact import Artifact, Manifest, Thresholds, sha256
 from asterisk.common import texts
 from asterisk.exporters import Exporter, Recipe
-from asterisk.exporters.export import choose, export, find_exporter, formats, open_reference
+from asterisk.exporters.export import (
+    Reference,
+    choose,
+    export,
+    find_exporter,
+    formats,
+    open_reference,
+)
 from asterisk.model.checkpoint import Checkpoint, load, save
 from asterisk.model.config import ModelConfig, tensor_shapes
 from asterisk.runtimes.engine import ArtifactEngine
@@ -163,8 +170,26 @@ def lines() -> list[str]:
 ALL = [(name, recipe.name) for name in formats() for recipe in find_exporter(name).recipes]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _fewer_gate_texts():
+    """Exports in this process are held to one text in eight, and the longest: the rest takes long.
+
+    All texts are used by test_contract.py, and by whatever exports in a process of its own.
+    """
+    every = Reference.__init__
+
+    def some(self, runtime, more=()):
+        every(self, runtime, more)
+        longest = sorted(self.shipped, key=len)[-3:]
+        self.texts = [*dict.fromkeys([*self.shipped[::8], *longest]), *more]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Reference, "__init__", some)
+        yield
+
+
 @pytest.fixture(scope="session")
-def toy_reference(toy):
+def toy_reference(toy, _fewer_gate_texts):
     """The toy checkpoint's FP32 vectors of the gate's texts, made once for all its exports."""
     with open_reference(toy) as reference:
         yield reference

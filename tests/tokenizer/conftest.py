@@ -77,7 +77,7 @@ def training_lines() -> list[str]:
     for number, file in enumerate(files):
         wanted = (LINES - len(lines)) // (len(files) - number) + 1000
         with zstandard.open(file, "rt", encoding="utf-8", newline="\n") as stream:
-            lines += islice(stream, wanted)
+            lines += islice(stream, max(wanted, 0))
     assert len(lines) >= LINES
     return lines
 
