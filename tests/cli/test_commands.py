@@ -16,10 +16,13 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from conftest import random_checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import asterisk
+from asterisk.model.checkpoint import save
+from asterisk.model.config import ModelConfig
 
 
 @pytest.fixture(scope="module")
@@ -340,10 +343,19 @@ def test_paths_that_the_locale_cannot_decode(
     assert "No such file" in told
 
 
+@pytest.fixture(scope="module")
+def small_folder(tmp_path_factory):
+    """A checkpoint of one narrow layer, for exports in a process of their own."""
+    shape = ModelConfig(hidden_size=32, num_heads=1, num_layers=1, intermediate_size=64)
+    folder = tmp_path_factory.mktemp("small") / "toy"
+    save(random_checkpoint(shape), folder)
+    return folder
+
+
 @pytest.mark.parametrize("format", ["onnx", "tflite", "gguf"])
-def test_exporting_where_the_locale_cannot_decode(ascii_command, toy_folder, tmp_path, format):
+def test_exporting_where_the_locale_cannot_decode(ascii_command, small_folder, tmp_path, format):
     there = tmp_path / "Größe"
-    shutil.copytree(toy_folder, there / "toy")
+    shutil.copytree(small_folder, there / "toy")
     done = ascii_command("export", there / "toy", "--format", format, "--out", there)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1
@@ -420,8 +432,6 @@ def test_unknown_formats_and_recipes(  # noqa: PLR0917
 def test_what_one_format_cannot_hold_the_others_get(command, toy, tmp_path, recipe):
     from dataclasses import replace
 
-    from asterisk.model.checkpoint import save
-
     save(replace(toy, config=replace(toy.config, activation="relu")), tmp_path / "relu")
     done = command("export", tmp_path / "relu", *recipe, "--out", tmp_path / "out")
     assert done.returncode == 2
@@ -443,8 +453,6 @@ def test_below_its_gate_nothing_is_left(command, toy, tmp_path):
     """Weights that int8 cannot hold: one huge value in each row drowns the others."""
     from dataclasses import replace
 
-    from asterisk.model.checkpoint import save
-
     tensors = {name: values.copy() for name, values in toy.tensors.items()}
     for name, values in tensors.items():
         if values.ndim == 2 and "layer" in name:
@@ -462,7 +470,7 @@ def test_an_unwritable_folder(command, toy_folder, tmp_path):
     assert "cannot write" in one_line(done, 7)
 
 
-def test_a_full_disk(toy_folder, tmp_path):
+def test_a_full_disk(small_folder, tmp_path):
     """A file may grow to 1 MB only: what fails half way leaves nothing behind."""
 
     def limit():
@@ -473,7 +481,7 @@ def test_a_full_disk(toy_folder, tmp_path):
             sys.executable,
             "-m",
             "asterisk.cli.export",
-            toy_folder,
+            small_folder,
             "--format",
             "onnx",
             "--out",
@@ -489,14 +497,14 @@ def test_a_full_disk(toy_folder, tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
-def test_a_missing_extra(toy_folder, tmp_path, python, missing):
+def test_a_missing_extra(small_folder, tmp_path, python, missing):
     done = python(
         "import sys\n"
         "sys.modules[sys.argv[1]] = None\n"
         "from asterisk.cli.export import main\n"
         "sys.exit(main([sys.argv[2], '--format', 'onnx', '--out', sys.argv[3]]))",
         missing,
-        toy_folder,
+        small_folder,
         tmp_path,
     )
     assert done.returncode == 3
@@ -586,10 +594,10 @@ def test_closed_streams(folder, tmp_path, name, closed):
     assert b"Traceback" not in done.stderr
 
 
-def test_a_terminated_export_leaves_nothing(toy_folder, tmp_path):
+def test_a_terminated_export_leaves_nothing(small_folder, tmp_path):
     import time
 
-    arguments = [toy_folder, "--format", "onnx", "--out", tmp_path]
+    arguments = [small_folder, "--format", "onnx", "--out", tmp_path]
     with subprocess.Popen(
         [sys.executable, "-m", "asterisk.cli.export", *arguments], stderr=subprocess.PIPE
     ) as process:

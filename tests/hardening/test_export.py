@@ -37,7 +37,7 @@ def test_stopped_at_every_step(child, tmp_path, mode):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["kill", "large"])
 def test_stopped_at_every_step_of_a_real_export(child, tmp_path, mode):
     told = child("steps_child.py", tmp_path / "target", mode, "real", timeout=590)
     assert told["old"] + told["new"] == told["steps"]
@@ -76,8 +76,8 @@ def test_on_a_disk_that_is_full(small, small_artifact, tmp_path):
     used = sum(-(-path.stat().st_size // 4096) * 4 for path in source.iterdir())  # kB
     given = [tmp_path / "disk", source, tmp_path / "checkpoints" / "small"]
     seen = set()
-    # Where the model, the tokenizer, the golden vectors and the manifest no longer fit.
-    for size in (used + 100, used * 3 // 2, used * 2 - 48, used * 2 - 16, used * 2 + 64):
+    # Where the model, or only the manifest, no longer fits.
+    for size in (used + 100, used * 2 - 16, used * 2 + 64):
         done = subprocess.run(
             ["unshare", "-rm", sys.executable, "-c", DISK, *given, str(size)],
             capture_output=True,
@@ -133,16 +133,16 @@ except AsteriskError as failure:
 
 @pytest.mark.slow
 def test_exports_at_once_and_readers_meanwhile(small, tmp_path):
-    """Three exports of one name, while others load and verify what is there."""
+    """Two exports of one name, while others load and verify what is there."""
     out = tmp_path / "artifact"
     export(small, "tflite", "int8", out)
-    prints = {small.fingerprint, *(other_checkpoint(seed).fingerprint for seed in (1, 2, 3))}
-    assert len(prints) == 4
+    prints = {small.fingerprint, *(other_checkpoint(seed).fingerprint for seed in (1, 2))}
+    assert len(prints) == 3
     writers = [
         subprocess.Popen(
             [sys.executable, "-c", EXPORT, HERE.parent, out, str(seed)], stderr=subprocess.PIPE
         )
-        for seed in (1, 2, 3)
+        for seed in (1, 2)
     ]
     reads = 0
     while any(writer.poll() is None for writer in writers):
